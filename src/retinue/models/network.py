@@ -1,0 +1,88 @@
+"""The shape that every network of the zoo has: a chain of units, ended by a head.
+
+A chain can be cut anywhere. What lies before the cut and is frozen is the *trunk*; its output can
+be computed once per image and kept, and training goes on from there (`Network.forward(x, start=k)`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+
+State = Tensor | tuple[Tensor, ...]
+"""What flows between units: a tensor, or a tensor followed by taps kept for later units."""
+
+
+class Unit(NamedTuple):
+    """A link of the chain: what is frozen, cut and given its learning rate as a whole."""
+
+    name: str
+    """The prefix of its parameters in the state dict, `stem`, `stages.2.0`, …"""
+    module: nn.Module
+    level: int | None = None
+    """k where the unit's output is the last one at stride 2^k: the feature level Ck."""
+
+
+class Level(NamedTuple):
+    """A feature map that `Network.features` returns."""
+
+    index: int
+    channels: int
+    stride: int
+
+
+class Network(nn.Module):
+    """A classifier as a chain of units and a head.
+
+    A family sets `head`, and implements `units` and `feature_levels`.
+    """
+
+    head: nn.Module
+
+    def units(self) -> list[Unit]:
+        """Everything before the head, in forward order."""
+        raise NotImplementedError
+
+    @property
+    def feature_levels(self) -> list[Level]:
+        """What `features` returns, finest first."""
+        raise NotImplementedError
+
+    def run(self, x: State, *, start: int = 0, stop: int | None = None) -> State:
+        """The units `start` up to and without `stop` (default: all of them, without the head)."""
+        for unit in self.units()[start:stop]:
+            x = unit.module(x)
+        return x
+
+    def forward(self, x: State, *, start: int = 0) -> Tensor | dict[str, Tensor]:
+        """Images float32 (n, 3, height, width), normalised, to logits (n, classes).
+
+        `start`: x is the output of the units before that one. In training mode the answer is a
+        dict with `logits`, and what else the network's losses need.
+        """
+        logits = self.head(self.run(x, start=start))
+        return {"logits": logits} if self.training else logits
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The maps of `feature_levels`, (n, channels, height / stride, width / stride) each."""
+        state: State = x
+        maps = []
+        for unit in self.units():
+            state = unit.module(state)
+            if unit.level is not None:
+                maps.append(cast(Tensor, state))
+        return maps
+
+    def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """(name, parameters) by depth, the stem first and the head last."""
+        links = [(unit.name, unit.module) for unit in self.units()] + [("head", self.head)]
+        return [(name, list(module.parameters())) for name, module in links]
+
+    def reset_head(self, num_classes: int) -> None:
+        """A fresh classifier for `num_classes` classes in place of the present one."""
+        raise NotImplementedError
+
+
+Builder = Callable[..., Network]
