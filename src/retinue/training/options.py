@@ -1,0 +1,153 @@
+"""What a recipe says about training: its stages, their optimisers and schedules, and the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from retinue.data.options import AugmentOptions
+from retinue.options import Options
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class OptimizerOptions(Options):
+    """How gradients become new weights."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
+    """`sgd` (with `momentum` and Nesterov), `adam`, `adamw` or `rmsprop`."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate that the schedule starts from, for the deepest layers."""
+    weight_decay: NonNegative = 1e-4
+    """Never applied to biases and to normalisation layers. Decoupled for `adamw`, L2 otherwise."""
+    momentum: Fraction = 0.9
+    """Momentum of `sgd` and `rmsprop`."""
+    nesterov: bool = True
+    """Nesterov's form of the momentum (`sgd` only)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the two moments (`adam`, `adamw`)."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each unit of the network learns at this fraction of the rate of the unit after it."""
+    head_lr_scale: PositiveFloat = 1.0
+    """The head learns at this many times `lr`."""
+
+
+class ScheduleOptions(Options):
+    """How the learning rate goes over a stage, step by step."""
+
+    name: Literal["constant", "cosine", "step", "poly"] = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    """Linear rise from `warmup_start` times the rate, in epochs (fractions are allowed)."""
+    warmup_start: Fraction = 0.01
+    final: Fraction = 0.0
+    """The fraction of the rate that `cosine` and `poly` end at."""
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    """Where in the stage `step` falls, as fractions of its length."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What `step` multiplies the rate with at each milestone."""
+    power: PositiveFloat = 2.0
+    """The exponent of `poly`."""
+
+    @model_validator(mode="after")
+    def _milestones_rise(self) -> Self:
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError("milestones must rise")
+        return self
+
+
+class EarlyStopOptions(Options):
+    """When a stage ends before its time. The next stage goes on."""
+
+    patience: PositiveInt = 10
+    """How many epochs without a better figure end the stage."""
+    min_delta: NonNegative = 0.0
+    """What counts as better."""
+
+
+class EmaOptions(Options):
+    """An exponential moving average of the weights; it is evaluated and kept instead of them."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Per optimiser step; rises to this value over a stage's first steps."""
+
+
+class StageOptions(Options):
+    """A part of a training: what learns, for how long, and how."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "train"
+    """Appears in logs, metrics and plots."""
+    trainable: str | Annotated[int, Field(ge=0)] = "all"
+    """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
+    everything learns. `retinue models NAME` lists the units."""
+    epochs: PositiveInt | None = None
+    """Passes over the training split. Exactly one of `epochs` and `steps`."""
+    steps: PositiveInt | None = None
+    """Optimiser steps."""
+    batch_size: PositiveInt = 32
+    """Images an optimiser step, over all processes and accumulation."""
+    accumulate: PositiveInt = 1
+    """Portions that each step's batch is computed in; saves memory, changes nothing else."""
+    optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    augment: AugmentOptions = AugmentOptions()
+    frozen_batchnorm: bool = False
+    """Keep BatchNorm in eval mode in what learns, too (it always is in what is frozen)."""
+    clip_norm: PositiveFloat | None = None
+    """Gradients are scaled down to this L2 norm."""
+    early_stop: EarlyStopOptions | None = None
+    cache_features: Literal["auto", "on", "off"] = "auto"
+    """Compute the frozen units once per view of an image and train on what they give."""
+    views: PositiveInt | None = None
+    """How many augmented views of each image are computed when features are cached; the epochs
+    take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
+    keep_best: bool = False
+    """Begin this stage from the best weights so far instead of the last ones."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be divided into {self.accumulate} portions"
+            )
+        if self.cache_features == "on" and self.augment.mixes_pixels:
+            raise ValueError("cache_features: on contradicts augment.mixing, which mixes pixels")
+        if self.cache_features == "on" and self.trainable == "all":
+            raise ValueError("cache_features: on needs a frozen part, but trainable is all")
+        if self.views is not None and self.cache_features == "off":
+            raise ValueError("views has no effect with cache_features: off")
+        return self
+
+
+class EvaluationOptions(Options):
+    """How the network is judged during training, and once at its end."""
+
+    metric: str | None = None
+    """The figure of the validation split that picks the best weights (default: the task's)."""
+    split: Literal["auto", "val", "test"] = "auto"
+    """The split that the final figures are of; `auto`: the test split where there is one."""
+    tta: Literal["none", "flip", "dihedral"] = "none"
+    """Views that are averaged in the final evaluation and in every later prediction."""
+    batch_size: PositiveInt = 64
+
+
+class CheckpointOptions(Options):
+    """How often the state of a training is written down, beside the ends of its stages."""
+
+    every_minutes: NonNegative = 1.0
+    """0: after every step."""
+    every_steps: PositiveInt | None = None
+
+
+class CacheOptions(Options):
+    """Where cached features may go."""
+
+    max_gb: PositiveFloat = 20.0
+    """Disk that a stage's cached features may take, in 10⁹ bytes."""
