@@ -1,0 +1,112 @@
+"""What a training runs on: device, precision, threads, versions; chosen once, then recorded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+import retinue
+from retinue.errors import UsageError
+
+PACKAGES = (
+    "torch",
+    "accelerate",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "simplejpeg",
+    "safetensors",
+    "openvino",
+    "onnxruntime",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `auto` came to. A resumed training takes these again, so that it stays exact."""
+
+    device: str
+    precision: str
+    threads: int
+    world: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Version of retinue, Python and every package that touches the figures."""
+    found = {"retinue": retinue.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def choose_device(wish: str) -> str:
+    """`auto` to the best device there is; a wish that cannot be met is refused."""
+    if wish == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = wish.partition(":")
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(kind, False):
+        raise UsageError(f"there is no {kind} device here", where="key device", mend="device=auto")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageError(
+            f"there is no {wish}, only {count} CUDA device(s)", where="key device", mend="cuda:0"
+        )
+    return wish
+
+
+def choose_precision(wish: str, device: str) -> str:
+    """`auto` to bf16 on a GPU that has it and fp32 elsewhere.
+
+    On a CPU bf16 helps some networks and harms others (depthwise convolutions), so it is only
+    taken when asked for.
+    """
+    if wish == "auto":
+        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+    if wish == "fp16" and device == "cpu":
+        raise UsageError("fp16 training needs a GPU", where="key precision", mend="precision=bf16")
+    return wish
+
+
+def build_accelerator(device: str, precision: str) -> Accelerator:
+    """Accelerate's handle on devices, processes and mixed precision."""
+    if "WORLD_SIZE" not in os.environ:
+        # Accelerate keeps its state for the whole process; a second training may want another.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if ":" in device:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    else:
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+    mixed = "no" if precision == "fp32" else precision
+    return Accelerator(cpu=device == "cpu", mixed_precision=mixed)

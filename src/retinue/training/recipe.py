@@ -1,0 +1,343 @@
+"""A training as data: the schema of a recipe, and reading one from YAML with overrides.
+
+The schema only composes the options of other rooms. Mistakes are refused before any data is
+touched, with the YAML line and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import io
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from retinue.data.options import DataOptions
+from retinue.errors import UsageError, suggest
+from retinue.models.options import ModelOptions
+from retinue.options import Options
+from retinue.tasks.task import task_type
+from retinue.training.options import (
+    CacheOptions,
+    CheckpointOptions,
+    EmaOptions,
+    EvaluationOptions,
+    StageOptions,
+)
+
+
+class About(Options):
+    """The header of a recipe: where the training comes from and what to expect of it."""
+
+    title: str = ""
+    source: str = ""
+    """The publication or page that the training follows."""
+    command: str = ""
+    """How it is run."""
+    cost: str = ""
+    """Time and machine."""
+    figure: str = ""
+    """What it reaches, and where that is measured."""
+
+
+class Recipe(Options):
+    """A whole training. `retinue recipes` shows the shipped ones."""
+
+    about: About = About()
+    task: str = "classification"
+    """What is recognised: the name of a task."""
+    task_options: dict[str, Any] = {}
+    """Options of the task, `label_smoothing` for instance; checked against the task's own schema."""
+    data: DataOptions = DataOptions()
+    model: ModelOptions
+    stages: Annotated[tuple[StageOptions, ...], Field(min_length=1)]
+    """Run one after the other, each going on from the last weights."""
+    ema: EmaOptions | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, fp32 otherwise."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    compile: bool = False
+    """Compile the network with `torch.compile`."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of every random draw; the split has its own, `data.split.seed`."""
+    evaluation: EvaluationOptions = EvaluationOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    cache: CacheOptions = CacheOptions()
+    tensorboard: bool = True
+    """Write event files into the run's `tensorboard/`."""
+
+    @model_validator(mode="after")
+    def _stage_names_differ(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages have one name: {', '.join(sorted(names))}")
+        return self
+
+
+Location = tuple[int | str, ...]
+
+
+def shipped() -> dict[str, str]:
+    """The recipes inside the package: name → YAML text, by name."""
+    folder = resources.files("retinue.training") / "recipes"
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
+        if entry.name.endswith(".yaml")
+    }
+
+
+def header(text: str) -> About:
+    """The `about` section of a recipe's YAML."""
+    return About.model_validate(_parse(text, "recipe").get("about", {}))
+
+
+def read_text(name: str) -> tuple[str, str]:
+    """(where it stands, YAML text) of a shipped recipe, a YAML file or a run folder."""
+    path = Path(name)
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        path = path / "recipe.yaml"
+    if path.is_file():
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the recipe cannot be read ({error})", where=str(path)) from error
+    recipes = shipped()
+    if name in recipes:
+        return f"recipe {name!r}", recipes[name]
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        raise UsageError("there is no such recipe file", where=name)
+    raise UsageError(
+        f"there is no recipe {name!r}",
+        mend=suggest(name, recipes) or f"shipped are {', '.join(recipes)}",
+    )
+
+
+def load_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in.
+
+    `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`.
+    Raises `UsageError` for unknown keys, bad values and contradictions, naming file, line and key.
+    """
+    values: Any
+    if isinstance(recipe, Recipe):
+        where, values = "recipe", recipe.model_dump(mode="json", exclude_unset=True)
+    elif isinstance(recipe, Mapping):
+        where, values = "recipe", _plain(recipe)
+    else:
+        where, text = read_text(str(recipe))
+        values = _parse(text, where)
+    given: set[Location] = set()
+    for key, value in (overrides or {}).items():
+        given.add(_put(values, key, value))
+
+    def refuse(error: ValidationError, schema: type[BaseModel], prefix: Location = ()) -> UsageError:
+        first = error.errors(include_url=False)[0]
+        location = (*prefix, *_named(schema, first["loc"]))
+        return _refusal(first, location, schema, prefix, where, values, given)
+
+    try:
+        loaded = Recipe.model_validate(_plain(values))
+    except ValidationError as error:
+        raise refuse(error, Recipe) from None
+    task_options = task_type(loaded.task).options_type
+    try:
+        task_options.model_validate(loaded.task_options)
+    except ValidationError as error:
+        raise refuse(error, task_options, ("task_options",)) from None
+    return loaded
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`stages.1.epochs=5` to its key and value; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(
+            f"an override must look like key=value, got {text!r}", mend="for example seed=1"
+        )
+    try:
+        return key.strip(), YAML(typ="safe", pure=True).load(value) if value else None
+    except YAMLError:
+        return key.strip(), value
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every field spelled out."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.allow_unicode = True
+    stream = io.StringIO()
+    yaml.dump(recipe.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file, for editors."""
+    schema = Recipe.model_json_schema()
+    options = task_type("classification").options_type.model_json_schema(
+        ref_template="#/$defs/{model}"
+    )
+    schema["$defs"].update(options.pop("$defs", {}))
+    schema["$defs"]["task_options"] = options
+    schema["properties"]["task_options"] = {"$ref": "#/$defs/task_options"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+# --- reading YAML --------------------------------------------------------------------------------
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        values = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = str(error.problem or "not YAML").splitlines()[0]
+        raise UsageError(f"this is not valid YAML ({problem})", where=where + line) from None
+    except YAMLError as error:
+        raise UsageError(f"this is not valid YAML ({error})", where=where) from None
+    if not isinstance(values, Mapping):
+        raise UsageError("a recipe is a mapping of keys to values", where=where)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Without ruamel's own types."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _put(values: Any, key: str, value: Any) -> Location:
+    """Set dotted `key` in the nested `values`; `data=PATH` means `data.path=PATH`."""
+    location: list[int | str] = [int(p) if p.isdigit() else p for p in key.split(".")]
+    if location == ["data"] and not isinstance(value, Mapping):
+        location = ["data", "path"]
+    if location == ["model"] and not isinstance(value, Mapping):
+        location = ["model", "name"]
+    if location[-1] == "path" and value is not None:
+        value = str(value)
+    if location == ["data", "path"] and isinstance(values.get("data"), Mapping):
+        # A path of one's own replaces the source that the recipe came with.
+        values["data"].pop("format", None)
+    inner: Any = values
+    for depth, part in enumerate(location[:-1]):
+        step = ".".join(map(str, location[: depth + 1]))
+        if isinstance(part, int):
+            if not isinstance(inner, list) or part >= len(inner):
+                count = len(inner) if isinstance(inner, list) else 0
+                raise UsageError(f"there is no {step}", where=f"key {key}", mend=f"{count} there")
+            inner = inner[part]
+        else:
+            if not isinstance(inner, Mapping):
+                raise UsageError(f"{step} has no fields", where=f"key {key}")
+            if inner.get(part) is None:
+                inner[part] = {}  # type: ignore[index]
+            inner = inner[part]
+    last = location[-1]
+    if isinstance(inner, list):
+        if not isinstance(last, int) or last >= len(inner):
+            raise UsageError(f"there is no {key}", where=f"key {key}", mend=f"{len(inner)} there")
+        inner[last] = value
+    elif isinstance(inner, Mapping):
+        inner[last] = value  # type: ignore[index]
+    else:
+        raise UsageError(f"{'.'.join(map(str, location[:-1]))} has no fields", where=f"key {key}")
+    return tuple(location)
+
+
+# --- telling what is wrong -----------------------------------------------------------------------
+
+
+def _refusal(
+    error: Any,
+    location: Location,
+    schema: type[BaseModel],
+    prefix: Location,
+    where: str,
+    values: Any,
+    given: set[Location],
+) -> UsageError:
+    key = ".".join(map(str, location)) or "the recipe"
+    message = error["msg"].removeprefix("Value error, ")
+    mend = None
+    if error["type"] == "extra_forbidden":
+        known = _fields(schema, location[len(prefix) : -1])
+        message = f"unknown key {str(location[-1])!r}"
+        mend = suggest(str(location[-1]), known) or f"known are {', '.join(known)}"
+    elif error["type"] == "missing":
+        message = f"{key} is missing"
+    elif not isinstance(error["input"], Mapping):
+        message = f"{error['input']!r} will not do: {message[0].lower()}{message[1:]}"
+    on_command_line = any(location[: len(g)] == g or g == location for g in given)
+    line = None if on_command_line else _line(values, location)
+    place = "given as an override" if on_command_line else where
+    return UsageError(
+        message, where=f"{place}{f', line {line}' if line else ''}, key {key}", mend=mend
+    )
+
+
+def _line(values: Any, location: Location) -> int | None:
+    """The line (from 1) where the value at `location`, or the nearest thing around it, stands."""
+    line = None
+    for part in location:
+        marks = getattr(values, "lc", None)
+        try:
+            if marks is not None and isinstance(values, Mapping):
+                line = marks.key(part)[0] + 1
+            elif marks is not None:
+                line = marks.item(part)[0] + 1
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _named(schema: Any, location: Sequence[int | str]) -> Location:
+    """`location` without the branches of unions that pydantic adds to it."""
+    named: list[int | str] = []
+    for part in location:
+        if isinstance(part, str) and part not in _fields(schema, tuple(named)):
+            is_branch = part in {"int", "str", "float", "bool"} or "[" in part or part[:1].isupper()
+            if is_branch:
+                continue
+        named.append(part)
+    return tuple(named)
+
+
+def _fields(schema: Any, location: Location) -> list[str]:
+    """The names of the fields at `location`; empty where there are none."""
+    for part in location:
+        candidates = [c for c in _classes(schema)]
+        if isinstance(part, int):
+            schema = candidates[0] if candidates else None
+            continue
+        schema = next(
+            (c.model_fields[part].annotation for c in candidates if part in c.model_fields), None
+        )
+    return [name for c in _classes(schema) for name in c.model_fields]
+
+
+def _classes(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models that an annotation holds, through unions, tuples and lists."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
+        return [c for inner in typing.get_args(annotation) for c in _classes(inner)]
+    return []

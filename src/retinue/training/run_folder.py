@@ -1,0 +1,129 @@
+"""The folder of a run: everything that a training leaves, each file replaced whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from retinue import modelfile
+from retinue.errors import RetinueError, UsageError
+from retinue.files import replacing, write_text
+from retinue.training.checkpoint import CheckpointStore
+
+MODEL = "best.safetensors"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A disk that is full or read-only ends the work with a line instead of a traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise RetinueError(
+            f"cannot write ({error.strerror or error})",
+            where=str(path),
+            mend="make room or make the folder writable; a training goes on with --resume",
+        ) from error
+
+
+class RunFolder:
+    """`runs/NAME/`; see docs/design.md for what stands in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = CheckpointStore(path / "last")
+
+    @classmethod
+    def create(cls, wish: Path | None, name: str) -> RunFolder:
+        """A new folder: `wish`, or `runs/name`, with a number if that is taken."""
+        base = wish or Path("runs") / re.sub(r"[^\w.-]+", "-", name).strip("-")
+        with _writing(base):
+            base.parent.mkdir(parents=True, exist_ok=True)
+            for number in range(1, 100_000):
+                path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+                if path.is_dir() and not any(path.iterdir()):
+                    return cls(path)
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                return cls(path)
+        raise RetinueError("every name is taken", where=str(base), mend="choose another --out")
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A folder that a training was begun in."""
+        if not (path / "recipe.yaml").is_file():
+            raise UsageError(
+                "this is no run folder (it has no recipe.yaml)",
+                where=str(path),
+                mend="give the folder that the training named, runs/NAME",
+            )
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one training works in the folder at a time."""
+        with _writing(self.path):
+            lock = FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RetinueError(
+                    "another training is at work here", where=str(self.path), mend="wait for it"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write(self, name: str, text: str) -> None:
+        """Replace the file `name`."""
+        with _writing(self.path / name):
+            write_text(self.path / name, text)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Replace the JSON file `name`."""
+        self.write(name, json.dumps(values, indent=2, ensure_ascii=False) + os.linesep)
+
+    def read_json(self, name: str) -> Any:
+        """What the JSON file `name` holds; None if it is not there."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RetinueError(f"this is not JSON ({error})", where=str(self.path / name)) from None
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """`metrics.csv`: a row an epoch."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write("metrics.csv", stream.getvalue())
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Replace the parquet file `name`."""
+        with _writing(self.path / name), replacing(self.path / name) as temporary:
+            pq.write_table(table, temporary)
+
+    def write_model(
+        self, tensors: dict[str, Tensor], description: modelfile.ModelDescription
+    ) -> None:
+        """Replace `best.safetensors`."""
+        with _writing(self.path / MODEL):
+            modelfile.write(self.path / MODEL, tensors, description)
