@@ -19,7 +19,7 @@ from torch import Tensor
 from retinue.errors import UsageError, suggest
 from retinue.models.network import Network
 from retinue.options import Options
-from retinue.sample import Batch, Result
+from retinue.sample import Batch, Result, Sample
 
 
 class Meter(ABC):
@@ -56,9 +56,17 @@ class Task(ABC):
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo (`arguments` are its keywords) for these classes."""
 
+    def observe(self, samples: Sequence[Sample]) -> None:
+        """Told the training split once, before the first step; what depends on it (class weights,
+        anchors) is worked out here. Evaluating and predicting never need it."""
+
     @abstractmethod
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Parts of the loss by name, (n,) each: the trainer weighs, adds and averages them."""
+
+    def running(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Figures to show of the training batches, (n,) each; averaged over an epoch."""
+        return {}
 
     @abstractmethod
     def decode(self, outputs: Tensor, batch: Batch) -> list[Result]:
