@@ -56,7 +56,7 @@ class Task(ABC):
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo (`arguments` are its keywords) for these classes."""
 
-    def observe(self, samples: Sequence[Sample]) -> None:
+    def observe(self, samples: Sequence[Sample]) -> None:  # noqa: B027 - most tasks need nothing
         """Told the training split once, before the first step; what depends on it (class weights,
         anchors) is worked out here. Evaluating and predicting never need it."""
 
