@@ -95,6 +95,12 @@ def test_auxiliary_heads_are_a_part_of_their_own() -> None:
     torch.testing.assert_close(single["auxiliary"], 0.3 * one)
 
 
+def test_running_accuracy_is_told_for_hard_and_soft_labels() -> None:
+    for labels in (LABELS, F.one_hot(LABELS, 3) * 0.7 + 0.1):
+        found = task().running({"logits": LOGITS}, batch_of(labels))
+        assert found["top1"].tolist() == [1.0, 0.0, 0.0, 1.0]
+
+
 def test_bf16_logits_have_a_float32_loss() -> None:
     loss = task().loss({"logits": LOGITS.bfloat16()}, batch_of(LABELS))["cross_entropy"]
     assert loss.dtype == torch.float32

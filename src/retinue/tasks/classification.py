@@ -98,6 +98,13 @@ class Classification(Task):
             parts["auxiliary"] = self.options.auxiliary_weight * torch.stack(losses).sum(0)
         return parts
 
+    def running(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`top1`: 1 where the best class is the one with the largest share of the label."""
+        if batch.labels is None:
+            return {}
+        labels = batch.labels.argmax(1) if batch.labels.dim() == 2 else batch.labels
+        return {"top1": (outputs["logits"].argmax(1) == labels).float()}
+
     def decode(self, outputs: Tensor, batch: Batch) -> list[Result]:
         """Logits (n, classes) to results: names with their probabilities, best first."""
         scores = outputs.detach().float().softmax(1).cpu().numpy()

@@ -1,0 +1,218 @@
+"""Every engine says what the module says, or is refused."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retinue.errors import RetinueError, UsageError
+from retinue.inference import engines
+from retinue.inference.agreement import agrees, compare
+from retinue.inference.engines import TorchEngine, compile_engine, installed
+from retinue.models.network import State
+
+ENGINES = ["torch", "openvino", "onnxruntime"]
+
+
+class Tiny(nn.Module):
+    """Convolution, BatchNorm with statistics, dropout, and a head: eval mode matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(8, 5)
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.drop(self.norm(self.conv(x)).relu().mean((2, 3))))
+        return out
+
+
+class Taps(nn.Module):
+    """A tuple in, a tuple out: the trunk of a network with taps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 6, 1)
+
+    def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, tap = state
+        return self.conv(x), tap * 2
+
+
+def need(engine: str) -> None:
+    if not installed(engine):
+        pytest.skip(f"needs {engine}")
+
+
+@pytest.fixture
+def tiny() -> Tiny:
+    torch.manual_seed(0)
+    return Tiny()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_agree_at_any_batch_size(engine: str, tiny: Tiny) -> None:
+    need(engine)
+    made = compile_engine(tiny, torch.randn(4, 3, 16, 16), engine=engine)  # type: ignore[arg-type]
+    assert made.name == engine
+    expected = TorchEngine(tiny)
+    for n in (1, 4, 7, 3):
+        x = torch.randn(n, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        answer = made(x)
+        assert isinstance(answer, Tensor)
+        assert answer.shape == (n, 5)
+        assert answer.dtype == torch.float32
+        torch.testing.assert_close(answer, expected(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_answers_are_the_callers_own_and_repeat_to_the_bit(engine: str, tiny: Tiny) -> None:
+    need(engine)
+    x, other = torch.randn(2, 2, 3, 16, 16)
+    made = compile_engine(tiny, x, engine=engine)  # type: ignore[arg-type]
+    first = made(x)
+    kept = first.clone()  # type: ignore[union-attr]
+    made(other)
+    assert torch.equal(first, kept)  # type: ignore[arg-type]
+    assert torch.equal(made(x), kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_states_of_several_tensors_pass_through(engine: str) -> None:
+    need(engine)
+    torch.manual_seed(0)
+    state: State = (torch.randn(3, 4, 5, 5), torch.randn(3, 2, 8, 8))
+    made = compile_engine(Taps(), state, engine=engine)  # type: ignore[arg-type]
+    assert made.name == engine
+    answer = made(tuple(part[:1] for part in state))
+    assert isinstance(answer, tuple)
+    assert [tuple(part.shape) for part in answer] == [(1, 6, 5, 5), (1, 2, 8, 8)]
+    torch.testing.assert_close(answer[1], state[1][:1] * 2)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_compiling_and_running_leave_the_training_modes_alone(engine: str, tiny: Tiny) -> None:
+    need(engine)
+    tiny.train()
+    tiny.norm.eval()
+    before = {name: part.training for name, part in tiny.named_modules()}
+    mean = tiny.norm.running_mean
+    assert mean is not None
+    kept = mean.clone()
+    made = compile_engine(tiny, torch.randn(2, 3, 16, 16), engine=engine)  # type: ignore[arg-type]
+    made(torch.randn(2, 3, 16, 16))
+    assert {name: part.training for name, part in tiny.named_modules()} == before
+    assert torch.equal(mean, kept)
+
+
+def test_a_batch_of_one_is_example_enough(tiny: Tiny) -> None:
+    made = compile_engine(tiny, torch.randn(1, 3, 16, 16))
+    assert made(torch.randn(5, 3, 16, 16)).shape == (5, 5)  # type: ignore[union-attr]
+
+
+def test_auto_takes_the_first_installed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 3, 16, 16)
+    expected = next(name for name in ("openvino", "onnxruntime", "torch") if installed(name))
+    assert compile_engine(tiny, x).name == expected
+    monkeypatch.setattr(engines, "installed", lambda name: name == "torch")
+    assert compile_engine(tiny, x).name == "torch"
+
+
+def test_an_engine_that_is_missing_names_its_extra(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "installed", lambda name: name == "torch")
+    with pytest.raises(UsageError, match=r"retinue\[onnx\]"):
+        compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="onnxruntime")
+    with pytest.raises(UsageError, match="unknown engine 'tensorrt'"):
+        compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="tensorrt")  # type: ignore[arg-type]
+
+
+def test_compiled_engines_are_refused_on_other_devices(tiny: Tiny) -> None:
+    need("openvino")
+    with pytest.raises(UsageError, match="runs on the CPU"):
+        compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="openvino", device="cuda:0")
+    assert engines.candidates("cuda:0") == ["torch"]
+
+
+class Sabotaged(engines.TorchEngine):
+    """Computes with a slightly different BatchNorm epsilon, the classic slip."""
+
+    name = "openvino"
+
+    def __call__(self, x: State) -> State:
+        assert isinstance(self.module, Tiny)
+        self.module.norm.eps = 1e-2
+        try:
+            return super().__call__(x)
+        finally:
+            self.module.norm.eps = 1e-5
+
+
+def test_an_engine_that_disagrees_is_never_used(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engines, "installed", lambda name: name != "onnxruntime")
+    monkeypatch.setitem(engines._COMPILERS, "openvino", lambda m, x, d, p: Sabotaged(m))
+    x = torch.randn(4, 3, 16, 16)
+    with caplog.at_level(logging.WARNING, "retinue"):
+        assert compile_engine(tiny, x).name == "torch"
+    assert "openvino disagrees with torch" in caplog.text
+    with pytest.raises(RetinueError, match="disagrees"):
+        compile_engine(tiny, x, engine="openvino")
+
+
+def test_an_engine_that_fails_is_passed_over(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> engines.Engine:
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr(engines, "installed", lambda name: name != "onnxruntime")
+    monkeypatch.setitem(engines._COMPILERS, "openvino", fail)
+    with caplog.at_level(logging.WARNING, "retinue"):
+        assert compile_engine(tiny, torch.randn(2, 3, 16, 16)).name == "torch"
+    assert "no such operator" in caplog.text
+    with pytest.raises(RetinueError, match="cannot compile"):
+        compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="openvino")
+
+
+def test_bf16_only_where_it_is_asked_for(tiny: Tiny) -> None:
+    x = torch.randn(4, 3, 16, 16)
+    exact, rough = TorchEngine(tiny), TorchEngine(tiny, precision="bf16")
+    assert rough(x).dtype == torch.float32  # type: ignore[union-attr]
+    assert not torch.equal(exact(x), rough(x))  # type: ignore[arg-type]
+    assert agrees(rough, exact, x, precision="bf16").accepted
+    assert not agrees(rough, exact, x).accepted
+
+
+def test_agreement_by_hand() -> None:
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert compare(logits, logits).error == 0
+    off = logits.clone()
+    off[0, 0] += 0.5 * 0.002  # the spread is 0.5
+    assert compare(off, logits).error == pytest.approx(0.002, rel=1e-3)
+    assert not compare(off, logits).accepted
+    assert compare(1e-6 * off, 1e-6 * logits).error == pytest.approx(0.002, rel=1e-3)
+    assert not compare(logits * float("nan"), logits).accepted
+    assert not compare(logits.clone().fill_(float("inf")), logits).accepted
+    assert not compare(logits[:1], logits).accepted
+    assert not compare((logits, logits * float("nan")), (logits, logits)).accepted
+    swapped = compare(logits.flip(1), logits, tolerance=0.1)
+    assert swapped.flipped == 2
+    tied = torch.tensor([[1.0, 0.99999], [0.0, 1.0]])
+    assert compare(tied[:, [1, 0]], tied).flipped == 1  # the tie may go either way, the other not
+
+
+def test_constant_outputs_can_agree() -> None:
+    assert compare(torch.zeros(2, 3), torch.zeros(2, 3)).accepted
+    assert not compare(torch.ones(2, 3), torch.zeros(2, 3)).accepted
