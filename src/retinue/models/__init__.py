@@ -1,0 +1,1 @@
+"""The networks: a registry, shared blocks, and one file a family."""

@@ -1,15 +1,20 @@
 """The shape that every network of the zoo has: a chain of units, ended by a head.
 
 A chain can be cut anywhere. What lies before the cut and is frozen is the *trunk*; its output can
-be computed once per image and kept, and training goes on from there (`Network.forward(x, start=k)`).
+be computed once per image and kept, and training goes on from there: `forward(x, start=k)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
+
+from retinue.models.blocks import ClassifierHead
+from retinue.sample import Preprocessing
 
 State = Tensor | tuple[Tensor, ...]
 """What flows between units: a tensor, or a tensor followed by taps kept for later units."""
@@ -25,7 +30,8 @@ class Unit(NamedTuple):
     """k where the unit's output is the last one at stride 2^k: the feature level Ck."""
 
 
-class Level(NamedTuple):
+@dataclass(frozen=True)
+class Level:
     """A feature map that `Network.features` returns."""
 
     index: int
@@ -36,10 +42,17 @@ class Level(NamedTuple):
 class Network(nn.Module):
     """A classifier as a chain of units and a head.
 
-    A family sets `head`, and implements `units` and `feature_levels`.
+    A family sets `head`, and implements `units` and `feature_levels`. `create_model` fills in
+    the rest: `create_model(network.name, **network.arguments)` builds the same network again.
     """
 
     head: nn.Module
+    name: str = ""
+    """The registered name."""
+    arguments: Mapping[str, Any] = MappingProxyType({})
+    """Every keyword it was built with, `num_classes` included, as plain JSON values."""
+    preprocessing: Preprocessing = Preprocessing()
+    """How images are prepared for its weights, or for the published ones where it has none."""
 
     def units(self) -> list[Unit]:
         """Everything before the head, in forward order."""
@@ -82,7 +95,20 @@ class Network(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """A fresh classifier for `num_classes` classes in place of the present one."""
-        raise NotImplementedError
+        cast(ClassifierHead, self.head).reset(num_classes)
+        self.arguments = {**self.arguments, "num_classes": num_classes}
+
+
+def stage_units(stages: Iterable[nn.Module], levels: Mapping[int, int]) -> list[Unit]:
+    """The blocks of `stages` (each a sequence) as units `stages.I.J`; `levels` maps a stage to
+    the feature level k that its last block is."""
+    units = []
+    for i, stage in enumerate(stages):
+        for name, block in stage.named_children():
+            units.append(Unit(f"stages.{i}.{name}", block))
+        if i in levels:
+            units[-1] = units[-1]._replace(level=levels[i])
+    return units
 
 
 Builder = Callable[..., Network]

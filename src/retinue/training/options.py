@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from retinue.data.options import AugmentOptions
 from retinue.options import Options
+from retinue.sample import Preprocessing
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -124,6 +126,26 @@ class StageOptions(Options):
         if self.views is not None and self.cache_features == "off":
             raise ValueError("views has no effect with cache_features: off")
         return self
+
+
+class InputOptions(Options):
+    """How images are brought to the network; what is not given is as its weights were trained."""
+
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Side of the square input, or height and width, in pixels."""
+    fit: Literal["crop", "squash", "letterbox"] | None = None
+    """`crop`: the centre; `squash`: the whole image, out of proportion; `letterbox`: the whole
+    image, padded."""
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Side of the centre crop as a fraction of the resized image's."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+
+    def applied(self, published: Preprocessing) -> Preprocessing:
+        """`published` with what is given here in place."""
+        given = {name: value for name, value in self if value is not None}
+        if isinstance(self.size, int):
+            given["size"] = (self.size, self.size)
+        return replace(published, **given)
 
 
 class EvaluationOptions(Options):

@@ -28,6 +28,7 @@ from retinue.training.options import (
     CheckpointOptions,
     EmaOptions,
     EvaluationOptions,
+    InputOptions,
     StageOptions,
 )
 
@@ -56,6 +57,7 @@ class Recipe(Options):
     """Options of the task, `label_smoothing` for instance; checked against the task's own schema."""
     data: DataOptions = DataOptions()
     model: ModelOptions
+    input: InputOptions = InputOptions()
     stages: Annotated[tuple[StageOptions, ...], Field(min_length=1)]
     """Run one after the other, each going on from the last weights."""
     ema: EmaOptions | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from retinue.sample import Batch
 from retinue.training.feeds import Feed, Plan
 
 CHUNK = 64
-"""Images that the engine takes at once, and the grain of going on after an interruption."""
+"""Images that the engine takes at once; fixed, so that going on later gives the same values."""
+SECONDS_BETWEEN_WRITES = 20.0
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -156,6 +158,7 @@ def cache_trunk(
     stored: list[npt.NDArray[np.float16]] = []
     chunks = [np.arange(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     done: int = index.get("done", 0)
+    written = time.monotonic()
     for view in range(views):
         first = -(-max(done - view * count, 0) // CHUNK)
         if first >= len(chunks) and done >= (view + 1) * count:
@@ -189,22 +192,22 @@ def cache_trunk(
                 array[begin : begin + len(row)] = row
             targets.append(_targets_of(batch))
             done = begin + len(batch)
-            for array in stored:
-                cast(np.memmap[Any, Any], array).flush()
-            merged = _merge(targets)
-            targets = [merged]
             last = done == (view + 1) * count
-            name = f"targets{view}.pt" if last else f"targets{view}.part.pt"
-            _save(folder / name, merged)
-            index = {
-                "key": key,
-                "done": done,
-                "views": views,
-                "engine": compiled.name,
-                "single": not isinstance(state, tuple),
-                "stored": [list(a.shape) for a in stored],
-            }
-            write_text(index_path, json.dumps(index))
+            if last or time.monotonic() - written > SECONDS_BETWEEN_WRITES:
+                for array in stored:
+                    cast(np.memmap[Any, Any], array).flush()
+                targets = [_merge(targets)]
+                _save(folder / f"targets{view}{'' if last else '.part'}.pt", targets[0])
+                index = {
+                    "key": key,
+                    "done": done,
+                    "views": views,
+                    "engine": compiled.name,
+                    "single": not isinstance(state, tuple),
+                    "stored": [list(a.shape) for a in stored],
+                }
+                write_text(index_path, json.dumps(index))
+                written = time.monotonic()
             each_chunk(done, total)
     return CachedFeed(cut, folder, count, device)
 

@@ -1,0 +1,55 @@
+"""What a training keeps in its run folder, and when."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from torch import Tensor
+
+from retinue import modelfile
+from retinue.training.options import CheckpointOptions
+from retinue.training.run_folder import MODEL, RunFolder
+
+
+class Keeper:
+    """Writes checkpoints, the model file and the metrics of one run."""
+
+    def __init__(
+        self, run: RunFolder, options: CheckpointOptions, description: modelfile.ModelDescription
+    ) -> None:
+        self.run = run
+        self.description = description
+        self._options = options
+        self._saved = time.monotonic()
+        self._asked = 0
+
+    def load(self) -> dict[str, Any] | None:
+        """The state to go on from; None for a training that has none yet."""
+        return self.run.checkpoints.load() if self.run.checkpoints.exists() else None
+
+    def due(self, *, stage_ends: bool) -> bool:
+        """Whether it is time for a checkpoint; asked once a step."""
+        self._asked += 1
+        every = self._options.every_steps
+        if stage_ends or (every is not None and self._asked % every == 0):
+            return True
+        return time.monotonic() - self._saved >= 60 * self._options.every_minutes
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        self.run.checkpoints.save(state)
+        self._saved = time.monotonic()
+
+    def write_best(self, tensors: dict[str, Tensor], figures: dict[str, float]) -> None:
+        """Replace the model file."""
+        cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        self.run.write_model(cpu, self.description.model_copy(update={"figures": figures}))
+
+    def best_tensors(self) -> dict[str, Tensor]:
+        """The weights of the model file."""
+        return modelfile.read(self.run.path / MODEL)[1]
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Replace `metrics.csv`."""
+        self.run.write_metrics(rows)

@@ -1,0 +1,57 @@
+"""Where a training stands: plain values, all of them part of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+
+@dataclass
+class Progress:
+    """Counters and figures. What a step changes here, a resumed training finds again."""
+
+    stage: int = 0
+    """Index of the stage."""
+    epoch: int = 0
+    """Epochs finished in this stage."""
+    step: int = 0
+    """Steps done in the running epoch."""
+    stage_steps: int = 0
+    """Steps done in this stage."""
+    steps: int = 0
+    """Steps done in the whole training."""
+    epochs: int = 0
+    """Epochs finished in the whole training."""
+    stale: int = 0
+    """Epochs of this stage since its best figure."""
+    stage_best: float | None = None
+    best: float | None = None
+    """The best figure of the run; its weights are the model file's."""
+    best_epoch: int = 0
+    best_figures: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the running epoch: losses and running figures times weight, and the weight."""
+    seconds: float = 0.0
+    """Spent training, over all interruptions."""
+    epoch_seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """`metrics.csv`."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Files that were replaced because they could not be read."""
+    trunk: dict[str, Any] = field(default_factory=dict)
+    """Stage → how its frozen part was computed."""
+
+    def begin_stage(self, index: int) -> None:
+        """The counters of a new stage."""
+        self.stage = index
+        self.epoch = self.step = self.stage_steps = self.stale = 0
+        self.stage_best = None
+        self.sums = {}
+        self.epoch_seconds = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        return cls(**values)
