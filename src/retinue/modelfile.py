@@ -1,0 +1,223 @@
+"""The one file that is the model: safetensors, described in its metadata as one JSON value.
+
+Reading executes nothing. Writing replaces an older file only by a whole new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retinue.errors import RetinueError, UsageError
+from retinue.sample import Preprocessing
+
+KEY = "retinue"
+"""The metadata key under which the description lies."""
+FORMAT_VERSION = 1
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From a description of version k to one of version k + 1; how newer releases read older files."""
+
+
+class ModelDescription(BaseModel):
+    """Everything that is needed to use the tensors. Plain JSON values, no absolute paths."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    format_version: int = FORMAT_VERSION
+    task: str
+    """The registered name, `classification`, …"""
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    classes: list[str]
+    """Names, in the order of the outputs."""
+    network: str
+    """The registered name."""
+    arguments: dict[str, Any]
+    """The network's keywords, `num_classes` included."""
+    preprocessing: dict[str, Any]
+    """As of `Preprocessing.as_dict`."""
+    tta: str = "none"
+    """Test-time augmentation that the figures were measured with."""
+    anchors: list[Any] | None = None
+    recipe: dict[str, Any] | None = None
+    """The recipe that made it, as written down in the run."""
+    figures: dict[str, Any] = Field(default_factory=dict)
+    """As in `metrics.json`, of the split that chose these weights."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """What it was made with: retinue, torch, python, …"""
+
+    def prepared(self) -> Preprocessing:
+        """The preprocessing as the object that the data room takes."""
+        return Preprocessing.from_dict(self.preprocessing)
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: ModelDescription
+) -> None:
+    """Write the model to `path`, replacing what is there only once the new file is whole.
+
+    Tensors may lie on any device and in any memory format; the file holds them contiguous.
+
+    Raises:
+        RetinueError: two tensors share memory, or the file cannot be written (disk full,
+            read-only folder); what was at `path` is untouched then.
+    """
+    path = Path(path)
+    plain = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+    _refuse_shared(plain, path)
+    plain = {key: tensor.contiguous() for key, tensor in plain.items()}
+    metadata = {KEY: description.model_dump_json()}
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        )
+        os.close(handle)
+        save_file(plain, temporary, metadata)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise RetinueError(
+            f"the model cannot be written: {error}",
+            where=str(path),
+            mend="free some space or choose another folder; an older file there is untouched",
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _refuse_shared(tensors: Mapping[str, Tensor], path: Path) -> None:
+    owners: dict[int, str] = {}
+    for key, tensor in tensors.items():
+        if tensor.numel() == 0:
+            continue
+        first = owners.setdefault(tensor.untyped_storage().data_ptr(), key)
+        if first != key:
+            raise RetinueError(
+                f"the tensors {first!r} and {key!r} share memory",
+                where=str(path),
+                mend="clone one of them",
+            )
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system lets folders be synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def read_description(path: str | os.PathLike[str]) -> ModelDescription:
+    """The description alone; no tensor is read.
+
+    Raises:
+        UsageError: no such file.
+        RetinueError: not a safetensors file, damaged, not retinue's, or of a newer format.
+    """
+    with _opened(Path(path)) as file:
+        return _described(file.metadata(), Path(path))
+
+
+def read(path: str | os.PathLike[str]) -> tuple[ModelDescription, dict[str, Tensor]]:
+    """The description and all tensors, on the CPU. Raises as `read_description` does."""
+    path = Path(path)
+    with _opened(path) as file:
+        description = _described(file.metadata(), path)
+        try:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+    return description, tensors
+
+
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError("no such model file", where=str(path))
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> RetinueError:
+    return RetinueError(
+        f"not a safetensors file, or a damaged one ({error})",
+        where=str(path),
+        mend="copy it anew from where it was made",
+    )
+
+
+def _described(metadata: dict[str, str] | None, path: Path) -> ModelDescription:
+    text = (metadata or {}).get(KEY)
+    if text is None:
+        raise RetinueError(
+            "weights without a description, so not a model that retinue wrote",
+            where=str(path),
+            mend="train from it with model.weights=PATH instead",
+        )
+    try:
+        values = json.loads(text)
+        version = int(values["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RetinueError("the model's description is damaged", where=str(path)) from error
+    if version > FORMAT_VERSION:
+        raise RetinueError(
+            f"a model of format {version}; this release reads up to {FORMAT_VERSION}",
+            where=str(path),
+            mend="install a newer retinue",
+        )
+    while version < FORMAT_VERSION:
+        if version not in UPGRADES:
+            raise RetinueError(f"a model of the unknown format {version}", where=str(path))
+        values = UPGRADES[version](values)
+        version += 1
+        values["format_version"] = version
+    try:
+        return ModelDescription.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RetinueError(
+            f"the model's description is damaged: {place}: {first['msg']}", where=str(path)
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """What to write into `ModelDescription.versions`."""
+    import platform
+
+    import retinue
+
+    return {
+        "retinue": retinue.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

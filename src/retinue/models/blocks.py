@@ -1,0 +1,176 @@
+"""Blocks that several families are made of. Maps are float (n, channels, height, width)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Callable[[], nn.Module]
+
+
+def relu() -> nn.Module:
+    """In place: its gradient needs only the output."""
+    return nn.ReLU(inplace=True)
+
+
+def relu6() -> nn.Module:
+    """min(max(x, 0), 6), in place (Krizhevsky, 2010)."""
+    return nn.ReLU6(inplace=True)
+
+
+def silu() -> nn.Module:
+    """x · sigmoid(x), not in place: its gradient needs the input, so that saves no memory."""
+    return nn.SiLU()
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """`channels` rounded to a multiple of `divisor`, never more than 10 % down (MobileNetV2)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding: output side ceil(side / stride).
+
+    The padding depends on the input's size; an odd amount has its larger part at the bottom and
+    at the right, which no symmetric padding equals.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, bottom = self._amounts(x.shape[-2], axis=0)
+        left, right = self._amounts(x.shape[-1], axis=1)
+        padding = (top, left)
+        if top != bottom or left != right:
+            x = F.pad(x, (left, right, top, bottom))
+            padding = (0, 0)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _amounts(self, side: int, *, axis: int) -> tuple[int, int]:
+        stride, dilation = self.stride[axis], self.dilation[axis]
+        reach = dilation * (self.kernel_size[axis] - 1) + 1
+        total = max((math.ceil(side / stride) - 1) * stride + reach - side, 0)
+        return total // 2, total - total // 2
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, batch normalisation, activation (None: linear)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: Activation | None = None,
+        same_padding: bool = False,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        conv = SameConv2d if same_padding else nn.Conv2d
+        self.conv = conv(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding=0 if same_padding else kernel // 2,
+            groups=groups,
+            bias=False,
+        )
+        self.norm = nn.BatchNorm2d(out_channels, eps=norm_eps)
+        self.act = act() if act is not None else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighted by what the whole map holds (Hu et al., 2018, section 3).
+
+    `squeezed` is the width between its two 1×1 convolutions.
+    """
+
+    def __init__(self, channels: int, squeezed: int, *, act: Activation = silu) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = act()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = x.mean((2, 3), keepdim=True)  # (n, channels, 1, 1)
+        y: Tensor = x * self.expand(self.act(self.reduce(weights))).sigmoid()
+        return y
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for whole samples with probability `rate`, in training only.
+
+    What stays is scaled by 1 / (1 − rate), so that its mean stays (stochastic depth, Huang et
+    al., 2016).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+class GlobalPool(nn.Module):
+    """The mean over height and width, (n, channels); what is pooled already passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) if x.ndim == 4 else x
+
+
+class ClassifierHead(nn.Module):
+    """Global average pooling, dropout, linear: a map (n, c, h, w), or its pooled form (n, c), to
+    logits (n, classes)."""
+
+    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pool = GlobalPool()
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(self.dropout(self.pool(x)))
+        return y
+
+    def reset(self, num_classes: int) -> None:
+        """A fresh `fc` for `num_classes` classes, on the same device and of the same type."""
+        old = self.fc.weight
+        self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
+        initialise(self.fc)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Fresh weights: convolutions normal with variance 2 / fan-out (He et al., 2015), counting a
+    grouped convolution's own outputs only; norms at identity; classifiers normal, std 0.01."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,123 @@
+"""MobileNetV2 (Sandler et al., 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from retinue.models.blocks import (
+    ClassifierHead,
+    ConvNormAct,
+    DropPath,
+    initialise,
+    make_divisible,
+    relu6,
+)
+from retinue.models.network import Level, Network, Unit, stage_units
+from retinue.models.registry import NetworkEntry
+from retinue.sample import Preprocessing
+
+# The paper's table 2: expansion t, channels c, repeats n, stride of the first s.
+STAGES: Sequence[tuple[int, int, int, int]] = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+LEVELS = {1: 2, 2: 3, 4: 4, 6: 5}
+"""Which stage ends which feature level; the last one is before the top convolution."""
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter by channel, project linearly; narrow ends are added (section 3.3)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, *, expansion: int, stride: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        wide = in_channels * expansion
+        self.expand = ConvNormAct(in_channels, wide, act=relu6) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNormAct(wide, wide, kernel=3, stride=stride, groups=wide, act=relu6)
+        self.project = ConvNormAct(wide, channels)
+        self.residual = stride == 1 and in_channels == channels
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + self.drop_path(y) if self.residual else y
+
+
+class MobileNetV2(Network):
+    """`width` multiplies the channels of every layer but, below 1, the top convolution's."""
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.2,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        channels = make_divisible(32 * width)
+        self.stem = ConvNormAct(in_channels, channels, kernel=3, stride=2, act=relu6)
+        self.stages = nn.ModuleList()
+        self._channels: list[int] = []
+        total, depth = sum(n for _, _, n, _ in STAGES), 0
+        for t, c, n, s in STAGES:
+            blocks = []
+            for i in range(n):
+                block = InvertedResidual(
+                    channels,
+                    channels := make_divisible(c * width),
+                    expansion=t,
+                    stride=s if i == 0 else 1,
+                    drop_path=drop_path * depth / total,
+                )
+                blocks.append(block)
+                depth += 1
+            self.stages.append(nn.Sequential(*blocks))
+            self._channels.append(channels)
+        top = make_divisible(1280 * max(width, 1.0))
+        self.top = ConvNormAct(channels, top, act=relu6)
+        self.head = ClassifierHead(top, num_classes, dropout=dropout)
+        initialise(self)
+
+    def units(self) -> list[Unit]:
+        stages = stage_units(self.stages, LEVELS)
+        return [Unit("stem", self.stem), *stages, Unit("top", self.top)]
+
+    @property
+    def feature_levels(self) -> list[Level]:
+        return [Level(k, self._channels[i], 2**k) for i, k in LEVELS.items()]
+
+
+# name: width, parameters, multiply-adds at 224 × 224, top-1 by tag of weights
+VARIANTS: dict[str, tuple[float, int, int, dict[str, float]]] = {
+    "mobilenet_v2": (1.0, 3_504_872, 300_774_272, {"imagenet": 0.71878, "imagenet_v2": 0.72154}),
+    "mobilenet_v2_035": (0.35, 1_677_128, 0, {}),
+    "mobilenet_v2_050": (0.5, 1_968_680, 0, {}),
+    "mobilenet_v2_075": (0.75, 2_636_424, 0, {}),
+    "mobilenet_v2_140": (1.4, 6_108_776, 0, {}),
+}
+
+ENTRIES = [
+    NetworkEntry(
+        name=name,
+        family="mobilenet_v2",
+        build=partial(MobileNetV2, width=width),
+        preprocessing=Preprocessing(interpolation="bilinear"),
+        parameters=parameters,
+        macs=macs,
+        top1=top1,
+        paper="Sandler et al., 2018, https://arxiv.org/abs/1801.04381",
+        reference="torchvision mobilenet_v2; timm mobilenetv2_100",
+    )
+    for name, (width, parameters, macs, top1) in VARIANTS.items()
+]

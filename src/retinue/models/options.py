@@ -1,0 +1,36 @@
+"""What a recipe says about the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from retinue.errors import UsageError
+from retinue.options import Options
+
+
+class ModelOptions(Options):
+    """The network, and where its first weights come from."""
+
+    name: str
+    """The network; `retinue models` lists them."""
+    weights: str | None = "imagenet"
+    """A tag of the catalogue such as `imagenet`, a file, or null for fresh weights."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Probability before the classifier; null: as published."""
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    """Stochastic depth, the rate of the last residual branch; null: as published."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keywords of the family, such as `in_channels`."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from retinue.models.registry import find  # brings torch, which a mere --help must not
+
+        try:
+            find(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return name

@@ -1,0 +1,144 @@
+"""Every network by its name, with the facts about it."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models.network import Builder, Network
+from retinue.sample import Preprocessing
+from retinue.weights.loading import load_into
+from retinue.weights.resolution import resolve
+
+log = logging.getLogger("retinue")
+
+FAMILIES = ("mobilenet_v2",)
+"""Modules of this package; each has its networks in `ENTRIES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEntry:
+    """What is known of a network before it is built."""
+
+    name: str
+    family: str
+    build: Builder
+    """Takes keywords only: `num_classes`, `in_channels`, `dropout`, `drop_path` and its own."""
+    preprocessing: Preprocessing
+    """That of the network's native size; a set of weights may bring another."""
+    parameters: int
+    """Trainable ones, with 1,000 classes."""
+    macs: int
+    """Multiply-adds of convolutions and linear layers for one image of the native size."""
+    top1: Mapping[str, float] = field(default_factory=dict)
+    """Published ImageNet accuracy by tag of the weights, a fraction."""
+    paper: str
+    reference: str
+    """Where the same network is found elsewhere, for comparison."""
+
+
+_ENTRIES: dict[str, NetworkEntry] = {}
+
+
+def register(entry: NetworkEntry) -> None:
+    """Make `entry` known by its name. Raises ValueError if the name is taken."""
+    if entry.name in _ENTRIES:
+        raise ValueError(f"network {entry.name!r} is already registered")
+    _ENTRIES[entry.name] = entry
+
+
+@cache
+def _load_families() -> None:
+    for family in FAMILIES:
+        for entry in importlib.import_module(f"retinue.models.{family}").ENTRIES:
+            register(entry)
+
+
+def find(name: str) -> NetworkEntry:
+    """The entry of `name`. Raises UsageError, with the nearest names, if there is none."""
+    _load_families()
+    if name not in _ENTRIES:
+        mend = suggest(name, _ENTRIES) or "`retinue models` lists what there is"
+        raise UsageError(f"unknown network {name!r}", mend=mend)
+    return _ENTRIES[name]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all networks that match the shell-style `pattern`, sorted."""
+    _load_families()
+    return sorted(fnmatch.filter(_ENTRIES, pattern))
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    weights: str | None = None,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    partial_weights: bool = False,
+    **arguments: Any,
+) -> Network:
+    """The network called `name`, in training mode, on the default device.
+
+    Args:
+        num_classes: the width of the classifier; weights for another number of classes keep all
+            but their classifier, which is drawn anew, and that is logged.
+        weights: a tag of the catalogue ("imagenet"), a file, `hub:OWNER/REPO@REVISION/FILE`, or
+            None for fresh weights.
+        dropout: probability before the classifier; None: as published.
+        drop_path: rate of the last residual branch; None: as published.
+        partial_weights: accept weights that lack tensors or have more; the log names them.
+        arguments: further keywords of the family (`in_channels`, `width` …).
+
+    Raises:
+        UsageError: unknown name or keyword, impossible value.
+        RetinueError: weights that cannot be found or read, or do not fit.
+    """
+    entry = find(name)
+    given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
+    keywords = {key: value for key, value in given.items() if value is not None}
+    _check(entry, keywords)
+    resolved = resolve(name, weights) if weights is not None else None
+    if resolved is not None:
+        keywords = {**resolved.arguments, **keywords}
+    bound = inspect.signature(entry.build).bind(**keywords)
+    bound.apply_defaults()  # written down whole, so that a later default changes nothing
+    network = entry.build(**bound.kwargs)
+    network.name = name
+    network.arguments = bound.kwargs
+    network.preprocessing = entry.preprocessing
+    if resolved is not None:
+        network.preprocessing = resolved.preprocessing or entry.preprocessing
+        report = load_into(network, resolved.tensors)
+        log.info("%s: weights from %s%s", name, resolved.source, report.describe())
+        if not (report.complete or partial_weights):
+            raise RetinueError(
+                f"the weights do not fit {name}{report.describe()}",
+                where=resolved.source,
+                mend="choose the network they belong to, or allow it with partial_weights=True",
+            )
+    return network
+
+
+def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
+    known = inspect.signature(entry.build).parameters
+    for key in keywords:
+        if key not in known:
+            mend = suggest(key, known) or f"it takes {', '.join(known)}"
+            raise UsageError(f"{entry.name} takes no argument {key!r}", mend=mend)
+    for key in ("num_classes", "in_channels"):
+        if keywords.get(key, 1) < 1:
+            raise UsageError(f"{key} must be at least 1, not {keywords[key]}", where=entry.name)
+    for key in ("dropout", "drop_path"):
+        if not 0 <= keywords.get(key, 0) < 1:
+            raise UsageError(
+                f"{key} must be at least 0 and below 1, not {keywords[key]}", where=entry.name
+            )

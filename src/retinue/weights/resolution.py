@@ -1,0 +1,215 @@
+"""From what the user asked for (a tag, a file, a place on the hub) to tensors in our key names.
+
+The network is touched only for weights that were asked for and are not on this machine yet.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, hub
+
+from retinue.errors import RetinueError, UsageError
+from retinue.sample import Preprocessing
+from retinue.weights import catalogue, files
+from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
+from retinue.weights.translation import recognise
+
+log = logging.getLogger("retinue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedWeights:
+    """Tensors ready for a network, and what is known of them."""
+
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    """By our own key names."""
+    source: str
+    """For people: which tag or file, of which kind, from where."""
+    tag: str | None
+    """None: a file that was named."""
+    sha256: str
+    """Of the file."""
+    preprocessing: Preprocessing | None = None
+    """None: that of the network's entry."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords that the network needs for these weights to mean anything."""
+
+
+def resolve(name: str, weights: str) -> ResolvedWeights:
+    """The weights that `weights` names for the network `name`.
+
+    `weights` is a tag of the catalogue, a file, or `hub:OWNER/REPO@REVISION/FILE`.
+
+    Raises:
+        UsageError: no such tag or file.
+        RetinueError: not to be had offline, the wrong hash, damaged, of an unknown kind.
+    """
+    if weights.startswith("hub:"):
+        return _from_file(name, from_hub(_parse_hub(weights)))
+    if Path(weights).suffix in files.SUFFIXES or "/" in weights or "\\" in weights:
+        return _from_file(name, Path(weights).expanduser())
+    entry = catalogue.find(name, weights)
+    path = locate(entry)
+    sha256 = files.sha256(path)
+    if not sha256.startswith(entry.sha256):
+        raise RetinueError(
+            f"the file is not the published one: its SHA-256 begins with {sha256[:8]}, "
+            f"not with {entry.sha256[:8]}",
+            where=str(path),
+            mend="delete it, and fetch or install it again",
+        )
+    contents = files.read(path)
+    source = recognise(contents.tensors)
+    return ResolvedWeights(
+        tensors=source.translate(contents.tensors),
+        source=f"{entry.tag!r} ({source.name}, {path.name})",
+        tag=entry.tag,
+        sha256=sha256,
+        preprocessing=entry.preprocessing,
+        arguments=entry.arguments,
+    )
+
+
+def _from_file(name: str, path: Path) -> ResolvedWeights:
+    contents = files.read(path)
+    source = recognise(contents.tensors)
+    sha256 = files.sha256(path)
+    published = [e for e in catalogue.entries(name) if sha256.startswith(e.sha256)]
+    arguments = dict(published[0].arguments) if published else {}
+    preprocessing = published[0].preprocessing if published else None
+    if contents.network is not None:
+        if contents.network != name:
+            raise RetinueError(
+                f"the model file holds {contents.network}, not {name}", where=str(path)
+            )
+        own = contents.arguments or {}
+        arguments = {
+            k: v for k, v in own.items() if k not in ("num_classes", "dropout", "drop_path")
+        }
+        preprocessing = contents.preprocessing
+    return ResolvedWeights(
+        tensors=source.translate(contents.tensors),
+        source=f"{path} ({source.name})",
+        tag=None,
+        sha256=sha256,
+        preprocessing=preprocessing,
+        arguments=arguments,
+    )
+
+
+def locate(entry: WeightsEntry) -> Path:
+    """The file of `entry`: from an installed wheel, from the cache, or else downloaded.
+
+    Raises:
+        RetinueError: it is not here and cannot be fetched; says how to mend that.
+    """
+    for place in entry.places:
+        if isinstance(place, Wheel) and (found := in_wheel(place)):
+            return found
+    failures = []
+    for place in entry.places:
+        try:
+            if isinstance(place, Url):
+                return from_url(place, entry.sha256)
+            if isinstance(place, Hub):
+                return from_hub(place)
+        except RetinueError as error:
+            failures.append(error)
+    why = "; ".join(str(error) for error in failures)
+    raise RetinueError(
+        f"the weights {entry.tag!r} of {entry.network} are not on this machine"
+        + (f" and cannot be fetched ({why})" if why else ""),
+        mend=_how_to_mend(entry),
+    )
+
+
+def _how_to_mend(entry: WeightsEntry) -> str:
+    ways = []
+    for place in entry.places:
+        if isinstance(place, Wheel):
+            ways.append(f"`pip install {place.pip_options}{place.distribution}`")
+        elif isinstance(place, Url):
+            ways.append(f"put {place.url} into {cache_folder()}")
+    return ", or ".join([*ways, "give a file with weights=PATH"])
+
+
+def in_wheel(place: Wheel) -> Path | None:
+    """The file in the installed package, without importing that; None if it is not installed."""
+    spec = importlib.util.find_spec(place.module)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder, place.file)
+        if path.is_file():
+            return path
+    return None
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept; torchvision and timm keep theirs in the same place."""
+    return Path(hub.get_dir(), "checkpoints")
+
+
+def from_url(place: Url, sha256: str) -> Path:
+    """The file at an address, from the cache or else downloaded and compared with `sha256`.
+
+    Raises:
+        RetinueError: unreachable, or not the published file; nothing is kept then.
+    """
+    path = cache_folder() / place.url.rsplit("/", 1)[1]
+    if path.is_file():
+        return path
+    log.info("downloading %s to %s", place.url, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hub.download_url_to_file(place.url, str(path), hash_prefix=sha256, progress=False)
+    except urllib.error.HTTPError as error:
+        raise RetinueError(f"{place.url} answers {error.code} {error.reason}") from error
+    except RuntimeError as error:  # download_url_to_file's word for a hash that differs
+        raise RetinueError(f"what {place.url} sent is not the published file") from error
+    except OSError as error:
+        raise RetinueError(f"{place.url} cannot be reached or stored: {error}") from error
+    return path
+
+
+def _parse_hub(weights: str) -> Hub:
+    repo, at, rest = weights.removeprefix("hub:").partition("@")
+    revision, slash, file = rest.partition("/")
+    if not (at and slash and file and repo.count("/") == 1):
+        raise UsageError(
+            f"unclear place on the hub {weights!r}",
+            mend="write hub:OWNER/REPO@REVISION/FILE, with a commit or tag as the revision",
+        )
+    return Hub(repo, revision, file)
+
+
+def from_hub(place: Hub, *, endpoint: str | None = None) -> Path:
+    """The file of a hub repository at one revision, from the cache or else downloaded.
+
+    `endpoint` is another server than the public one (also the variable `HF_ENDPOINT`).
+
+    Raises:
+        RetinueError: unreachable, or no such repository, revision or file.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    where = f"{place.repo}@{place.revision}/{place.file}"
+    try:
+        return Path(
+            hf_hub_download(place.repo, place.file, revision=place.revision, endpoint=endpoint)
+        )
+    except LocalEntryNotFoundError as error:
+        raise RetinueError(
+            "the hub cannot be reached, and the file is not in its cache",
+            where=where,
+            mend="go online once, or give a file with weights=PATH",
+        ) from error
+    except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RetinueError(f"the hub does not give the file: {reason}", where=where) from error
