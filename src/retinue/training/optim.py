@@ -8,9 +8,7 @@ from retinue.models.network import Network
 from retinue.training.options import OptimizerOptions
 
 
-def build_optimizer(
-    network: Network, options: OptimizerOptions
-) -> torch.optim.Optimizer:
+def build_optimizer(network: Network, options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimiser over what requires a gradient.
 
     One group for each unit and kind of parameter. Each has an `lr_scale`, which the schedule's

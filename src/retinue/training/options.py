@@ -108,7 +108,7 @@ class StageOptions(Options):
     views: PositiveInt | None = None
     """How many augmented views of each image are computed when features are cached; the epochs
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
-    keep_best: bool = False
+    from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
 
     @model_validator(mode="after")

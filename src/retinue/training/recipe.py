@@ -53,8 +53,8 @@ class Recipe(Options):
     about: About = About()
     task: str = "classification"
     """What is recognised: the name of a task."""
-    task_options: dict[str, Any] = {}
-    """Options of the task, `label_smoothing` for instance; checked against the task's own schema."""
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the task, such as `label_smoothing`; checked against its own schema."""
     data: DataOptions = DataOptions()
     model: ModelOptions
     input: InputOptions = InputOptions()
@@ -142,7 +142,9 @@ def load_recipe(
     for key, value in (overrides or {}).items():
         given.add(_put(values, key, value))
 
-    def refuse(error: ValidationError, schema: type[BaseModel], prefix: Location = ()) -> UsageError:
+    def refuse(
+        error: ValidationError, schema: type[BaseModel], prefix: Location = ()
+    ) -> UsageError:
         first = error.errors(include_url=False)[0]
         location = (*prefix, *_named(schema, first["loc"]))
         return _refusal(first, location, schema, prefix, where, values, given)
@@ -326,7 +328,7 @@ def _named(schema: Any, location: Sequence[int | str]) -> Location:
 def _fields(schema: Any, location: Location) -> list[str]:
     """The names of the fields at `location`; empty where there are none."""
     for part in location:
-        candidates = [c for c in _classes(schema)]
+        candidates = _classes(schema)
         if isinstance(part, int):
             schema = candidates[0] if candidates else None
             continue

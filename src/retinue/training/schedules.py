@@ -24,7 +24,7 @@ def factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: in
         case "cosine":
             return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
         case "poly":
-            return final + (1 - final) * (1 - progress) ** schedule.power
+            return final + (1 - final) * float((1 - progress) ** schedule.power)
         case "step":
             passed = sum(step >= milestone * total for milestone in schedule.milestones)
-            return schedule.gamma**passed
+            return float(schedule.gamma**passed)

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from retinue.data.colour import Colour
-from retinue.data.loader import Loader
+from retinue.data.loader import BadImages, Loader
 from retinue.data.mixing import Mixing
 from retinue.data.sources import Dataset
 from retinue.data.views import EvalView, TrainView
@@ -98,9 +98,9 @@ class Supplies:
 
     def _loader(self, samples: list[Sample], view: TrainView | EvalView) -> Loader:
         data = self._recipe.data
-        drop = "drop" if isinstance(view, EvalView) else "substitute"
-        bad = "stop" if data.on_bad_image == "stop" else drop
-        loader = Loader(samples, view, workers=data.workers, bad_images=bad)  # type: ignore[arg-type]
+        skip: BadImages = "drop" if isinstance(view, EvalView) else "substitute"
+        bad: BadImages = "stop" if data.on_bad_image == "stop" else skip
+        loader = Loader(samples, view, workers=data.workers, bad_images=bad)
         self._loaders.append(loader)
         return loader
 

@@ -91,7 +91,7 @@ class Trainer:
         progress = self.progress
         if state is None:
             progress.begin_stage(index)
-            if stage.keep_best and progress.best is not None:
+            if stage.from_best and progress.best is not None:
                 self.network.load_state_dict(self.keeper.best_tensors())
         torch.manual_seed(_mix(self.recipe.seed, index, 0xB1A5))
         self.cut = cut_of(self.network, stage.trainable, f"key stages.{index}.trainable")

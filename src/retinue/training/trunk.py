@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -180,7 +180,7 @@ def cache_trunk(
             rows = [_as_rows(t) for t in as_tuple(state)]
             if not stored:
                 shapes = [(total, *r.shape[1:]) for r in rows]
-                mode = "r+" if done else "w+"
+                mode: Literal["r+", "w+"] = "r+" if done else "w+"
                 stored = [
                     np.memmap(folder / f"state{k}.f16", np.float16, mode, shape=s)
                     for k, s in enumerate(shapes)
@@ -292,10 +292,13 @@ def _pick(
 ) -> Batch:
     """Row `positions[i]` of `views[view[i]]`, for every i."""
     picked = _fields(views[0])
+    pairs = list(zip(view.tolist(), positions.tolist(), strict=True))
     for name, value in picked.items():
         if isinstance(value, Tensor):
-            rows = _padded([getattr(views[v], name)[p : p + 1] for v, p in zip(view, positions, strict=True)])
+            rows = _padded(
+                [getattr(views[v], name)[p : p + 1] for v, p in zip(view, positions, strict=True)]
+            )
             picked[name] = torch.cat(rows)
-    picked["paths"] = [views[v].paths[p] for v, p in zip(view, positions, strict=True)]
+    picked["paths"] = [views[v].paths[p] for v, p in pairs]
     picked["epoch"] = epoch
     return Batch(**picked)
