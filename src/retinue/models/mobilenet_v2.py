@@ -101,10 +101,10 @@ class MobileNetV2(Network):
 # name: width, parameters, multiply-adds at 224 × 224, top-1 by tag of weights
 VARIANTS: dict[str, tuple[float, int, int, dict[str, float]]] = {
     "mobilenet_v2": (1.0, 3_504_872, 300_774_272, {"imagenet": 0.71878, "imagenet_v2": 0.72154}),
-    "mobilenet_v2_035": (0.35, 1_677_128, 0, {}),
-    "mobilenet_v2_050": (0.5, 1_968_680, 0, {}),
-    "mobilenet_v2_075": (0.75, 2_636_424, 0, {}),
-    "mobilenet_v2_140": (1.4, 6_108_776, 0, {}),
+    "mobilenet_v2_035": (0.35, 1_677_128, 59_285_808, {}),
+    "mobilenet_v2_050": (0.5, 1_968_680, 97_131_840, {}),
+    "mobilenet_v2_075": (0.75, 2_636_424, 209_069_792, {}),
+    "mobilenet_v2_140": (1.4, 6_108_776, 582_195_824, {}),
 }
 
 ENTRIES = [

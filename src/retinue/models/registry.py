@@ -19,7 +19,7 @@ from retinue.weights.resolution import resolve
 
 log = logging.getLogger("retinue")
 
-FAMILIES = ("mobilenet_v2",)
+FAMILIES = ("efficientnet", "mobilenet_v2", "resnet")
 """Modules of this package; each has its networks in `ENTRIES`."""
 
 
