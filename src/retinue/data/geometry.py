@@ -1,0 +1,246 @@
+"""One matrix for geometry: everything between a decoded image and the canvas composes to one warp.
+
+Matrices are 3×3 homographies of column vectors (x, y, 1), x to the right and y down, in a plane
+where pixel (row i, column j) covers j … j+1, i … i+1: pixel centres are at +½, and an image reaches
+from 0, 0 to width, height. `b @ a` applies a first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+Border = Literal["reflect", "fill"]
+
+
+class Region(NamedTuple):
+    """A rectangle of the canvas, in whole pixels."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+class Entry(NamedTuple):
+    """A source image, where it lies on the canvas, and the part of the canvas that it may paint."""
+
+    image: Pixels
+    matrix: Matrix
+    region: Region | None = None
+
+
+def identity() -> Matrix:
+    """Nothing changes."""
+    return np.eye(3)
+
+
+def translate(x: float, y: float) -> Matrix:
+    """Moves by x, y pixels."""
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
+
+
+def scale(x: float, y: float | None = None) -> Matrix:
+    """Magnifies about the origin by x (and y, default: the same)."""
+    return np.diag([x, x if y is None else y, 1.0])
+
+
+def rotate(degrees: float) -> Matrix:
+    """Rotates about the origin; positive turns x towards y, which is clockwise on the screen."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=np.float64)
+
+
+def shear(degrees: float) -> Matrix:
+    """Shifts rows sideways by y times the tangent of the angle."""
+    return np.array([[1, math.tan(math.radians(degrees)), 0], [0, 1, 0], [0, 0, 1]])
+
+
+def about(matrix: Matrix, x: float, y: float) -> Matrix:
+    """`matrix` with x, y as its origin."""
+    return translate(x, y) @ matrix @ translate(-x, -y)
+
+
+def crop(box: Sequence[float], size: tuple[int, int]) -> Matrix:
+    """Brings the box x1, y1, x2, y2 to the canvas of `size` (height, width)."""
+    x1, y1, x2, y2 = box
+    return scale(size[1] / (x2 - x1), size[0] / (y2 - y1)) @ translate(-x1, -y1)
+
+
+# The eight EXIF orientations: how a stored pixel's x, y come from, in units of the stored width w
+# and height h, to the upright image. A row for x: (from x, from y, offset w, offset h), one for y.
+_ORIENTATIONS: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
+    1: ((1, 0, 0, 0), (0, 1, 0, 0)),
+    2: ((-1, 0, 1, 0), (0, 1, 0, 0)),
+    3: ((-1, 0, 1, 0), (0, -1, 0, 1)),
+    4: ((1, 0, 0, 0), (0, -1, 0, 1)),
+    5: ((0, 1, 0, 0), (1, 0, 0, 0)),
+    6: ((0, -1, 0, 1), (1, 0, 0, 0)),
+    7: ((0, -1, 0, 1), (-1, 0, 1, 0)),
+    8: ((0, 1, 0, 0), (-1, 0, 1, 0)),
+}
+
+
+def orient(orientation: int, size: tuple[int, int]) -> Matrix:
+    """From the stored image of `size` (width, height) to the upright one, by EXIF 1–8."""
+    w, h = size
+    (a, b, c, d), (e, f, g, i) = _ORIENTATIONS[orientation]
+    return np.array([[a, b, c * w + d * h], [e, f, g * w + i * h], [0, 0, 1]], dtype=np.float64)
+
+
+def dihedral(orientation: int, size: tuple[int, int]) -> Matrix:
+    """Element 0–7 of the dihedral group on a canvas of `size` (height, width).
+
+    `orientation & 3` clockwise quarter turns, after a horizontal flip if `orientation & 4`. Odd
+    ones swap the canvas's sides.
+    """
+    exif = (1, 6, 3, 8, 2, 7, 4, 5)[orientation]
+    return orient(exif, (size[1], size[0]))
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    """The way back."""
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+def apply(matrix: Matrix, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """(n, 2) points x, y through the matrix."""
+    mapped = np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    result: npt.NDArray[np.float64] = mapped[:, :2] / mapped[:, 2:]
+    return result
+
+
+def boxes_through(
+    matrix: Matrix, boxes: npt.NDArray[np.floating[Any]], size: tuple[int, int] | None
+) -> npt.NDArray[np.float32]:
+    """(n, 4) boxes x1, y1, x2, y2 through the matrix: the upright rectangles around the mapped
+    corners, clipped to the canvas of `size` (height, width) unless that is None."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+    mapped = apply(matrix, corners).reshape(-1, 4, 2)
+    result = np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
+    if size is not None:
+        result[:, 0::2] = result[:, 0::2].clip(0, size[1])
+        result[:, 1::2] = result[:, 1::2].clip(0, size[0])
+    return result.astype(np.float32)
+
+
+def magnification(matrix: Matrix, x: float, y: float) -> tuple[float, float]:
+    """How long a step to the right and a step down become, near the point x, y of the source."""
+    u, v, w = matrix @ (x, y, 1.0)
+    jacobian = (matrix[:2, :2] - np.outer((u / w, v / w), matrix[2, :2])) / w
+    return math.hypot(*jacobian[:, 0]), math.hypot(*jacobian[:, 1])
+
+
+def render(
+    entries: Sequence[Entry],
+    size: tuple[int, int],
+    *,
+    border: Border = "fill",
+    fill: int = 114,
+    smooth: bool = True,
+    out: Pixels | None = None,
+) -> Pixels:
+    """The canvas, uint8 (height, width, 3) of `size` (height, width), with every entry painted on
+    it in turn.
+
+    Each source is resampled once, bilinearly (`smooth=False`: nearest); where it shrinks to less
+    than half, it is area-averaged first and the averaging's scale composed into its matrix. Outside
+    a source, within its region, lies its reflection or grey `fill`. `out` receives the canvas.
+    """
+    canvas = np.empty((*size, 3), dtype=np.uint8) if out is None else out
+    whole = Region(0, 0, size[1], size[0])
+    if not any(entry.region in (None, whole) for entry in entries):
+        canvas[...] = fill
+    for image, matrix, region in entries:
+        region = region or whole
+        if region.x2 <= region.x1 or region.y2 <= region.y1:
+            continue
+        target = canvas[region.y1 : region.y2, region.x1 : region.x2]
+        if region is not whole:
+            matrix = translate(-region.x1, -region.y1) @ matrix
+        if smooth:
+            image, matrix = _average_first(image, matrix, (target.shape[0], target.shape[1]))
+        _warp(image, matrix, target, border, fill, smooth)
+    return canvas
+
+
+_HALF = translate(-0.5, -0.5)
+_BACK = translate(0.5, 0.5)
+
+
+def _warp(
+    image: Pixels, matrix: Matrix, target: Pixels, border: Border, fill: int, smooth: bool
+) -> None:
+    # OpenCV's coordinates have pixel centres at whole numbers.
+    centred = _HALF @ matrix @ _BACK
+    affine = matrix[2, 0] == 0 and matrix[2, 1] == 0
+    warp = cv2.warpAffine if affine else cv2.warpPerspective
+    painted = warp(
+        image,
+        centred[:2] / centred[2, 2] if affine else centred,
+        (target.shape[1], target.shape[0]),
+        dst=target,
+        flags=cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REFLECT if border == "reflect" else cv2.BORDER_CONSTANT,
+        borderValue=(fill, fill, fill),
+    )
+    if painted is not target and not np.shares_memory(painted, target):
+        target[...] = painted
+
+
+def _average_first(image: Pixels, matrix: Matrix, size: tuple[int, int]) -> tuple[Pixels, Matrix]:
+    """The part of the image that the canvas shows, shrunk by whole factors, with its matrix."""
+    back = inverse(matrix)
+    middle = apply(back, np.array([[size[1] / 2, size[0] / 2]]))[0]
+    along_x, along_y = magnification(matrix, *middle)
+    factor_x, factor_y = int(1 / max(along_x, 1e-9)), int(1 / max(along_y, 1e-9))
+    height, width = image.shape[:2]
+    factor_x, factor_y = min(factor_x, width), min(factor_y, height)
+    if factor_x < 2 and factor_y < 2:
+        return image, matrix
+    factor_x, factor_y = max(factor_x, 1), max(factor_y, 1)
+    canvas = np.array([[0, 0, size[1], size[0]]])
+    x1, y1, x2, y2 = boxes_through(back, canvas, None)[0].tolist()
+    left, right = _span(x1, x2, width, factor_x)
+    top, bottom = _span(y1, y2, height, factor_y)
+    part = image[top:bottom, left:right]
+    shape = (max(round((right - left) / factor_x), 1), max(round((bottom - top) / factor_y), 1))
+    small = np.asarray(cv2.resize(part, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    grow = translate(left, top) @ scale((right - left) / shape[0], (bottom - top) / shape[1])
+    return small, matrix @ grow
+
+
+def _span(low: float, high: float, length: int, factor: int) -> tuple[int, int]:
+    """Whole pixels around low … high with a margin for the interpolation and for reflections, a
+    multiple of `factor` where the image is long enough: averaging is fastest then."""
+    margin = 2 * factor
+    start, end = math.floor(low) - margin, math.ceil(high) + margin
+    if start < 0:
+        end = max(end, -start)
+    if end > length:
+        start = min(start, 2 * length - end)
+    start, end = max(start, 0), min(end, length)
+    start = min(start, length - 1)
+    end = max(end, start + 1)
+    wanted = -(-(end - start) // factor) * factor
+    end = min(length, start + wanted)
+    return max(0, end - wanted), end
+
+
+def average(image: Pixels, factor: int) -> Pixels:
+    """The image shrunk by a whole factor, sides rounded up, by averaging areas."""
+    height, width = image.shape[:2]
+    bottom, right = -height % factor, -width % factor
+    if bottom or right:
+        padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        image = np.asarray(padded, dtype=np.uint8)
+    shape = (image.shape[1] // factor, image.shape[0] // factor)
+    return np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -1,0 +1,152 @@
+"""What can be asked of the data: where it is, how it is split, how training images are varied."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from retinue.options import Options
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class SplitOptions(Options):
+    """How images that bring no split of their own are divided."""
+
+    train: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the images to learn from."""
+    val: Fraction = 0.1
+    """Share on which every choice is made."""
+    test: Fraction = 0.1
+    """Share that is looked at once, at the end."""
+    seed: int = 0
+    """Another seed, another split."""
+    file: str | None = None
+    """A written-down `splits.csv` (path, label, split) to repeat instead of drawing."""
+
+    @model_validator(mode="after")
+    def _add_up(self) -> SplitOptions:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, val and test must add up to 1, not to {total:g}")
+        return self
+
+
+class DataOptions(Options):
+    """Where the images and their labels are."""
+
+    path: str | None = None
+    """A folder of class folders (or of `train/`, `val/`, `test/`), or a table of paths and
+    labels."""
+    format: Literal["auto", "folder", "table", "elpv"] = "auto"
+    """`auto` recognises it and says what it found; `elpv` is the data of `pip install
+    elpv-dataset`."""
+    images: str | None = None
+    """The folder that a table's paths start from; by default the table's own folder."""
+    classes: list[str] | None = None
+    """The classes to use, in this order; by default all that are found, sorted."""
+    split: SplitOptions = SplitOptions()
+    """How the images are divided, where the data does not say."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """`stop` names every image that cannot be read; `skip` puts another in its place, always the
+    same one, and lists it."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Threads that read and warp images; 0 does it between the steps. The batches are the same
+    for any number."""
+
+
+class ColourOptions(Options):
+    """Changes of colour, drawn anew for each image and epoch."""
+
+    brightness: Fraction = 0.0
+    """Amplitude a of the factor on all channels: uniform in 1 − a … 1 + a."""
+    contrast: Fraction = 0.0
+    """Amplitude of the factor on the distance from the image's mean luma."""
+    saturation: Fraction = 0.0
+    """Amplitude of the factor on the distance from the pixel's luma."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Amplitude of the rotation in the chroma plane of YIQ, in turns."""
+    pca_noise: Amount = 0.0
+    """Standard deviation of the noise along the principal colours of ImageNet; AlexNet: 0.1."""
+    hsv: Fraction = 0.0
+    """Probability of an exact change in HSV by up to `hsv_gains`."""
+    hsv_gains: tuple[Fraction, Fraction, Fraction] = (0.015, 0.7, 0.4)
+    """Amplitudes of hue (turns), saturation and value (factors around 1)."""
+    solarize: Fraction = 0.0
+    """Probability of inverting every value of 128 and above."""
+    posterize: Fraction = 0.0
+    """Probability of keeping only the 4 highest bits of every value."""
+    equalize: Fraction = 0.0
+    """Probability of equalising the histogram of each channel."""
+
+
+class MixingOptions(Options):
+    """Combining the images of a batch, and their labels with them."""
+
+    mixup: Amount = 0.0
+    """α of the Beta distribution that the share of each image is drawn from (Zhang et al., 2018);
+    0: never."""
+    cutmix: Amount = 0.0
+    """α of the share of the image that a rectangle of another leaves (Yun et al., 2019); with
+    `mixup` as well, each image gets one of the two."""
+    quarter_mask: Fraction = 0.0
+    """Probability of painting over one of the four quarters of the image."""
+    probability: Fraction = 1.0
+    """Share of the images that mixup or cutmix is applied to."""
+
+
+class AugmentOptions(Options):
+    """How training images are varied. Everything geometric is one warp."""
+
+    crop_scale: tuple[Fraction, Fraction] | None = None
+    """Smallest and largest share of the image's area that a random crop takes; none: the same
+    view as in evaluation."""
+    crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
+    """Least and greatest width / height of a random crop, before it is brought to the size."""
+    horizontal_flip: Fraction = 0.5
+    """Probability of mirroring left and right."""
+    vertical_flip: Fraction = 0.0
+    """Probability of mirroring top and bottom."""
+    quarter_turns: bool = False
+    """Turn by 0, 90, 180 or 270 degrees, equally likely; with a flip, all eight orientations."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Greatest rotation either way, in degrees."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Greatest horizontal shear either way, in degrees."""
+    translate: Fraction = 0.0
+    """Greatest shift either way, as a share of the input's width and height."""
+    zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Least and greatest factor of magnification about the centre, log-uniform."""
+    border: Literal["reflect", "fill"] = "reflect"
+    """What lies beyond the image: its reflection, or the preprocessing's grey `pad_value`."""
+    colour: ColourOptions = ColourOptions()
+    """Changes of colour."""
+    mixing: MixingOptions = MixingOptions()
+    """Combining images."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentOptions:
+        for name in ("crop_scale", "crop_ratio", "zoom"):
+            pair = getattr(self, name)
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name}: the first value must not exceed the second")
+        if self.crop_scale is not None and self.crop_scale[0] <= 0:
+            raise ValueError("crop_scale: the smallest share must be above 0")
+        return self
+
+    @property
+    def mixes_pixels(self) -> bool:
+        """Whether images of a batch are combined or painted over."""
+        mixing = self.mixing
+        return mixing.mixup > 0 or mixing.cutmix > 0 or mixing.quarter_mask > 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything about an image is drawn at random, so that its views differ."""
+        still = AugmentOptions(horizontal_flip=0.0, crop_ratio=self.crop_ratio, border=self.border)
+        hsv_gains = self.colour.hsv_gains
+        same = self.colour == ColourOptions(hsv_gains=hsv_gains)
+        plain = self.model_copy(update={"colour": still.colour, "mixing": still.mixing})
+        return self.mixes_pixels or not same or plain != still

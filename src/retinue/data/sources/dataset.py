@@ -1,0 +1,149 @@
+"""From a listing to a `Dataset`: classes in order, samples by split, and what was found, said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from retinue.data.options import DataOptions, SplitOptions
+from retinue.data.sources.listing import Listing, Record, normal, relative_name, sort_classes
+from retinue.data.sources.recognise import CLASS_ORDER, read_listing
+from retinue.data.sources.splits import draw_splits, read_splits, write_splits
+from retinue.errors import UsageError, suggest
+from retinue.sample import Sample
+
+ORDER = ("train", "val", "test")
+
+
+@dataclass(slots=True)
+class Dataset:
+    """Samples by split (`train`, `val`, `test`, those that have any) and the names of the
+    classes that their labels index."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, list[Sample]]
+    root: Path | None = None
+    notes: list[str] = field(default_factory=list)
+    """What was found, and what is odd about it: to be said aloud."""
+
+    def write_splits(self, path: str | Path) -> None:
+        """Writes `path,label,split`, the paths relative to `root`: `data.split.file` repeats it."""
+        rows = []
+        for split, samples in self.splits.items():
+            for sample in samples:
+                name = relative_name(Path(sample.path), self.root) if self.root else sample.path
+                label = "" if sample.label is None else self.classes[sample.label]
+                rows.append((name, label, split))
+        write_splits(Path(path), rows)
+
+
+def open_dataset(options: DataOptions) -> Dataset:
+    """Recognises the format, settles classes and splits. No image is read yet.
+
+    Raises `UsageError` for what makes no sense, naming file and line; rows of a table that cannot
+    be used are an error, or with `on_bad_image: skip` a note.
+    """
+    listing = read_listing(options)
+    notes = list(listing.notes)
+    if listing.problems and options.on_bad_image == "stop":
+        shown = "; ".join(listing.problems[:10])
+        more = f" and {len(listing.problems) - 10} more" if len(listing.problems) > 10 else ""
+        raise UsageError(
+            f"{len(listing.problems)} rows cannot be used",
+            where=shown + more,
+            mend="mend them, or set data.on_bad_image=skip",
+        )
+    notes += [f"skipped: {problem}" for problem in listing.problems]
+    notes += [f"class {name!r} has no images" for name in listing.empty_classes]
+    classes, records = _settle_classes(listing, options, notes)
+    records = _settle_splits(records, options.split, notes)
+    index = {name: position for position, name in enumerate(classes)}
+    splits: dict[str, list[Sample]] = {}
+    for split in ORDER:
+        samples = [
+            Sample(str(r.path), label=index[r.label or ""], weight=r.weight)
+            for r in records
+            if r.split == split
+        ]
+        if samples:
+            splits[split] = samples
+    if "train" not in splits:
+        raise UsageError(
+            "no images to train on", where=repr(str(listing.root)), mend="see data.split"
+        )
+    shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
+    notes.insert(0, f"{_found(listing, classes, records)}: {shown}")
+    return Dataset(tuple(classes), splits, listing.root, notes)
+
+
+def _found(listing: Listing, classes: list[str], records: list[Record]) -> str:
+    noun = "class" if len(classes) == 1 else "classes"
+    return f"found {len(classes)} {noun}, {len(records):,} images ({listing.format})"
+
+
+def _settle_classes(
+    listing: Listing, options: DataOptions, notes: list[str]
+) -> tuple[list[str], list[Record]]:
+    found = Counter(record.label for record in listing.records if record.label is not None)
+    own = CLASS_ORDER.get(listing.format)
+    classes = list(own) if own else sort_classes(found)
+    if options.classes is None:
+        return classes, listing.records
+    chosen = [normal(name) for name in options.classes]
+    for name in chosen:
+        if name not in found:
+            raise UsageError(
+                f"no images of class {name!r}", where="key data.classes", mend=suggest(name, found)
+            )
+    if len(set(chosen)) != len(chosen):
+        raise UsageError("a class is named twice", where="key data.classes")
+    left_out = [name for name in classes if name not in chosen]
+    if left_out:
+        count = sum(found[name] for name in left_out)
+        notes.append(f"left out {count} images of {len(left_out)} classes not in data.classes")
+    return chosen, [record for record in listing.records if record.label in set(chosen)]
+
+
+def _settle_splits(records: list[Record], options: SplitOptions, notes: list[str]) -> list[Record]:
+    """The records with their splits, those that a written-down split leaves out removed."""
+    if options.file is not None:
+        return _repeat_splits(records, options.file, notes)
+    given = {record.split for record in records}
+    if given == {None}:
+        shares = {"test": options.test, "val": options.val, "train": options.train}
+        drawn = draw_splits(records, {k: v for k, v in shares.items() if v > 0}, options.seed)
+        notes.append(
+            f"split {options.train:g}/{options.val:g}/{options.test:g}, seed {options.seed}"
+        )
+        return [replace(record, split=drawn[record.name]) for record in records]
+    if None in given:
+        missing = sum(record.split is None for record in records)
+        raise UsageError(f"{missing} rows have no split", mend="give each one, or none")
+    if "val" in given or options.val == 0:
+        notes.append("split as given")
+        return records
+    share = options.val / (options.val + options.train)
+    train = [record for record in records if record.split == "train"]
+    drawn = draw_splits(train, {"val": share, "train": 1 - share}, options.seed)
+    notes.append(f"no validation images given: {share:.3g} of train taken, seed {options.seed}")
+    return [replace(r, split=drawn[r.name]) if r.split == "train" else r for r in records]
+
+
+def _repeat_splits(records: list[Record], file: str, notes: list[str]) -> list[Record]:
+    written = read_splits(file)
+    absent = sorted(set(written) - {record.name for record in records})
+    if absent:
+        raise UsageError(
+            f"{len(absent)} images of the written-down split are missing, first {absent[0]!r}",
+            where=f"key data.split.file, {file!r}",
+            mend="is data.path the same folder?",
+        )
+    bad = sorted({split for split in written.values() if split not in ORDER})
+    if bad:
+        raise UsageError(f"unknown split {bad[0]!r}", where=f"key data.split.file, {file!r}")
+    kept = [replace(r, split=written[r.name]) for r in records if r.name in written]
+    if len(kept) < len(records):
+        notes.append(f"left out {len(records) - len(kept)} images that {file!r} does not name")
+    notes.append(f"split repeated from {file!r}")
+    return kept

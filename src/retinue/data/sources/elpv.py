@@ -1,0 +1,50 @@
+"""Photographs of solar cells (Deitsch et al., 2019), from the package `elpv-dataset`.
+
+2,624 electroluminescence images of 300 × 300 pixels with the probability of a defect (0, ⅓, ⅔, 1).
+A cell counts as defective above ½; splits are even over the label and the cell's type (mono- or
+polycrystalline).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from retinue.data.options import DataOptions
+from retinue.data.sources.listing import Listing, Record
+from retinue.errors import RetinueError
+
+CLASSES = ("functional", "defective")
+
+
+def read_elpv(options: DataOptions) -> Listing:
+    """Raises `RetinueError` if the package is not installed."""
+    # Its own loader would decode every image into memory; the labels and files are all we need.
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise RetinueError(
+            "the elpv data is not installed",
+            where="key data.format",
+            mend="pip install 'retinue[demo]'",
+        )
+    root = Path(spec.origin).parent / "data"
+    table = root / "labels.csv"
+    listing = Listing("elpv", root, [])
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise RetinueError(
+            f"cannot read the elpv labels: {error.strerror}", where=repr(str(table))
+        ) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            name, probability, kind = line.split()
+            label = CLASSES[float(probability) > 0.5]
+        except ValueError:
+            raise RetinueError(
+                "not `path probability type`", where=f"{str(table)!r} line {number}"
+            ) from None
+        listing.records.append(Record(root / name, name, label, stratum=kind))
+    return listing

@@ -1,0 +1,126 @@
+"""What every format is read into: a list of records, and what was odd about them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retinue.data.decode import EXTENSIONS
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What people call the three splits, in lower case, and what we do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image of a data set."""
+
+    path: Path
+    name: str
+    """Path relative to the data's root, with `/`, in Unicode NFC: what splits are drawn by."""
+    label: str | None
+    split: str | None = None
+    """`train`, `val` or `test`, where the data says so."""
+    group: str | None = None
+    """Images of one group stay together."""
+    stratum: str = ""
+    """Split evenly over these, too."""
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class Listing:
+    """A data set as it was found, before classes and splits are settled."""
+
+    format: str
+    root: Path
+    records: list[Record]
+    notes: list[str] = field(default_factory=list)
+    """Worth telling, and nothing wrong."""
+    problems: list[str] = field(default_factory=list)
+    """Rows that cannot be used, with file and line."""
+    empty_classes: list[str] = field(default_factory=list)
+    without_label: list[Path] = field(default_factory=list)
+    """Images that lie beside the data and belong to no class or row."""
+    missing: list[str] = field(default_factory=list)
+    """Labels without an image: the names."""
+
+
+def normal(text: str) -> str:
+    """Unicode NFC: what macOS and others write as different bytes becomes the same name."""
+    return unicodedata.normalize("NFC", text)
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """`path` below `root` (or across from it), with `/`, in NFC."""
+    return normal(Path(os.path.relpath(path, root)).as_posix())
+
+
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """By NFC code points; by value when all are whole numbers."""
+    unique = set(names)
+    try:
+        return sorted(unique, key=lambda name: (_whole(name), name))
+    except ValueError:
+        return sorted(unique, key=normal)
+
+
+def _whole(name: str) -> int:
+    if not name.lstrip("-").isdecimal():
+        raise ValueError(name)
+    return int(name)
+
+
+def is_image_name(name: str) -> bool:
+    """By its extension, in any case."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def hidden(name: str) -> bool:
+    """Files and folders that programs keep for themselves."""
+    return name.startswith((".", "__MACOSX")) or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly below, hidden ones left out, sorted by name."""
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if not hidden(e.name) and _is_folder(e)]
+    return [folder / name for name in sorted(names, key=normal)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A folder that is called like an image is a broken image, not a class.
+    return entry.is_dir() and not is_image_name(entry.name)
+
+
+def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Everything below that is called like an image, sorted; follows links, never in circles.
+
+    A folder called like an image is yielded, too: reading it will say what is wrong.
+    """
+    seen: set[str] = set()
+    stack = [folder]
+    while stack:
+        here = stack.pop()
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(here) as found:
+            entries = sorted(found, key=lambda entry: normal(entry.name))
+        deeper = []
+        for entry in entries:
+            if hidden(entry.name):
+                continue
+            if is_image_name(entry.name):
+                yield here / entry.name
+            elif recursive and entry.is_dir():
+                deeper.append(here / entry.name)
+        stack.extend(reversed(deeper))

@@ -1,0 +1,214 @@
+"""A table of paths and labels: csv, tsv, or text with spaces between, with or without a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from retinue.data.options import DataOptions
+from retinue.data.sources.listing import (
+    SPLITS,
+    Listing,
+    Record,
+    image_files,
+    is_image_name,
+    normal,
+    relative_name,
+)
+from retinue.errors import UsageError
+
+EXTENSIONS = (".csv", ".tsv", ".txt")
+_COLUMNS = {
+    "path": "path image file filename file_name filepath file_path image_path image_name "
+    "image_file image_id img id",
+    "label": "label class target class_name category label_name name y class_id category_id "
+    "class_index species breed",
+    "split": "split set subset fold partition",
+    "group": "group group_id patient patient_id subject",
+    "stratum": "stratify stratum",
+    "weight": "weight sample_weight",
+}
+
+
+class _Row(NamedTuple):
+    line: int
+    cells: dict[str, str]
+
+
+def read_table(table: Path, options: DataOptions) -> Listing:
+    """Columns `path` and `label` (or their usual other names); optionally `split`, `group`,
+    `stratify` and `weight`. Raises `UsageError` with the line for a table that makes no sense."""
+    rows = list(_rows(table))
+    if not rows:
+        raise UsageError("the table is empty", where=repr(str(table)), mend="a row an image")
+    root = _image_root(table, rows, options)
+    listing = Listing("table", root, [])
+    find = _Finder(root)
+    seen: dict[Path, int] = {}
+    for line, cells in rows:
+        where = f"{str(table)!r} line {line}"
+        path = find(cells["path"])
+        if path is None:
+            listing.missing.append(cells["path"])
+            listing.problems.append(f"{where}: no image {cells['path']!r} in {str(root)!r}")
+            continue
+        if path in seen:
+            listing.problems.append(f"{where}: {cells['path']!r} again, as in line {seen[path]}")
+            continue
+        seen[path] = line
+        if not cells["label"]:
+            listing.problems.append(f"{where}: no label")
+            listing.without_label.append(path)
+            continue
+        listing.records.append(_record(path, root, cells, where))
+    listing.without_label.extend(_not_listed(root, set(seen)))
+    if not listing.records:
+        raise UsageError(
+            "none of the table's images exist",
+            where=listing.problems[0] if listing.problems else repr(str(table)),
+            mend="give the folder that the paths start from as data.images=FOLDER",
+        )
+    return listing
+
+
+def _record(path: Path, root: Path, cells: dict[str, str], where: str) -> Record:
+    split = cells.get("split") or None
+    if split is not None:
+        split = SPLITS.get(split.lower())
+        if split is None:
+            raise UsageError(
+                f"unknown split {cells['split']!r}", where=where, mend="use train, val or test"
+            )
+    try:
+        weight = float(cells.get("weight") or 1)
+        if not 0 <= weight < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"weight {cells['weight']!r} is not a number ≥ 0", where=where) from None
+    return Record(
+        path,
+        relative_name(path, root),
+        normal(cells["label"]),
+        split,
+        cells.get("group") or None,
+        cells.get("stratum", ""),
+        weight,
+    )
+
+
+def _rows(table: Path) -> Iterator[_Row]:
+    """The rows with the columns by our names; a header is recognised and left out."""
+    try:
+        text = table.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the table: {error.strerror}", where=repr(str(table))
+        ) from None
+    lines = list(_split_lines(text, table.suffix.lower()))
+    if not lines:
+        return
+    columns = _header(lines[0][1])
+    if columns is None:
+        columns = {"path": 0, "label": 1}
+        if len(lines[0][1]) != 2:
+            raise UsageError(
+                f"{len(lines[0][1])} columns and no header that names a path and a label",
+                where=f"{str(table)!r} line {lines[0][0]}",
+                mend="add the header `path,label`",
+            )
+    else:
+        lines = lines[1:]
+    for line, cells in lines:
+        if len(cells) <= max(columns["path"], columns["label"]):
+            raise UsageError(
+                f"{len(cells)} columns where {max(columns.values()) + 1} were expected",
+                where=f"{str(table)!r} line {line}",
+                mend="quote values that contain the separator",
+            )
+        yield _Row(line, {k: cells[i].strip() for k, i in columns.items() if i < len(cells)})
+
+
+def _split_lines(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is not blank."""
+    first = text.split("\n", 1)[0]
+    if suffix == ".txt" and "\t" not in first and "," not in first:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                # The path may contain spaces; the label is what follows the last of them.
+                yield number, line.strip().rsplit(maxsplit=1)
+        return
+    candidates = "\t" if suffix == ".tsv" else ",;\t"
+    delimiter = max(candidates, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    start = 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield start, cells
+        start = reader.line_num + 1
+
+
+def _header(cells: list[str]) -> dict[str, int] | None:
+    names = [cell.strip().lower().replace(" ", "_") for cell in cells]
+    found: dict[str, int] = {}
+    for column, aliases in _COLUMNS.items():
+        # In the order of the aliases, so that `label` is preferred to `name`.
+        for alias in aliases.split():
+            if alias in names and names.index(alias) not in found.values():
+                found[column] = names.index(alias)
+                break
+    return found if "path" in found and "label" in found else None
+
+
+def _image_root(table: Path, rows: list[_Row], options: DataOptions) -> Path:
+    if options.images is not None:
+        root = Path(options.images)
+        if not root.is_dir():
+            raise UsageError("no such folder", where=f"key data.images, {options.images!r}")
+        return root
+    folder = table.parent
+    # Relative to the table; many bring the images in one folder beside it.
+    names = [row.cells["path"] for row in rows[:20]]
+    for root in (folder, folder / "images", folder / table.stem):
+        find = _Finder(root)
+        if root.is_dir() and any(find(name) is not None for name in names):
+            return root
+    return folder
+
+
+class _Finder:
+    """The file that a table means, given with or without its extension."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._stems: dict[Path, dict[str, Path]] = {}
+
+    def __call__(self, name: str) -> Path | None:
+        path = self.root / name
+        if name and os.path.lexists(path) and (is_image_name(name) or not path.is_dir()):
+            return path
+        return self._listing(path.parent).get(normal(path.name))
+
+    def _listing(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._stems:
+            stems: dict[str, Path] = {}
+            if folder.is_dir():
+                for path in image_files(folder, recursive=False):
+                    stems.setdefault(normal(path.stem), path)
+                    stems[normal(path.name)] = path
+            self._stems[folder] = stems
+        return self._stems[folder]
+
+
+def _not_listed(root: Path, listed: set[Path]) -> list[Path]:
+    """Images in the folders that the table speaks of, which it leaves out."""
+    folders = sorted({path.parent for path in listed})
+    return [
+        path
+        for folder in folders
+        for path in image_files(folder, recursive=False)
+        if path not in listed
+    ]
