@@ -1,0 +1,307 @@
+"""The report's figures, by matplotlib's object API (no pyplot, no shared state).
+
+Each function returns a `Figure`; `png` writes it for the run folder, `svg` turns it into themed
+markup for the page: the colours of `THEME` become CSS variables, so that one drawing serves light
+and dark, screen and paper.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from retinue.files import replacing
+from retinue.report.record import number
+from retinue.report.statistics import Floats, Ints, coarse
+from retinue.report.text import shorten
+
+THEME = {
+    "ink": "#1c2128",
+    "soft": "#5c6670",
+    "line": "#d4d9df",
+    "one": "#2463c7",
+    "two": "#c4620a",
+    "three": "#1c8057",
+}
+"""CSS variable → its colour in the light theme, which is also the colour in the PNG files."""
+
+_CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "SimHei")
+
+
+@cache
+def _families() -> list[str]:
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _CJK if name in known)]
+
+
+def _style() -> Any:  # matplotlib types the keys as literals
+    return {
+        "font.family": _families(),
+        "font.size": 9.5,
+        "text.parse_math": False,  # a class may be called $x$
+        "text.color": THEME["ink"],
+        "axes.labelcolor": THEME["soft"],
+        "axes.edgecolor": THEME["line"],
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.titlesize": 10.5,
+        "axes.titlelocation": "left",
+        "axes.titlecolor": THEME["ink"],
+        "grid.color": THEME["line"],
+        "grid.linewidth": 0.6,
+        "xtick.color": THEME["line"],
+        "ytick.color": THEME["line"],
+        "xtick.labelcolor": THEME["soft"],
+        "ytick.labelcolor": THEME["soft"],
+        "legend.frameon": False,
+        "legend.labelcolor": THEME["ink"],
+        "lines.linewidth": 1.8,
+        "lines.solid_capstyle": "round",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "retinue",
+    }
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def curves(
+    rows: Sequence[dict[str, Any]],
+    keys: Sequence[str],
+    *,
+    title: str,
+    fractions: bool,
+    best: float | None = None,
+) -> Figure | None:
+    """One line for each of `keys` over the epochs of `rows`; None when nothing was measured.
+
+    Where the stage changes there is a dashed line, and each stage's name stands above its part;
+    the epoch `best` is marked.
+    """
+    epochs = [float(row["epoch"]) for row in rows]
+    with matplotlib.rc_context(_style()):
+        figure = _figure(4.5, 3.2)
+        axes: Axes = figure.add_subplot()
+        drawn = 0
+        for key, colour in zip(keys, _cycle(len(keys)), strict=True):
+            points = [(e, v) for e, row in zip(epochs, rows, strict=True)
+                      if (v := number(row.get(key))) is not None]  # fmt: skip
+            if not points:
+                continue
+            drawn += 1
+            x, y = zip(*points, strict=True)
+            marker = "o" if len(points) < 25 else None
+            axes.plot(x, y, color=colour, marker=marker, markersize=3.2, label=_plain(key))
+            if best is not None and best in x and key.startswith("val_"):
+                axes.plot([best], [y[x.index(best)]], "o", color=colour, markersize=9,
+                          fillstyle="none", markeredgewidth=1.6)  # fmt: skip
+        if not drawn:
+            return None
+        _mark_stages(axes, rows, epochs)
+        axes.set_title(title, pad=18)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.margins(x=0.03)
+        if fractions:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+        axes.legend(loc="best", fontsize=9)
+        return figure
+
+
+def learning_rate(rows: Sequence[dict[str, Any]]) -> Figure | None:
+    """The learning rate over the epochs, logarithmic where it spans more than a factor of 20."""
+    points = [(float(r["epoch"]), v) for r in rows if (v := number(r.get("lr"))) is not None]
+    if not points:
+        return None
+    with matplotlib.rc_context(_style()):
+        figure = _figure(4.5, 3.2)
+        axes: Axes = figure.add_subplot()
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=THEME["three"], drawstyle="steps-mid")
+        positive = [v for v in y if v > 0]
+        if positive and max(positive) > 20 * min(positive):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        _mark_stages(axes, rows, [float(r["epoch"]) for r in rows])
+        axes.set_title("Learning rate", pad=18)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        return figure
+
+
+def calibration(bins: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy against confidence, with the number of images in each bin below.
+
+    `bins`: as `evaluation.classification.calibration_bins` makes them.
+    """
+    filled = [b for b in bins if b["images"]]
+    width = 0.9 / len(bins)
+    with matplotlib.rc_context(_style()):
+        figure = _figure(4.6, 4.4)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        centres = [(b["low"] + b["high"]) / 2 for b in filled]
+        accuracy = [b["accuracy"] for b in filled]
+        upper.bar(centres, accuracy, width=width, color=THEME["one"], alpha=0.75,
+                  label="share that was right")  # fmt: skip
+        upper.plot([0, 1], [0, 1], "--", color=THEME["soft"], linewidth=1.2, label="ideal")
+        upper.plot([b["confidence"] for b in filled], accuracy, "o", color=THEME["two"],
+                   markersize=4, label="mean confidence")  # fmt: skip
+        upper.set_ylim(0, 1)
+        upper.set_xlim(0, 1)
+        upper.set_ylabel("accuracy")
+        figure.legend(loc="outside upper center", ncols=3, fontsize=8.5, columnspacing=1.2)
+        counts = [b["images"] for b in filled]
+        lower.bar(centres, counts, width=width, color=THEME["soft"], alpha=0.6)
+        lower.set_xlabel("confidence (highest score)")
+        lower.set_ylabel("images")
+        lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+        for axis in (upper.xaxis, upper.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        return figure
+
+
+def roc(curve: Sequence[dict[str, Any]], auc: float) -> Figure:
+    """The receiver operating characteristic; `curve` as `threshold_curve` makes it."""
+    x = [0.0, *(row["fpr"] for row in curve)]
+    y = [0.0, *(row["tpr"] for row in curve)]
+    with matplotlib.rc_context(_style()):
+        figure = _figure(4.4, 4.2)
+        axes: Axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], "--", color=THEME["soft"], linewidth=1.2)
+        axes.plot(x, y, color=THEME["one"])
+        axes.fill_between(x, y, color=THEME["one"], alpha=0.08)
+        axes.set_title(f"ROC, area {auc:.3f}")
+        axes.set_xlabel("false alarms, of all negatives")
+        axes.set_ylabel("found, of all positives")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.005)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        return figure
+
+
+def threshold(curve: Sequence[dict[str, Any]]) -> Figure:
+    """Precision, recall and accuracy over the threshold (`curve` with `accuracy` added)."""
+    with matplotlib.rc_context(_style()):
+        figure = _figure(4.4, 4.2)
+        axes: Axes = figure.add_subplot()
+        x = [row["threshold"] for row in curve]
+        colours = {"precision": "one", "recall": "two", "accuracy": "three"}
+        for name, colour in colours.items():
+            axes.plot(x, [row[name] for row in curve], color=THEME[colour], label=name)
+        axes.axvline(0.5, color=THEME["soft"], linestyle=":", linewidth=1.2)
+        axes.set_title("What another threshold would give")
+        axes.set_xlabel("threshold")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.005)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        axes.legend(loc="lower center", fontsize=9)
+        return figure
+
+
+def confusion(matrix: Ints, classes: Sequence[str], *, most_named: int = 30) -> Figure:
+    """The row-normalised matrix; classes are named, and cells hold numbers, up to `most_named`."""
+    k = len(classes)
+    named = k <= most_named
+    shares = coarse(matrix, side=160)
+    side = 2.4 + 0.42 * k if named else 6.5
+    with matplotlib.rc_context({**_style(), "axes.grid": False}):
+        figure = _figure(side, side)
+        axes: Axes = figure.add_subplot()
+        axes.imshow(_tinted(shares), extent=(-0.5, k - 0.5, k - 0.5, -0.5), interpolation="nearest")
+        if named:
+            names = [shorten(name, 18) for name in classes]
+            axes.set_xticks(range(k), names, rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(k), names)
+            for i, j in np.argwhere(matrix > 0):
+                axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=8)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        return figure
+
+
+def png(figure: Figure, path: Path) -> Path:
+    """Writes `path`; whatever was there stays until the new file is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_style()), replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=144, facecolor="white")
+    return path
+
+
+def svg(figure: Figure, *, name: str, label: str) -> str:
+    """Markup to be put into a page: no prolog, no metadata, transparent, coloured by CSS variables.
+
+    `name` keeps its ids apart from those of other drawings on the page; `label` is what a screen
+    reader says (plain text).
+    """
+    from markupsafe import escape
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_style()):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", _page_font, text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", text)
+    for variable, colour in THEME.items():
+        text = text.replace(colour, f"var(--{variable})")
+    # The size is the column's; the viewBox keeps the proportions.
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (width|height|xmlns(:\w+)?|version)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(label)}">{rest}'
+
+
+def _page_font(match: re.Match[str]) -> str:
+    return f"font{match[1] or ''}: {match[2]}var(--sans)"
+
+
+def _tinted(shares: Floats) -> Floats:
+    """(rows, columns, 4): the theme's first colour, as opaque as the share is large."""
+    rgb = [int(THEME["one"][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    image = np.empty((*shares.shape, 4))
+    image[..., :3] = rgb
+    image[..., 3] = np.sqrt(shares) * 0.85  # the root, so that rare confusions are seen
+    return image
+
+
+def _cycle(n: int) -> list[str]:
+    colours = [THEME["two"], THEME["one"], THEME["three"], THEME["soft"]]
+    return [colours[i % len(colours)] for i in range(n)]
+
+
+def _plain(key: str) -> str:
+    prefix, _, rest = key.partition("_")
+    side = {"train": "training", "val": "validation"}.get(prefix)
+    return side if side else rest or prefix
+
+
+def _mark_stages(axes: Axes, rows: Sequence[dict[str, Any]], epochs: Sequence[float]) -> None:
+    stages = [str(row.get("stage", "")) for row in rows]
+    starts = [i for i in range(len(rows)) if i == 0 or stages[i] != stages[i - 1]]
+    for n, i in enumerate(starts):
+        if n:
+            axes.axvline(epochs[i] - 0.5, color=THEME["soft"], linestyle="--", linewidth=0.9)
+        left = epochs[i] - 0.5 if n else epochs[0]
+        if len(starts) <= 6:
+            axes.annotate(shorten(stages[i], 22), (left, 1.0), xycoords=("data", "axes fraction"),
+                          xytext=(2, 4), textcoords="offset points", fontsize=8.5,
+                          color=THEME["soft"])  # fmt: skip
