@@ -92,3 +92,38 @@ def check_data(path: str | Path, **options: Any) -> CheckReport:
     from retinue.data.options import DataOptions
 
     return check(DataOptions(path=str(path), **options))
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: Literal["auto", "train", "val", "test"] = "auto",
+    engine: EngineName = "auto",
+    tta: str | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    out: str | Path | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """The figures of a model on a split, as in `metrics.json`.
+
+    `model`: a model file or run folder. `data`: a folder or table; by default what the run was
+    trained on, split as it was then. The data's classes must be among the model's, and are put in
+    the model's order. `split`: `auto` takes the test split, or val, or the whole data where there
+    is only one. `out`: a folder for `metrics.json` and `predictions.parquet`. Unreadable images
+    are left out, and named under `skipped`.
+    """
+    from retinue.training import judge
+
+    return judge.evaluate_model(
+        Path(model),
+        data=None if data is None else str(data),
+        split=split,
+        engine=engine,
+        tta=tta,
+        device=device,
+        batch_size=batch_size,
+        out=None if out is None else Path(out),
+        quiet=quiet,
+    )

@@ -64,28 +64,6 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def choose_device(wish: str) -> str:
-    """`auto` to the best device there is; a wish that cannot be met is refused."""
-    if wish == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, number = wish.partition(":")
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(kind, False):
-        raise UsageError(f"there is no {kind} device here", where="key device", mend="device=auto")
-    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise UsageError(
-            f"there is no {wish}, only {count} CUDA device(s)", where="key device", mend="cuda:0"
-        )
-    return wish
-
-
 def choose_precision(wish: str, device: str) -> str:
     """`auto` to bf16 on a GPU that has it and fp32 elsewhere.
 

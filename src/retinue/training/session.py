@@ -14,9 +14,10 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from retinue import modelfile
-from retinue.data.check import scan
+from retinue.data.scan import scan
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.inference.devices import choose_device
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.models.network import Network
@@ -26,7 +27,6 @@ from retinue.training.console import LOGGER, Bar, console
 from retinue.training.environment import (
     Settings,
     build_accelerator,
-    choose_device,
     choose_precision,
     cpu_name,
     versions,
@@ -163,15 +163,19 @@ def _judge(
     split = _final_split(recipe, dataset)
     predictor = load(run.path / MODEL, device=settings.device)
     began = time.monotonic()
+    samples = dataset.splits[split]
+    bar.begin(f"evaluating the {split} split", len(samples))
     judged = evaluate(
-        predictor.engine,
+        predictor.compile(samples),
         task,
-        dataset.splits[split],
+        samples,
         predictor.preprocessing,
         tta=recipe.evaluation.tta,
         batch_size=recipe.evaluation.batch_size,
+        device=settings.device,
         workers=recipe.data.workers,
         bad_images="stop" if recipe.data.on_bad_image == "stop" else "drop",
+        progress=lambda done, total: bar.advance(done),
     )
     seconds = time.monotonic() - began
     figures = {"task": recipe.task, "split": split, **judged.figures}

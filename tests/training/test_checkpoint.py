@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinue.errors import RetinueError
+from retinue.training.checkpoint import CheckpointStore
+
+
+def test_the_last_one_saved_is_the_one_loaded_and_older_ones_go(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "last")
+    assert not store.exists()
+    for number in range(3):
+        store.save({"number": number, "tensor": torch.full((2,), float(number))})
+    assert store.load()["number"] == 2
+    assert sorted(p.name for p in (tmp_path / "last").iterdir()) == ["000003", "current"]
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "torch.save"])
+def test_a_full_disk_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store = CheckpointStore(tmp_path / "last")
+    store.save({"number": 1})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, full)
+        with pytest.raises(RetinueError, match=r"No space left.*000001.*whole") as raised:
+            store.save({"number": 2})
+    assert str(tmp_path / "last") in str(raised.value)
+    assert store.load()["number"] == 1
+    store.save({"number": 3})
+    assert store.load()["number"] == 3
+
+
+def test_a_file_size_limit_of_the_system_is_told_as_such(tmp_path: Path) -> None:
+    """A real short write, by the kernel, in the middle of the file."""
+    script = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from retinue.errors import RetinueError\n"
+        "from retinue.training.checkpoint import CheckpointStore\n"
+        "store = CheckpointStore(Path(sys.argv[1]))\n"
+        "store.save({'number': 1})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    store.save({'number': 2, 'tensor': torch.zeros(1_000_000)})\n"
+        "except RetinueError as error:\n"
+        "    print(error)\n"
+        "    print(store.load()['number'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "last")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    message, number = done.stdout.strip().splitlines()
+    assert "cannot be written" in message
+    assert "000001" in message
+    assert number == "1"
+
+
+def test_a_kill_between_the_rename_and_the_pointer_loses_nothing(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "last")
+    store.save({"number": 1})
+    (tmp_path / "last" / "000002").mkdir()  # renamed, but never named by the pointer
+    (tmp_path / "last" / "000003.partial").mkdir()
+    assert store.load()["number"] == 1
+    store.save({"number": 2})
+    assert store.load()["number"] == 2
+    assert sorted(p.name for p in (tmp_path / "last").iterdir()) == ["000002", "current"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "last")
+    folder = store.save({"number": 1})
+    (folder / "state.pt").write_bytes(b"nonsense")
+    with pytest.raises(RetinueError, match=r"000001.state\.pt"):
+        store.load()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinue.training.options import ScheduleOptions
+from retinue.training.schedules import factor
+
+
+def test_cosine_goes_from_one_over_a_half_to_the_final_fraction() -> None:
+    schedule = ScheduleOptions(name="cosine", final=0.1)
+    assert factor(schedule, 0, 100, 10) == pytest.approx(1.0)
+    assert factor(schedule, 50, 100, 10) == pytest.approx(0.55)
+    assert factor(schedule, 100, 100, 10) == pytest.approx(0.1)
+
+
+def test_warm_up_is_linear_and_comes_before_the_schedule() -> None:
+    schedule = ScheduleOptions(name="cosine", warmup_epochs=2, warmup_start=0.2)
+    assert factor(schedule, 0, 100, 10) == pytest.approx(0.2)
+    assert factor(schedule, 10, 100, 10) == pytest.approx(0.6)
+    assert factor(schedule, 20, 100, 10) == pytest.approx(1.0)
+    assert factor(schedule, 60, 100, 10) == pytest.approx(0.5)
+
+
+def test_step_falls_at_each_milestone() -> None:
+    schedule = ScheduleOptions(name="step", milestones=(0.5, 0.75), gamma=0.1)
+    got = [factor(schedule, step, 100, 10) for step in (0, 49, 50, 74, 75, 99)]
+    assert got == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_poly_by_hand() -> None:
+    schedule = ScheduleOptions(name="poly", power=2)
+    assert factor(schedule, 25, 100, 10) == pytest.approx(0.75**2)
+
+
+@given(
+    name=st.sampled_from(["constant", "cosine", "step", "poly"]),
+    warmup=st.floats(0, 20),
+    total=st.integers(1, 300),
+    data=st.data(),
+)
+def test_the_factor_stays_between_nothing_and_one(
+    name: str, warmup: float, total: int, data: st.DataObject
+) -> None:
+    schedule = ScheduleOptions(name=name, warmup_epochs=warmup)  # type: ignore[arg-type]
+    step = data.draw(st.integers(0, total - 1))
+    assert 0 <= factor(schedule, step, total, 7) <= 1
