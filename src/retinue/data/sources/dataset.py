@@ -57,7 +57,7 @@ def open_dataset(options: DataOptions) -> Dataset:
     notes += [f"skipped: {problem}" for problem in listing.problems]
     notes += [f"class {name!r} has no images" for name in listing.empty_classes]
     classes, records = _settle_classes(listing, options, notes)
-    records = _settle_splits(records, options.split, notes)
+    records, divided = _settle_splits(records, options.split, notes)
     index = {name: position for position, name in enumerate(classes)}
     splits: dict[str, list[Sample]] = {}
     for split in ORDER:
@@ -73,7 +73,7 @@ def open_dataset(options: DataOptions) -> Dataset:
             "no images to train on", where=repr(str(listing.root)), mend="see data.split"
         )
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
-    notes.insert(0, f"{_found(listing, classes, records)}: {shown}")
+    notes.insert(0, f"{_found(listing, classes, records)}, {divided}: {shown}")
     return Dataset(tuple(classes), splits, listing.root, notes)
 
 
@@ -105,32 +105,34 @@ def _settle_classes(
     return chosen, [record for record in listing.records if record.label in set(chosen)]
 
 
-def _settle_splits(records: list[Record], options: SplitOptions, notes: list[str]) -> list[Record]:
-    """The records with their splits, those that a written-down split leaves out removed."""
+def _settle_splits(
+    records: list[Record], options: SplitOptions, notes: list[str]
+) -> tuple[list[Record], str]:
+    """The records with their splits, those that a written-down split leaves out removed; and how
+    they were divided, in words."""
     if options.file is not None:
         return _repeat_splits(records, options.file, notes)
     given = {record.split for record in records}
     if given == {None}:
         shares = {"test": options.test, "val": options.val, "train": options.train}
         drawn = draw_splits(records, {k: v for k, v in shares.items() if v > 0}, options.seed)
-        notes.append(
-            f"split {options.train:g}/{options.val:g}/{options.test:g}, seed {options.seed}"
-        )
-        return [replace(record, split=drawn[record.name]) for record in records]
+        said = f"{options.train:g}/{options.val:g}/{options.test:g}"
+        divided = [replace(record, split=drawn[record.name]) for record in records]
+        return divided, f"split {said} (seed {options.seed})"
     if None in given:
         missing = sum(record.split is None for record in records)
         raise UsageError(f"{missing} rows have no split", mend="give each one, or none")
     if "val" in given or options.val == 0:
-        notes.append("split as given")
-        return records
+        return records, "split as given"
     share = options.val / (options.val + options.train)
     train = [record for record in records if record.split == "train"]
     drawn = draw_splits(train, {"val": share, "train": 1 - share}, options.seed)
     notes.append(f"no validation images given: {share:.3g} of train taken, seed {options.seed}")
-    return [replace(r, split=drawn[r.name]) if r.split == "train" else r for r in records]
+    divided = [replace(r, split=drawn[r.name]) if r.split == "train" else r for r in records]
+    return divided, "split as given"
 
 
-def _repeat_splits(records: list[Record], file: str, notes: list[str]) -> list[Record]:
+def _repeat_splits(records: list[Record], file: str, notes: list[str]) -> tuple[list[Record], str]:
     written = read_splits(file)
     absent = sorted(set(written) - {record.name for record in records})
     if absent:
@@ -145,5 +147,4 @@ def _repeat_splits(records: list[Record], file: str, notes: list[str]) -> list[R
     kept = [replace(r, split=written[r.name]) for r in records if r.name in written]
     if len(kept) < len(records):
         notes.append(f"left out {len(records) - len(kept)} images that {file!r} does not name")
-    notes.append(f"split repeated from {file!r}")
-    return kept
+    return kept, f"split repeated from {file!r}"

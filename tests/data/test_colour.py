@@ -1,0 +1,173 @@
+"""The one matrix equals the step-by-step computation; the other operations equal Pillow's."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from retinue.data import colour as module
+from retinue.data.colour import Colour, hsv_to_rgb, rgb_to_hsv
+from retinue.data.options import ColourOptions
+from retinue.data.random import draw
+from retinue.sample import Batch, Preprocessing
+
+PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def batch_of(images: np.ndarray, epoch: int = 0, start: int = 0) -> Batch:
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    index = torch.arange(start, start + len(images))
+    return Batch(tensor, index, [str(i) for i in index.tolist()], epoch)
+
+
+def noise(n: int = 4, height: int = 16, width: int = 24, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def step_by_step(image: np.ndarray, rng: np.random.Generator, options: ColourOptions) -> np.ndarray:
+    """The same draws, each operation on the pixels, in turn; float64 (height, width, 3)."""
+    x = image / 255.0
+    amplitude = np.array([options.brightness, options.contrast, options.saturation, options.hue])
+    amount = rng.uniform(-1, 1, 4) * amplitude
+    order = rng.permutation(4)
+    alphas = rng.standard_normal(3) * options.pca_noise
+    for k in order:
+        if not amplitude[k]:
+            continue
+        if k == 0:
+            x = x * (1 + amount[0])
+        elif k == 1:
+            mean = (x @ LUMA).mean()
+            x = mean + (x - mean) * (1 + amount[1])
+        elif k == 2:
+            luma = (x @ LUMA)[..., None]
+            x = luma + (x - luma) * (1 + amount[2])
+        else:
+            yiq = x @ module._YIQ.T
+            chroma = (yiq[..., 1] + 1j * yiq[..., 2]) * np.exp(2j * np.pi * amount[3])
+            x = np.stack([yiq[..., 0], chroma.real, chroma.imag], -1) @ np.linalg.inv(module._YIQ).T
+    return x + (module._PCA * (alphas * module._PCA_STD)).sum(1)
+
+
+amplitudes = st.sampled_from([0.0, 0.2, 0.7, 1.0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(amplitudes, amplitudes, amplitudes, st.sampled_from([0.0, 0.1, 0.5]), amplitudes)
+@pytest.mark.parametrize("width", [24, 23])
+def test_matrix_equals_step_by_step(
+    width: int, brightness: float, contrast: float, saturation: float, hue: float, pca: float
+) -> None:
+    options = ColourOptions(
+        brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, pca_noise=pca
+    )
+    settings_ = Preprocessing()
+    images = noise(width=width, height=15)
+    result = Colour(settings_, options, seed=7)(batch_of(images, epoch=3, start=5))
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    for k, image in enumerate(images):
+        x = step_by_step(image, draw(7, 3, 5 + k, "colour"), options)
+        expected = (x.clip(0, 1) - settings_.mean) / settings_.std
+        assert np.allclose(result[k].permute(1, 2, 0).numpy(), expected, atol=2e-4)
+
+
+def test_without_options_it_only_normalises() -> None:
+    images, settings_ = noise(), Preprocessing()
+    expected = (images / 255.0 - settings_.mean) / settings_.std
+    for options in (None, ColourOptions()):
+        result = Colour(settings_, options)(batch_of(images))
+        assert np.allclose(result.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+        assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_planar_memory_gives_the_same() -> None:
+    batch = batch_of(noise())
+    options = ColourOptions(brightness=0.5, contrast=0.5, equalize=0.5)
+    expected = Colour(PLAIN, options)(batch)
+    batch.images = batch.images.contiguous(memory_format=torch.contiguous_format)
+    assert torch.allclose(Colour(PLAIN, options)(batch), expected, atol=1e-6)
+
+
+def test_an_image_is_varied_alike_alone_and_in_any_batch() -> None:
+    images = noise(6)
+    options = ColourOptions(brightness=0.5, contrast=0.5, hue=0.1, hsv=0.5, solarize=0.5)
+    together = Colour(PLAIN, options, 1)(batch_of(images, epoch=2))
+    for k in range(6):
+        alone = Colour(PLAIN, options, 1)(batch_of(images[k : k + 1], epoch=2, start=k))
+        assert torch.equal(alone[0], together[k])
+    assert not torch.equal(Colour(PLAIN, options, 1)(batch_of(images, epoch=3)), together)
+
+
+def test_hue_leaves_luma_and_grey_alone() -> None:
+    matrix = module._hue(np.eye(3, 4), 0.3, np.zeros(3))
+    assert np.allclose(LUMA @ matrix[:, :3], LUMA, atol=2e-3)
+    assert np.allclose(matrix[:, :3].sum(1), 1, atol=2e-3)
+    assert np.allclose(module._hue(np.eye(3, 4), 1.0, np.zeros(3)), np.eye(3, 4))
+
+
+def test_clamping_is_at_black_and_white() -> None:
+    images = np.full((1, 8, 8, 3), 250, np.uint8)
+    images[0, 0, 0] = 0
+    settings_ = Preprocessing()
+    for index in range(20):
+        result = Colour(settings_, ColourOptions(brightness=1.0, contrast=1.0))(
+            batch_of(images, start=index)
+        )
+        back = result.permute(0, 2, 3, 1).numpy() * settings_.std + settings_.mean
+        assert back.min() >= -1e-6
+        assert back.max() <= 1 + 1e-6
+
+
+def test_hsv_equals_the_standard_library() -> None:
+    pixels = noise(1, 8, 8)[0].reshape(-1, 3) / 255
+    pixels[:3] = [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5]]
+    tensor = torch.from_numpy(pixels).T.reshape(1, 3, 8, 8)
+    h, s, v = rgb_to_hsv(tensor)
+    expected = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels])
+    mine = np.stack([h.numpy().ravel(), s.numpy().ravel(), v.numpy().ravel()], 1)
+    assert np.allclose(mine, expected)
+    assert torch.allclose(hsv_to_rgb(h, s, v), tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("solarize", ImageOps.solarize),
+        ("posterize", lambda image: ImageOps.posterize(image, 4)),
+        ("equalize", ImageOps.equalize),
+    ],
+)
+def test_operations_equal_pillow(name: str, reference: object) -> None:
+    images = noise(3)
+    images[1] //= 4
+    images[2] = 77
+    result = Colour(PLAIN, ColourOptions(**{name: 1.0}))(batch_of(images))
+    for k, image in enumerate(images):
+        expected = np.asarray(reference(Image.fromarray(image)))
+        assert np.array_equal((result[k] * 255).round().permute(1, 2, 0).numpy(), expected)
+
+
+def test_probabilities_are_kept_and_the_batch_is_left_alone() -> None:
+    images = np.full((400, 4, 4, 3), 200, np.uint8)
+    batch = batch_of(images)
+    result = Colour(PLAIN, ColourOptions(solarize=0.3))(batch)
+    assert 0.24 < (result[:, 0, 0, 0] < 0.5).float().mean() < 0.36
+    assert (batch.images == 200).all()
+
+
+def test_exact_hsv_change_stays_within_its_gains() -> None:
+    images = np.zeros((50, 4, 4, 3), np.uint8)
+    images[:] = (200, 100, 50)
+    result = Colour(PLAIN, ColourOptions(hsv=1.0, hsv_gains=(0.0, 0.0, 0.5)))(batch_of(images))
+    ratio = result[:, 0] / result[:, 2]
+    assert torch.allclose(ratio, torch.tensor(4.0), atol=0.2)
+    assert 0.38 < result[:, 0].min() < 0.5
+    assert result[:, 0].max() == 1

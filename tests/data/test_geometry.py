@@ -1,0 +1,197 @@
+"""The matrix algebra, and that pixels and boxes follow it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinue.data import geometry
+from retinue.data.geometry import Entry, Region, render
+
+numbers = st.floats(-50, 50)
+factors = st.floats(0.3, 3)
+angles = st.floats(-180, 180)
+steps = st.one_of(
+    st.builds(geometry.translate, numbers, numbers),
+    st.builds(geometry.scale, factors, factors),
+    st.builds(geometry.rotate, angles),
+    st.builds(geometry.shear, st.floats(-60, 60)),
+    st.builds(lambda a, x, y: geometry.about(geometry.rotate(a), x, y), angles, numbers, numbers),
+    st.builds(
+        geometry.orient, st.integers(1, 8), st.tuples(st.integers(1, 90), st.integers(1, 90))
+    ),
+)
+points = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=5).map(np.array)
+
+
+def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@given(st.lists(steps, min_size=1, max_size=5), points)
+def test_composing_is_applying_in_turn(matrices: list[np.ndarray], where: np.ndarray) -> None:
+    composed = geometry.identity()
+    expected = where
+    for matrix in matrices:
+        composed = matrix @ composed
+        expected = geometry.apply(matrix, expected)
+    assert np.allclose(geometry.apply(composed, where), expected, atol=1e-6)
+    back = geometry.apply(geometry.inverse(composed), expected)
+    assert np.allclose(back, where, atol=1e-4)
+
+
+def test_known_answers() -> None:
+    point = np.array([[3.0, 1.0]])
+    assert geometry.apply(geometry.translate(1, 2), point).tolist() == [[4, 3]]
+    assert geometry.apply(geometry.scale(2, 3), point).tolist() == [[6, 3]]
+    # Clockwise on the screen: right becomes down.
+    assert np.allclose(geometry.apply(geometry.rotate(90), np.array([[1.0, 0.0]])), [[0, 1]])
+    assert np.allclose(geometry.apply(geometry.shear(45), point), [[4, 1]])
+    assert geometry.apply(geometry.crop((10, 20, 30, 60), (80, 100)), [[20, 40]]).tolist() == [
+        [50, 40]
+    ]
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_dihedral_group_is_exact_on_pixels(orientation: int) -> None:
+    image = textured(20, 30)
+    expected = image[:, ::-1] if orientation & 4 else image
+    expected = np.rot90(expected, -(orientation & 3))
+    matrix = geometry.dihedral(orientation, (20, 30))
+    result = render([Entry(image, matrix)], expected.shape[:2])
+    assert np.array_equal(result, expected)
+
+
+def test_identity_and_whole_shifts_are_exact() -> None:
+    image = textured(21, 33)
+    assert np.array_equal(render([Entry(image, geometry.identity())], (21, 33)), image)
+    shifted = render([Entry(image, geometry.translate(4, -3))], (21, 33), fill=9)
+    assert np.array_equal(shifted[:18, 4:], image[3:, :29])
+    assert (shifted[18:] == 9).all()
+    assert (shifted[:, :4] == 9).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    box=st.tuples(
+        st.integers(20, 60), st.integers(20, 60), st.integers(30, 90), st.integers(30, 90)
+    ),
+    zoom=st.tuples(st.floats(0.08, 2.5), st.floats(0.08, 2.5)),
+    shift=st.tuples(st.floats(-20, 20), st.floats(-20, 20)),
+    orientation=st.integers(1, 8),
+)
+def test_boxes_follow_pixels(
+    box: tuple[int, ...],
+    zoom: tuple[float, float],
+    shift: tuple[float, float],
+    orientation: int,
+) -> None:
+    x, y, w, h = box
+    image = np.zeros((200, 200, 3), dtype=np.uint8)
+    image[y : y + h, x : x + w] = 255
+    matrix = (
+        geometry.translate(*shift)
+        @ geometry.scale(*zoom)
+        @ geometry.orient(orientation, (200, 200))
+    )
+    size = (300, 320)
+    canvas = render([Entry(image, matrix)], size, fill=0)[..., 0].astype(float) / 255
+    mapped = geometry.boxes_through(matrix, np.array([[x, y, x + w, y + h]]), size)[0]
+    # Sums of partly covered pixels measure the extent to a fraction of a pixel.
+    if (mapped[2:] - mapped[:2]).min() < 3:
+        return
+    middle_y, middle_x = int((mapped[1] + mapped[3]) / 2), int((mapped[0] + mapped[2]) / 2)
+    row, column = canvas[middle_y], canvas[:, middle_x]
+    assert abs(row.sum() - (mapped[2] - mapped[0])) < 0.35
+    assert abs(column.sum() - (mapped[3] - mapped[1])) < 0.35
+    centre_x = (row * (np.arange(size[1]) + 0.5)).sum() / row.sum()
+    centre_y = (column * (np.arange(size[0]) + 0.5)).sum() / column.sum()
+    assert abs(centre_x - (mapped[0] + mapped[2]) / 2) < 0.25
+    assert abs(centre_y - (mapped[1] + mapped[3]) / 2) < 0.25
+
+
+def test_boxes_around_rotated_corners_are_clipped() -> None:
+    matrix = geometry.about(geometry.rotate(45), 50, 50)
+    box = geometry.boxes_through(matrix, np.array([[40.0, 40, 60, 60]]), None)[0]
+    half = 10 * np.sqrt(2)
+    assert np.allclose(box, [50 - half, 50 - half, 50 + half, 50 + half], atol=1e-4)
+    far = geometry.boxes_through(geometry.translate(90, 0), np.array([[0, 0, 20, 20]]), (50, 100))
+    assert far.tolist() == [[90, 0, 100, 20]]
+    assert geometry.boxes_through(matrix, np.zeros((0, 4)), (5, 5)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5, 9])
+def test_shrinking_averages_areas(factor: int) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (20 * factor, 30 * factor, 3), dtype=np.uint8)
+    result = render([Entry(image, geometry.scale(1 / factor))], (20, 30))
+    expected = image.reshape(20, factor, 30, factor, 3).mean(axis=(1, 3))
+    assert np.abs(result - expected).max() <= 1
+
+
+def test_shrinking_a_checkerboard_leaves_no_moire() -> None:
+    image = np.indices((600, 600)).sum(0) % 2 * np.uint8(255)
+    image = np.repeat(image[..., None].astype(np.uint8), 3, axis=2)
+    matrix = geometry.about(geometry.rotate(20), 50, 50) @ geometry.scale(100 / 600)
+    result = render([Entry(image, matrix)], (100, 100), border="reflect")
+    assert np.abs(result[20:80, 20:80].astype(int) - 127).max() < 12
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    angle=angles, zoom=st.floats(0.25, 1.5), shift=st.tuples(st.floats(-40, 40), st.floats(-40, 40))
+)
+def test_averaging_only_what_is_seen_shows_the_same(
+    angle: float, zoom: float, shift: tuple[float, float]
+) -> None:
+    """Reflections reach into parts of the source that the canvas does not show directly."""
+    image = textured(240, 360)
+    matrix = geometry.translate(*shift) @ geometry.scale(zoom) @ geometry.rotate(angle)
+    pad = 720
+    wide = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REFLECT)
+    result = render([Entry(image, matrix)], (60, 80), border="reflect")
+    reference = render([Entry(wide, matrix @ geometry.translate(-pad, -pad))], (60, 80))
+    assert np.abs(result.astype(int) - reference).max() <= 8
+
+
+def test_regions_paint_only_their_part() -> None:
+    left, right = np.full((8, 8, 3), 10, np.uint8), np.full((8, 8, 3), 200, np.uint8)
+    entries = [
+        Entry(left, geometry.scale(2), Region(0, 0, 6, 16)),
+        Entry(right, geometry.scale(2), Region(6, 4, 16, 16)),
+        Entry(right, geometry.scale(2), Region(3, 3, 3, 9)),
+    ]
+    canvas = render(entries, (16, 16), border="reflect", fill=77)
+    assert (canvas[:, :6] == 10).all()
+    assert (canvas[4:, 6:] == 200).all()
+    assert (canvas[:4, 6:] == 77).all()
+
+
+def test_region_shows_what_the_whole_canvas_would() -> None:
+    image = textured(50, 70)
+    matrix = geometry.about(geometry.rotate(30), 30, 20)
+    whole = render([Entry(image, matrix)], (40, 60))
+    part = render([Entry(image, matrix, Region(11, 7, 50, 31))], (40, 60), fill=114)
+    assert np.abs(part[7:31, 11:50].astype(int) - whole[7:31, 11:50]).max() <= 1
+
+
+def test_perspective() -> None:
+    matrix = np.array([[1, 0, 0], [0, 1, 0], [0.002, 0, 1.0]])
+    image = textured(60, 60)
+    canvas = render([Entry(image, matrix)], (60, 60))
+    there = geometry.apply(matrix, np.array([[30.5, 30.5]]))[0]
+    x, y = int(there[0]), int(there[1])
+    assert np.abs(canvas[y, x].astype(int) - image[30, 30]).max() < 30
+
+
+def test_renders_in_place() -> None:
+    batch = np.zeros((3, 10, 12, 3), dtype=np.uint8)
+    image = textured(10, 12)
+    result = render([Entry(image, geometry.identity())], (10, 12), out=batch[1])
+    assert np.shares_memory(result, batch)
+    assert np.array_equal(batch[1], image)
+    assert not batch[[0, 2]].any()

@@ -1,0 +1,360 @@
+"""Formats are recognised, classes ordered, splits exact and repeatable, mistakes named."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from retinue.data.options import DataOptions, SplitOptions
+from retinue.data.sources import Dataset, open_dataset
+from retinue.data.sources.listing import Record, sort_classes
+from retinue.data.sources.splits import draw_splits
+from retinue.errors import RetinueError, UsageError
+
+
+def put(root: Path, *names: str) -> Path:
+    """Tiny images at these relative paths."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, "PNG")
+    return root
+
+
+def read(path: Path, **options: object) -> Dataset:
+    return open_dataset(DataOptions(path=str(path), **options))
+
+
+def names(dataset: Dataset, split: str) -> set[str]:
+    assert dataset.root is not None
+    return {Path(s.path).relative_to(dataset.root).as_posix() for s in dataset.splits[split]}
+
+
+def everything(dataset: Dataset) -> dict[str, str]:
+    """File name → class."""
+    return {
+        Path(sample.path).name: dataset.classes[sample.label or 0]
+        for samples in dataset.splits.values()
+        for sample in samples
+    }
+
+
+# Folders
+
+
+def test_folder_that_is_split(tmp_path: Path) -> None:
+    root = put(tmp_path, *[f"{c}/deep/{i}.png" for c in "ab" for i in range(10)])
+    dataset = read(root)
+    assert dataset.classes == ("a", "b")
+    for split, count in (("train", 8), ("val", 1), ("test", 1)):
+        assert Counter(s.label for s in dataset.splits[split]) == {0: count, 1: count}
+    assert dataset.notes[0] == (
+        "found 2 classes, 20 images (folder), split 0.8/0.1/0.1 (seed 0): train 16, val 2, test 2"
+    )
+    assert read(root).splits == dataset.splits
+    other = read(root, split=SplitOptions(seed=1))
+    assert names(other, "test") != names(dataset, "test") or names(other, "val") != names(
+        dataset, "val"
+    )
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_split_folders(tmp_path: Path, val: str) -> None:
+    root = put(tmp_path, "train/a/1.png", "train/b/2.png", f"{val}/a/3.png", "test/b/4.png")
+    put(root, "other/c/5.png")
+    dataset = read(root)
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert any("'other'" in note for note in dataset.notes)
+    assert any("val has no images of: 'b'" in note for note in dataset.notes)
+
+
+def test_validation_is_taken_from_train(tmp_path: Path) -> None:
+    root = put(tmp_path, *[f"train/{c}/{i}.png" for c in "ab" for i in range(9)])
+    dataset = read(root)
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 16, "val": 2}
+    assert any("no validation images given" in note for note in dataset.notes)
+
+
+def test_class_that_train_lacks(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/a/1.png", "val/a/2.png", "val/zebra/3.png")
+    with pytest.raises(UsageError, match=r"val has classes that train has no images of: 'zebra'"):
+        read(root)
+
+
+def test_two_folders_for_one_split(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/a/1.png", "val/a/2.png", "valid/a/3.png")
+    with pytest.raises(UsageError, match="two folders for the split 'val'"):
+        read(root)
+
+
+def test_a_class_may_be_called_test(tmp_path: Path) -> None:
+    root = put(tmp_path, "test/1.png", "prod/2.png")
+    assert read(root, split=SplitOptions(train=1, val=0, test=0)).classes == ("prod", "test")
+
+
+def test_odd_names_hidden_files_and_empty_classes(tmp_path: Path) -> None:
+    root = put(tmp_path, "猫 & dog/1.JPG", 'it\'s "x"/new\nline.PNG', ".cache/x/9.png", "1.png")
+    put(root, "猫 & dog/.hidden.png", "猫 & dog/Thumbs.db", "猫 & dog/readme.md")
+    (root / "empty").mkdir()
+    dataset = read(root, split=SplitOptions(train=1, val=0, test=0))
+    assert dataset.classes == ('it\'s "x"', "猫 & dog")
+    assert everything(dataset) == {"1.JPG": "猫 & dog", "new\nline.PNG": 'it\'s "x"'}
+    assert "class 'empty' has no images" in dataset.notes
+    assert any("1 images directly in" in note for note in dataset.notes)
+
+
+def test_class_names_are_nfc(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "é")
+    dataset = read(
+        put(tmp_path, f"{decomposed}/1.png", "z/2.png"), split=SplitOptions(train=1, val=0, test=0)
+    )
+    assert dataset.classes == ("z", "é")
+
+
+def test_class_order() -> None:
+    assert sort_classes(["10", "9", "2"]) == ["2", "9", "10"]
+    assert sort_classes(["10", "9", "a"]) == ["10", "9", "a"]
+    assert sort_classes(["b", "B", "ä", "a"]) == ["B", "a", "b", "ä"]
+    assert sort_classes(["-1", "3", "-20"]) == ["-20", "-1", "3"]
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    root = put(tmp_path, "a/1.png", "b/2.png")
+    (root / "a" / "loop").symlink_to(root / "a")
+    assert len(everything(read(root, split=SplitOptions(train=1, val=0, test=0)))) == 2
+
+
+def test_chosen_classes(tmp_path: Path) -> None:
+    root = put(tmp_path, "rose/1.png", "daisy/2.png", "tulip/3.png")
+    whole = SplitOptions(train=1, val=0, test=0)
+    dataset = read(root, classes=["tulip", "daisy"], split=whole)
+    assert everything(dataset) == {"3.png": "tulip", "2.png": "daisy"}
+    assert dataset.classes == ("tulip", "daisy")
+    with pytest.raises(UsageError, match="did you mean 'tulip'"):
+        read(root, classes=["tulp"])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: p / "gone", "no such file or folder"),
+        (lambda p: p, "no images found"),
+        (lambda p: put(p, "x.png") / "x.png", "neither a folder nor a table"),
+    ],
+)
+def test_wrong_paths(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        read(make(tmp_path))
+    assert caught.value.mend
+
+
+def test_no_path() -> None:
+    with pytest.raises(UsageError, match=r"data\.path"):
+        open_dataset(DataOptions())
+
+
+# Splits
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    test=st.sampled_from([0.1, 0.25, 0.3]),
+    val=st.sampled_from([0.1, 0.15]),
+    seed=st.integers(0, 5),
+)
+def test_splits_are_exact_and_stratified(
+    sizes: list[int], test: float, val: float, seed: int
+) -> None:
+    records = [
+        Record(Path(), f"{c}/{i}", str(c), stratum=str(i % 2))
+        for c, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    shares = {"test": test, "val": val, "train": 1 - test - val}
+    drawn = draw_splits(records, shares, seed)
+    assert drawn == draw_splits(records[::-1], shares, seed)
+    counts = Counter(drawn.values())
+    assert counts["test"] == round(len(records) * test)
+    assert abs(counts["val"] - len(records) * val) <= 1
+    for c, size in enumerate(sizes):
+        of_class = Counter(drawn[f"{c}/{i}"] for i in range(size))
+        assert abs(of_class["test"] - size * test) <= 2  # one a stratum, of which there are two
+
+
+def test_test_side_does_not_depend_on_the_rest() -> None:
+    records = [Record(Path(), str(i), "a") for i in range(100)]
+    first = draw_splits(records, {"test": 0.25, "train": 0.75}, 3)
+    second = draw_splits(records, {"test": 0.25, "val": 0.2, "train": 0.55}, 3)
+    assert {k for k, v in first.items() if v == "test"} == {
+        k for k, v in second.items() if v == "test"
+    }
+
+
+def test_known_split() -> None:
+    """Frozen: a released version must go on splitting as it did."""
+    records = [Record(Path(), f"a/{i}.jpg", "a") for i in range(10)]
+    drawn = draw_splits(records, {"test": 0.2, "val": 0.2, "train": 0.6}, 0)
+    assert {k[2] for k, v in drawn.items() if v == "test"} == {"1", "4"}
+    assert {k[2] for k, v in drawn.items() if v == "val"} == {"0", "5"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=10, max_size=40), st.integers(0, 5))
+def test_groups_stay_together(sizes: list[int], seed: int) -> None:
+    records = [
+        Record(Path(), f"{g}/{i}", "ab"[i % 2], group=str(g))
+        for g, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    drawn = draw_splits(records, {"test": 0.3, "train": 0.7}, seed)
+    for g, size in enumerate(sizes):
+        assert len({drawn[f"{g}/{i}"] for i in range(size)}) == 1
+    share = list(drawn.values()).count("test") / len(records)
+    assert abs(share - 0.3) * len(records) <= 2 * 9 / 2 + 1
+
+
+def test_written_down_splits_are_repeated(tmp_path: Path) -> None:
+    root = put(tmp_path / "data", *[f"{c}/x,\n{i}.png" for c in ("a", "ü") for i in range(10)])
+    dataset = read(root, split=SplitOptions(seed=5))
+    file = tmp_path / "splits.csv"
+    dataset.write_splits(file)
+    rows = list(csv.DictReader(file.open(newline="", encoding="utf-8")))
+    assert rows[0].keys() == {"path", "label", "split"}
+    again = read(root, split=SplitOptions(file=str(file)))
+    for split in ("train", "val", "test"):
+        assert names(again, split) == names(dataset, split)
+    put(root, "a/new.png")
+    assert any(
+        "left out 1 images" in n for n in read(root, split=SplitOptions(file=str(file))).notes
+    )
+    (root / "a" / "x,\n3.png").unlink()
+    with pytest.raises(UsageError, match=r"1 images of the written-down split are missing"):
+        read(root, split=SplitOptions(file=str(file)))
+
+
+def test_shares_must_add_up() -> None:
+    with pytest.raises(ValueError, match="add up to 1"):
+        SplitOptions(train=0.8, val=0.3, test=0.1)
+
+
+# Tables
+
+
+TABLES = {
+    "header.csv": "path,label\na.png,x\nb.png,y z\n",
+    "bom-semicolon.csv": "\ufefflabel;file\nx;a.png\ny z;b.png\n",
+    "tabs.tsv": "image_id\tclass\na\tx\nb\ty z\n",
+    "quoted.csv": 'id,target,extra\n"a.png","x",1\n"b.png","y z",2\n',
+    "bare.csv": "a.png,x\nb.png,y z\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "a.png", "b.png")
+    (tmp_path / name).write_text(TABLES[name], encoding="utf-8")
+    for path in (tmp_path / name, tmp_path):
+        dataset = read(path, split=SplitOptions(train=1, val=0, test=0))
+        assert everything(dataset) == {"a.png": "x", "b.png": "y z"}
+
+
+def test_text_without_header_and_integers_with_gaps(tmp_path: Path) -> None:
+    put(tmp_path / "pictures", "my cat.png", "b.png", "c.png")
+    table = tmp_path / "list.txt"
+    table.write_text("my cat.png 10\n\nb.png 2\nc 7\n")
+    dataset = read(
+        table, images=str(tmp_path / "pictures"), split=SplitOptions(train=1, val=0, test=0)
+    )
+    assert dataset.classes == ("2", "7", "10")
+    assert everything(dataset) == {"my cat.png": "10", "b.png": "2", "c.png": "7"}
+
+
+def test_images_beside_the_table(tmp_path: Path) -> None:
+    put(tmp_path / "images", "a.png", "b.png")
+    (tmp_path / "labels.csv").write_text("path,label\na,x\nb,y\n")
+    assert len(everything(read(tmp_path, split=SplitOptions(train=1, val=0, test=0)))) == 2
+
+
+def test_table_with_split_group_and_weight(tmp_path: Path) -> None:
+    put(tmp_path, *[f"{i}.png" for i in range(4)])
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "path,label,split,weight\n0.png,x,Train,2\n1.png,y,train,\n2.png,x,valid,1\n3.png,y,test,1\n"
+    )
+    dataset = read(table)
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert [s.weight for s in dataset.splits["train"]] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\na.png,x\ngone.png,y\n", r"line 3: no image 'gone\.png'"),
+        ("path,label\na.png,x\na.png,y\n", r"line 3: 'a\.png' again, as in line 2"),
+        ("path,label\na.png,\nb.png,x\n", "line 2: no label"),
+        ("path,label,split\na.png,x,tset\n", "unknown split 'tset'.*line 2"),
+        ("path,label,weight\na.png,x,heavy\n", "weight 'heavy'.*line 2"),
+        ("path,label\na.png,x\nb.png\n", "1 columns where 2 were expected.*line 3"),
+        ("a,b,c\n", "no header that names a path and a label"),
+        ("path,label\ngone.png,x\n", "none of the table's images exist"),
+        ("", "the table is empty"),
+        ("path,label,split\na.png,x,train\nb.png,y,\n", "1 rows have no split"),
+    ],
+)
+def test_tables_that_make_no_sense(tmp_path: Path, text: str, words: str) -> None:
+    put(tmp_path, "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read(table)
+
+
+def test_unusable_rows_can_be_skipped(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na.png,x\ngone.png,y\nb.png,x\n")
+    dataset = read(table, on_bad_image="skip", split=SplitOptions(train=1, val=0, test=0))
+    assert everything(dataset) == {"a.png": "x", "b.png": "x"}
+    assert any(note.startswith("skipped: ") and "line 3" in note for note in dataset.notes)
+
+
+# The solar cells
+
+
+def test_elpv() -> None:
+    if importlib.util.find_spec("elpv_dataset") is None:
+        pytest.skip("needs elpv-dataset")
+    dataset = open_dataset(
+        DataOptions(format="elpv", split=SplitOptions(train=0.6, val=0.15, test=0.25))
+    )
+    assert dataset.classes == ("functional", "defective")
+    assert {k: len(v) for k, v in dataset.splits.items()} == {
+        "train": 1574,
+        "val": 394,
+        "test": 656,
+    }
+    share = [sum(s.label or 0 for s in v) / len(v) for v in dataset.splits.values()]
+    assert max(share) - min(share) < 0.01
+    assert 0.30 < share[0] < 0.32
+
+
+def test_elpv_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RetinueError, match=r"pip install 'retinue\[demo\]'"):
+        open_dataset(DataOptions(format="elpv"))
+
+
+def test_real_folders(shared: Callable[[str], Path]) -> None:
+    dataset = read(shared("data/grocery20"))
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 640, "val": 89, "test": 440}
+    assert len(dataset.classes) == 20
