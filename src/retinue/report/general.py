@@ -13,15 +13,8 @@ from markupsafe import Markup
 from retinue.report import plots, statistics
 from retinue.report.html import Section, percent
 from retinue.report.record import RunRecord, number
+from retinue.report.statistics import is_fraction
 from retinue.report.text import shorten
-
-_FRACTIONS = ("top", "f1", "map", "voc_ap")
-_FRACTION_WORDS = ("accuracy", "precision", "recall")
-
-
-def is_fraction(name: str) -> bool:
-    """Whether a figure of that name lies between 0 and 1 and is read as a percentage."""
-    return name.startswith(_FRACTIONS) or any(word in name for word in _FRACTION_WORDS)
 
 
 def subtitle(record: RunRecord) -> str:
@@ -135,7 +128,8 @@ def skipped(record: RunRecord) -> Section | None:
 def run(record: RunRecord) -> Section | None:
     """Timings, machine and versions."""
     environment = dict(record.environment)
-    environment.pop("skipped", None)
+    for shown_elsewhere in ("skipped", "settings", "best"):
+        environment.pop(shown_elsewhere, None)
     timings = environment.pop("timings", None) or {}
     versions = environment.pop("versions", None) or {}
     seconds = [s for row in record.epochs if (s := number(row.get("seconds"))) is not None]
@@ -182,8 +176,8 @@ def data_address(image: Any, quality: int = 82) -> str:
 
 
 def _best_epoch(record: RunRecord, key: str) -> float | None:
-    known = record.metrics.get("best_epoch") or record.environment.get("best_epoch")
-    if (epoch := number(known)) is not None:
+    best = record.environment.get("best")
+    if isinstance(best, dict) and (epoch := number(best.get("epoch"))):
         return epoch
     column = f"val_{key}"
     scored = [(v, float(r["epoch"])) for r in record.epochs

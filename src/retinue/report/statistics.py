@@ -14,6 +14,9 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+_FRACTIONS = ("top", "f1", "map", "voc_ap")
+_FRACTION_WORDS = ("accuracy", "precision", "recall")
+
 
 def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson, 1927); (0, 1) when nothing was counted."""
@@ -52,3 +55,8 @@ def coarse(confusion: Ints, side: int) -> Floats:
     starts = np.unique(np.linspace(0, k, side, endpoint=False).astype(np.int64))
     rows = np.maximum.reduceat(shares, starts, axis=0)
     return np.asarray(np.maximum.reduceat(rows, starts, axis=1), dtype=np.float64)
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a figure of that name lies between 0 and 1 and is read as a percentage."""
+    return name.startswith(_FRACTIONS) or any(word in name for word in _FRACTION_WORDS)

@@ -1,0 +1,88 @@
+"""The commands put together, and the contract that all of them keep about errors and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from retinue.cli import checks, data, demo, evaluate, models, predict, recipes, report, train
+from retinue.cli.failures import describe, hush
+from retinue.cli.options import add
+
+app = typer.Typer(
+    name="retinue",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 mistake in what was asked, 3 done but files were "
+    "skipped, 130 and 143 interrupted.",
+)
+
+add(app, "train", train.train, train.EXAMPLES)
+add(app, "recipes", recipes.recipes, recipes.EXAMPLES)
+add(app, "evaluate", evaluate.evaluate, evaluate.EXAMPLES)
+add(app, "predict", predict.predict, predict.EXAMPLES)
+add(app, "models", models.models, models.EXAMPLES)
+app.add_typer(data.app, name="data")
+add(app, "report", report.report, report.EXAMPLES)
+add(app, "checks", checks.checks, checks.EXAMPLES)
+add(app, "demo", demo.demo, demo.EXAMPLES)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import retinue
+
+        typer.echo(f"retinue {retinue.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
+    ] = False,
+) -> None:
+    """Image recognition you can trust: train, evaluate and use classifiers on your own pictures."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code; see docs/errors.md for the contract."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    debug = "--debug" in options
+    if debug:
+        given.remove("--debug")
+    sys.exit(run(given, debug=debug))
+
+
+def run(arguments: list[str], *, debug: bool = False) -> int:
+    """The exit code of one command; everything that goes wrong ends as one line on stderr."""
+    try:
+        code = app(arguments, prog_name="retinue", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as error:  # a broken pipe, as Rich and Typer see it
+        hush()
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        if isinstance(error, BrokenPipeError):
+            hush()
+        line, code = describe(error)
+        if line:
+            print(line, file=sys.stderr)
+        return code
+    if code == 130:  # Typer has caught a Ctrl-C
+        print("interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0

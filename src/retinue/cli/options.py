@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+
+class EngineChoice(StrEnum):
+    """What runs the network."""
+
+    auto = "auto"
+    torch = "torch"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+class TtaChoice(StrEnum):
+    """Test-time augmentation: the views whose answers are averaged."""
+
+    none = "none"
+    flip = "flip"
+    dihedral = "dihedral"
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model file (best.safetensors) or a run folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the outcome.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+]
+Engine = Annotated[
+    EngineChoice, typer.Option("--engine", help="What runs the network; auto takes the fastest.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
+
+
+def add(app: typer.Typer, name: str, function: Callable[..., Any], examples: str) -> None:
+    """Make `function` the command `name`; its docstring is the help, each paragraph flowing."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(name, help=text, epilog=examples)(function)

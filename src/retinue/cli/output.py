@@ -1,0 +1,91 @@
+"""Printing: JSON, tables, figures, skipped files. Names are shown escaped, never as markup."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from retinue.report.text import visible
+
+MOST_NAMED = 50
+"""Skipped files beyond that many are counted; a file or `--json` has them all."""
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on standard output; paths as text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # names that are no valid text, or a narrow terminal
+        text = json.dumps(value, indent=2, default=str)
+    typer.echo(text)
+
+
+def say(line: str) -> None:
+    """A line on standard output, whatever the terminal can show of it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:
+    """Aligned columns; those named in `right` (space-separated headings) are flush right.
+
+    On a terminal a Rich table; in a pipe tab-separated lines without decoration, for `cut`.
+    """
+    if not sys.stdout.isatty():
+        for row in [headings, *rows]:
+            say("\t".join(visible(cell) for cell in row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        shown.add_column(heading, justify="right" if heading in right.split() else "left",
+                         overflow="fold")  # fmt: skip
+    for row in rows:
+        shown.add_row(*(Text(visible(cell)) for cell in row))
+    Console().print(shown)
+
+
+def figures(values: Mapping[str, Any]) -> None:
+    """The scalar figures of `metrics.json`, one a line, top-1 with its interval."""
+    from retinue.report.statistics import is_fraction, wilson
+
+    images = values.get("images")
+    if isinstance(images, int):
+        split = values.get("split")
+        say(f"{images:,} images" + (f", {split} split" if split else ""))
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, float):
+            continue
+        shown = f"{100 * value:.2f} %" if is_fraction(name) else f"{value:,.4g}"
+        if name == "top1" and isinstance(images, int) and images:
+            low, high = wilson(round(value * images), images)
+            shown += f"   95 % interval {100 * low:.1f}–{100 * high:.1f} %"
+        say(f"  {name:<20}{shown}")
+
+
+def name_skipped(skipped: Mapping[str, str]) -> None:
+    """Each file that was left out, with the reason, and their number; on standard error."""
+    if not skipped:
+        return
+    for path, reason in list(skipped.items())[:MOST_NAMED]:
+        typer.echo(f"skipped {visible(path)}: {visible(reason)}", err=True)
+    if len(skipped) > MOST_NAMED:
+        typer.echo(f"… and {len(skipped) - MOST_NAMED:,} more", err=True)
+    count = len(skipped)
+    typer.echo(f"{count:,} file{'s were' if count != 1 else ' was'} skipped", err=True)
+
+
+def end_with(skipped: Mapping[str, str]) -> None:
+    """Exit code 3 if files were skipped; they are named first."""
+    name_skipped(skipped)
+    if skipped:
+        raise typer.Exit(3)

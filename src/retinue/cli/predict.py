@@ -1,0 +1,112 @@
+"""`retinue predict`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model
+from retinue.cli.output import end_with, print_json, say
+from retinue.report.text import visible
+
+if TYPE_CHECKING:
+    from retinue.sample import Result
+
+EXAMPLES = (
+    "Example: retinue predict best.safetensors photo.jpg"
+    "\n\n"
+    "A folder, to files: retinue predict runs/finetune photos/ --out answers --draw"
+    "\n\n"
+    "From a pipe: find . -name '*.jpg' -print0 | retinue predict runs/finetune - --json"
+)
+
+
+class Format(StrEnum):
+    """How the predictions are written."""
+
+    jsonl = "jsonl"
+    json = "json"
+    csv = "csv"
+    txt = "txt"
+
+
+class OnBadImage(StrEnum):
+    """What becomes of a picture that cannot be read."""
+
+    skip = "skip"
+    stop = "stop"
+
+
+def predict(
+    model: Model,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Files, folders, patterns, @list.txt, or - for paths on standard input.",
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Write the predictions to this folder."),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", help="Of the file in --out.")] = (
+        Format.jsonl
+    ),
+    draw: Annotated[
+        bool, typer.Option("--draw", help="Also write the pictures with the answers drawn in.")
+    ] = False,
+    on_bad_image: Annotated[
+        OnBadImage, typer.Option("--on-bad-image", help="Skip unreadable pictures, or stop.")
+    ] = OnBadImage.skip,
+    engine: Engine = EngineChoice.auto,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+    as_json: Json = False,
+) -> None:
+    """Recognise what is in pictures.
+
+    Without --out, an answer a line on standard output: the path, then names and scores; with
+    --json, a JSON object a line.
+    """
+    from retinue import api
+    from retinue.errors import UsageError
+
+    if draw and out is None:
+        raise UsageError("--draw needs a folder to draw into", where="--draw", mend="add --out DIR")
+    done = api.predict(
+        model,
+        sources,
+        out=out,
+        format=format.value,
+        draw=draw,
+        engine=engine.value,
+        device=device,
+        batch_size=batch_size,
+        on_bad_image=on_bad_image.value,
+    )
+    if out is None:
+        _print_results(done.results, as_json=as_json)
+    elif as_json:
+        print_json({"images": done.images, "files": done.files, "skipped": done.skipped})
+    else:
+        say(f"{done.images:,} image{'s' if done.images != 1 else ''}")
+        for file in done.files:
+            say(f"  {visible(file)}")
+    end_with(done.skipped)
+
+
+def _print_results(results: list[Result], *, as_json: bool) -> None:
+    from retinue.inference.writers import json_line
+
+    for result in results:
+        if as_json:
+            typer.echo(json_line(result.as_dict()), nl=False)
+            continue
+        if result.boxes is not None:
+            answers = [f"{visible(box.name)} {box.score:.1%}" for box in result.boxes]
+        else:
+            answers = [f"{visible(name)} {score:.1%}" for name, score in result.classes[:3]]
+        say("\t".join([visible(result.path), *answers]))

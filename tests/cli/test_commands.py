@@ -1,0 +1,212 @@
+"""What each command passes on and prints; the work itself is replaced."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from retinue import api
+from retinue.sample import Box, Result
+
+Command = Callable[..., Any]
+FIGURES = {
+    "task": "classification",
+    "split": "test",
+    "images": 656,
+    "top1": 0.884146,
+    "loss": 0.3,
+    "ece": 0.02,
+    "per_class": [],
+    "engine": "torch",
+}
+
+
+class Recorder:
+    """Stands in for a function of the api; keeps what it was given."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.given: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = {}
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.given, self.named = given, named
+        return self.answer
+
+
+@pytest.fixture
+def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], Recorder]:
+    def put(name: str, answer: Any) -> Recorder:
+        recorder = Recorder(answer)
+        monkeypatch.setattr(api, name, recorder, raising=False)
+        return recorder
+
+    return put
+
+
+def finished(folder: Path, **skipped: str) -> SimpleNamespace:
+    folder.mkdir(exist_ok=True)
+    (folder / "report.html").write_text("")
+    best = folder / "best.safetensors"
+    return SimpleNamespace(folder=folder, figures=FIGURES, best=best, skipped=skipped)
+
+
+def test_train_passes_overrides_with_their_types(
+    retinue: Command, replace: Any, tmp_path: Path
+) -> None:
+    train = replace("train", finished(tmp_path / "run"))
+    code, out, _ = retinue(
+        "train", "finetune", "data=my photos/", "stages.1.epochs=5", "ema=null", "-q", "--out", "x"
+    )
+    assert code == 0
+    assert train.given == ("finetune",)
+    assert train.named["overrides"] == {"data": "my photos/", "stages.1.epochs": 5, "ema": None}
+    assert train.named["out"] == "x"
+    assert train.named["quiet"] is True
+    assert "88.41 %   95 % interval 85.7–90.6 %" in out
+    assert "656 images, test split" in out
+    assert str(tmp_path / "run" / "best.safetensors") in out
+    assert str(tmp_path / "run" / "report.html") in out
+
+
+def test_train_as_json(retinue: Command, replace: Any, tmp_path: Path) -> None:
+    replace("train", finished(tmp_path / "run"))
+    code, out, _ = retinue("train", "finetune", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["figures"] == FIGURES
+    assert told["report"] == str(tmp_path / "run" / "report.html")
+
+
+def test_train_resumes(retinue: Command, replace: Any, tmp_path: Path) -> None:
+    train = replace("train", finished(tmp_path / "run"))
+    assert retinue("train", tmp_path / "run", "--resume").code == 0
+    assert train.named["resume"] is True
+
+
+def test_a_helping_process_is_silent(retinue: Command, replace: Any, tmp_path: Path) -> None:
+    replace("train", SimpleNamespace(folder=tmp_path, figures={}, best=tmp_path, skipped={}))
+    assert retinue("train", "finetune") == (0, "", "")
+
+
+def test_skipped_files_are_named_counted_and_end_in_3(
+    retinue: Command, replace: Any, tmp_path: Path
+) -> None:
+    replace("train", finished(tmp_path / "run", **{"a\nb [red].jpg": "zero bytes", "c": "cut"}))
+    code, _, err = retinue("train", "finetune")
+    assert code == 3
+    assert "skipped a\\nb [red].jpg: zero bytes\n" in err
+    assert "2 files were skipped" in err
+
+
+def test_many_skipped_files_are_counted(retinue: Command, replace: Any) -> None:
+    replace("evaluate", {**FIGURES, "skipped": {f"{i}.jpg": "cut" for i in range(500)}})
+    code, _, err = retinue("evaluate", "model")
+    assert code == 3
+    assert err.count("\n") == 52
+    assert "and 450 more" in err
+    assert "500 files were skipped" in err
+
+
+def test_evaluate(retinue: Command, replace: Any) -> None:
+    evaluate = replace("evaluate", FIGURES)
+    code, out, _ = retinue(
+        "evaluate", "run", "--data", "p", "--split", "val", "--engine", "torch", "--tta", "flip",
+        "--out", "o", "--batch-size", 7, "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0
+    assert evaluate.given == ("run",)
+    expected = {
+        "data": "p", "split": "val", "engine": "torch", "tta": "flip", "out": "o",
+        "batch_size": 7, "device": "cpu",
+    }  # fmt: skip
+    assert expected.items() <= evaluate.named.items()
+    assert "written to o" in out
+    assert json.loads(retinue("evaluate", "run", "--json").out) == FIGURES
+
+
+def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any) -> None:
+    results = [
+        Result("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),
+        Result("b.jpg", boxes=[Box("car", 0.5, (1.0, 2.0, 3.0, 4.0))]),
+    ]
+    done = SimpleNamespace(images=2, skipped={}, files=[], results=results)
+    predict = replace("predict", done)
+    code, out, _ = retinue("predict", "model", "a", "b", "--on-bad-image", "stop")
+    assert code == 0
+    assert predict.given == ("model", ["a", "b"])
+    assert predict.named["on_bad_image"] == "stop"
+    assert out == "a [bold]\\n.jpg\tcat 90.0%\tdog 10.0%\nb.jpg\tcar 50.0%\n"
+    lines = retinue("predict", "model", "a", "--json").out.splitlines()
+    assert [json.loads(line) for line in lines] == [result.as_dict() for result in results]
+
+
+def test_predict_to_a_folder(retinue: Command, replace: Any) -> None:
+    done = SimpleNamespace(
+        images=1, skipped={"x.jpg": "cut"}, files=[Path("o/predictions.csv")], results=[]
+    )
+    predict = replace("predict", done)
+    code, out, err = retinue("predict", "m", "x", "--out", "o", "--format", "csv", "--draw")
+    assert code == 3
+    assert (predict.named["format"], predict.named["draw"]) == ("csv", True)
+    assert "o/predictions.csv" in out
+    assert "skipped x.jpg: cut" in err
+    told = json.loads(retinue("predict", "m", "x", "--out", "o", "--json").out)
+    assert told == {"images": 1, "files": ["o/predictions.csv"], "skipped": {"x.jpg": "cut"}}
+
+
+def test_recipes(retinue: Command, tmp_path: Path) -> None:
+    assert "finetune" in retinue("recipes").out
+    headers = json.loads(retinue("recipes", "--json").out)
+    assert {"name", "title", "cost"} <= set(headers[0])
+    text = retinue("recipes", "finetune").out
+    assert "stages:" in text
+    target = tmp_path / "mine.yaml"
+    assert retinue("recipes", "finetune", "--copy", target).code == 0
+    assert target.read_text(encoding="utf-8") == text
+    code, _, err = retinue("recipes", "finetune", "--copy", target)
+    assert code == 2
+    assert "there already" in err
+    assert retinue("recipes", target).out == text
+    assert json.loads(retinue("recipes", "finetune", "--json").out)["stages"]
+
+
+def test_models(retinue: Command) -> None:
+    rows = json.loads(retinue("models", "resnet*", "--sort", "params", "--json").out)
+    sizes = [row["parameters"] for row in rows]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 11_689_512
+    code, out, _ = retinue("models", "resnet*")
+    assert code == 0
+    assert len(out.splitlines()) == len(rows) + 1
+    detail = retinue("models", "resnet50").out
+    assert "25,557,032" in detail
+    assert "arxiv.org" in detail
+
+
+def test_report(retinue: Command, replace: Any) -> None:
+    replace("write_report", Path("run/report.html"))
+    assert retinue("report", "run") == (0, "run/report.html\n", "")
+    assert json.loads(retinue("report", "run", "--json").out) == {"report": "run/report.html"}
+
+
+def test_checks(retinue: Command, replace: Any) -> None:
+    found = {
+        "versions": {"torch": "2.13.0", "openvino": None},
+        "auto": {"engine": "openvino", "amx": True},
+        "devices": ["cpu"],
+    }
+    replace("checks", found)
+    out = retinue("checks").out
+    assert "torch     2.13.0" in out
+    assert "amx     yes" in out
+    assert json.loads(retinue("checks", "--json").out) == found
+
+
+def test_demo(retinue: Command, replace: Any) -> None:
+    demo = replace("demo", None)
+    assert retinue("demo", "--out", "x").code == 0
+    assert demo.named == {"out": "x"}

@@ -1,0 +1,176 @@
+"""Errors, exit codes and start-up: what scripts rely on."""
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from retinue import api
+from retinue.cli.app import app
+from retinue.errors import BadImageError, Interrupted, RetinueError, UsageError
+
+Command = Callable[..., Any]
+COMMANDS = ["train", "recipes", "evaluate", "predict", "models", "report", "checks", "demo"]
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> Any:
+        raise error
+
+    return call
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from retinue.cli.app import run
+code = run(["--help"])
+heavy = {"torch", "cv2", "matplotlib", "numpy", "pydantic", "pyarrow", "PIL", "jinja2", "ruamel"}
+print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=60, check=True)  # fmt: skip
+    assert done.stderr.strip() == "0 []"
+    assert "train" in done.stdout
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["data", "check"], []])
+def test_every_help_has_an_example(command: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
+    if command:
+        assert f"retinue {' '.join(command)}" in " ".join(done.output.split())
+        assert "Example" in done.output
+
+
+def test_version(retinue: Command) -> None:
+    import retinue as package
+
+    assert retinue("--version") == (0, f"retinue {package.__version__}\n", "")
+
+
+def test_an_error_is_one_line_of_three_parts(
+    retinue: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RetinueError("the disk\nmelted", where="disk 2", mend="cool it")
+    monkeypatch.setattr(api, "write_report", failing(error))
+    code, out, err = retinue("report", "run")
+    assert (code, out) == (1, "")
+    assert err == "error: the disk\\nmelted, disk 2, cool it\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UsageError("no", mend="yes"), 2, "error: no, yes"),
+        (Interrupted(2, mend="retinue train RUN --resume"), 130, "retinue train RUN --resume"),
+        (Interrupted(15), 143, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BadImageError({"a\nb.jpg": "zero bytes"}), 1, r"'a\nb.jpg' (zero bytes)"),
+        (MemoryError(), 1, "error: out of memory, a smaller batch_size"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/run"), 1,
+         "error: the disk is full, '/data/run', make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 1,
+         "error: Permission denied, '/data/x', change its permissions"),
+        (ZeroDivisionError("division\nby zero"), 1,
+         "error: ZeroDivisionError: division, this is not expected, --debug shows"),
+    ],
+)  # fmt: skip
+def test_every_failure_ends_in_one_line(
+    retinue: Command, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, words: str
+) -> None:
+    monkeypatch.setattr(api, "write_report", failing(error))
+    outcome = retinue("report", "run")
+    assert outcome.code == code
+    assert words in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert "Traceback" not in outcome.err
+
+
+def test_debug_shows_the_traceback_and_then_the_line(
+    retinue: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "write_report", failing(ZeroDivisionError("oh")))
+    code, _, err = retinue("report", "run", debug=True)
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("error: ZeroDivisionError: oh")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_may_stand_anywhere(process: Command, place: int) -> None:
+    line = ["report", "nowhere"]
+    line.insert(place, "--debug")
+    done = process(*line)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["trian"], "error: no such command 'trian', did you mean 'train'?"),
+        (["train"], "error: missing argument 'RECIPE', see `retinue train --help`"),
+        (["report", "x", "--foo"], "error: no such option: --foo"),
+        (["models", "--sort", "weight"], "--sort"),
+        (["evaluate", "x", "--split", "tset"], "did you mean 'test'?"),
+        (["evaluate", "x", "--batch-size", "0"], "--batch-size"),
+        (["predict", "x", "y", "--draw"], "add --out DIR"),
+        (["train", "finetune", "seed"], "key=value"),
+        (["train", "run", "seed=1", "--resume"], "takes neither overrides nor --out"),
+        (["train", "run", "--resume", "--out", "x"], "takes neither overrides nor --out"),
+        (["recipes", "fintune"], "did you mean 'finetune'?"),
+        (["recipes", "--copy", "x.yaml"], "which recipe"),
+        (["models", "resnt50"], "did you mean 'resnet50'"),
+        (["models", "no*such"], "no network matches"),
+        (["report", "/no/such/run"], "no such run folder"),
+    ],
+)
+def test_usage_mistakes_are_one_line_and_exit_2(
+    retinue: Command, line: list[str], words: str
+) -> None:
+    code, out, err = retinue(*line)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_without_arguments_there_is_help(retinue: Command) -> None:
+    code, out, err = retinue()
+    assert code == 2
+    assert "Commands" in out + err
+    assert "error:" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    line = f"{sys.executable} -m retinue.cli checks --schema | head -c 10"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True,
+                          text=True, timeout=60, check=False)  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.startswith("{")
+
+
+def test_schema_is_json_of_every_top_field(retinue: Command) -> None:
+    code, out, _ = retinue("checks", "--schema")
+    assert code == 0
+    assert {"data", "model", "stages", "seed"} <= set(json.loads(out)["properties"])
+
+
+def test_output_that_a_terminal_cannot_show(process: Command, tmp_path: Path) -> None:
+    run = tmp_path / "猫"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("task: classification\n")
+    import os
+
+    done = process("report", run, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "\\u732b" in done.stdout
+    assert (run / "report.html").is_file()
