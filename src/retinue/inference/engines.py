@@ -155,7 +155,9 @@ class OpenVINOEngine(Engine):
         _check_bf16(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         with _traceable(module) as (flat, shapes), _quiet():
             parts = _example(example)
-            decoder = TorchScriptPythonDecoder(flat, example_input=parts)
+            # The tracer's own check would run the network twice more; the gate does it once.
+            traced = torch.jit.trace(flat, parts, check_trace=False)
+            decoder = TorchScriptPythonDecoder(torch.jit.freeze(traced))
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
             self._single = shapes["single"]

@@ -1,0 +1,390 @@
+"""A model file shown pictures: one at a time, in streams, and with bad ones among them."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from retinue import modelfile
+from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.inference import predictor as module
+from retinue.inference.devices import choose_device
+from retinue.inference.engines import installed
+from retinue.inference.evaluator import evaluate
+from retinue.inference.predictor import Predictor, Skipped, load
+from retinue.modelfile import ModelDescription
+from retinue.models import registry
+from retinue.models.blocks import ClassifierHead
+from retinue.models.network import Level, Network, Unit
+from retinue.sample import Preprocessing, Result, Sample
+
+CLASSES = ["daisy", "lily", "rose", "tulip"]
+SMALL = Preprocessing(size=(32, 32))
+
+
+class Tiny(Network):
+    """Two convolutions: enough to depend on the image, quick to compile."""
+
+    def __init__(self, *, num_classes: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+        self.stage = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2), nn.ReLU())
+        self.head = ClassifierHead(16, num_classes, dropout=dropout)
+
+    def units(self) -> list[Unit]:
+        return [Unit("stem", self.stem, 1), Unit("stage", self.stage, 2)]
+
+    @property
+    def feature_levels(self) -> list[Level]:
+        return [Level(1, 8, 2), Level(2, 16, 4)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    """`tiny` is known to the registry for as long as these tests run."""
+    registry.list_models()
+    entry = registry.NetworkEntry(
+        name="tiny",
+        family="tests",
+        build=Tiny,
+        preprocessing=SMALL,
+        parameters=0,
+        macs=0,
+        paper="",
+        reference="",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._ENTRIES, "tiny", entry)
+        yield
+
+
+def randomise(network: Network) -> None:
+    """Logits of a fresh network are nearly constant, and say nothing about the input."""
+    generator = torch.Generator().manual_seed(1)
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5, generator=generator)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            fan = parameter[0].numel()
+            with torch.no_grad():
+                parameter.normal_(0, (2 / fan) ** 0.5, generator=generator)
+
+
+def describe(**changes: object) -> ModelDescription:
+    values = {
+        "task": "classification",
+        "classes": CLASSES,
+        "network": "tiny",
+        "arguments": {"num_classes": len(CLASSES)},
+        "preprocessing": SMALL.as_dict(),
+    }
+    return ModelDescription(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def network(tiny: None) -> Network:
+    made = registry.create_model("tiny", num_classes=len(CLASSES))
+    randomise(made)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def model(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "best.safetensors"
+    modelfile.write(path, network.state_dict(), describe())
+    return path
+
+
+@pytest.fixture(scope="module")
+def ready(model: Path) -> Predictor:
+    return load(model, device="cpu", engine="torch")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(10):
+        small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        path = folder / f"{i} 花.png"
+        Image.fromarray(small).resize((50 + i, 40), Image.Resampling.BICUBIC).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def test_a_model_file_is_all_that_is_needed(ready: Predictor, photos: list[str]) -> None:
+    assert ready.classes == tuple(CLASSES)
+    result = ready(photos[0])
+    assert isinstance(result, Result)
+    assert result.path == photos[0]
+    assert sorted(name for name, _ in result.classes) == CLASSES
+    scores = [score for _, score in result.classes]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_folder_stands_for_its_model(model: Path, photos: list[str]) -> None:
+    assert load(model.parent, engine="torch", device="cpu")(photos[0]) is not None
+
+
+def test_loading_draws_nothing_from_the_global_generator(model: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    load(model, device="cpu")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_predictions_equal_the_evaluation(
+    ready: Predictor, network: Network, photos: list[str]
+) -> None:
+    samples = [Sample(path, label=0) for path in photos]
+    table = evaluate(network, ready.task, samples, SMALL, batch_size=3).table
+    for result, scores in zip(
+        ready.predict(photos, batch_size=4), table["scores"].to_pylist(), strict=True
+    ):
+        assert isinstance(result, Result)
+        found = dict(result.classes)
+        assert [found[name] for name in CLASSES] == pytest.approx(scores, abs=1e-5)
+
+
+def test_every_kind_of_image_gives_the_same_answer(ready: Predictor, photos: list[str]) -> None:
+    expected = dict(ready(photos[3]).classes)
+    image = Image.open(photos[3])
+    for source in (Path(photos[3]), Path(photos[3]).read_bytes(), np.asarray(image), image):
+        found = ready(source)
+        assert dict(found.classes) == pytest.approx(expected, abs=1e-6)
+        assert found.path == (photos[3] if isinstance(source, Path) else "image 0")
+
+
+def test_pillow_images_are_turned_upright_and_16_bits_stay(ready: Predictor) -> None:
+    rng = np.random.default_rng(1)
+    pixels = np.asarray(Image.fromarray(rng.integers(0, 256, (3, 4), np.uint8)).resize((40, 30)))
+    grey = np.repeat(pixels[..., None], 3, axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    lying, upright = (ready(turned).classes for turned in (grey, np.rot90(grey, -1).copy()))
+    # Turned before or after being resized: roundings differ, by one level of grey at most.
+    apart = abs(dict(upright)["lily"] - dict(lying)["lily"])
+    for source in (file.getvalue(), Image.open(file)):
+        assert abs(dict(ready(source).classes)["lily"] - dict(upright)["lily"]) < apart / 10
+    deep = Image.fromarray(pixels.astype(np.uint16) * 257)
+    expected = dict(ready(grey).classes)
+    assert dict(ready(deep).classes) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (np.zeros((8, 8), np.uint8), "repeat the grey channel"),
+        (np.zeros((8, 8, 3), np.float32), "scale to 0–255"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "one image at a time"),
+        (np.zeros((3, 8, 8), np.uint8), "height and width come first"),
+        (np.zeros((0, 8, 3), np.uint8), "RGB uint8"),
+        (np.zeros((8, 8, 4), np.uint8), "RGB uint8"),
+        (3, "cannot be read from a int"),
+        (None, "cannot be read from a NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_a_hint(
+    ready: Predictor, array: object, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=hint):
+        ready(array)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def salted(tmp_path_factory: pytest.TempPathFactory, photos: list[str]) -> dict[str, str]:
+    """Path to a part of the reason."""
+    folder = tmp_path_factory.mktemp("salted")
+    jpeg = io.BytesIO()
+    Image.effect_noise((200, 200), 60).convert("RGB").save(jpeg, "JPEG")
+    made = {
+        "zero.jpg": (b"", "zero bytes"),
+        "text\n.jpg": (b"hello", "not an image"),
+        "cut short.jpg": (jpeg.getvalue()[:3000], "truncated"),
+    }
+    for name, (data, _) in made.items():
+        (folder / name).write_bytes(data)
+    found = {str(folder / name): reason for name, (_, reason) in made.items()}
+    found[str(folder / "gone 花.jpg")] = "no such file"
+    found[str(folder)] = "is a folder"
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_bad_files_are_skipped_by_name_and_the_order_stays(
+    ready: Predictor, photos: list[str], salted: dict[str, str], batch_size: int
+) -> None:
+    bad = list(salted)
+    sources = [bad[0], bad[1], photos[0], photos[1], bad[2], photos[2], *bad[3:], bad[0]]
+    found = list(ready.predict(sources, batch_size=batch_size))
+    assert [item.path for item in found] == sources
+    for item in found:
+        if item.path in salted:
+            assert isinstance(item, Skipped)
+            assert salted[item.path] in item.reason
+        else:
+            assert isinstance(item, Result)
+            assert dict(item.classes) == pytest.approx(dict(ready(item.path).classes), abs=1e-5)
+
+
+def test_odd_but_readable_files_are_read(ready: Predictor, tmp_path: Path) -> None:
+    grey = Image.effect_noise((50, 40), 60)
+    grey.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    grey.convert("RGBA").quantize().save(tmp_path / "palette.png", transparency=3)
+    Image.new("RGB", (1, 1), (9, 9, 9)).save(tmp_path / "one.png")
+    grey.save(tmp_path / "moving.gif", save_all=True, append_images=[grey.rotate(90)])
+    found = list(ready.predict(sorted(map(str, tmp_path.iterdir()))))
+    assert [type(item) for item in found] == [Result] * 4
+
+
+def test_a_single_bad_image_raises(ready: Predictor, salted: dict[str, str]) -> None:
+    with pytest.raises(BadImageError, match="zero bytes"):
+        ready(next(iter(salted)))
+
+
+def test_an_endless_stream_is_answered_in_constant_memory(
+    ready: Predictor, photos: list[str]
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        data = Path(photos[0]).read_bytes()
+        while True:
+            taken += 1
+            yield data
+
+    stream = ready.predict(endless(), batch_size=4)
+    for n in range(1, 400):
+        answer = next(stream)
+        assert answer.path == f"image {n - 1}"
+        assert taken - n <= module.COMPILE_FROM + 64
+    held = [o for o in gc.get_objects() if type(o) is module._Window]
+    assert max(len(window) for window in held) <= 64
+    stream.close()  # type: ignore[attr-defined]
+    names = [thread.name for thread in threading.enumerate()]
+    assert not any(name.startswith("retinue-loader") for name in names)
+
+
+def test_no_sources_give_no_results(ready: Predictor, model: Path) -> None:
+    assert list(ready.predict([])) == []
+    assert list(load(model, device="cpu").predict([])) == []
+    with pytest.raises(UsageError, match="batch size"):
+        list(ready.predict([], batch_size=0))
+
+
+def test_auto_compiles_only_for_many_images(
+    model: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (installed("openvino") or installed("onnxruntime")):
+        pytest.skip("needs a compiled engine")
+    monkeypatch.setattr(module, "COMPILE_FROM", 8)
+    made = load(model, device="cpu")
+    few = list(made.predict(photos[:7]))
+    assert made.engine == "torch"
+    many = list(made.predict(photos))
+    assert made.engine in ("openvino", "onnxruntime")
+    for one, other in zip(few, many, strict=False):
+        assert isinstance(one, Result)
+        assert isinstance(other, Result)
+        assert dict(one.classes) == pytest.approx(dict(other.classes), abs=1e-4)
+
+
+def test_an_engine_by_name_is_used_for_one_image_too(
+    model: Path, photos: list[str], salted: dict[str, str]
+) -> None:
+    if not installed("openvino"):
+        pytest.skip("needs openvino")
+    made = load(model, device="cpu", engine="openvino")
+    assert isinstance(next(made.predict(list(salted))), Skipped)  # nothing to judge it on: noise
+    made(photos[0])
+    assert made.engine == "openvino"
+
+
+def test_test_time_augmentation_is_the_files_or_ones_own(
+    network: Network, tmp_path: Path, photos: list[str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    modelfile.write(path, network.state_dict(), describe(tta="flip"))
+    image = np.asarray(Image.open(photos[0]).resize((40, 40)))  # its middle is in the middle
+    once = dict(load(path, device="cpu", tta="none")(image).classes)
+    both = dict(load(path, device="cpu")(image).classes)
+    mirrored = image[:, ::-1].copy()
+    other = dict(load(path, device="cpu", tta="none")(mirrored).classes)
+    for name in CLASSES:
+        assert both[name] == pytest.approx((once[name] + other[name]) / 2, abs=1e-3)
+    assert max(abs(both[name] - once[name]) for name in CLASSES) > 1e-2
+
+
+def test_missing_models_are_named_with_a_hint(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"did you mean 'best\.safetensors'"):
+        load(model.with_name("beast.safetensors"))
+    with pytest.raises(UsageError, match=r"no best\.safetensors in the folder"):
+        load(tmp_path)
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(UsageError, match="--resume"):
+        load(tmp_path)
+    with pytest.raises(UsageError, match="no such model"):
+        load(tmp_path / "a" / "b.safetensors")
+
+
+def test_files_that_are_no_models_are_refused(
+    network: Network, tmp_path: Path, photos: list[str]
+) -> None:
+    with pytest.raises(RetinueError, match="safetensors"):
+        load(photos[0])
+    path = tmp_path / "model.safetensors"
+    state = network.state_dict()
+    key = next(iter(state))
+    modelfile.write(path, {k: v for k, v in state.items() if k != key}, describe())
+    with pytest.raises(RetinueError, match=f"1 missing \\({key}\\)"):
+        load(path)
+    modelfile.write(path, {**state, "extra": torch.zeros(1)}, describe())
+    with pytest.raises(RetinueError, match=r"1 unexpected \(extra\)"):
+        load(path)
+    modelfile.write(path, {**state, key: torch.zeros(1)}, describe())
+    with pytest.raises(RetinueError, match="1 of another shape"):
+        load(path)
+    modelfile.write(path, state, describe(task="segmentation"))
+    with pytest.raises(UsageError, match="unknown task"):
+        load(path)
+    modelfile.write(path, state, describe(task_options={"colour": 1}))
+    with pytest.raises(RetinueError, match="options that classification does not know"):
+        load(path)
+
+
+def test_devices() -> None:
+    assert choose_device("auto") in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == "cpu"
+    for wish in ("gpu", "cuda:x", "tpu:0"):
+        with pytest.raises(UsageError, match="unknown device"):
+            choose_device(wish)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no cuda device"):
+            choose_device("cuda:0")
+
+
+def test_permissions_are_a_reason(ready: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    Image.new("RGB", (9, 9)).save(path)
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    (found,) = ready.predict([path])
+    assert isinstance(found, Skipped)
+    assert found.reason == "permission denied"

@@ -1,0 +1,211 @@
+"""What prediction leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinue.errors import RetinueError, UsageError
+from retinue.inference.predictor import Skipped
+from retinue.inference.writers import PredictionFolder, common_base
+from retinue.sample import Box, Result
+from retinue.tasks.classification import Classification
+
+ODD = ["a,b.jpg", 'say "so".jpg', "new\nline.jpg", "tab\tand\\slash.jpg", "花.jpg", "caf\udce9.jpg"]
+
+
+def results(names: list[str]) -> list[Result]:
+    return [Result(name, [("lily, white", 0.75), ("Löwe\nzahn", 0.25)]) for name in names]
+
+
+def test_json_lines_keep_every_name(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path / "out") as folder:
+        for result in results(ODD):
+            folder.add(result)
+    assert folder.files == [tmp_path / "out" / "predictions.jsonl"]
+    assert folder.images == len(ODD)
+    text = folder.files[0].read_text("utf-8")
+    assert "花" in text
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["path"] for row in rows] == ODD
+    assert rows[0]["classes"][0] == {"name": "lily, white", "score": 0.75}
+
+
+def test_csv_keeps_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path, format="csv") as folder:
+        for result in results(ODD):
+            folder.add(result)
+    with open(folder.files[0], encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "name_1", "score_1", "name_2", "score_2"]
+    assert [row["path"] for row in rows] == [*ODD[:-1], "caf\\udce9.jpg"]
+    assert rows[0]["name_2"] == "Löwe\nzahn"
+    assert float(rows[0]["score_1"]) == 0.75
+
+
+def test_text_is_a_line_an_image(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path, format="txt") as folder:
+        for result in results(ODD):
+            folder.add(result)
+    lines = folder.files[0].read_text("utf-8").split("\n")
+    assert len(lines) == len(ODD) + 1
+    assert lines[2] == "new\\nline.jpg\tlily, white\t0.750000"
+    assert lines[3] == "tab\\tand\\\\slash.jpg\tlily, white\t0.750000"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("csv", "path,name,score,x1,y1,x2,y2\na.jpg,cat,0.5,1.0,2.0,3.0,4.5\nb.jpg\n"),
+        ("txt", "a.jpg\tcat 0.500000 1.0 2.0 3.0 4.5\nb.jpg\n"),
+    ],
+)
+def test_boxes(tmp_path: Path, kind: str, expected: str) -> None:
+    with PredictionFolder(tmp_path, format=kind) as folder:
+        folder.add(Result("a.jpg", boxes=[Box("cat", 0.5, (1.0, 2.0, 3.0, 4.5))]))
+        folder.add(Result("b.jpg", boxes=[]))
+    assert folder.files[0].read_text() == expected
+
+
+def test_skipped_files_are_listed_and_an_old_list_goes(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path) as folder:
+        folder.add(Skipped("bad\n花.jpg", "zero bytes"))
+        folder.add(results(["a.jpg"])[0])
+    listed = tmp_path / "skipped.jsonl"
+    assert folder.files == [tmp_path / "predictions.jsonl", listed]
+    assert folder.skipped == {"bad\n花.jpg": "zero bytes"}
+    assert json.loads(listed.read_text("utf-8")) == {"path": "bad\n花.jpg", "reason": "zero bytes"}
+    with PredictionFolder(tmp_path) as again:
+        again.add(results(["b.jpg"])[0])
+    assert not listed.exists()
+    assert "b.jpg" in (tmp_path / "predictions.jsonl").read_text()
+
+
+def test_an_error_leaves_the_earlier_file_alone(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path) as folder:
+        folder.add(results(["first.jpg"])[0])
+
+    def interrupted() -> None:
+        with PredictionFolder(tmp_path) as folder:
+            folder.add(results(["second.jpg"])[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "first.jpg" in (tmp_path / "predictions.jsonl").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["predictions.jsonl"]
+
+
+def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "predictions.txt").write_text("a.jpg\nb.jpg\n")  # somebody's list of files
+    with pytest.raises(UsageError, match="will not be overwritten"):
+        PredictionFolder(tmp_path, format="txt")
+    (tmp_path / "predictions.csv").write_text("date,horse\n")
+    with pytest.raises(UsageError, match="will not be overwritten"):
+        PredictionFolder(tmp_path, format="csv")
+    (tmp_path / "predictions.jsonl").mkdir()
+    with pytest.raises(UsageError, match="will not be overwritten"):
+        PredictionFolder(tmp_path)
+    with pytest.raises(UsageError, match="is a file"):
+        PredictionFolder(tmp_path / "predictions.txt")
+    with pytest.raises(UsageError, match="did you mean 'jsonl'"):
+        PredictionFolder(tmp_path, format="jsonlines")
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RetinueError, match="cannot be written"),
+        PredictionFolder(tmp_path / "file" / "out"),
+    ):
+        pass
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with PredictionFolder(tmp_path) as folder:
+        folder.add(results(["first.jpg"])[0])
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(RetinueError, match="No space left"),
+        PredictionFolder(tmp_path) as folder,
+    ):
+        folder.add(results(["second.jpg"])[0])
+    assert "first.jpg" in (tmp_path / "predictions.jsonl").read_text()
+    assert os.listdir(tmp_path) == ["predictions.jsonl"]
+
+
+def picture(path: Path, size: tuple[int, int] = (60, 40), **more: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (30, 90, 30)).save(path, **more)
+    return str(path)
+
+
+def test_drawn_images_keep_their_folders_and_do_not_collide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = tmp_path / "in"
+    inside = [
+        picture(base / "x" / "a.jpg"),
+        picture(base / "y" / "a.jpg"),
+        picture(base / "y" / "a.bmp"),
+        picture(base / "y" / "a.bmp.png"),
+        picture(base / "y" / "A.jpg"),
+    ]
+    outside = picture(tmp_path / "elsewhere" / "a.jpg")
+    sneaky = str(base / ".." / "elsewhere" / ".." / "elsewhere" / "a.jpg")
+    out = tmp_path / "out"
+    task = Classification(["lily", "rose"])
+    with PredictionFolder(out, draw=task.draw, base=base) as folder:
+        for path in [*inside, outside, sneaky]:
+            folder.add(Result(path, [("rose", 0.9)]))
+    drawn = sorted(str(p.relative_to(out / "drawn")) for p in out.rglob("drawn/**/*.*"))
+    where = "outside" + str(tmp_path / "elsewhere")
+    assert drawn == sorted(
+        [
+            "x/a.jpg",
+            "y/a.jpg",
+            "y/a.bmp.png",
+            "y/a.bmp-2.png",
+            "y/A-2.jpg",
+            f"{where}/a.jpg",
+            f"{where}/a-2.jpg",
+        ]
+    )
+    for path in drawn:
+        pixels = np.asarray(Image.open(out / "drawn" / path))
+        assert pixels.shape == (40, 60, 3)
+        assert pixels.max() > 180  # the caption
+    before = np.asarray(Image.open(inside[0]))
+    assert before.max() < 100  # the original is as it was
+
+
+def test_drawn_images_are_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = picture(tmp_path / "turned.jpg", (60, 40), exif=exif)
+    task = Classification(["lily", "rose"])
+    with PredictionFolder(tmp_path / "out", draw=task.draw, base=tmp_path) as folder:
+        folder.add(Result(path, [("rose", 0.9)]))
+    assert Image.open(tmp_path / "out" / "drawn" / "turned.jpg").size == (40, 60)
+
+
+def test_the_base_is_what_all_sources_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = picture(tmp_path / "a" / "b" / "1.jpg")
+    picture(tmp_path / "a" / "c" / "2.jpg")
+    assert common_base([first]) == tmp_path / "a" / "b"
+    assert common_base([first, "a/c"]) == tmp_path / "a"
+    assert common_base(["-"]) == tmp_path
+    assert common_base([]) == tmp_path
