@@ -145,7 +145,9 @@ def load_recipe(
     def refuse(
         error: ValidationError, schema: type[BaseModel], prefix: Location = ()
     ) -> UsageError:
-        first = error.errors(include_url=False)[0]
+        # A misspelt key is what the other complaints (a missing field, say) come from.
+        errors = error.errors(include_url=False)
+        first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
         location = (*prefix, *_named(schema, first["loc"]))
         return _refusal(first, location, schema, prefix, where, values, given)
 

@@ -1,0 +1,69 @@
+"""Several processes reach the weights that one reaches with the same batch."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from retinue import modelfile
+from retinue.training.checkpoint import CheckpointStore
+
+# Dropout draws by process, so that it has no place in a comparison.
+PLAIN = [
+    "model.dropout=0.0",
+    "stages.0.frozen_batchnorm=true",
+    "stages.1.frozen_batchnorm=true",
+    "stages.1.clip_norm=1.0",
+]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return CheckpointStore(run / "last").load()["network"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    command = [sys.executable, tiny.__file__, str(run), str(pictures), *PLAIN]
+    subprocess.run(command, check=True, timeout=120)
+    return run
+
+
+def _compare(run: Path, alone: Path) -> None:
+    ours, theirs = _weights(run), _weights(alone)
+    start = tiny.Tiny(num_classes=3).state_dict()
+    for name, value in theirs.items():
+        assert torch.allclose(ours[name], value, rtol=1e-4, atol=1e-5), name
+        assert value.shape == start[name].shape
+    ours_row = (run / "metrics.csv").read_text().splitlines()[-1].split(",")
+    theirs_row = (alone / "metrics.csv").read_text().splitlines()[-1].split(",")
+    numbers = [(float(a), float(b)) for a, b in zip(ours_row[5:], theirs_row[5:], strict=True)]
+    assert all(a == pytest.approx(b, abs=1e-3) for a, b in numbers)
+    figures = [modelfile.read_description(r / "best.safetensors").figures for r in (run, alone)]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-3)
+
+
+def test_two_processes_under_torchrun(tmp_path: Path, pictures: Path, alone: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = tmp_path / "run"
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    command = [sys.executable, *launch, tiny.__file__, str(run), str(pictures), *PLAIN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _compare(run, alone)
+
+
+def test_accumulation(tmp_path: Path, pictures: Path, alone: Path) -> None:
+    run = tmp_path / "run"
+    portions = ["stages.0.accumulate=2", "stages.1.accumulate=4"]
+    command = [sys.executable, tiny.__file__, str(run), str(pictures), *PLAIN, *portions]
+    subprocess.run(command, check=True, timeout=120)
+    _compare(run, alone)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinue.errors import UsageError
+from retinue.training.recipe import (
+    Recipe,
+    dump,
+    header,
+    json_schema,
+    load_recipe,
+    parse_override,
+    shipped,
+)
+
+GOOD = """\
+model: {name: tiny, weights: null}
+data:
+  path: pictures
+stages:
+  - name: head
+    trainable: head
+    epochs: 2
+  - name: all
+    epochs: 3
+    optimizer:
+      name: sgd
+      lr: 1e-4
+"""
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _refused(tmp_path: Path, text: str, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(UsageError) as raised:
+        load_recipe(_file(tmp_path, text), overrides)
+    assert raised.value.exit_code == 2
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_recipe_loads_and_says_what_to_expect(name: str) -> None:
+    about = header(shipped()[name])
+    assert all([about.title, about.source, about.command, about.cost, about.figure])
+    assert f"retinue train {name}" in about.command
+    assert load_recipe(name).about == about
+
+
+def test_a_number_like_1e_4_is_a_number(tmp_path: Path) -> None:
+    assert load_recipe(_file(tmp_path, GOOD)).stages[1].optimizer.lr == 1e-4
+
+
+def test_overrides_reach_nested_fields(tmp_path: Path) -> None:
+    overrides = dict(parse_override(t) for t in ["stages.1.epochs=5", "data=elsewhere", "seed=7"])
+    recipe = load_recipe(_file(tmp_path, GOOD), overrides)
+    assert recipe.stages[1].epochs == 5
+    assert recipe.data.path == "elsewhere"
+    assert recipe.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=1e-3", 1e-3),
+        ("a=[0.5, 1]", [0.5, 1]),
+        ("a=", None),
+        ("a=null", None),
+        ("a=true", True),
+        ("a=off", "off"),
+        ("a=x=y", "x=y"),
+        ("a={b: 2}", {"b": 2}),
+        ("a=[", "["),
+        ("a=C:\\photos & 猫", "C:\\photos & 猫"),
+    ],
+)
+def test_overrides_are_read_as_yaml(text: str, value: Any) -> None:
+    assert parse_override(text) == ("a", value)
+
+
+def test_an_unknown_key_is_refused_with_line_and_nearest(tmp_path: Path) -> None:
+    message = _refused(tmp_path, GOOD.replace("      lr: 1e-4", "      learning_rte: 1e-4"))
+    assert "unknown key 'learning_rte'" in message
+    assert "mine.yaml, line 12, key stages.1.optimizer.learning_rte" in message
+    message = _refused(tmp_path, GOOD.replace("epochs: 3", "epoch: 3"))
+    assert "line 9, key stages.1.epoch" in message
+    assert "did you mean 'epochs'" in message
+
+
+def test_an_unknown_override_says_so_and_names_the_nearest(tmp_path: Path) -> None:
+    message = _refused(tmp_path, GOOD, {"stages.1.epchs": 5})
+    assert "given as an override, key stages.1.epchs" in message
+    assert "did you mean 'epochs'" in message
+    assert "there is no stages.4" in _refused(tmp_path, GOOD, {"stages.4.epochs": 5})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("epochs: 3", "epochs: -3", ["-3 will not do", "greater than 0", "line 9"]),
+        ("epochs: 3", "epochs: many", ["'many' will not do", "line 9"]),
+        ("lr: 1e-4", "lr: .nan", ["finite", "line 12"]),
+        ("name: sgd", "name: sdg", ["'sdg' will not do", "line 11"]),
+        ("epochs: 3", "epochs: 3\n    steps: 4", ["exactly one of epochs and steps", "line 8"]),
+        ("name: tiny", "name: tinny", ["unknown network 'tinny'", "did you mean 'tiny'", "line 1"]),
+        ("name: all", "name: head", ["two stages have one name"]),
+        ("epochs: 3", "epochs: 3\n    accumulate: 5", ["32 cannot be divided into 5"]),
+        ("epochs: 3", "epochs: 3\n    cache_features: on", ["needs a frozen part"]),
+        ("  path: pictures", "  path: pictures\n  split: {train: 0.9}", ["add up to 1"]),
+        ("model:", "device: gpu\nmodel:", ["'gpu' will not do", "line 1, key device"]),
+        ("model:", "task: detecton\nmodel:", ["unknown task 'detecton'"]),
+        (
+            "model:",
+            "task_options: {label_smothing: 0.1}\nmodel:",
+            ["unknown key 'label_smothing'", "did you mean 'label_smoothing'", "line 1"],
+        ),
+        ("stages:", "stages: []\nstagez:", ["unknown key 'stagez'", "did you mean 'stages'"]),
+        ("epochs: 2", "epochs: 2\n    epochs: 3", ["not valid YAML", "line"]),
+        ("stages:", "stages: [", ["not valid YAML"]),
+    ],
+)
+def test_mistakes_are_refused(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
+    assert old in GOOD
+    message = _refused(tmp_path, GOOD.replace(old, new, 1))
+    for part in expected:
+        assert part in message
+
+
+def test_a_recipe_that_is_not_there_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'finetune'"):
+        load_recipe("fintune")
+    with pytest.raises(UsageError, match="no such recipe file"):
+        load_recipe("nowhere/mine.yaml")
+
+
+def test_ones_own_path_replaces_the_source_of_a_recipe(tmp_path: Path) -> None:
+    text = GOOD.replace("  path: pictures", "  format: elpv")
+    assert load_recipe(_file(tmp_path, text)).data.format == "elpv"
+    assert load_recipe(_file(tmp_path, text), {"data": "mine"}).data.format == "auto"
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    lr=st.floats(1e-8, 10),
+    name=st.text("ab猫 &\"':#\\\n\t", min_size=1, max_size=8),
+)
+def test_what_is_written_down_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, name: str
+) -> None:
+    tiny.register()
+    recipe = load_recipe(
+        tiny.recipe("pictures", seed=seed), {"stages.0.optimizer.lr": lr, "data.path": name}
+    )
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(dump(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
+def test_the_json_schema_knows_every_field() -> None:
+    schema = json_schema()
+    json.dumps(schema)
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == set(Recipe.model_fields)
+    stage = schema["$defs"]["StageOptions"]["properties"]
+    assert "SGD" not in stage["clip_norm"]["description"]
+    assert "L2 norm" in stage["clip_norm"]["description"]
+    smoothing = schema["$defs"]["task_options"]["properties"]["label_smoothing"]
+    assert smoothing["minimum"] == 0
