@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from retinue.data.check import CheckReport
     from retinue.inference.predictor import Predictor
     from retinue.models.network import Network
+    from retinue.sample import Result
     from retinue.training.session import Run
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
@@ -127,3 +129,136 @@ def evaluate(
         out=None if out is None else Path(out),
         quiet=quiet,
     )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a prediction left."""
+
+    images: int
+    """Images that have an answer."""
+    skipped: dict[str, str]
+    """Images that have none, with the reasons."""
+    files: list[Path]
+    """What was written."""
+    results: list[Result]
+    """The answers, in order, unless they went to files or to `each`."""
+
+
+def predict(
+    model: str | Path,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    format: str = "jsonl",
+    draw: bool = False,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    batch_size: int = 32,
+    on_bad_image: Literal["skip", "stop"] = "skip",
+    each: Callable[[Result], None] | None = None,
+) -> Predictions:
+    """Answers for files, folders, patterns, `@list.txt` or `-` (paths on standard input).
+
+    With `out`, they are written there as they come (see `retinue.inference.writers`); `draw` also
+    saves the pictures with the answers drawn in. Otherwise `each` gets them as they come, or they
+    are collected. Unreadable images are skipped and named, or with `stop` raise `BadImageError`.
+    """
+    import sys
+
+    from retinue.errors import BadImageError
+    from retinue.inference.predictor import Skipped
+    from retinue.inference.predictor import load as open_model
+    from retinue.inference.sources import expand
+    from retinue.inference.writers import PredictionFolder, common_base
+
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    found = expand(named, sys.stdin)
+    predictor = open_model(model, device=device, engine=engine)
+    results: list[Result] = []
+    skipped: dict[str, str] = {}
+
+    def answers() -> Iterator[Result | Skipped]:
+        for answer in predictor.predict(found, batch_size=batch_size):
+            if isinstance(answer, Skipped) and on_bad_image == "stop":
+                raise BadImageError({answer.path: answer.reason})
+            yield answer
+
+    if out is not None:
+        drawer = predictor.task.draw if draw else None
+        base = common_base(named)
+        with PredictionFolder(Path(out), format=format, draw=drawer, base=base) as folder:
+            for answer in answers():
+                folder.add(answer)
+                if each is not None and not isinstance(answer, Skipped):
+                    each(answer)
+        return Predictions(folder.images, folder.skipped, folder.files, [])
+    images = 0
+    for answer in answers():
+        if isinstance(answer, Skipped):
+            skipped[answer.path] = answer.reason
+            continue
+        images += 1
+        (each or results.append)(answer)
+    return Predictions(images, skipped, [], results)
+
+
+def checks() -> dict[str, Any]:
+    """Versions, devices, engines and CPU features, and what `auto` would choose here."""
+    import os
+    import platform
+
+    import torch
+
+    from retinue.data.loader import worker_count
+    from retinue.inference.devices import choose_device
+    from retinue.inference.engines import candidates, installed
+    from retinue.training.environment import choose_precision, cpu_features, cpu_name, versions
+
+    device = choose_device("auto")
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
+        "system": platform.platform(),
+        "versions": versions(),
+        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "features": cpu_features()},
+        "devices": ["cpu", *(f"cuda:{k} ({torch.cuda.get_device_name(k)})" for k in range(cuda))]
+        + (["mps"] if torch.backends.mps.is_available() else []),
+        "engines": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")},
+        "auto": {
+            "device": device,
+            "engine": candidates(device)[0],
+            "precision": choose_precision("auto", device),
+            "workers": worker_count("auto"),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+DEMO_RECIPE = "elpv-efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo did."""
+
+    run: Run
+    predictions: Predictions
+    """Of some test pictures; also written to the run's `predictions/`, drawn."""
+    labels: dict[str, str]
+    """The true class of each of them, by path."""
+
+
+def demo(*, out: str | Path | None = None, pictures: int = 8) -> Demo:
+    """Train the demo's recipe, then recognise `pictures` that the training never saw."""
+    import pyarrow.parquet as pq
+
+    run = train(DEMO_RECIPE, out=out if out is not None else Path("runs") / "demo")
+    classes = load(run.folder).classes
+    rows = pq.read_table(run.folder / "predictions.parquet", columns=["path", "label"]).to_pylist()
+    step = max(len(rows) // pictures, 1)
+    labels = {row["path"]: classes[row["label"]] for row in rows[::step][:pictures]}
+    results: list[Result] = []
+    answers = predict(
+        run.folder, list(labels), out=run.folder / "predictions", draw=True, each=results.append
+    )
+    return Demo(run, replace(answers, results=results), labels)

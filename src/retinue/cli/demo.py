@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from retinue.cli.output import figures, say
+from retinue.report.text import visible
 
 EXAMPLES = "Example: retinue demo --out runs/demo"
 
@@ -22,4 +26,16 @@ def demo(
     """
     from retinue import api
 
-    api.demo(out=out)
+    done = api.demo(out=out)
+    say("\nPictures of the test split, which the training never saw:")
+    for result in done.predictions.results:
+        name, score = result.classes[0]
+        label = done.labels[result.path]
+        verdict = "right" if name == label else f"wrong, labelled {label}"
+        say(f"  {visible(Path(result.path).name)}  {name} {score:.1%}  ({verdict})")
+    run = done.run
+    say("")
+    figures(run.figures)
+    say(f"drawn   {visible(run.folder / 'predictions' / 'drawn')}")
+    say(f"model   {visible(run.best)}")
+    say(f"report  {visible(run.folder / 'report.html')}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from retinue.errors import UsageError, suggest
 from retinue.models.network import Network
 from retinue.options import Options
-from retinue.sample import Batch, Result, Sample, Sample
+from retinue.sample import Batch, Result, Sample
 
 
 class Meter(ABC):
@@ -59,9 +59,6 @@ class Task(ABC):
     def observe(self, samples: Sequence[Sample]) -> None:  # noqa: B027 - most tasks need nothing
         """Told the training split once, before the first step; what depends on it (class weights,
         anchors) is worked out here. Evaluating and predicting never need it."""
-
-    def observe(self, samples: Sequence[Sample]) -> None:  # noqa: B027 - most tasks need not look
-        """Told the training split before the first step, for what depends on it."""
 
     @abstractmethod
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -64,6 +64,27 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_features() -> list[str]:
+    """The vector extensions that matter for speed, as the system names them."""
+    wanted = (
+        "avx2",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_bf16",
+        "amx_int8",
+        "asimd",
+        "sve",
+    )
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith(("flags", "Features"))]
+    except OSError:
+        return []
+    flags = set(lines[0].partition(":")[2].split()) if lines else set()
+    return [name for name in wanted if name in flags]
+
+
 def choose_precision(wish: str, device: str) -> str:
     """`auto` to bf16 on a GPU that has it and fp32 elsewhere.
 
