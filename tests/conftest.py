@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from salted import SaltedFolder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -21,3 +28,24 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+def _load_salted() -> ModuleType:
+    """tests/salted.py; `--import-mode=importlib` leaves the folder out of the search path."""
+    spec = importlib.util.spec_from_file_location("salted", Path(__file__).with_name("salted.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["salted"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+_salted = _load_salted()
+
+
+@pytest.fixture
+def salted(tmp_path: Path) -> SaltedFolder:
+    """A small folder data set with everything odd and bad in it: see tests/salted.py."""
+    folder: SaltedFolder = _salted.build(tmp_path / "salted")
+    return folder

@@ -45,7 +45,8 @@ def open_dataset(options: DataOptions) -> Dataset:
     be used are an error, or with `on_bad_image: skip` a note.
     """
     listing = read_listing(options)
-    notes = list(listing.notes)
+    if listing.errors:
+        raise listing.errors[0]
     if listing.problems and options.on_bad_image == "stop":
         shown = "; ".join(listing.problems[:10])
         more = f" and {len(listing.problems) - 10} more" if len(listing.problems) > 10 else ""
@@ -54,6 +55,12 @@ def open_dataset(options: DataOptions) -> Dataset:
             where=shown + more,
             mend="mend them, or set data.on_bad_image=skip",
         )
+    return settle(listing, options)
+
+
+def settle(listing: Listing, options: DataOptions) -> Dataset:
+    """The listing's records with classes and splits, those that cannot be used left out."""
+    notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
     notes += [f"class {name!r} has no images" for name in listing.empty_classes]
     classes, records = _settle_classes(listing, options, notes)

@@ -84,12 +84,13 @@ def _compare_splits(listing: Listing, splits: dict[str | None, Path]) -> None:
     for split, labels in by_split.items():
         unknown = sorted(labels - train)
         if unknown:
-            raise UsageError(
+            error = UsageError(
                 f"{split} has classes that train has no images of: "
                 + ", ".join(map(repr, unknown[:10])),
                 where=repr(str(splits[split])),
                 mend="add training images, or remove these folders",
             )
+            listing.errors.append(error)
         absent = sorted(train - labels)
         if absent:
             listing.notes.append(

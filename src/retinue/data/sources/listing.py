@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.data.decode import EXTENSIONS
+from retinue.errors import UsageError
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -45,7 +46,9 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     """Worth telling, and nothing wrong."""
     problems: list[str] = field(default_factory=list)
-    """Rows that cannot be used, with file and line."""
+    """Rows that cannot be used, with file and line: what `on_bad_image` decides on."""
+    errors: list[UsageError] = field(default_factory=list)
+    """What training refuses in any case."""
     empty_classes: list[str] = field(default_factory=list)
     without_label: list[Path] = field(default_factory=list)
     """Images that lie beside the data and belong to no class or row."""

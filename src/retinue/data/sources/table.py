@@ -64,9 +64,12 @@ def read_table(table: Path, options: DataOptions) -> Listing:
             listing.problems.append(f"{where}: no label")
             listing.without_label.append(path)
             continue
-        listing.records.append(_record(path, root, cells, where))
+        try:
+            listing.records.append(_record(path, root, cells, where))
+        except UsageError as error:
+            listing.errors.append(error)
     listing.without_label.extend(_not_listed(root, set(seen)))
-    if not listing.records:
+    if not listing.records and not listing.errors:
         raise UsageError(
             "none of the table's images exist",
             where=listing.problems[0] if listing.problems else repr(str(table)),

@@ -1,0 +1,68 @@
+"""Images that are there twice: the same bytes, or nearly the same picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from retinue.data.examine import Examined
+
+DISTANCE = 3
+"""Most differing bits of two fingerprints (of 64) that count as near."""
+CORRELATION = 0.99
+"""Least correlation of two thumbnails' luma that counts as near."""
+_BANDS = 4
+_LARGEST_BUCKET = 4096
+
+Pair = tuple[int, int]
+
+
+def exact_groups(images: Sequence[Examined]) -> list[list[int]]:
+    """Positions of files with the same bytes, groups of two and more."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for position, image in enumerate(images):
+        if image.error is None:
+            groups[image.sha256].append(position)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_pairs(images: Sequence[Examined]) -> list[Pair]:
+    """Positions of pictures that look the same but are other files, each pair once, in order.
+
+    Two fingerprints that differ in at most 3 bits agree in at least one of four bands of 16 bits:
+    only images that share a band are compared, and thumbnails settle what the fingerprints suggest.
+    """
+    usable = [p for p, image in enumerate(images) if image.dhash is not None]
+    hashes = np.array([images[p].dhash for p in usable], dtype=np.uint64)
+    found: set[Pair] = set()
+    for band in range(_BANDS):
+        keys = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
+        order = np.argsort(keys, kind="stable")
+        starts = np.flatnonzero(np.diff(keys[order], prepend=-1.0))
+        for members in np.split(order, starts[1:]) if len(order) else []:
+            if 1 < len(members) <= _LARGEST_BUCKET:
+                found.update(_compare(images, usable, hashes, members))
+    return sorted(found)
+
+
+def _compare(
+    images: Sequence[Examined],
+    usable: Sequence[int],
+    hashes: npt.NDArray[np.uint64],
+    members: npt.NDArray[np.int64],
+) -> list[Pair]:
+    differing = np.bitwise_count(hashes[members, None] ^ hashes[None, members])
+    pairs = []
+    for a, b in np.argwhere(np.triu(differing <= DISTANCE, 1)).tolist():
+        i, j = sorted((usable[members[a]], usable[members[b]]))
+        if images[i].sha256 == images[j].sha256:
+            continue
+        one, other = images[i].thumbnail, images[j].thumbnail
+        assert one is not None
+        assert other is not None
+        if float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) >= CORRELATION:
+            pairs.append((i, j))
+    return pairs

@@ -1,0 +1,205 @@
+"""Everything that is wrong with a data set is found, named, and never stops the check."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from retinue.data.check import CheckReport, check
+from retinue.data.duplicates import DISTANCE, near_pairs
+from retinue.data.examine import HANDLING, Examined, examine
+from retinue.data.options import DataOptions
+from retinue.errors import UsageError
+
+if TYPE_CHECKING:
+    from salted import SaltedFolder
+
+picture, encoded = sys.modules["salted"].picture, sys.modules["salted"].encoded
+
+
+def look(path: Path) -> CheckReport:
+    return check(DataOptions(path=str(path)))
+
+
+def found(report: CheckReport) -> dict[str, list[str]]:
+    return {finding.what: [Path(i).name for i in finding.items] for finding in report.findings}
+
+
+def put(path: Path, seed: int, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(picture(seed, (96, 96)), "JPEG", **options))
+    return path
+
+
+def test_salted_folder(salted: SaltedFolder) -> None:
+    report = look(salted.root)
+    assert set(report.unreadable) == {str(path) for path in salted.bad}
+    for path, word in salted.bad.items():
+        assert word in report.unreadable[str(path)]
+    assert report.images == len(salted.good) + len(salted.bad)
+    kinds = {what: items for what, items in found(report).items() if what in HANDLING}
+    assert kinds == {
+        "wrong extension": ["really a jpeg.png"],
+        "greyscale": ["grey16.png"],
+        "CMYK": ["cmyk.jpg"],
+        "palette": ["animated.gif", "palette alpha.png"],
+        "transparent": ["palette alpha.png"],
+        "16 bits": ["grey16.png"],
+        "animated": ["animated.gif"],
+        "EXIF-rotated": ["rotated.jpg"],
+        "tiny": ["one pixel.png"],
+    }
+    json.dumps(report.as_dict())
+    for what, count, detail in report.rows():
+        assert what
+        assert isinstance(count, int)
+        assert detail
+
+
+def test_a_clean_folder_has_no_findings(tmp_path: Path) -> None:
+    for k in range(8):
+        put(tmp_path / "ab"[k % 2] / f"{k}.jpg", k)
+    report = look(tmp_path)
+    assert report.findings == []
+    assert report.classes == {"a": 4, "b": 4}
+    assert report.rows()[1][0] == "problems"
+
+
+def test_leakage_and_conflicting_labels(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in "ab":
+            for k in range(3):
+                put(tmp_path / split / name / f"{k}.jpg", hash_of(split, name, k))
+    original = (tmp_path / "train/a/0.jpg").read_bytes()
+    (tmp_path / "val/a/copy.jpg").write_bytes(original)
+    (tmp_path / "train/a/twice.jpg").write_bytes((tmp_path / "train/a/1.jpg").read_bytes())
+    (tmp_path / "train/b/conflict.jpg").write_bytes((tmp_path / "train/a/2.jpg").read_bytes())
+    image = Image.open(tmp_path / "train/b/1.jpg")
+    changed = ImageEnhance.Brightness(image.resize((80, 80))).enhance(0.9)
+    (tmp_path / "val/b/smaller.png").write_bytes(encoded(changed, "PNG"))
+    report = look(tmp_path)
+    items = {f.what: f.items for f in report.findings}
+    assert items["same image in two splits"] == [
+        f"{tmp_path / 'train/a/0.jpg'} = {tmp_path / 'val/a/copy.jpg'}"
+    ]
+    assert items["near duplicates in two splits"] == [
+        f"{tmp_path / 'train/b/1.jpg'} ≈ {tmp_path / 'val/b/smaller.png'}"
+    ]
+    assert items["same image under two labels"] == [
+        f"{tmp_path / 'train/a/2.jpg'} = {tmp_path / 'train/b/conflict.jpg'}"
+    ]
+    assert (
+        f"{tmp_path / 'train/a/1.jpg'} = {tmp_path / 'train/a/twice.jpg'}"
+        in (items["same image twice"])
+    )
+    assert "near duplicates" not in items
+
+
+def hash_of(*parts: object) -> int:
+    return sum(ord(c) * 31**k for k, c in enumerate(str(parts))) % 2**31
+
+
+def test_imbalance_empty_classes_and_strays(tmp_path: Path) -> None:
+    for k in range(25):
+        put(tmp_path / "many" / f"{k}.jpg", k)
+    put(tmp_path / "few" / "x.jpg", 99)
+    put(tmp_path / "stray.jpg", 100)
+    (tmp_path / "none").mkdir()
+    items = found(look(tmp_path))
+    assert items == {
+        "rare classes": ["few (1)"],
+        "empty classes": ["none"],
+        "images without labels": ["stray.jpg"],
+    }
+
+
+def test_table_with_gaps(tmp_path: Path) -> None:
+    for k in range(3):
+        put(tmp_path / f"{k}.jpg", k)
+    put(tmp_path / "unlisted.jpg", 9)
+    (tmp_path / "t.csv").write_text(
+        "path,label,split\n0.jpg,a,train\ngone.jpg,b,train\n1.jpg,,train\n2.jpg,b,tset\n"
+    )
+    report = look(tmp_path / "t.csv")
+    items = found(report)
+    assert items["labels without images"] == ["gone.jpg"]
+    assert items["images without labels"] == ["1.jpg", "unlisted.jpg"]
+    assert len(items["rows that cannot be used"]) == 2
+    errors = next(finding.items for finding in report.findings if finding.what == "errors")
+    assert any("tset" in error and "line 5" in error for error in errors)
+
+
+def test_class_mismatch_is_reported(tmp_path: Path) -> None:
+    put(tmp_path / "train/a/1.jpg", 1)
+    put(tmp_path / "val/b/2.jpg", 2)
+    assert (
+        "val has classes" in next(f for f in look(tmp_path).findings if f.what == "errors").items[0]
+    )
+
+
+def test_no_data_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        look(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "kinds"),
+    [
+        (picture(1).convert("L"), {"kind": "JPEG"}, ["greyscale"]),
+        (picture(1).convert("RGBA"), {"kind": "PNG"}, ["transparent"]),
+        (
+            Image.fromarray(np.linspace(0, 1, 1600, dtype="f4").reshape(40, 40)),
+            {"kind": "TIFF"},
+            ["floating point"],
+        ),
+        (picture(1, (31, 400)), {"kind": "JPEG"}, ["tiny"]),
+        (picture(1), {"kind": "WEBP"}, []),
+    ],
+)
+def test_kinds(tmp_path: Path, image: Image.Image, options: dict[str, str], kinds: list) -> None:
+    suffix = {"JPEG": "jpg", "PNG": "png", "TIFF": "tif", "WEBP": "webp"}[options["kind"]]
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(encoded(image, options["kind"]))
+    result = examine(str(path))
+    assert (result.error, result.kinds) == (None, kinds)
+    path.rename(path.with_suffix(".bmp"))
+    assert examine(str(path.with_suffix(".bmp"))).kinds == ["wrong extension", *kinds]
+
+
+def test_near_pairs_equal_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    hashes = [int(h) for h in rng.integers(0, 2**63, 60)]
+    for k in range(60):
+        changed = hashes[k]
+        for bit in rng.choice(63, int(rng.integers(1, 7)), replace=False):
+            changed ^= 1 << int(bit)
+        hashes.append(changed)
+    thumbnail = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+    images = [
+        Examined(str(k), sha256=str(k), dhash=h, thumbnail=thumbnail) for k, h in enumerate(hashes)
+    ]
+    expected = [
+        (i, j)
+        for i in range(120)
+        for j in range(i + 1, 120)
+        if (hashes[i] ^ hashes[j]).bit_count() <= DISTANCE
+    ]
+    assert len(expected) > 10
+    assert near_pairs(images) == expected
+    for image in images[60:]:
+        image.thumbnail = 255 - thumbnail
+    assert near_pairs(images) == []
+
+
+def test_plain_images_are_not_all_alike(tmp_path: Path) -> None:
+    for k in range(4):
+        path = tmp_path / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(Image.new("RGB", (64, 64), (k, 9, 200)), "PNG"))
+    assert look(tmp_path).findings == []
