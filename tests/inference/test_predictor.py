@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from retinue.inference.devices import choose_device
 from retinue.inference.engines import installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import Predictor, Skipped, load
+from retinue.inference.sources import expand
+from retinue.inference.writers import PredictionFolder
 from retinue.modelfile import ModelDescription
 from retinue.models import registry
 from retinue.models.blocks import ClassifierHead
@@ -207,9 +211,9 @@ def test_what_is_no_image_is_refused_with_a_hint(
 
 
 @pytest.fixture(scope="module")
-def salted(tmp_path_factory: pytest.TempPathFactory, photos: list[str]) -> dict[str, str]:
+def bad(tmp_path_factory: pytest.TempPathFactory, photos: list[str]) -> dict[str, str]:
     """Path to a part of the reason."""
-    folder = tmp_path_factory.mktemp("salted")
+    folder = tmp_path_factory.mktemp("bad")
     jpeg = io.BytesIO()
     Image.effect_noise((200, 200), 60).convert("RGB").save(jpeg, "JPEG")
     made = {
@@ -227,19 +231,40 @@ def salted(tmp_path_factory: pytest.TempPathFactory, photos: list[str]) -> dict[
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_bad_files_are_skipped_by_name_and_the_order_stays(
-    ready: Predictor, photos: list[str], salted: dict[str, str], batch_size: int
+    ready: Predictor, photos: list[str], bad: dict[str, str], batch_size: int
 ) -> None:
-    bad = list(salted)
-    sources = [bad[0], bad[1], photos[0], photos[1], bad[2], photos[2], *bad[3:], bad[0]]
+    worst = list(bad)
+    sources = [*worst[:2], *photos[:2], worst[2], photos[2], *worst[3:], worst[0]]
     found = list(ready.predict(sources, batch_size=batch_size))
     assert [item.path for item in found] == sources
     for item in found:
-        if item.path in salted:
+        if item.path in bad:
             assert isinstance(item, Skipped)
-            assert salted[item.path] in item.reason
+            assert bad[item.path] in item.reason
         else:
             assert isinstance(item, Result)
             assert dict(item.classes) == pytest.approx(dict(ready(item.path).classes), abs=1e-5)
+
+
+def test_a_salted_folder_gives_every_file_once(
+    ready: Predictor, salted: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with PredictionFolder(out, draw=ready.task.draw, base=salted.root) as folder:
+        for item in ready.predict(expand([salted.root])):
+            folder.add(item)
+    lines = (out / "predictions.jsonl").read_text("utf-8").splitlines()
+    read = {json.loads(line)["path"] for line in lines}
+    assert read == {str(p) for p in salted.good}
+    assert len(lines) == len(read)
+    bad = {str(p): word for p, word in salted.bad.items() if not p.is_dir()}  # those are entered
+    assert set(folder.skipped) == set(bad)
+    for path, word in bad.items():
+        assert word in folder.skipped[path]
+    listed = (out / "skipped.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["path"] for line in listed} == set(folder.skipped)
+    drawn = [p for p in (out / "drawn").rglob("*") if p.is_file()]
+    assert len(drawn) == len(read)
 
 
 def test_odd_but_readable_files_are_read(ready: Predictor, tmp_path: Path) -> None:
@@ -252,9 +277,9 @@ def test_odd_but_readable_files_are_read(ready: Predictor, tmp_path: Path) -> No
     assert [type(item) for item in found] == [Result] * 4
 
 
-def test_a_single_bad_image_raises(ready: Predictor, salted: dict[str, str]) -> None:
+def test_a_single_bad_image_raises(ready: Predictor, bad: dict[str, str]) -> None:
     with pytest.raises(BadImageError, match="zero bytes"):
-        ready(next(iter(salted)))
+        ready(next(iter(bad)))
 
 
 def test_an_endless_stream_is_answered_in_constant_memory(
@@ -270,7 +295,7 @@ def test_an_endless_stream_is_answered_in_constant_memory(
             yield data
 
     stream = ready.predict(endless(), batch_size=4)
-    for n in range(1, 400):
+    for n in range(1, 160):
         answer = next(stream)
         assert answer.path == f"image {n - 1}"
         assert taken - n <= module.COMPILE_FROM + 64
@@ -306,12 +331,12 @@ def test_auto_compiles_only_for_many_images(
 
 
 def test_an_engine_by_name_is_used_for_one_image_too(
-    model: Path, photos: list[str], salted: dict[str, str]
+    model: Path, photos: list[str], bad: dict[str, str]
 ) -> None:
     if not installed("openvino"):
         pytest.skip("needs openvino")
     made = load(model, device="cpu", engine="openvino")
-    assert isinstance(next(made.predict(list(salted))), Skipped)  # nothing to judge it on: noise
+    assert isinstance(next(made.predict(list(bad))), Skipped)  # nothing to judge it on: noise
     made(photos[0])
     assert made.engine == "openvino"
 

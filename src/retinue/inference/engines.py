@@ -156,7 +156,7 @@ class OpenVINOEngine(Engine):
         with _traceable(module) as (flat, shapes), _quiet():
             parts = _example(example)
             # The tracer's own check would run the network twice more; the gate does it once.
-            traced = torch.jit.trace(flat, parts, check_trace=False)
+            traced = torch.jit.trace(flat, parts, check_trace=False)  # type: ignore[no-untyped-call]
             decoder = TorchScriptPythonDecoder(torch.jit.freeze(traced))
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
