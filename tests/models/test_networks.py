@@ -1,0 +1,189 @@
+"""What every network promises, whatever its family."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from retinue import modelfile
+from retinue.modelfile import ModelDescription
+from retinue.models.registry import create_model, find, list_models
+
+GOLDEN = Path(__file__).parent / "golden" / "keys.json"
+SMALL = ["mobilenet_v2_035", "resnet18", "efficientnet_b0", "tf_efficientnet_lite0"]
+# The giants are computed on the meta device only; the other members of a family take longer.
+ALL = [
+    pytest.param(name, marks=[] if name in SMALL else pytest.mark.slow)
+    for name in list_models()
+    if find(name).parameters < 50e6
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed(one_thread):
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_shapes(name, meta):
+    """Output and declared features of every network, without computing anything."""
+    network = meta(name)
+    x = torch.empty(2, 3, 96, 64, device="meta")
+    assert network(x).shape == (2, 1000)
+    levels, maps = network.feature_levels, network.features(x)
+    assert [level.index for level in levels] == [2, 3, 4, 5]
+    assert [level.stride for level in levels] == [4, 8, 16, 32]
+    for level, features in zip(levels, maps, strict=True):
+        assert features.shape == (2, level.channels, 96 // level.stride, 64 // level.stride)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_units_hold_every_parameter_once(name, meta):
+    network = meta(name)
+    groups = network.parameter_groups()
+    assert groups[0][0] == "stem"
+    assert groups[-1][0] == "head"
+    grouped = [id(p) for _, parameters in groups for p in parameters]
+    assert sorted(grouped) == sorted(id(p) for p in network.parameters())
+    names = [unit.name for unit in network.units()]
+    assert len(set(names)) == len(names)
+    for unit in network.units():
+        assert network.get_submodule(unit.name) is unit.module
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradient_reaches_every_parameter(name):
+    network = create_model(name, num_classes=5, drop_path=0.0, dropout=0.0).train()
+    outputs = network(torch.randn(2, 3, 64, 64))
+    assert set(outputs) == {"logits"}
+    nn.functional.cross_entropy(outputs["logits"], torch.tensor([1, 4])).backward()
+    silent = [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+
+
+@pytest.mark.parametrize("name", ALL)
+@torch.no_grad()
+def test_every_cut_composes_to_forward(name):
+    network = create_model(name, num_classes=5).eval()
+    x = torch.randn(1, 3, 32, 32)
+    whole = network(x)
+    state = x
+    for cut in range(len(network.units()) + 1):
+        assert torch.equal(network(state, start=cut), whole)
+        if cut < len(network.units()):
+            state = network.run(state, start=cut, stop=cut + 1)
+    assert torch.equal(network.head(network.head.pool(state)), whole)  # pooled features, too
+
+
+@pytest.mark.parametrize("name", ALL)
+@torch.no_grad()
+def test_channels_last_agrees(name):
+    network = create_model(name, num_classes=5).eval()
+    _enliven(network)
+    x = torch.randn(2, 3, 64, 64)
+    expected = network(x)
+    actual = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    assert (actual - expected).abs().max() <= 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_bfloat16_agrees(name):
+    network = create_model(name, num_classes=200).eval()
+    _enliven(network)
+    x = torch.randn(2, 3, 64, 64)
+    expected = network(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = network(x).float()
+    error = ((actual - expected).pow(2).mean().sqrt() / expected.std()).item()
+    assert 1e-6 < error < 0.3  # 8 bits, in a network of random weights
+
+
+def _enliven(network):
+    """Statistics of a batch, so that a fresh network's logits are not all but constant."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network(torch.randn(4, 3, 64, 64))
+    network.eval()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_head_reset(name):
+    network = create_model(name, num_classes=5)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    network.reset_head(9)
+    assert network.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 9)
+    after = network.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"head.fc.weight", "head.fc.bias"}
+    assert after["head.fc.weight"].std() > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_save_and_load(name, tmp_path):
+    network = create_model(name, num_classes=3, dropout=0.5).eval()
+    _enliven(network)
+    path = tmp_path / "model.safetensors"
+    modelfile.write(
+        path,
+        network.state_dict(),
+        ModelDescription(
+            task="classification",
+            classes=["a", "b", "c"],
+            network=network.name,
+            arguments=dict(network.arguments),
+            preprocessing=network.preprocessing.as_dict(),
+        ),
+    )
+    description, tensors = modelfile.read(path)
+    again = create_model(description.network, **description.arguments).eval()
+    again.load_state_dict(tensors)
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(x), network(x))
+    assert description.arguments == network.arguments
+    # and as first weights of a network with other classes
+    warm = create_model(name, num_classes=4, weights=str(path))
+    assert torch.equal(warm.stem.conv.weight, network.stem.conv.weight)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_other_channel_counts(name):
+    network = create_model(name, num_classes=5, in_channels=1).eval()
+    assert network(torch.randn(2, 1, 32, 32)).shape == (2, 5)
+
+
+@torch.no_grad()
+def test_drop_path_in_training_only_and_mean_kept():
+    network = create_model("efficientnet_b0", num_classes=5, drop_path=0.9)
+    block = network.stages[5][3]
+    x = torch.ones(20_000, 1, 1, 1)
+    dropped = block.drop_path.train()(x)
+    keep = 1 - 0.9 * 14 / 16
+    assert sorted(set(dropped.flatten().tolist())) == pytest.approx([0.0, 1 / keep])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.1)
+    assert torch.equal(block.drop_path.eval()(x), x)
+
+
+def fingerprint(state):
+    lines = [f"{key} {tuple(tensor.shape)}" for key, tensor in sorted(state.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_key_names_are_frozen(name, meta):
+    """Model files of people out there hold these names. A new network is added to the file; an
+    entry of it is never changed."""
+    golden = json.loads(GOLDEN.read_text())
+    state = meta(name).state_dict()
+    assert fingerprint(state) == golden["fingerprints"][name]
+    for key, shape in golden["spelled_out"].get(name, {}).items():
+        assert list(state[key].shape) == shape

@@ -1,0 +1,197 @@
+"""The registry: names, facts, and what it refuses."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from retinue.errors import RetinueError, UsageError
+from retinue.models import registry
+from retinue.models.mobilenet_v2 import MobileNetV2
+from retinue.models.options import ModelOptions
+from retinue.models.registry import NetworkEntry, create_model, find, list_models
+from retinue.sample import Preprocessing
+
+PUBLISHED_PARAMETERS = {
+    "mobilenet_v2": 3_504_872,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_b5": 30_389_784,
+    "efficientnet_b6": 43_040_704,
+    "efficientnet_b7": 66_347_960,
+    "efficientnet_b8": 87_413_142,
+    "efficientnet_l2": 480_309_308,
+}
+
+# torchvision's, in units of 1e9 multiply-adds, at the size of ours (its B2 is measured at 288)
+PUBLISHED_GMACS = {
+    "mobilenet_v2": 0.301,
+    "resnet18": 1.814,
+    "resnet34": 3.664,
+    "resnet50": 4.089,
+    "resnet101": 7.801,
+    "resnet152": 11.514,
+    "efficientnet_b0": 0.386,
+    "efficientnet_b1": 0.687,
+    "efficientnet_b3": 1.827,
+    "efficientnet_b4": 4.394,
+    "efficientnet_b5": 10.266,
+    "efficientnet_b6": 19.068,
+    "efficientnet_b7": 37.746,
+}
+
+
+def on_meta(name, **arguments):
+    with torch.device("meta"):
+        return create_model(name, **arguments)
+
+
+def count_macs(network, size):
+    total = 0
+
+    def count(module, _, output):
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += output.numel() * module.weight[0].numel()
+        elif isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    network(torch.empty(1, 3, *size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameters_and_macs(name, meta):
+    entry = find(name)
+    network = meta(name)
+    parameters = sum(p.numel() for p in network.parameters())
+    assert parameters == entry.parameters
+    published = PUBLISHED_PARAMETERS.get(name.removeprefix("tf_"))
+    assert published in (None, parameters)
+    assert count_macs(network, entry.preprocessing.size) == entry.macs
+    if gmacs := PUBLISHED_GMACS.get(name.removeprefix("tf_")):
+        assert entry.macs == pytest.approx(gmacs * 1e9, rel=0.01)
+
+
+def test_every_published_network_is_there():
+    assert set(PUBLISHED_PARAMETERS) <= set(list_models())
+
+
+def test_facts_are_plausible():
+    for name in list_models():
+        entry = find(name)
+        assert entry.name == name
+        assert all(0.5 < top1 < 1 for top1 in entry.top1.values())
+        assert entry.paper
+        assert entry.reference
+
+
+def test_patterns():
+    assert list_models("resnet*") == ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+    assert list_models("nothing*") == []
+
+
+def test_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match=r"'resnet51'.*did you mean 'resnet50'"):
+        find("resnet51")
+
+
+def test_duplicates_are_refused(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    entry = NetworkEntry(
+        name="mine",
+        family="mine",
+        build=partial(MobileNetV2, width=0.1),
+        preprocessing=Preprocessing(),
+        parameters=0,
+        macs=0,
+        paper="none",
+        reference="none",
+    )
+    registry.register(entry)
+    assert create_model("mine", num_classes=4).arguments["width"] == 0.1
+    with pytest.raises(ValueError, match="'mine' is already registered"):
+        registry.register(entry)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dropuot": 0.1}, r"no argument 'dropuot'.*did you mean 'dropout'"),
+        ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
+        ({"in_channels": 0}, "in_channels must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"drop_path": -0.1}, "drop_path must be at least 0 and below 1"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        create_model("mobilenet_v2", **arguments)
+
+
+def test_positional_arguments_are_refused():
+    with pytest.raises(TypeError):
+        create_model("mobilenet_v2", 10)  # type: ignore[misc]
+
+
+def test_arguments_build_the_same_network_again():
+    first = on_meta("tf_efficientnet_lite1", num_classes=7, dropout=0.5, in_channels=1)
+    again = on_meta(first.name, **first.arguments)
+    assert again.arguments == first.arguments
+    assert str(again) == str(first)
+    first.reset_head(3)
+    assert on_meta(first.name, **first.arguments).head.fc.out_features == 3
+
+
+def test_dropout_and_drop_path_arrive():
+    network = on_meta("efficientnet_b0", dropout=0.7, drop_path=0.4)
+    assert network.head.dropout.p == 0.7
+    rates = [block.drop_path.rate for stage in network.stages for block in stage]
+    assert rates == pytest.approx([0.4 * i / 16 for i in range(16)])  # linearly rising
+    assert on_meta("efficientnet_b5").head.dropout.p == 0.4
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "r18.pt"
+    torch.save(create_model("resnet18", num_classes=3).state_dict(), path)
+    with pytest.raises(RetinueError, match=r"do(es)? not fit resnet50|belong to another network"):
+        create_model("resnet50", num_classes=3, weights=str(path))
+
+
+def test_partial_weights_only_when_asked_for(tmp_path, caplog):
+    network = create_model("mobilenet_v2_035", num_classes=3)
+    state = network.state_dict()
+    del state["stages.3.1.project.norm.bias"]
+    state["stages.9.extra"] = torch.zeros(1)
+    path = str(tmp_path / "partial.pt")
+    torch.save(state, path)
+    named = r"missing: stages\.3\.1\.project\.norm\.bias; unexpected: stages\.9\.extra"
+    with pytest.raises(RetinueError, match=named):
+        create_model("mobilenet_v2_035", num_classes=3, weights=path)
+    with caplog.at_level("INFO", "retinue"):
+        create_model("mobilenet_v2_035", num_classes=5, weights=path, partial_weights=True)
+    assert "missing: stages.3.1.project.norm.bias" in caplog.text
+    assert "re-initialised: head.fc.weight, head.fc.bias" in caplog.text
+
+
+def test_options():
+    assert ModelOptions(name="resnet18").weights == "imagenet"
+    with pytest.raises(ValidationError, match="did you mean 'resnet18'"):
+        ModelOptions(name="resnet81")
+    with pytest.raises(ValidationError):
+        ModelOptions(name="resnet18", dropout=1.5)
