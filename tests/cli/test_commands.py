@@ -31,9 +31,12 @@ class Recorder:
         self.answer = answer
         self.given: tuple[Any, ...] = ()
         self.named: dict[str, Any] = {}
+        self.hands_over: list[Any] = []
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         self.given, self.named = given, named
+        for each in self.hands_over:
+            named["each"](each)
         return self.answer
 
 
@@ -133,8 +136,8 @@ def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any)
         Result("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),
         Result("b.jpg", boxes=[Box("car", 0.5, (1.0, 2.0, 3.0, 4.0))]),
     ]
-    done = SimpleNamespace(images=2, skipped={}, files=[], results=results)
-    predict = replace("predict", done)
+    predict = replace("predict", SimpleNamespace(images=2, skipped={}, files=[]))
+    predict.hands_over = results
     code, out, _ = retinue("predict", "model", "a", "b", "--on-bad-image", "stop")
     assert code == 0
     assert predict.given == ("model", ["a", "b"])
@@ -206,7 +209,44 @@ def test_checks(retinue: Command, replace: Any) -> None:
     assert json.loads(retinue("checks", "--json").out) == found
 
 
-def test_demo(retinue: Command, replace: Any) -> None:
-    demo = replace("demo", None)
-    assert retinue("demo", "--out", "x").code == 0
+def test_demo(retinue: Command, replace: Any, tmp_path: Path) -> None:
+    answers = [Result("cells/7.png", [("functional", 0.9), ("defective", 0.1)])]
+    predictions = SimpleNamespace(
+        images=1, skipped={}, files=[Path("run/predictions.jsonl")], results=answers
+    )
+    run = finished(tmp_path / "run")
+    labels = {"cells/7.png": "defective"}
+    demo = replace("demo", SimpleNamespace(run=run, predictions=predictions, labels=labels))
+    code, out, _ = retinue("demo", "--out", "x")
+    assert code == 0
     assert demo.named == {"out": "x"}
+    assert "7.png  functional 90.0%  (wrong, labelled defective)" in out
+    assert out.splitlines()[-1] == f"report  {tmp_path / 'run' / 'report.html'}"
+
+
+def test_data_check(retinue: Command, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        for i in range(4):
+            path = tmp_path / "photos" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40 + i, 40), (60 * i, 20, 90)).save(path)
+    assert retinue("data", "check", tmp_path / "photos").code == 0
+    (tmp_path / "photos" / "cat" / "new\nline.png").write_bytes(b"")
+    code, out, err = retinue("data", "check", tmp_path / "photos", "split.seed=3")
+    assert code == 3
+    assert "unreadable\t1\t" in out
+    assert "new\\nline.png: " in err
+    assert "1 file was skipped" in err
+    told = json.loads(retinue("data", "check", tmp_path / "photos", "--json").out)
+    assert told["classes"] == {"cat": 5, "dog": 4}
+
+
+def test_data_check_refuses_unknown_options(retinue: Command, tmp_path: Path) -> None:
+    code, _, err = retinue("data", "check", tmp_path, "imagse=photos")
+    assert code == 2
+    assert "key imagse, did you mean 'images'?" in err
+    code, _, err = retinue("data", "check", tmp_path / "absent")
+    assert code == 2
+    assert "absent" in err

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retinue.cli.options import Json, add
 from retinue.cli.output import end_with, print_json, say, table
 from retinue.report.text import visible
+
+if TYPE_CHECKING:
+    from retinue.data.check import CheckReport
 
 EXAMPLES = (
     "Example: retinue data check photos/"
@@ -43,26 +46,45 @@ def check(
     Exit code 3 if pictures cannot be read.
     """
     from retinue import api
-    from retinue.training.recipe import parse_override
 
-    options = {k.removeprefix("data."): v for k, v in map(parse_override, overrides or [])}
-    found = api.check_data(path, **options)
+    found = api.check_data(path, **_options(overrides or []))
     if as_json:
         print_json(found.as_dict())
     else:
         _show(found)
-    end_with(_unreadable(found))
+    end_with(found.unreadable)
+
+
+def _show(found: CheckReport) -> None:
+    for note in found.notes:
+        say(visible(note))
+    rows = [[str(cell) for cell in row] for row in found.rows()]
+    table(["what", "count", "detail"], rows, right="count")
+
+
+def _options(overrides: list[str]) -> dict[str, Any]:
+    """Fields of `DataOptions`; dots reach nested ones (`split.train=0.9`)."""
+    from pydantic import ValidationError
+
+    from retinue.data.options import DataOptions
+    from retinue.errors import UsageError, suggest
+    from retinue.training.recipe import parse_override
+
+    options: dict[str, Any] = {}
+    for key, value in map(parse_override, overrides):
+        *outer, last = key.removeprefix("data.").split(".")
+        inner = options
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    try:
+        DataOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        known = suggest(str(first["loc"][-1]), DataOptions.model_fields) if first["loc"] else ""
+        raise UsageError(first["msg"], where=f"key {key}", mend=known) from None
+    return options
 
 
 add(app, "check", check, EXAMPLES)
-
-
-def _show(found: Any) -> None:
-    """`found`: a `retinue.data.check.CheckReport`."""
-    rows = [[str(cell) for cell in row] for row in found.rows()]
-    table(["what", "count", "detail"], rows, right="count")
-    say(f"checked {visible(found.path)}")
-
-
-def _unreadable(found: Any) -> dict[str, str]:
-    return dict(found.unreadable)

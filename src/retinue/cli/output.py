@@ -63,8 +63,8 @@ def figures(values: Mapping[str, Any]) -> None:
         split = values.get("split")
         say(f"{images:,} images" + (f", {split} split" if split else ""))
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, float):
-            continue
+        if not isinstance(value, float) or name == f"top{len(values.get('per_class') or ())}":
+            continue  # of all classes, the right one is always among them
         shown = f"{100 * value:.2f} %" if is_fraction(name) else f"{value:,.4g}"
         if name == "top1" and isinstance(images, int) and images:
             low, high = wilson(round(value * images), images)

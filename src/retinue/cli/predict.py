@@ -86,27 +86,27 @@ def predict(
         device=device,
         batch_size=batch_size,
         on_bad_image=on_bad_image.value,
+        each=(_print_json if as_json else _print) if out is None else None,
     )
-    if out is None:
-        _print_results(done.results, as_json=as_json)
-    elif as_json:
+    if out is not None and as_json:
         print_json({"images": done.images, "files": done.files, "skipped": done.skipped})
-    else:
+    elif out is not None:
         say(f"{done.images:,} image{'s' if done.images != 1 else ''}")
         for file in done.files:
             say(f"  {visible(file)}")
     end_with(done.skipped)
 
 
-def _print_results(results: list[Result], *, as_json: bool) -> None:
+def _print_json(result: Result) -> None:
     from retinue.inference.writers import json_line
 
-    for result in results:
-        if as_json:
-            typer.echo(json_line(result.as_dict()), nl=False)
-            continue
-        if result.boxes is not None:
-            answers = [f"{visible(box.name)} {box.score:.1%}" for box in result.boxes]
-        else:
-            answers = [f"{visible(name)} {score:.1%}" for name, score in result.classes[:3]]
-        say("\t".join([visible(result.path), *answers]))
+    typer.echo(json_line(result.as_dict()), nl=False)
+
+
+def _print(result: Result) -> None:
+    if result.boxes is not None:
+        answers = [(box.name, box.score) for box in result.boxes]
+    else:
+        answers = result.classes[:3]
+    fields = [visible(result.path), *(f"{visible(name)} {score:.1%}" for name, score in answers)]
+    say("\t".join(fields))

@@ -64,7 +64,7 @@ def confusion(record: RunRecord) -> Section | None:
             "names": names,
             "rows": rows,
             "picture": picture,
-            "pairs": pairs if len(names) > 2 else [],
+            "pairs": pairs[: 10 if rows else None] if len(names) > 2 else [],
             "classes": len(names),
         },
     )
@@ -148,7 +148,7 @@ def mistakes(record: RunRecord) -> Section | None:
         cards.append(
             {
                 "path": path,
-                "file": shorten(Path(path).name or path, 34),
+                "file": shorten(Path(path).name or path, 27),
                 "true": names[truth],
                 "said": names[said],
                 "score": float(scored.scores[row, said]),
