@@ -188,6 +188,9 @@ def test_models(retinue: Command) -> None:
     detail = retinue("models", "resnet50").out
     assert "25,557,032" in detail
     assert "arxiv.org" in detail
+    assert "C5: 2048 channels at stride 32" in detail
+    (row,) = json.loads(retinue("models", "resnet50", "--json").out)
+    assert sum(unit["parameters"] for unit in row["units"]) == 25_557_032
 
 
 def test_report(retinue: Command, replace: Any) -> None:

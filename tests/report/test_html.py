@@ -271,3 +271,21 @@ def test_unlabelled_rows_do_not_count(run_maker: Maker) -> None:
     scored = read_run(run).scored
     assert scored is not None
     assert len(scored.labels) == len(scored.paths) == len(scored.scores) == 40
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_folder_of_an_evaluation(run_maker: Maker) -> None:
+    run = run_maker(["a", "b"], images=40)
+    for name in ("recipe.yaml", "classes.json", "environment.json", "metrics.csv"):
+        (run / name).unlink()
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics |= {
+        "split": "all",
+        "per_class": [{"name": "cats"}, {"name": "dogs"}],
+        "skipped": {"bad.jpg": "cut"},
+    }
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page = read(run)
+    assert "40 images." in page.text
+    assert "cats" in page.text
+    assert "bad.jpg" in page.text

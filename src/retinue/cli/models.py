@@ -50,9 +50,12 @@ def models(
         raise UsageError("no network matches", where=repr(pattern), mend="`retinue models` has all")
     rows = [_facts(registry.find(name)) for name in names]
     rows.sort(key=lambda row: _order(row, sort))
+    alone = len(rows) == 1 and pattern == rows[0]["name"]
+    if alone:
+        rows[0] |= _anatomy(registry.find(pattern))
     if as_json:
         print_json(rows)
-    elif len(rows) == 1 and pattern == rows[0]["name"]:
+    elif alone:
         _show(rows[0])
     else:
         table(
@@ -79,6 +82,24 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
         "preprocessing": entry.preprocessing.as_dict(),
         "paper": entry.paper,
         "reference": entry.reference,
+    }
+
+
+def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
+    """The units that a recipe's `trainable` may name, and the feature levels."""
+    import torch
+
+    with torch.device("meta"):  # no memory, no random draws
+        network = entry.build()
+    return {
+        "units": [
+            {"name": name, "parameters": sum(p.numel() for p in parameters)}
+            for name, parameters in network.parameter_groups()
+        ],
+        "features": [
+            {"name": f"C{level.index}", "channels": level.channels, "stride": level.stride}
+            for level in network.feature_levels
+        ],
     }
 
 
@@ -129,3 +150,8 @@ def _show(row: dict[str, Any]) -> None:
     say(f"  input        {fit['interpolation']}, {fit['fit']}, mean {fit['mean']} std {fit['std']}")
     say(f"  paper        {row['paper']}")
     say(f"  reference    {row['reference']}")
+    for level in row["features"]:
+        channels, stride = level["channels"], level["stride"]
+        say(f"  features     {level['name']}: {channels} channels at stride {stride}")
+    for unit in row["units"]:
+        say(f"  unit         {unit['name']:<16} {unit['parameters']:>12,} parameters")

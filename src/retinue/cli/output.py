@@ -61,7 +61,7 @@ def figures(values: Mapping[str, Any]) -> None:
     images = values.get("images")
     if isinstance(images, int):
         split = values.get("split")
-        say(f"{images:,} images" + (f", {split} split" if split else ""))
+        say(f"{images:,} images" + (f", {split} split" if split and split != "all" else ""))
     for name, value in values.items():
         if not isinstance(value, float) or name == f"top{len(values.get('per_class') or ())}":
             continue  # of all classes, the right one is always among them

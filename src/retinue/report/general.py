@@ -112,7 +112,7 @@ def recipe(record: RunRecord) -> Section | None:
 
 def skipped(record: RunRecord) -> Section | None:
     """Files that could not be used, each with the reason."""
-    files = record.environment.get("skipped") or {}
+    files = record.environment.get("skipped") or record.metrics.get("skipped") or {}
     if isinstance(files, list):
         files = {str(path): "" for path in files}
     if not files:

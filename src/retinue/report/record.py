@@ -93,14 +93,16 @@ def read_run(folder: Path) -> RunRecord:
             notes.append(f"{name} cannot be read: {type(error).__name__}: {error}")
             return default
 
+    metrics: dict[str, Any] = attempt("metrics.json", _read_object, {})
+    classes: tuple[str, ...] = attempt("classes.json", _read_classes, ())
     recipe_text = attempt("recipe.yaml", lambda p: p.read_text(encoding="utf-8"), "")
     return RunRecord(
         folder=folder,
         recipe_text=recipe_text,
         recipe=attempt("recipe.yaml", _read_yaml, {}),
-        classes=attempt("classes.json", _read_classes, ()),
+        classes=classes or _classes_of(metrics),
         epochs=attempt("metrics.csv", _read_epochs, []),
-        metrics=attempt("metrics.json", _read_object, {}),
+        metrics=metrics,
         scored=attempt("predictions.parquet", _read_predictions, None),
         environment=attempt("environment.json", _read_object, {}),
         batches=[
@@ -141,6 +143,13 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     if isinstance(value, dict):
         value = value.get("classes", [])
     return tuple(str(name) for name in value)
+
+
+def _classes_of(metrics: dict[str, Any]) -> tuple[str, ...]:
+    """A folder that an evaluation wrote has the names only here."""
+    rows = metrics.get("per_class")
+    named = isinstance(rows, list) and all(isinstance(r, dict) and "name" in r for r in rows)
+    return tuple(str(row["name"]) for row in rows) if named and rows else ()
 
 
 def _read_epochs(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,115 @@
+"""The commands on a real training, of a network that takes a second."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from ruamel.yaml import YAML
+
+from retinue.cli.app import run as run_command
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _network() -> None:
+    tiny.register()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; its pictures lie in `data` beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = tiny.write_pictures(folder / "data")
+    with (folder / "mine.yaml").open("w", encoding="utf-8") as stream:
+        YAML(typ="safe").dump(tiny.recipe(data), stream)
+    line = ["train", str(folder / "mine.yaml"), "stages.1.epochs=2", "-q", "--out"]
+    assert run_command([*line, str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_a_run_has_what_the_design_says(trained: Path) -> None:
+    wanted = (
+        "recipe.yaml classes.json metrics.csv metrics.json best.safetensors last report.html plots "
+        "train.log splits.csv predictions.parquet environment.json"
+    )
+    assert set(wanted.split()) <= {path.name for path in trained.iterdir()}
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    for part in ("cannot be read", "is left out"):
+        assert part not in page
+    for anchor in ("figures", "curves", "confusion", "mistakes", "batches", "recipe", "run"):
+        assert f'<section id="{anchor}">' in page
+    assert "blue 猫" in page
+    assert "image/jpeg" in page
+
+
+def test_evaluating_repeats_the_figures(retinue: Command, trained: Path, tmp_path: Path) -> None:
+    figures = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
+    code, out, err = retinue("evaluate", trained, "--engine", "torch", "--json", "--out", tmp_path)
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["top1"] == figures["top1"]
+    assert told["images"] == figures["images"]
+    assert told["split"] == "test"
+    code, out, _ = retinue("report", tmp_path)
+    assert code == 0
+    assert Path(out.strip()).is_file()
+
+
+def test_predicting_skips_and_lists(retinue: Command, trained: Path, tmp_path: Path) -> None:
+    picture = next((trained.parent / "data" / "red").iterdir())
+    shutil.copy(picture, tmp_path / "fine.png")
+    (tmp_path / "bad\nname.png").write_bytes(picture.read_bytes()[:100])
+    model = trained / "best.safetensors"
+    code, out, err = retinue("predict", model, tmp_path, "--json")
+    assert code == 3
+    (line,) = out.splitlines()
+    assert json.loads(line)["path"] == str(tmp_path / "fine.png")
+    assert len(json.loads(line)["classes"]) == 3
+    assert "bad\\nname.png" in err
+    code, _, err = retinue("predict", model, tmp_path, "--on-bad-image", "stop")
+    assert code == 1
+    assert "1 image cannot be read" in err
+    code, out, _ = retinue(
+        "predict", model, tmp_path / "fine.png", "--out", tmp_path / "o", "--draw"
+    )
+    assert code == 0
+    assert (tmp_path / "o" / "predictions.jsonl").is_file()
+    assert list((tmp_path / "o" / "drawn").rglob("*.png"))
+
+
+def test_training_on_broken_pictures(retinue: Command, trained: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained.parent / "data", data)
+    (data / "red" / "00.png").write_bytes(b"")
+    line = ("train", trained.parent / "mine.yaml", f"data={data}", "stages.1.epochs=1", "-q",
+            "--out", tmp_path / "run")  # fmt: skip
+    code, _, err = retinue(*line)
+    assert code == 1
+    assert "00.png" in err
+    assert not (tmp_path / "run").exists()
+    code, out, err = retinue(*line, "data.on_bad_image=skip", "--json")
+    assert code == 3
+    told = json.loads(out)
+    assert list(told["skipped"]) == [str(data / "red" / "00.png")]
+    assert "1 file was skipped" in err
+    assert "00.png" in Path(told["report"]).read_text(encoding="utf-8")
+
+
+def test_a_run_is_never_overwritten(retinue: Command, trained: Path) -> None:
+    line = ("train", trained / "recipe.yaml", "stages.0.epochs=1", "stages.1.epochs=1", "-q",
+            "--out", trained, "--json")  # fmt: skip
+    code, out, _ = retinue(*line)
+    assert code == 0
+    assert json.loads(out)["run"] == f"{trained}-2"
+
+
+def test_resuming_what_is_done_only_tells(retinue: Command, trained: Path) -> None:
+    figures = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
+    code, out, _ = retinue("train", trained, "--resume", "-q", "--json")
+    assert code == 0
+    assert json.loads(out)["figures"] == figures
