@@ -136,7 +136,7 @@ def test_cached_features_train_as_the_trunk_itself_does(
     weights = [name for name in a if name.endswith("weight")]
     ours = torch.cat([(a[name] - fresh[name]).flatten() for name in weights])
     theirs = torch.cat([(b[name] - fresh[name]).flatten() for name in weights])
-    assert theirs.norm() > 0.05
+    assert theirs.norm() > 0.03
     assert (ours - theirs).norm() < 0.05 * theirs.norm()  # features are kept as float16
 
 
@@ -286,3 +286,14 @@ def test_evaluating_some_of_the_classes_keeps_the_models_order(
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
+
+
+def test_tensorboard_gets_the_rows(tmp_path: Path, pictures: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = _train(tmp_path, _one(pictures, epochs=2) | {"tensorboard": True})
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    told = [(event.step, event.value) for event in events.Scalars("loss/val")]
+    assert told == [(k + 1, pytest.approx(float(r["val_loss"]))) for k, r in enumerate(rows)]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.training.board import Board
 from retinue.training.options import CheckpointOptions
 from retinue.training.run_folder import MODEL, RunFolder
 
@@ -16,13 +17,20 @@ class Keeper:
     """Writes checkpoints, the model file and the metrics of one run."""
 
     def __init__(
-        self, run: RunFolder, options: CheckpointOptions, description: modelfile.ModelDescription
+        self,
+        run: RunFolder,
+        options: CheckpointOptions,
+        description: modelfile.ModelDescription,
+        *,
+        tensorboard: bool,
     ) -> None:
         self.run = run
         self.description = description
         self._options = options
         self._saved = time.monotonic()
         self._asked = 0
+        self._tensorboard = tensorboard
+        self._board: Board | None = None
 
     def load(self) -> dict[str, Any] | None:
         """The state to go on from; None for a training that has none yet."""
@@ -51,5 +59,9 @@ class Keeper:
         return modelfile.read(self.run.path / MODEL)[1]
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Replace `metrics.csv`."""
+        """Replace `metrics.csv`; the last row is new."""
         self.run.write_metrics(rows)
+        if self._tensorboard:
+            if self._board is None:
+                self._board = Board(self.run.path / "tensorboard", epochs=len(rows) - 1)
+            self._board.add(rows[-1])

@@ -139,7 +139,7 @@ def _work(
             figures={},
             versions=versions(),
         )
-        keeper = Keeper(run, recipe.checkpoint, description)
+        keeper = Keeper(run, recipe.checkpoint, description, tensorboard=recipe.tensorboard)
         if main and not resumed:
             draw_examples(run, recipe, dataset, preprocessing)
         trainer = Trainer(recipe, task, network, dataset, preprocessing, settings, keeper, bar)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from retinue.errors import RetinueError
 from retinue.files import write_text
-from retinue.inference.engines import Engine, compile_engine
+from retinue.inference.engines import Engine, EngineName, Precision, compile_engine
 from retinue.models.network import Network, State
 from retinue.sample import Batch
 from retinue.training.feeds import Feed, Plan
@@ -132,7 +132,8 @@ def cache_trunk(
     views: int,
     folder: Path,
     facts: Any,
-    engine: str,
+    engine: EngineName,
+    precision: Precision,
     device: torch.device,
     each_chunk: Callable[[int, int], None],
     say: Callable[[str], None],
@@ -143,7 +144,7 @@ def cache_trunk(
     so far is kept. `facts` are everything besides the weights that the output depends on.
     """
     total = count * views
-    key = fingerprint(network, cut, [facts, count, views, CHUNK])
+    key = fingerprint(network, cut, [facts, count, views, CHUNK, precision])
     index_path = folder / "index.json"
     index = json.loads(index_path.read_text(encoding="utf-8")) if index_path.is_file() else {}
     if index.get("key") != key:
@@ -174,7 +175,11 @@ def cache_trunk(
             if compiled is None:
                 # For the engine to be the same after an interruption, its name is kept.
                 compiled = compile_engine(
-                    trunk, inputs, engine=index.get("engine", engine), device=str(device)
+                    trunk,
+                    inputs,
+                    engine=index.get("engine", engine),
+                    device=str(device),
+                    precision=precision,
                 )
             state = compiled(inputs)
             rows = [_as_rows(t) for t in as_tuple(state)]
@@ -186,7 +191,8 @@ def cache_trunk(
                     for k, s in enumerate(shapes)
                 ]
                 if not done:
-                    say(f"computing the frozen part once for {total} images with {compiled.name}")
+                    how = f"{compiled.name}, {compiled.precision}"
+                    say(f"computing the frozen part once for {total} images with {how}")
             begin = view * count + int(batch.index[0])
             for array, row in zip(stored, rows, strict=True):
                 array[begin : begin + len(row)] = row
