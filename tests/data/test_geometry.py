@@ -32,6 +32,7 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+@settings(deadline=None)
 @given(st.lists(steps, min_size=1, max_size=5), points)
 def test_composing_is_applying_in_turn(matrices: list[np.ndarray], where: np.ndarray) -> None:
     composed = geometry.identity()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -173,6 +174,10 @@ _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
 
 def _channel_means(images: Tensor) -> npt.NDArray[np.float64]:
     """(n, 3) means between 0 and 1. Integer sums are exact, whatever the order of adding."""
+    if images.device.type == "cpu":
+        # A hundred times as fast as a sum over an outer axis.
+        arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+        return np.array([cv2.mean(array)[:3] for array in arrays]) / 255
     pixels = images.shape[2] * images.shape[3]
     sums = images.sum(dim=(2, 3), dtype=torch.int64)
     means: npt.NDArray[np.float64] = sums.cpu().numpy() / (255.0 * pixels)
@@ -180,22 +185,30 @@ def _channel_means(images: Tensor) -> npt.NDArray[np.float64]:
 
 
 def _rows(images: Tensor) -> Tensor:
-    """uint8 (n, height × width × 3), without copying where memory is channels-last."""
-    return images.permute(0, 2, 3, 1).contiguous().view(len(images), -1)
+    """uint8 (n, height, width, 3), without copying where memory is channels-last."""
+    return images.permute(0, 2, 3, 1).contiguous()
 
 
 def _scale_channels(
     images: Tensor, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]
 ) -> Tensor:
     n, _, height, width = images.shape
-    rows = _rows(images).view(n * height, width * 3)
-
-    def repeated(values: npt.NDArray[np.float64]) -> Tensor:
-        # One value a number of a row: broadcasting over a last axis of 3 defeats vector units.
-        return torch.from_numpy(np.tile(values, width)).float().to(images.device)
-
-    out = torch.addcmul(repeated(shift), rows.float(), repeated(scale))
+    rows = _rows(images).view(n, height, width * 3)
+    # One value a number of a row: broadcasting over a last axis of 3 defeats vector units.
+    factor, offset = _repeated(scale, width, images), _repeated(shift, width, images)
+    if images.device.type == "cpu":
+        # An image at a time, so that what is in between stays in the cache.
+        out = torch.empty(rows.shape, dtype=torch.float32)
+        pixels = torch.empty(rows.shape[1:], dtype=torch.float32)
+        for k in range(n):
+            torch.addcmul(offset, pixels.copy_(rows[k]), factor, out=out[k])
+    else:
+        out = torch.addcmul(offset, rows.float(), factor)
     return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _repeated(values: npt.NDArray[np.float64], times: int, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.tile(values, times)).float().to(like.device)
 
 
 def _contract(
@@ -206,25 +219,20 @@ def _contract(
 ) -> Tensor:
     """Each pixel through its image's 3×4 matrix, clamped to low … high by channel."""
     n, _, height, width = images.shape
-    # Matrices of 3×3 are too small for a fast product: eight pixels go through one block-diagonal
-    # matrix of 24×24 together, for the same result.
-    together = 8 if height * width % 8 == 0 else 1
-    weights = np.einsum("ab,nij->najbi", np.eye(together), matrices[:, :, :3])
-    weights = weights.reshape(n, together * 3, together * 3)
-    m = torch.from_numpy(weights).float().to(images.device)
-    bias = torch.from_numpy(np.tile(matrices[:, :, 3], together)).float().to(images.device)
-    floor = torch.from_numpy(np.tile(low, width)).float().to(images.device)
-    ceiling = torch.from_numpy(np.tile(high, width)).float().to(images.device)
-    rows = _rows(images).view(n, -1, together * 3)
+    rows = _rows(images)
+    floor, ceiling = _repeated(low, width, images), _repeated(high, width, images)
     if images.device.type == "cpu":
-        # An image at a time, so that what is in between stays in the cache.
+        # OpenCV's contraction is five times as fast as a matrix product with a side of 3.
         out = torch.empty(rows.shape, dtype=torch.float32)
-        for k in range(n):
-            torch.addmm(bias[k], rows[k].float(), m[k], out=out[k])
+        pixels = torch.empty(rows.shape[1:], dtype=torch.float32)
+        for k, matrix in enumerate(matrices.astype(np.float32)):
+            cv2.transform(pixels.copy_(rows[k]).numpy(), matrix, dst=out[k].numpy())
             line = out[k].view(height, width * 3)
             torch.clamp(line, floor, ceiling, out=line)
     else:
-        out = torch.baddbmm(bias[:, None], rows.float(), m)
+        m = torch.from_numpy(matrices).float().to(images.device)
+        bias, weights = m[:, None, :, 3], m[:, :, :3].transpose(1, 2)
+        out = torch.baddbmm(bias, rows.view(n, -1, 3).float(), weights)
         line = out.view(n, height, width * 3)
         torch.clamp(line, floor, ceiling, out=line)
     return out.view(n, height, width, 3).permute(0, 3, 1, 2)

@@ -102,12 +102,25 @@ class TrainView:
             w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
             if w <= width and h <= height:
                 x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-                return x, y, x + w, y + h
+                return self._snapped((x, y, x + w, y + h), size)
         # The image is too long for any allowed ratio: its middle, at the nearest one.
         ratio = min(max(width / height, self.augment.crop_ratio[0]), self.augment.crop_ratio[1])
         w, h = min(width, height * ratio), min(height, width / ratio)
         x, y = (width - w) / 2, (height - h) / 2
         return x, y, x + w, y + h
+
+    def _snapped(
+        self, box: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> tuple[float, ...]:
+        """The box with its sides on whole pixels, as they are after a JPEG's scaled decoding: less
+        than a pixel of the canvas away, and `render` is faster for it."""
+        x1, y1, x2, y2 = box
+        room = min((x2 - x1) / self.size[1], (y2 - y1) / self.size[0])
+        grid = next((g for g in (8, 4, 2) if room >= g), 1)
+        left, top = (math.floor(v / grid) * grid for v in (x1, y1))
+        right = min(max(round(x2 / grid) * grid, left + grid), size[0])
+        bottom = min(max(round(y2 / grid) * grid, top + grid), size[1])
+        return left, top, right, bottom
 
     def _pose(self, index: int, epoch: int) -> Matrix:
         """Everything that happens about the middle of the canvas."""
