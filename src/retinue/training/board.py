@@ -12,7 +12,7 @@ class Board:
     def __init__(self, folder: Path, *, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
 
-        self._writer = SummaryWriter(str(folder), purge_step=epochs + 1 if epochs else None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=epochs + 1 if epochs else None)
 
     def add(self, row: dict[str, Any]) -> None:
         """`train_loss` becomes the chart `loss/train`, and so on."""
@@ -21,5 +21,5 @@ class Board:
                 continue
             split, _, figure = name.partition("_")
             chart = f"{figure}/{split}" if split in {"train", "val"} else name
-            self._writer.add_scalar(chart, value, row["epoch"])  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(chart, value, row["epoch"])
+        self._writer.flush()
