@@ -106,6 +106,17 @@ def test_an_image_is_varied_alike_alone_and_in_any_batch() -> None:
     assert not torch.equal(Colour(PLAIN, options, 1)(batch_of(images, epoch=3)), together)
 
 
+def test_the_device_computes_what_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.from_numpy(noise(5)).permute(0, 3, 1, 2)
+    assert np.allclose(module._means_on_device(images), module._channel_means(images))
+    matrices = np.random.default_rng(0).normal(0, 0.01, (5, 3, 4))
+    low, high = np.array([-1.0, -0.5, 0.0]), np.array([1.0, 0.5, 0.2])
+    expected = module._contract(images, matrices, low, high)
+    monkeypatch.setattr(module, "_contract_on_cpu", module._contract_on_device)
+    assert torch.allclose(module._contract(images, matrices, low, high), expected, atol=1e-5)
+    assert (expected[:, 2] == 0.2).any()
+
+
 def test_hue_leaves_luma_and_grey_alone() -> None:
     matrix = module._hue(np.eye(3, 4), 0.3, np.zeros(3))
     assert np.allclose(LUMA @ matrix[:, :3], LUMA, atol=2e-3)

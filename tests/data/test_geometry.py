@@ -159,6 +159,36 @@ def test_averaging_only_what_is_seen_shows_the_same(
     assert np.abs(result.astype(int) - reference).max() <= 8
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    box=st.tuples(st.integers(0, 90), st.integers(0, 70), st.integers(8, 200), st.integers(8, 160)),
+    size=st.tuples(st.integers(16, 60), st.integers(16, 60)),
+    mirrored=st.tuples(st.booleans(), st.booleans()),
+)
+def test_whole_boxes_are_shown_as_by_the_general_warp(
+    box: tuple[int, ...], size: tuple[int, int], mirrored: tuple[bool, bool]
+) -> None:
+    x, y, w, h = box
+    if x + w > 290 or y + h > 230:
+        return
+    matrix = geometry.crop((x, y, x + w, y + h), size)
+    flip = geometry.scale(-1 if mirrored[0] else 1, -1 if mirrored[1] else 1)
+    matrix = geometry.about(flip, size[1] / 2, size[0] / 2) @ matrix
+    image = textured(230, 290)
+    # The least possible rotation leads around the short cut.
+    nearly = geometry.rotate(1e-7) @ matrix
+    result = render([Entry(image, matrix)], size, border="reflect").astype(int)
+    reference = render([Entry(image, nearly)], size, border="reflect")
+    assert np.abs(result - reference)[1:-1, 1:-1].max() <= 10
+
+
+def test_half_size_is_the_average_of_four() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    expected = image.reshape(40, 2, 60, 2, 3).mean(axis=(1, 3))
+    result = render([Entry(image, geometry.scale(0.5))], (40, 60))
+    assert np.abs(result - expected).max() <= 0.5
+
+
 def test_regions_paint_only_their_part() -> None:
     left, right = np.full((8, 8, 3), 10, np.uint8), np.full((8, 8, 3), 200, np.uint8)
     entries = [

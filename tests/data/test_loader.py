@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
+import simplejpeg
 import torch
+from PIL import Image
 
 from retinue.data import loader as module
 from retinue.data.loader import Loader, worker_count
@@ -189,6 +192,28 @@ def test_threads_overlap() -> None:
     started = time.perf_counter()
     list(Loader(data, _Slow(), workers=4).batches(epoch_plan(100, 10)))
     assert time.perf_counter() - started < 0.8 * 100 * 0.002 + 0.1
+
+
+@pytest.mark.parametrize("work", ["decode", "warp", "resize"])
+def test_the_lock_is_released(work: str) -> None:
+    """What threads are good for: Python goes on while one of these calls runs."""
+    image = np.zeros((4000, 4000, 3), np.uint8)
+    content = simplejpeg.encode_jpeg(image)
+    turned = np.array([[0.9, 0.1, 0], [-0.1, 0.9, 0]])
+    calls = {
+        "decode": lambda: simplejpeg.decode_jpeg(content),
+        "warp": lambda: cv2.warpAffine(image, turned, (4000, 4000)),
+        "resize": lambda: Image.fromarray(image).resize((3000, 3000), Image.Resampling.BICUBIC),
+    }
+    thread = threading.Thread(target=calls[work])
+    ticks = 0
+    started = time.perf_counter()
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+        ticks += 1
+    # Were it held, there would be a tick before and one after, however long the call takes.
+    assert ticks > 5, f"{ticks} ticks in {time.perf_counter() - started:.3f} s"
 
 
 def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:

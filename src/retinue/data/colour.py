@@ -176,8 +176,11 @@ def _channel_means(images: Tensor) -> npt.NDArray[np.float64]:
     """(n, 3) means between 0 and 1. Integer sums are exact, whatever the order of adding."""
     if images.device.type == "cpu":
         # A hundred times as fast as a sum over an outer axis.
-        arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
-        return np.array([cv2.mean(array)[:3] for array in arrays]) / 255
+        return np.array([cv2.mean(array)[:3] for array in _rows(images).numpy()]) / 255
+    return _means_on_device(images)
+
+
+def _means_on_device(images: Tensor) -> npt.NDArray[np.float64]:
     pixels = images.shape[2] * images.shape[3]
     sums = images.sum(dim=(2, 3), dtype=torch.int64)
     means: npt.NDArray[np.float64] = sums.cpu().numpy() / (255.0 * pixels)
@@ -221,21 +224,30 @@ def _contract(
     n, _, height, width = images.shape
     rows = _rows(images)
     floor, ceiling = _repeated(low, width, images), _repeated(high, width, images)
-    if images.device.type == "cpu":
-        # OpenCV's contraction is five times as fast as a matrix product with a side of 3.
-        out = torch.empty(rows.shape, dtype=torch.float32)
-        pixels = torch.empty(rows.shape[1:], dtype=torch.float32)
-        for k, matrix in enumerate(matrices.astype(np.float32)):
-            cv2.transform(pixels.copy_(rows[k]).numpy(), matrix, dst=out[k].numpy())
-            line = out[k].view(height, width * 3)
-            torch.clamp(line, floor, ceiling, out=line)
-    else:
-        m = torch.from_numpy(matrices).float().to(images.device)
-        bias, weights = m[:, None, :, 3], m[:, :, :3].transpose(1, 2)
-        out = torch.baddbmm(bias, rows.view(n, -1, 3).float(), weights)
-        line = out.view(n, height, width * 3)
-        torch.clamp(line, floor, ceiling, out=line)
+    contract = _contract_on_cpu if images.device.type == "cpu" else _contract_on_device
+    out = contract(rows, torch.from_numpy(matrices).float().to(images.device), floor, ceiling)
     return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _contract_on_device(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
+    """uint8 (n, height, width, 3) → float32 (n, height, width × 3), all images at once."""
+    n, height, width, _ = rows.shape
+    bias, weights = matrices[:, None, :, 3], matrices[:, :, :3].transpose(1, 2)
+    out = torch.baddbmm(bias, rows.view(n, -1, 3).float(), weights).view(n, height, width * 3)
+    return torch.clamp(out, floor, ceiling, out=out)
+
+
+def _contract_on_cpu(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
+    """The same, an image at a time, so that what is in between stays in the cache; OpenCV's
+    contraction is five times as fast as a matrix product with a side of 3."""
+    n, height, width, _ = rows.shape
+    out = torch.empty((n, height, width * 3), dtype=torch.float32)
+    pixels = torch.empty(rows.shape[1:], dtype=torch.float32)
+    for k in range(n):
+        target = out[k].view(height, width, 3).numpy()
+        cv2.transform(pixels.copy_(rows[k]).numpy(), matrices[k].numpy(), dst=target)
+        torch.clamp(out[k], floor, ceiling, out=out[k])
+    return out
 
 
 def rgb_to_hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
