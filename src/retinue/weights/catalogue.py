@@ -168,6 +168,35 @@ _TIMM_FILES = (
 )
 
 
+# network, tag, repository, commit, SHA-256 of its model.safetensors, preprocessing
+_HUB_FILES = (
+    (
+        "mobilenet_v2",
+        "ra",
+        "timm/mobilenetv2_100.ra_in1k",
+        "f3ff81ba89de0bc46b546568ebeab2edef6b9d49",
+        "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
+        Preprocessing(interpolation="bicubic"),
+    ),
+    (
+        "resnet18",
+        "a1",
+        "timm/resnet18.a1_in1k",
+        "ebd61f9c7420e5b5b53262b8ce6bbe311e1e872a",
+        "80c49dee3da4822c009c5a7fe591e9223c5a2cfcf95a4067ca4dfb5a7b89c612",
+        Preprocessing(interpolation="bicubic", crop_fraction=0.95),
+    ),
+    (
+        "resnet50",
+        "a1",
+        "timm/resnet50.a1_in1k",
+        "5d9e13b8fdab4d9718bcf2c8f5c3af01878367e8",
+        "773525d5821de224f8f30c33377b7a795d7863e08522698200d3217d3f2a41bb",
+        Preprocessing(interpolation="bicubic", crop_fraction=0.95),
+    ),
+)
+
+
 @cache
 def _entries() -> dict[tuple[str, str], WeightsEntry]:
     entries = list(_WHEELS)
@@ -195,6 +224,17 @@ def _entries() -> dict[tuple[str, str], WeightsEntry]:
                 preprocessing=(
                     Preprocessing(interpolation="bicubic") if "mobilenet" in network else None
                 ),
+            )
+        )
+    for network, tag, repo, revision, sha256, preprocessing in _HUB_FILES:
+        entries.append(
+            WeightsEntry(
+                network=network,
+                tag=tag,
+                sha256=sha256,
+                places=(Hub(repo, revision, "model.safetensors"),),
+                licence=_APACHE,
+                preprocessing=preprocessing,
             )
         )
     table = {(entry.network, entry.tag): entry for entry in entries}

