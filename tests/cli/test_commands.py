@@ -249,7 +249,10 @@ def test_data_check(retinue: Command, tmp_path: Path) -> None:
 def test_data_check_refuses_unknown_options(retinue: Command, tmp_path: Path) -> None:
     code, _, err = retinue("data", "check", tmp_path, "imagse=photos")
     assert code == 2
-    assert "key imagse, did you mean 'images'?" in err
+    assert err == "error: unknown key, key imagse, did you mean 'images'?\n"
+    code, _, err = retinue("data", "check", tmp_path, "split.train=2")
+    assert code == 2
+    assert "key split.train" in err
     code, _, err = retinue("data", "check", tmp_path / "absent")
     assert code == 2
     assert "absent" in err

@@ -158,6 +158,16 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stdout.startswith("{")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_told() -> None:
+    line = [sys.executable, "-m", "retinue.cli", "checks", "--schema"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: the disk is full, make room, or choose another --out\n"
+
+
 def test_schema_is_json_of_every_top_field(retinue: Command) -> None:
     code, out, _ = retinue("checks", "--schema")
     assert code == 0

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +117,36 @@ def test_resuming_what_is_done_only_tells(retinue: Command, trained: Path) -> No
     code, out, _ = retinue("train", trained, "--resume", "-q", "--json")
     assert code == 0
     assert json.loads(out)["figures"] == figures
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_a_checkpoint_and_the_way_on(
+    trained: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    text = """
+model: {name: mobilenet_v2_035, weights: null}
+input: {size: 32}
+stages: [{name: all, epochs: 500, batch_size: 8}]
+device: cpu
+tensorboard: false
+"""
+    (tmp_path / "long.yaml").write_text(text)
+    folder = tmp_path / "run"
+    line = [sys.executable, "-m", "retinue.cli", "train", str(tmp_path / "long.yaml"),
+            f"data={trained.parent / 'data'}", "--out", str(folder)]  # fmt: skip
+    training = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 90
+        while not (folder / "metrics.csv").exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        training.send_signal(number)
+        _, err = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 128 + number
+    last = err.splitlines()[-1]
+    assert last.startswith("error: interrupted")
+    assert last.endswith(f"retinue train {folder} --resume")

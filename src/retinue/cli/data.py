@@ -83,7 +83,9 @@ def _options(overrides: list[str]) -> dict[str, Any]:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         known = suggest(str(first["loc"][-1]), DataOptions.model_fields) if first["loc"] else ""
-        raise UsageError(first["msg"], where=f"key {key}", mend=known) from None
+        unknown = first["type"] == "extra_forbidden"
+        what = "unknown key" if unknown else first["msg"].removeprefix("Value error, ")
+        raise UsageError(what, where=f"key {key}", mend=known if unknown else None) from None
     return options
 
 
