@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -155,6 +156,27 @@ def test_wrong_paths(tmp_path: Path, make: Callable[[Path], Path], words: str) -
     with pytest.raises(UsageError, match=words) as caught:
         read(make(tmp_path))
     assert caught.value.mend
+
+
+def test_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a/1.png", "b/2.png")
+    real = os.scandir
+
+    def denied(path: Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UsageError, match=r"Permission denied.*b'"):
+        read(tmp_path)
+    with pytest.raises(UsageError, match="name too long"):
+        read(Path("x" * 5000))
+
+
+def test_one_class_is_remarked_on(tmp_path: Path) -> None:
+    dataset = read(put(tmp_path, "a/1.png"), split=SplitOptions(train=1, val=0, test=0))
+    assert any("nothing to tell apart" in note for note in dataset.notes)
 
 
 def test_no_path() -> None:

@@ -11,7 +11,6 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import cv2
@@ -116,8 +115,6 @@ class Loader:
                 done = [row.result() for row in job.rows]
                 yield self._collate(job.images, done, job.indices, epoch)
         finally:
-            for row in chain.from_iterable(job.rows for job in waiting):
-                row.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _wants_more(self, waiting: deque[_Job]) -> bool:

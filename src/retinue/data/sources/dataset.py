@@ -79,6 +79,8 @@ def settle(listing: Listing, options: DataOptions) -> Dataset:
         raise UsageError(
             "no images to train on", where=repr(str(listing.root)), mend="see data.split"
         )
+    if len(classes) == 1:
+        notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, records)}, {divided}: {shown}")
     return Dataset(tuple(classes), splits, listing.root, notes)

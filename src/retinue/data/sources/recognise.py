@@ -65,8 +65,13 @@ def _has_classes(folder: Path) -> bool:
 
 
 def read_listing(options: DataOptions) -> Listing:
-    """The data as found, of whatever format."""
-    kind, path = recognise(options)
-    if kind == "elpv" or path is None:
-        return read_elpv(options)
-    return read_table(path, options) if kind == "table" else read_folder(path, options)
+    """The data as found, of whatever format. Raises `UsageError`."""
+    try:
+        kind, path = recognise(options)
+        if kind == "elpv" or path is None:
+            return read_elpv(options)
+        return read_table(path, options) if kind == "table" else read_folder(path, options)
+    except OSError as error:
+        what = f"cannot look through the data: {error.strerror or error}"
+        where = repr(error.filename or options.path)
+        raise UsageError(what, where=where, mend="see data=PATH") from error
