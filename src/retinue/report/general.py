@@ -132,11 +132,10 @@ def run(record: RunRecord) -> Section | None:
         environment.pop(shown_elsewhere, None)
     timings = environment.pop("timings", None) or {}
     versions = environment.pop("versions", None) or {}
-    seconds = [s for row in record.epochs if (s := number(row.get("seconds"))) is not None]
     speed = [s for row in record.epochs if (s := number(row.get("images_per_second"))) is not None]
     times = [(_words(str(key)), _duration(key, value)) for key, value in timings.items()]
-    if seconds:
-        times.append(("epochs", f"{len(seconds)}, the longest took {_seconds(max(seconds))}"))
+    if record.epochs:
+        times.append(("epochs", str(len(record.epochs))))
     if speed:
         times.append(("images a second, median epoch", f"{sorted(speed)[len(speed) // 2]:,.0f}"))
     tables = [
