@@ -59,6 +59,14 @@ def test_wide_image_is_limited_by_its_shorter_side() -> None:
     assert decode(content, path="it", at_least=(60, 60)).image.shape == (100, 800, 3)
 
 
+def test_what_is_needed_is_meant_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(picture(1, (800, 400)), "JPEG", exif=exif)  # upright: 400 high, 800 wide
+    assert decode(content, path="it", at_least=(200, 400)).image.shape == (400, 200, 3)
+    assert decode(content, path="it", at_least=(400, 200)).image.shape == (800, 400, 3)
+
+
 def test_grey_jpeg_has_three_equal_channels() -> None:
     result = pixels(encoded(picture(1).convert("L"), "JPEG"))
     assert (result == result[..., :1]).all()

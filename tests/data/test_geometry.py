@@ -102,17 +102,18 @@ def test_boxes_follow_pixels(
     size = (300, 320)
     canvas = render([Entry(image, matrix)], size, fill=0)[..., 0].astype(float) / 255
     mapped = geometry.boxes_through(matrix, np.array([[x, y, x + w, y + h]]), size)[0]
-    # Sums of partly covered pixels measure the extent to a fraction of a pixel.
+    # Sums of partly covered pixels measure the extent. Bilinear sampling at up to half the size is
+    # off by at most a quarter of a pixel at each edge.
     if (mapped[2:] - mapped[:2]).min() < 3:
         return
     middle_y, middle_x = int((mapped[1] + mapped[3]) / 2), int((mapped[0] + mapped[2]) / 2)
     row, column = canvas[middle_y], canvas[:, middle_x]
-    assert abs(row.sum() - (mapped[2] - mapped[0])) < 0.35
-    assert abs(column.sum() - (mapped[3] - mapped[1])) < 0.35
+    assert abs(row.sum() - (mapped[2] - mapped[0])) < 0.55
+    assert abs(column.sum() - (mapped[3] - mapped[1])) < 0.55
     centre_x = (row * (np.arange(size[1]) + 0.5)).sum() / row.sum()
     centre_y = (column * (np.arange(size[0]) + 0.5)).sum() / column.sum()
-    assert abs(centre_x - (mapped[0] + mapped[2]) / 2) < 0.25
-    assert abs(centre_y - (mapped[1] + mapped[3]) / 2) < 0.25
+    assert abs(centre_x - (mapped[0] + mapped[2]) / 2) < 0.3
+    assert abs(centre_y - (mapped[1] + mapped[3]) / 2) < 0.3
 
 
 def test_boxes_around_rotated_corners_are_clipped() -> None:
