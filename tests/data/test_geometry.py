@@ -104,7 +104,7 @@ def test_boxes_follow_pixels(
     mapped = geometry.boxes_through(matrix, np.array([[x, y, x + w, y + h]]), size)[0]
     # Sums of partly covered pixels measure the extent. Bilinear sampling at up to half the size is
     # off by at most a quarter of a pixel at each edge.
-    if (mapped[2:] - mapped[:2]).min() < 3:
+    if (mapped[2:] - mapped[:2]).min() < 6:
         return
     middle_y, middle_x = int((mapped[1] + mapped[3]) / 2), int((mapped[0] + mapped[2]) / 2)
     row, column = canvas[middle_y], canvas[:, middle_x]
