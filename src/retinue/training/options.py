@@ -173,6 +173,3 @@ class CacheOptions(Options):
 
     max_gb: PositiveFloat = 20.0
     """Disk that a stage's cached features may take, in 10⁹ bytes."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the arithmetic that computes them. `bf16` is about twice as fast on processors that have
-    it, and taken only there; what is trained on top sees its rounding."""

@@ -14,12 +14,10 @@ from retinue.data.mixing import Mixing
 from retinue.data.sources import Dataset
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import UsageError
-from retinue.inference.engines import Precision
 from retinue.models.network import Network
 from retinue.sample import Preprocessing, Sample
 from retinue.training import trunk
 from retinue.training.console import LOGGER, Bar
-from retinue.training.environment import cpu_features
 from retinue.training.feeds import Feed, ImageFeed
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
@@ -133,12 +131,6 @@ class Supplies:
             return None  # begun before an interruption, when there was room
         return trunk.check_budget(size, self._cache, self._recipe.cache.max_gb)
 
-    def _precision(self) -> Precision:
-        """bf16 only where the processor computes in it."""
-        on_cpu = self._accelerator.device.type == "cpu"
-        able = not on_cpu or {"avx512_bf16", "amx_bf16"} & set(cpu_features())
-        return self._recipe.cache.precision if able else "fp32"
-
     def _cached(
         self,
         stage: StageOptions,
@@ -173,7 +165,6 @@ class Supplies:
                 folder=self._cache / f"{stage.name}-{split}",
                 facts=facts,
                 engine="auto" if self._accelerator.device.type == "cpu" else "torch",
-                precision=self._precision(),
                 device=self._accelerator.device,
                 each_chunk=each_chunk,
                 say=LOGGER.info,

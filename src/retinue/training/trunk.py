@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from retinue.errors import RetinueError
 from retinue.files import write_text
-from retinue.inference.engines import Engine, EngineName, Precision, compile_engine
+from retinue.inference.engines import Engine, EngineName, compile_engine
 from retinue.models.network import Network, State
 from retinue.sample import Batch
 from retinue.training.feeds import Feed, Plan
@@ -133,7 +133,6 @@ def cache_trunk(
     folder: Path,
     facts: Any,
     engine: EngineName,
-    precision: Precision,
     device: torch.device,
     each_chunk: Callable[[int, int], None],
     say: Callable[[str], None],
@@ -144,7 +143,7 @@ def cache_trunk(
     so far is kept. `facts` are everything besides the weights that the output depends on.
     """
     total = count * views
-    key = fingerprint(network, cut, [facts, count, views, CHUNK, precision])
+    key = fingerprint(network, cut, [facts, count, views, CHUNK])
     index_path = folder / "index.json"
     index = json.loads(index_path.read_text(encoding="utf-8")) if index_path.is_file() else {}
     if index.get("key") != key:
@@ -175,11 +174,7 @@ def cache_trunk(
             if compiled is None:
                 # For the engine to be the same after an interruption, its name is kept.
                 compiled = compile_engine(
-                    trunk,
-                    inputs,
-                    engine=index.get("engine", engine),
-                    device=str(device),
-                    precision=precision,
+                    trunk, inputs, engine=index.get("engine", engine), device=str(device)
                 )
             state = compiled(inputs)
             rows = [_as_rows(t) for t in as_tuple(state)]
@@ -191,8 +186,7 @@ def cache_trunk(
                     for k, s in enumerate(shapes)
                 ]
                 if not done:
-                    how = f"{compiled.name}, {compiled.precision}"
-                    say(f"computing the frozen part once for {total} images with {how}")
+                    say(f"computing the frozen part once for {total} images with {compiled.name}")
             begin = view * count + int(batch.index[0])
             for array, row in zip(stored, rows, strict=True):
                 array[begin : begin + len(row)] = row
