@@ -197,7 +197,7 @@ def test_near_pairs_equal_brute_force() -> None:
     assert near_pairs(images) == expected
     for image in images[60:]:
         image.thumbnail = 255 - thumbnail
-    assert near_pairs(images) == []
+    assert not [pair for pair in near_pairs(images) if pair[0] < 60 <= pair[1]]
 
 
 def test_plain_images_are_not_all_alike(tmp_path: Path) -> None:
