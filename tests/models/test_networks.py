@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -83,12 +84,21 @@ def test_every_cut_composes_to_forward(name):
 @pytest.mark.parametrize("name", ALL)
 @torch.no_grad()
 def test_channels_last_agrees(name):
-    network = create_model(name, num_classes=5).eval()
+    """With float64 as the truth: the memory format changes nothing there, and in float32 no more
+    than rounding does anyway (which a deep network of random weights amplifies)."""
+    network = create_model(name, num_classes=5, drop_path=0.0).eval()
     _enliven(network)
     x = torch.randn(2, 3, 64, 64)
-    expected = network(x)
-    actual = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
-    assert (actual - expected).abs().max() <= 1e-4 * expected.std()
+    exact = copy.deepcopy(network).double()
+    truth = exact(x.double())
+
+    def error(logits):
+        return ((logits - truth).abs().max() / truth.std()).item()
+
+    last = x.to(memory_format=torch.channels_last)
+    rounding = max(error(network(x)), 1e-6)
+    assert error(exact.to(memory_format=torch.channels_last)(last.double())) <= 1e-8
+    assert error(network.to(memory_format=torch.channels_last)(last)) <= 10 * rounding
 
 
 @pytest.mark.parametrize("name", SMALL)
