@@ -21,7 +21,18 @@ _PUBLIC = {
     "UsageError": "retinue.errors",
     "BadImageError": "retinue.errors",
 }
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [  # written out, so that type checkers see what is exported
+    "BadImageError",
+    "RetinueError",
+    "UsageError",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "predict",
+    "train",
+]
 
 if TYPE_CHECKING:
     from retinue.api import create_model, evaluate, list_models, load, predict, train

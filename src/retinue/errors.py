@@ -26,7 +26,7 @@ class RetinueError(Exception):
 
 
 class UsageError(RetinueError):
-    """A mistake in what was asked for: a misspelt key, a contradiction, a path that is not there."""
+    """A mistake in what was asked for: a misspelt key, a contradiction, a path that is missing."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""The base of every options class: strict, immutable, and documented by its own docstrings."""
+"""The base of every options class: nothing unknown, immutable, and documented by its docstrings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """Unknown keys are refused, values are not coerced silently, a field's docstring is its help."""
+    """Unknown keys, NaN and infinity are refused; a field's docstring is its help."""
 
     model_config = ConfigDict(
         extra="forbid",

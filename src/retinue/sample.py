@@ -70,7 +70,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Batch:
-    """Images of one size with their targets. Only `images`, `index` and `paths` are always there."""
+    """Images of one size with their targets. `images`, `index` and `paths` are always there."""
 
     images: Tensor
     """uint8 (n, 3, height, width), channels-last memory."""
