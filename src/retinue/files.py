@@ -1,4 +1,4 @@
-"""Writing files so that nothing partial ever replaces something whole."""
+"""Writing files so that nothing partial ever replaces something whole; finding misspelt ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
+
+_MOST_LOOKED_AT = 10_000
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,3 +58,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def nearest(path: Path) -> str:
+    """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
+    base = path
+    while not base.exists() and base != base.parent:
+        base = base.parent
+    if not base.is_dir():
+        return f"{str(base)!r} is a file"
+    names: list[str] = []
+    with suppress(OSError):
+        names = [child.name for child in islice(base.iterdir(), _MOST_LOOKED_AT)]
+    near = get_close_matches(path.parts[len(base.parts)], names, n=1)
+    if near:
+        return f"did you mean {str(base / near[0])!r}?"
+    return f"the nearest that exists is {str(base.absolute())!r}"

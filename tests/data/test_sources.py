@@ -147,7 +147,12 @@ def test_chosen_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: p / "gone", "no such file or folder"),
+        (lambda p: p / "gone", "no such file or folder.*the nearest that exists is"),
+        (
+            lambda p: put(p, "photos/x.png") / "phots" / "a",
+            r"no such file.*did you mean '.*photos'",
+        ),
+        (lambda p: put(p, "x.png") / "x.png" / "a", r"no such file.*x\.png' is a file"),
         (lambda p: p, "no images found"),
         (lambda p: put(p, "x.png") / "x.png", "neither a folder nor a table"),
     ],
@@ -327,6 +332,10 @@ def test_table_with_split_group_and_weight(tmp_path: Path) -> None:
         ("path,label,split\na.png,x,tset\n", "unknown split 'tset'.*line 2"),
         ("path,label,weight\na.png,x,heavy\n", "weight 'heavy'.*line 2"),
         ("path,label\na.png,x\nb.png\n", "1 columns where 2 were expected.*line 3"),
+        ("path,lable\na.png,x\n", "no column for the label.*line 1.*did you mean 'label'"),
+        ("path,colour\na.png,x\n", "no column for the label.*line 1.*call the column `label`"),
+        ("pth,label\na.png,x\n", "no column for the path.*line 1.*did you mean 'path'"),
+        ('path,label\na.png,"x\n' + "b" * 200_000, r'cannot read the table.*t\.csv.*closing `"`'),
         ("a,b,c\n", "no header that names a path and a label"),
         ("path,label\ngone.png,x\n", "none of the table's images exist"),
         ("", "the table is empty"),
@@ -339,6 +348,36 @@ def test_tables_that_make_no_sense(tmp_path: Path, text: str, words: str) -> Non
     table.write_text(text)
     with pytest.raises(UsageError, match=words):
         read(table)
+
+
+def test_first_row_of_data_is_no_misspelt_header(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text("a.png,y\nb.png,n\n")
+    whole = SplitOptions(train=1, val=0, test=0)
+    assert everything(read(table, split=whole)) == {"a.png": "y", "b.png": "n"}
+
+
+def test_classes_that_share_a_name_are_told(tmp_path: Path) -> None:
+    put(tmp_path, *[f"{i}.png" for i in range(8)])
+    table = tmp_path / "t.csv"
+    rows = [(i, (134, 517, 3, 3)[i % 4], ("crane", "crane", "fish", "fish")[i % 4])
+            for i in range(8)]  # fmt: skip
+    table.write_text(
+        "filename,class_index,name\n" + "".join(f"{i},{k},{name}\n" for i, k, name in rows)
+    )
+    dataset = read(table)
+    assert dataset.classes == ("crane", "fish")
+    assert any("not used as labels: 'class_index'" in note for note in dataset.notes)
+    told = [note for note in dataset.notes if note.startswith("one label for several values")]
+    assert told == ["one label for several values of 'class_index': 'crane' (134, 517)"]
+
+
+def test_nothing_is_told_where_one_column_can_be_the_label(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,caption\na.png,x,1\nb.png,y,2\n")
+    assert not any("label" in note for note in read(table).notes[1:])
 
 
 def test_unusable_rows_can_be_skipped(tmp_path: Path) -> None:

@@ -50,8 +50,9 @@ def open_dataset(options: DataOptions) -> Dataset:
     if listing.problems and options.on_bad_image == "stop":
         shown = "; ".join(listing.problems[:10])
         more = f" and {len(listing.problems) - 10} more" if len(listing.problems) > 10 else ""
+        count = len(listing.problems)
         raise UsageError(
-            f"{len(listing.problems)} rows cannot be used",
+            f"{count} row{'s' if count != 1 else ''} cannot be used",
             where=shown + more,
             mend="mend them, or set data.on_bad_image=skip",
         )

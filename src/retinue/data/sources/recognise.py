@@ -11,6 +11,7 @@ from retinue.data.sources.folder import read_folder
 from retinue.data.sources.listing import Listing, hidden, subfolders
 from retinue.data.sources.table import EXTENSIONS, read_table
 from retinue.errors import UsageError
+from retinue.files import nearest
 
 CLASS_ORDER = {"elpv": ELPV_CLASSES}
 """Formats that bring an order of their classes."""
@@ -24,7 +25,7 @@ def recognise(options: DataOptions) -> tuple[str, Path | None]:
         raise UsageError("no data", where="key data.path", mend="say data=PATH")
     path = Path(options.path).expanduser()
     if not path.exists():
-        raise UsageError("no such file or folder", where=repr(options.path), mend="see data=PATH")
+        raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
     if options.format == "folder":
         return "folder", path
     if path.is_file():

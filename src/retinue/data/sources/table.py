@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +19,10 @@ from retinue.data.sources.listing import (
     is_image_name,
     normal,
     relative_name,
+    sort_classes,
 )
-from retinue.errors import UsageError
+from retinue.errors import UsageError, suggest
+from retinue.files import nearest
 
 EXTENSIONS = (".csv", ".tsv", ".txt")
 _COLUMNS = {
@@ -37,6 +40,9 @@ _COLUMNS = {
 class _Row(NamedTuple):
     line: int
     cells: dict[str, str]
+    """By our names of the columns."""
+    others: dict[str, str]
+    """By their own, the columns that could have been the label, too."""
 
 
 def read_table(table: Path, options: DataOptions) -> Listing:
@@ -46,10 +52,10 @@ def read_table(table: Path, options: DataOptions) -> Listing:
     if not rows:
         raise UsageError("the table is empty", where=repr(str(table)), mend="a row an image")
     root = _image_root(table, rows, options)
-    listing = Listing("table", root, [])
+    listing = Listing("table", root, [], notes=_ambiguous_labels(rows))
     find = _Finder(root)
     seen: dict[Path, int] = {}
-    for line, cells in rows:
+    for line, cells, _ in rows:
         where = f"{str(table)!r} line {line}"
         path = find(cells["path"])
         if path is None:
@@ -103,6 +109,30 @@ def _record(path: Path, root: Path, cells: dict[str, str], where: str) -> Record
     )
 
 
+def _ambiguous_labels(rows: list[_Row]) -> list[str]:
+    """What is to be said where several columns could be the label: which are passed over, and
+    labels that join what those tell apart."""
+    others = list(rows[0].others)
+    if not others:
+        return []
+    passed = ", ".join(map(repr, others))
+    notes = [f"not used as labels: {passed} (the column called `label` is, where there is one)"]
+    for column in others:
+        values: dict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            if row.others.get(column):
+                values[row.cells["label"]].add(row.others[column])
+        joined = [label for label, found in values.items() if len(found) > 1]
+        # A column with other values nearly everywhere is no name of a class, as an image's own.
+        if joined and sum(map(len, values.values())) <= len(rows) / 2:
+            shown = ", ".join(
+                f"{label!r} ({', '.join(sort_classes(values[label])[:5])})" for label in joined[:5]
+            )
+            more = f" and {len(joined) - 5} more" if len(joined) > 5 else ""
+            notes.append(f"one label for several values of {column!r}: {shown}{more}")
+    return notes
+
+
 def _rows(table: Path) -> Iterator[_Row]:
     """The rows with the columns by our names; a header is recognised and left out."""
     try:
@@ -111,11 +141,21 @@ def _rows(table: Path) -> Iterator[_Row]:
         raise UsageError(
             f"cannot read the table: {error.strerror}", where=repr(str(table))
         ) from None
-    lines = list(_split_lines(text, table.suffix.lower()))
+    try:
+        lines = list(_split_lines(text, table.suffix.lower()))
+    except csv.Error as error:
+        raise UsageError(
+            f"cannot read the table: {error}",
+            where=repr(str(table)),
+            mend='is a closing `"` missing?',
+        ) from None
     if not lines:
         return
-    columns = _header(lines[0][1])
+    names = [_plain(cell) for cell in lines[0][1]]
+    columns = _header(names)
+    others: dict[str, int] = {}
     if columns is None:
+        _refuse_misspelt(names, f"{str(table)!r} line {lines[0][0]}")
         columns = {"path": 0, "label": 1}
         if len(lines[0][1]) != 2:
             raise UsageError(
@@ -124,6 +164,9 @@ def _rows(table: Path) -> Iterator[_Row]:
                 mend="add the header `path,label`",
             )
     else:
+        labels = _COLUMNS["label"].split()
+        used = columns.values()
+        others = {n: i for i, n in enumerate(names) if n in labels and i not in used}
         lines = lines[1:]
     for line, cells in lines:
         if len(cells) <= max(columns["path"], columns["label"]):
@@ -132,7 +175,26 @@ def _rows(table: Path) -> Iterator[_Row]:
                 where=f"{str(table)!r} line {line}",
                 mend="quote values that contain the separator",
             )
-        yield _Row(line, {k: cells[i].strip() for k, i in columns.items() if i < len(cells)})
+        yield _Row(line, _picked(cells, columns), _picked(cells, others))
+
+
+def _picked(cells: list[str], columns: dict[str, int]) -> dict[str, str]:
+    return {name: cells[i].strip() for name, i in columns.items() if i < len(cells)}
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_")
+
+
+def _refuse_misspelt(names: list[str], where: str) -> None:
+    """Raises `UsageError` if this is a header in which the path or the label is not recognised."""
+    for wanted, other in (("label", "path"), ("path", "label")):
+        near = {name: suggest(name, _COLUMNS[wanted].split()) for name in names}
+        # A first row of data can hold a label called `y`, but hardly a path called `path`.
+        if set(names) & set(_COLUMNS[other].split()) and (other == "path" or any(near.values())):
+            mend = next(filter(None, near.values()), f"call the column `{wanted}`")
+            shown = ", ".join(map(repr, names))
+            raise UsageError(f"no column for the {wanted} among {shown}", where=where, mend=mend)
 
 
 def _split_lines(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
@@ -154,8 +216,7 @@ def _split_lines(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
         start = reader.line_num + 1
 
 
-def _header(cells: list[str]) -> dict[str, int] | None:
-    names = [cell.strip().lower().replace(" ", "_") for cell in cells]
+def _header(names: list[str]) -> dict[str, int] | None:
     found: dict[str, int] = {}
     for column, aliases in _COLUMNS.items():
         # In the order of the aliases, so that `label` is preferred to `name`.
@@ -168,9 +229,10 @@ def _header(cells: list[str]) -> dict[str, int] | None:
 
 def _image_root(table: Path, rows: list[_Row], options: DataOptions) -> Path:
     if options.images is not None:
-        root = Path(options.images)
+        root = Path(options.images).expanduser()
         if not root.is_dir():
-            raise UsageError("no such folder", where=f"key data.images, {options.images!r}")
+            where = f"key data.images, {options.images!r}"
+            raise UsageError("no such folder", where=where, mend=nearest(root))
         return root
     folder = table.parent
     # Relative to the table; many bring the images in one folder beside it.
