@@ -3,7 +3,7 @@
     python benchmarks/elpv.py [--out DIR] [--seeds 0 1 2] [--trainings NAME …] [--json]
 
 Each training is `retinue train RECIPE data.format=elpv data.split.seed=SEED` and what `TRAININGS`
-adds; its figure is the top-1 of the test split, which is looked at once, at the end. What is already
+adds; its figure is the top-1 of the test split, looked at once, at the end. What is already
 in DIR is kept and not trained again, so that the command can be interrupted. The gains are paired:
 both trainings of a seed are judged on the same test images. The second probe has what the demo has
 besides its training: eight turned and mirrored views, in training and in evaluation.
