@@ -144,7 +144,7 @@ def test_damaged_description(tmp_path, text):
 
 
 def test_missing_file_is_a_usage_mistake(tmp_path):
-    with pytest.raises(UsageError, match=r"no such model file.*none\.safetensors"):
+    with pytest.raises(UsageError, match=r"no such model file.*none\.safetensors.*nearest"):
         modelfile.read_description(tmp_path / "none.safetensors")
 
 
@@ -172,9 +172,12 @@ def test_failed_write_leaves_the_old_file(tmp_path, description, monkeypatch):
         assert os.listdir(tmp_path) == ["best.safetensors"]
 
 
-def test_missing_folder(tmp_path, description):
-    with pytest.raises(RetinueError, match="cannot be written"):
-        modelfile.write(tmp_path / "none" / "best.safetensors", tensors(), description)
+def test_folders_are_made(tmp_path, description):
+    modelfile.write(tmp_path / "new" / "best.safetensors", tensors(), description)
+    assert os.listdir(tmp_path / "new") == ["best.safetensors"]
+    (tmp_path / "file").touch()
+    with pytest.raises(RetinueError, match=r"cannot be written.*Not a directory.*file/best"):
+        modelfile.write(tmp_path / "file" / "best.safetensors", tensors(), description)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

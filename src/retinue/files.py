@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,18 +28,25 @@ def sync_folder(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` if the context ends well.
 
-    The file is synced before the rename. On any error the temporary file goes and `path` stays as
-    it was.
+    Its folder is made if it is not there. The file is synced before the rename. On any error the
+    temporary file goes and `path` stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+    except FileExistsError:
+        code = errno.ENOTDIR  # a file where a folder should be
+        raise NotADirectoryError(code, os.strerror(code), str(path)) from None
+    except OSError as error:
+        error.filename = str(path)  # nobody has heard of the temporary name
+        raise
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
+        umask = os.umask(0o077)  # what another thread makes meanwhile must not be for all
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600
         os.replace(temporary, path)
@@ -65,8 +73,8 @@ def nearest(path: Path) -> str:
     base = path
     while not base.exists() and base != base.parent:
         base = base.parent
-    if not base.is_dir():
-        return f"{str(base)!r} is a file"
+    if base == path or not base.is_dir():
+        return f"{str(base)!r} is a {'folder' if base.is_dir() else 'file'}"
     names: list[str] = []
     with suppress(OSError):
         names = [child.name for child in islice(base.iterdir(), _MOST_LOOKED_AT)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from retinue.errors import RetinueError, UsageError
+from retinue.files import nearest, replacing
 from retinue.sample import Preprocessing
 
 KEY = "retinue"
@@ -77,28 +77,15 @@ def write(
     _refuse_shared(plain, path)
     plain = {key: tensor.contiguous() for key, tensor in plain.items()}
     metadata = {KEY: description.model_dump_json()}
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-        )
-        os.close(handle)
-        save_file(plain, temporary, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-        _sync_folder(path.parent)
+        with replacing(path) as temporary:
+            save_file(plain, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise RetinueError(
             f"the model cannot be written: {error}",
             where=str(path),
             mend="free some space or choose another folder; an older file there is untouched",
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _refuse_shared(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -113,26 +100,6 @@ def _refuse_shared(tensors: Mapping[str, Tensor], path: Path) -> None:
                 where=str(path),
                 mend="clone one of them",
             )
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system lets folders be synced."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def read_description(path: str | os.PathLike[str]) -> ModelDescription:
@@ -160,7 +127,7 @@ def read(path: str | os.PathLike[str]) -> tuple[ModelDescription, dict[str, Tens
 
 def _opened(path: Path) -> Any:
     if not path.is_file():
-        raise UsageError("no such model file", where=str(path))
+        raise UsageError("no such model file", where=str(path), mend=nearest(path))
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

@@ -78,6 +78,8 @@ def test_an_error_is_one_line_of_three_parts(
          "error: the disk is full, '/data/run', make room"),
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 1,
          "error: Permission denied, '/data/x', change its permissions"),
+        (OSError(errno.EROFS, "Read-only file system", "/data/x"), 1,
+         "error: Read-only file system, '/data/x', check the path, or choose another place"),
         (ZeroDivisionError("division\nby zero"), 1,
          "error: ZeroDivisionError: division, this is not expected, --debug shows"),
     ],

@@ -33,7 +33,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         code = 1
         parts = ["the disk is full", _place(error), "make room, or choose another --out"]
     elif isinstance(error, OSError) and error.filename is not None:
-        code, parts = 1, [error.strerror or type(error).__name__, _place(error), _permission(error)]
+        code, parts = 1, [error.strerror or type(error).__name__, _place(error), _elsewhere(error)]
     else:
         code = 1
         first = (str(error).strip().splitlines() or [""])[0]
@@ -66,7 +66,7 @@ def _place(error: OSError) -> str | None:
     return " → ".join(repr(str(name)) for name in names) or None
 
 
-def _permission(error: OSError) -> str | None:
+def _elsewhere(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "change its permissions or choose another place"
-    return None
+    return "check the path, or choose another place"

@@ -21,7 +21,8 @@ from retinue.data.colour import Colour
 from retinue.data.decode import to_rgb
 from retinue.data.loader import Loader
 from retinue.data.views import EvalView
-from retinue.errors import BadImageError, RetinueError, UsageError, suggest
+from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.files import nearest
 from retinue.inference.devices import choose_device
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
 from retinue.inference.evaluator import example_inputs, look
@@ -262,8 +263,7 @@ def find_model(path: Path) -> Path:
             mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
         raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
     if not path.exists():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError("no such model", where=str(path), mend=suggest(path.name, beside) or None)
+        raise UsageError("no such model", where=str(path), mend=nearest(path))
     return path
 
 

@@ -1,0 +1,54 @@
+"""Files are replaced whole, and a path that is not there is answered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from retinue.files import nearest, replacing, write_text
+
+
+def test_nothing_partial_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_text(path, "old")
+
+    def interrupted() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_errors_name_the_file_that_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: .*file/a\.txt'"):
+        write_text(tmp_path / "file" / "a.txt", "")
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: .*file/b/a\.txt'"):
+        write_text(tmp_path / "file" / "b" / "a.txt", "")
+
+    def denied(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/some/.temporary")
+
+    monkeypatch.setattr("tempfile.mkstemp", denied)
+    with pytest.raises(PermissionError, match=r"denied: .*/a\.txt'"):
+        write_text(tmp_path / "a.txt", "")
+
+
+def test_the_nearest_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "list.csv").touch()
+    photos = str(tmp_path / "photos")
+    assert nearest(tmp_path / "phots") == f"did you mean {photos!r}?"
+    assert nearest(tmp_path / "phots" / "cats") == f"did you mean {photos!r}?"
+    assert nearest(tmp_path / "other") == f"the nearest that exists is {str(tmp_path)!r}"
+    assert nearest(tmp_path / "list.csv" / "x") == f"{str(tmp_path / 'list.csv')!r} is a file"
+    assert nearest(tmp_path / "photos") == f"{photos!r} is a folder"
+    monkeypatch.chdir(tmp_path)
+    assert nearest(Path("phots")) == "did you mean 'photos'?"
+    assert nearest(Path("other/x")) == f"the nearest that exists is {str(tmp_path)!r}"
