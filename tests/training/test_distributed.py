@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import pytest
 import tiny
 import torch
 
+import retinue
 from retinue import modelfile
+from retinue.data.options import DataOptions
+from retinue.data.sources import open_dataset
 from retinue.training.checkpoint import CheckpointStore
 
 # Dropout draws by process, so that it has no place in a comparison.
@@ -49,16 +53,37 @@ def _compare(run: Path, alone: Path) -> None:
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
 
 
-def test_two_processes_under_torchrun(tmp_path: Path, pictures: Path, alone: Path) -> None:
+def _two_processes(run: Path, data: Path, *overrides: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    run = tmp_path / "run"
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    command = [sys.executable, *launch, tiny.__file__, str(run), str(pictures), *PLAIN]
+    launch = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    command = [sys.executable, "-m", *launch, tiny.__file__, str(run), str(data), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    _compare(run, alone)
+    assert json.loads((run / "environment.json").read_text())["settings"]["world"] == 2
+
+
+def test_two_processes_under_torchrun(tmp_path: Path, pictures: Path, alone: Path) -> None:
+    _two_processes(tmp_path / "run", pictures, *PLAIN)
+    _compare(tmp_path / "run", alone)
+
+
+def test_the_figures_are_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    """BatchNorm's statistics differ by process, and so does what each finds unreadable."""
+    data = tiny.write_pictures(tmp_path / "data")
+    splits = open_dataset(DataOptions(path=str(data))).splits
+    broken = {splits["val"][0].path, splits["val"][-1].path}
+    for path in broken:
+        Path(path).write_bytes(b"broken")
+    run = tmp_path / "run"
+    changes = ["data.on_bad_image=skip", "stages=[{epochs: 1, batch_size: 8}]", "ema.decay=0.5"]
+    _two_processes(run, data, *changes)
+    environment = json.loads((run / "environment.json").read_text())
+    assert set(environment["skipped"]) == broken
+    told = modelfile.read_description(run / "best.safetensors").figures
+    again = retinue.evaluate(run, split="val", engine="torch")
+    assert told["loss"] == pytest.approx(again["loss"], rel=1e-5)
 
 
 def test_accumulation(tmp_path: Path, pictures: Path, alone: Path) -> None:

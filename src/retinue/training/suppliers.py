@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -57,8 +58,9 @@ class Supplies:
         self._loaders = []
         self.trunk = None
         feed: Feed = self._training_feed(stage)
-        samples = self._dataset.splits.get("val", [])
-        validation: Feed = self._validation_feed()
+        # Every image counts once in a figure, whatever its weight in training.
+        samples = [replace(s, weight=1.0) for s in self._dataset.splits.get("val", [])]
+        validation: Feed = self._validation_feed(samples)
         cached = cut > 0 and self._may_cache(stage, network, cut)
         if cached:
             views = stage.views or 1
@@ -74,7 +76,10 @@ class Supplies:
 
     def skipped(self) -> dict[str, str]:
         """Files that another was put in place of, with the reasons."""
-        return {path: why for loader in self._loaders for path, why in loader.skipped.items()}
+        found: dict[str, str] = {}
+        for loader in self._loaders:
+            found |= loader.skipped.copy()  # its threads may be adding to it
+        return found
 
     def finish(self, stage: StageOptions) -> None:
         """Remove what was cached for `stage`."""
@@ -92,8 +97,8 @@ class Supplies:
         loader = self._loader(self._dataset.splits["train"], view)
         return ImageFeed(loader, colour, self._accelerator.device, mixing)
 
-    def _validation_feed(self) -> ImageFeed:
-        loader = self._loader(self._dataset.splits.get("val", []), EvalView(self._preprocessing))
+    def _validation_feed(self, samples: list[Sample]) -> ImageFeed:
+        loader = self._loader(samples, EvalView(self._preprocessing))
         return ImageFeed(loader, Colour(self._preprocessing), self._accelerator.device)
 
     def _loader(self, samples: list[Sample], view: TrainView | EvalView) -> Loader:

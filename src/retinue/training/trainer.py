@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from retinue.data.sources import Dataset
@@ -73,6 +74,8 @@ class Trainer:
             self.progress = Progress.from_dict(state["progress"])
             self.network.load_state_dict(state["network"])
             LOGGER.info("going on after step %d", self.progress.steps)
+        if self.progress.stage == len(self.recipe.stages):
+            return self.progress  # only the final evaluation is missing
         with guards.Interruptions() as self.interruptions:
             for index, stage in enumerate(self.recipe.stages):
                 if index < self.progress.stage:
@@ -84,6 +87,7 @@ class Trainer:
                 self.supplies.finish(stage)
             self.progress.stage = len(self.recipe.stages)
             self._checkpoint()
+            self._check_signal()  # one that came with the last validation
         return self.progress
 
     def _begin(self, index: int, stage: StageOptions, state: dict[str, Any] | None) -> None:
@@ -91,7 +95,7 @@ class Trainer:
         progress = self.progress
         if state is None:
             progress.begin_stage(index)
-            if stage.from_best and progress.best is not None:
+            if stage.from_best and progress.best_epoch:
                 self.network.load_state_dict(self.keeper.best_tensors())
         torch.manual_seed(_mix(self.recipe.seed, index, 0xB1A5))
         self.cut = cut_of(self.network, stage.trainable, f"key stages.{index}.trainable")
@@ -174,7 +178,6 @@ class Trainer:
             if len(portions) == stage.accumulate:
                 yield portions
                 portions = []
-        progress.skipped.update(self.supplies.skipped())
 
     def _step(self, stage: StageOptions, portions: list[Batch]) -> None:
         progress = self.progress
@@ -240,6 +243,8 @@ class Trainer:
         progress.epochs += 1
         progress.epoch += 1
         figures = self._validate()
+        for skipped in gather_object([self.supplies.skipped()]):
+            progress.skipped.update(skipped)
         row = {
             "stage": stage.name,
             "epoch": progress.epochs,
@@ -267,6 +272,9 @@ class Trainer:
             return {}
         self.network.eval()
         with self.ema.applied(self.network) if self.ema else nullcontext():
+            if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
+                for buffer in self.network.buffers():
+                    torch.distributed.broadcast(buffer, 0)  # the ones that are kept
             return validate(self.network, self.task, self.validation, self.accelerator)
 
     def _judge(self, stage: StageOptions, figures: dict[str, float]) -> None:
@@ -310,6 +318,7 @@ class Trainer:
         """Write down everything that going on needs."""
         if not self.accelerator.is_main_process:
             return
+        self.progress.skipped.update(self.supplies.skipped())
         scaler = self.accelerator.scaler
         self.keeper.save(
             {
