@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +88,12 @@ class RunFolder:
         finally:
             lock.release()
 
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A temporary path to write to, which then replaces the file `name`."""
+        with _writing(self.path / name), replacing(self.path / name) as temporary:
+            yield temporary
+
     def write(self, name: str, text: str) -> None:
         """Replace the file `name`."""
         with _writing(self.path / name):
@@ -96,7 +101,7 @@ class RunFolder:
 
     def write_json(self, name: str, values: Any) -> None:
         """Replace the JSON file `name`."""
-        self.write(name, json.dumps(values, indent=2, ensure_ascii=False) + os.linesep)
+        self.write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
     def read_json(self, name: str) -> Any:
         """What the JSON file `name` holds; None if it is not there."""
@@ -118,7 +123,7 @@ class RunFolder:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace the parquet file `name`."""
-        with _writing(self.path / name), replacing(self.path / name) as temporary:
+        with self.replacing(name) as temporary:
             pq.write_table(table, temporary)
 
     def write_model(

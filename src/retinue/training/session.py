@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,11 +18,12 @@ from accelerate.utils import broadcast_object_list
 from retinue import modelfile
 from retinue.data.scan import scan
 from retinue.data.sources import Dataset, open_dataset
-from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.errors import BadImageError, RetinueError, UsageError, suggest
 from retinue.inference.devices import choose_device
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.models.network import Network
+from retinue.options import Options
 from retinue.sample import Preprocessing
 from retinue.tasks.task import Task, task_type
 from retinue.training.console import LOGGER, Bar, console
@@ -37,6 +40,7 @@ from retinue.training.progress import Progress
 from retinue.training.recipe import Recipe, dump, load_recipe
 from retinue.training.run_folder import MODEL, RunFolder
 from retinue.training.trainer import Trainer
+from retinue.weights.resolution import names_a_file
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,7 @@ def start(
     if _is_main():
         loaded = _absolute(loaded)
         run.write("recipe.yaml", dump(loaded))
-        run.write_json("classes.json", list(dataset.classes))
-        dataset.write_splits(run.path / "splits.csv")
-        run.write_json("environment.json", {"settings": settings.as_dict(), "versions": versions()})
+        _write_down(run, dataset, settings)
     return _work(run, loaded, dataset, settings, quiet=quiet)
 
 
@@ -105,6 +107,9 @@ def resume(folder: Path, *, quiet: bool) -> Run:
             where=str(run.path / "classes.json"),
             mend="put the data back as it was, or start a new training",
         )
+    _refuse_changed(run.path / "splits.csv", dataset)
+    if _is_main():
+        _write_down(run, dataset, settings)
     return _work(run, recipe, dataset, settings, quiet=quiet)
 
 
@@ -118,15 +123,16 @@ def _work(
         for note in dataset.notes:
             LOGGER.info("%s", note)
         LOGGER.info("run folder %s", run.path)
+        if not dataset.splits.get("val") and any(stage.early_stop for stage in recipe.stages):
+            LOGGER.warning("no validation split: early_stop ends no stage, the last weights count")
         options_type = task_type(recipe.task).options_type
         task = task_type(recipe.task)(
             dataset.classes, options_type.model_validate(recipe.task_options)
         )
         torch.manual_seed(recipe.seed)
         resumed = run.checkpoints.exists()
-        weights = None if resumed else recipe.model.weights
-        network = task.build(recipe.model.name, _network_arguments(recipe), weights)
-        preprocessing = _preprocessing(run, recipe, network)
+        network, preprocessing = _network(run, recipe, task, resumed=resumed)
+        _refuse_contradictions(recipe, task, preprocessing)
         description = modelfile.ModelDescription(
             task=recipe.task,
             task_options=recipe.task_options,
@@ -184,6 +190,7 @@ def _judge(
     run.write_json(
         "environment.json",
         {
+            **(run.read_json("environment.json") or {}),
             "versions": versions(),
             "settings": settings.as_dict(),
             "preprocessing": predictor.preprocessing.as_dict(),
@@ -258,15 +265,73 @@ def _same_as_before(before: dict[str, Any], now: Settings) -> Settings:
     return Settings(device, before["precision"], before["threads"], now.world)
 
 
-def _preprocessing(run: RunFolder, recipe: Recipe, network: Network) -> Preprocessing:
-    """As the weights want it and the recipe changes it; a resumed run keeps what it began with."""
-    environment = run.read_json("environment.json") or {}
-    if before := environment.get("preprocessing"):
-        return Preprocessing.from_dict(before)
+def _network(
+    run: RunFolder, recipe: Recipe, task: Task, *, resumed: bool
+) -> tuple[Network, Preprocessing]:
+    """The network, and how it takes its images: as its weights want it and the recipe changes it.
+
+    Weights can bring arguments, too (another epsilon, say). A resumed run, which needs no weights
+    any more, keeps the arguments and the preprocessing that it began with.
+    """
+    began = run.read_json("environment.json") or {}
+    if resumed and "arguments" in began:
+        network = task.build(recipe.model.name, began["arguments"], None)
+        return network, Preprocessing.from_dict(began["preprocessing"])
+    network = task.build(recipe.model.name, _network_arguments(recipe), recipe.model.weights)
     chosen = recipe.input.applied(network.preprocessing)
     if _is_main():
-        run.write_json("environment.json", {**environment, "preprocessing": chosen.as_dict()})
-    return chosen
+        facts = {"arguments": dict(network.arguments), "preprocessing": chosen.as_dict()}
+        run.write_json("environment.json", {**began, **facts})
+    return network, chosen
+
+
+def _refuse_contradictions(recipe: Recipe, task: Task, preprocessing: Preprocessing) -> None:
+    """What would otherwise show only once an epoch, or the whole training, is over."""
+    known = task.meter().compute()
+    metric = recipe.evaluation.metric
+    if metric is not None and metric not in known:
+        raise UsageError(
+            f"the validation gives no figure {metric!r}",
+            where="key evaluation.metric",
+            mend=suggest(metric, known) or f"it gives {', '.join(known)}",
+        )
+    height, width = preprocessing.size
+    if recipe.evaluation.tta == "dihedral" and height != width:
+        raise UsageError(
+            f"quarter turns need a square input, this one is {height} × {width}",
+            where="key evaluation.tta",
+            mend="use evaluation.tta=flip",
+        )
+
+
+def _write_down(run: RunFolder, dataset: Dataset, settings: Settings) -> None:
+    """What the training began with, but for what an interrupted one has already written down."""
+    if run.read_json("classes.json") is None:
+        run.write_json("classes.json", list(dataset.classes))
+    if not (run.path / "splits.csv").is_file():
+        with run.replacing("splits.csv") as temporary:
+            dataset.write_splits(temporary)
+    if run.read_json("environment.json") is None:
+        run.write_json("environment.json", {"settings": settings.as_dict(), "versions": versions()})
+
+
+def _refuse_changed(written: Path, dataset: Dataset) -> None:
+    """The draws are keyed by an image's place in its split: order and labels must be the same."""
+    if not written.is_file():
+        return
+    with TemporaryDirectory() as folder:
+        dataset.write_splits(Path(folder) / written.name)
+        now = (Path(folder) / written.name).read_bytes()
+    before = written.read_bytes()
+    if now == before:
+        return
+    pairs = zip_longest(before.splitlines(), now.splitlines())
+    line = next((n for n, (old, new) in enumerate(pairs, 1) if old != new), 1)
+    raise RetinueError(
+        "images have another label or order than when the training began",
+        where=f"{written}, line {line}",
+        mend="put the data back as it was, or start a new training",
+    )
 
 
 def _network_arguments(recipe: Recipe) -> dict[str, Any]:
@@ -283,14 +348,19 @@ def _final_split(recipe: Recipe, dataset: Dataset) -> str:
 
 
 def _absolute(recipe: Recipe) -> Recipe:
-    """With absolute paths of data, so that the run's recipe repeats it from anywhere."""
-    data = recipe.data
-    found = {
-        name: str(Path(value).expanduser().absolute())
-        for name in ("path", "images")
-        if (value := getattr(data, name)) is not None
-    }
-    return recipe.model_copy(update={"data": data.model_copy(update=found)})
+    """With absolute paths of data and weights, so that the run's recipe repeats it from
+    anywhere."""
+
+    def placed(options: Options, *names: str) -> dict[str, str]:
+        given = {name: getattr(options, name) for name in names}
+        return {k: str(Path(v).expanduser().absolute()) for k, v in given.items() if v is not None}
+
+    data, model = recipe.data, recipe.model
+    split = data.split.model_copy(update=placed(data.split, "file"))
+    data = data.model_copy(update={**placed(data, "path", "images"), "split": split})
+    if model.weights is not None and names_a_file(model.weights):
+        model = model.model_copy(update=placed(model, "weights"))
+    return recipe.model_copy(update={"data": data, "model": model})
 
 
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
@@ -302,7 +372,7 @@ def _without_paths(recipe: Recipe) -> dict[str, Any]:
     if values["data"]["split"]["file"] is not None:
         values["data"]["split"]["file"] = Path(values["data"]["split"]["file"]).name
     weights = values["model"]["weights"]
-    if weights is not None and Path(weights).name != weights:
+    if weights is not None and names_a_file(weights):
         values["model"]["weights"] = Path(weights).name
     return values
 

@@ -53,7 +53,7 @@ def resolve(name: str, weights: str) -> ResolvedWeights:
     """
     if weights.startswith("hub:"):
         return _from_file(name, from_hub(_parse_hub(weights)))
-    if Path(weights).suffix in files.SUFFIXES or "/" in weights or "\\" in weights:
+    if names_a_file(weights):
         return _from_file(name, Path(weights).expanduser())
     entry = catalogue.find(name, weights)
     path = locate(entry)
@@ -75,6 +75,13 @@ def resolve(name: str, weights: str) -> ResolvedWeights:
         preprocessing=entry.preprocessing,
         arguments=entry.arguments,
     )
+
+
+def names_a_file(weights: str) -> bool:
+    """Whether `weights` means a file on this machine, and neither a tag nor the hub."""
+    if weights.startswith("hub:"):
+        return False
+    return Path(weights).suffix in files.SUFFIXES or "/" in weights or "\\" in weights
 
 
 def _from_file(name: str, path: Path) -> ResolvedWeights:
