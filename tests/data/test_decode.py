@@ -96,6 +96,22 @@ def test_float_tiff() -> None:
     assert pixels(encoded(Image.fromarray(odd), "TIFF"))[0, :, 0].tolist() == [0, 0, 255]
 
 
+def test_infinities_are_the_ends_and_no_number_is_the_least() -> None:
+    odd = np.array([[-np.inf, 2000, 3000, np.inf, np.nan]], dtype=np.float32)
+    result = pixels(encoded(Image.fromarray(odd), "TIFF"))
+    assert result[0, :, 0].tolist() == [0, 0, 255, 255, 0]
+    nothing = np.full((1, 2), np.nan, dtype=np.float32)
+    assert pixels(encoded(Image.fromarray(nothing), "TIFF")).max() == 0
+
+
+def test_32_bit_integers_are_stretched_and_netpbms_16_bits_are_not() -> None:
+    values = np.array([[0, 50, 200]], dtype=np.int32)
+    assert pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 64, 255]
+    deep = np.array([[0, 257, 128 * 257]], dtype=np.uint16)
+    content = b"P5 3 1 65535\n" + deep.astype(">u2").tobytes()
+    assert pixels(content)[0, :, 0].tolist() == [0, 1, 128]
+
+
 def test_transparency_lies_on_white() -> None:
     image = Image.new("RGBA", (3, 1), (0, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))

@@ -4,7 +4,8 @@ What is done with the unusual, so that two programs never see two different pict
 
 - Greyscale becomes three equal channels; 16-bit grey is value / 257, rounded.
 - Floating-point grey within 0–1 is scaled by 255, within 0–255 taken as it is; other float and
-  32-bit integer images are stretched from their least to their greatest value.
+  32-bit integer images are stretched from their least to their greatest value. What is not a number
+  counts as the least one, infinities as the ends.
 - Palettes are looked up; transparency is composited on white.
 - CMYK (also Adobe's inverted one) goes through Pillow's conversion; colour profiles are ignored.
 - Of an animation or a multi-page file, the first frame.
@@ -209,18 +210,25 @@ def to_rgb(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
+def has_16_bits(image: Image.Image) -> bool:
+    """Of one channel; Pillow has one mode for 32 bits and for netpbm's 16."""
+    return image.mode.startswith("I;") or (image.mode == "I" and image.format == "PPM")
+
+
 def _to_8_bit(image: Image.Image) -> npt.NDArray[np.uint8]:
     values = np.asarray(image)
-    if image.mode != "F" and int(values.min()) >= 0 and int(values.max()) <= 0xFFFF:
+    if has_16_bits(image):
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = np.nan_to_num(values.astype(np.float64), posinf=np.nan, neginf=np.nan)
-    low, high = float(values.min()), float(values.max())
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     if image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif image.mode == "F" and low >= 0 and high <= 255:
         low, high = 0.0, 255.0
-    scaled = (values - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
-    return np.rint(scaled).astype(np.uint8)
+    scaled = (wide - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+    result: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return result
 
 
 def _valid_orientation(value: object) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retinue.data.decode import Encoded, naming, open_pillow, read_bytes
+from retinue.data.decode import Encoded, has_16_bits, naming, open_pillow, read_bytes
 from retinue.data.views import turn
 from retinue.errors import BadImageError
 
@@ -49,7 +49,8 @@ HANDLING = {
     "palette": "looked up",
     "transparent": "composited on white",
     "16 bits": "scaled to 8 by value",
-    "floating point": "scaled to 8 bits by value",
+    "32 bits": "stretched from their least to their greatest value",
+    "floating point": "scaled to 8 bits: 0–1 or 0–255 by value, others stretched",
     "animated": "the first frame is used",
     "EXIF-rotated": "brought upright",
     "tiny": f"a side below {TINY} pixels: enlarged, expect little",
@@ -84,7 +85,8 @@ def _kinds(source: bytes, path: str, encoded: Encoded) -> list[str]:
         "CMYK": image.mode == "CMYK",
         "palette": image.mode in ("P", "PA"),
         "transparent": image.has_transparency_data,
-        "16 bits": image.mode.startswith("I") or (image.format == "PNG" and source[24] == 16),
+        "16 bits": has_16_bits(image) or (image.format == "PNG" and source[24] == 16),
+        "32 bits": image.mode == "I" and not has_16_bits(image),
         "floating point": image.mode == "F",
         "animated": getattr(image, "n_frames", 1) > 1 and image.format != "MPO",
         "EXIF-rotated": encoded.orientation != 1,
