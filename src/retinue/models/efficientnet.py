@@ -192,6 +192,7 @@ _TORCHVISION = {
     "b0": 0.77692, "b1": 0.78642, "b2": 0.80608, "b3": 0.82008, "b4": 0.83384, "b5": 0.83444,
     "b6": 0.84008, "b7": 0.84122,
 }
+_TORCHVISION_V2 = {"b1": 0.79838}
 _GOOGLE = {
     "b0": 0.771, "b1": 0.791, "b2": 0.801, "b3": 0.816, "b4": 0.829, "b5": 0.836, "b6": 0.840,
     "b7": 0.843, "lite0": 0.751, "lite1": 0.767, "lite2": 0.776, "lite3": 0.798, "lite4": 0.815,
@@ -215,7 +216,7 @@ def _entry(variant: str, *, tensorflow: bool) -> NetworkEntry:
     sources = (
         {"imagenet": _GOOGLE, "noisy_student": _NOISY_STUDENT}
         if tensorflow
-        else {"imagenet": _TORCHVISION}
+        else {"imagenet": _TORCHVISION, "imagenet_v2": _TORCHVISION_V2}
     )
     return NetworkEntry(
         name=name,

@@ -20,7 +20,8 @@ class ModelOptions(Options):
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Probability before the classifier; null: as published."""
     drop_path: float | None = Field(default=None, ge=0, lt=1)
-    """Stochastic depth, the rate of the last residual branch; null: as published."""
+    """Stochastic depth: rises evenly from 0 at the first block towards this rate; null: as
+    published."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keywords of the family, such as `in_channels`."""
 

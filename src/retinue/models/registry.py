@@ -94,7 +94,8 @@ def create_model(
         weights: a tag of the catalogue ("imagenet"), a file, `hub:OWNER/REPO@REVISION/FILE`, or
             None for fresh weights.
         dropout: probability before the classifier; None: as published.
-        drop_path: rate of the last residual branch; None: as published.
+        drop_path: stochastic depth, rising evenly from 0 at the first block towards this rate;
+            None: as published.
         partial_weights: accept weights that lack tensors or have more; the log names them.
         arguments: further keywords of the family (`in_channels`, `width` …).
 
