@@ -57,13 +57,20 @@ def _safetensors(path: Path) -> Contents:
         raise RetinueError(f"damaged weights: {error}", where=str(path)) from error
     if "retinue" not in metadata:
         return Contents(tensors)
-    description = json.loads(metadata["retinue"])
-    return Contents(
-        tensors,
-        Preprocessing.from_dict(description["preprocessing"]),
-        description["network"],
-        description["arguments"],
-    )
+    try:
+        description = json.loads(metadata["retinue"])
+        return Contents(
+            tensors,
+            Preprocessing.from_dict(description["preprocessing"]),
+            str(description["network"]),
+            dict(description["arguments"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise RetinueError(
+            "the model's description is damaged, or of a newer release",
+            where=str(path),
+            mend="copy it anew from where it was made, or install a newer retinue",
+        ) from error
 
 
 def _torch(path: Path) -> dict[str, Tensor]:
