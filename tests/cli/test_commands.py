@@ -250,6 +250,10 @@ def test_data_check_refuses_unknown_options(retinue: Command, tmp_path: Path) ->
     code, _, err = retinue("data", "check", tmp_path, "imagse=photos")
     assert code == 2
     assert err == "error: unknown key, key imagse, did you mean 'images'?\n"
+    code, _, err = retinue("data", "check", tmp_path, "split.seeed=2")
+    assert (code, err) == (2, "error: unknown key, key split.seeed, did you mean 'seed'?\n")
+    code, _, err = retinue("data", "check", tmp_path, "path=photos")
+    assert (code, err) == (2, "error: the path is given already, key path, give one path\n")
     code, _, err = retinue("data", "check", tmp_path, "split.train=2")
     assert code == 2
     assert "key split.train" in err

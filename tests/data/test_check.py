@@ -158,6 +158,11 @@ def test_no_data_is_a_usage_error(tmp_path: Path) -> None:
             {"kind": "TIFF"},
             ["floating point"],
         ),
+        (
+            Image.fromarray(np.arange(1600, dtype="i4").reshape(40, 40)),
+            {"kind": "TIFF"},
+            ["greyscale", "32 bits"],
+        ),
         (picture(1, (31, 400)), {"kind": "JPEG"}, ["tiny"]),
         (picture(1), {"kind": "WEBP"}, []),
     ],
@@ -194,10 +199,26 @@ def test_near_pairs_equal_brute_force() -> None:
         if (hashes[i] ^ hashes[j]).bit_count() <= DISTANCE
     ]
     assert len(expected) > 10
-    assert near_pairs(images) == expected
+    assert near_pairs(images).pairs == expected
     for image in images[60:]:
         image.thumbnail = 255 - thumbnail
-    assert not [pair for pair in near_pairs(images) if pair[0] < 60 <= pair[1]]
+    assert not [pair for pair in near_pairs(images).pairs if pair[0] < 60 <= pair[1]]
+
+
+def test_what_is_not_compared_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retinue.data.duplicates.LARGEST_BUCKET", 2)
+    for k in range(3):
+        put(tmp_path / "ab"[k % 2] / f"{k}.jpg", 1, quality=80 + k)
+    items = found(look(tmp_path))
+    assert sorted(items["not compared with all"]) == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_only_one_class_is_found(tmp_path: Path) -> None:
+    for k in range(3):
+        put(tmp_path / "a" / f"{k}.jpg", k)
+    report = look(tmp_path)
+    assert found(report) == {"only one class": ["a"]}
+    assert report.rows()[0][2].startswith("1 class;")
 
 
 def test_plain_images_are_not_all_alike(tmp_path: Path) -> None:

@@ -350,6 +350,16 @@ def test_tables_that_make_no_sense(tmp_path: Path, text: str, words: str) -> Non
         read(table)
 
 
+def test_only_a_training_needs_a_train_split(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,split\na.png,x,test\nb.png,y,test\n")
+    options = DataOptions(path=str(table), split=SplitOptions(train=1, val=0, test=0))
+    with pytest.raises(UsageError, match="no images to train on"):
+        open_dataset(options)
+    assert list(open_dataset(options, to_train=False).splits) == ["test"]
+
+
 def test_first_row_of_data_is_no_misspelt_header(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     table = tmp_path / "t.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,6 +74,8 @@ def _options(overrides: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, value in map(parse_override, overrides):
         *outer, last = key.removeprefix("data.").split(".")
+        if [*outer, last] == ["path"]:
+            raise UsageError("the path is given already", where="key path", mend="give one path")
         inner = options
         for part in outer:
             inner = inner.setdefault(part, {})
@@ -82,11 +85,21 @@ def _options(overrides: list[str]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        known = suggest(str(first["loc"][-1]), DataOptions.model_fields) if first["loc"] else ""
+        known = suggest(str(first["loc"][-1]), _fields(first["loc"][:-1]))
         unknown = first["type"] == "extra_forbidden"
         what = "unknown key" if unknown else first["msg"].removeprefix("Value error, ")
         raise UsageError(what, where=f"key {key}", mend=known if unknown else None) from None
     return options
+
+
+def _fields(place: Sequence[int | str]) -> Iterable[str]:
+    """The keys of `DataOptions`, or of the options at this place in it."""
+    from retinue.data.options import DataOptions
+
+    fields = DataOptions.model_fields
+    for key in place:
+        fields = getattr(fields[str(key)].annotation, "model_fields", {})
+    return fields
 
 
 add(app, "check", check, EXAMPLES)

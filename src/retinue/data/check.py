@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from retinue.data.duplicates import exact_groups, near_pairs
+from retinue.data.duplicates import LARGEST_BUCKET, exact_groups, near_pairs
 from retinue.data.examine import HANDLING, Examined, examine
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
@@ -73,7 +73,8 @@ class CheckReport:
     def rows(self) -> list[tuple[str, int, str]]:
         """(what, count, detail) for a table; the detail ends with the first few items."""
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
-        rows = [("images", self.images, f"{len(self.classes)} classes; {splits or 'no splits'}")]
+        classes = f"{len(self.classes)} class{'es' if len(self.classes) != 1 else ''}"
+        rows = [("images", self.images, f"{classes}; {splits or 'no splits'}")]
         for finding in self.findings:
             shown = "; ".join(repr(item) for item in finding.items[:3])
             more = f" and {len(finding.items) - 3} more" if len(finding.items) > 3 else ""
@@ -107,6 +108,11 @@ def check(options: DataOptions) -> CheckReport:
             "in no class folder or row: left out",
         ),
         Finding("empty classes", listing.empty_classes, "no images"),
+        Finding(
+            "only one class",
+            list(classes) if len(classes) == 1 else [],
+            "there is nothing to tell apart: training would refuse this",
+        ),
         *_imbalance(classes),
         *_duplicates(images, labels, [of.get(path, "") for path in paths]),
         *_kinds(images),
@@ -170,7 +176,8 @@ def _duplicates(images: list[Examined], labels: list[str], of: list[str]) -> lis
         (leaks if len({of[p] for p in group}) > 1 else copies).append(line)
     near_leaks: list[str] = []
     near_copies: list[str] = []
-    for a, b in near_pairs(images):
+    near = near_pairs(images)
+    for a, b in near.pairs:
         line = f"{images[a].path} ≈ {images[b].path}"
         (near_leaks if of[a] != of[b] else near_copies).append(line)
     return [
@@ -179,6 +186,11 @@ def _duplicates(images: list[Examined], labels: list[str], of: list[str]) -> lis
         Finding("same image under two labels", conflicts, "at most one of them is right"),
         Finding("same image twice", copies, "counts twice"),
         Finding("near duplicates", near_copies, "within one split"),
+        Finding(
+            "not compared with all",
+            [images[position].path for position in near.passed_over],
+            f"more than {LARGEST_BUCKET} look so alike that near duplicates were not searched for",
+        ),
     ]
 
 

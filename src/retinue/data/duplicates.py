@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,19 @@ DISTANCE = 3
 CORRELATION = 0.99
 """Least correlation of two thumbnails' luma that counts as near."""
 _BANDS = 4
-_LARGEST_BUCKET = 4096
+LARGEST_BUCKET = 4096
+"""Images that share a band of their fingerprints are not compared if they are more than that."""
 
 Pair = tuple[int, int]
+
+
+class NearPairs(NamedTuple):
+    """What the search found, and what it passed over."""
+
+    pairs: list[Pair]
+    """Positions of two pictures, each pair once, in order."""
+    passed_over: list[int]
+    """Positions of pictures that were not compared with all that could be near."""
 
 
 def exact_groups(images: Sequence[Examined]) -> list[list[int]]:
@@ -29,8 +40,8 @@ def exact_groups(images: Sequence[Examined]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_pairs(images: Sequence[Examined]) -> list[Pair]:
-    """Positions of pictures that look the same but are other files, each pair once, in order.
+def near_pairs(images: Sequence[Examined]) -> NearPairs:
+    """Pictures that look the same but are other files.
 
     Two fingerprints that differ in at most 3 bits agree in at least one of four bands of 16 bits:
     only images that share a band are compared, and thumbnails settle what the fingerprints suggest.
@@ -38,14 +49,17 @@ def near_pairs(images: Sequence[Examined]) -> list[Pair]:
     usable = [p for p, image in enumerate(images) if image.dhash is not None]
     hashes = np.array([images[p].dhash for p in usable], dtype=np.uint64)
     found: set[Pair] = set()
+    passed_over: set[int] = set()
     for band in range(_BANDS):
         keys = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.diff(keys[order], prepend=-1.0))
         for members in np.split(order, starts[1:]) if len(order) else []:
-            if 1 < len(members) <= _LARGEST_BUCKET:
+            if len(members) > LARGEST_BUCKET:
+                passed_over.update(usable[m] for m in members.tolist())
+            elif len(members) > 1:
                 found.update(_compare(images, usable, hashes, members))
-    return sorted(found)
+    return NearPairs(sorted(found), sorted(passed_over))
 
 
 def _compare(

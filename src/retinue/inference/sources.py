@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 from retinue.data.decode import EXTENSIONS
 from retinue.errors import UsageError
+from retinue.files import nearest
 
 _BLOCK = 1 << 16
 
@@ -48,14 +48,16 @@ def _check(source: str, stdin: IO[Any] | None) -> tuple[str, str]:
     if source.startswith("@"):
         if not os.path.isfile(source[1:]):
             raise UsageError(
-                "no such list of files", where=repr(source[1:]), mend=_nearest(source[1:])
+                "no such list of files", where=repr(source[1:]), mend=nearest(Path(source[1:]))
             )
         return "list", source[1:]
     if glob.has_magic(source):
         if next(glob.iglob(source, recursive=True), None) is None:
-            raise UsageError("no file matches the pattern", where=repr(source))
+            raise UsageError(
+                "no file matches the pattern", where=repr(source), mend="** stands for any folders"
+            )
         return "pattern", source
-    raise UsageError("no such file or folder", where=repr(source), mend=_nearest(source))
+    raise UsageError("no such file or folder", where=repr(source), mend=nearest(Path(source)))
 
 
 def _paths(kind: str, source: str, stdin: IO[Any] | None) -> Iterator[str]:
@@ -147,16 +149,3 @@ def _exists(path: str) -> bool:
         return os.path.lexists(path)
     except ValueError:  # a NUL inside
         return False
-
-
-def _nearest(path: str) -> str | None:
-    """The entry of the nearest existing folder that is spelt most like what was asked for."""
-    place, wanted = os.path.split(os.path.normpath(path.replace("\0", "")))
-    while place and not os.path.isdir(place):
-        place, wanted = os.path.split(place)
-    try:
-        names = os.listdir(place or ".")
-    except OSError:
-        return None
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
-    return f"did you mean {os.path.join(place, near[0])!r}?" if near else None

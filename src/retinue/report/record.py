@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.errors import UsageError
+from retinue.files import nearest
 
 _SIGNS = ("metrics.json", "metrics.csv", "recipe.yaml", "predictions.parquet")
 T = TypeVar("T")
@@ -74,7 +75,9 @@ class RunRecord:
 def read_run(folder: Path) -> RunRecord:
     """The record of the run in `folder`; `UsageError` if that is no run folder."""
     if not folder.is_dir():
-        raise UsageError("there is no such run folder", where=repr(str(folder)))
+        raise UsageError(
+            "there is no such run folder", where=repr(str(folder)), mend=nearest(folder)
+        )
     if not any((folder / name).exists() for name in _SIGNS):
         raise UsageError(
             "this is not a run folder",

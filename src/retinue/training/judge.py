@@ -38,7 +38,7 @@ def evaluate_model(
     with console(None, quiet=quiet) as bar:
         file = find_model(model)
         options = DataOptions(path=data, split=SplitOptions(train=1, val=0, test=0))
-        dataset = open_dataset(options if data is not None else _own_data(file))
+        dataset = open_dataset(options if data is not None else _own_data(file), to_train=False)
         for note in dataset.notes:
             LOGGER.info("%s", note)
         predictor = load(file, device=device, engine=engine, tta=tta)

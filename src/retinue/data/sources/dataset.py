@@ -38,8 +38,9 @@ class Dataset:
         write_splits(Path(path), rows)
 
 
-def open_dataset(options: DataOptions) -> Dataset:
-    """Recognises the format, settles classes and splits. No image is read yet.
+def open_dataset(options: DataOptions, *, to_train: bool = True) -> Dataset:
+    """Recognises the format, settles classes and splits. No image is read yet. Without `to_train`,
+    a train split may be absent.
 
     Raises `UsageError` for what makes no sense, naming file and line; rows of a table that cannot
     be used are an error, or with `on_bad_image: skip` a note.
@@ -54,12 +55,12 @@ def open_dataset(options: DataOptions) -> Dataset:
         raise UsageError(
             f"{count} row{'s' if count != 1 else ''} cannot be used",
             where=shown + more,
-            mend="mend them, or set data.on_bad_image=skip",
+            mend="mend or remove them; data.on_bad_image=skip trains without them",
         )
-    return settle(listing, options)
+    return settle(listing, options, to_train=to_train)
 
 
-def settle(listing: Listing, options: DataOptions) -> Dataset:
+def settle(listing: Listing, options: DataOptions, *, to_train: bool = True) -> Dataset:
     """The listing's records with classes and splits, those that cannot be used left out."""
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
@@ -76,7 +77,7 @@ def settle(listing: Listing, options: DataOptions) -> Dataset:
         ]
         if samples:
             splits[split] = samples
-    if "train" not in splits:
+    if "train" not in splits and (to_train or not splits):
         raise UsageError(
             "no images to train on", where=repr(str(listing.root)), mend="see data.split"
         )
