@@ -7,14 +7,16 @@ targets of each view. A half-written cache goes on from its last full chunk.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import RetinueError
-from retinue.files import write_text
+from retinue.files import replacing, write_text
 from retinue.inference.engines import Engine, EngineName, compile_engine
 from retinue.models.network import Network, State
 from retinue.sample import Batch
@@ -163,12 +165,11 @@ def cache_trunk(
         first = -(-max(done - view * count, 0) // CHUNK)
         if first >= len(chunks) and done >= (view + 1) * count:
             continue
-        # The targets of a view that was interrupted are read again from its start, pixels are not.
         targets: list[Batch] = []
         if first:
-            targets.append(
-                Batch(**torch.load(folder / f"targets{view}.part.pt", weights_only=True))
-            )
+            part = Batch(**torch.load(folder / f"targets{view}.part.pt", weights_only=True))
+            # A stop between writing it and the index leaves rows that are computed again.
+            targets.append(_first(part, done - view * count))
         for batch in feed.batches(chunks[first:], epoch=view):
             inputs = batch.inputs
             if compiled is None:
@@ -180,10 +181,13 @@ def cache_trunk(
             rows = [_as_rows(t) for t in as_tuple(state)]
             if not stored:
                 shapes = [(total, *r.shape[1:]) for r in rows]
-                mode: Literal["r+", "w+"] = "r+" if done else "w+"
+                files = [folder / f"state{k}.f16" for k in range(len(shapes))]
+                for file, shape in zip(files, shapes, strict=True):
+                    if not done:
+                        _reserve(file, 2 * int(np.prod(shape)))
                 stored = [
-                    np.memmap(folder / f"state{k}.f16", np.float16, mode, shape=s)
-                    for k, s in enumerate(shapes)
+                    np.memmap(file, np.float16, "r+", shape=shape)
+                    for file, shape in zip(files, shapes, strict=True)
                 ]
                 if not done:
                     say(f"computing the frozen part once for {total} images with {compiled.name}")
@@ -224,6 +228,24 @@ def check_budget(size: Size, folder: Path, max_gb: float) -> str | None:
     return None
 
 
+def _reserve(path: Path, size: int) -> None:
+    """A new file of `size` bytes. Its room is taken at once: a disk that is full when a page of a
+    map is written kills the process."""
+    try:
+        with open(path, "wb") as file:
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # not on this file system
+            return
+        raise RetinueError(
+            f"the cached features cannot be written ({error.strerror})",
+            where=str(path),
+            mend="make room and go on with --resume, or train with cache_features=off",
+        ) from error
+
+
 def _as_rows(tensor: Tensor) -> npt.NDArray[np.float16]:
     """float16, channels last where there are channels and a map."""
     tensor = tensor.detach().to("cpu", torch.float32)
@@ -255,9 +277,15 @@ def _fields(batch: Batch) -> dict[str, Any]:
 
 
 def _save(path: Path, batch: Batch) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(_fields(batch), temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save(_fields(batch), temporary)
+
+
+def _first(batch: Batch, rows: int) -> Batch:
+    """The first `rows` of a batch."""
+    kept = _fields(batch)
+    kept |= {name: v[:rows] for name, v in kept.items() if isinstance(v, Tensor)}
+    return Batch(**{**kept, "paths": batch.paths[:rows]})
 
 
 def _merge(batches: Sequence[Batch]) -> Batch:
