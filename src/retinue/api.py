@@ -35,17 +35,18 @@ def train(
     recipe or data that will not do, `BadImageError` for unreadable images, `Interrupted` after
     SIGINT or SIGTERM, `RetinueError` for anything else that ends the training.
     """
+    from retinue.errors import UsageError
     from retinue.training import session
 
     if resume:
-        if overrides or fields:
-            from retinue.errors import UsageError
-
+        if overrides or fields or out is not None:
             raise UsageError(
-                "a resumed training takes no overrides",
+                "a resumed training takes no overrides and no other folder",
                 mend="its recipe.yaml starts a new training with them",
             )
-        run = session.resume(Path(recipe), quiet=quiet)  # type: ignore[arg-type]
+        if not isinstance(recipe, str | Path):
+            raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
+        run = session.resume(Path(recipe), quiet=quiet)
     else:
         run = session.start(
             recipe,
@@ -112,9 +113,9 @@ def evaluate(
 
     `model`: a model file or run folder. `data`: a folder or table; by default what the run was
     trained on, split as it was then. The data's classes must be among the model's, and are put in
-    the model's order. `split`: `auto` takes the test split, or val, or the whole data where there
-    is only one. `out`: a folder for `metrics.json` and `predictions.parquet`. Unreadable images
-    are left out, and named under `skipped`.
+    the model's order. `split`: `auto` takes the first of test, val and train that there is; data
+    without splits is judged whole. `out`: a folder for `metrics.json` and `predictions.parquet`.
+    Unreadable images are left out, and named under `skipped`.
     """
     from retinue.training import judge
 
@@ -181,7 +182,9 @@ def predict(
     def answers() -> Iterator[Result | Skipped]:
         for answer in predictor.predict(found, batch_size=batch_size):
             if isinstance(answer, Skipped) and on_bad_image == "stop":
-                raise BadImageError({answer.path: answer.reason})
+                raise BadImageError(
+                    {answer.path: answer.reason}, mend="on_bad_image='skip' goes on without it"
+                )
             yield answer
 
     if out is not None:

@@ -26,7 +26,9 @@ def evaluate(
     split: Annotated[
         str,
         typer.Option(
-            "--split", metavar="SPLIT", help="train, val or test; auto: the first of test, val."
+            "--split",
+            metavar="SPLIT",
+            help="train, val or test; auto: the first of test, val, train.",
         ),
     ] = "auto",
     engine: Engine = EngineChoice.auto,

@@ -54,6 +54,8 @@ class Loader:
     all samples; `substitute` puts the next readable sample in its place (labels, weight and path
     are the substitute's, `Batch.index` stays); `drop` keeps the row, black and with weight 0.
     Both of these list the file in `skipped`.
+
+    With workers, OpenCV's own threads are switched off for the whole process, and stay so.
     """
 
     def __init__(

@@ -124,7 +124,8 @@ def create_model(
             raise RetinueError(
                 f"the weights do not fit {name}{report.describe()}",
                 where=resolved.source,
-                mend="choose the network they belong to, or allow it with partial_weights=True",
+                mend="choose the network they belong to, or allow it with partial_weights=True"
+                " (in a recipe: model.arguments.partial_weights=true)",
             )
     return network
 
