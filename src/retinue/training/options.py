@@ -15,6 +15,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerOptions(Options):
@@ -26,11 +27,11 @@ class OptimizerOptions(Options):
     """Learning rate that the schedule starts from, for the deepest layers."""
     weight_decay: NonNegative = 1e-4
     """Never applied to biases and to normalisation layers. Decoupled for `adamw`, L2 otherwise."""
-    momentum: Fraction = 0.9
+    momentum: Decay = 0.9
     """Momentum of `sgd` and `rmsprop`."""
     nesterov: bool = True
     """Nesterov's form of the momentum (`sgd` only)."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the two moments (`adam`, `adamw`)."""
     eps: PositiveFloat = 1e-8
     """Added to the denominator (`adam`, `adamw`, `rmsprop`)."""
@@ -84,7 +85,7 @@ class StageOptions(Options):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "train"
     """Appears in logs, metrics and plots."""
-    trainable: str | Annotated[int, Field(ge=0)] = "all"
+    trainable: str | Annotated[int, Field(ge=0, strict=True)] = "all"
     """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
     everything learns. `retinue models NAME` lists the units."""
     epochs: PositiveInt | None = None
@@ -94,7 +95,8 @@ class StageOptions(Options):
     batch_size: PositiveInt = 32
     """Images an optimiser step, over all processes and accumulation."""
     accumulate: PositiveInt = 1
-    """Portions that each step's batch is computed in; saves memory, changes nothing else."""
+    """Portions that each step's batch is computed in: saves memory. BatchNorm that learns and
+    mixing see a portion at a time; nothing else changes."""
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     augment: AugmentOptions = AugmentOptions()
@@ -123,8 +125,14 @@ class StageOptions(Options):
             raise ValueError("cache_features: on contradicts augment.mixing, which mixes pixels")
         if self.cache_features == "on" and self.trainable == "all":
             raise ValueError("cache_features: on needs a frozen part, but trainable is all")
-        if self.views is not None and self.cache_features == "off":
-            raise ValueError("views has no effect with cache_features: off")
+        if self.views is not None:
+            for without, why in (
+                (self.cache_features == "off", "cache_features: off"),
+                (self.trainable == "all", "trainable: all, which leaves nothing to cache"),
+                (self.augment.mixes_pixels, "augment.mixing, which mixes pixels"),
+            ):
+                if without:
+                    raise ValueError(f"views has no effect with {why}")
         return self
 
 
