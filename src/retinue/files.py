@@ -62,12 +62,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
 def nearest(path: Path) -> str:
     """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
     base = path

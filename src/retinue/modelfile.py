@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -175,16 +174,3 @@ def _described(metadata: dict[str, str] | None, path: Path) -> ModelDescription:
         raise RetinueError(
             f"the model's description is damaged: {place}: {first['msg']}", where=str(path)
         ) from error
-
-
-def versions() -> dict[str, str]:
-    """What to write into `ModelDescription.versions`."""
-    import platform
-
-    import retinue
-
-    return {
-        "retinue": retinue.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
