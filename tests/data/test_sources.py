@@ -360,6 +360,19 @@ def test_only_a_training_needs_a_train_split(tmp_path: Path) -> None:
     assert list(open_dataset(options, to_train=False).splits) == ["test"]
 
 
+def test_encodings_of_tables(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    table = tmp_path / "t.tsv"
+    text = "path\tlabel\na.png\tthé\nb.png\t猫\n"
+    whole = SplitOptions(train=1, val=0, test=0)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        table.write_text(text, encoding=encoding)
+        assert everything(read(table, split=whole)) == {"a.png": "thé", "b.png": "猫"}
+    table.write_bytes("path\tlabel\r\na.png\tthé\r\nb.png\tx\r\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"class name 'th.udce9' is not UTF-8.*save the table"):
+        read(table)
+
+
 def test_first_row_of_data_is_no_misspelt_header(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     table = tmp_path / "t.csv"

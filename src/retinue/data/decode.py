@@ -275,6 +275,6 @@ def reason(error: Exception) -> str:
         return f"decompression bomb? {text.split(',')[0]}"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of an unknown format"
-    if "remature end" in text or "truncated" in text.lower():
+    if ("remature end" in text or "truncated" in text.lower()) and text[:9] != "truncated":
         return f"truncated: {text}"
     return text or type(error).__name__

@@ -97,6 +97,15 @@ def _settle_classes(
     listing: Listing, options: DataOptions, notes: list[str]
 ) -> tuple[list[str], list[Record]]:
     found = Counter(record.label for record in listing.records if record.label is not None)
+    for name in found:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"the class name {name!r} is not UTF-8",
+                where=repr(str(listing.root)),
+                mend="rename the folder, or save the table as UTF-8",
+            ) from None
     own = CLASS_ORDER.get(listing.format)
     classes = list(own) if own else sort_classes(found)
     if options.classes is None:
