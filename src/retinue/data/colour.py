@@ -200,11 +200,13 @@ def _scale_channels(
     # One value a number of a row: broadcasting over a last axis of 3 defeats vector units.
     factor, offset = _repeated(scale, width, images), _repeated(shift, width, images)
     if images.device.type == "cpu":
-        # An image at a time, so that what is in between stays in the cache.
+        # An image at a time, so that what is in between stays in the cache, and by NumPy: torch's
+        # threads would wait for each other at every image, for long where loader threads are busy.
         out = torch.empty(rows.shape, dtype=torch.float32)
-        pixels = torch.empty(rows.shape[1:], dtype=torch.float32)
-        for k in range(n):
-            torch.addcmul(offset, pixels.copy_(rows[k]), factor, out=out[k])
+        for source, target in zip(rows.numpy(), out.numpy(), strict=True):
+            np.copyto(target, source)
+            np.multiply(target, factor.numpy(), out=target)
+            np.add(target, offset.numpy(), out=target)
     else:
         out = torch.addcmul(offset, rows.float(), factor)
     return out.view(n, height, width, 3).permute(0, 3, 1, 2)
@@ -241,13 +243,14 @@ def _contract_on_cpu(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Ten
     """The same, an image at a time, so that what is in between stays in the cache; OpenCV's
     contraction is five times as fast as a matrix product with a side of 3."""
     n, height, width, _ = rows.shape
-    out = torch.empty((n, height, width * 3), dtype=torch.float32)
-    pixels = torch.empty(rows.shape[1:], dtype=torch.float32)
-    for k in range(n):
-        target = out[k].view(height, width, 3).numpy()
-        cv2.transform(pixels.copy_(rows[k]).numpy(), matrices[k].numpy(), dst=target)
-        torch.clamp(out[k], floor, ceiling, out=out[k])
-    return out
+    out = np.empty((n, height, width * 3), dtype=np.float32)
+    pixels = np.empty((height, width, 3), dtype=np.float32)
+    low, high = floor.numpy(), ceiling.numpy()
+    for source, matrix, target in zip(rows.numpy(), matrices.numpy(), out, strict=True):
+        np.copyto(pixels, source)
+        cv2.transform(pixels, matrix, dst=target.reshape(height, width, 3))
+        np.clip(target, low, high, out=target)
+    return torch.from_numpy(out)
 
 
 def rgb_to_hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,8 +30,9 @@ from retinue.models.network import Network, State
 from retinue.sample import Batch
 from retinue.training.feeds import Feed, Plan
 
-CHUNK = 64
-"""Images that the engine takes at once; fixed, so that going on later gives the same values."""
+CHUNK = 16
+"""Images that the engine takes at once: few, so that its maps stay in the cache; and always the
+same number, so that going on later gives the same values."""
 SECONDS_BETWEEN_WRITES = 20.0
 HALF_MAX = float(np.finfo(np.float16).max)
 
