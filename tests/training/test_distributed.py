@@ -53,19 +53,27 @@ def _compare(run: Path, alone: Path) -> None:
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
 
 
-def _two_processes(run: Path, data: Path, *overrides: str) -> None:
+def _two_processes(run: Path, data: Path, *overrides: str, launcher: str = "torchrun") -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    launch = {
+        "torchrun": ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"],
+        "accelerate launch": [  # with --cpu it would start a single one
+            *("accelerate.commands.launch", "--multi_gpu", "--num_processes=2"),
+            *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"),
+            f"--main_process_port={port}",
+        ],
+    }[launcher]
     command = [sys.executable, "-m", *launch, tiny.__file__, str(run), str(data), *overrides]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((run / "environment.json").read_text())["settings"]["world"] == 2
 
 
-def test_two_processes_under_torchrun(tmp_path: Path, pictures: Path, alone: Path) -> None:
-    _two_processes(tmp_path / "run", pictures, *PLAIN)
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
+def test_two_processes(tmp_path: Path, pictures: Path, alone: Path, launcher: str) -> None:
+    _two_processes(tmp_path / "run", pictures, *PLAIN, launcher=launcher)
     _compare(tmp_path / "run", alone)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from retinue import modelfile
 from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
-from retinue.training import session, trainer
+from retinue.training import session, trainer, trunk
 from retinue.training.checkpoint import CheckpointStore
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
@@ -157,6 +158,26 @@ def test_a_compiled_network_trains_as_the_plain_one(tmp_path: Path, pictures: Pa
     assert ours.keys() == theirs.keys()
     for name in theirs:
         assert torch.allclose(ours[name], theirs[name], rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_resumed_stage_is_cached_if_it_was_before(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """Cached features are rounded, so that another decision would change the weights."""
+
+    def budget(there: bool) -> None:
+        monkeypatch.setattr(trunk, "check_budget", lambda *_: None if there else "no room")
+
+    recipe = _one(pictures, trainable="head", views=2, epochs=2)
+    budget(room)
+    whole = _train(recipe, tmp_path / "whole")
+    _interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
+    shutil.rmtree(tmp_path / "run" / "cache", ignore_errors=True)
+    budget(not room)
+    _resume(tmp_path / "run")
+    ours, theirs = _network(tmp_path / "run"), _network(whole.folder)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_without_a_validation_split_the_last_weights_are_kept(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from retinue.data.mixing import Mixing
 from retinue.data.sources import Dataset
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import UsageError
+from retinue.inference.engines import EngineName
 from retinue.models.network import Network
 from retinue.sample import Preprocessing, Sample
 from retinue.training import trunk
@@ -47,13 +48,20 @@ class Supplies:
         self._cache = run.path / "cache"
         self._bar = bar
         self._loaders: list[Loader] = []
+        self._engine: EngineName = "auto"
 
     def begin(
-        self, stage: StageOptions, network: Network, cut: int, check: Callable[[], None]
+        self,
+        stage: StageOptions,
+        network: Network,
+        cut: int,
+        check: Callable[[], None],
+        decided: Mapping[str, Any],
     ) -> tuple[Feed, ValidationBatches | None]:
         """The feed of the training split, and the batches of the validation split if there is one.
 
-        `check` is called between portions of long work, and may raise.
+        `check` is called between portions of long work, and may raise. `decided`: what `trunk` was
+        for each stage that has had steps already; it stays so, whatever room the disk has now.
         """
         self._loaders = []
         self.trunk = None
@@ -61,7 +69,15 @@ class Supplies:
         # Every image counts once in a figure, whatever its weight in training.
         samples = [replace(s, weight=1.0) for s in self._dataset.splits.get("val", [])]
         validation: Feed = self._validation_feed(samples)
-        cached = cut > 0 and self._may_cache(stage, network, cut)
+        before = decided.get(stage.name)
+        if stage.name in decided:
+            cached = before is not None
+        else:
+            cached = cut > 0 and self._may_cache(stage, network, cut)
+        if before is not None:
+            self._engine = before["engine"]
+        else:
+            self._engine = "auto" if self._accelerator.device.type == "cpu" else "torch"
         if cached:
             views = stage.views or 1
             train = self._dataset.splits["train"]
@@ -169,7 +185,7 @@ class Supplies:
                 views=views,
                 folder=self._cache / f"{stage.name}-{split}",
                 facts=facts,
-                engine="auto" if self._accelerator.device.type == "cpu" else "torch",
+                engine=self._engine,
                 device=self._accelerator.device,
                 each_chunk=each_chunk,
                 say=LOGGER.info,

@@ -130,7 +130,7 @@ class Trainer:
         if state is None:
             self._checkpoint()
         self.feed, self.validation = self.supplies.begin(
-            stage, self.network, self.cut, self._check_signal
+            stage, self.network, self.cut, self._check_signal, progress.trunk
         )
         progress.trunk[stage.name] = self.supplies.trunk
 
