@@ -373,6 +373,17 @@ def test_encodings_of_tables(tmp_path: Path) -> None:
         read(table)
 
 
+def test_two_images_that_a_row_can_mean(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "a.jpg", "b.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\na,x\nb,y\n")
+    with pytest.raises(UsageError, match=r"line 2: 'a' can be any of 'a\.jpg', 'a\.png'"):
+        read(table)
+    table.write_text("path,label\na.png,x\nb,y\n")
+    whole = SplitOptions(train=1, val=0, test=0)
+    assert everything(read(table, split=whole)) == {"a.png": "x", "b.png": "y"}
+
+
 def test_first_row_of_data_is_no_misspelt_header(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     table = tmp_path / "t.csv"

@@ -58,11 +58,16 @@ def read_table(table: Path, options: DataOptions) -> Listing:
     seen: dict[Path, int] = {}
     for line, cells, _ in rows:
         where = f"{str(table)!r} line {line}"
-        path = find(cells["path"])
-        if path is None:
+        found = find(cells["path"])
+        if len(found) > 1:
+            names = ", ".join(repr(path.name) for path in found)
+            listing.problems.append(f"{where}: {cells['path']!r} can be any of {names}")
+            continue
+        if not found:
             listing.missing.append(cells["path"])
             listing.problems.append(f"{where}: no image {cells['path']!r} in {str(root)!r}")
             continue
+        path = found[0]
         if path in seen:
             listing.problems.append(f"{where}: {cells['path']!r} again, as in line {seen[path]}")
             continue
@@ -243,33 +248,34 @@ def _image_root(table: Path, rows: list[_Row], options: DataOptions) -> Path:
     names = [row.cells["path"] for row in rows[:20]]
     for root in (folder, folder / "images", folder / table.stem):
         find = _Finder(root)
-        if root.is_dir() and any(find(name) is not None for name in names):
+        if root.is_dir() and any(find(name) for name in names):
             return root
     return folder
 
 
 class _Finder:
-    """The file that a table means, given with or without its extension."""
+    """The files that a table can mean, given with or without their extension."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._stems: dict[Path, dict[str, Path]] = {}
+        self._listings: dict[Path, dict[str, list[Path]]] = {}
 
-    def __call__(self, name: str) -> Path | None:
+    def __call__(self, name: str) -> list[Path]:
         path = self.root / name
         if name and os.path.lexists(path) and (is_image_name(name) or not path.is_dir()):
-            return path
-        return self._listing(path.parent).get(normal(path.name))
+            return [path]
+        return self._listing(path.parent).get(normal(path.name), [])
 
-    def _listing(self, folder: Path) -> dict[str, Path]:
-        if folder not in self._stems:
-            stems: dict[str, Path] = {}
+    def _listing(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._listings:
+            by_stem: dict[str, list[Path]] = defaultdict(list)
+            by_name: dict[str, list[Path]] = {}
             if folder.is_dir():
                 for path in image_files(folder, recursive=False):
-                    stems.setdefault(normal(path.stem), path)
-                    stems[normal(path.name)] = path
-            self._stems[folder] = stems
-        return self._stems[folder]
+                    by_stem[normal(path.stem)].append(path)
+                    by_name[normal(path.name)] = [path]
+            self._listings[folder] = {**by_stem, **by_name}
+        return self._listings[folder]
 
 
 def _not_listed(root: Path, listed: set[Path]) -> list[Path]:
