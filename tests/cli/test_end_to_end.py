@@ -64,6 +64,22 @@ def test_evaluating_repeats_the_figures(retinue: Command, trained: Path, tmp_pat
     assert Path(out.strip()).is_file()
 
 
+def test_evaluating_overwrites_no_run_and_finds_out_at_once(
+    retinue: Command, trained: Path, tmp_path: Path
+) -> None:
+    before = (trained / "metrics.json").read_bytes()
+    code, out, err = retinue("evaluate", trained, "--out", trained)
+    assert (code, out) == (2, "")
+    assert "not overwritten" in err
+    assert (trained / "metrics.json").read_bytes() == before
+    (tmp_path / "file").touch()
+    code, out, err = retinue("evaluate", trained, "--out", tmp_path / "file" / "x")
+    assert (code, out) == (2, "")
+    assert "cannot be made" in err
+    assert "name another folder" in err
+    assert err.count("\n") == 1
+
+
 def test_predicting_skips_and_lists(retinue: Command, trained: Path, tmp_path: Path) -> None:
     picture = next((trained.parent / "data" / "red").iterdir())
     shutil.copy(picture, tmp_path / "fine.png")

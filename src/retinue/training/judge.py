@@ -35,6 +35,8 @@ def evaluate_model(
     quiet: bool,
 ) -> dict[str, Any]:
     """See `retinue.api.evaluate`."""
+    if out is not None:
+        _prepare(out)
     with console(None, quiet=quiet) as bar:
         file = find_model(model)
         options = DataOptions(path=data, split=SplitOptions(train=1, val=0, test=0))
@@ -67,6 +69,24 @@ def evaluate_model(
         with replacing(out / "predictions.parquet") as temporary:
             pq.write_table(judged.table, temporary)
     return figures
+
+
+def _prepare(out: Path) -> None:
+    """The folder is there before the work begins, and it is no run's."""
+    if (out / "recipe.yaml").exists():
+        raise UsageError(
+            "the figures of a run are not overwritten",
+            where=str(out),
+            mend="name another folder with --out",
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder cannot be made: {error.strerror}",
+            where=str(out),
+            mend="name another folder with --out",
+        ) from error
 
 
 def in_order_of(
