@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +56,15 @@ def train(
             quiet=quiet,
         )
     if report and run.figures:
-        write_report(run.folder)
+        try:
+            write_report(run.folder)
+        except Exception as error:  # the training is done, whatever becomes of its page
+            logging.getLogger("retinue").error(
+                "the report could not be written (%s: %s); retinue report %s tries again",
+                type(error).__name__,
+                error,
+                run.folder,
+            )
     return run
 
 

@@ -297,3 +297,30 @@ def test_tensorboard_gets_the_rows(tmp_path: Path, pictures: Path) -> None:
     rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
     told = [(event.step, event.value) for event in events.Scalars("loss/val")]
     assert told == [(k + 1, pytest.approx(float(r["val_loss"]))) for k, r in enumerate(rows)]
+
+
+def test_a_training_that_fails_before_it_begins_leaves_no_folder(
+    tmp_path: Path, pictures: Path
+) -> None:
+    recipe = _one(pictures, trainable="nowhere")
+    with pytest.raises(UsageError, match="no unit 'nowhere'"):
+        _train(tmp_path, recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_that_fails_does_not_undo_the_training(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from retinue.report import html
+
+    def fail(run: Path) -> Path:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(html, "write_report", fail)
+    run = retinue.train(_one(pictures), out=tmp_path / "run", quiet=True)
+    assert run.figures["images"] > 0
+    assert "no ink" in caplog.text
+    assert f"retinue report {tmp_path / 'run'}" in caplog.text

@@ -119,7 +119,10 @@ def create_model(
     if resolved is not None:
         network.preprocessing = resolved.preprocessing or entry.preprocessing
         report = load_into(network, resolved.tensors)
-        log.info("%s: weights from %s%s", name, resolved.source, report.describe())
+        # A file's classifier may be of other classes, even where there are as many.
+        kept = resolved.tag is None and not report.reinitialised and report.complete
+        note = "; classifier kept, too" if kept else ""
+        log.info("%s: weights from %s%s%s", name, resolved.source, report.describe(), note)
         if not (report.complete or partial_weights):
             raise RetinueError(
                 f"the weights do not fit {name}{report.describe()}",

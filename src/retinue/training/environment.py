@@ -6,11 +6,13 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 import retinue
 from retinue.errors import UsageError
@@ -108,4 +110,6 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     else:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     mixed = "no" if precision == "fp32" else precision
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed)
+    # While one process computes what all will use, the others wait, for hours if need be.
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    return Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[patient])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -76,7 +77,12 @@ def start(
         loaded = _absolute(loaded)
         run.write("recipe.yaml", dump(loaded))
         _write_down(run, dataset, settings)
-    return _work(run, loaded, dataset, settings, quiet=quiet)
+    try:
+        return _work(run, loaded, dataset, settings, quiet=quiet)
+    except RetinueError:
+        if _is_main() and not run.checkpoints.exists():
+            shutil.rmtree(run.path, ignore_errors=True)  # nothing had begun that could go on
+        raise
 
 
 def resume(folder: Path, *, quiet: bool) -> Run:
@@ -261,7 +267,14 @@ def _same_as_before(before: dict[str, Any], now: Settings) -> Settings:
     """What `auto` chose the first time, where it is to be had."""
     if before["world"] != now.world:
         LOGGER.warning("%d processes instead of %d", now.world, before["world"])
-    device = choose_device(before["device"])
+    try:
+        device = choose_device(before["device"])
+    except UsageError as error:
+        raise UsageError(
+            error.what,
+            where="the device that the training began on",
+            mend="go on where there is one, or start a new training from its recipe.yaml",
+        ) from None
     return Settings(device, before["precision"], before["threads"], now.world)
 
 
