@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from retinue.data.colour import Colour
 from retinue.data.loader import BadImages, Loader
@@ -126,7 +127,9 @@ class Supplies:
         return loader
 
     def _may_cache(self, stage: StageOptions, network: Network, cut: int) -> bool:
-        why = self._why_not(stage, network, cut)
+        judged = [self._why_not(stage, network, cut)]
+        broadcast_object_list(judged)  # the disk's room may look different to another process
+        why = judged[0]
         if why is None:
             return True
         if stage.cache_features == "on":
