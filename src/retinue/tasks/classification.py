@@ -85,8 +85,9 @@ class Classification(Task):
         """`cross_entropy` and, where the network has auxiliary heads, `auxiliary`: (n,) each.
 
         `outputs["logits"]` is (n, classes), `outputs["auxiliary"]` the same or (heads, n, classes).
-        Class weights are multiplied in; the sample's own weight (`batch.weight`) is not: the
-        trainer multiplies by it, adds up the parts, and divides by the sum of the sample weights.
+        Class weights are multiplied in (of soft labels, by their mean under the label); the
+        sample's own weight (`batch.weight`) is not: the trainer multiplies by it, adds up the
+        parts, and divides by the sum of the sample weights.
         """
         if batch.labels is None:
             raise UsageError("training needs images with labels")

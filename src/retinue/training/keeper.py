@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.inference.predictor import MODEL_FILE
 from retinue.training.board import Board
 from retinue.training.options import CheckpointOptions
-from retinue.training.run_folder import MODEL, RunFolder
+from retinue.training.run_folder import RunFolder
 
 
 class Keeper:
@@ -56,7 +57,7 @@ class Keeper:
 
     def best_tensors(self) -> dict[str, Tensor]:
         """The weights of the model file."""
-        return modelfile.read(self.run.path / MODEL)[1]
+        return modelfile.read(self.run.path / MODEL_FILE)[1]
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Replace `metrics.csv`; the last row is new."""

@@ -19,9 +19,8 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, write_text
+from retinue.inference.predictor import MODEL_FILE
 from retinue.training.checkpoint import CheckpointStore
-
-MODEL = "best.safetensors"
 
 
 @contextmanager
@@ -130,5 +129,5 @@ class RunFolder:
         self, tensors: dict[str, Tensor], description: modelfile.ModelDescription
     ) -> None:
         """Replace `best.safetensors`."""
-        with _writing(self.path / MODEL):
-            modelfile.write(self.path / MODEL, tensors, description)
+        with _writing(self.path / MODEL_FILE):
+            modelfile.write(self.path / MODEL_FILE, tensors, description)

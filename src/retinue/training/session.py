@@ -22,7 +22,7 @@ from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError, suggest
 from retinue.inference.devices import choose_device
 from retinue.inference.evaluator import evaluate
-from retinue.inference.predictor import load
+from retinue.inference.predictor import MODEL_FILE, load
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.sample import Preprocessing
@@ -39,7 +39,7 @@ from retinue.training.examples import draw_examples
 from retinue.training.keeper import Keeper
 from retinue.training.progress import Progress
 from retinue.training.recipe import Recipe, dump, load_recipe
-from retinue.training.run_folder import MODEL, RunFolder
+from retinue.training.run_folder import RunFolder
 from retinue.training.trainer import Trainer
 from retinue.weights.resolution import names_a_file
 
@@ -92,7 +92,7 @@ def resume(folder: Path, *, quiet: bool) -> Run:
     environment = run.read_json("environment.json") or {}
     done = run.read_json("metrics.json")
     if done is not None:
-        return Run(run.path, done, run.path / MODEL, environment.get("skipped", {}))
+        return Run(run.path, done, run.path / MODEL_FILE, environment.get("skipped", {}))
     settings = _settings(recipe)
     if before := environment.get("settings"):
         settings = _same_as_before(before, settings)
@@ -157,9 +157,9 @@ def _work(
         trainer = Trainer(recipe, task, network, dataset, preprocessing, settings, keeper, bar)
         progress = trainer.fit()
         if not main:
-            return Run(run.path, {}, run.path / MODEL)
+            return Run(run.path, {}, run.path / MODEL_FILE)
         figures = _judge(run, recipe, task, dataset, settings, progress, bar)
-        return Run(run.path, figures, run.path / MODEL, progress.skipped)
+        return Run(run.path, figures, run.path / MODEL_FILE, progress.skipped)
 
 
 def _judge(
@@ -173,7 +173,7 @@ def _judge(
 ) -> dict[str, Any]:
     """Evaluate the model file itself, as everyone who gets it would."""
     split = _final_split(recipe, dataset)
-    predictor = load(run.path / MODEL, device=settings.device)
+    predictor = load(run.path / MODEL_FILE, device=settings.device)
     began = time.monotonic()
     samples = dataset.splits[split]
     bar.begin(f"evaluating the {split} split", len(samples))

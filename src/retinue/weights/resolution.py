@@ -94,7 +94,9 @@ def _from_file(name: str, path: Path) -> ResolvedWeights:
     if contents.network is not None:
         if contents.network != name:
             raise RetinueError(
-                f"the model file holds {contents.network}, not {name}", where=str(path)
+                f"the model file holds {contents.network}, not {name}",
+                where=str(path),
+                mend=f"build {contents.network} (in a recipe: model.name={contents.network})",
             )
         own = contents.arguments or {}
         arguments = {
