@@ -59,8 +59,9 @@ def test_addresses(entry, place, torchvision_weights, timm_weights) -> None:
         assert (list(prepared.size[:1]), [resized]) == (view.crop_size, view.resize_size)
         assert prepared.interpolation == view.interpolation.value
         assert (list(prepared.mean), list(prepared.std)) == (view.mean, view.std)
-        top1 = published.meta["_metrics"]["ImageNet-1K"]["acc@1"]
-        assert network.top1[entry.tag] == pytest.approx(top1 / 100, abs=1e-9)
+        accuracy = published.meta["_metrics"]["ImageNet-1K"]
+        assert entry.top1 == pytest.approx(accuracy["acc@1"] / 100, abs=1e-9)
+        assert entry.top5 == pytest.approx(accuracy["acc@5"] / 100, abs=1e-9)
         return
     published = timm_weights[file]
     assert (prepared.mean, prepared.std) == (published.mean, published.std)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from retinue.errors import RetinueError, UsageError
-from retinue.models.registry import create_model, find, list_models
+from retinue.models.registry import create_model, find
 from retinue.weights import catalogue, files, resolution
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
 from retinue.weights.loading import load_into
@@ -59,12 +59,9 @@ def test_catalogue_speaks_of_networks_that_exist():
                 assert f"-{entry.sha256[:8]}." in place.url
 
 
-def test_accuracies_belong_to_catalogued_weights():
-    tags = {(entry.network, entry.tag) for entry in catalogue.entries()}
-    without = {f"tf_efficientnet_lite{k}" for k in range(5)} | {"tf_efficientnet_l2"}
-    for name in list_models():
-        for tag in find(name).top1:
-            assert (name, tag) in tags or name in without
+def test_accuracies_are_plausible():
+    for entry in catalogue.entries():
+        assert entry.top1 is None or 0.4 < entry.top1 < (entry.top5 or 1) < 1.01
 
 
 def test_unknown_tags_are_answered():

@@ -74,7 +74,9 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
         "parameters": entry.parameters,
         "macs": entry.macs,
         "size": list(entry.preprocessing.size),
-        "top1": dict(entry.top1),
+        "top1": {
+            w.tag: w.top1 for w in catalogue.entries(entry.name) if w.top1 is not None
+        },
         "weights": [
             {"tag": w.tag, "licence": w.licence, "places": [_place(place) for place in w.places]}
             for w in catalogue.entries(entry.name)

@@ -185,22 +185,6 @@ VARIANTS = {
     "lite3": Variant(1.2, 1.4, 280, 0.3,   8_197_096,   1_383_321_872),
     "lite4": Variant(1.4, 1.8, 300, 0.3,  13_006_568,   2_553_034_336),
 }
-
-# Published ImageNet top-1 by tag of the weights: torchvision's; Google's with AutoAugment; those of
-# "Self-training with Noisy Student" (Xie et al., 2020).
-_TORCHVISION = {
-    "b0": 0.77692, "b1": 0.78642, "b2": 0.80608, "b3": 0.82008, "b4": 0.83384, "b5": 0.83444,
-    "b6": 0.84008, "b7": 0.84122,
-}
-_TORCHVISION_V2 = {"b1": 0.79838}
-_GOOGLE = {
-    "b0": 0.771, "b1": 0.791, "b2": 0.801, "b3": 0.816, "b4": 0.829, "b5": 0.836, "b6": 0.840,
-    "b7": 0.843, "lite0": 0.751, "lite1": 0.767, "lite2": 0.776, "lite3": 0.798, "lite4": 0.815,
-}
-_NOISY_STUDENT = {
-    "b0": 0.788, "b1": 0.815, "b2": 0.824, "b3": 0.841, "b4": 0.853, "b5": 0.861, "b6": 0.864,
-    "b7": 0.869, "l2": 0.884,
-}
 # fmt: on
 
 
@@ -213,11 +197,6 @@ def _entry(variant: str, *, tensorflow: bool) -> NetworkEntry:
     )
     if lite and tensorflow:
         preprocessing = replace(preprocessing, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    sources = (
-        {"imagenet": _GOOGLE, "noisy_student": _NOISY_STUDENT}
-        if tensorflow
-        else {"imagenet": _TORCHVISION, "imagenet_v2": _TORCHVISION_V2}
-    )
     return NetworkEntry(
         name=name,
         family="efficientnet",
@@ -233,7 +212,6 @@ def _entry(variant: str, *, tensorflow: bool) -> NetworkEntry:
         preprocessing=preprocessing,
         parameters=v.parameters,
         macs=v.macs,
-        top1={tag: table[variant] for tag, table in sources.items() if variant in table},
         paper="Tan & Le, 2019, https://arxiv.org/abs/1905.11946",
         reference=f"timm {name}",
     )

@@ -98,13 +98,13 @@ class MobileNetV2(Network):
         return [Level(k, self._channels[i], 2**k) for i, k in LEVELS.items()]
 
 
-# name: width, parameters, multiply-adds at 224 × 224, top-1 by tag of weights
-VARIANTS: dict[str, tuple[float, int, int, dict[str, float]]] = {
-    "mobilenet_v2": (1.0, 3_504_872, 300_774_272, {"imagenet": 0.71878, "imagenet_v2": 0.72154}),
-    "mobilenet_v2_035": (0.35, 1_677_128, 59_285_808, {}),
-    "mobilenet_v2_050": (0.5, 1_968_680, 97_131_840, {}),
-    "mobilenet_v2_075": (0.75, 2_636_424, 209_069_792, {}),
-    "mobilenet_v2_140": (1.4, 6_108_776, 582_195_824, {}),
+# name: width, parameters, multiply-adds at 224 × 224
+VARIANTS = {
+    "mobilenet_v2": (1.0, 3_504_872, 300_774_272),
+    "mobilenet_v2_035": (0.35, 1_677_128, 59_285_808),
+    "mobilenet_v2_050": (0.5, 1_968_680, 97_131_840),
+    "mobilenet_v2_075": (0.75, 2_636_424, 209_069_792),
+    "mobilenet_v2_140": (1.4, 6_108_776, 582_195_824),
 }
 
 ENTRIES = [
@@ -115,9 +115,8 @@ ENTRIES = [
         preprocessing=Preprocessing(interpolation="bilinear"),
         parameters=parameters,
         macs=macs,
-        top1=top1,
         paper="Sandler et al., 2018, https://arxiv.org/abs/1801.04381",
         reference="torchvision mobilenet_v2; timm mobilenetv2_100",
     )
-    for name, (width, parameters, macs, top1) in VARIANTS.items()
+    for name, (width, parameters, macs) in VARIANTS.items()
 ]

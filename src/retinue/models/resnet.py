@@ -129,15 +129,14 @@ class ResNet(Network):
 class Facts(NamedTuple):
     parameters: int
     macs: int
-    top1: dict[str, float]
 
 
 VARIANTS = {
-    18: Facts(11_689_512, 1_814_073_344, {"imagenet": 0.69758}),
-    34: Facts(21_797_672, 3_663_761_408, {"imagenet": 0.73314}),
-    50: Facts(25_557_032, 4_089_184_256, {"imagenet": 0.76130, "imagenet_v2": 0.80858}),
-    101: Facts(44_549_160, 7_801_405_440, {"imagenet": 0.77374, "imagenet_v2": 0.81886}),
-    152: Facts(60_192_808, 11_513_626_624, {"imagenet": 0.78312, "imagenet_v2": 0.82284}),
+    18: Facts(11_689_512, 1_814_073_344),
+    34: Facts(21_797_672, 3_663_761_408),
+    50: Facts(25_557_032, 4_089_184_256),
+    101: Facts(44_549_160, 7_801_405_440),
+    152: Facts(60_192_808, 11_513_626_624),
 }
 
 ENTRIES = [
@@ -148,7 +147,6 @@ ENTRIES = [
         preprocessing=Preprocessing(interpolation="bilinear"),
         parameters=facts.parameters,
         macs=facts.macs,
-        top1=facts.top1,
         paper="He et al., 2015, https://arxiv.org/abs/1512.03385",
         reference=f"torchvision and timm resnet{depth}",
     )

