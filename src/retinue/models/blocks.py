@@ -27,37 +27,60 @@ def silu() -> nn.Module:
     return nn.SiLU()
 
 
+def hard_swish() -> nn.Module:
+    """x · min(max(x + 3, 0), 6) / 6, not in place, like `silu` (MobileNetV3, section 5.2)."""
+    return nn.Hardswish()
+
+
 def make_divisible(channels: float, divisor: int = 8) -> int:
     """`channels` rounded to a multiple of `divisor`, never more than 10 % down (MobileNetV2)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding: output side ceil(side / stride).
+def same_padding(side: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """TensorFlow's SAME padding of an axis, before and after: output side ceil(side / stride).
 
-    The padding depends on the input's size; an odd amount has its larger part at the bottom and
-    at the right, which no symmetric padding equals.
+    It depends on the side; an odd amount has its larger part after (at the bottom, at the right),
+    which no symmetric padding equals.
     """
+    reach = dilation * (kernel - 1) + 1
+    total = max((math.ceil(side / stride) - 1) * stride + reach - side, 0)
+    return total // 2, total - total // 2
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding, see `same_padding`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        top, bottom = self._amounts(x.shape[-2], axis=0)
-        left, right = self._amounts(x.shape[-1], axis=1)
+        geometry = zip(x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        (top, bottom), (left, right) = (same_padding(*axis) for axis in geometry)
         padding = (top, left)
         if top != bottom or left != right:
             x = F.pad(x, (left, right, top, bottom))
             padding = (0, 0)
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
-    def _amounts(self, side: int, *, axis: int) -> tuple[int, int]:
-        stride, dilation = self.stride[axis], self.dilation[axis]
-        reach = dilation * (self.kernel_size[axis] - 1) + 1
-        total = max((math.ceil(side / stride) - 1) * stride + reach - side, 0)
-        return total // 2, total - total // 2
+
+class SameMaxPool2d(nn.MaxPool2d):
+    """Max pooling with TensorFlow's SAME padding, see `same_padding`; padding never wins."""
+
+    kernel_size: int
+    stride: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top, bottom), (left, right) = (
+            same_padding(side, self.kernel_size, self.stride) for side in x.shape[-2:]
+        )
+        x = F.pad(x, (left, right, top, bottom), value=-math.inf)
+        return F.max_pool2d(x, self.kernel_size, self.stride)
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, batch normalisation, activation (None: linear)."""
+    """Convolution without bias, batch normalisation, activation (None: linear).
+
+    `padding` is symmetric; None: as much as keeps the size where the stride is 1.
+    """
 
     def __init__(
         self,
@@ -66,23 +89,26 @@ class ConvNormAct(nn.Module):
         *,
         kernel: int = 1,
         stride: int = 1,
+        padding: int | None = None,
         groups: int = 1,
         act: Activation | None = None,
         same_padding: bool = False,
         norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
         conv = SameConv2d if same_padding else nn.Conv2d
+        padding = kernel // 2 if padding is None else padding
         self.conv = conv(
             in_channels,
             out_channels,
             kernel,
             stride,
-            padding=0 if same_padding else kernel // 2,
+            padding=0 if same_padding else padding,
             groups=groups,
             bias=False,
         )
-        self.norm = nn.BatchNorm2d(out_channels, eps=norm_eps)
+        self.norm = nn.BatchNorm2d(out_channels, eps=norm_eps, momentum=norm_momentum)
         self.act = act() if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,18 +119,27 @@ class ConvNormAct(nn.Module):
 class SqueezeExcite(nn.Module):
     """Channels weighted by what the whole map holds (Hu et al., 2018, section 3).
 
-    `squeezed` is the width between its two 1×1 convolutions.
+    `squeezed` is the width between its two 1×1 convolutions; `gate` makes weights between 0 and 1
+    of what comes out.
     """
 
-    def __init__(self, channels: int, squeezed: int, *, act: Activation = silu) -> None:
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        *,
+        act: Activation = silu,
+        gate: Activation = nn.Sigmoid,
+    ) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = act()
         self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = gate()
 
     def forward(self, x: Tensor) -> Tensor:
         weights = x.mean((2, 3), keepdim=True)  # (n, channels, 1, 1)
-        y: Tensor = x * self.expand(self.act(self.reduce(weights))).sigmoid()
+        y: Tensor = x * self.gate(self.expand(self.act(self.reduce(weights))))
         return y
 
 
