@@ -1,15 +1,19 @@
-"""ResNet (He et al., 2015, "Deep Residual Learning for Image Recognition").
+"""ResNet (He et al., 2015, "Deep Residual Learning for Image Recognition") and ResNeXt (Xie et al.,
+2016, "Aggregated Residual Transformations for Deep Neural Networks").
 
-The bottleneck's stride is on its 3×3 convolution ("v1.5"), as in every widely used checkpoint.
+The bottleneck's stride is on its 3×3 convolution ("v1.5"), as in most checkpoints; `_v1`: on its
+first 1×1, as in the paper and in Keras.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from retinue.errors import UsageError
 from retinue.models.blocks import ClassifierHead, ConvNormAct, DropPath, initialise, relu
 from retinue.models.network import Level, Network, Unit, stage_units
 from retinue.models.registry import NetworkEntry
@@ -26,17 +30,22 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
 WIDTHS = (64, 128, 256, 512)
 LEVELS = {0: 2, 1: 3, 2: 4, 3: 5}
 
+StrideOn = Literal["3x3", "1x1"]
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions beside a shortcut (figure 5, left)."""
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, *, stride: int, drop_path: float) -> None:
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int, drop_path: float, norm_eps: float
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(in_channels, width, kernel=3, stride=stride, act=relu)
-        self.conv2 = ConvNormAct(width, width, kernel=3)
-        self.shortcut = _shortcut(in_channels, width, stride)
+        conv = partial(ConvNormAct, norm_eps=norm_eps)
+        self.conv1 = conv(in_channels, width, kernel=3, stride=stride, act=relu)
+        self.conv2 = conv(width, width, kernel=3)
+        self.shortcut = _shortcut(in_channels, width, stride, norm_eps)
         self.drop_path = DropPath(drop_path)
         self.act = relu()
 
@@ -47,16 +56,34 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 down to `width`, 3×3, 1×1 up to four times that, beside a shortcut (figure 5, right)."""
+    """1×1 down, 3×3, 1×1 up to four times `width`, beside a shortcut (figure 5, right).
+
+    The 3×3 has `width` channels, or `groups` of `group_width` × `width` / 64 each that see nothing
+    of one another: ResNeXt's block (its figure 3c).
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, *, stride: int, drop_path: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        drop_path: float,
+        norm_eps: float,
+        groups: int = 1,
+        group_width: int = 64,
+        stride_on: StrideOn = "3x3",
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(in_channels, width, act=relu)
-        self.conv2 = ConvNormAct(width, width, kernel=3, stride=stride, act=relu)
-        self.conv3 = ConvNormAct(width, 4 * width)
-        self.shortcut = _shortcut(in_channels, 4 * width, stride)
+        conv = partial(ConvNormAct, norm_eps=norm_eps)
+        inner = width * group_width // 64 * groups
+        stride1, stride2 = (stride, 1) if stride_on == "1x1" else (1, stride)
+        self.conv1 = conv(in_channels, inner, stride=stride1, act=relu)
+        self.conv2 = conv(inner, inner, kernel=3, stride=stride2, groups=groups, act=relu)
+        self.conv3 = conv(inner, 4 * width)
+        self.shortcut = _shortcut(in_channels, 4 * width, stride, norm_eps)
         self.drop_path = DropPath(drop_path)
         self.act = relu()
 
@@ -66,20 +93,20 @@ class Bottleneck(nn.Module):
         return out
 
 
-def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
+def _shortcut(in_channels: int, channels: int, stride: int, norm_eps: float) -> nn.Module:
     """The identity where the shapes agree, else a projection (section 3.3, option B)."""
     if stride == 1 and in_channels == channels:
         return nn.Identity()
-    return ConvNormAct(in_channels, channels, stride=stride)
+    return ConvNormAct(in_channels, channels, stride=stride, norm_eps=norm_eps)
 
 
 class Stem(nn.Module):
     """7×7 convolution and 3×3 max pooling, a stride of 2 each."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, *, norm_eps: float) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.norm = nn.BatchNorm2d(64)
+        self.norm = nn.BatchNorm2d(64, eps=norm_eps)
         self.act = relu()
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
@@ -89,20 +116,39 @@ class Stem(nn.Module):
 
 
 class ResNet(Network):
-    """`depth` is one of `DEPTHS`: basic blocks below 50, bottlenecks from there."""
+    """`depth` is one of `DEPTHS`: basic blocks below 50, bottlenecks from there.
+
+    The other keywords are for bottlenecks: `groups` and `group_width` (channels of a group in the
+    first stage) make a ResNeXt, `stride_on` says which of their convolutions halves the map.
+    """
 
     def __init__(
         self,
         *,
         depth: int,
+        groups: int = 1,
+        group_width: int = 64,
+        stride_on: StrideOn = "3x3",
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        block = BasicBlock if depth < 50 else Bottleneck
-        self.stem = Stem(in_channels)
+        block: Callable[..., nn.Module] = BasicBlock
+        expansion = BasicBlock.expansion
+        if depth >= 50:
+            block = partial(Bottleneck, groups=groups, group_width=group_width, stride_on=stride_on)
+            expansion = Bottleneck.expansion
+        elif (groups, group_width, stride_on) != (1, 64, "3x3"):
+            raise UsageError(
+                f"a ResNet of depth {depth} has no bottlenecks",
+                mend="leave groups, group_width and stride_on out",
+            )
+        if stride_on not in get_args(StrideOn):
+            raise UsageError(f"stride_on is '3x3' or '1x1', not {stride_on!r}")
+        self.stem = Stem(in_channels, norm_eps=norm_eps)
         self.stages = nn.ModuleList()
         channels, blocks_before, total = 64, 0, sum(DEPTHS[depth])
         for i, (width, repeats) in enumerate(zip(WIDTHS, DEPTHS[depth], strict=True)):
@@ -110,11 +156,13 @@ class ResNet(Network):
             for j in range(repeats):
                 stride = 2 if i > 0 and j == 0 else 1
                 rate = drop_path * (blocks_before + j) / total
-                blocks.append(block(channels, width, stride=stride, drop_path=rate))
-                channels = width * block.expansion
+                blocks.append(
+                    block(channels, width, stride=stride, drop_path=rate, norm_eps=norm_eps)
+                )
+                channels = width * expansion
             self.stages.append(nn.Sequential(*blocks))
             blocks_before += repeats
-        self._expansion = block.expansion
+        self._expansion = expansion
         self.head = ClassifierHead(channels, num_classes, dropout=dropout)
         initialise(self)
 
@@ -126,29 +174,43 @@ class ResNet(Network):
         return [Level(k, WIDTHS[i] * self._expansion, 2**k) for i, k in LEVELS.items()]
 
 
-class Facts(NamedTuple):
-    parameters: int
-    macs: int
-
-
-VARIANTS = {
-    18: Facts(11_689_512, 1_814_073_344),
-    34: Facts(21_797_672, 3_663_761_408),
-    50: Facts(25_557_032, 4_089_184_256),
-    101: Facts(44_549_160, 7_801_405_440),
-    152: Facts(60_192_808, 11_513_626_624),
+# depth, groups, channels of a group, convolution with the stride: parameters, multiply-adds at
+# 224 × 224
+# fmt: off
+VARIANTS: dict[str, tuple[int, int, int, StrideOn, int, int]] = {
+    "resnet18":         (18,   1, 64, "3x3", 11_689_512,  1_814_073_344),
+    "resnet34":         (34,   1, 64, "3x3", 21_797_672,  3_663_761_408),
+    "resnet50":         (50,   1, 64, "3x3", 25_557_032,  4_089_184_256),
+    "resnet101":        (101,  1, 64, "3x3", 44_549_160,  7_801_405_440),
+    "resnet152":        (152,  1, 64, "3x3", 60_192_808, 11_513_626_624),
+    "resnet50_v1":      (50,   1, 64, "1x1", 25_557_032,  3_857_973_248),
+    "resnet101_v1":     (101,  1, 64, "1x1", 44_549_160,  7_570_194_432),
+    "resnet152_v1":     (152,  1, 64, "1x1", 60_192_808, 11_282_415_616),
+    "resnext50_32x4d":  (50,  32,  4, "3x3", 25_028_904,  4_230_479_872),
+    "resnext101_32x8d": (101, 32,  8, "3x3", 88_791_336, 16_414_015_488),
 }
+# fmt: on
 
 ENTRIES = [
     NetworkEntry(
-        name=f"resnet{depth}",
+        name=name,
         family="resnet",
-        build=partial(ResNet, depth=depth),
+        build=partial(
+            ResNet, depth=depth, groups=groups, group_width=group_width, stride_on=stride_on
+        ),
         preprocessing=Preprocessing(interpolation="bilinear"),
-        parameters=facts.parameters,
-        macs=facts.macs,
-        paper="He et al., 2015, https://arxiv.org/abs/1512.03385",
-        reference=f"torchvision and timm resnet{depth}",
+        parameters=parameters,
+        macs=macs,
+        paper=(
+            "Xie et al., 2016, https://arxiv.org/abs/1611.05431"
+            if groups > 1
+            else "He et al., 2015, https://arxiv.org/abs/1512.03385"
+        ),
+        reference=(
+            f"keras.applications ResNet{depth}"
+            if stride_on == "1x1"
+            else f"torchvision and timm {name}"
+        ),
     )
-    for depth, facts in VARIANTS.items()
+    for name, (depth, groups, group_width, stride_on, parameters, macs) in VARIANTS.items()
 ]
