@@ -3,71 +3,206 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from retinue.models.registry import create_model
+from retinue.models.registry import create_model, find
+from retinue.weights import files
+from retinue.weights.layout import recognise, translate
 from retinue.weights.loading import load_into
-from retinue.weights.translation import recognise
 
 TOLERANCE = 1e-4
 
+Reference = Callable[[Tensor], Tensor]
+"""Images float32 (n, 3, height, width) to logits (n, classes)."""
+
+
+class References:
+    """`.torchvision`, `.timm`, `.keras`, `.transformers`: each imported when it is first used."""
+
+    def __init__(self) -> None:
+        if hasattr(torch.ops.torchvision, "nms"):
+            return
+        # A CPU-only torch lacks torchvision's compiled operators; its import, which is also part
+        # of timm's and transformers', only names them. They are forgotten with the library.
+        self._library = torch.library.Library("torchvision", "FRAGMENT")
+        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        self._library.define("nms" + boxes)
+        self._library.define("qnms" + boxes)
+
+    @cached_property
+    def torchvision(self) -> ModuleType:
+        return pytest.importorskip("torchvision")
+
+    @cached_property
+    def timm(self) -> ModuleType:
+        return pytest.importorskip("timm")
+
+    @cached_property
+    def keras(self) -> ModuleType:
+        if "keras" not in sys.modules:
+            os.environ["KERAS_BACKEND"] = "torch"
+        keras = pytest.importorskip("keras")
+        assert keras.backend.backend() == "torch"
+        return keras
+
+    @cached_property
+    def transformers(self) -> ModuleType:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        return pytest.importorskip("transformers")
+
 
 @pytest.fixture(scope="session")
-def references() -> SimpleNamespace:
-    """`references.torchvision`, `references.timm`."""
-    if not hasattr(torch.ops.torchvision, "nms"):
-        # A CPU-only torch lacks torchvision's compiled operators; its import only names them.
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define("nms" + boxes)
-        library.define("qnms" + boxes)
-    torchvision = pytest.importorskip("torchvision")
-    timm = pytest.importorskip("timm")
-    return SimpleNamespace(torchvision=torchvision, timm=timm)
+def references() -> References:
+    """`references.torchvision`, `.timm`, `.keras`, `.transformers`."""
+    return References()
+
+
+class Draws:
+    """Where the random values of a reference come from."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def uniform(self, like: Tensor, low: float, high: float) -> Tensor:
+        return torch.empty(like.shape).uniform_(low, high, generator=self.generator)
+
+    def normal(self, *shape: int, std: float = 1.0) -> Tensor:
+        return torch.randn(shape, generator=self.generator) * std
+
+    def statistics(self, inputs: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """A running mean and variance around those of a batch, so that activations stay where
+        their functions bend, in a network of any depth."""
+        variance, mean = torch.var_mean(inputs, axes)
+        drawn = mean + variance.sqrt() * self.uniform(mean, -0.5, 0.5)
+        return drawn, variance * self.uniform(variance, 0.5, 1.5)
 
 
 @torch.no_grad()
-def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
+def randomise(network: Any, seed: int = 0, size: tuple[int, int] = (65, 98)) -> Any:
     """Draw every parameter and every BatchNorm statistic, so that none can hide behind a 0 or 1.
 
-    The statistics are drawn around those of a batch of noise, so that activations stay where
-    their functions bend, in a network of any depth.
+    `network` is a torch module or a Keras model, and comes back in eval mode. `size`: height and
+    width of the noise that BatchNorms' statistics are drawn around (a Keras model has its own).
     """
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(like: Tensor, low: float, high: float) -> Tensor:
-        return torch.empty(like.shape).uniform_(low, high, generator=generator)
+    draws = Draws(seed)
+    if "keras" in sys.modules and isinstance(network, sys.modules["keras"].Model):
+        return _randomise_keras(network, draws)
+    hooks = []
 
     def draw_statistics(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
-        variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
-        norm.running_mean.copy_(mean + variance.sqrt() * uniform(mean, -0.5, 0.5))
-        norm.running_var.copy_(variance * uniform(variance, 0.5, 1.5))
+        mean, variance = draws.statistics(inputs[0], (0, 2, 3))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
 
-    hooks = []
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            gain = math.sqrt(1 / module.weight[0].numel())
-            module.weight.normal_(std=gain, generator=generator)
-            if module.bias is not None:
-                module.bias.copy_(uniform(module.bias, -0.5, 0.5))
-        elif isinstance(module, nn.BatchNorm2d):
-            module.weight.copy_(uniform(module.weight, 0.5, 1.5))
-            module.bias.copy_(uniform(module.bias, -0.5, 0.5))
+        normalises = isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm)
+        for name, parameter in module.named_parameters(recurse=False):
+            if normalises and name == "weight":
+                parameter.copy_(draws.uniform(parameter, 0.5, 1.5))
+            elif name.endswith("bias"):
+                parameter.copy_(draws.uniform(parameter, -0.5, 0.5))
+            elif name.endswith("weight"):  # of a convolution, a linear layer, fused q, k and v
+                gain = math.sqrt(1 / parameter[0].numel())
+                parameter.copy_(draws.normal(*parameter.shape, std=gain))
+            else:  # class token, position embeddings, layer scale
+                parameter.copy_(draws.normal(*parameter.shape, std=0.5))
+        if isinstance(module, nn.BatchNorm2d):  # some, of auxiliary heads, see no image below
+            module.running_mean.copy_(draws.uniform(module.running_mean, -0.5, 0.5))
+            module.running_var.copy_(draws.uniform(module.running_var, 0.5, 1.5))
             hooks.append(module.register_forward_pre_hook(draw_statistics))
-    network.eval()(torch.randn(4, 3, 65, 98, generator=generator))
+    network.eval()
+    if hooks:
+        network(draws.normal(4, 3, *size))
     for hook in hooks:
         hook.remove()
     return network
 
 
+def _randomise_keras(model: Any, draws: Draws) -> Any:
+    """As `randomise`; the statistics that a Normalization layer was adapted to are no weights of
+    the network, and stay."""
+
+    def measuring(layer: Any, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def measured(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            mean, variance = draws.statistics(inputs, (0, 1, 2))
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
+            return call(inputs, *args, **kwargs)
+
+        return measured
+
+    norms = []
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer).__name__ == "Normalization":
+            continue
+        for variable in layer._trainable_variables:
+            value = variable.value
+            if variable.name == "gamma":
+                drawn = draws.uniform(value, 0.5, 1.5)
+            elif variable.name in ("bias", "beta"):
+                drawn = draws.uniform(value, -0.5, 0.5)
+            else:
+                depthwise = "Depthwise" in type(layer).__name__ or "depth" in variable.name
+                inputs = math.prod(value.shape[: 2 if depthwise else -1])
+                drawn = draws.normal(*value.shape, std=math.sqrt(1 / inputs))
+            variable.assign(drawn)
+        if type(layer).__name__ == "BatchNormalization":
+            norms.append(layer)
+            layer.call = measuring(layer, layer.call)
+    height, width, channels = model.input_shape[1:]
+    from_keras(model)(draws.normal(4, channels, height, width))
+    for layer in norms:
+        del layer.call
+    return model
+
+
+def from_keras(model: Any) -> Reference:
+    """A Keras model, channels last and made with `classifier_activation=None`, as a reference.
+
+    Its images are what comes out of a Rescaling at its beginning, since ours takes them so.
+    """
+
+    def reference(images: Tensor) -> Tensor:
+        images = images.permute(0, 2, 3, 1)
+        for layer in model.layers:
+            if type(layer).__name__ == "Rescaling":
+                images = (images - layer.offset) / layer.scale
+        return model(images, training=False).detach().reshape(len(images), -1)
+
+    return reference
+
+
+def from_transformers(model: nn.Module, **options: Any) -> Reference:
+    """An image classifier of Hugging Face's as a reference; `options` go to its forward."""
+
+    def reference(images: Tensor) -> Tensor:
+        return model(pixel_values=images, **options).logits
+
+    return reference
+
+
+def keras_state(model: Any, suffix: str = ".keras") -> dict[str, Tensor]:
+    """The state of a Keras model, `LAYER/VARIABLE`, as our reader finds it in a file of Keras."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model" + suffix)
+        model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
+        return files.read(path).tensors
+
+
 @torch.no_grad()
 def relative_error(
-    ours: nn.Module, reference: nn.Module, size: tuple[int, int] = (65, 98)
+    ours: nn.Module, reference: Reference, size: tuple[int, int] = (65, 98)
 ) -> float:
     """The largest difference of logits, in units of how much the reference's logits differ from
     image to image: what all images share does not count as agreement."""
@@ -80,11 +215,15 @@ def relative_error(
 
 
 def carry_over(name: str, state: Mapping[str, Tensor], **arguments: object) -> nn.Module:
-    """Our network `name` with a reference's weights, through our own loaders."""
-    network = create_model(name, **arguments)
-    report = load_into(network, recognise(state).translate(state))
+    """Our network `name` with a reference's weights, through our own loaders. The layout's
+    arguments are passed on, as they are for a file."""
+    layout = recognise(state, find(name).family)
+    network = create_model(name, **{**layout.arguments, **arguments})
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    report = load_into(network, translate(layout, state, shapes))
     assert report.complete, report.describe()
-    assert not report.reinitialised
+    assert not report.reinitialised, report.describe()
+    assert not report.adapted, report.describe()
     return network.eval()
 
 
@@ -99,5 +238,8 @@ def parity() -> Iterator[SimpleNamespace]:
         randomise=randomise,
         relative_error=relative_error,
         carry_over=carry_over,
+        from_keras=from_keras,
+        from_transformers=from_transformers,
+        keras_state=keras_state,
     )
     torch.set_num_threads(threads)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
-from retinue.models.blocks import ClassifierHead
+from retinue.models.blocks import initialise
 from retinue.sample import Preprocessing
 
 State = Tensor | tuple[Tensor, ...]
@@ -45,6 +46,11 @@ class Network(nn.Module):
     A family sets `head`, and implements `units` and `feature_levels`. `create_model` fills in
     the rest: `create_model(network.name, **network.arguments)` builds the same network again.
     """
+
+    classifiers: ClassVar[tuple[str, ...]] = ("head.fc",)
+    """The linear layers that are as wide as there are classes."""
+    input_layer: ClassVar[str] = "stem.conv"
+    """The convolution that takes the image."""
 
     head: nn.Module
     name: str = ""
@@ -95,8 +101,33 @@ class Network(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """A fresh classifier for `num_classes` classes in place of the present one."""
-        cast(ClassifierHead, self.head).reset(num_classes)
+        for name in self.classifiers:
+            owner, _, attribute = name.rpartition(".")
+            old = cast(nn.Linear, self.get_submodule(name))
+            new = nn.Linear(
+                old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
+            )
+            initialise(new)
+            setattr(self.get_submodule(owner), attribute, new)
         self.arguments = {**self.arguments, "num_classes": num_classes}
+
+    def fit(self, key: str, tensor: Tensor) -> Tensor | None:
+        """`tensor`, of a checkpoint, made to be this network's `key`, which has another shape; None
+        if that makes no sense.
+
+        Here: an input layer for images of another number of channels. For one channel it is the sum
+        over the published ones, so that a grey image gives what it would give as RGB; for others
+        the published ones over and over, scaled to keep the size of their sum.
+        """
+        if key != f"{self.input_layer}.weight" or tensor.ndim != 4:
+            return None
+        own = self.get_parameter(key)
+        if (tensor.shape[0], *tensor.shape[2:]) != (own.shape[0], *own.shape[2:]):
+            return None
+        channels, published = own.shape[1], tensor.shape[1]
+        if channels == 1:
+            return tensor.sum(1, keepdim=True)
+        return tensor[:, torch.arange(channels) % published] * (published / channels)
 
 
 def stage_units(stages: Iterable[nn.Module], levels: Mapping[int, int]) -> list[Unit]:

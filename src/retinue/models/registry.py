@@ -6,21 +6,20 @@ import fnmatch
 import importlib
 import inspect
 import logging
+import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
+from retinue.weights.layout import translate
 from retinue.weights.loading import load_into
 from retinue.weights.resolution import resolve
 
 log = logging.getLogger("retinue")
-
-FAMILIES = ("efficientnet", "mobilenet_v2", "resnet")
-"""Modules of this package; each has its networks in `ENTRIES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,6 @@ class NetworkEntry:
     """Trainable ones, with 1,000 classes."""
     macs: int
     """Multiply-adds of convolutions and linear layers for one image of the native size."""
-    top1: Mapping[str, float] = field(default_factory=dict)
-    """Published ImageNet accuracy by tag of the weights, a fraction."""
     paper: str
     reference: str
     """Where the same network is found elsewhere, for comparison."""
@@ -56,8 +53,11 @@ def register(entry: NetworkEntry) -> None:
 
 @cache
 def _load_families() -> None:
-    for family in FAMILIES:
-        for entry in importlib.import_module(f"retinue.models.{family}").ENTRIES:
+    """A family is a module of this package that has its networks in `ENTRIES`."""
+    package = importlib.import_module("retinue.models")
+    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        for entry in getattr(module, "ENTRIES", ()):
             register(entry)
 
 
@@ -107,7 +107,7 @@ def create_model(
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     keywords = {key: value for key, value in given.items() if value is not None}
     _check(entry, keywords)
-    resolved = resolve(name, weights) if weights is not None else None
+    resolved = resolve(name, entry.family, weights) if weights is not None else None
     if resolved is not None:
         keywords = {**resolved.arguments, **keywords}
     bound = inspect.signature(entry.build).bind(**keywords)
@@ -117,8 +117,11 @@ def create_model(
     network.arguments = bound.kwargs
     network.preprocessing = entry.preprocessing
     if resolved is not None:
-        network.preprocessing = resolved.preprocessing or entry.preprocessing
-        report = load_into(network, resolved.tensors)
+        network.preprocessing = resolved.preprocessing or replace(
+            entry.preprocessing, **resolved.layout.preprocessing
+        )
+        shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+        report = load_into(network, translate(resolved.layout, resolved.tensors, shapes))
         # A file's classifier may be of other classes, even where there are as many.
         kept = resolved.tag is None and not report.reinitialised and report.complete
         note = "; classifier kept, too" if kept else ""

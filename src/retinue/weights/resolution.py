@@ -19,17 +19,19 @@ from retinue.errors import RetinueError, UsageError
 from retinue.sample import Preprocessing
 from retinue.weights import catalogue, files
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
-from retinue.weights.translation import recognise
+from retinue.weights.layout import Layout, ours, recognise
 
 log = logging.getLogger("retinue")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedWeights:
-    """Tensors ready for a network, and what is known of them."""
+    """The tensors of a checkpoint, and what is known of them."""
 
     tensors: Mapping[str, Tensor] = field(repr=False)
-    """By our own key names."""
+    """By the checkpoint's own key names."""
+    layout: Layout
+    """Whose names those are: `translate(layout, tensors, shapes)` makes them ours."""
     source: str
     """For people: which tag or file, of which kind, from where."""
     tag: str | None
@@ -37,24 +39,24 @@ class ResolvedWeights:
     sha256: str
     """Of the file."""
     preprocessing: Preprocessing | None = None
-    """None: that of the network's entry."""
+    """None: that of the network's entry, but for what the layout says of it."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keywords that the network needs for these weights to mean anything."""
 
 
-def resolve(name: str, weights: str) -> ResolvedWeights:
-    """The weights that `weights` names for the network `name`.
+def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
+    """The weights that `weights` names for the network `name` of `family`.
 
     `weights` is a tag of the catalogue, a file, or `hub:OWNER/REPO@REVISION/FILE`.
 
     Raises:
         UsageError: no such tag or file.
-        RetinueError: not to be had offline, the wrong hash, damaged, of an unknown kind.
+        RetinueError: not to be had offline, the wrong hash, damaged, of another network.
     """
     if weights.startswith("hub:"):
-        return _from_file(name, from_hub(_parse_hub(weights)))
+        return _from_file(name, family, from_hub(_parse_hub(weights)))
     if names_a_file(weights):
-        return _from_file(name, Path(weights).expanduser())
+        return _from_file(name, family, Path(weights).expanduser())
     entry = catalogue.find(name, weights)
     path = locate(entry)
     sha256 = files.sha256(path)
@@ -66,14 +68,15 @@ def resolve(name: str, weights: str) -> ResolvedWeights:
             mend="delete it, and fetch or install it again",
         )
     contents = files.read(path)
-    source = recognise(contents.tensors)
+    layout = recognise(contents.tensors, family)
     return ResolvedWeights(
-        tensors=source.translate(contents.tensors),
-        source=f"{entry.tag!r} ({source.name}, {path.name})",
+        tensors=contents.tensors,
+        layout=layout,
+        source=f"{entry.tag!r} ({layout}, {path.name})",
         tag=entry.tag,
         sha256=sha256,
         preprocessing=entry.preprocessing,
-        arguments=entry.arguments,
+        arguments={**layout.arguments, **entry.arguments},
     )
 
 
@@ -84,12 +87,15 @@ def names_a_file(weights: str) -> bool:
     return Path(weights).suffix in files.SUFFIXES or "/" in weights or "\\" in weights
 
 
-def _from_file(name: str, path: Path) -> ResolvedWeights:
+def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
     contents = files.read(path)
-    source = recognise(contents.tensors)
+    try:
+        layout = recognise(contents.tensors, family) if contents.network is None else ours(family)
+    except RetinueError as error:
+        raise RetinueError(error.what, where=str(path), mend=error.mend) from error
     sha256 = files.sha256(path)
     published = [e for e in catalogue.entries(name) if sha256.startswith(e.sha256)]
-    arguments = dict(published[0].arguments) if published else {}
+    arguments = {**layout.arguments, **(published[0].arguments if published else {})}
     preprocessing = published[0].preprocessing if published else None
     if contents.network is not None:
         if contents.network != name:
@@ -98,14 +104,15 @@ def _from_file(name: str, path: Path) -> ResolvedWeights:
                 where=str(path),
                 mend=f"build {contents.network} (in a recipe: model.name={contents.network})",
             )
-        own = contents.arguments or {}
+        given = contents.arguments or {}
         arguments = {
-            k: v for k, v in own.items() if k not in ("num_classes", "dropout", "drop_path")
+            k: v for k, v in given.items() if k not in ("num_classes", "dropout", "drop_path")
         }
         preprocessing = contents.preprocessing
     return ResolvedWeights(
-        tensors=source.translate(contents.tensors),
-        source=f"{path} ({source.name})",
+        tensors=contents.tensors,
+        layout=layout,
+        source=f"{path} ({layout})",
         tag=None,
         sha256=sha256,
         preprocessing=preprocessing,

@@ -1,0 +1,234 @@
+"""Other libraries' names and shapes of the tensors that are ours, read both ways.
+
+A `Layout` says for every tensor of ours where it is found in their checkpoints. Reading one
+and writing one for them are the two directions of that one table. A checkpoint is recognised by
+its keys alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retinue.errors import RetinueError
+
+StateDict = Mapping[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
+"""A network's own tensors: key → shape."""
+
+
+def _one(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _alone(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor,)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one tensor of ours is found."""
+
+    keys: tuple[str, ...]
+    """Their names; several where ours is put together."""
+    join: Callable[..., Tensor] = _one
+    """Their tensors, in the order of `keys`, to ours."""
+    split: Callable[[Tensor], tuple[Tensor, ...]] | None = _alone
+    """Ours to theirs, in the order of `keys`; None: there is no way back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one library lays out the checkpoints of one family."""
+
+    source: str
+    """The library: torchvision, timm, keras, transformers, google …"""
+    family: str
+    """The module in `retinue.models`."""
+    marks: tuple[str, ...]
+    """Keys that each of its checkpoints has, and those of no other layout all of. The classifier is
+    not among them, since many files come without."""
+    origins: Callable[[Shapes], Mapping[str, Origin]]
+    """For every tensor of ours."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of their keys that hold nothing that a network of ours needs."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords with which our network computes what these checkpoints were trained for."""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Preprocessing` that are not as in the network's entry."""
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.family}"
+
+
+def rename(shapes: Shapes, rules: Iterable[tuple[str, str]]) -> dict[str, Origin]:
+    """Each key of ours rewritten by the first of `rules` (pattern, replacement) that matches from
+    its beginning. Raises ValueError for a key without a rule."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    origins = {}
+    for key in shapes:
+        for pattern, replacement in compiled:
+            match = pattern.match(key)
+            if match:
+                origins[key] = Origin((match.expand(replacement) + key[match.end() :],))
+                break
+        else:
+            raise ValueError(f"no rule for {key!r}")
+    return origins
+
+
+def keras_origins(
+    shapes: Shapes,
+    layer: Callable[[str], str],
+    *,
+    depthwise: str = "depthwise",
+    folded: Callable[[str], str | None] = lambda _: None,
+) -> dict[str, Origin]:
+    """Our tensors in a Keras checkpoint, whose keys are `LAYER/VARIABLE`.
+
+    Kernels are height, width, in, out there (depthwise: height, width, channels, 1), ours out, in,
+    height, width; dense kernels are transposed, and a classifier may be a 1×1 convolution.
+
+    Args:
+        layer: our module's name (`stages.0.1.conv2.norm`) to their layer's.
+        depthwise: what the names of our depthwise convolutions contain.
+        folded: our norm's name to the name of their convolution whose bias it takes in: what a
+            convolution adds, the norm's running mean can take away. None: it has no bias.
+    """
+    origins: dict[str, Origin] = {}
+    normed = {key.rpartition(".")[0] for key in shapes if key.endswith(".running_mean")}
+    for key, shape in shapes.items():
+        module, _, name = key.rpartition(".")
+        if name == "num_batches_tracked":
+            continue
+        theirs = layer(module)
+        if module in normed:
+            keys: tuple[str, ...] = (f"{theirs}/{_KERAS_NORM[name]}",)
+            if name == "running_mean" and (conv := folded(module)) is not None:
+                origins[key] = Origin((*keys, f"{conv}/bias"), torch.sub, None)
+                continue
+            origins[key] = Origin(keys)
+        elif name == "bias":
+            origins[key] = Origin((f"{theirs}/bias",))
+        elif len(shape) == 4 and depthwise in module:
+            origins[key] = Origin(
+                (f"{theirs}/depthwise_kernel",),
+                lambda t: t.permute(2, 3, 0, 1),
+                lambda t: (t.permute(2, 3, 0, 1),),
+            )
+        elif len(shape) == 4:
+            origins[key] = Origin(
+                (f"{theirs}/kernel",),
+                lambda t: t.permute(3, 2, 0, 1),
+                lambda t: (t.permute(2, 3, 1, 0),),
+            )
+        else:
+            origins[key] = Origin(
+                (f"{theirs}/kernel",), lambda t: t.reshape(t.shape[-2:]).T, lambda t: (t.T,)
+            )
+    return origins
+
+
+_KERAS_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def identity(shapes: Shapes) -> dict[str, Origin]:
+    """Our own checkpoints."""
+    return {key: Origin((key,)) for key in shapes}
+
+
+def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by our key names. What ours lacks there is left out, and what
+    remains of theirs keeps its name, so that loading reports both.
+
+    Raises:
+        RetinueError: a tensor from which ours cannot be made.
+    """
+    translated: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for key, origin in layout.origins(shapes).items():
+        if not all(theirs in state for theirs in origin.keys):
+            continue
+        used.update(origin.keys)
+        try:
+            translated[key] = origin.join(*(state[theirs] for theirs in origin.keys))
+        except (RuntimeError, ValueError, IndexError) as error:
+            found = ", ".join(f"{k} {tuple(state[k].shape)}" for k in origin.keys)
+            raise RetinueError(
+                f"the weights belong to another network: {key} is not made of {found}",
+                mend="choose the network that they were made for",
+            ) from error
+    ignored = [re.compile(pattern) for pattern in layout.ignored]
+    for key, tensor in state.items():
+        if key not in used and not any(pattern.match(key) for pattern in ignored):
+            translated.setdefault(key, tensor)
+    return translated
+
+
+def untranslate(layout: Layout, tensors: StateDict) -> dict[str, Tensor]:
+    """Our tensors by their key names and in their shapes: the way back of `translate`.
+
+    Raises:
+        RetinueError: the layout can only be read.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    theirs: dict[str, Tensor] = {}
+    for key, origin in layout.origins(shapes).items():
+        if origin.split is None:
+            raise RetinueError(f"checkpoints of {layout} are read, but not written")
+        parts = origin.split(tensors[key])
+        theirs.update(zip(origin.keys, (part.contiguous() for part in parts), strict=True))
+    return theirs
+
+
+@cache
+def all_layouts() -> tuple[Layout, ...]:
+    """Every layout that is known, family by family."""
+    package = importlib.import_module("retinue.weights.layouts")
+    modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(
+        layout
+        for name in modules
+        for layout in importlib.import_module(f"{package.__name__}.{name}").LAYOUTS
+    )
+
+
+def layouts(family: str) -> tuple[Layout, ...]:
+    """The layouts of one family."""
+    return tuple(layout for layout in all_layouts() if layout.family == family)
+
+
+def ours(family: str) -> Layout:
+    """The layout of our own checkpoints of `family`."""
+    return Layout(source="retinue", family=family, marks=(), origins=identity)
+
+
+def recognise(state: StateDict, family: str) -> Layout:
+    """The layout of `family` in which `state` is; ours, if it is none of a library's.
+
+    Raises:
+        RetinueError: the checkpoint is of another family.
+    """
+    fitting = [x for x in all_layouts() if x.marks and all(mark in state for mark in x.marks)]
+    fitting.sort(key=lambda layout: (layout.family != family, -len(layout.marks)))
+    if not fitting:
+        return ours(family)
+    if fitting[0].family != family:
+        raise RetinueError(
+            f"the weights are those of {fitting[0]}, not of {family}",
+            mend="choose the network that they were made for",
+        )
+    return fitting[0]

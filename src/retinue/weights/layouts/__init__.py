@@ -1,0 +1,1 @@
+"""One module a family: its `LAYOUTS` in the checkpoints of other libraries."""

@@ -1,0 +1,162 @@
+"""Reading and writing other libraries' checkpoints, by a layout made up here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from retinue.errors import RetinueError
+from retinue.models.registry import create_model, find, list_models
+from retinue.weights import layout as layout_module
+from retinue.weights.layout import (
+    Layout,
+    Origin,
+    all_layouts,
+    keras_origins,
+    recognise,
+    rename,
+    translate,
+    untranslate,
+)
+
+
+def origins(shapes):
+    found = rename(shapes, [(r"fc\.", "classifier."), (r"blocks\.(\d)\.", r"layer\1.")])
+    found["blocks.0.qkv"] = Origin(
+        ("layer0.q", "layer0.k"), lambda q, k: torch.cat([q, k]), lambda t: t.chunk(2)
+    )
+    return found
+
+
+LAYOUT = Layout(
+    source="theirs",
+    family="made_up",
+    marks=("layer0.q", "layer0.w"),
+    origins=origins,
+    ignored=(r"steps$",),
+)
+SHAPES = {"blocks.0.qkv": (4, 3), "blocks.0.w": (2,), "fc.weight": (5, 2)}
+STATE = {
+    "layer0.q": torch.arange(6.0).reshape(2, 3),
+    "layer0.k": 10 + torch.arange(6.0).reshape(2, 3),
+    "layer0.w": torch.ones(2),
+    "classifier.weight": torch.full((5, 2), 7.0),
+    "steps": torch.tensor(9),
+}
+
+
+def test_both_ways():
+    ours = translate(LAYOUT, STATE, SHAPES)
+    assert set(ours) == set(SHAPES)
+    assert ours["blocks.0.qkv"][:, 0].tolist() == [0, 3, 10, 13]
+    assert ours["fc.weight"] is STATE["classifier.weight"]
+    back = untranslate(LAYOUT, ours)
+    assert set(back) == set(STATE) - {"steps"}
+    assert all(torch.equal(back[key], STATE[key]) for key in back)
+    assert all(tensor.is_contiguous() for tensor in back.values())
+
+
+def test_what_is_left_over_keeps_its_name_and_what_lacks_is_left_out():
+    state = {**STATE, "more.w": torch.zeros(1)}
+    del state["layer0.k"]
+    ours = translate(LAYOUT, state, SHAPES)
+    assert set(ours) == {"blocks.0.w", "fc.weight", "layer0.q", "more.w"}
+
+
+def test_tensors_that_do_not_fit_together_are_named():
+    state = {**STATE, "layer0.k": torch.zeros(2, 4)}
+    with pytest.raises(
+        RetinueError, match=r"blocks\.0\.qkv is not made of layer0\.q"
+    ):
+        translate(LAYOUT, state, SHAPES)
+
+
+def test_no_way_back_is_said():
+    one_way = Layout(
+        source="theirs",
+        family="made_up",
+        marks=(),
+        origins=lambda shapes: {key: Origin((key,), torch.neg, None) for key in shapes},
+    )
+    with pytest.raises(RetinueError, match="theirs made_up are read, but not written"):
+        untranslate(one_way, {"a": torch.zeros(1)})
+
+
+def test_a_key_without_a_rule_is_a_mistake():
+    with pytest.raises(ValueError, match=r"no rule for 'b\.x'"):
+        rename({"a.x": (1,), "b.x": (1,)}, [(r"a\.", "c.")])
+
+
+def test_recognition_prefers_the_family_and_the_most_marks(monkeypatch):
+    def made(family, *marks):
+        return Layout(source=" ".join(marks), family=family, marks=marks, origins=origins)
+
+    known = (made("one", "a"), made("one", "a", "b"), made("two", "a"), made("two", "c"))
+    monkeypatch.setattr(layout_module, "all_layouts", lambda: known)
+    state = {key: torch.zeros(1) for key in "ab"}
+    assert recognise(state, "one") is known[1]
+    assert recognise(state, "two") is known[2]
+    assert recognise({"x": torch.zeros(1)}, "two").source == "retinue"
+    with pytest.raises(RetinueError, match="the weights are those of c two, not of one"):
+        recognise({"c": torch.zeros(1)}, "one")
+
+
+def test_keras_kernels_turn_and_biases_are_folded():
+    shapes = {
+        "conv.weight": (8, 3, 5, 4),
+        "depthwise.weight": (8, 1, 5, 4),
+        "norm.running_mean": (8,),
+        "norm.weight": (8,),
+        "norm.num_batches_tracked": (),
+        "head.fc.weight": (10, 8),
+        "head.fc.bias": (10,),
+    }
+    found = keras_origins(shapes, lambda module: module.upper(), folded={"norm": "CONV"}.get)
+    layout = Layout(source="keras", family="x", marks=(), origins=lambda _: found)
+    state = {
+        "CONV/kernel": torch.randn(5, 4, 3, 8),
+        "CONV/bias": torch.randn(8),
+        "DEPTHWISE/depthwise_kernel": torch.randn(5, 4, 8, 1),
+        "NORM/moving_mean": torch.randn(8),
+        "NORM/gamma": torch.randn(8),
+        "HEAD.FC/kernel": torch.randn(1, 1, 8, 10),
+        "HEAD.FC/bias": torch.randn(10),
+    }
+    ours = translate(layout, state, shapes)
+    assert {key: tuple(t.shape) for key, t in ours.items()} == {
+        key: shape for key, shape in shapes.items() if shape
+    }
+    assert ours["conv.weight"][7, 2, 4, 3] == state["CONV/kernel"][4, 3, 2, 7]
+    assert ours["depthwise.weight"][7, 0, 4, 3] == state["DEPTHWISE/depthwise_kernel"][4, 3, 7, 0]
+    assert ours["head.fc.weight"][9, 7] == state["HEAD.FC/kernel"][0, 0, 7, 9]
+    # (conv + bias − mean) is (conv − (mean − bias))
+    assert torch.equal(ours["norm.running_mean"], state["NORM/moving_mean"] - state["CONV/bias"])
+
+
+@pytest.mark.parametrize("name", [n for n in list_models() if find(n).parameters < 50e6])
+def test_every_layout_of_every_network_both_ways(name):
+    """Whatever has a way back: there and back again is where it began, and it is recognised."""
+    network = create_model(name, num_classes=7).eval()
+    tensors = network.state_dict()
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    for layout in layout_module.layouts(find(name).family):
+        found = layout.origins(shapes)
+        assert set(found) <= set(shapes)
+        if any(origin.split is None for origin in found.values()):
+            continue
+        theirs = untranslate(layout, tensors)
+        if not all(mark in theirs for mark in layout.marks):
+            continue  # another variant's, such as one with a pre-logits layer
+        assert recognise(theirs, layout.family).origins is layout.origins
+        back = translate(layout, theirs, shapes)
+        assert set(back) == set(found)
+        assert all(torch.equal(back[key], tensors[key]) for key in back)
+
+
+def test_no_checkpoint_is_taken_for_another_familys():
+    """Marks that two families share are met only where the checkpoints look alike."""
+    alike = {frozenset({"efficientnet", "mobilenet_v2"})}
+    for one in all_layouts():
+        for other in all_layouts():
+            if one.family < other.family and set(one.marks) <= set(other.marks):
+                assert frozenset({one.family, other.family}) in alike, (one, other)
