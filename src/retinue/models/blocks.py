@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from retinue.errors import UsageError
+
 Activation = Callable[[], nn.Module]
 
 
@@ -52,14 +54,14 @@ def same_padding(side: int, kernel: int, stride: int, dilation: int = 1) -> tupl
 class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's SAME padding, see `same_padding`."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         geometry = zip(x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
         (top, bottom), (left, right) = (same_padding(*axis) for axis in geometry)
         padding = (top, left)
         if top != bottom or left != right:
             x = F.pad(x, (left, right, top, bottom))
             padding = (0, 0)
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class SameMaxPool2d(nn.MaxPool2d):
@@ -191,6 +193,63 @@ class ClassifierHead(nn.Module):
         old = self.fc.weight
         self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
         initialise(self.fc)
+
+
+class GridPool(nn.Module):
+    """Means over a grid of `side` × `side` cells, (n, channels, side, side), of a map of any size;
+    one of that size passes as it is (and, exported, leaves no operation behind)."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[-2:] == (self.side, self.side) else F.adaptive_avg_pool2d(x, self.side)
+
+    def extra_repr(self) -> str:
+        return f"side={self.side}"
+
+
+class HiddenLayersHead(nn.Module):
+    """Two hidden layers over every place of a map, then the classifier: AlexNet's and VGG's.
+
+    A map (n, channels, h, w), or its pooled form (n, channels, side, side), to logits
+    (n, classes). `hidden` are the widths of `fc6` and `fc7`, which have five convolutional stages
+    or layers before them; `dropouts` the probabilities in front of `fc6`, `fc7` and `fc`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        side: int,
+        hidden: tuple[int, int] = (4096, 4096),
+        dropouts: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.pool = GridPool(side)
+        self.drop6, self.drop7, self.dropout = (nn.Dropout(p) for p in dropouts)
+        self.fc6 = nn.Linear(channels * side * side, hidden[0])
+        self.fc7 = nn.Linear(hidden[0], hidden[1])
+        self.fc = nn.Linear(hidden[1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(x).flatten(1)  # places of one channel lie together
+        x = F.relu(self.fc6(self.drop6(x)))
+        x = F.relu(self.fc7(self.drop7(x)))
+        y: Tensor = self.fc(self.dropout(x))
+        return y
+
+
+def require_size(x: Tensor, least: int) -> None:
+    """Raises UsageError if the images `x` are smaller than `least` pixels in height or width."""
+    height, width = x.shape[-2:]
+    if min(height, width) < least:
+        raise UsageError(
+            f"images of {height} × {width} pixels are too small for this network",
+            mend=f"it takes {least} × {least} or more",
+        )
 
 
 @torch.no_grad()
