@@ -37,13 +37,20 @@ class InvertedResidual(nn.Module):
     """Expand, filter by channel, project linearly; narrow ends are added (section 3.3)."""
 
     def __init__(
-        self, in_channels: int, channels: int, *, expansion: int, stride: int, drop_path: float
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        expansion: int,
+        stride: int,
+        drop_path: float,
+        conv: partial[ConvNormAct],
     ) -> None:
         super().__init__()
         wide = in_channels * expansion
-        self.expand = ConvNormAct(in_channels, wide, act=relu6) if expansion > 1 else nn.Identity()
-        self.depthwise = ConvNormAct(wide, wide, kernel=3, stride=stride, groups=wide, act=relu6)
-        self.project = ConvNormAct(wide, channels)
+        self.expand = conv(in_channels, wide, act=relu6) if expansion > 1 else nn.Identity()
+        self.depthwise = conv(wide, wide, kernel=3, stride=stride, groups=wide, act=relu6)
+        self.project = conv(wide, channels)
         self.residual = stride == 1 and in_channels == channels
         self.drop_path = DropPath(drop_path)
 
@@ -53,20 +60,26 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Network):
-    """`width` multiplies the channels of every layer but, below 1, the top convolution's."""
+    """`width` multiplies the channels of every layer but, below 1, the top convolution's.
+
+    `same_padding` and `norm_eps=1e-3` are TensorFlow's.
+    """
 
     def __init__(
         self,
         *,
         width: float = 1.0,
+        same_padding: bool = False,
+        norm_eps: float = 1e-5,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        conv = partial(ConvNormAct, same_padding=same_padding, norm_eps=norm_eps)
         channels = make_divisible(32 * width)
-        self.stem = ConvNormAct(in_channels, channels, kernel=3, stride=2, act=relu6)
+        self.stem = conv(in_channels, channels, kernel=3, stride=2, act=relu6)
         self.stages = nn.ModuleList()
         self._channels: list[int] = []
         total, depth = sum(n for _, _, n, _ in STAGES), 0
@@ -79,13 +92,14 @@ class MobileNetV2(Network):
                     expansion=t,
                     stride=s if i == 0 else 1,
                     drop_path=drop_path * depth / total,
+                    conv=conv,
                 )
                 blocks.append(block)
                 depth += 1
             self.stages.append(nn.Sequential(*blocks))
             self._channels.append(channels)
         top = make_divisible(1280 * max(width, 1.0))
-        self.top = ConvNormAct(channels, top, act=relu6)
+        self.top = conv(channels, top, act=relu6)
         self.head = ClassifierHead(top, num_classes, dropout=dropout)
         initialise(self)
 
@@ -116,7 +130,7 @@ ENTRIES = [
         parameters=parameters,
         macs=macs,
         paper="Sandler et al., 2018, https://arxiv.org/abs/1801.04381",
-        reference="torchvision mobilenet_v2; timm mobilenetv2_100",
+        reference="torchvision mobilenet_v2; timm mobilenetv2_100; keras.applications MobileNetV2",
     )
     for name, (width, parameters, macs) in VARIANTS.items()
 ]
