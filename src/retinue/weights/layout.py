@@ -58,6 +58,9 @@ class Layout:
     not among them, since many files come without."""
     origins: Callable[[Shapes], Mapping[str, Origin]]
     """For every tensor of ours."""
+    prepare: Callable[[StateDict], StateDict] = dict
+    """Their state dict with the names that depend on more than the network made definite: Keras
+    numbers unnamed layers through the whole process."""
     ignored: tuple[str, ...] = ()
     """Patterns of their keys that hold nothing that a network of ours needs."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +160,7 @@ def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Ten
     Raises:
         RetinueError: a tensor from which ours cannot be made.
     """
+    state = layout.prepare(state)
     translated: dict[str, Tensor] = {}
     used: set[str] = set()
     for key, origin in layout.origins(shapes).items():

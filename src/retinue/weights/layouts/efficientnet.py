@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinue.weights.layout import Layout, Origin, Shapes, rename
+from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
 from retinue.weights.mobile import TIMM_MOBILE_MARKS, blocks, timm_mobile
 
 
@@ -46,6 +46,56 @@ def efficientnet_pytorch(shapes: Shapes) -> dict[str, Origin]:
     return rename(shapes, rules)
 
 
+def keras(shapes: Shapes) -> dict[str, Origin]:
+    """`block2a_expand_conv`: stages are counted from 1, their blocks are letters."""
+    parts = {
+        "expand.conv": "expand_conv",
+        "expand.norm": "expand_bn",
+        "depthwise.conv": "dwconv",
+        "depthwise.norm": "bn",
+        "squeeze.reduce": "se_reduce",
+        "squeeze.expand": "se_expand",
+        "project.conv": "project_conv",
+        "project.norm": "project_bn",
+    }
+    layers = {
+        "stem.conv": "stem_conv",
+        "stem.norm": "stem_bn",
+        "top.conv": "top_conv",
+        "top.norm": "top_bn",
+        "head.fc": "predictions",
+    }
+    for stage, i in blocks(shapes):
+        for ours, theirs in parts.items():
+            layers[f"stages.{stage}.{i}.{ours}"] = f"block{stage + 1}{chr(ord('a') + i)}_{theirs}"
+    return keras_origins(shapes, layers.__getitem__)
+
+
+def transformers(shapes: Shapes) -> dict[str, Origin]:
+    """`encoder.blocks.N`, numbered through."""
+    stem, encoder = "efficientnet.embeddings.", "efficientnet.encoder."
+    rules = [(r"stem\.conv\.", stem + "convolution."), (r"stem\.norm\.", stem + "batchnorm.")]
+    for flat, (stage, i) in enumerate(blocks(shapes)):
+        ours, theirs = rf"stages\.{stage}\.{i}\.", f"{encoder}blocks.{flat}."
+        rules += [
+            (ours + r"expand\.conv\.", theirs + "expansion.expand_conv."),
+            (ours + r"expand\.norm\.", theirs + "expansion.expand_bn."),
+            (ours + r"depthwise\.conv\.", theirs + "depthwise_conv.depthwise_conv."),
+            (ours + r"depthwise\.norm\.", theirs + "depthwise_conv.depthwise_norm."),
+            (ours + r"squeeze\.(\w+)\.", theirs + r"squeeze_excite.\1."),
+            (ours + r"project\.conv\.", theirs + "projection.project_conv."),
+            (ours + r"project\.norm\.", theirs + "projection.project_bn."),
+        ]
+    rules += [
+        (r"top\.conv\.", encoder + "top_conv."),
+        (r"top\.norm\.", encoder + "top_bn."),
+        (r"head\.fc\.", "classifier."),
+    ]
+    return rename(shapes, rules)
+
+
+TENSORFLOW = {"same_padding": True, "norm_eps": 1e-3}
+
 LAYOUTS = (
     Layout(
         source="torchvision",
@@ -64,5 +114,30 @@ LAYOUTS = (
         family="efficientnet",
         marks=("_conv_stem.weight", "_blocks.0._depthwise_conv.weight"),
         origins=efficientnet_pytorch,
+    ),
+    # The published Keras files take pixels from 0 to 255 and begin with layers of their own: ÷ 255,
+    # (x − mean) / √std (what their `normalization` holds as variances are ImageNet's standard
+    # deviations) and, with weights="imagenet", ÷ √std again. Together, that is the normalisation
+    # by ImageNet's mean and standard deviation that the networks' entries have.
+    Layout(
+        source="keras",
+        family="efficientnet",
+        marks=("stem_conv/kernel", "block1a_dwconv/depthwise_kernel", "block7a_se_reduce/kernel"),
+        origins=keras,
+        ignored=(r"normalization(_\d+)?/",),
+        arguments=TENSORFLOW,
+    ),
+    # transformers' are ported from Keras'. Its processor, too, divides by √std twice; it squashes
+    # images where the entries crop, as Google's evaluation does. Its padding is a table of blocks,
+    # made for the native sizes; SAME padding is what that table comes from.
+    Layout(
+        source="transformers",
+        family="efficientnet",
+        marks=(
+            "efficientnet.embeddings.convolution.weight",
+            "efficientnet.encoder.blocks.0.depthwise_conv.depthwise_conv.weight",
+        ),
+        origins=transformers,
+        arguments=TENSORFLOW,
     ),
 )

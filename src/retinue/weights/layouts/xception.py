@@ -1,0 +1,108 @@
+"""Xception's checkpoints: Keras Applications', and timm's port of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
+
+# The network's blocks in order, as their places among our stages.
+BLOCKS = ("0.0", "1.0", *(f"2.{i}" for i in range(9)), "3.0")
+
+
+def timm(shapes: Shapes) -> dict[str, Origin]:
+    """`blockN.rep.K`, layers by position among the ReLUs; the first block begins without one."""
+    rules = [(rf"stem\.conv{k}\.conv\.", f"conv{k}.") for k in (1, 2)]
+    rules += [(rf"stem\.conv{k}\.norm\.", f"bn{k}.") for k in (1, 2)]
+    for number, place in enumerate(BLOCKS, start=1):
+        ours, theirs = rf"stages\.{re.escape(place)}\.", f"block{number}."
+        for i in range(3):
+            at = 3 * i + (number > 1)
+            conv = rf"{ours}convs\.{i}\."
+            rules.append((conv + r"depthwise\.", f"{theirs}rep.{at}.conv1."))
+            rules.append((conv + r"pointwise\.", f"{theirs}rep.{at}.pointwise."))
+            rules.append((conv + r"norm\.", f"{theirs}rep.{at + 1}."))
+        rules.append((ours + r"shortcut\.conv\.", theirs + "skip."))
+        rules.append((ours + r"shortcut\.norm\.", theirs + "skipbn."))
+    for k in (1, 2):
+        ours, theirs = rf"top\.conv{k}\.", f"conv{k + 2}."
+        rules.append((ours + r"depthwise\.", theirs + "conv1."))
+        rules.append((ours + r"pointwise\.", theirs + "pointwise."))
+        rules.append((ours + r"norm\.", f"bn{k + 2}."))
+    return rename(shapes, [*rules, (r"head\.fc\.", "fc.")])
+
+
+def keras(shapes: Shapes) -> dict[str, Origin]:
+    """`block5_sepconv1`, which holds both filters, and `block5_sepconv1_bn`; blocks are counted
+    from the stem, which is 1, to the top, which is 14. Shortcuts have numbers for names."""
+    layers = {"head.fc": "predictions"}
+    for k in (1, 2):
+        layers[f"stem.conv{k}.conv"] = f"block1_conv{k}"
+        layers[f"stem.conv{k}.norm"] = f"block1_conv{k}_bn"
+        layers[f"top.conv{k}"] = f"block14_sepconv{k}"
+    for number, place in enumerate(BLOCKS, start=2):
+        for i in range(3):
+            layers[f"stages.{place}.convs.{i}"] = f"block{number}_sepconv{i + 1}"
+    for number, place in enumerate(("0.0", "1.0", "2.0", "3.0")):
+        layers[f"stages.{place}.shortcut.conv"] = _numbered("conv2d", number)
+        layers[f"stages.{place}.shortcut.norm"] = _numbered("batch_normalization", number)
+
+    def layer(module: str) -> str:
+        if module in layers:
+            return layers[module]
+        separable, _, part = module.rpartition(".")
+        return layers[separable] + ("_bn" if part == "norm" else "")
+
+    origins = keras_origins(shapes, layer)
+    for key, origin in origins.items():
+        if key.endswith(".pointwise.weight"):
+            keys = tuple(k.replace("/kernel", "/pointwise_kernel") for k in origin.keys)
+            origins[key] = replace(origin, keys=keys)
+    return origins
+
+
+def renumbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the layers that have no names of their own numbered from 0 (`conv2d`,
+    `conv2d_1` …), wherever their numbers begin in the file."""
+    layers = {key.partition("/")[0] for key in state}
+    renamed = {}
+    for kind in ("conv2d", "batch_normalization"):
+        numbers = {
+            layer: int(match[1] or 0)
+            for layer in layers
+            if (match := re.fullmatch(rf"{kind}(?:_(\d+))?", layer))
+        }
+        for i, layer in enumerate(sorted(numbers, key=numbers.__getitem__)):
+            renamed[layer] = _numbered(kind, i)
+    found = {}
+    for key, tensor in state.items():
+        layer, slash, variable = key.partition("/")
+        found[renamed.get(layer, layer) + slash + variable] = tensor
+    return found
+
+
+def _numbered(kind: str, number: int) -> str:
+    return f"{kind}_{number}" if number else kind
+
+
+LAYOUTS = (
+    Layout(
+        source="keras",
+        family="xception",
+        marks=("block1_conv1/kernel", "block2_sepconv1/depthwise_kernel"),
+        origins=keras,
+        prepare=renumbered,
+        arguments={"same_padding": True, "norm_eps": 1e-3},
+    ),
+    Layout(
+        source="timm",
+        family="xception",
+        marks=("block1.rep.0.conv1.weight", "block12.skip.weight"),
+        origins=timm,
+        arguments={"same_padding": False, "norm_eps": 1e-5},
+    ),
+)
