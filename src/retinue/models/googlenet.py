@@ -179,7 +179,7 @@ class GoogLeNet(Network):
 
     `batch_norm=False` is the paper's network: biases, true 5×5 branches, local response
     normalisation, 3×3 windows in the last max pooling, too; its auxiliary classifiers need images
-    whose sides, in pixels, lie between 209 and 256.
+    whose sides, in pixels, lie between 223 and 270.
     """
 
     head: Head
@@ -248,7 +248,7 @@ class GoogLeNet(Network):
         height, width = x.shape[-2:]
         if isinstance(self.tap, nn.AvgPool2d) and not (14 <= height <= 16 and 14 <= width <= 16):
             raise UsageError(
-                "the auxiliary classifiers need images of 209 to 256 pixels a side",
+                "the auxiliary classifiers need images of 223 to 270 pixels a side",
                 where=f"{self.name or 'googlenet_original'}, auxiliary=True",
                 mend="choose such a size, or auxiliary=False",
             )

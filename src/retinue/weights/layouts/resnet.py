@@ -1,8 +1,13 @@
-"""ResNet's checkpoints."""
+"""ResNet's and ResNeXt's checkpoints."""
 
 from __future__ import annotations
 
-from retinue.weights.layout import Layout, Origin, Shapes, rename
+from dataclasses import replace
+from functools import partial
+
+from torch import Tensor
+
+from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
@@ -19,12 +24,80 @@ def torchvision(shapes: Shapes) -> dict[str, Origin]:
     return rename(shapes, rules)
 
 
-LAYOUTS = tuple(
+def transformers(shapes: Shapes, *, prefix: str) -> dict[str, Origin]:
+    """`resnet.encoder.stages.0.layers.0.layer.0.convolution`; a backbone lacks the `resnet.`"""
+    rules = [(r"head\.fc\.", "classifier.1.")]
+    for ours, theirs in (("conv", "convolution"), ("norm", "normalization")):
+        rules.append((rf"stem\.{ours}\.", f"{prefix}embedder.embedder.{theirs}."))
+        at = rf"{prefix}encoder.stages.\1.layers.\2."
+        rules.append((rf"stages\.(\d)\.(\d+)\.shortcut\.{ours}\.", f"{at}shortcut.{theirs}."))
+        for k in (1, 2, 3):
+            block = rf"stages\.(\d)\.(\d+)\.conv{k}\.{ours}\."
+            rules.append((block, f"{at}layer.{k - 1}.{theirs}."))
+    return rename(shapes, rules)
+
+
+def keras(shapes: Shapes) -> dict[str, Origin]:
+    """`conv2_block1_1_conv`, the shortcut `conv2_block1_0_conv`; convolutions with biases, and
+    images with blue first."""
+
+    def layer(module: str) -> str:
+        if module == "head.fc":
+            return "predictions"
+        *place, kind = module.split(".")
+        kind = "bn" if kind == "norm" else kind
+        if place == ["stem"]:
+            return f"conv1_{kind}"
+        _, stage, block, conv = place
+        number = 0 if conv == "shortcut" else int(conv.removeprefix("conv"))
+        return f"conv{int(stage) + 2}_block{int(block) + 1}_{number}_{kind}"
+
+    def folded(norm: str) -> str:
+        return layer(norm.removesuffix("norm") + "conv")
+
+    origins = keras_origins(shapes, layer, folded=folded)
+    as_it_is = origins["stem.conv.weight"].join
+
+    def red_first(kernel: Tensor) -> Tensor:
+        return as_it_is(kernel).flip(1)
+
+    stem = replace(origins["stem.conv.weight"], join=red_first, split=None)
+    return {**origins, "stem.conv.weight": stem}
+
+
+LAYOUTS = (
+    *(
+        Layout(
+            source=source,
+            family="resnet",
+            marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
+            origins=torchvision,
+        )
+        for source in ("torchvision", "timm")
+    ),
+    # The published ones are v1.5. One whose configuration has `downsample_in_bottleneck` needs
+    # stride_on="1x1"; its keys do not show it.
+    *(
+        Layout(
+            source="transformers",
+            family="resnet",
+            marks=(
+                f"{prefix}embedder.embedder.convolution.weight",
+                f"{prefix}encoder.stages.0.layers.0.layer.0.convolution.weight",
+            ),
+            origins=partial(transformers, prefix=prefix),
+        )
+        for prefix in ("resnet.", "")
+    ),
     Layout(
-        source=source,
+        source="keras",
         family="resnet",
-        marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
-        origins=torchvision,
-    )
-    for source in ("torchvision", "timm")
+        marks=("conv1_conv/kernel", "conv1_bn/gamma", "conv2_block1_0_conv/kernel"),
+        origins=keras,
+        arguments={"stride_on": "1x1", "norm_eps": 1.001e-5},
+        preprocessing={
+            "mean": (123.68 / 255, 116.779 / 255, 103.939 / 255),
+            "std": (1 / 255, 1 / 255, 1 / 255),
+        },
+    ),
 )
