@@ -20,23 +20,43 @@ _PUBLIC = {
     "RetinueError": "retinue.errors",
     "UsageError": "retinue.errors",
     "BadImageError": "retinue.errors",
+    "conv_output_size": "retinue.models.sizes",
+    "pool_output_size": "retinue.models.sizes",
+    "receptive_field": "retinue.models.sizes",
+    "same_output_size": "retinue.models.sizes",
+    "transposed_output_size": "retinue.models.sizes",
+    "valid_output_size": "retinue.models.sizes",
 }
 __all__ = [  # written out, so that type checkers see what is exported
     "BadImageError",
     "RetinueError",
     "UsageError",
     "__version__",
+    "conv_output_size",
     "create_model",
     "evaluate",
     "list_models",
     "load",
+    "pool_output_size",
     "predict",
+    "receptive_field",
+    "same_output_size",
     "train",
+    "transposed_output_size",
+    "valid_output_size",
 ]
 
 if TYPE_CHECKING:
     from retinue.api import create_model, evaluate, list_models, load, predict, train
     from retinue.errors import BadImageError, RetinueError, UsageError
+    from retinue.models.sizes import (
+        conv_output_size,
+        pool_output_size,
+        receptive_field,
+        same_output_size,
+        transposed_output_size,
+        valid_output_size,
+    )
 
 
 def __getattr__(name: str) -> Any:
