@@ -1,80 +1,119 @@
-"""Reading files of weights; nothing in them is ever executed."""
+"""Reading files of weights; nothing in them is ever executed.
+
+Here are safetensors, PyTorch's pickles and NumPy's archives; `keras` and `folders` have the rest.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
+from retinue.files import nearest
 from retinue.sample import Preprocessing
+from retinue.weights import keras
+from retinue.weights.guard import check_archive
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".h5", ".hdf5", ".keras")
 
 
-class Contents(NamedTuple):
-    """Tensors by the file's own key names; the preprocessing and arguments it speaks of."""
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file or folder of weights holds."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor] = field(repr=False)
+    """By the names of whoever wrote them."""
+    paths: tuple[Path, ...] = ()
+    """The files that they lie in."""
     preprocessing: Preprocessing | None = None
+    """None: nothing is said of it."""
     network: str | None = None
-    arguments: Mapping[str, Any] | None = None
+    """Of a model file: the registered name of the network."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of the network, as far as something is said of them."""
+    classes: tuple[str, ...] = ()
+    """Their names in order, as far as they are told."""
+    remark: str = ""
+    """For people, where something could not be taken over."""
 
 
 def read(path: Path) -> Contents:
-    """The tensors of `path`: `.safetensors` (also retinue's own model files), `.pth`, `.pt`.
+    """The weights in a file or folder, whichever kind it is (docs/weights.md lists them).
 
     Raises:
-        UsageError: no such file, or of a kind that is not read.
-        RetinueError: damaged, without tensors, or in need of executing code.
+        UsageError: nothing there, or of a kind that is not read.
+        RetinueError: damaged, encrypted, without tensors, or in need of executing code.
     """
-    if not path.is_file():
-        raise UsageError("no such file of weights", where=str(path))
-    if path.suffix == ".safetensors":
-        return _safetensors(path)
-    if path.suffix in SUFFIXES:
-        return Contents(_torch(path))
+    if path.is_dir():
+        from retinue.weights import folders  # which reads its shards through this module
+
+        contents = folders.read(path)
+    elif not path.is_file():
+        raise UsageError("no such file of weights", where=str(path), mend=nearest(path))
+    elif path.suffix == ".safetensors":
+        contents = _safetensors(path)
+    else:
+        contents = Contents(tensors=_tensors(path), paths=(path,))
+    if not contents.tensors:
+        raise RetinueError("no weights in the file", where=str(path))
+    return contents
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    suffix = path.suffix.lower()
+    if suffix in (".pth", ".pt", ".bin"):
+        return _torch(path)
+    if suffix == ".npz":
+        return _npz(path)
+    if suffix in (".h5", ".hdf5"):
+        return keras.read_h5(path)
+    if suffix == ".keras":
+        return keras.read_archive(path)
+    mend = "give one of " + ", ".join(SUFFIXES) + ", or a folder of transformers or timm"
+    if suffix == ".json":
+        mend = "give the folder that it lies in"
     raise UsageError(
-        f"weights are not read from {path.suffix or 'nameless'} files",
-        where=str(path),
-        mend="give one of " + ", ".join(SUFFIXES),
+        f"weights are not read from {path.suffix or 'nameless'} files", where=str(path), mend=mend
     )
 
 
 def _safetensors(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
+            if modelfile.KEY not in metadata:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return Contents(tensors=tensors, paths=(path,))
     except (SafetensorError, OSError) as error:
         raise RetinueError(f"damaged weights: {error}", where=str(path)) from error
-    if "retinue" not in metadata:
-        return Contents(tensors)
-    try:
-        description = json.loads(metadata["retinue"])
-        return Contents(
-            tensors,
-            Preprocessing.from_dict(description["preprocessing"]),
-            str(description["network"]),
-            dict(description["arguments"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RetinueError(
-            "the model's description is damaged, or of a newer release",
-            where=str(path),
-            mend="copy it anew from where it was made, or install a newer retinue",
-        ) from error
+    description, tensors = modelfile.read(path)
+    return Contents(
+        tensors=tensors,
+        paths=(path,),
+        preprocessing=description.prepared(),
+        network=description.network,
+        arguments=description.arguments,
+        classes=tuple(description.classes),
+    )
 
 
 def _torch(path: Path) -> dict[str, Tensor]:
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_archive(archive, path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RetinueError(
@@ -82,13 +121,10 @@ def _torch(path: Path) -> dict[str, Tensor]:
             where=str(path),
             mend="save the state dict alone: torch.save(model.state_dict(), path)",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error
-    tensors = _unwrap(loaded)
-    if not tensors:
-        raise RetinueError("no weights in the file", where=str(path))
-    return tensors
+    return _unwrap(loaded)
 
 
 def _unwrap(loaded: object) -> dict[str, Tensor]:
@@ -104,7 +140,24 @@ def _unwrap(loaded: object) -> dict[str, Tensor]:
     return tensors
 
 
-def sha256(path: Path) -> str:
-    """The hash of the file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return keras.from_arrays({name: arrays[name] for name in arrays.files}, str(path))
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects, and reading them could execute code"
+        raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error
+
+
+def sha256(*paths: Path) -> str:
+    """The hash of the files' bytes, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()

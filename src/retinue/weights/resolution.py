@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
 
 
 def names_a_file(weights: str) -> bool:
-    """Whether `weights` means a file on this machine, and neither a tag nor the hub."""
+    """Whether `weights` means a file or folder on this machine, and neither a tag nor the hub."""
     if weights.startswith("hub:"):
         return False
     return Path(weights).suffix in files.SUFFIXES or "/" in weights or "\\" in weights
@@ -93,10 +93,10 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
         layout = recognise(contents.tensors, family) if contents.network is None else ours(family)
     except RetinueError as error:
         raise RetinueError(error.what, where=str(path), mend=error.mend) from error
-    sha256 = files.sha256(path)
-    published = [e for e in catalogue.entries(name) if sha256.startswith(e.sha256)]
+    sha256 = files.sha256(*contents.paths)
+    published = [e for e in catalogue.entries(name) if e.sha256 and sha256.startswith(e.sha256)]
     arguments = {**layout.arguments, **(published[0].arguments if published else {})}
-    preprocessing = published[0].preprocessing if published else None
+    preprocessing = published[0].preprocessing if published else contents.preprocessing
     if contents.network is not None:
         if contents.network != name:
             raise RetinueError(
@@ -104,20 +104,29 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
                 where=str(path),
                 mend=f"build {contents.network} (in a recipe: model.name={contents.network})",
             )
-        given = contents.arguments or {}
         arguments = {
-            k: v for k, v in given.items() if k not in ("num_classes", "dropout", "drop_path")
+            key: value
+            for key, value in contents.arguments.items()
+            if key not in ("num_classes", "dropout", "drop_path")
         }
         preprocessing = contents.preprocessing
+    said = "".join(f"; {text}" for text in (_named(contents.classes), contents.remark) if text)
     return ResolvedWeights(
         tensors=contents.tensors,
         layout=layout,
-        source=f"{path} ({layout})",
+        source=f"{path} ({layout}{said})",
         tag=None,
         sha256=sha256,
         preprocessing=preprocessing,
         arguments=arguments,
     )
+
+
+def _named(classes: Sequence[str], most: int = 3) -> str:
+    """`5 classes: daisy, rose, tulip …`; empty if they have no names."""
+    if not classes:
+        return ""
+    return f"{len(classes):,} classes: {', '.join(classes[:most])}{' …' * (len(classes) > most)}"
 
 
 def locate(entry: WeightsEntry) -> Path:
