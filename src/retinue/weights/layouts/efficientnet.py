@@ -114,6 +114,7 @@ LAYOUTS = (
         family="efficientnet",
         marks=("_conv_stem.weight", "_blocks.0._depthwise_conv.weight"),
         origins=efficientnet_pytorch,
+        arguments=TENSORFLOW,
     ),
     # The published Keras files take pixels from 0 to 255 and begin with layers of their own: ÷ 255,
     # (x − mean) / √std (what their `normalization` holds as variances are ImageNet's standard
