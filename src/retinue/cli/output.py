@@ -31,8 +31,15 @@ def say(line: str) -> None:
     typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:
-    """Aligned columns; those named in `right` (space-separated headings) are flush right.
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: str = "",
+    whole: str = "",
+) -> None:
+    """Aligned columns; those named in `right` (space-separated headings) are flush right, those
+    in `whole` are not broken into lines.
 
     On a terminal a Rich table; in a pipe tab-separated lines without decoration, for `cut`.
     """
@@ -48,7 +55,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: str 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         shown.add_column(heading, justify="right" if heading in right.split() else "left",
-                         overflow="fold")  # fmt: skip
+                         overflow="fold", no_wrap=heading in whole.split())  # fmt: skip
     for row in rows:
         shown.add_row(*(Text(visible(cell)) for cell in row))
     Console().print(shown)

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from retinue.errors import RetinueError
-from retinue.models.network import Network
+from retinue.models.network import Network, Unit
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class StageAnatomy:
     the whole image. It may exceed the image."""
     stride: int | None
     """Pixels of the image between neighbouring units; None: there are no neighbours."""
+    level: int | None = None
+    """k where its output is the feature level Ck."""
 
 
 def count_macs(network: nn.Module, size: tuple[int, int]) -> int:
@@ -67,11 +69,11 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
     """
     network = on_meta(network)
     parameters = {name: sum(p.numel() for p in own) for name, own in network.parameter_groups()}
-    links = [(unit.name, unit.module) for unit in network.units()] + [("head", network.head)]
+    links = [*network.units(), Unit("head", network.head)]
     rows: list[StageAnatomy] = []
     with FieldTracer() as tracer, torch.no_grad():
         state: Any = tracer.begin(_image(network, size))
-        for name, module in links:
+        for name, module, level in links:
             with FlopCounterMode(display=False) as counter:
                 state = module(state)
             first = state if isinstance(state, Tensor) else state[0]
@@ -85,6 +87,7 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
                 macs=int(counter.get_total_flops()) // 2,
                 receptive_field=_finite(max(field.height, field.width)),
                 stride=_finite(max(field.strides)),
+                level=level,
             )
             if rows and rows[-1].name == row.name:
                 row = _joined(rows.pop(), row)
@@ -123,6 +126,7 @@ def _joined(a: StageAnatomy, b: StageAnatomy) -> StageAnatomy:
         macs=a.macs + b.macs,
         receptive_field=b.receptive_field,
         stride=b.stride,
+        level=b.level,
     )
 
 
