@@ -80,6 +80,12 @@ class Draws:
     def normal(self, *shape: int, std: float = 1.0) -> Tensor:
         return torch.randn(shape, generator=self.generator) * std
 
+    def shift(self, like: Tensor) -> Tensor:
+        """What a BatchNorm adds. Mostly above 0, where activations pass their input on: if they
+        cut off half of it, rounding would grow by a fifth from layer to layer (Yang et al., 2019,
+        "A Mean Field Theory of Batch Normalization") and reach the tolerance in deep networks."""
+        return self.uniform(like, 0.0, 1.0)
+
     def statistics(self, inputs: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """A running mean and variance around those of a batch, so that activations stay where
         their functions bend, in a network of any depth."""
@@ -110,6 +116,8 @@ def randomise(network: Any, seed: int = 0, size: tuple[int, int] = (65, 98)) -> 
         for name, parameter in module.named_parameters(recurse=False):
             if normalises and name == "weight":
                 parameter.copy_(draws.uniform(parameter, 0.5, 1.5))
+            elif isinstance(module, nn.BatchNorm2d):
+                parameter.copy_(draws.shift(parameter))
             elif name.endswith("bias"):
                 parameter.copy_(draws.uniform(parameter, -0.5, 0.5))
             elif name.endswith("weight"):  # of a convolution, a linear layer, fused q, k and v
@@ -150,6 +158,8 @@ def _randomise_keras(model: Any, draws: Draws) -> Any:
             value = variable.value
             if variable.name == "gamma":
                 drawn = draws.uniform(value, 0.5, 1.5)
+            elif type(layer).__name__ == "BatchNormalization":
+                drawn = draws.shift(value)
             elif variable.name in ("bias", "beta"):
                 drawn = draws.uniform(value, -0.5, 0.5)
             else:
