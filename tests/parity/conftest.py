@@ -95,7 +95,9 @@ class Draws:
 
 
 @torch.no_grad()
-def randomise(network: Any, seed: int = 0, size: tuple[int, int] = (65, 98)) -> Any:
+def randomise(
+    network: Any, seed: int = 0, size: tuple[int, int] = (65, 98), *, channels: int = 3
+) -> Any:
     """Draw every parameter and every BatchNorm statistic, so that none can hide behind a 0 or 1.
 
     `network` is a torch module or a Keras model, and comes back in eval mode. `size`: height and
@@ -131,7 +133,7 @@ def randomise(network: Any, seed: int = 0, size: tuple[int, int] = (65, 98)) -> 
             hooks.append(module.register_forward_pre_hook(draw_statistics))
     network.eval()
     if hooks:
-        network(draws.normal(4, 3, *size))
+        network(draws.normal(4, channels, *size))
     for hook in hooks:
         hook.remove()
     return network
@@ -212,11 +214,11 @@ def keras_state(model: Any, suffix: str = ".keras") -> dict[str, Tensor]:
 
 @torch.no_grad()
 def relative_error(
-    ours: nn.Module, reference: Reference, size: tuple[int, int] = (65, 98)
+    ours: nn.Module, reference: Reference, size: tuple[int, int] = (65, 98), *, channels: int = 3
 ) -> float:
     """The largest difference of logits, in units of how much the reference's logits differ from
     image to image: what all images share does not count as agreement."""
-    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(4, channels, *size, generator=torch.Generator().manual_seed(1))
     expected = reference(images)
     spread = (expected - expected.mean(0)).std()
     assert torch.isfinite(spread)
