@@ -192,6 +192,20 @@ def test_without_a_validation_split_the_last_weights_are_kept(
     assert "no validation split" in (run.folder / "train.log").read_text(encoding="utf-8")
 
 
+def test_keep_last_keeps_the_last_weights(tmp_path: Path, pictures: Path) -> None:
+    recipe = _one(pictures, epochs=40, early_stop={"patience": 1})
+    recipe["evaluation"] = {**recipe.get("evaluation", {}), "keep": "last"}
+    run = _train(recipe, tmp_path / "run")
+    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    # The early stop ended it: the last epoch was not the best.
+    assert len(rows) < 40
+    assert float(rows[-1]["val_top1"]) <= float(rows[-2]["val_top1"])
+    kept = modelfile.read(run.best)[1]
+    last = _network(run.folder)
+    assert all(torch.equal(kept[name], last[name]) for name in last)
+    assert "* best" not in (run.folder / "train.log").read_text(encoding="utf-8")
+
+
 def test_a_file_that_went_missing_is_named_on_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
