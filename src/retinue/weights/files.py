@@ -1,6 +1,7 @@
 """Reading files of weights; nothing in them is ever executed.
 
-Here are safetensors, PyTorch's pickles and NumPy's archives; `keras` and `folders` have the rest.
+Here are safetensors, PyTorch's pickles and NumPy's archives; `keras`, `darknet` and `folders` have
+the rest.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest
 from retinue.sample import Preprocessing
-from retinue.weights import keras
+from retinue.weights import darknet, keras
 from retinue.weights.guard import check_archive
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".h5", ".hdf5", ".keras")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".h5", ".hdf5", ".keras", ".weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +50,32 @@ class Contents:
     """For people, where something could not be taken over."""
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, *, suffix: str | None = None) -> Contents:
     """The weights in a file or folder, whichever kind it is (docs/weights.md lists them).
+
+    `suffix` tells the kind of a file whose name does not.
 
     Raises:
         UsageError: nothing there, or of a kind that is not read.
         RetinueError: damaged, encrypted, without tensors, or in need of executing code.
     """
+    suffix = (path.suffix if suffix is None else suffix).lower()
     if path.is_dir():
         from retinue.weights import folders  # which reads its shards through this module
 
         contents = folders.read(path)
     elif not path.is_file():
         raise UsageError("no such file of weights", where=str(path), mend=nearest(path))
-    elif path.suffix == ".safetensors":
+    elif suffix == ".safetensors":
         contents = _safetensors(path)
     else:
-        contents = Contents(tensors=_tensors(path), paths=(path,))
+        contents = Contents(tensors=_tensors(path, suffix), paths=(path,))
     if not contents.tensors:
         raise RetinueError("no weights in the file", where=str(path))
     return contents
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    suffix = path.suffix.lower()
+def _tensors(path: Path, suffix: str) -> dict[str, Tensor]:
     if suffix in (".pth", ".pt", ".bin"):
         return _torch(path)
     if suffix == ".npz":
@@ -81,6 +84,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return keras.read_h5(path)
     if suffix == ".keras":
         return keras.read_archive(path)
+    if suffix == ".weights":
+        return darknet.read(path.read_bytes(), where=str(path))
     mend = "give one of " + ", ".join(SUFFIXES) + ", or a folder of transformers or timm"
     if suffix == ".json":
         mend = "give the folder that it lies in"
