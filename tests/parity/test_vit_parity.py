@@ -23,7 +23,6 @@ TIMM = {
     "vit_base_patch32": "vit_base_patch32_224",
     "vit_large_patch16": "vit_large_patch16_224",
     "vit_large_patch32": "vit_large_patch32_224",
-    "vit_base_r50_s16": "vit_base_r50_s16_224",
 }
 TORCHVISION = {
     "vit_base_patch16": "vit_b_16",
@@ -47,17 +46,21 @@ def test_small_timm(size, references, parity):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", [name for name in TIMM if name != "vit_base_r50_s16"])
+@pytest.mark.parametrize("name", TIMM)
 def test_timm(name, references, parity):
-    reference = parity.randomise(references.timm.create_model(TIMM[name]))
-    network = parity.carry_over(name, reference.state_dict())
-    assert parity.relative_error(network, reference, (224, 224)) <= parity.tolerance
+    size = 224 if "base" in name else 64
+    reference = references.timm.create_model(TIMM[name], img_size=size, num_classes=1000)
+    parity.randomise(reference)
+    network = parity.carry_over(name, reference.state_dict(), image_size=size)
+    assert parity.relative_error(network, reference, (size, size)) <= parity.tolerance
 
 
 @pytest.mark.parity
 def test_timm_huge(references, parity):
     """Its width and patch; of its 32 blocks two."""
-    reference = references.timm.create_model("vit_huge_patch14_224", depth=2, img_size=56)
+    reference = references.timm.create_model(
+        "vit_huge_patch14_224", depth=2, img_size=56, num_classes=1000
+    )
     parity.randomise(reference)
     network = parity.carry_over("vit_huge_patch14", reference.state_dict(), depth=2, image_size=56)
     assert parity.relative_error(network, reference, (56, 56)) <= parity.tolerance
@@ -86,7 +89,9 @@ def test_small_hybrid(references, parity):
 @pytest.mark.parity
 @pytest.mark.parametrize("size", [(96, 64), (224, 224), (80, 112)])
 def test_hybrid(size, references, parity):
-    reference = references.timm.create_model("vit_base_r50_s16_224", dynamic_img_size=True)
+    reference = references.timm.create_model(
+        "vit_base_r50_s16_224", dynamic_img_size=True, num_classes=1000
+    )
     parity.randomise(reference)
     network = parity.carry_over("vit_base_r50_s16", reference.state_dict())
     assert parity.relative_error(network, reference, size) <= parity.tolerance
