@@ -350,5 +350,7 @@ def test_other_classes_renew_all_three_classifiers(checkpoint, caplog):
 
 def test_torchvision_has_no_original(checkpoint):
     _, path = checkpoint(False)
-    with pytest.raises(RetinueError, match="batch normalisation"):
+    with pytest.raises(RetinueError, match="the weights belong to another network"):
         create_model("googlenet_original", num_classes=5, weights=str(path))
+    with pytest.raises(RetinueError, match="not written"):
+        untranslate(layouts("googlenet")[0], create_model("googlenet_original").state_dict())

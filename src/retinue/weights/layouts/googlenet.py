@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from retinue.errors import RetinueError
+from dataclasses import replace
+
 from retinue.weights.layout import Layout, Origin, Shapes, rename
 
 BRANCHES = {
@@ -16,16 +17,7 @@ BRANCHES = {
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
-    """`conv1…3`, `inception3a…5b` with branches by position, `aux1` and `aux2`.
-
-    Raises:
-        RetinueError: ours is the form without batch normalisation, which torchvision lacks.
-    """
-    if "stem.norm.weight" not in shapes:
-        raise RetinueError(
-            "torchvision's GoogLeNet has batch normalisation, googlenet_original has not",
-            mend="choose googlenet",
-        )
+    """`conv1…3`, `inception3a…5b` with branches by position, `aux1` and `aux2`."""
     places = [(r"stem\.", "conv1."), (r"stages\.0\.0\.", "conv2."), (r"stages\.0\.1\.", "conv3.")]
     for stage, letters in enumerate(("ab", "abcde", "ab"), start=1):
         for i, letter in enumerate(letters):
@@ -37,7 +29,10 @@ def torchvision(shapes: Shapes) -> dict[str, Origin]:
     rules += [(at + r"conv\.", theirs + "conv.") for at, theirs in places]
     rules += [(rf"head\.auxiliary\.{i}\.fc", f"aux{i + 1}.fc") for i in (0, 1)]
     rules.append((r"head\.fc\.", "fc."))
-    return rename(shapes, rules)
+    origins = rename(shapes, rules)
+    if "stem.norm.weight" not in shapes:  # torchvision lacks the form without these
+        return {key: replace(origin, split=None) for key, origin in origins.items()}
+    return origins
 
 
 LAYOUTS = (
