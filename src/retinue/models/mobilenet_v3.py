@@ -152,8 +152,8 @@ class Head(nn.Module):
 class MobileNetV3(Network):
     """`width` multiplies the channels of the blocks and, above 1, of the head's hidden layer.
 
-    The norms' momentum is the paper's (section 6.1.1), their epsilon TensorFlow's and torchvision's;
-    most of timm's checkpoints have 1e-5. `same_padding` is TensorFlow's.
+    The norms' momentum is the paper's (section 6.1.1), their epsilon that of TensorFlow and
+    torchvision; most of timm's checkpoints have 1e-5. `same_padding` is TensorFlow's.
     """
 
     def __init__(
