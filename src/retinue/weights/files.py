@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,9 @@ def sha256(*paths: Path) -> str:
             while piece := file.read(2**20):
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def md5(path: Path) -> str:
+    """That of the file's bytes, in hexadecimal, where nothing better is published."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

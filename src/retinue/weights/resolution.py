@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import urllib.error
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, hub
 
 from retinue.errors import RetinueError, UsageError
 from retinue.sample import Preprocessing
-from retinue.weights import catalogue, files
+from retinue.weights import catalogue, download, files
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
 from retinue.weights.layout import Layout, ours, recognise
 
@@ -59,14 +60,13 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
         return _from_file(name, family, Path(weights).expanduser())
     entry = catalogue.find(name, weights)
     path = locate(entry)
-    sha256 = files.sha256(path)
-    if not sha256.startswith(entry.sha256):
+    if said := wrong(entry, path):
         raise RetinueError(
-            f"the file is not the published one: its SHA-256 begins with {sha256[:8]}, "
-            f"not with {entry.sha256[:8]}",
+            f"the file is not the published one: {said}",
             where=str(path),
             mend="delete it, and fetch or install it again",
         )
+    sha256 = files.sha256(path)
     contents = files.read(path)
     layout = recognise(contents.tensors, family)
     return ResolvedWeights(
@@ -78,6 +78,20 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
         preprocessing=entry.preprocessing,
         arguments={**layout.arguments, **entry.arguments},
     )
+
+
+def wrong(entry: WeightsEntry, path: Path) -> str:
+    """In what way `path` is not the file that `entry` means; empty: it is, as far as its publisher
+    says what it is."""
+    if entry.size is not None and path.stat().st_size != entry.size:
+        return f"it has {path.stat().st_size:,} bytes, not {entry.size:,}"
+    for name, digest, stated in (
+        ("SHA-256", files.sha256, entry.sha256),
+        ("MD5", files.md5, entry.md5),
+    ):
+        if stated and not (found := digest(path)).startswith(stated):
+            return f"its {name} begins with {found[:8]}, not with {stated[:8]}"
+    return ""
 
 
 def names_a_file(weights: str) -> bool:
@@ -142,7 +156,7 @@ def locate(entry: WeightsEntry) -> Path:
     for place in entry.places:
         try:
             if isinstance(place, Url):
-                return from_url(place, entry.sha256)
+                return from_url(place, entry)
             if isinstance(place, Hub):
                 return from_hub(place)
         except RetinueError as error:
@@ -182,25 +196,17 @@ def cache_folder() -> Path:
     return Path(hub.get_dir(), "checkpoints")
 
 
-def from_url(place: Url, sha256: str) -> Path:
-    """The file at an address, from the cache or else downloaded and compared with `sha256`.
+def from_url(place: Url, entry: WeightsEntry) -> Path:
+    """The file at an address, from the cache or else downloaded and compared with `entry`.
 
     Raises:
         RetinueError: unreachable, or not the published file; nothing is kept then.
     """
     path = cache_folder() / place.url.rsplit("/", 1)[1]
-    if path.is_file():
-        return path
-    log.info("downloading %s to %s", place.url, path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hub.download_url_to_file(place.url, str(path), hash_prefix=sha256, progress=False)
-    except urllib.error.HTTPError as error:
-        raise RetinueError(f"{place.url} answers {error.code} {error.reason}") from error
-    except RuntimeError as error:  # download_url_to_file's word for a hash that differs
-        raise RetinueError(f"what {place.url} sent is not the published file") from error
-    except OSError as error:
-        raise RetinueError(f"{place.url} cannot be reached or stored: {error}") from error
+    if not path.is_file():
+        if not (entry.sha256 or entry.md5):
+            log.info("its publisher states no hash of %s: it cannot be compared", path.name)
+        download.fetch(place.url, path, partial(wrong, entry))
     return path
 
 
@@ -228,9 +234,8 @@ def from_hub(place: Hub, *, endpoint: str | None = None) -> Path:
 
     where = f"{place.repo}@{place.revision}/{place.file}"
     try:
-        return Path(
-            hf_hub_download(place.repo, place.file, revision=place.revision, endpoint=endpoint)
-        )
+        found = hf_hub_download(place.repo, place.file, revision=place.revision, endpoint=endpoint)
+        return _compared(Path(found))
     except LocalEntryNotFoundError as error:
         raise RetinueError(
             "the hub cannot be reached, and the file is not in its cache",
@@ -240,3 +245,18 @@ def from_hub(place: Hub, *, endpoint: str | None = None) -> Path:
     except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RetinueError(f"the hub does not give the file: {reason}", where=where) from error
+
+
+def _compared(path: Path) -> Path:
+    """`path` in the hub's cache, where a large file is stored under the SHA-256 that the hub
+    states of it. Raises RetinueError, and forgets the file, if it is another."""
+    stored = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", stored.name) and files.sha256(stored) != stored.name:
+        stored.unlink()
+        path.unlink(missing_ok=True)
+        raise RetinueError(
+            "what the hub sent is not the file that it states",
+            where=path.name,
+            mend="try again; it was removed from the cache",
+        )
+    return path
