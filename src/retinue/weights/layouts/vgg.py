@@ -32,11 +32,12 @@ def features(shapes: Shapes) -> list[tuple[str, str]]:
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
     """The linear layers are `classifier.0`, `.3` and `.6`."""
-    head = [(rf"head\.{ours}\.", f"classifier.{k}.") for ours, k in HEAD.items()]
+    head = [
+        (r"head\.fc6\.", "classifier.0."),
+        (r"head\.fc7\.", "classifier.3."),
+        (r"head\.fc\.", "classifier.6."),
+    ]
     return rename(shapes, [*features(shapes), *head])
-
-
-HEAD = {"fc6": 0, "fc7": 3, "fc": 6}
 
 
 def timm(shapes: Shapes) -> dict[str, Origin]:
