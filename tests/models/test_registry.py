@@ -7,22 +7,42 @@ from functools import partial
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from retinue.errors import RetinueError, UsageError
 from retinue.models import registry
+from retinue.models.anatomy import count_macs
 from retinue.models.mobilenet_v2 import MobileNetV2
 from retinue.models.options import ModelOptions
 from retinue.models.registry import NetworkEntry, create_model, find, list_models
 from retinue.sample import Preprocessing
 
+# Trainable parameters with 1,000 classes, as torchvision, timm, Keras and the papers' authors state
 PUBLISHED_PARAMETERS = {
-    "mobilenet_v2": 3_504_872,
+    "alexnet": 61_100_840,
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+    "googlenet": 6_624_904,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
+    "resnet50_v1": 25_557_032,
+    "resnet101_v1": 44_549_160,
+    "resnet152_v1": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v2": 3_504_872,
+    "mobilenet_v3_small": 2_542_856,
+    "mobilenet_v3_large": 5_483_032,
+    "xception": 22_855_952,
     "efficientnet_b0": 5_288_548,
     "efficientnet_b1": 7_794_184,
     "efficientnet_b2": 9_109_994,
@@ -33,16 +53,52 @@ PUBLISHED_PARAMETERS = {
     "efficientnet_b7": 66_347_960,
     "efficientnet_b8": 87_413_142,
     "efficientnet_l2": 480_309_308,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
+    "vit_base_patch16": 86_567_656,
+    "vit_base_patch32": 88_224_232,
+    "vit_large_patch16": 304_326_632,
+    "vit_large_patch32": 306_535_400,
+    "vit_huge_patch14": 632_045_800,
+    "vit_base_r50_s16": 98_659_112,
+    "darknet53": 41_609_928,
+}
+PUBLISHED_PARAMETERS |= {
+    f"tf_{name}": parameters
+    for name, parameters in PUBLISHED_PARAMETERS.items()
+    if name.startswith("efficientnet")
 }
 
-# torchvision's, in units of 1e9 multiply-adds, at the size of ours (its B2 is measured at 288)
+# In units of 1e9 multiply-adds: torchvision's, at the size of ours (its B2 is measured at 288), and
+# MobileNetV1's from its paper (table 6). Of the others nobody states them counted in this way.
 PUBLISHED_GMACS = {
-    "mobilenet_v2": 0.301,
+    "alexnet": 0.714,
+    "vgg11": 7.609,
+    "vgg13": 11.308,
+    "vgg16": 15.470,
+    "vgg19": 19.632,
+    "vgg11_bn": 7.609,
+    "vgg13_bn": 11.308,
+    "vgg16_bn": 15.470,
+    "vgg19_bn": 19.632,
+    "googlenet": 1.498,
     "resnet18": 1.814,
     "resnet34": 3.664,
     "resnet50": 4.089,
     "resnet101": 7.801,
     "resnet152": 11.514,
+    "resnext50_32x4d": 4.230,
+    "resnext101_32x8d": 16.414,
+    "mobilenet_v1": 0.569,
+    "mobilenet_v1_075": 0.325,
+    "mobilenet_v1_050": 0.149,
+    "mobilenet_v1_025": 0.041,
+    "mobilenet_v2": 0.301,
+    "mobilenet_v3_small": 0.0565,
+    "mobilenet_v3_large": 0.217,
     "efficientnet_b0": 0.386,
     "efficientnet_b1": 0.687,
     "efficientnet_b3": 1.827,
@@ -50,6 +106,16 @@ PUBLISHED_GMACS = {
     "efficientnet_b5": 10.266,
     "efficientnet_b6": 19.068,
     "efficientnet_b7": 37.746,
+    "vit_base_patch16": 17.564,
+    "vit_base_patch32": 4.409,
+    "vit_large_patch16": 61.555,
+    "vit_large_patch32": 15.378,
+    "vit_huge_patch14": 167.295,
+}
+PUBLISHED_GMACS |= {
+    f"tf_{name}": gmacs
+    for name, gmacs in PUBLISHED_GMACS.items()
+    if name.startswith("efficientnet")
 }
 
 
@@ -58,38 +124,30 @@ def on_meta(name, **arguments):
         return create_model(name, **arguments)
 
 
-def count_macs(network, size):
-    total = 0
-
-    def count(module, _, output):
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            total += output.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-
-    hooks = [module.register_forward_hook(count) for module in network.modules()]
-    network(torch.empty(1, 3, *size, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return total
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
+def test_published_parameters(name, meta):
+    """One network after the other: what is missing fails, too."""
+    network = meta(name)
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trainable == PUBLISHED_PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_parameters_and_macs(name, meta):
-    entry = find(name)
-    network = meta(name)
-    parameters = sum(p.numel() for p in network.parameters())
-    assert parameters == entry.parameters
-    published = PUBLISHED_PARAMETERS.get(name.removeprefix("tf_"))
-    assert published in (None, parameters)
+def test_facts_are_counted(name, meta):
+    entry, network = find(name), meta(name)
+    assert sum(p.numel() for p in network.parameters()) == entry.parameters
     assert count_macs(network, entry.preprocessing.size) == entry.macs
-    if gmacs := PUBLISHED_GMACS.get(name.removeprefix("tf_")):
-        assert entry.macs == pytest.approx(gmacs * 1e9, rel=0.01)
 
 
-def test_every_published_network_is_there():
-    assert set(PUBLISHED_PARAMETERS) <= set(list_models())
+@pytest.mark.parametrize("name", PUBLISHED_GMACS)
+def test_published_macs(name):
+    """Within 1 %; what the entries state is counted above."""
+    assert find(name).macs == pytest.approx(PUBLISHED_GMACS[name] * 1e9, rel=0.01)
+
+
+def test_auxiliary_classifiers_of_googlenet():
+    network = on_meta("googlenet", auxiliary=True)
+    assert sum(p.numel() for p in network.parameters()) == 13_004_888
 
 
 def test_facts_are_plausible():
@@ -101,7 +159,7 @@ def test_facts_are_plausible():
 
 
 def test_patterns():
-    assert list_models("resnet*") == ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+    assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50"]
     assert list_models("nothing*") == []
 
 
