@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
+    from retinue.export.state_dict import Exported
     from retinue.inference.predictor import Predictor
     from retinue.models.network import Network
     from retinue.sample import Result
@@ -213,6 +214,23 @@ def predict(
         images += 1
         (each or results.append)(answer)
     return Predictions(images, skipped, [], results)
+
+
+def export(
+    model: str | Path, to: str, *, out: str | Path | None = None, force: bool = False
+) -> Exported:
+    """The tensors of a model file or run folder as a state dict of `to`, `timm` or `torchvision`.
+
+    `out`: a `.safetensors`, `.pth` or `.pt` file; by default `NAME.LIBRARY.safetensors` beside the
+    model. `force` replaces an older one. What comes back says how the network is built there.
+    Raises `UsageError` for a name that will not do, `RetinueError` where that library has no such
+    network.
+    """
+    from retinue.export.state_dict import export_state_dict
+    from retinue.inference.predictor import find_model
+
+    target = None if out is None else Path(out)
+    return export_state_dict(find_model(Path(model)), to, out=target, force=force)
 
 
 def checks() -> dict[str, Any]:

@@ -16,7 +16,9 @@ from retinue.cli.app import app
 from retinue.errors import BadImageError, Interrupted, RetinueError, UsageError
 
 Command = Callable[..., Any]
-COMMANDS = ["train", "recipes", "evaluate", "predict", "models", "report", "checks", "demo"]
+COMMANDS = [
+    "train", "recipes", "evaluate", "predict", "models", "report", "export", "checks", "demo",
+]  # fmt: skip
 
 
 def failing(error: BaseException) -> Callable[..., Any]:

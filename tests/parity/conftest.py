@@ -217,8 +217,10 @@ def relative_error(
     ours: nn.Module, reference: Reference, size: tuple[int, int] = (65, 98), *, channels: int = 3
 ) -> float:
     """The largest difference of logits, in units of how much the reference's logits differ from
-    image to image: what all images share does not count as agreement."""
+    image to image: what all images share does not count as agreement. Computed in the precision of
+    our parameters."""
     images = torch.randn(4, channels, *size, generator=torch.Generator().manual_seed(1))
+    images = images.to(next(ours.parameters()).dtype)
     expected = reference(images)
     spread = (expected - expected.mean(0)).std()
     assert torch.isfinite(spread)

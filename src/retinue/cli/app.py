@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from retinue.cli import checks, data, demo, evaluate, models, predict, recipes, report, train
+from retinue.cli import (
+    checks,
+    data,
+    demo,
+    evaluate,
+    export,
+    models,
+    predict,
+    recipes,
+    report,
+    train,
+)
 from retinue.cli.failures import describe, hush
 from retinue.cli.options import add
 
@@ -29,6 +40,7 @@ add(app, "predict", predict.predict, predict.EXAMPLES)
 add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
 add(app, "report", report.report, report.EXAMPLES)
+add(app, "export", export.export, export.EXAMPLES)
 add(app, "checks", checks.checks, checks.EXAMPLES)
 add(app, "demo", demo.demo, demo.EXAMPLES)
 

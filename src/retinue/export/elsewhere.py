@@ -1,0 +1,256 @@
+"""How a network of the zoo is built in timm and torchvision: their name for it and the keywords.
+
+What a keyword of theirs cannot say is refused: a checkpoint would load there and compute something
+else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models.network import Network
+from retinue.models.registry import find
+from retinue.weights.layout import Layout, layouts
+
+LIBRARIES = ("timm", "torchvision")
+
+INDIFFERENT = ("num_classes", "dropout", "drop_path")
+"""Keywords of ours that the tensors' meaning does not depend on, or that are always passed on."""
+
+Keywords = dict[str, Any]
+Says = Mapping[str, Callable[[Any], Keywords]]
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A call that builds the network in its library."""
+
+    library: str
+    name: str
+    keywords: Keywords
+    layout: Layout = field(repr=False)
+    """How that network's state dict is laid out."""
+
+    def code(self) -> str:
+        """The call as Python: `timm.create_model("resnet50", num_classes=5)`."""
+        keywords = [f"{key}={_source(value)}" for key, value in self.keywords.items()]
+        if self.library == "timm":
+            return f"timm.create_model({', '.join([_source(self.name), *keywords])})"
+        return f"torchvision.models.{self.name}({', '.join(keywords)})"
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, partial):
+        given = ", ".join(f"{key}={_source(v)}" for key, v in value.keywords.items())
+        return f"functools.partial(torch.nn.{value.func.__name__}, {given})"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """A family in one library."""
+
+    names: Mapping[str, str]
+    """Ours → theirs."""
+    says: Says = field(default_factory=dict)
+    """Keywords of ours that theirs can express, and how."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """What their network does where it is not as ours does by default."""
+    always: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of theirs that every call needs."""
+
+
+def _norm(kind: type[nn.Module]) -> Callable[[float], Keywords]:
+    return lambda eps: {"norm_layer": partial(kind, eps=eps)}
+
+
+def _same(names: Iterable[str], **others: str) -> dict[str, str]:
+    """Names that both have, and the `others`."""
+    return {**{name: name for name in names}, **others}
+
+
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+            "resnext50_32x4d", "resnext101_32x8d")  # fmt: skip
+_VGGS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
+_SIZES = (*(f"b{k}" for k in range(9)), "l2", *(f"lite{k}" for k in range(5)))
+
+_GREY: Says = {"in_channels": lambda n: {"in_chans": n}}
+_MOBILE: Says = {
+    **_GREY,
+    "same_padding": lambda same: {"pad_type": "same" if same else ""},
+    "norm_eps": lambda eps: {"bn_eps": eps},
+}
+_TRANSFORMER: Says = {
+    **_GREY,
+    "image_size": lambda size: {"img_size": size},
+    "norm_eps": _norm(nn.LayerNorm),
+}
+
+TIMM = {
+    "darknet53": _Family(
+        names=_same(["darknet53"]),
+        says={
+            **_GREY,
+            "slope": lambda slope: {"act_layer": partial(nn.LeakyReLU, negative_slope=slope)},
+        },
+    ),
+    "efficientnet": _Family(
+        names=_same(f"{prefix}efficientnet_{size}" for prefix in ("", "tf_") for size in _SIZES),
+        says=_MOBILE,
+    ),
+    "hybrid_vit": _Family(
+        names={"vit_base_r50_s16": "vit_base_r50_s16_224"},
+        says=_TRANSFORMER,
+        fixed={"representation_size": None},
+    ),
+    "mobilenet_v1": _Family(names={"mobilenet_v1": "mobilenetv1_100"}, says=_MOBILE),
+    "mobilenet_v2": _Family(
+        names={
+            "mobilenet_v2": "mobilenetv2_100",
+            **{f"mobilenet_v2_{w}": f"mobilenetv2_{w}" for w in ("035", "050", "075", "140")},
+        },
+        says=_MOBILE,
+    ),
+    "mobilenet_v3": _Family(
+        names={
+            f"mobilenet_v3_{size}{'' if width == '100' else f'_{width}'}":
+            f"mobilenetv3_{size}_{width}"
+            for size, width in (("small", "050"), ("small", "075"), ("small", "100"),
+                                ("large", "075"), ("large", "100"))
+        },
+        says=_MOBILE,
+    ),
+    "resnet": _Family(
+        names=_same(_RESNETS), says={**_GREY, "norm_eps": _norm(nn.BatchNorm2d)}
+    ),
+    "vgg": _Family(names=_same(_VGGS), says=_GREY),
+    "vit": _Family(
+        names={
+            f"vit_{size}_patch{patch}": f"vit_{size}_patch{patch}_224"
+            for size, patch in (("base", 16), ("base", 32), ("large", 16), ("large", 32),
+                                ("huge", 14))
+        },
+        says=_TRANSFORMER,
+        fixed={"representation_size": None},
+    ),
+    "xception": _Family(names={"xception": "legacy_xception"}, says=_GREY),
+}  # fmt: skip
+
+TORCHVISION = {
+    "alexnet": _Family(names=_same(["alexnet"])),
+    "efficientnet": _Family(
+        names=_same(f"efficientnet_b{k}" for k in range(8)),
+        says={"norm_eps": _norm(nn.BatchNorm2d)},
+    ),
+    "googlenet": _Family(
+        names=_same(["googlenet"]),
+        says={"auxiliary": lambda auxiliary: {"aux_logits": auxiliary}},
+        fixed={"auxiliary": True},
+        always={"init_weights": False},
+    ),
+    "mobilenet_v2": _Family(
+        names={f"mobilenet_v2{w}": "mobilenet_v2" for w in ("", "_035", "_050", "_075", "_140")},
+        says={
+            "width": lambda width: {"width_mult": width},
+            "norm_eps": _norm(nn.BatchNorm2d),
+        },
+        fixed={"width": 1.0},
+    ),
+    "mobilenet_v3": _Family(  # whose width_mult rounds otherwise
+        names=_same(f"mobilenet_v3_{size}" for size in ("small", "large")),
+        says={"norm_eps": _norm(nn.BatchNorm2d)},
+        fixed={"width": 1.0},
+    ),
+    "resnet": _Family(names=_same(_RESNETS), says={"norm_eps": _norm(nn.BatchNorm2d)}),
+    "vgg": _Family(names=_same(_VGGS)),
+    "vit": _Family(
+        names={
+            f"vit_{size}_patch{patch}": f"vit_{size[0]}_{patch}"
+            for size, patch in (("base", 16), ("base", 32), ("large", 16), ("large", 32),
+                                ("huge", 14))
+        },
+        says={
+            "image_size": lambda size: {"image_size": size},
+            "representation_size": lambda size: {"representation_size": size},
+            "norm_eps": _norm(nn.LayerNorm),
+        },
+    ),
+}  # fmt: skip
+
+_FAMILIES: Mapping[str, Mapping[str, _Family]] = MappingProxyType(
+    {"timm": TIMM, "torchvision": TORCHVISION}
+)
+
+_TENSORFLOW_EPS = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
+"""torchvision's have TensorFlow's epsilon, and take no other."""
+
+
+def construction(library: str, network: Network) -> Construction:
+    """How `network` is built in `library`.
+
+    Raises:
+        UsageError: no such library.
+        RetinueError: it has no such network, or not one that computes the same; says which has.
+    """
+    if library not in LIBRARIES:
+        mend = suggest(library, LIBRARIES) or f"there are {' and '.join(LIBRARIES)}"
+        raise UsageError(f"unknown library {library!r}", where="--to", mend=mend)
+    try:
+        return _construction(library, network)
+    except RetinueError as error:
+        for other in LIBRARIES:
+            if other != library and _possible(other, network):
+                raise RetinueError(error.what, mend=f"--to {other} can do it") from error
+        raise
+
+
+def _construction(library: str, network: Network) -> Construction:
+    entry = find(network.name)
+    family = _FAMILIES[library].get(entry.family)
+    if family is None or network.name not in family.names:
+        raise RetinueError(f"{library} has no network that is {network.name}")
+    name = family.names[network.name]
+    layout = _closest(library, entry.family, network.arguments)
+    theirs = {**_defaults(network.name), **layout.arguments, **family.fixed}
+    says = dict(family.says)
+    if library == "torchvision" and name in _TENSORFLOW_EPS:
+        theirs["norm_eps"] = 1e-3
+        del says["norm_eps"]
+    keywords: Keywords = {"num_classes": network.arguments["num_classes"], **family.always}
+    for key, value in network.arguments.items():
+        if key in INDIFFERENT or value == theirs.get(key):
+            continue
+        if key not in says:
+            raise RetinueError(
+                f"no network of {library}'s computes what this one does: its {name} has "
+                f"{key}={theirs.get(key)!r}, this {network.name} {value!r}"
+            )
+        keywords |= says[key](value)
+    return Construction(library, name, keywords, layout)
+
+
+def _possible(library: str, network: Network) -> bool:
+    try:
+        _construction(library, network)
+    except RetinueError:
+        return False
+    return True
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    parameters = inspect.signature(find(name).build).parameters
+    return {key: parameter.default for key, parameter in parameters.items()}
+
+
+def _closest(library: str, family: str, arguments: Mapping[str, Any]) -> Layout:
+    """Of the library's layouts of the family, the one for networks with such arguments."""
+    known = [layout for layout in layouts(family) if layout.source == library]
+    return min(known, key=lambda x: sum(arguments[k] != v for k, v in x.arguments.items()))

@@ -1,0 +1,131 @@
+"""A model's tensors as another library's state dict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retinue import modelfile
+from retinue.errors import RetinueError, UsageError
+from retinue.export.elsewhere import Construction, construction
+from retinue.files import replacing
+from retinue.models.registry import create_model, find
+from retinue.sample import Preprocessing
+from retinue.weights import files
+from retinue.weights.layout import recognise, translate, untranslate
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left, and how it is used."""
+
+    path: Path
+    construction: Construction
+    """The call that builds the network; its `load_state_dict(…, strict=True)` takes the file."""
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "path": str(self.path),
+            "library": self.construction.library,
+            "create": self.construction.code(),
+            "load": self.load(),
+            "preprocessing": self.preprocessing.as_dict(),
+            "classes": list(self.classes),
+        }
+
+    def load(self) -> str:
+        """The call that gives the state dict."""
+        if self.path.suffix == ".safetensors":
+            return f"safetensors.torch.load_file({str(self.path)!r})"
+        return f"torch.load({str(self.path)!r}, weights_only=True)"
+
+
+def export_state_dict(
+    model: Path, library: str, *, out: Path | None = None, force: bool = False
+) -> Exported:
+    """Write the tensors of the model file `model` as `library` names them.
+
+    `out`: `.safetensors` (with the classes' names in its metadata), `.pth` or `.pt`; by default
+    `NAME.LIBRARY.safetensors` beside the model. `force`: an older file may be replaced. The file is
+    read back as if it came from that library, and takes its name only if it gives the same tensors.
+
+    Raises:
+        UsageError: a library, suffix or name that will not do.
+        RetinueError: the library has no such network, or the file cannot be written.
+    """
+    description, tensors = modelfile.read(model)
+    with torch.device("meta"):
+        network = create_model(description.network, **description.arguments)
+    made = construction(library, network)
+    target = out if out is not None else model.with_name(f"{model.stem}.{library}.safetensors")
+    _check_target(target, model, force)
+    state = {key: tensor.clone() for key, tensor in untranslate(made.layout, tensors).items()}
+    classes = json.dumps(description.classes, ensure_ascii=False)
+    try:
+        with replacing(target) as temporary:
+            if target.suffix == ".safetensors":
+                save_file(state, temporary, {"format": "pt", "classes": classes})
+            else:
+                torch.save(state, temporary)
+            _verify(temporary, target, find(description.network).family, tensors)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RetinueError(f"the file cannot be written: {error}", where=str(target)) from error
+    return Exported(target, made, description.prepared(), tuple(description.classes))
+
+
+def _check_target(target: Path, model: Path, force: bool) -> None:
+    if target.suffix not in SUFFIXES:
+        raise UsageError(
+            f"a state dict is not written as {target.suffix or 'a nameless'} file",
+            where=str(target),
+            mend="end the name in " + ", ".join(SUFFIXES),
+        )
+    if target.is_dir():
+        raise UsageError("this is a folder", where=str(target), mend="name a file")
+    if not target.exists():
+        return
+    if target.samefile(model):
+        raise UsageError("this is the model itself", where=str(target), mend="choose another name")
+    if not force:
+        raise UsageError(
+            "the file is there already", where=str(target), mend="choose another --out, or --force"
+        )
+
+
+def _verify(written: Path, target: Path, family: str, tensors: Mapping[str, Tensor]) -> None:
+    """Read `written` as a foreign checkpoint. Raises RetinueError unless it gives `tensors`."""
+    read = files.read(written, suffix=target.suffix).tensors
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    back = translate(recognise(read, family), read, shapes)
+    different = [
+        key
+        for key in {**tensors, **back}
+        if key not in back or key not in tensors or not _identical(back[key], tensors[key])
+    ]
+    if different:
+        raise RetinueError(
+            f"what was written does not read back the same: {', '.join(different[:3])}",
+            where=str(target),
+            mend="please report this; no file was left",
+        )
+
+
+def _identical(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, so that a NaN equals itself."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other)))

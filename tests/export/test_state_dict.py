@@ -1,0 +1,262 @@
+"""Tensors written for other libraries: what is refused, what stays whole, what is said.
+
+tests/parity/test_export_parity.py loads the files with the libraries themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from retinue import api, modelfile
+from retinue.cli.app import run
+from retinue.errors import RetinueError, UsageError
+from retinue.export import state_dict
+from retinue.export.elsewhere import LIBRARIES, TIMM, TORCHVISION, construction
+from retinue.modelfile import ModelDescription
+from retinue.models.registry import create_model, find, list_models
+
+CLASSES = ["dahlia", "daisy, common", "猫"]
+
+
+def write_model(path: Path, name: str = "mobilenet_v2_035", **arguments: Any) -> Path:
+    """A model file with fresh weights, as a training would leave it."""
+    network = create_model(name, num_classes=len(CLASSES), **arguments)
+    description = ModelDescription(
+        task="classification",
+        classes=CLASSES,
+        network=name,
+        arguments=dict(network.arguments),
+        preprocessing=network.preprocessing.as_dict(),
+    )
+    modelfile.write(path, network.state_dict(), description)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("run") / "best.safetensors")
+
+
+@pytest.fixture
+def folder(model: Path, tmp_path: Path) -> Path:
+    """A run folder with the model in it."""
+    (tmp_path / "best.safetensors").write_bytes(model.read_bytes())
+    return tmp_path
+
+
+def test_beside_the_model_by_default(folder: Path) -> None:
+    exported = api.export(folder, "timm")
+    assert exported.path == folder / "best.timm.safetensors"
+    assert exported.construction.code() == 'timm.create_model("mobilenetv2_035", num_classes=3)'
+    state = load_file(exported.path)
+    assert state["conv_stem.weight"].shape == (16, 3, 3, 3)
+    assert state["classifier.weight"].shape == (3, 1280)
+    with safe_open(exported.path, framework="pt") as file:
+        assert json.loads(file.metadata()["classes"]) == CLASSES
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_every_kind_of_file_holds_the_same(folder: Path, suffix: str) -> None:
+    exported = api.export(folder, "torchvision", out=folder / "sub" / f"w{suffix}")
+    if suffix == ".safetensors":
+        state: Mapping[str, Tensor] = load_file(exported.path)
+    else:
+        state = torch.load(exported.path, weights_only=True)
+    _, own = modelfile.read(folder / "best.safetensors")
+    assert torch.equal(state["features.0.0.weight"], own["stem.conv.weight"])
+    assert len(state) == len(own)
+
+
+def test_what_is_exported_can_be_taken_up_again(folder: Path) -> None:
+    exported = api.export(folder, "timm", out=folder / "w.pth")
+    network = create_model("mobilenet_v2_035", num_classes=3, weights=str(exported.path))
+    _, own = modelfile.read(folder / "best.safetensors")
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, own[key]), key
+
+
+def test_an_older_file_stays_without_force(folder: Path) -> None:
+    older = folder / "best.timm.safetensors"
+    older.write_text("mine")
+    with pytest.raises(UsageError, match=r"there already.*--force"):
+        api.export(folder, "timm")
+    assert older.read_text() == "mine"
+    api.export(folder, "timm", force=True)
+    assert load_file(older)
+
+
+def test_the_model_itself_is_never_replaced(folder: Path) -> None:
+    path = folder / "best.safetensors"
+    before = path.read_bytes()
+    (folder / "link.safetensors").symlink_to(path)
+    for out in (path, folder / "link.safetensors", folder / "." / "best.safetensors"):
+        with pytest.raises(UsageError, match="the model itself"):
+            api.export(path, "timm", out=out, force=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("w.onnx", r"written as \.onnx.*\.safetensors, \.pth"),
+        ("w", "nameless"),
+        ("d.pth", "folder"),
+    ],
+)
+def test_names_that_will_not_do(folder: Path, out: str, words: str) -> None:
+    (folder / "d.pth").mkdir()
+    with pytest.raises(UsageError, match=words):
+        api.export(folder, "timm", out=folder / out)
+
+
+def test_nothing_is_left_of_what_does_not_read_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = state_dict.untranslate
+
+    def swapped(*given: Any) -> dict[str, Tensor]:
+        state = real(*given)
+        a, b = "blocks.2.1.bn1.weight", "blocks.2.1.bn1.bias"
+        return {**state, a: state[b], b: state[a]}
+
+    monkeypatch.setattr(state_dict, "untranslate", swapped)
+    before = sorted(folder.iterdir())
+    older = folder / "best.timm.safetensors"
+    older.write_text("mine")
+    with pytest.raises(RetinueError, match=r"does not read back the same: stages\.2\.1\."):
+        api.export(folder, "timm", force=True)
+    assert older.read_text() == "mine"
+    older.unlink()
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_full_disk_leaves_the_older_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state_dict, "save_file", full)
+    with pytest.raises(RetinueError, match=r"cannot be written: .*No space left"):
+        api.export(folder, "timm")
+    assert sorted(p.name for p in folder.iterdir()) == ["best.safetensors"]
+
+
+def test_not_a_number_is_carried_over(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "best.safetensors")
+    description, tensors = modelfile.read(path)
+    tensors["head.fc.bias"][1] = float("nan")
+    modelfile.write(path, tensors, description)
+    state = load_file(api.export(path, "timm").path)
+    assert torch.isnan(state["classifier.bias"]).tolist() == [False, True, False]
+
+
+def built(name: str, **arguments: Any) -> Any:
+    with torch.device("meta"):
+        return create_model(name, num_classes=5, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "arguments", "words"),
+    [
+        ("timm", "alexnet", {}, "timm has no network that is alexnet, --to torchvision can do it"),
+        ("torchvision", "xception", {}, "has no network that is xception$"),
+        ("torchvision", "darknet53", {}, "darknet53, --to timm can do it"),
+        ("timm", "mobilenet_v1_025", {}, "has no network that is mobilenet_v1_025$"),
+        ("torchvision", "resnet18", {"in_channels": 1},
+         "its resnet18 has in_channels=3, this resnet18 1, --to timm can do it"),
+        ("torchvision", "mobilenet_v2", {"same_padding": True}, "same_padding=False.*--to timm"),
+        ("timm", "mobilenet_v2", {"width": 0.6}, "width=1.0, this .* 0.6, --to torchvision"),
+        ("timm", "xception", {}, "its legacy_xception has same_padding=False"),
+        ("timm", "vit_base_patch32", {"representation_size": 768},
+         "representation_size=None, this .* 768, --to torchvision can do it"),
+        ("torchvision", "efficientnet_b5", {}, "norm_eps=0.001, this .* 1e-05, --to timm"),
+        ("timm", "resnet50", {"stride_on": "1x1"}, "stride_on='3x3'"),
+    ],
+)  # fmt: skip
+def test_what_a_library_has_not_is_refused(
+    library: str, name: str, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RetinueError, match=words):
+        construction(library, built(name, **arguments))
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "arguments", "code"),
+    [
+        ("timm", "resnet50", {}, 'timm.create_model("resnet50", num_classes=5)'),
+        ("torchvision", "resnet50", {}, "torchvision.models.resnet50(num_classes=5)"),
+        ("timm", "mobilenet_v2", {"same_padding": True, "norm_eps": 1e-3, "in_channels": 1},
+         'timm.create_model("mobilenetv2_100", num_classes=5, pad_type="same", bn_eps=0.001, '
+         "in_chans=1)"),
+        ("torchvision", "googlenet", {"auxiliary": True},
+         "torchvision.models.googlenet(num_classes=5, init_weights=False)"),
+        ("torchvision", "efficientnet_b5", {"norm_eps": 1e-3},
+         "torchvision.models.efficientnet_b5(num_classes=5)"),
+        ("torchvision", "vit_base_patch32", {"norm_eps": 1e-12, "representation_size": 768},
+         "torchvision.models.vit_b_32(num_classes=5, representation_size=768, "
+         "norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-12))"),
+        ("timm", "darknet53", {"slope": 0.01}, 'timm.create_model("darknet53", num_classes=5)'),
+    ],
+)  # fmt: skip
+def test_how_a_network_is_built_there(
+    library: str, name: str, arguments: dict[str, Any], code: str
+) -> None:
+    assert construction(library, built(name, **arguments)).code() == code
+
+
+@pytest.mark.parametrize("table", [TIMM, TORCHVISION])
+def test_the_tables_speak_of_networks_that_there_are(table: Any) -> None:
+    for family, entry in table.items():
+        for name in entry.names:
+            assert find(name).family == family
+
+
+def test_unknown_library() -> None:
+    with pytest.raises(UsageError, match="did you mean 'timm'"):
+        construction("tim", built("resnet18"))
+    assert LIBRARIES == ("timm", "torchvision")
+    assert list_models("resnet18")
+
+
+# --- the command
+
+
+def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", str(folder), "--to", "torchvision"]) == 0
+    out = capsys.readouterr().out
+    assert "torchvision.models.mobilenet_v2(num_classes=3, width_mult=0.35)" in out
+    assert "best.torchvision.safetensors" in out
+    assert "bilinear" in out
+    assert "0.485, 0.456, 0.406" in out
+    assert "daisy, common" in out
+
+
+def test_command_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "w.pth"
+    assert run(["export", str(folder), "--to", "timm", "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["path"] == str(out)
+    assert said["classes"] == CLASSES
+    assert said["create"].startswith('timm.create_model("mobilenetv2_035"')
+    assert said["preprocessing"]["size"] == [224, 224]
+    assert run(["export", str(folder), "--to", "timm", "--out", str(out)]) == 2
+    assert "there already" in capsys.readouterr().err
+
+
+def test_command_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", str(folder / "none"), "--to", "timm"]) == 2
+    assert run(["export", str(folder), "--to", "keras"]) == 2
+    assert run(["export", str(folder)]) == 2
+    capsys.readouterr()
+    (folder / "broken.safetensors").write_bytes(b"x" * 50)
+    assert run(["export", str(folder / "broken.safetensors"), "--to", "timm"]) == 1
+    assert "broken.safetensors" in capsys.readouterr().err
