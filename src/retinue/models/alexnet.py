@@ -166,8 +166,8 @@ class AlexNet(Network):
 
     @property
     def feature_levels(self) -> list[Level]:
-        """C3 to C5. The first convolution covers whole windows only, so that their sides are
-        smaller than image side / stride by up to one."""
+        """C3 to C5. All windows lie within the image and its few zeros, so that a map's sides are
+        one or two pixels short of image side / stride."""
         first, second, *_, last = self._form.channels
         return [Level(3, first, 8), Level(4, second, 16), Level(5, last, 32)]
 
