@@ -17,20 +17,26 @@ LARGE = pytest.mark.parity
 @pytest.mark.parametrize("name", ["resnext50_32x4d", pytest.param("resnext101_32x8d", marks=LARGE)])
 @pytest.mark.parametrize("source", ["torchvision", pytest.param("timm", marks=LARGE)])
 def test_resnext(name, source, references, parity):
-    library = references.torchvision.models if source == "torchvision" else references.timm
-    build = getattr(library, name, None) or library.create_model
-    reference = parity.randomise(build() if source == "torchvision" else build(name))
+    def build():
+        if source == "timm":
+            return references.timm.create_model(name)
+        return getattr(references.torchvision.models, name)()
+
+    reference = parity.randomise(build())
     network = parity.carry_over(name, reference.state_dict())
     assert parity.relative_error(network, reference) <= parity.tolerance
-    again = build() if source == "torchvision" else build(name)
+    again = build().eval()
     again.load_state_dict(untranslate(layouts("resnet")[0], network.state_dict()))
-    assert parity.relative_error(network, again.eval()) <= parity.tolerance
+    assert parity.relative_error(network, again) <= parity.tolerance
+
+
+def fresh_keras_resnet(references, depth, size=EVEN):
+    build = getattr(references.keras.applications, f"ResNet{depth}")
+    return build(weights=None, classifier_activation=None, input_shape=(*size, 3))
 
 
 def keras_resnet(references, parity, depth, size=EVEN):
-    build = getattr(references.keras.applications, f"ResNet{depth}")
-    model = build(weights=None, classifier_activation=None, input_shape=(*size, 3))
-    return parity.randomise(model)
+    return parity.randomise(fresh_keras_resnet(references, depth, size))
 
 
 def blue_first(parity, model):
@@ -45,7 +51,6 @@ def blue_first(parity, model):
         ("resnet50", 50),
         pytest.param("resnet50_v1", 50, marks=LARGE),
         pytest.param("resnet101", 101, marks=LARGE),
-        pytest.param("resnet152", 152, marks=LARGE),
     ],
 )
 def test_keras(name, depth, references, parity):
@@ -54,8 +59,25 @@ def test_keras(name, depth, references, parity):
     assert network.arguments["stride_on"] == "1x1"
     reference = blue_first(parity, model)
     assert parity.relative_error(network, reference, EVEN) <= parity.tolerance
-    # The channels as Keras has them are caught.
-    assert parity.relative_error(network, parity.from_keras(model), EVEN) > 0.1
+
+
+@LARGE
+def test_keras_152(references, parity):
+    """After 152 layers, Keras' own logits in float32 are the tolerance away from those in float64,
+    so what tells is float64. (Its BatchNorm computes in float32 even then.)"""
+    model = keras_resnet(references, parity, 152)
+    network = parity.carry_over("resnet152", parity.keras_state(model))
+    reference = blue_first(parity, model)
+    assert parity.relative_error(network, reference, EVEN) <= 2 * parity.tolerance
+    policy = references.keras.config.dtype_policy()
+    references.keras.config.set_dtype_policy("float64")
+    try:
+        exact = fresh_keras_resnet(references, 152)
+    finally:
+        references.keras.config.set_dtype_policy(policy)
+    exact.set_weights(model.get_weights())
+    error = parity.relative_error(network.double(), blue_first(parity, exact), EVEN)
+    assert error <= 0.5 * parity.tolerance
 
 
 @LARGE
@@ -65,6 +87,8 @@ def test_what_makes_keras_different_matters(references, parity):
     other = parity.carry_over("resnet50", state, stride_on="3x3")
     assert parity.relative_error(other, reference, EVEN) > 0.1
     network = parity.carry_over("resnet50", state)
+    red_last = parity.from_keras(model)
+    assert parity.relative_error(network, red_last, EVEN) > 0.1
     bias = state["conv4_block2_2_conv/bias"]  # as if it had not been folded
     network.stages[2][1].conv2.norm.running_mean += bias
     assert parity.relative_error(network, reference, EVEN) > 3 * parity.tolerance
