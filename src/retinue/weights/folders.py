@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,23 @@ from retinue.weights.guard import inside, load_json
 BEST = "best.safetensors"
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEX = tuple(f"{name}.index.json" for name in WHOLE)
+
+_ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "efficientnet": {"batch_norm_eps": "norm_eps"},
+    "mobilenet_v1": {"tf_padding": "same_padding", "layer_norm_eps": "norm_eps"},
+    "mobilenet_v2": {"tf_padding": "same_padding", "layer_norm_eps": "norm_eps"},
+    "vit": {"layer_norm_eps": "norm_eps", "num_attention_heads": "heads"},
+}
+"""What transformers' configurations say that no tensor shows, and our keywords for it."""
+
+_MUST_BE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "efficientnet": {"hidden_act": ("swish", "silu"), "pooling_type": ("mean",)},
+    "mobilenet_v1": {"hidden_act": ("relu6",)},
+    "mobilenet_v2": {"hidden_act": ("relu6",), "output_stride": (32,)},
+    "resnet": {"hidden_act": ("relu",), "downsample_in_first_stage": (False,)},
+    "vit": {"hidden_act": ("gelu",), "qkv_bias": (True,), "pooler_act": ("tanh",)},
+}
+"""What no keyword of ours changes."""
 
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which transformers' configurations have."""
@@ -91,7 +109,7 @@ def _of_timm(
     config: Mapping[str, Any], tensors: dict[str, Tensor], paths: tuple[Path, ...]
 ) -> Contents:
     published = config.get("pretrained_cfg") or {}
-    preprocessing, remark = None, ""
+    preprocessing = None
     if {"input_size", "mean", "std"} <= set(published):
         fits: dict[str, Literal["crop", "squash", "letterbox"]] = {
             "center": "crop", "squash": "squash", "border": "letterbox",
@@ -106,13 +124,17 @@ def _of_timm(
         )
         if preprocessing.interpolation not in _RESAMPLE.values():
             preprocessing = replace(preprocessing, interpolation="bicubic")
+    arguments = {}
+    if made := re.match(r"(tf_)?(efficientnet_|mobilenetv)", str(config.get("architecture"))):
+        from_tensorflow = made[1] is not None  # which no tensor shows
+        arguments = {"same_padding": from_tensorflow, "norm_eps": 1e-3 if from_tensorflow else 1e-5}
     names = config.get("label_names") or published.get("label_names") or ()
     return Contents(
         tensors=tensors,
         paths=paths,
         preprocessing=preprocessing,
+        arguments=arguments,
         classes=tuple(map(str, names)),
-        remark=remark,
     )
 
 
@@ -126,6 +148,7 @@ def _of_transformers(
         if preprocessing is None:
             remark = "its preprocessing has no equal here: that of the network is used"
     kind = str(config.get("model_type", ""))
+    arguments = _arguments(kind, config, folder)
     # The trunk alone is saved without the name that it has inside a classifier.
     if kind and not any(key.startswith((f"{kind}.", "classifier.")) for key in tensors):
         tensors = {f"{kind}.{key}": tensor for key, tensor in tensors.items()}
@@ -133,9 +156,29 @@ def _of_transformers(
         tensors=tensors,
         paths=paths,
         preprocessing=preprocessing,
+        arguments=arguments,
         classes=_classes(config),
         remark=remark,
     )
+
+
+def _arguments(kind: str, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Our keywords for what the configuration says.
+
+    Raises:
+        RetinueError: it asks for what our network of that kind does not compute.
+    """
+    for key, known in _MUST_BE.get(kind, {}).items():
+        if key in config and config[key] not in known:
+            raise RetinueError(
+                f"its {key} is {config[key]!r}, and ours is always {known[0]!r}",
+                where=str(folder / "config.json"),
+            )
+    says = _ARGUMENTS.get(kind, {})
+    arguments = {name: config[key] for key, name in says.items() if key in config}
+    if kind == "resnet" and config.get("downsample_in_bottleneck"):
+        arguments["stride_on"] = "1x1"
+    return arguments
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -109,7 +109,11 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
         raise RetinueError(error.what, where=str(path), mend=error.mend) from error
     sha256 = files.sha256(*contents.paths)
     published = [e for e in catalogue.entries(name) if e.sha256 and sha256.startswith(e.sha256)]
-    arguments = {**layout.arguments, **(published[0].arguments if published else {})}
+    arguments = {
+        **layout.arguments,
+        **(contents.arguments if layout.marks else {}),  # of a configuration that is theirs
+        **(published[0].arguments if published else {}),
+    }
     preprocessing = published[0].preprocessing if published else contents.preprocessing
     if contents.network is not None:
         if contents.network != name:
