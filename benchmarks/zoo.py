@@ -1,0 +1,156 @@
+"""The tables of docs/zoo.md: what every network is and costs, and what real weights recognise.
+
+    python benchmarks/zoo.py --write docs/zoo.md
+    python benchmarks/zoo.py --measure PHOTOGRAPHS [--weights NETWORK=FILE …] --write docs/zoo.md
+
+The first command writes the table of the zoo anew, from the registry and the catalogue. With
+`--measure` every network whose weights an installed package brings, and every one named with
+`--weights`, classifies the photographs: a folder with `labels.csv` (columns `file` and
+`class_index`, ImageNet's 1,000 classes in their usual order) and the files below `images/`.
+Without `--write` the tables are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from retinue.data.colour import Colour
+from retinue.data.views import EvalView
+from retinue.models.network import Network
+from retinue.models.registry import NetworkEntry, create_model, find, list_models
+from retinue.report.statistics import wilson
+from retinue.sample import Batch, Sample
+from retinue.weights import catalogue
+from retinue.weights.catalogue import WeightsEntry, Wheel
+from retinue.weights.resolution import in_wheel
+
+BATCH = 20
+
+
+def zoo() -> str:
+    """A Markdown table of all networks, family by family."""
+    rows = ["| network | parameters | MACs | input | published top-1 | weights |",
+            "|---|---:|---:|---:|---:|---|"]  # fmt: skip
+    for entry in sorted(map(find, list_models()), key=lambda e: (e.family, e.macs, e.name)):
+        rows.append(f"| {' | '.join(_cells(entry))} |")
+    return "\n".join(rows)
+
+
+def _cells(entry: NetworkEntry) -> Iterator[str]:
+    sets = list(catalogue.entries(entry.name))
+    best = max((w for w in sets if w.top1 is not None), key=lambda w: w.top1 or 0, default=None)
+    yield f"`{entry.name}`"
+    yield f"{entry.parameters:,}"
+    yield f"{entry.macs / 1e9:.3f} G"
+    yield f"{entry.preprocessing.size[0]}"
+    yield f"{100 * (best.top1 or 0):.1f} % ({best.tag})" if best else "–"
+    yield ", ".join(w.tag for w in sets) or "–"
+
+
+def installed() -> list[str]:
+    """The networks whose weights lie in an installed package."""
+    return [
+        entry.network
+        for entry in catalogue.entries()
+        for place in entry.places
+        if isinstance(place, Wheel) and in_wheel(place) is not None
+    ]
+
+
+def measured(
+    samples: Sequence[Sample], networks: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, ...]]:
+    """A row of cells for each (network, tag or file of weights)."""
+    for name, weights in networks:
+        network = create_model(name, weights=weights).eval()
+        top1, top5 = accuracy(network, samples)
+        low, high = wilson(round(top1 * len(samples)), len(samples))
+        published = _published(name, weights)
+        stated = [_percent(published.top1), _percent(published.top5)] if published else ["–", "–"]
+        yield (
+            f"`{name}`",
+            *stated,
+            f"{_percent(top1)} ({100 * low:.1f}–{100 * high:.1f})",
+            _percent(top5),
+        )
+
+
+def _published(name: str, weights: str) -> WeightsEntry | None:
+    tags = {entry.tag: entry for entry in catalogue.entries(name)}
+    return tags.get(weights, tags.get("imagenet"))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+@torch.inference_mode()
+def accuracy(network: Network, samples: Sequence[Sample]) -> tuple[float, float]:
+    """Top-1 and top-5 of `samples`, prepared as the weights want it."""
+    view, colour = EvalView(network.preprocessing), Colour(network.preprocessing)
+    hits = torch.zeros(2)
+    for start in range(0, len(samples), BATCH):
+        part = samples[start : start + BATCH]
+        pixels = [view(sample, index=i, epoch=0).image for i, sample in enumerate(part)]
+        images = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pixels])
+        batch = Batch(images=images, index=torch.arange(len(part)), paths=[s.path for s in part])
+        best = network(colour(batch)).topk(5).indices
+        right = best == torch.tensor([sample.label for sample in part])[:, None]
+        hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
+    top1, top5 = (hits / len(samples)).tolist()
+    return top1, top5
+
+
+def photographs(folder: Path) -> list[Sample]:
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            Sample(str(folder / "images" / row["file"]), label=int(row["class_index"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def replace_section(page: str, name: str, text: str) -> str:
+    """`page` with `text` between the comments `name` and `/name`."""
+    pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    changed, count = pattern.subn(lambda m: f"{m[1]}{text}\n{m[2]}", page)
+    if count != 1:
+        raise SystemExit(f"the page has no section {name}")
+    return changed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--measure", type=Path, metavar="PHOTOGRAPHS")
+    parser.add_argument("--weights", action="append", default=[], metavar="NETWORK=FILE")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    arguments = parser.parse_args()
+    sections = {"zoo": zoo()}
+    if arguments.measure:
+        samples = photographs(arguments.measure)
+        networks = [(name, "imagenet") for name in installed()]
+        networks += [
+            (name, file) for name, _, file in (w.partition("=") for w in arguments.weights)
+        ]
+        rows = ["| network | published top-1 | top-5 | measured top-1 (95 % interval) | top-5 |",
+                "|---|---:|---:|---:|---:|"]  # fmt: skip
+        for cells in measured(samples, networks):
+            rows.append(f"| {' | '.join(cells)} |")
+            print(rows[-1], flush=True)
+        sections["measured"] = "\n".join(rows)
+    if arguments.write:
+        page = arguments.write.read_text(encoding="utf-8")
+        for name, text in sections.items():
+            page = replace_section(page, name, text)
+        arguments.write.write_text(page, encoding="utf-8")
+    else:
+        print("\n\n".join(sections.values()))
+
+
+if __name__ == "__main__":
+    main()
