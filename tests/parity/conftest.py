@@ -81,7 +81,7 @@ class Draws:
         return torch.randn(shape, generator=self.generator) * std
 
     def shift(self, like: Tensor) -> Tensor:
-        """What a BatchNorm adds. Mostly above 0, where activations pass their input on: if they
+        """What a norm of maps adds. Mostly above 0, where activations pass their input on: if they
         cut off half of it, rounding would grow by a fifth from layer to layer (Yang et al., 2019,
         "A Mean Field Theory of Batch Normalization") and reach the tolerance in deep networks."""
         return self.uniform(like, 0.0, 1.0)
@@ -118,7 +118,7 @@ def randomise(
         for name, parameter in module.named_parameters(recurse=False):
             if normalises and name == "weight":
                 parameter.copy_(draws.uniform(parameter, 0.5, 1.5))
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
                 parameter.copy_(draws.shift(parameter))
             elif name.endswith("bias"):
                 parameter.copy_(draws.uniform(parameter, -0.5, 0.5))

@@ -105,6 +105,8 @@ class HybridVisionTransformer(Transformer):
     Images of any size; the map of (height, width) is (⌈height / 16⌉, ⌈width / 16⌉). The feature
     levels are the first two stages' maps, and at stride 16 the tokens after the last block as a
     map, without the head's normalisation. `drop_path` concerns the transformer alone.
+    Weights for images of other channels are standardised anew like all others, so that grey images
+    give but nearly what they would give as RGB.
 
     Args: as in `VisionTransformer`.
     """
