@@ -165,7 +165,7 @@ def test_what_has_arrived_is_kept_for_the_next_attempt(server, cache, entry):
 
 
 def test_a_killed_process_loses_nothing(server, cache, entry):
-    server.pause = 0.05
+    server.pause = 0.5
     target = cache / "w.pth"
     process = subprocess.Popen([sys.executable, "-c", FETCH, entry.places[0].url, str(target)])
     part = cache / "w.pth.part"
@@ -285,7 +285,7 @@ def test_progress_is_shown_on_a_terminal_and_not_in_a_log(server, cache, entry, 
     import struct
     import termios
 
-    server.pause = 0.05
+    server.pause = 0.1
     command = [sys.executable, "-c", FETCH, entry.places[0].url]
     above, below = pty.openpty()
     fcntl.ioctl(below, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
