@@ -1,6 +1,6 @@
 """The solar-cell trainings over three splits: two linear probes, the demo, the long one.
 
-    python benchmarks/elpv.py [--out DIR] [--seeds 0 1 2] [--trainings NAME …] [--json]
+    python benchmarks/elpv.py [--out DIR] [--seeds 10 11 12] [--trainings NAME …] [--json]
 
 Each training is `retinue train RECIPE data.format=elpv data.split.seed=SEED` and what `TRAININGS`
 adds; its figure is the top-1 of the test split, looked at once, at the end. What is already
@@ -20,8 +20,11 @@ from typing import Any
 
 import retinue
 
+# As the demo has them: the test side of a seed is the same for all.
+SHARES = {"train": 0.6375, "val": 0.1125, "test": 0.25}
 PROBE, VIEWS_PROBE = "probe", "probe of 8 views"
-WHOLE = {"input.fit": "squash"}
+SPLIT = {f"data.split.{name}": share for name, share in SHARES.items()}
+WHOLE = {"input.fit": "squash", **SPLIT}
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     PROBE: ("linear-probe", WHOLE),
     VIEWS_PROBE: (
@@ -36,7 +39,6 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "demo": ("elpv-efficientnet-lite0", {}),
     "long": ("elpv-efficientnet-lite0-long", {}),
 }
-SPLIT = {"train": 0.6375, "val": 0.1125, "test": 0.25}
 
 
 def figures(training: str, seed: int, out: Path) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def figures(training: str, seed: int, out: Path) -> dict[str, Any]:
         if resume:
             retinue.train(folder, resume=True)
         else:
-            overrides = {**changes, "data.format": "elpv", "data.split": {**SPLIT, "seed": seed}}
+            overrides = {**changes, "data.format": "elpv", "data.split.seed": seed}
             retinue.train(recipe, out=folder, overrides=overrides)
         seconds = None if resume else round(time.monotonic() - began, 1)
         kept.write_text(json.dumps({"seconds": seconds}))
@@ -67,7 +69,7 @@ def spread(values: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/elpv"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--trainings", nargs="+", default=list(TRAININGS), choices=TRAININGS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
