@@ -15,6 +15,7 @@ from retinue.models.mobilenet_v2 import MobileNetV2
 from retinue.models.options import ModelOptions
 from retinue.models.registry import NetworkEntry, create_model, find, list_models
 from retinue.sample import Preprocessing
+from retinue.weights.layout import layouts, untranslate
 
 # Trainable parameters with 1,000 classes, as torchvision, timm, Keras and the papers' authors state
 PUBLISHED_PARAMETERS = {
@@ -252,3 +253,17 @@ def test_options():
         ModelOptions(name="resnet81")
     with pytest.raises(ValidationError):
         ModelOptions(name="resnet18", dropout=1.5)
+
+
+def test_image_size_is_the_size_of_the_preprocessing_too():
+    assert create_model("mnist_cnn", num_classes=3, image_size=12).preprocessing.size == (12, 12)
+    assert create_model("mnist_cnn", num_classes=3).preprocessing.size == (28, 28)
+
+
+def test_auxiliary_classifiers_that_find_no_use_are_said(tmp_path, caplog):
+    path = tmp_path / "weights.pth"
+    full = create_model("googlenet", num_classes=3, auxiliary=True)
+    torch.save(untranslate(layouts("googlenet")[0], full.state_dict()), path)
+    with caplog.at_level("INFO", "retinue"):
+        create_model("googlenet", num_classes=3, weights=str(path))
+    assert "of no use here: aux1.conv.conv.weight" in caplog.text

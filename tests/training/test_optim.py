@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from retinue.models.registry import create_model
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import OptimizerOptions
 from retinue.training.stage import freeze
@@ -18,6 +19,17 @@ def test_norms_and_biases_get_no_weight_decay() -> None:
     for name, parameter in network.named_parameters():
         is_weight = name in {"stem.0.weight", "middle.0.weight", "last.0.weight", "head.fc.weight"}
         assert (id(parameter) in decayed) == is_weight, name
+
+
+def test_class_token_and_positions_get_no_weight_decay() -> None:
+    with torch.device("meta"):
+        network = create_model("vit_base_patch32", num_classes=3)
+    optimizer = build_optimizer(network, OptimizerOptions(weight_decay=0.1))
+    decayed = {
+        id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
+    names = {name for name, p in network.named_parameters() if id(p) not in decayed and p.ndim > 1}
+    assert names == {"stem.class_token", "stem.position"}
 
 
 def test_every_learning_parameter_is_in_exactly_one_group() -> None:

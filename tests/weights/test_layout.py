@@ -65,9 +65,7 @@ def test_what_is_left_over_keeps_its_name_and_what_lacks_is_left_out():
 
 def test_tensors_that_do_not_fit_together_are_named():
     state = {**STATE, "layer0.k": torch.zeros(2, 4)}
-    with pytest.raises(
-        RetinueError, match=r"blocks\.0\.qkv is not made of layer0\.q"
-    ):
+    with pytest.raises(RetinueError, match=r"blocks\.0\.qkv is not made of layer0\.q"):
         translate(LAYOUT, state, SHAPES)
 
 
@@ -160,3 +158,16 @@ def test_no_checkpoint_is_taken_for_another_familys():
         for other in all_layouts():
             if one.family < other.family and set(one.marks) <= set(other.marks):
                 assert frozenset({one.family, other.family}) in alike, (one, other)
+
+
+def test_what_is_of_no_use_is_named():
+    assert layout_module.left_out(LAYOUT, STATE, SHAPES) == ("steps",)
+    used = {**SHAPES, "blocks.0.steps": ()}
+    kept = Layout(
+        source="theirs",
+        family="made_up",
+        marks=(),
+        origins=lambda shapes: {"blocks.0.steps": Origin(("steps",))},
+        ignored=(r"steps$",),
+    )
+    assert layout_module.left_out(kept, STATE, used) == ()

@@ -216,6 +216,7 @@ class GoogLeNet(Network):
         heads = [Auxiliary(c, num_classes, batch_norm=batch_norm) for c in TAPS.values()]
         self.head = Head(num_classes, dropout=dropout, auxiliary=heads if auxiliary else [])
         self._tapped = tuple(TAPS) if auxiliary else ()
+        self.classifiers += tuple(f"head.auxiliary.{i}.fc2" for i in range(len(self._tapped)))
         initialise(self)
 
     def units(self) -> list[Unit]:
@@ -224,11 +225,6 @@ class GoogLeNet(Network):
     @property
     def feature_levels(self) -> list[Level]:
         return [Level(k, self._channels[i], 2**k) for i, k in LEVELS.items()]
-
-    @property
-    def classifiers(self) -> tuple[str, ...]:  # type: ignore[override]  # not the same for all
-        """The linear layers that are as wide as there are classes."""
-        return ("head.fc", *(f"head.auxiliary.{i}.fc2" for i in range(len(self._tapped))))
 
     def run(self, x: State, *, start: int = 0, stop: int | None = None) -> State:
         """See `Network.run`. Taps are kept in eval mode, too: what runs on from a frozen, cached

@@ -47,7 +47,7 @@ class Network(nn.Module):
     the rest: `create_model(network.name, **network.arguments)` builds the same network again.
     """
 
-    classifiers: ClassVar[tuple[str, ...]] = ("head.fc",)
+    classifiers: tuple[str, ...] = ("head.fc",)
     """The linear layers that are as wide as there are classes."""
     input_layer: ClassVar[str] = "stem.conv"
     """The convolution that takes the image."""

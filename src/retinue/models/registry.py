@@ -15,7 +15,7 @@ from typing import Any
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
-from retinue.weights.layout import translate
+from retinue.weights.layout import left_out, translate
 from retinue.weights.loading import load_into
 from retinue.weights.resolution import resolve
 
@@ -91,13 +91,14 @@ def create_model(
     Args:
         num_classes: the width of the classifier; weights for another number of classes keep all
             but their classifier, which is drawn anew, and that is logged.
-        weights: a tag of the catalogue ("imagenet"), a file, `hub:OWNER/REPO@REVISION/FILE`, or
-            None for fresh weights.
+        weights: a tag of the catalogue ("imagenet"), a file or folder (docs/weights.md),
+            `hub:OWNER/REPO@REVISION/FILE`, or None for fresh weights.
         dropout: probability before the classifier; None: as published.
         drop_path: stochastic depth, rising evenly from 0 at the first block towards this rate;
             None: as published.
         partial_weights: accept weights that lack tensors or have more; the log names them.
-        arguments: further keywords of the family (`in_channels`, `width` …).
+        arguments: further keywords of the family (`in_channels`, `width` …). An `image_size`
+            becomes the size of the network's preprocessing, too.
 
     Raises:
         UsageError: unknown name or keyword, impossible value.
@@ -120,8 +121,12 @@ def create_model(
         network.preprocessing = resolved.preprocessing or replace(
             entry.preprocessing, **resolved.layout.preprocessing
         )
+    if (side := arguments.get("image_size")) is not None:
+        network.preprocessing = replace(network.preprocessing, size=(side, side))
+    if resolved is not None:
         shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-        report = load_into(network, translate(resolved.layout, resolved.tensors, shapes))
+        found = (resolved.layout, resolved.tensors, shapes)
+        report = replace(load_into(network, translate(*found)), left_out=left_out(*found))
         # A file's classifier may be of other classes, even where there are as many.
         kept = resolved.tag is None and not report.reinitialised and report.complete
         note = "; classifier kept, too" if kept else ""

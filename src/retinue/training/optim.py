@@ -13,10 +13,13 @@ def build_optimizer(network: Network, options: OptimizerOptions) -> torch.optim.
 
     One group for each unit and kind of parameter. Each has an `lr_scale`, which the schedule's
     rate is multiplied with: `layer_decay` to the power of the unit's distance from the head, times
-    `head_lr_scale` for the head itself. Biases and the parameters of normalisation layers (all of
-    one dimension) get no weight decay.
+    `head_lr_scale` for the head itself. Weight decay is for the weights of convolutions and linear
+    layers: not for biases and normalisation, nor for class tokens and position embeddings.
     """
     links = network.parameter_groups()
+    weights = {
+        id(p) for name, p in network.named_parameters() if p.ndim > 1 and name.endswith("weight")
+    }
     groups = []
     for depth, (name, parameters) in enumerate(links):
         scale = options.layer_decay ** (len(links) - 1 - depth)
@@ -24,8 +27,8 @@ def build_optimizer(network: Network, options: OptimizerOptions) -> torch.optim.
             scale *= options.head_lr_scale
         learning = [p for p in parameters if p.requires_grad]
         for kind, members, decay in (
-            ("weights", [p for p in learning if p.ndim > 1], options.weight_decay),
-            ("norms and biases", [p for p in learning if p.ndim <= 1], 0.0),
+            ("weights", [p for p in learning if id(p) in weights], options.weight_decay),
+            ("others", [p for p in learning if id(p) not in weights], 0.0),
         ):
             if members:
                 groups.append(

@@ -262,7 +262,7 @@ class Trainer:
         progress.epoch_seconds = 0.0
         if self.accelerator.is_main_process:
             self.keeper.write_rows(progress.rows)
-        best = figures and self.recipe.evaluation.keep == "best"
+        best = bool(figures) and self.recipe.evaluation.keep == "best"
         LOGGER.info("%s", _line(row, best=best and progress.best_epoch == progress.epochs))
         if self.keeper.due(stage_ends=self._ended(stage)):
             self._checkpoint()
@@ -297,8 +297,8 @@ class Trainer:
         else:
             progress.stale += 1
         # Without a validation split the last weights are the ones that are kept.
-        last = figure is None or self.recipe.evaluation.keep == "last"
-        if last or _better(figure, progress.best, less, 0.0):
+        last = self.recipe.evaluation.keep == "last"
+        if figure is None or last or _better(figure, progress.best, less, 0.0):
             progress.best = figure
             progress.best_epoch = progress.epochs
             progress.best_figures = figures

@@ -175,11 +175,21 @@ def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Ten
                 f"the weights belong to another network: {key} is not made of {found}",
                 mend="choose the network that they were made for",
             ) from error
-    ignored = [re.compile(pattern) for pattern in layout.ignored]
     for key, tensor in state.items():
-        if key not in used and not any(pattern.match(key) for pattern in ignored):
+        if key not in used and not _ignored(layout, key):
             translated.setdefault(key, tensor)
     return translated
+
+
+def left_out(layout: Layout, state: StateDict, shapes: Shapes) -> tuple[str, ...]:
+    """Their keys that `translate` passes over, since the network has no use for them."""
+    origins = layout.origins(shapes).values()
+    used = {key for origin in origins for key in origin.keys}
+    return tuple(k for k in layout.prepare(state) if k not in used and _ignored(layout, k))
+
+
+def _ignored(layout: Layout, key: str) -> bool:
+    return any(re.match(pattern, key) for pattern in layout.ignored)
 
 
 def untranslate(layout: Layout, tensors: StateDict) -> dict[str, Tensor]:

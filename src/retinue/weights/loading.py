@@ -36,6 +36,8 @@ class LoadReport:
     """Among the tensors, not in the network: left out."""
     reinitialised: tuple[str, ...] = ()
     """The classifier, where the numbers of classes differ or it is not there: freshly drawn."""
+    left_out: tuple[str, ...] = ()
+    """By the checkpoint's own names: what a network of ours has no use for."""
     adapted: tuple[str, ...] = ()
     """Of another shape, and made to fit: an input layer for other channels, say."""
 
@@ -51,6 +53,7 @@ class LoadReport:
             ("unexpected", self.unexpected),
             ("re-initialised", self.reinitialised),
             ("adapted", self.adapted),
+            ("of no use here", self.left_out),
         )
         return "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
 
