@@ -7,6 +7,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from retinue.models.registry import create_model, find
 from retinue.sample import Preprocessing
 from retinue.weights import catalogue, files, resolution
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
-from retinue.weights.layout import translate
+from retinue.weights.layout import layouts, translate
 from retinue.weights.loading import load_into
 from retinue.weights.resolution import resolve
 
@@ -56,6 +57,16 @@ def test_catalogue_speaks_of_networks_that_exist():
                 assert place.url.startswith("https://")
                 if entry.sha256:
                     assert f"-{entry.sha256[:8]}" in place.url
+
+
+def test_torchvisions_files_are_normalised_as_their_layout_says():
+    for entry in catalogue.torchvision.ENTRIES:
+        network = find(entry.network)
+        layout = next(x for x in layouts(network.family) if x.source == "torchvision")
+        stated = replace(network.preprocessing, **layout.preprocessing)
+        assert entry.preprocessing is None or (
+            (entry.preprocessing.mean, entry.preprocessing.std) == (stated.mean, stated.std)
+        ), entry.network
 
 
 def test_every_set_of_weights_is_pinned_where_its_publisher_allows_that():

@@ -5,6 +5,8 @@ The end of a file's name is the beginning of its SHA-256.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from retinue.sample import Interpolation
 from retinue.weights.catalogue.entry import BSD, Url, WeightsEntry, Wheel, at_size, centre_crop
 
@@ -69,6 +71,8 @@ def _entry(
 ) -> WeightsEntry:
     network, tag, file, top1, top5, size, resized = row
     prepared = centre_crop(size, resized, interpolation)
+    if network == "googlenet":  # theirs shifts images to this within the network
+        prepared = replace(prepared, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     arguments = at_size(network, prepared)
     if "lukemelas" in file:  # TensorFlow's epsilon, but symmetric padding
         arguments["norm_eps"] = 1e-3
