@@ -106,6 +106,14 @@ def test_keras_2(tmp_path: Path, group: str) -> None:
     same(legacy(tmp_path / "w.h5", layers, group=group), EXPECTED)
 
 
+def test_a_sequential_of_early_keras_2(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "w.h5", {"conv1": {"conv1/kernel:0": KERNEL}})
+    layer = {"class_name": "Conv2D", "config": {"name": "conv1"}}
+    with h5py.File(path, "a") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": [layer]})
+    same(path, {"conv1/kernel": KERNEL})
+
+
 def test_keras_1(tmp_path: Path) -> None:
     layers = {
         "block1_conv1": {"block1_conv1_W_1:0": KERNEL, "block1_conv1_b_1:0": BETA},
@@ -312,6 +320,46 @@ def test_cut_short_or_bits_flipped(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(damaged)
         with suppress(RetinueError):
             assert files.read(path).tensors
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_older_pickles_cut_short_or_bits_flipped(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(5)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    draws = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[int(draws.integers(2, len(damaged)))] = int(draws.integers(256))
+        path.write_bytes(damaged)
+        with suppress(RetinueError):
+            assert files.read(path).tensors
+
+
+def test_wrappers_that_hold_themselves(tmp_path: Path) -> None:
+    wrapper: dict[str, Any] = {}
+    wrapper["model"] = wrapper
+    torch.save(wrapper, tmp_path / "w.pth")
+    with pytest.raises(RetinueError, match="no weights in the file"):
+        files.read(tmp_path / "w.pth")
+
+
+def test_texts_among_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", a=np.ones(2))
+    with zipfile.ZipFile(tmp_path / "w.npz", "a") as archive:
+        archive.writestr("notes.txt", "none")
+    with pytest.raises(RetinueError, match=r"damaged weights.*w\.npz"):
+        files.read(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("config", ["[]", "{}", '{"config": {"layers": [1]}}'])
+def test_misshapen_configuration(tmp_path: Path, config: str) -> None:
+    weights = numbered(tmp_path / "w.h5", GROUPS, NAMES)
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as packed:
+        packed.writestr("config.json", config)
+        packed.write(weights, "model.weights.h5")
+    with pytest.raises(RetinueError, match=r"damaged one.*m\.keras"):
+        files.read(tmp_path / "m.keras")
 
 
 def test_encrypted_archives_are_named(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from retinue.errors import RetinueError, UsageError
+from retinue.models.registry import create_model
 from retinue.sample import Preprocessing
 from retinue.weights import files
+from retinue.weights.layout import layouts, untranslate
 
 TENSORS = {"vit.a": torch.arange(6.0), "vit.b": torch.ones(2, 2), "classifier.bias": torch.ones(2)}
 
@@ -220,6 +222,38 @@ def test_timm(tmp_path: Path) -> None:
     assert squashed.fit == "squash"
 
 
+@pytest.mark.parametrize(
+    ("source", "config"),
+    [
+        (
+            "timm",
+            {
+                "architecture": "vit_base_patch32_224",
+                "pretrained_cfg": {"input_size": [3, 64, 64], "mean": HALF, "std": HALF},
+            },
+        ),
+        ("transformers", {"model_type": "vit", "image_size": 64}),
+        ("transformers", {"model_type": "vit", "image_size": [64, 64]}),
+    ],
+)
+def test_positions_keep_the_size_that_the_folder_states(
+    tmp_path: Path, source: str, config: Any
+) -> None:
+    small = {"width": 32, "heads": 4, "depth": 1, "num_classes": 2}
+    network = create_model("vit_base_patch32", image_size=64, **small)
+    plain = [
+        x for x in layouts("vit") if x.source == source and "representation_size" not in x.arguments
+    ]
+    theirs = untranslate(plain[0], network.state_dict())
+    made = create_model(
+        "vit_base_patch32", weights=str(folder(tmp_path, config, None, theirs)), **small
+    )
+    assert made.preprocessing.size == (64, 64)
+    assert torch.equal(made.state_dict()["stem.position"], network.state_dict()["stem.position"])
+    given = create_model("vit_base_patch32", weights=str(tmp_path), image_size=96, **small)
+    assert given.preprocessing.size == (96, 96)
+
+
 # --- TensorFlow.js
 
 
@@ -239,6 +273,22 @@ def test_quantised_arrays_are_scaled_back(tmp_path: Path) -> None:
         files.read(tmp_path)
     (tmp_path / "s").write_bytes(bytes(99))
     with pytest.raises(RetinueError, match="99 bytes, not 6"):
+        files.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"paths": [], "weights": ["a"]},
+        {"paths": [], "weights": [{"name": "a", "shape": [float("inf")], "dtype": "float32"}]},
+        {"paths": [], "weights": [{"name": "a", "shape": [10**12] * 2, "dtype": "float32"}]},
+        {"paths": ["s", "s"], "weights": [{"name": "a", "shape": [8], "dtype": "uint8"}]},
+    ],
+)
+def test_damaged_manifest(tmp_path: Path, group: Any) -> None:
+    (tmp_path / "s").write_bytes(bytes(4))
+    write(tmp_path / "model.json", {"weightsManifest": [group]})
+    with pytest.raises(RetinueError, match="damaged weights"):
         files.read(tmp_path)
 
 
@@ -266,6 +316,13 @@ def test_other_folders(tmp_path: Path) -> None:
 
 
 def test_damaged_configuration(tmp_path: Path) -> None:
-    for config in ({"id2label": [1]}, {"pretrained_cfg": {"input_size": 3, "mean": 1, "std": 2}}):
+    for config in (
+        {"id2label": [1]},
+        {"pretrained_cfg": {"input_size": 3, "mean": 1, "std": 2}},
+        {"model_type": "vit", "num_attention_heads": "twelve"},
+    ):
         with pytest.raises(RetinueError, match="damaged configuration"):
             files.read(folder(tmp_path, config))
+    for change in ({"rescale_factor": 0}, {"size": {"height": float("inf"), "width": 1}}):
+        with pytest.raises(RetinueError, match="damaged configuration"):
+            files.read(folder(tmp_path, {"model_type": "vit"}, {**VIT, **change}))

@@ -35,7 +35,8 @@ class NetworkEntry:
     parameters: int
     """Trainable ones, with 1,000 classes."""
     macs: int
-    """Multiply-adds of convolutions and linear layers for one image of the native size."""
+    """Multiply-adds of convolutions, linear layers and attention's two products for one image of
+    the native size."""
     paper: str
     reference: str
     """Where the same network is found elsewhere, for comparison."""
@@ -121,7 +122,9 @@ def create_model(
         network.preprocessing = resolved.preprocessing or replace(
             entry.preprocessing, **resolved.layout.preprocessing
         )
-    if (side := arguments.get("image_size")) is not None:
+    known = resolved.preprocessing if resolved is not None else None
+    side = (keywords if known is None else arguments).get("image_size")
+    if side is not None:
         network.preprocessing = replace(network.preprocessing, size=(side, side))
     if resolved is not None:
         shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}

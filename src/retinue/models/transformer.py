@@ -76,7 +76,7 @@ def encoder(
 ) -> nn.Sequential:
     """`depth` blocks; stochastic depth rises linearly from 0 at the first to `drop_path` at the
     last. Raises UsageError if `heads` does not divide `width`."""
-    if width % heads:
+    if heads < 1 or width % heads:
         raise UsageError(f"{heads} heads cannot share a width of {width}", mend="choose a divisor")
     rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
     return nn.Sequential(

@@ -127,19 +127,26 @@ def _torch(path: Path) -> dict[str, Tensor]:
             where=str(path),
             mend="save the state dict alone: torch.save(model.state_dict(), path)",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except RetinueError:
+        raise
+    except Exception as error:  # damaged pickles make torch raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error
     return _unwrap(loaded)
+
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_MOST_WRAPPED = 4
+"""One within another; a damaged one may hold itself."""
 
 
 def _unwrap(loaded: object) -> dict[str, Tensor]:
     """The state dict itself, out of the wrappers that training scripts put around it."""
     if not isinstance(loaded, Mapping):
         return {}
-    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(loaded.get(wrapper), Mapping):
-            return _unwrap(loaded[wrapper])
+    for _ in range(_MOST_WRAPPED):
+        inner = (loaded.get(wrapper) for wrapper in _WRAPPERS)
+        loaded = next((each for each in inner if isinstance(each, Mapping)), loaded)
     tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
     if tensors and all(key.startswith("module.") for key in tensors):  # DistributedDataParallel
         return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
@@ -152,7 +159,8 @@ def _npz(path: Path) -> dict[str, Tensor]:
             check_archive(archive, path)
         with np.load(path, allow_pickle=False) as arrays:
             return keras.from_arrays({name: arrays[name] for name in arrays.files}, str(path))
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, AttributeError, OSError, EOFError, MemoryError,
+            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in reason:
             reason = "it holds Python objects, and reading them could execute code"

@@ -24,9 +24,13 @@ _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "efficientnet": {"batch_norm_eps": "norm_eps"},
     "mobilenet_v1": {"tf_padding": "same_padding", "layer_norm_eps": "norm_eps"},
     "mobilenet_v2": {"tf_padding": "same_padding", "layer_norm_eps": "norm_eps"},
-    "vit": {"layer_norm_eps": "norm_eps", "num_attention_heads": "heads"},
+    "vit": {
+        "layer_norm_eps": "norm_eps",
+        "num_attention_heads": "heads",
+        "image_size": "image_size",
+    },
 }
-"""What transformers' configurations say that no tensor shows, and our keywords for it."""
+"""What transformers' configurations say of the network, and our keywords for it."""
 
 _MUST_BE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "efficientnet": {"hidden_act": ("swish", "silu"), "pooling_type": ("mean",)},
@@ -61,7 +65,7 @@ def read(folder: Path) -> Contents:
         if "architecture" in config or "pretrained_cfg" in config:
             return _of_timm(config, tensors, paths)
         return _of_transformers(folder, config, tensors, paths)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RetinueError(f"damaged configuration: {error!r}", where=str(folder)) from error
 
 
@@ -124,7 +128,9 @@ def _of_timm(
         )
         if preprocessing.interpolation not in _RESAMPLE.values():
             preprocessing = replace(preprocessing, interpolation="bicubic")
-    arguments = {}
+    arguments: dict[str, Any] = {}
+    if preprocessing and str(config.get("architecture")).startswith("vit_"):
+        arguments = {"image_size": preprocessing.size[0]}  # which the position embeddings are of
     if made := re.match(r"(tf_)?(efficientnet_|mobilenetv)", str(config.get("architecture"))):
         from_tensorflow = made[1] is not None  # which no tensor shows
         arguments = {"same_padding": from_tensorflow, "norm_eps": 1e-3 if from_tensorflow else 1e-5}
@@ -175,7 +181,15 @@ def _arguments(kind: str, config: Mapping[str, Any], folder: Path) -> dict[str, 
                 where=str(folder / "config.json"),
             )
     says = _ARGUMENTS.get(kind, {})
-    arguments = {name: config[key] for key, name in says.items() if key in config}
+    arguments: dict[str, Any] = {}
+    for key, name in says.items():
+        value = config.get(key)
+        if isinstance(value, list) and len(set(value)) == 1:  # both sides of an image
+            value = value[0]
+        if value is not None and not isinstance(value, int | float):
+            raise ValueError(f"{key} is {value!r}")
+        if value is not None:
+            arguments[name] = value
     if kind == "resnet" and config.get("downsample_in_bottleneck"):
         arguments["stride_on"] = "1x1"
     return arguments
@@ -242,7 +256,9 @@ def _fit(given: Mapping[str, Any]) -> _Fit | None:
         return None
     if given.get("crop_pct") is not None:  # ConvNeXt's processor, which ResNet has
         square = (int(edge), int(edge))
-        return _Fit(square, "squash") if edge >= 384 else _Fit(square, "crop", given["crop_pct"])
+        if edge >= 384:
+            return _Fit(square, "squash")
+        return _Fit(square, "crop", float(given["crop_pct"]))
     if not given.get("do_center_crop"):
         return None
     crop = _crop_size(given, (int(edge), int(edge)))

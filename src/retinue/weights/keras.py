@@ -48,8 +48,11 @@ _OLD_NAMES = {"W": "kernel", "b": "bias", "running_mean": "moving_mean",
               "running_std": "moving_variance"}  # fmt: skip
 """What Keras 1 called them; its running_std does hold a variance."""
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, OSError, EOFError,
-            NotImplementedError, RecursionError)  # fmt: skip
+_MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What comes of a description that is not as it should be."""
+
+_DAMAGED = (*_MISSHAPEN, zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError,
+            RecursionError)  # fmt: skip
 """What a damaged archive makes of reading it."""
 
 _MOST_DEEP = 32
@@ -90,13 +93,13 @@ def read_archive(path: Path) -> dict[str, Tensor]:
             check_archive(archive, path)
             if archive.getinfo("config.json").file_size > MOST_JSON:
                 raise RetinueError("its config.json is implausibly large", where=str(path))
-            config = json.loads(archive.read("config.json"))
+            layers = _layers(json.loads(archive.read("config.json")))
             data = archive.read("model.weights.h5")
     except _DAMAGED as error:
         raise RetinueError(f"not a .keras file, or a damaged one ({error})", where=str(path)) from (
             error
         )
-    return _read_h5(io.BytesIO(data), str(path), len(data), _layers(config))
+    return _read_h5(io.BytesIO(data), str(path), len(data), layers)
 
 
 def read_tfjs(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
@@ -113,14 +116,16 @@ def read_tfjs(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
         for group in load_json(where)["weightsManifest"]:
             paths = [inside(folder, name, where) for name in group["paths"]]
             shards += paths
+            if len(set(shards)) < len(shards):
+                raise ValueError("a shard is named twice")
             data = b"".join(path.read_bytes() for path in paths)
             offset = 0
             for item in group["weights"]:
                 arrays[str(item["name"])], offset = _tfjs_array(item, data, offset)
             if offset != len(data):
                 raise ValueError(f"{paths[0].name} has {len(data)} bytes, not {offset}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise RetinueError(f"damaged weights: {error}", where=str(where)) from error
+    except (*_MISSHAPEN, OSError) as error:
+        raise RetinueError(f"damaged weights: {error!r}", where=str(where)) from error
     return from_arrays(arrays, str(where)), tuple(shards)
 
 
@@ -165,7 +170,7 @@ def _read_h5(
                     layers = _layers(json.loads(root.attrs["model_config"]))
                 return _legacy(top, datasets, layers, where)
             return _numbered(root, datasets, layers, where)
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except (*_MISSHAPEN, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RetinueError(f"not a file of Keras', or a damaged one ({reason})", where=where) from (
             error
@@ -256,19 +261,23 @@ def _numbered(
 
 
 def _layers(config: Mapping[str, Any]) -> dict[str, _Layer]:
-    """Every layer of a model's configuration by name, those of nested models, too, in order."""
+    """Every layer of a model's configuration by name, those of nested models, too, in order.
+    Until 2.2.3 Keras wrote a Sequential's as a mere list of layers."""
     found: dict[str, _Layer] = {}
 
     def walk(layers: Iterable[Mapping[str, Any]], depth: int) -> None:
         for layer in layers:
             inner = layer.get("config") or {}
+            if isinstance(inner, list):
+                inner = {"layers": inner}
             found[str(inner.get("name", layer.get("name")))] = _Layer(
                 str(layer["class_name"]), inner
             )
             if depth < _MOST_DEEP and isinstance(inner.get("layers"), list):
                 walk(inner["layers"], depth + 1)
 
-    walk(config["config"].get("layers", ()), 0)
+    whole = config["config"]
+    walk(whole if isinstance(whole, list) else whole.get("layers", ()), 0)
     return found
 
 
