@@ -188,12 +188,6 @@ class ClassifierHead(nn.Module):
         y: Tensor = self.fc(self.dropout(self.pool(x)))
         return y
 
-    def reset(self, num_classes: int) -> None:
-        """A fresh `fc` for `num_classes` classes, on the same device and of the same type."""
-        old = self.fc.weight
-        self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
-        initialise(self.fc)
-
 
 class GridPool(nn.Module):
     """Means over a grid of `side` × `side` cells, (n, channels, side, side), of a map of any size;

@@ -98,7 +98,7 @@ def names_a_file(weights: str) -> bool:
     """Whether `weights` means a file or folder on this machine, and neither a tag nor the hub."""
     if weights.startswith("hub:"):
         return False
-    return Path(weights).suffix in files.SUFFIXES or "/" in weights or "\\" in weights
+    return Path(weights).suffix.lower() in files.SUFFIXES or "/" in weights or "\\" in weights
 
 
 def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
