@@ -99,7 +99,10 @@ def test_torchvision(entry, place, torchvision_weights) -> None:
     resized = math.floor(ours.size[0] / ours.crop_fraction + 1e-9)
     assert (list(ours.size[:1]), [resized]) == (view.crop_size, view.resize_size)
     assert ours.interpolation == view.interpolation.value
-    assert (list(ours.mean), list(ours.std)) == (view.mean, view.std)
+    mean, std = view.mean, view.std
+    if entry.network == "googlenet":  # whose `transform_input` goes on to this
+        mean = std = [0.5, 0.5, 0.5]
+    assert (list(ours.mean), list(ours.std)) == (mean, std)
     accuracy = published.meta["_metrics"]["ImageNet-1K"]
     assert entry.top1 == pytest.approx(accuracy["acc@1"] / 100, abs=1e-9)
     assert entry.top5 == pytest.approx(accuracy["acc@5"] / 100, abs=1e-9)
