@@ -287,7 +287,7 @@ def test_sizes_that_do_not_fit_are_named():
         for name, least in (("googlenet", 15), ("googlenet_original", 31)):
             network = create_model(name).eval()
             assert network(torch.empty(1, 3, least, least)).shape == (1, 1000)
-            with pytest.raises(UsageError, match=f"{least} pixels"):
+            with pytest.raises(UsageError, match=f"{least} × {least} or more"):
                 network(torch.empty(1, 3, 64, least - 1))
         network = create_model("googlenet_original", auxiliary=True)
         for side in (223, 270):

@@ -43,5 +43,5 @@ def test_smallest_image(same_padding):
     network = create_model("xception", num_classes=2, same_padding=same_padding).eval()
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 7, 8)).shape == (1, 2)
-    with pytest.raises(UsageError, match=r"6×9 pixels are too small.*7 pixels a side"):
+    with pytest.raises(UsageError, match=r"6 × 9 pixels are too small.*7 × 7 or more"):
         network(torch.zeros(1, 3, 6, 9))

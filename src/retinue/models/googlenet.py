@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
-from retinue.models.blocks import GlobalPool, initialise, relu
+from retinue.models.blocks import GlobalPool, initialise, relu, require_size
 from retinue.models.network import Level, Network, State, Unit, stage_units
 from retinue.models.registry import NetworkEntry
 from retinue.sample import Preprocessing
@@ -70,12 +70,7 @@ class Stem(Conv):
         self.least = 15 if batch_norm else 31
 
     def forward(self, x: Tensor) -> Tensor:
-        if min(x.shape[-2:]) < self.least:
-            height, width = x.shape[-2:]
-            raise UsageError(
-                f"images of {height}×{width} pixels are too small for GoogLeNet",
-                mend=f"give images with {self.least} pixels a side or more",
-            )
+        require_size(x, self.least)
         y: Tensor = self.pool(super().forward(x))
         return y
 

@@ -13,13 +13,13 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinue.errors import UsageError
 from retinue.models.blocks import (
     ClassifierHead,
     ConvNormAct,
     SameMaxPool2d,
     initialise,
     relu,
+    require_size,
 )
 from retinue.models.network import Level, Network, Unit, stage_units
 from retinue.models.registry import NetworkEntry
@@ -101,11 +101,7 @@ class Stem(nn.Module):
         self.conv2 = conv(32, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        if min(x.shape[-2:]) < SMALLEST:
-            raise UsageError(
-                f"images of {x.shape[-2]}×{x.shape[-1]} pixels are too small for xception",
-                mend=f"give it {SMALLEST} pixels a side or more",
-            )
+        require_size(x, SMALLEST)
         y: Tensor = self.conv2(self.conv1(x))
         return y
 
