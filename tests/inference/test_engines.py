@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -193,6 +195,24 @@ def test_bf16_only_where_it_is_asked_for(tiny: Tiny) -> None:
     assert not torch.equal(exact(x), rough(x))  # type: ignore[arg-type]
     assert agrees(rough, exact, x, precision="bf16").accepted
     assert not agrees(rough, exact, x).accepted
+
+
+SIGNALLED = """
+import os, signal, torch
+from retinue.inference.engines import compile_engine
+one = torch.nn.Conv2d(3, 4, 3).eval()
+first, second = (compile_engine(one, torch.zeros(2, 3, 8, 8), engine="openvino") for _ in "ab")
+del first, second
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_openvino_engines_have_gone() -> None:
+    """Its plugin gives the thread a stack for signals, and may take it away again."""
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_agreement_by_hand() -> None:

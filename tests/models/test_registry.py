@@ -194,12 +194,34 @@ def test_duplicates_are_refused(monkeypatch):
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"num_classes": "a"}, "num_classes must be a whole number, not 'a'"),
+        ({"num_classes": True}, "num_classes must be a whole number, not True"),
+        ({"width": 0}, "width must be above 0, not 0"),
+        ({"width": float("nan")}, "width must be above 0, not nan"),
+        ({"norm_eps": "a"}, "norm_eps must be a number, not 'a'"),
+        ({"same_padding": 1}, "same_padding must be true or false, not 1"),
         ({"drop_path": -0.1}, "drop_path must be at least 0 and below 1"),
     ],
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(UsageError, match=message):
         create_model("mobilenet_v2", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet50", {"depth": 20}),
+        ("vgg16", {"depth": 12}),
+        ("alexnet", {"form": "x"}),
+        ("mobilenet_v3_small", {"variant": "x"}),
+        ("vit_base_patch32", {"patch": 0}),
+        ("vit_base_patch32", {"depth": 0}),
+    ],
+)
+def test_impossible_forms_are_refused(name, arguments):
+    with torch.device("meta"), pytest.raises(UsageError, match=next(iter(arguments))):
+        create_model(name, **arguments)
 
 
 def test_positional_arguments_are_refused():

@@ -13,6 +13,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -138,6 +139,20 @@ class TorchEngine(Engine):
         return outputs if isinstance(answer, tuple) else outputs[0]
 
 
+@cache
+def _openvino() -> Any:
+    """OpenVINO's core, one for as long as the process lives.
+
+    Each core's CPU plugin gives the thread that loads it a stack for signals, and puts the one
+    before back when it goes. Two that overlap can put back one that is freed already, and the next
+    signal has nothing to run on: a SIGTERM would end a training with a segmentation fault instead
+    of a checkpoint.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVINOEngine(Engine):
     """OpenVINO on the CPU, converted from the traced module without a detour through ONNX."""
 
@@ -151,7 +166,7 @@ class OpenVINOEngine(Engine):
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        core = openvino.Core()
+        core = _openvino()
         _check_bf16(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         with _traceable(module) as (flat, shapes), _quiet():
             parts = _example(example)

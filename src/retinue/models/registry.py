@@ -6,6 +6,7 @@ import fnmatch
 import importlib
 import inspect
 import logging
+import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -112,9 +113,17 @@ def create_model(
     resolved = resolve(name, entry.family, weights) if weights is not None else None
     if resolved is not None:
         keywords = {**resolved.arguments, **keywords}
+        _check(entry, keywords)  # a file's arguments need not be possible ones, either
     bound = inspect.signature(entry.build).bind(**keywords)
     bound.apply_defaults()  # written down whole, so that a later default changes nothing
-    network = entry.build(**bound.kwargs)
+    try:
+        network = entry.build(**bound.kwargs)
+    except (KeyError, ValueError, ArithmeticError) as error:
+        said = ", ".join(f"{k}={v!r}" for k, v in keywords.items() if k != "num_classes")
+        raise UsageError(
+            f"{name} cannot be built with {said}: {type(error).__name__} {error}",
+            mend="leave out what is not a size of the family's",
+        ) from error
     network.name = name
     network.arguments = bound.kwargs
     network.preprocessing = entry.preprocessing
@@ -150,11 +159,24 @@ def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
         if key not in known:
             mend = suggest(key, known) or f"it takes {', '.join(known)}"
             raise UsageError(f"{entry.name} takes no argument {key!r}", mend=mend)
-    for key in ("num_classes", "in_channels"):
-        if keywords.get(key, 1) < 1:
-            raise UsageError(f"{key} must be at least 1, not {keywords[key]}", where=entry.name)
-    for key in ("dropout", "drop_path"):
-        if not 0 <= keywords.get(key, 0) < 1:
-            raise UsageError(
-                f"{key} must be at least 0 and below 1, not {keywords[key]}", where=entry.name
-            )
+    for key, value in keywords.items():
+        if reason := _impossible(key, value, known[key].default):
+            raise UsageError(f"{key} must {reason}, not {value!r}", where=entry.name)
+
+
+def _impossible(key: str, value: Any, default: Any) -> str:
+    """What the keyword's value must be and is not, by its default; empty if it may be that."""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "be true or false"
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "be a word"
+    if not isinstance(default, int | float):
+        return ""
+    whole = isinstance(default, int)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return "be a whole number" if whole else "be a number"
+    if key in ("dropout", "drop_path"):
+        return "" if 0 <= value < 1 else "be at least 0 and below 1"
+    if whole:
+        return "" if value >= 1 else "be at least 1"
+    return "" if 0 < value < math.inf else "be above 0"
