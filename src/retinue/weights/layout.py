@@ -54,8 +54,9 @@ class Layout:
     family: str
     """The module in `retinue.models`."""
     marks: tuple[str, ...]
-    """Keys that each of its checkpoints has, and those of no other layout all of. The classifier is
-    not among them, since many files come without."""
+    """Keys that each of its checkpoints has. The classifier is not among them, since many files
+    come without. Where the keys fit several layouts, the family that was asked for counts, then the
+    most marks."""
     origins: Callable[[Shapes], Mapping[str, Origin]]
     """For every tensor of ours."""
     prepare: Callable[[StateDict], StateDict] = dict

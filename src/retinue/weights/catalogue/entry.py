@@ -57,8 +57,6 @@ class WeightsEntry:
     """Of the file, in hexadecimal: the whole, or as much of its beginning as is published."""
     md5: str = ""
     """Where its publisher states that and no SHA-256. It finds damage, not malice."""
-    size: int | None = None
-    """Bytes, where that is published and no hash is."""
     top1: float | None = None
     """Published accuracy on ImageNet's 50,000 validation images, a fraction, prepared as
     `preprocessing` says; None: not stated."""
