@@ -30,7 +30,8 @@ class VisionTransformer(Transformer):
         image_size: height and width that the position embeddings are of; those of other sizes are
             interpolated from them. Weights of another size are interpolated as they are loaded.
         representation_size: width of the pre-training's hidden layer before the classifier
-            (linear, tanh); None: without, as for fine-tuning.
+            (linear, tanh); None: as the weights have it, else without; 0: without, as the paper
+            fine-tunes.
         norm_eps: of the LayerNorms.
         drop_path: stochastic depth at the last block, rising linearly from 0 at the first.
 

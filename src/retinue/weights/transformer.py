@@ -20,13 +20,15 @@ def with_pre_logits(layout: Layout, key: str, block: str) -> Iterator[Layout]:
 
     That layer (one of its keys is `key`) is as wide as the tokens in all that was published; how
     wide they are is told from the number of blocks, of which `block` is a key, with `{}` for the
-    number.
+    number. A network built without the layer (`representation_size=0`) has no use for it.
     """
+    layer = re.escape(re.sub(r"\w+$", "", key))
     for number, width in _REPRESENTATIONS:
         yield replace(
             layout,
             marks=(*layout.marks, key, block.format(number)),
             arguments={**layout.arguments, "representation_size": width},
+            ignored=(*layout.ignored, layer),
         )
     yield layout
 

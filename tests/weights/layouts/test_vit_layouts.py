@@ -8,7 +8,7 @@ import torch
 
 from retinue.errors import RetinueError
 from retinue.models.registry import create_model, find
-from retinue.weights.layout import layouts, recognise, translate, untranslate
+from retinue.weights.layout import layouts, left_out, recognise, translate, untranslate
 
 SMALL = {"width": 32, "depth": 2, "heads": 4, "image_size": 32, "num_classes": 5}
 ATTENTION = "Transformer/encoderblock_11/MultiHeadDotProductAttention_1"
@@ -236,3 +236,17 @@ def test_a_pooling_head_is_not_taken_for_a_class_tokens():
     translated = translate(recognise(theirs, "vit"), theirs, shapes_of(network))
     assert "head.norm.weight" not in translated
     assert "fc_norm.weight" in translated
+
+
+@pytest.mark.parametrize("source", ["timm", "transformers"])
+def test_the_hidden_layer_of_the_pre_training_can_be_left_out(source):
+    with torch.device("meta"):
+        whole = create_model("vit_base_patch32", representation_size=768)
+        without = create_model("vit_base_patch32", representation_size=0)
+    layout = next(x for x in layouts("vit") if x.source == source)
+    theirs = untranslate(layout, whole.state_dict())
+    found = recognise(theirs, "vit")
+    assert found.arguments["representation_size"] == 768
+    shapes = {key: tuple(tensor.shape) for key, tensor in without.state_dict().items()}
+    assert set(translate(found, theirs, shapes)) == set(shapes)
+    assert len(left_out(found, theirs, shapes)) == 2
