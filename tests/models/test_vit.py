@@ -71,7 +71,7 @@ def test_the_hybrid_takes_any_size():
     ("arguments", "message"),
     [
         ({"image_size": 100}, "image_size 100 is not a multiple of the patch's 16 pixels"),
-        ({"image_size": 0}, "image_size 0"),
+        ({"image_size": 0}, "image_size must be at least 1, not 0"),
         ({"heads": 5}, "5 heads cannot share a width of 48"),
     ],
 )

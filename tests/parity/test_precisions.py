@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import pytest
@@ -50,9 +51,11 @@ def error(actual, expected):
 def test_float16(name, alive):
     network, images = alive(name)
     expected = network(images)
+    coarse = error(copy.deepcopy(network).bfloat16()(images.bfloat16()), expected)
     found = error(network.half()(images.half()), expected)
-    # Random weights amplify 11 bits' rounding layer by layer; unrelated logits would give 1.4.
-    assert 1e-6 < found < 0.1
+    # Random weights amplify the rounding layer by layer; with 11 bits to bfloat16's 8 it is an
+    # eighth of that at best. Unrelated logits would give 1.4.
+    assert 1e-6 < found < min(coarse / 2, 0.5)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
