@@ -24,6 +24,7 @@ from retinue.training import session, trainer, trunk
 from retinue.training.checkpoint import CheckpointStore
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
+from retinue.weights.layout import ours
 from retinue.weights.resolution import ResolvedWeights
 
 
@@ -99,9 +100,14 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
     torch.manual_seed(5)
     save_file(tiny.Tiny(num_classes=3, norm=False).state_dict(), weights)
 
-    def resolve(name: str, wanted: str) -> ResolvedWeights:
+    def resolve(name: str, family: str, wanted: str) -> ResolvedWeights:
         return ResolvedWeights(
-            tensors=load_file(wanted), source=wanted, tag=None, sha256="", arguments={"norm": False}
+            tensors=load_file(wanted),
+            layout=ours(family),
+            source=wanted,
+            tag=None,
+            sha256="",
+            arguments={"norm": False},
         )
 
     monkeypatch.setattr(registry, "resolve", resolve)
@@ -112,9 +118,9 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
     _interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
     monkeypatch.chdir("/")
     _resume(tmp_path / "run")
-    ours, theirs = _network(tmp_path / "run"), _network(whole.folder)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    resumed, theirs = _network(tmp_path / "run"), _network(whole.folder)
+    assert resumed.keys() == theirs.keys()
+    assert all(torch.equal(resumed[name], theirs[name]) for name in theirs)
     described = modelfile.read_description(tmp_path / "run" / "best.safetensors")
     assert described.arguments["norm"] is False
     assert described.recipe is not None
