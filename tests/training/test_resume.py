@@ -65,13 +65,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Pat
     return run
 
 
-def test_killed_at_random_moments(tmp_path: Path, pictures: Path, undisturbed: Path) -> None:
+def test_killed_at_random_moments(tmp_path: Path, pictures: Path) -> None:
     """At least ten SIGKILLs over the life of one run: before the first checkpoint, while features
     are cached, within epochs, while checkpoints are written."""
+    # On a busy machine several steps pass between two looks, so there are plenty.
+    longer = "stages.1.epochs=10"
+    undisturbed = tmp_path / "undisturbed"
+    assert _start(undisturbed, pictures, longer).wait(120) == 0
     run = tmp_path / "run"
     draw = random.Random(7)
     kills = 0
-    arguments = ["checkpoint.every_steps=1"]
+    arguments = [longer, "checkpoint.every_steps=1"]
     steps_at_kill = []
     deadline = time.monotonic() + 240
     while kills < KILLS:
@@ -85,6 +89,7 @@ def test_killed_at_random_moments(tmp_path: Path, pictures: Path, undisturbed: P
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
         if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()[1]
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
