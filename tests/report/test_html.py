@@ -77,7 +77,7 @@ def test_two_classes_show_every_section(run_maker: Maker) -> None:
     wanted = {"figures", "curves", "confusion", "classes", "calibration", "threshold", "mistakes",
               "batches", "recipe", "skipped", "run"}  # fmt: skip
     assert wanted <= set(page.ids)
-    assert "the best epoch, 7 of 8" in page.text
+    assert "the epoch whose weights were kept, 7 of 8" in page.text
     top1 = json.loads((run / "metrics.json").read_text())["top1"]
     assert f"{100 * top1:.1f}\u202f%".replace("\u202f", " ") in page.text.replace("\u202f", " ")
     assert "95 % interval" in page.text
