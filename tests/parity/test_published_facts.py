@@ -41,9 +41,9 @@ def timm_weights(references: SimpleNamespace) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def keras_weights() -> dict[str, str]:
+def keras_weights(references) -> dict[str, str]:
     """The MD5 that the source of keras.applications states, "" if none, by the file's name."""
-    folder = Path(pytest.importorskip("keras").__file__).parent / "src" / "applications"
+    folder = Path(references.keras.__file__).parent / "src" / "applications"
     source = {
         name: (folder / f"{name}.py").read_text()
         for name in (
