@@ -1,12 +1,14 @@
-"""The tables of docs/zoo.md: what every network is and costs, and what real weights recognise.
+r"""The tables of docs/zoo.md: what every network is and costs, and what real weights recognise.
 
     python benchmarks/zoo.py --write docs/zoo.md
-    python benchmarks/zoo.py --measure PHOTOGRAPHS [--weights NETWORK=FILE …] --write docs/zoo.md
+    python benchmarks/zoo.py --measure PHOTOGRAPHS --write docs/zoo.md \
+        [--weights NETWORK[:TAG]=FILE …]
 
 The first command writes the table of the zoo anew, from the registry and the catalogue. With
 `--measure` every network whose weights an installed package brings, and every one named with
 `--weights`, classifies the photographs: a folder with `labels.csv` (columns `file` and
-`class_index`, ImageNet's 1,000 classes in their usual order) and the files below `images/`.
+`class_index`, ImageNet's 1,000 classes in their usual order) and the files below `images/`. What
+is published of a file is told if TAG says which set of the catalogue it holds.
 Without `--write` the tables are printed.
 """
 
@@ -27,7 +29,7 @@ from retinue.models.registry import NetworkEntry, create_model, find, list_model
 from retinue.report.statistics import wilson
 from retinue.sample import Batch, Sample
 from retinue.weights import catalogue
-from retinue.weights.catalogue import WeightsEntry, Wheel
+from retinue.weights.catalogue import Wheel
 from retinue.weights.resolution import in_wheel
 
 BATCH = 20
@@ -64,14 +66,14 @@ def installed() -> list[str]:
 
 
 def measured(
-    samples: Sequence[Sample], networks: Sequence[tuple[str, str]]
+    samples: Sequence[Sample], networks: Sequence[tuple[str, str, str]]
 ) -> Iterator[tuple[str, ...]]:
-    """A row of cells for each (network, tag or file of weights)."""
-    for name, weights in networks:
+    """A row of cells for each (network, tag or file of weights, tag of what they are)."""
+    for name, weights, tag in networks:
         network = create_model(name, weights=weights).eval()
         top1, top5 = accuracy(network, samples)
         low, high = wilson(round(top1 * len(samples)), len(samples))
-        published = _published(name, weights)
+        published = catalogue.find(name, tag) if tag else None
         stated = [_percent(published.top1), _percent(published.top5)] if published else ["–", "–"]
         yield (
             f"`{name}`",
@@ -79,11 +81,6 @@ def measured(
             f"{_percent(top1)} ({100 * low:.1f}–{100 * high:.1f})",
             _percent(top5),
         )
-
-
-def _published(name: str, weights: str) -> WeightsEntry | None:
-    tags = {entry.tag: entry for entry in catalogue.entries(name)}
-    return tags.get(weights, tags.get("imagenet"))
 
 
 def _percent(value: float | None) -> str:
@@ -127,16 +124,16 @@ def replace_section(page: str, name: str, text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--measure", type=Path, metavar="PHOTOGRAPHS")
-    parser.add_argument("--weights", action="append", default=[], metavar="NETWORK=FILE")
+    parser.add_argument("--weights", action="append", default=[], metavar="NETWORK[:TAG]=FILE")
     parser.add_argument("--write", type=Path, metavar="PAGE")
     arguments = parser.parse_args()
     sections = {"zoo": zoo()}
     if arguments.measure:
         samples = photographs(arguments.measure)
-        networks = [(name, "imagenet") for name in installed()]
-        networks += [
-            (name, file) for name, _, file in (w.partition("=") for w in arguments.weights)
-        ]
+        networks = [(name, "imagenet", "imagenet") for name in installed()]
+        for which, _, file in (given.partition("=") for given in arguments.weights):
+            name, _, tag = which.partition(":")
+            networks.append((name, file, tag))
         rows = ["| network | published top-1 | top-5 | measured top-1 (95 % interval) | top-5 |",
                 "|---|---:|---:|---:|---:|"]  # fmt: skip
         for cells in measured(samples, networks):

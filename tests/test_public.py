@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import retinue
 
 
@@ -10,3 +12,10 @@ def test_everything_that_is_offered_is_there() -> None:
     for name in retinue.__all__:
         assert getattr(retinue, name) is not None
     assert dir(retinue) == sorted(retinue.__all__)
+
+
+def test_no_room_hides_what_is_offered() -> None:
+    """Importing `retinue.NAME` would put the module in the place of a function of that name."""
+    rooms = {module.name for module in pkgutil.iter_modules(retinue.__path__)}
+    assert rooms
+    assert not rooms & set(retinue._PUBLIC)

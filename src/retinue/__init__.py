@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "create_model": "retinue.api",
     "evaluate": "retinue.api",
+    "export": "retinue.api",
     "list_models": "retinue.api",
     "load": "retinue.api",
     "predict": "retinue.api",
@@ -35,6 +36,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "conv_output_size",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load",
     "pool_output_size",
@@ -47,7 +49,7 @@ __all__ = [  # written out, so that type checkers see what is exported
 ]
 
 if TYPE_CHECKING:
-    from retinue.api import create_model, evaluate, list_models, load, predict, train
+    from retinue.api import create_model, evaluate, export, list_models, load, predict, train
     from retinue.errors import BadImageError, RetinueError, UsageError
     from retinue.models.sizes import (
         conv_output_size,

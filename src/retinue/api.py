@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
-    from retinue.export.state_dict import Exported
+    from retinue.exporting.state_dict import Exported
     from retinue.inference.predictor import Predictor
     from retinue.models.network import Network
     from retinue.sample import Result
@@ -226,7 +226,7 @@ def export(
     Raises `UsageError` for a name that will not do, `RetinueError` where that library has no such
     network.
     """
-    from retinue.export.state_dict import export_state_dict
+    from retinue.exporting.state_dict import export_state_dict
     from retinue.inference.predictor import find_model
 
     target = None if out is None else Path(out)

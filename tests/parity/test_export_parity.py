@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from retinue import api, modelfile
 from retinue.errors import RetinueError
-from retinue.export.elsewhere import LIBRARIES, construction
+from retinue.exporting.elsewhere import LIBRARIES, construction
 from retinue.modelfile import ModelDescription
 from retinue.models.registry import create_model, find, list_models
 from retinue.weights.layout import untranslate

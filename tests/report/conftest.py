@@ -76,7 +76,7 @@ def make_run(
         "precision": "fp32",
         "trunk": {"cut": "stages.5", "engine": "openvino", "images": 2000},
         "timings": {"training_s": 312.4, "evaluation_s": 41.0},
-        "best": {"epoch": 7, "figures": {"top1": 0.8}},
+        "kept": {"epoch": 7, "figures": {"top1": 0.8}},
         "skipped": {"data/br\noken.jpg": "it is <empty>"},
     }
     (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")

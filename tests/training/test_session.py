@@ -106,7 +106,6 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
             layout=ours(family),
             source=wanted,
             tag=None,
-            sha256="",
             arguments={"norm": False},
         )
 

@@ -327,6 +327,10 @@ def hub(server, tmp_path, monkeypatch, state):
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    # what HF_ENDPOINT does, which is read at the import
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     body = save(state)
     headers = {"X-Repo-Commit": REVISION, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
     server.answers[PATH] = (200, headers, body)
@@ -334,17 +338,17 @@ def hub(server, tmp_path, monkeypatch, state):
 
 
 def test_hub_file_by_revision(hub, state):
-    path = resolution.from_hub(PLACE, endpoint=hub.url)
+    path = resolution.from_hub(PLACE)
     contents = files.read(path)
     assert all(torch.equal(contents.tensors[k], v) for k, v in state.items())
     seen = len(hub.seen)
-    assert resolution.from_hub(PLACE, endpoint=hub.url) == path  # a pinned revision: no asking
+    assert resolution.from_hub(PLACE) == path  # a pinned revision: no asking
     assert len(hub.seen) == seen
 
 
 def test_the_hubs_broken_connection_is_taken_up_again(hub, state):
     hub.cuts = [300_000]
-    contents = files.read(resolution.from_hub(PLACE, endpoint=hub.url))
+    contents = files.read(resolution.from_hub(PLACE))
     assert contents.tensors.keys() == state.keys()
     assert [asked is not None for asked in hub.ranges_of(PATH)][-2:] == [False, True]
 
@@ -353,9 +357,9 @@ def test_what_the_hub_garbles_is_forgotten(hub, tmp_path):
     status, headers, body = hub.answers[PATH]
     hub.answers[PATH] = (status, headers, body[:-1] + b"x")
     with pytest.raises(RetinueError, match=r"not the file that it states.*try again"):
-        resolution.from_hub(PLACE, endpoint=hub.url)
+        resolution.from_hub(PLACE)
     hub.answers[PATH] = (status, headers, body)
-    assert resolution.from_hub(PLACE, endpoint=hub.url).read_bytes() == body
+    assert resolution.from_hub(PLACE).read_bytes() == body
 
 
 def test_hub_entry_of_the_wrong_hash(hub, monkeypatch):
@@ -364,12 +368,6 @@ def test_hub_entry_of_the_wrong_hash(hub, monkeypatch):
         network="mobilenet_v2_035", tag="mine", sha256="0" * 64, places=(PLACE,), licence="none"
     )
     monkeypatch.setattr(catalogue, "find", lambda *_: entry)
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-        hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-    )
     with pytest.raises(RetinueError, match=r"not the published one: its SHA-256"):
         resolve("mobilenet_v2_035", "mobilenet_v2", "mine")
 
@@ -396,17 +394,17 @@ def test_another_endpoint_by_the_environment(hub, tmp_path):
 def test_hub_without_the_file(hub):
     place = Hub("owner/repo", REVISION, "missing.safetensors")
     with pytest.raises(RetinueError, match=r"owner/repo@0123.*missing\.safetensors"):
-        resolution.from_hub(place, endpoint=hub.url)
+        resolution.from_hub(place)
 
 
 def test_hub_offline(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RetinueError, match=r"cannot be reached.*owner/repo@.*weights=PATH"):
-        resolution.from_hub(PLACE, endpoint=hub.url)
+        resolution.from_hub(PLACE)
 
 
 def test_hub_that_is_not_there(hub):
     hub.shutdown()
     hub.server_close()
     with pytest.raises(RetinueError, match=r"cannot be reached.*owner/repo@.*weights=PATH"):
-        resolution.from_hub(PLACE, endpoint=hub.url)
+        resolution.from_hub(PLACE)

@@ -56,6 +56,13 @@ def test_both_ways():
     assert all(tensor.is_contiguous() for tensor in back.values())
 
 
+def test_what_is_left_over_never_goes_under_one_of_our_names():
+    state = {**STATE, "fc.weight": torch.zeros(5, 2)}
+    ours = translate(LAYOUT, state, SHAPES)
+    assert ours["fc.weight"] is STATE["classifier.weight"]
+    assert ours["theirs's fc.weight"] is state["fc.weight"]
+
+
 def test_what_is_left_over_keeps_its_name_and_what_lacks_is_left_out():
     state = {**STATE, "more.w": torch.zeros(1)}
     del state["layer0.k"]

@@ -112,7 +112,6 @@ def test_wheels_fill_the_whole_network(name):
         pytest.skip(f"needs {wheel.distribution}")
     resolved = resolve(name, find(name).family, "imagenet")
     assert resolved.tag == "imagenet"
-    assert resolved.sha256 == catalogue.find(name, "imagenet").sha256
     network = create_model(name)
     fresh = {k: v.clone() for k, v in network.state_dict().items()}
     shapes = {key: tuple(tensor.shape) for key, tensor in fresh.items()}
@@ -164,7 +163,7 @@ def test_a_changed_wheel_is_refused(tmp_path, monkeypatch, state):
     monkeypatch.setattr(
         catalogue, "find", lambda *_: WeightsEntry(**{**vars(entry), "sha256": digest})
     )
-    assert resolve("mobilenet_v2_035", "mobilenet_v2", "mine").sha256 == digest
+    assert resolve("mobilenet_v2_035", "mobilenet_v2", "mine").tag == "mine"
 
 
 def test_a_missing_wheel_is_named_with_its_command(cache):
@@ -188,7 +187,6 @@ def test_files_of_every_kind(tmp_path, state, suffix):
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     resolved = resolve("mobilenet_v2_035", "mobilenet_v2", str(path))
     assert resolved.tag is None
-    assert resolved.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     for key, tensor in state.items():
         assert torch.equal(resolved.tensors[key], tensor)
 

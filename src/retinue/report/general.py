@@ -68,12 +68,12 @@ def curves(record: RunRecord) -> Section | None:
     watched = [key for key in ("top1", "map50_95", "map50", "auc") if f"val_{key}" in measured][:1]
     if not watched:
         watched = sorted(k[4:] for k in measured if k.startswith("val_") and is_fraction(k[4:]))[:1]
-    best = _best_epoch(record, watched[0] if watched else "loss")
+    kept = _kept_epoch(record, watched[0] if watched else "loss")
     figures = [
         ("loss", plots.curves(rows, ["train_loss", "val_loss"], title="Loss", fractions=False,
-                              best=best), "Loss over the epochs"),
+                              kept=kept), "Loss over the epochs"),
         *((key, plots.curves(rows, [f"train_{key}", f"val_{key}"], title=_title(key),
-                             fractions=True, best=best), f"{_title(key)} over the epochs")
+                             fractions=True, kept=kept), f"{_title(key)} over the epochs")
           for key in watched),
         ("learning_rate", plots.learning_rate(rows), "Learning rate over the epochs"),
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def curves(record: RunRecord) -> Section | None:
     if not drawn:
         return None
     return Section(
-        "curves", "Training", "curves.html", {"plots": drawn, "best": best, "epochs": len(rows)}
+        "curves", "Training", "curves.html", {"plots": drawn, "kept": kept, "epochs": len(rows)}
     )
 
 
@@ -128,7 +128,7 @@ def skipped(record: RunRecord) -> Section | None:
 def run(record: RunRecord) -> Section | None:
     """Timings, machine and versions."""
     environment = dict(record.environment)
-    for shown_elsewhere in ("skipped", "settings", "best"):
+    for shown_elsewhere in ("skipped", "settings", "kept"):
         environment.pop(shown_elsewhere, None)
     timings = environment.pop("timings", None) or {}
     versions = environment.pop("versions", None) or {}
@@ -174,9 +174,9 @@ def data_address(image: Any, quality: int = 82) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _best_epoch(record: RunRecord, key: str) -> float | None:
-    best = record.environment.get("best")
-    if isinstance(best, dict) and (epoch := number(best.get("epoch"))):
+def _kept_epoch(record: RunRecord, key: str) -> float | None:
+    kept = record.environment.get("kept")
+    if isinstance(kept, dict) and (epoch := number(kept.get("epoch"))):
         return epoch
     column = f"val_{key}"
     scored = [(v, float(r["epoch"])) for r in record.epochs

@@ -85,12 +85,12 @@ def curves(
     *,
     title: str,
     fractions: bool,
-    best: float | None = None,
+    kept: float | None = None,
 ) -> Figure | None:
     """One line for each of `keys` over the epochs of `rows`; None when nothing was measured.
 
     Where the stage changes there is a dashed line, and each stage's name stands above its part;
-    the epoch `best` is marked.
+    the epoch `kept` is marked.
     """
     epochs = [float(row["epoch"]) for row in rows]
     with matplotlib.rc_context(_style()):
@@ -106,8 +106,8 @@ def curves(
             x, y = zip(*points, strict=True)
             marker = "o" if len(points) < 25 else None
             axes.plot(x, y, color=colour, marker=marker, markersize=3.2, label=_plain(key))
-            if best is not None and best in x and key.startswith("val_"):
-                axes.plot([best], [y[x.index(best)]], "o", color=colour, markersize=9,
+            if kept is not None and kept in x and key.startswith("val_"):
+                axes.plot([kept], [y[x.index(kept)]], "o", color=colour, markersize=9,
                           fillstyle="none", markeredgewidth=1.6)  # fmt: skip
         if not drawn:
             return None

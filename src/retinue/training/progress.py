@@ -26,9 +26,10 @@ class Progress:
     """Epochs of this stage since its best figure."""
     stage_best: float | None = None
     best: float | None = None
-    """The best figure of the run; its weights are the model file's."""
-    best_epoch: int = 0
-    best_figures: dict[str, float] = field(default_factory=dict)
+    """The figure of the weights that the model file holds."""
+    kept_epoch: int = 0
+    """Where those are from: the run's best epoch, or its last one with `evaluation.keep: last`."""
+    kept_figures: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
     """Of the running epoch: losses and running figures times weight, and the weight."""
     seconds: float = 0.0

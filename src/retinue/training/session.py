@@ -211,7 +211,7 @@ def _judge(
                 "training_s": round(progress.seconds, 2),
                 "evaluation_s": round(seconds, 2),
             },
-            "best": {"epoch": progress.best_epoch, "figures": progress.best_figures},
+            "kept": {"epoch": progress.kept_epoch, "figures": progress.kept_figures},
             "skipped": progress.skipped,
         },
     )

@@ -95,7 +95,7 @@ class Trainer:
         progress = self.progress
         if state is None:
             progress.begin_stage(index)
-            if stage.from_best and progress.best_epoch:
+            if stage.from_best and progress.kept_epoch:
                 self.network.load_state_dict(self.keeper.best_tensors())
         torch.manual_seed(_mix(self.recipe.seed, index, 0xB1A5))
         self.cut = cut_of(self.network, stage.trainable, f"key stages.{index}.trainable")
@@ -263,7 +263,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.keeper.write_rows(progress.rows)
         best = bool(figures) and self.recipe.evaluation.keep == "best"
-        LOGGER.info("%s", _line(row, best=best and progress.best_epoch == progress.epochs))
+        LOGGER.info("%s", _line(row, best=best and progress.kept_epoch == progress.epochs))
         if self.keeper.due(stage_ends=self._ended(stage)):
             self._checkpoint()
 
@@ -300,8 +300,8 @@ class Trainer:
         last = self.recipe.evaluation.keep == "last"
         if figure is None or last or _better(figure, progress.best, less, 0.0):
             progress.best = figure
-            progress.best_epoch = progress.epochs
-            progress.best_figures = figures
+            progress.kept_epoch = progress.epochs
+            progress.kept_figures = figures
             if self.accelerator.is_main_process:
                 kept = self.ema.shadow if self.ema else self.network.state_dict()
                 self.keeper.write_best(kept, figures)

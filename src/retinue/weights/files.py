@@ -86,13 +86,21 @@ def _tensors(path: Path, suffix: str) -> dict[str, Tensor]:
     if suffix == ".keras":
         return keras.read_archive(path)
     if suffix == ".weights":
-        return darknet.read(path.read_bytes(), where=str(path))
+        return _darknet(path)
     mend = "give one of " + ", ".join(SUFFIXES) + ", or a folder of transformers or timm"
     if suffix == ".json":
         mend = "give the folder that it lies in"
     raise UsageError(
         f"weights are not read from {path.suffix or 'nameless'} files", where=str(path), mend=mend
     )
+
+
+def _darknet(path: Path) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RetinueError(f"unreadable weights: {error.strerror}", where=str(path)) from error
+    return darknet.read(data, where=str(path))
 
 
 def _safetensors(path: Path) -> Contents:

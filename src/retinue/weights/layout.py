@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,10 @@ from retinue.errors import RetinueError
 StateDict = Mapping[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 """A network's own tensors: key → shape."""
+
+
+def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
+    return state
 
 
 def _one(tensor: Tensor) -> Tensor:
@@ -59,9 +63,10 @@ class Layout:
     most marks."""
     origins: Callable[[Shapes], Mapping[str, Origin]]
     """For every tensor of ours."""
-    prepare: Callable[[StateDict], StateDict] = dict
-    """Their state dict with the names that depend on more than the network made definite: Keras
-    numbers unnamed layers through the whole process."""
+    prepare: Callable[[StateDict, Shapes], StateDict] = _as_it_is
+    """Their state dict with the names that depend on more than the network made definite (Keras
+    numbers unnamed layers through the whole process, Darknet has no names at all), for a network
+    of those shapes."""
     ignored: tuple[str, ...] = ()
     """Patterns of their keys that hold nothing that a network of ours needs."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -71,6 +76,12 @@ class Layout:
 
     def __str__(self) -> str:
         return f"{self.source} {self.family}"
+
+
+def blocks(shapes: Shapes) -> list[tuple[int, int]]:
+    """The (stage, number) of every block of our network, in order."""
+    found = (re.match(r"stages\.(\d+)\.(\d+)\.", key) for key in shapes)
+    return sorted({(int(m[1]), int(m[2])) for m in found if m})
 
 
 def rename(shapes: Shapes, rules: Iterable[tuple[str, str]]) -> dict[str, Origin]:
@@ -149,6 +160,20 @@ _KERAS_NORM = {
 }
 
 
+def blue_first(origin: Origin) -> Origin:
+    """`origin` of an input layer's kernel whose images have blue first; ours have red first."""
+    split = origin.split
+
+    def joined(*theirs: Tensor) -> Tensor:
+        return origin.join(*theirs).flip(1)
+
+    def parted(ours: Tensor) -> tuple[Tensor, ...]:
+        assert split is not None
+        return split(ours.flip(1))
+
+    return replace(origin, join=joined, split=None if split is None else parted)
+
+
 def identity(shapes: Shapes) -> dict[str, Origin]:
     """Our own checkpoints."""
     return {key: Origin((key,)) for key in shapes}
@@ -161,7 +186,7 @@ def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Ten
     Raises:
         RetinueError: a tensor from which ours cannot be made.
     """
-    state = layout.prepare(state)
+    state = layout.prepare(state, shapes)
     translated: dict[str, Tensor] = {}
     used: set[str] = set()
     for key, origin in layout.origins(shapes).items():
@@ -178,7 +203,7 @@ def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Ten
             ) from error
     for key, tensor in state.items():
         if key not in used and not _ignored(layout, key):
-            translated.setdefault(key, tensor)
+            translated[f"{layout.source}'s {key}" if key in translated else key] = tensor
     return translated
 
 
@@ -186,7 +211,7 @@ def left_out(layout: Layout, state: StateDict, shapes: Shapes) -> tuple[str, ...
     """Their keys that `translate` passes over, since the network has no use for them."""
     origins = layout.origins(shapes).values()
     used = {key for origin in origins for key in origin.keys}
-    return tuple(k for k in layout.prepare(state) if k not in used and _ignored(layout, k))
+    return tuple(k for k in layout.prepare(state, shapes) if k not in used and _ignored(layout, k))
 
 
 def _ignored(layout: Layout, key: str) -> bool:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 
-from retinue.weights.layout import Origin, Shapes, rename
+from retinue.weights.layout import Origin, Shapes, blocks, rename
 
 
-def blocks(shapes: Shapes) -> list[tuple[int, int]]:
-    """The (stage, number) of every block, in order."""
-    found = (re.match(r"stages\.(\d+)\.(\d+)\.", key) for key in shapes)
-    return sorted({(int(m[1]), int(m[2])) for m in found if m})
+def torchvision_block(shapes: Shapes, ours: str, theirs: str) -> list[tuple[str, str]]:
+    """The rules for one block of theirs, whose layers are numbered as far as it has them.
+
+    `ours` and `theirs` are the prefixes `stages.0.0.` and `features.1.0.block.`.
+    """
+    present = {key.removeprefix(ours).partition(".")[0] for key in shapes if key.startswith(ours)}
+    rules = []
+    layers = [x for x in ("expand", "depthwise", "squeeze", "project") if x in present]
+    for k, layer in enumerate(layers):
+        at = re.escape(f"{ours}{layer}.")
+        rules += [
+            (rf"{at}reduce\.", f"{theirs}{k}.fc1."),
+            (rf"{at}expand\.", f"{theirs}{k}.fc2."),
+            (rf"{at}conv\.", f"{theirs}{k}.0."),
+            (rf"{at}norm\.", f"{theirs}{k}.1."),
+        ]
+    return rules
 
 
 TIMM_MOBILE_MARKS = ("conv_stem.weight", "blocks.0.0.conv_dw.weight", "blocks.0.0.conv_pw.weight")

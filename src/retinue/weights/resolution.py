@@ -37,8 +37,6 @@ class ResolvedWeights:
     """For people: which tag or file, of which kind, from where."""
     tag: str | None
     """None: a file that was named."""
-    sha256: str
-    """Of the file."""
     preprocessing: Preprocessing | None = None
     """None: that of the network's entry, but for what the layout says of it."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +64,6 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
             where=str(path),
             mend="delete it, and fetch or install it again",
         )
-    sha256 = files.sha256(path)
     contents = files.read(path)
     layout = recognise(contents.tensors, family)
     return ResolvedWeights(
@@ -74,7 +71,6 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
         layout=layout,
         source=f"{entry.tag!r} ({layout}, {path.name})",
         tag=entry.tag,
-        sha256=sha256,
         preprocessing=entry.preprocessing,
         arguments={**layout.arguments, **entry.arguments},
     )
@@ -132,7 +128,6 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
         layout=layout,
         source=f"{path} ({layout}{said})",
         tag=None,
-        sha256=sha256,
         preprocessing=preprocessing,
         arguments=arguments,
     )
@@ -223,10 +218,10 @@ def _parse_hub(weights: str) -> Hub:
     return Hub(repo, revision, file)
 
 
-def from_hub(place: Hub, *, endpoint: str | None = None) -> Path:
+def from_hub(place: Hub) -> Path:
     """The file of a hub repository at one revision, from the cache or else downloaded.
 
-    `endpoint` is another server than the public one (also the variable `HF_ENDPOINT`).
+    The variable `HF_ENDPOINT` names another server than the public one.
 
     Raises:
         RetinueError: unreachable, or no such repository, revision or file.
@@ -236,7 +231,7 @@ def from_hub(place: Hub, *, endpoint: str | None = None) -> Path:
 
     where = f"{place.repo}@{place.revision}/{place.file}"
     try:
-        found = hf_hub_download(place.repo, place.file, revision=place.revision, endpoint=endpoint)
+        found = hf_hub_download(place.repo, place.file, revision=place.revision)
         return _compared(Path(found))
     except LocalEntryNotFoundError as error:
         raise RetinueError(

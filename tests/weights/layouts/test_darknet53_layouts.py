@@ -116,6 +116,15 @@ def test_darknets_file_without_the_classifier(network):
     assert torch.equal(ours["stages.4.4.conv2.conv.weight"], network.stages[4][4].conv2.conv.weight)
 
 
+def test_darknets_colours_come_to_a_network_of_one_channel(network, tmp_path):
+    path = tmp_path / "darknet53.weights"
+    path.write_bytes(write(network))
+    grey = create_model("darknet53", num_classes=7, in_channels=1, weights=str(path)).eval()
+    assert torch.allclose(grey.stem.conv.weight, network.stem.conv.weight.sum(1, keepdim=True))
+    x = torch.rand(1, 1, 32, 32)
+    assert torch.allclose(grey(x), network(x.expand(-1, 3, -1, -1)), atol=1e-4)
+
+
 def test_what_is_no_file_of_darknet53_is_refused(network):
     data = write(network)
     for broken, reason in (

@@ -96,7 +96,7 @@ def test_only_layers_without_a_name_are_renumbered():
         key: torch.zeros(1)
         for key in ("conv2d_12/kernel", "my_conv2d_4/kernel", "conv2d_2/kernel", "conv2d_x/bias")
     }
-    assert set(renumbered(state)) == {
+    assert set(renumbered(state, {})) == {
         "conv2d_1/kernel",
         "my_conv2d_4/kernel",
         "conv2d/kernel",

@@ -108,7 +108,7 @@ _FILES: dict[
 # fmt: on
 
 
-# network, tag, repository, commit, SHA-256 of its model.safetensors, preprocessing
+# network, tag, repository, commit, SHA-256 of its model.safetensors, top-1, top-5, preprocessing
 _HUB_FILES = (
     (
         "mobilenet_v2",
@@ -116,6 +116,8 @@ _HUB_FILES = (
         "timm/mobilenetv2_100.ra_in1k",
         "f3ff81ba89de0bc46b546568ebeab2edef6b9d49",
         "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
+        72.976,
+        91.010,
         _BICUBIC,
     ),
     (
@@ -124,6 +126,8 @@ _HUB_FILES = (
         "timm/resnet18.a1_in1k",
         "ebd61f9c7420e5b5b53262b8ce6bbe311e1e872a",
         "80c49dee3da4822c009c5a7fe591e9223c5a2cfcf95a4067ca4dfb5a7b89c612",
+        None,
+        None,
         _A1,
     ),
     (
@@ -132,6 +136,8 @@ _HUB_FILES = (
         "timm/resnet50.a1_in1k",
         "5d9e13b8fdab4d9718bcf2c8f5c3af01878367e8",
         "773525d5821de224f8f30c33377b7a795d7863e08522698200d3217d3f2a41bb",
+        None,
+        None,
         _A1,
     ),
     # The hub's pages state no SHA-256 of these; the commit names the contents.
@@ -141,6 +147,8 @@ _HUB_FILES = (
         "timm/mobilenetv1_100.ra4_e3600_r224_in1k",
         "636812647d7a669e4ce6d6d367f27c8ee71155f6",
         "",
+        None,
+        None,
         _half(224, 0.875),
     ),
     (
@@ -149,10 +157,11 @@ _HUB_FILES = (
         "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
         "3feba41e737e1b28af8e1fd7dca8eed073385972",
         "",
+        85.096,
+        97.530,
         None,
     ),
 )
-_HUB_ACCURACY = {"mobilenet_v2": (72.976, 91.010), "vit_base_patch16": (85.096, 97.530)}
 
 
 def _fraction(percent: float | None) -> float | None:
@@ -182,10 +191,10 @@ ENTRIES = [
             sha256=sha256,
             places=(Hub(repo, revision, "model.safetensors"),),
             licence=APACHE,
-            top1=_fraction(_HUB_ACCURACY.get(network, (None, None))[0]),
-            top5=_fraction(_HUB_ACCURACY.get(network, (None, None))[1]),
+            top1=_fraction(top1),
+            top5=_fraction(top5),
             preprocessing=preprocessing,
         )
-        for network, tag, repo, revision, sha256, preprocessing in _HUB_FILES
+        for network, tag, repo, revision, sha256, top1, top5, preprocessing in _HUB_FILES
     ),
 ]

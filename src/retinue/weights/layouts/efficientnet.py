@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
-from retinue.weights.mobile import TIMM_MOBILE_MARKS, blocks, timm_mobile
+from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
+from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile, torchvision_block
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
     """`features.STAGE.I.block.K`, layers by position."""
     rules = [(r"stem\.conv\.", "features.0.0."), (r"stem\.norm\.", "features.0.1.")]
     for stage, i in blocks(shapes):
-        ours, theirs = rf"stages\.{stage}\.{i}\.", f"features.{stage + 1}.{i}.block."
-        expanded = f"stages.{stage}.{i}.expand.conv.weight" in shapes
-        layers = ("expand", "depthwise", "squeeze", "project")[0 if expanded else 1 :]
-        for k, layer in enumerate(layers):
-            rules += [
-                (rf"{ours}{layer}\.reduce\.", f"{theirs}{k}.fc1."),
-                (rf"{ours}{layer}\.expand\.", f"{theirs}{k}.fc2."),
-                (rf"{ours}{layer}\.conv\.", f"{theirs}{k}.0."),
-                (rf"{ours}{layer}\.norm\.", f"{theirs}{k}.1."),
-            ]
+        theirs = f"features.{stage + 1}.{i}.block."
+        rules += torchvision_block(shapes, f"stages.{stage}.{i}.", theirs)
     rules += [
         (r"top\.conv\.", "features.8.0."),
         (r"top\.norm\.", "features.8.1."),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from retinue.weights.background import without_background
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
-from retinue.weights.mobile import blocks
+from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
 
 TENSORFLOW = {"same_padding": True, "norm_eps": 1e-3}
 

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from retinue.weights.background import without_background
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
-from retinue.weights.mobile import TIMM_MOBILE_MARKS, blocks, timm_mobile
+from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
+from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
-from retinue.weights.mobile import blocks, timm_mobile
+from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
+from retinue.weights.mobile import timm_mobile, torchvision_block
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
@@ -13,16 +13,7 @@ def torchvision(shapes: Shapes) -> dict[str, Origin]:
     rules = [(r"stem\.conv\.", "features.0.0."), (r"stem\.norm\.", "features.0.1.")]
     numbered = blocks(shapes)
     for flat, (stage, i) in enumerate(numbered, start=1):
-        ours, theirs = rf"stages\.{stage}\.{i}\.", f"features.{flat}.block."
-        prefixes = {key.split(".")[3] for key in shapes if key.startswith(f"stages.{stage}.{i}.")}
-        layers = [x for x in ("expand", "depthwise", "squeeze", "project") if x in prefixes]
-        for k, layer in enumerate(layers):
-            rules += [
-                (rf"{ours}{layer}\.reduce\.", f"{theirs}{k}.fc1."),
-                (rf"{ours}{layer}\.expand\.", f"{theirs}{k}.fc2."),
-                (rf"{ours}{layer}\.conv\.", f"{theirs}{k}.0."),
-                (rf"{ours}{layer}\.norm\.", f"{theirs}{k}.1."),
-            ]
+        rules += torchvision_block(shapes, f"stages.{stage}.{i}.", f"features.{flat}.block.")
     rules += [
         (r"top\.conv\.", f"features.{len(numbered) + 1}.0."),
         (r"top\.norm\.", f"features.{len(numbered) + 1}.1."),

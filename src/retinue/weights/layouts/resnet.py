@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
-from torch import Tensor
-
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
+from retinue.weights.layout import Layout, Origin, Shapes, blue_first, keras_origins, rename
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
@@ -56,13 +53,7 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
         return layer(norm.removesuffix("norm") + "conv")
 
     origins = keras_origins(shapes, layer, folded=folded)
-    as_it_is = origins["stem.conv.weight"].join
-
-    def red_first(kernel: Tensor) -> Tensor:
-        return as_it_is(kernel).flip(1)
-
-    stem = replace(origins["stem.conv.weight"], join=red_first, split=None)
-    return {**origins, "stem.conv.weight": stem}
+    return {**origins, "stem.conv.weight": blue_first(origins["stem.conv.weight"])}
 
 
 LAYOUTS = (

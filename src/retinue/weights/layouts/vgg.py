@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from retinue.weights.flattened import flattened
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
+from retinue.weights.layout import Layout, Origin, Shapes, blue_first, keras_origins, rename
 
 STAGES = ("stem", *(f"stages.{i}" for i in range(4)))
 """Our names of the five stages."""
@@ -73,18 +73,10 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
         return f"block{STAGES.index(stage) + 1}_{kind}{int(j) + 1}"
 
     origins = keras_origins(shapes, layer)
-    stem = origins["stem.0.conv.weight"]
     channels = shapes["stages.3.0.conv.weight"][0]
-
-    def red_first(kernel: Tensor) -> Tensor:
-        return stem.join(kernel).flip(1)
-
-    def blue_first(weight: Tensor) -> tuple[Tensor, ...]:
-        return (weight.flip(1).permute(2, 3, 1, 0),)
-
     return {
         **origins,
-        "stem.0.conv.weight": replace(stem, join=red_first, split=blue_first),
+        "stem.0.conv.weight": blue_first(origins["stem.0.conv.weight"]),
         "head.fc6.weight": flattened(origins["head.fc6.weight"], channels),
     }
 

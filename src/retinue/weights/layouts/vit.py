@@ -57,7 +57,7 @@ def torchvision(shapes: Shapes) -> dict[str, Origin]:
     )
 
 
-def _newer_names(state: StateDict) -> StateDict:
+def _newer_names(state: StateDict, shapes: Shapes) -> StateDict:
     """The first release called the MLP's layers `linear_1` and `linear_2`."""
     numbers = {".mlp.linear_1.": ".mlp.0.", ".mlp.linear_2.": ".mlp.3."}
     renamed = {}

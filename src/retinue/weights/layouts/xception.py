@@ -65,7 +65,7 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     return origins
 
 
-def renumbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def renumbered(state: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
     """`state` with the layers that have no names of their own numbered from 0 (`conv2d`,
     `conv2d_1` …), wherever their numbers begin in the file."""
     layers = {key.partition("/")[0] for key in state}

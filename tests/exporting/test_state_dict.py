@@ -19,8 +19,8 @@ from torch import Tensor
 from retinue import api, modelfile
 from retinue.cli.app import run
 from retinue.errors import RetinueError, UsageError
-from retinue.export import state_dict
-from retinue.export.elsewhere import LIBRARIES, TIMM, TORCHVISION, construction
+from retinue.exporting import state_dict
+from retinue.exporting.elsewhere import LIBRARIES, TIMM, TORCHVISION, construction
 from retinue.modelfile import ModelDescription
 from retinue.models.registry import create_model, find, list_models
 

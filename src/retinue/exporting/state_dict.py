@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
-from retinue.export.elsewhere import Construction, construction
+from retinue.exporting.elsewhere import Construction, construction
 from retinue.files import replacing
 from retinue.models.registry import create_model, find
 from retinue.sample import Preprocessing
