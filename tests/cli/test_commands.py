@@ -268,6 +268,13 @@ def test_demo(retinue: Command, replace: Any, tmp_path: Path) -> None:
     assert out.splitlines()[-1] == f"report  {tmp_path / 'run' / 'report.html'}"
 
 
+def test_predicting_on_an_empty_list_is_told(retinue: Command, replace: Any) -> None:
+    replace("predict", SimpleNamespace(images=0, skipped={}, files=[], results=[]))
+    code, out, err = retinue("predict", "model", "-")
+    assert (code, out) == (0, "")
+    assert err == "nothing was predicted: the list names no files\n"
+
+
 def test_data_check(retinue: Command, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -285,6 +292,23 @@ def test_data_check(retinue: Command, tmp_path: Path) -> None:
     assert "1 file was skipped" in err
     told = json.loads(retinue("data", "check", tmp_path / "photos", "--json").out)
     assert told["classes"] == {"cat": 5, "dog": 4}
+
+
+def test_data_check_ends_as_training_would(retinue: Command, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i in range(4):
+        path = tmp_path / "photos" / "cat" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40 + i, 40), (60 * i, 20, 90)).save(path)
+    (tmp_path / "photos" / "cat" / "broken.png").write_bytes(b"")
+    code, out, err = retinue("data", "check", tmp_path / "photos")
+    assert code == 1
+    assert "only one class\t1\t" in out
+    assert "broken.png: " in err
+    code, out, _ = retinue("data", "check", tmp_path / "photos", "--json")
+    assert code == 1
+    assert [f["what"] for f in json.loads(out)["findings"] if f["fatal"]] == ["only one class"]
 
 
 def test_data_check_refuses_unknown_options(retinue: Command, tmp_path: Path) -> None:

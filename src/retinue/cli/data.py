@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retinue.cli.options import Json, add
-from retinue.cli.output import end_with, print_json, say, table
+from retinue.cli.output import end_with, name_skipped, print_json, say, table
 from retinue.report.text import visible
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def check(
 
     Finds unreadable pictures (each is decoded), odd formats and how they are handled, duplicates
     across splits, tiny pictures, imbalance, empty classes, labels without pictures and the reverse.
-    Exit code 3 if pictures cannot be read.
+    Exit code 1 if training would refuse the data set, 3 if pictures cannot be read.
     """
     from retinue import api
 
@@ -53,6 +53,9 @@ def check(
         print_json(found.as_dict())
     else:
         _show(found)
+    if found.refused:
+        name_skipped(found.unreadable)
+        raise typer.Exit(1)
     end_with(found.unreadable)
 
 

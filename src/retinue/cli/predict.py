@@ -88,6 +88,8 @@ def predict(
         on_bad_image=on_bad_image.value,
         each=(_print_json if as_json else _print) if out is None else None,
     )
+    if not done.images and not done.skipped:
+        typer.echo("nothing was predicted: the list names no files", err=True)
     if out is not None and as_json:
         print_json({"images": done.images, "files": done.files, "skipped": done.skipped})
     elif out is not None:

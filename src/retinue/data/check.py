@@ -28,6 +28,8 @@ class Finding:
     what: str
     items: list[str]
     detail: str
+    fatal: bool = False
+    """Whether training would refuse the data set for it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -35,6 +37,7 @@ class Finding:
             "what": self.what,
             "count": len(self.items),
             "detail": self.detail,
+            "fatal": self.fatal,
             "items": self.items,
         }
 
@@ -56,6 +59,11 @@ class CheckReport:
     findings: list[Finding] = field(default_factory=list)
     """All that was looked for and found."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        """Whether training would refuse the data set, whatever single files are worth."""
+        return any(finding.fatal for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -112,6 +120,7 @@ def check(options: DataOptions) -> CheckReport:
             "only one class",
             list(classes) if len(classes) == 1 else [],
             "there is nothing to tell apart: training would refuse this",
+            fatal=True,
         ),
         *_imbalance(classes),
         *_duplicates(images, labels, [of.get(path, "") for path in paths]),
@@ -147,7 +156,7 @@ def _divide(
         splits = {split: len(samples) for split, samples in dataset.splits.items()}
         of = {s.path: split for split, samples in dataset.splits.items() for s in samples}
     if wrong:
-        findings.append(Finding("errors", wrong, "training would refuse this"))
+        findings.append(Finding("errors", wrong, "training would refuse this", fatal=True))
     return classes, splits, of
 
 
