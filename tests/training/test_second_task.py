@@ -101,7 +101,7 @@ class _Distance(Meter):
         self.paths += [p for p, k in zip(batch.paths, kept.tolist(), strict=True) if k]
 
     def compute(self) -> dict[str, Any]:
-        return {"distance": float(np.mean(self.errors)), "images": len(self.errors)}
+        return {"distance": sum(self.errors) / max(len(self.errors), 1), "images": len(self.errors)}
 
     def table(self) -> pa.Table:
         return pa.table({"path": self.paths, "distance": self.errors})
