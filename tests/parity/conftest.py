@@ -213,13 +213,22 @@ def keras_state(model: Any, suffix: str = ".keras") -> dict[str, Tensor]:
 
 @torch.no_grad()
 def relative_error(
-    ours: nn.Module, reference: Reference, size: tuple[int, int] = (65, 98), *, channels: int = 3
+    ours: nn.Module,
+    reference: Reference,
+    size: tuple[int, int] = (65, 98),
+    *,
+    channels: int = 3,
+    fields: int | None = None,
 ) -> float:
     """The largest difference of logits, in units of how much the reference's logits differ from
     image to image: what all images share does not count as agreement. Computed in the precision of
-    our parameters."""
-    images = torch.randn(4, channels, *size, generator=torch.Generator().manual_seed(1))
-    images = images.to(next(ours.parameters()).dtype)
+    our parameters.
+
+    The images are noise, or so many `fields` of one colour on each side.
+    """
+    noise = size if fields is None else (fields, fields)
+    images = torch.randn(4, channels, *noise, generator=torch.Generator().manual_seed(1))
+    images = nn.functional.interpolate(images, size=size).to(next(ours.parameters()).dtype)
     expected = reference(images)
     spread = (expected - expected.mean(0)).std()
     assert torch.isfinite(spread)

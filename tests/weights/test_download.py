@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import http.server
@@ -19,7 +20,7 @@ from safetensors.torch import save
 
 from retinue.errors import RetinueError
 from retinue.models.registry import create_model
-from retinue.weights import catalogue, files, resolution
+from retinue.weights import catalogue, download, files, resolution
 from retinue.weights.catalogue import Hub, Url, WeightsEntry
 from retinue.weights.resolution import resolve
 
@@ -230,7 +231,37 @@ def test_files_without_a_published_hash_are_said_to_be(server, cache, caplog):
     server.answers["/w.pth"] = (200, {}, BODY)
     with caplog.at_level("INFO", "retinue"):
         resolution.locate(entry_of(f"{server.url}/w.pth", sha256=""))
-    assert "states no hash of w.pth" in caplog.text
+    assert "states no hash of w.pth: it is not compared" in caplog.text
+
+
+def test_a_files_own_server_may_state_its_md5(server, cache, caplog):
+    """As Google's storage does of the files whose publisher states nothing."""
+    stated = base64.b64encode(hashlib.md5(BODY).digest()).decode()
+    headers = {"x-goog-hash": f"crc32c=AAAAAA==,md5={stated}"}
+    server.answers["/w.pth"] = (200, headers, BODY[:-1] + b"x")
+    entry = entry_of(f"{server.url}/w.pth", sha256="")
+    with pytest.raises(RetinueError, match="not the published file: its MD5 begins with"):
+        resolution.locate(entry)
+    assert kept(cache) == []
+    server.answers["/w.pth"] = (200, headers, BODY)
+    with caplog.at_level("INFO", "retinue"):
+        assert resolution.locate(entry).read_bytes() == BODY
+    assert "w.pth: it is compared with its server's MD5" in caplog.text
+
+
+@pytest.mark.parametrize("stated", ["", "crc32c=AAAAAA==", "md5=no base64", "nonsense,"])
+def test_what_a_server_states_may_be_nothing(server, stated):
+    server.answers["/w.pth"] = (200, {"x-goog-hash": stated}, BODY)
+    assert download.stated_md5(f"{server.url}/w.pth") == ""
+    assert download.stated_md5(f"{server.url}/other.pth") == ""
+
+
+def test_size_is_compared_where_it_is_all_that_is_known(server, cache):
+    server.answers["/w.pth"] = (200, {}, BODY)
+    assert resolution.locate(entry_of(f"{server.url}/w.pth", sha256="", size=len(BODY))).is_file()
+    server.answers["/v.pth"] = (200, {}, BODY)
+    with pytest.raises(RetinueError, match=f"it has {len(BODY):,} bytes, not {len(BODY) + 1:,}"):
+        resolution.locate(entry_of(f"{server.url}/v.pth", sha256="", size=len(BODY) + 1))
 
 
 def test_missing(server, cache):

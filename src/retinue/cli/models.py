@@ -131,6 +131,7 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
                 "places": [_place(place) for place in w.places],
                 "sha256": w.sha256,
                 "md5": w.md5,
+                "bytes": w.size,
                 "preprocessing": (w.preprocessing or entry.preprocessing).as_dict(),
             }
             for w in catalogue.entries(entry.name)

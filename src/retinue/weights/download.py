@@ -5,6 +5,7 @@ The transfer itself (retries, ranges, the bar on a terminal) is huggingface_hub'
 
 from __future__ import annotations
 
+import base64
 import errno
 import logging
 import os
@@ -59,6 +60,21 @@ def fetch(url: str, target: Path, wrong: Callable[[Path], str]) -> None:
         full = error.errno == errno.ENOSPC
         what = "no space is left" if full else f"{url} cannot be stored: {error}"
         raise RetinueError(what, where=str(target.parent)) from error
+
+
+def stated_md5(url: str) -> str:
+    """The MD5 that the server states of a file, in hexadecimal, as Google's storage does; empty if
+    it states none, or does not answer."""
+    from huggingface_hub import get_session
+
+    try:
+        answer = get_session().head(url, timeout=10)
+        answer.raise_for_status()
+        stated = answer.headers.get("x-goog-hash", "")
+        digests = dict(part.strip().split("=", 1) for part in stated.split(",") if "=" in part)
+        return base64.b64decode(digests.get("md5", ""), validate=True).hex()
+    except Exception:  # of whichever HTTP library; what is wrong shows when the file is fetched
+        return ""
 
 
 def _transfer(url: str, part: Path) -> None:

