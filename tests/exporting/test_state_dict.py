@@ -23,6 +23,7 @@ from retinue.exporting import state_dict
 from retinue.exporting.elsewhere import LIBRARIES, TIMM, TORCHVISION, construction
 from retinue.modelfile import ModelDescription
 from retinue.models.registry import create_model, find, list_models
+from retinue.models.transformer import resample_positions
 
 CLASSES = ["dahlia", "daisy, common", "猫"]
 
@@ -159,9 +160,45 @@ def test_not_a_number_is_carried_over(tmp_path: Path) -> None:
     assert torch.isnan(state["classifier.bias"]).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("size", "grid", "said"),
+    [
+        ([320, 320], (10, 10), ", img_size=320"),
+        ([96, 160], (3, 5), ", img_size=(96, 160)"),
+    ],
+)
+def test_a_transformer_is_exported_for_the_size_it_is_used_at(
+    tmp_path: Path, size: list[int], grid: tuple[int, int], said: str
+) -> None:
+    """Its positions are those that ours interpolates for such images, whatever its own are of."""
+    network = built("vit_base_patch32", image_size=64)
+    tensors = {key: torch.zeros(tensor.shape) for key, tensor in network.state_dict().items()}
+    tensors["stem.position"] = torch.randn(tensors["stem.position"].shape)
+    description = ModelDescription(
+        task="classification",
+        classes=list("abcde"),
+        network="vit_base_patch32",
+        arguments=dict(network.arguments),
+        preprocessing={**network.preprocessing.as_dict(), "size": size},
+    )
+    modelfile.write(tmp_path / "best.safetensors", tensors, description)
+    exported = api.export(tmp_path, "timm")
+    with safe_open(exported.path, framework="pt") as file:
+        position = file.get_tensor("pos_embed")
+    assert torch.equal(position, resample_positions(tensors["stem.position"], *grid))
+    assert list(exported.preprocessing.size) == size
+    code = f'timm.create_model("vit_base_patch32_224", num_classes=5{said})'
+    assert exported.construction.code() == code
+    for path in tmp_path.iterdir():  # large, and pytest would keep them
+        path.unlink()
+
+
 def built(name: str, **arguments: Any) -> Any:
     with torch.device("meta"):
         return create_model(name, num_classes=5, **arguments)
+
+
+NATIVE = (224, 224)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +223,28 @@ def test_what_a_library_has_not_is_refused(
     library: str, name: str, arguments: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RetinueError, match=words):
-        construction(library, built(name, **arguments))
+        construction(library, built(name, **arguments), NATIVE)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "arguments", "size", "words"),
+    [
+        ("timm", "vgg16", {}, (256, 256),
+         r"images of 256×256: .* the map of 8×8, this one averages the map to 7×7, "
+         r"--to torchvision can do it$"),
+        ("timm", "vgg11_bn", {"in_channels": 1}, (160, 288),
+         r"the map of 5×9, .* 7×7, train it with an input\.size of at most 255$"),
+        ("torchvision", "vit_base_patch32", {}, (96, 160),
+         r"transformers take square images only, not 96×160, --to timm can do it$"),
+        ("torchvision", "vit_base_patch32", {"representation_size": 768}, (96, 160),
+         r"square images only, .* input\.size=160 say$"),
+    ],
+)  # fmt: skip
+def test_sizes_that_a_library_does_otherwise_are_refused(
+    library: str, name: str, arguments: dict[str, Any], size: tuple[int, int], words: str
+) -> None:
+    with pytest.raises(RetinueError, match=words):
+        construction(library, built(name, **arguments), size)
 
 
 @pytest.mark.parametrize(
@@ -205,12 +263,36 @@ def test_what_a_library_has_not_is_refused(
          "torchvision.models.vit_b_32(num_classes=5, representation_size=768, "
          "norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-12))"),
         ("timm", "darknet53", {"slope": 0.01}, 'timm.create_model("darknet53", num_classes=5)'),
+        ("timm", "vit_base_patch16", {"representation_size": 0},
+         'timm.create_model("vit_base_patch16_224", num_classes=5)'),
+        ("torchvision", "vit_base_patch16", {"representation_size": 0},
+         "torchvision.models.vit_b_16(num_classes=5)"),
     ],
 )  # fmt: skip
 def test_how_a_network_is_built_there(
     library: str, name: str, arguments: dict[str, Any], code: str
 ) -> None:
-    assert construction(library, built(name, **arguments)).code() == code
+    assert construction(library, built(name, **arguments), NATIVE).code() == code
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "arguments", "size", "code"),
+    [
+        ("timm", "vit_base_r50_s16", {}, (256, 192),
+         'timm.create_model("vit_base_r50_s16_224", num_classes=5, img_size=(256, 192))'),
+        ("timm", "vit_base_patch16", {"image_size": 384}, NATIVE,
+         'timm.create_model("vit_base_patch16_224", num_classes=5)'),
+        ("torchvision", "vit_base_patch16", {}, (384, 384),
+         "torchvision.models.vit_b_16(num_classes=5, image_size=384)"),
+        ("timm", "vgg11", {}, (96, 255), 'timm.create_model("vgg11", num_classes=5)'),
+        ("torchvision", "vgg11", {}, (256, 320), "torchvision.models.vgg11(num_classes=5)"),
+        ("timm", "resnet18", {}, (256, 320), 'timm.create_model("resnet18", num_classes=5)'),
+    ],
+)  # fmt: skip
+def test_how_a_network_is_built_there_for_images_of_other_sizes(
+    library: str, name: str, arguments: dict[str, Any], size: tuple[int, int], code: str
+) -> None:
+    assert construction(library, built(name, **arguments), size).code() == code
 
 
 @pytest.mark.parametrize("table", [TIMM, TORCHVISION])
@@ -222,7 +304,7 @@ def test_the_tables_speak_of_networks_that_there_are(table: Any) -> None:
 
 def test_unknown_library() -> None:
     with pytest.raises(UsageError, match="did you mean 'timm'"):
-        construction("tim", built("resnet18"))
+        construction("tim", built("resnet18"), NATIVE)
     assert LIBRARIES == ("timm", "torchvision")
     assert list_models("resnet18")
 

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models.blocks import HiddenLayersHead
 from retinue.models.network import Network
 from retinue.models.registry import find
+from retinue.models.transformer import Transformer
 from retinue.weights.layout import Layout, layouts
 
 LIBRARIES = ("timm", "torchvision")
@@ -27,6 +29,8 @@ INDIFFERENT = ("num_classes", "dropout", "drop_path")
 
 Keywords = dict[str, Any]
 Says = Mapping[str, Callable[[Any], Keywords]]
+Size = tuple[int, int]
+"""Height and width of images, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,36 @@ def _source(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
+def _any_size(network: Network, size: Size) -> None:
+    """Theirs computes what ours does, whatever the size."""
+
+
+def _map_within_the_kernel(network: Network, size: Size) -> None:
+    """timm's VGG has a convolution for the first hidden layer, and averages what that gives at all
+    places of a map larger than its kernel; ours averages such a map on a grid of the kernel's size
+    first. Smaller maps are brought to that size by both."""
+    side = cast(HiddenLayersHead, network.head).pool.side
+    stride = network.feature_levels[-1].stride
+    height, width = size
+    if max(size) // stride > side:
+        raise RetinueError(
+            f"no network of timm's computes what this one does with images of {height}×{width}: "
+            f"its {network.name} slides the first hidden layer over the map of "
+            f"{height // stride}×{width // stride}, this one averages the map to {side}×{side}",
+            mend=f"train it with an input.size of at most {stride * (side + 1) - 1}",
+        )
+
+
+def _square(network: Network, size: Size) -> None:
+    """torchvision's transformers refuse other images."""
+    height, width = size
+    if height != width:
+        raise RetinueError(
+            f"torchvision's transformers take square images only, not {height}×{width}",
+            mend=f"train it with a square input, input.size={max(size)} say",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Family:
     """A family in one library."""
@@ -66,6 +100,8 @@ class _Family:
     """What their network does where it is not as ours does by default."""
     always: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of theirs that every call needs."""
+    check_size: Callable[[Network, Size], None] = _any_size
+    """Raises RetinueError where theirs does not compute what our network does with such images."""
 
 
 def _norm(kind: type[nn.Module]) -> Callable[[float], Keywords]:
@@ -131,7 +167,7 @@ TIMM = {
     "resnet": _Family(
         names=_same(_RESNETS), says={**_GREY, "norm_eps": _norm(nn.BatchNorm2d)}
     ),
-    "vgg": _Family(names=_same(_VGGS), says=_GREY),
+    "vgg": _Family(names=_same(_VGGS), says=_GREY, check_size=_map_within_the_kernel),
     "vit": _Family(
         names={
             f"vit_{size}_patch{patch}": f"vit_{size}_patch{patch}_224"
@@ -182,6 +218,7 @@ TORCHVISION = {
             "representation_size": lambda size: {"representation_size": size},
             "norm_eps": _norm(nn.LayerNorm),
         },
+        check_size=_square,
     ),
 }  # fmt: skip
 
@@ -193,8 +230,9 @@ _TENSORFLOW_EPS = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 """torchvision's have TensorFlow's epsilon, and take no other."""
 
 
-def construction(library: str, network: Network) -> Construction:
-    """How `network` is built in `library`.
+def construction(library: str, network: Network, size: Size) -> Construction:
+    """How `network` is built in `library`, for images of `size`. Where theirs take images of one
+    size only, the call says that one, whatever `image_size` ours was built with.
 
     Raises:
         UsageError: no such library.
@@ -204,28 +242,29 @@ def construction(library: str, network: Network) -> Construction:
         mend = suggest(library, LIBRARIES) or f"there are {' and '.join(LIBRARIES)}"
         raise UsageError(f"unknown library {library!r}", where="--to", mend=mend)
     try:
-        return _construction(library, network)
+        return _construction(library, network, size)
     except RetinueError as error:
         for other in LIBRARIES:
-            if other != library and _possible(other, network):
+            if other != library and _possible(other, network, size):
                 raise RetinueError(error.what, mend=f"--to {other} can do it") from error
         raise
 
 
-def _construction(library: str, network: Network) -> Construction:
+def _construction(library: str, network: Network, size: Size) -> Construction:
     entry = find(network.name)
     family = _FAMILIES[library].get(entry.family)
     if family is None or network.name not in family.names:
         raise RetinueError(f"{library} has no network that is {network.name}")
     name = family.names[network.name]
-    layout = _closest(library, entry.family, network.arguments)
+    arguments = _arguments(network, size)
+    layout = _closest(library, entry.family, arguments)
     theirs = {**_defaults(network.name), **layout.arguments, **family.fixed}
     says = dict(family.says)
     if library == "torchvision" and name in _TENSORFLOW_EPS:
         theirs["norm_eps"] = 1e-3
         del says["norm_eps"]
-    keywords: Keywords = {"num_classes": network.arguments["num_classes"], **family.always}
-    for key, value in network.arguments.items():
+    keywords: Keywords = {"num_classes": arguments["num_classes"], **family.always}
+    for key, value in arguments.items():
         if key in INDIFFERENT or value == theirs.get(key):
             continue
         if key not in says:
@@ -234,12 +273,24 @@ def _construction(library: str, network: Network) -> Construction:
                 f"{key}={theirs.get(key)!r}, this {network.name} {value!r}"
             )
         keywords |= says[key](value)
+    family.check_size(network, size)
     return Construction(library, name, keywords, layout)
 
 
-def _possible(library: str, network: Network) -> bool:
+def _arguments(network: Network, size: Size) -> Keywords:
+    """The keywords of `network`, in the form that a library's are compared with. A transformer's
+    positions fit themselves to every image here, and are for one size there: that of `size`."""
+    arguments = dict(network.arguments)
+    if isinstance(network, Transformer):
+        height, width = size
+        arguments["image_size"] = height if height == width else size
+        arguments["representation_size"] = arguments["representation_size"] or None  # 0: without
+    return arguments
+
+
+def _possible(library: str, network: Network, size: Size) -> bool:
     try:
-        _construction(library, network)
+        _construction(library, network, size)
     except RetinueError:
         return False
     return True

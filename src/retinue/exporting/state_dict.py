@@ -15,9 +15,11 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
-from retinue.exporting.elsewhere import Construction, construction
+from retinue.exporting.elsewhere import Construction, Size, construction
 from retinue.files import replacing
+from retinue.models.network import Network
 from retinue.models.registry import create_model, find
+from retinue.models.transformer import Transformer, resample_positions
 from retinue.sample import Preprocessing
 from retinue.weights import files
 from retinue.weights.layout import recognise, translate, untranslate
@@ -57,7 +59,8 @@ class Exported:
 def export_state_dict(
     model: Path, library: str, *, out: Path | None = None, force: bool = False
 ) -> Exported:
-    """Write the tensors of the model file `model` as `library` names them.
+    """Write the tensors of the model file `model` as `library` names them, for images of the size
+    that its preprocessing says.
 
     `out`: `.safetensors` (with the classes' names in its metadata), `.pth` or `.pt`; by default
     `NAME.LIBRARY.safetensors` beside the model. `force`: an older file may be replaced. The file is
@@ -65,14 +68,17 @@ def export_state_dict(
 
     Raises:
         UsageError: a library, suffix or name that will not do.
-        RetinueError: the library has no such network, or the file cannot be written.
+        RetinueError: the library has no such network, or none for such images, or the file cannot
+            be written.
     """
     description, tensors = modelfile.read(model)
+    preprocessing = description.prepared()
     with torch.device("meta"):
         network = create_model(description.network, **description.arguments)
-    made = construction(library, network)
+    made = construction(library, network, preprocessing.size)
     target = out if out is not None else model.with_name(f"{model.stem}.{library}.safetensors")
     _check_target(target, model, force)
+    tensors = _fitted(network, tensors, preprocessing.size)
     state = {key: tensor.clone() for key, tensor in untranslate(made.layout, tensors).items()}
     classes = json.dumps(description.classes, ensure_ascii=False)
     try:
@@ -84,7 +90,17 @@ def export_state_dict(
             _verify(temporary, target, find(description.network).family, tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RetinueError(f"the file cannot be written: {error}", where=str(target)) from error
-    return Exported(target, made, description.prepared(), tuple(description.classes))
+    return Exported(target, made, preprocessing, tuple(description.classes))
+
+
+def _fitted(network: Network, tensors: dict[str, Tensor], size: Size) -> dict[str, Tensor]:
+    """The tensors of `network` for images of `size`: a transformer of ours interpolates its
+    positions for every image that needs it, and other libraries' add what they have."""
+    if not isinstance(network, Transformer):
+        return tensors
+    key = f"{network.embedding}.position"
+    rows, columns = (-(-side // network.stride) for side in size)
+    return {**tensors, key: resample_positions(tensors[key], rows, columns)}
 
 
 def _check_target(target: Path, model: Path, force: bool) -> None:
