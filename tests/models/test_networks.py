@@ -141,19 +141,24 @@ def test_bfloat16_agrees(name):
     expected = network(x)
     with torch.autocast("cpu", torch.bfloat16):
         actual = network(x).float()
-    error = ((actual - expected).pow(2).mean().sqrt() / expected.std()).item()
-    # Random weights amplify 8 bits' rounding layer by layer; unrelated logits would give 1.4.
-    assert 1e-6 < error < 0.6
+    error = (actual - expected).pow(2).mean().sqrt()
+    assert 1e-6 < error / expected.std() < 0.3
+    # Random weights amplify 8 bits' rounding layer by layer, and a fresh network's logits are all
+    # but the same for all images. Of what differs between them, unrelated logits would be 1.4 off.
+    assert error / (expected - expected.mean(0)).std() < 0.8
 
 
 def _enliven(network, name):
     """Take the statistics of a batch, so that a fresh network's logits are not all but constant,
-    and return it: on other images, so few samples would leave some channels out of scale."""
+    and return it: on other images, so few samples would leave some channels out of scale. Norms
+    shift upwards: activations that cut off half of what they get make rounding grow layer by layer
+    (Yang et al., 2019, "A Mean Field Theory of Batch Normalization")."""
     images = torch.randn(4, 3, *small(name, 64))
     network.train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
+            module.bias.uniform_(0, 1)
     network(images)
     network.eval()
     return images

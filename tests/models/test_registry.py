@@ -15,6 +15,7 @@ from retinue.models.mobilenet_v2 import MobileNetV2
 from retinue.models.options import ModelOptions
 from retinue.models.registry import NetworkEntry, create_model, find, list_models
 from retinue.sample import Preprocessing
+from retinue.weights import catalogue
 from retinue.weights.layout import layouts, untranslate
 
 # Trainable parameters with 1,000 classes, as torchvision, timm, Keras and the papers' authors state
@@ -246,11 +247,96 @@ def test_dropout_and_drop_path_arrive():
     assert on_meta("efficientnet_b5").head.dropout.p == 0.4
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2_035"])
+def test_weights_of_another_network_are_refused(name, tmp_path):
+    """By a message that says which file and which network; a path need not be text."""
     path = tmp_path / "r18.pt"
     torch.save(create_model("resnet18", num_classes=3).state_dict(), path)
-    with pytest.raises(RetinueError, match=r"do(es)? not fit resnet50|belong to another network"):
-        create_model("resnet50", num_classes=3, weights=str(path))
+    with pytest.raises(RetinueError, match=rf"belong to another network.*r18\.pt.* for {name}"):
+        create_model(name, num_classes=3, weights=path)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_weights_of_which_nothing_fits_are_refused(partial, tmp_path):
+    path = tmp_path / "w.pt"
+    state = create_model("mobilenet_v2_035", num_classes=3).state_dict()
+    torch.save({f"zzz.{key}": tensor for key, tensor in state.items()}, path)
+    with pytest.raises(RetinueError, match=r"none of its tensors among zzz\.stem.*w\.pt"):
+        create_model("mobilenet_v2_035", weights=path, partial_weights=partial)
+    head = {key: tensor for key, tensor in state.items() if key.startswith("head.fc")}
+    torch.save(head, path)
+    with pytest.raises(RetinueError, match="none of its tensors"):
+        create_model("mobilenet_v2_035", weights=path, partial_weights=partial)
+
+
+def test_a_home_that_nobody_has(tmp_path):
+    with pytest.raises(UsageError, match=r"no such file.*~nobody_at_all"):
+        create_model("resnet18", weights="~nobody_at_all/x.pth")
+
+
+@pytest.mark.parametrize("value", ["abc", True, 2.5, [1], -5])
+def test_impossible_representations(value):
+    with pytest.raises(UsageError, match="representation_size must be a whole number"):
+        create_model("vit_base_patch16", representation_size=value)
+
+
+def test_sizes_beyond_all_memory():
+    with pytest.raises(UsageError, match=r"cannot be built with num_classes=1000000000000000000"):
+        create_model("mobilenet_v2_035", num_classes=10**18)
+    with pytest.raises(UsageError, match=r"cannot be built with.*width=1e\+30"):
+        create_model("mobilenet_v2", width=1e30)
+
+
+def of_torchvision(name, path):
+    """A file of torchvision's for the network `name`."""
+    layout = next(x for x in layouts(find(name).family) if x.source == "torchvision")
+    torch.save(untranslate(layout, create_model(name, num_classes=3).state_dict()), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "brought"),
+    [
+        ("efficientnet_b0", "tf_efficientnet_b0", {"same_padding": False, "norm_eps": 1e-5}),
+        ("efficientnet_b5", "efficientnet_b5", {"same_padding": False, "norm_eps": 1e-3}),
+        ("resnet50", "resnet50_v1", {"stride_on": "3x3"}),
+    ],
+)
+def test_what_a_files_keys_tell_is_used(written, asked, brought, tmp_path, caplog):
+    """And what is not as in the network of that name is said."""
+    path = of_torchvision(written, tmp_path / "w.pth")
+    with caplog.at_level("INFO", "retinue"):
+        network = create_model(asked, num_classes=3, weights=path)
+    assert {key: network.arguments[key] for key in brought} == brought
+    defaults = create_model(asked, num_classes=3).arguments
+    changed = [f"{k}={v!r}" for k, v in brought.items() if defaults[k] != v]
+    assert changed
+    assert f"built with {', '.join(changed)}" in caplog.text
+    own = {key: defaults[key] for key in brought}
+    again = create_model(asked, num_classes=3, weights=path, **own)
+    assert {key: again.arguments[key] for key in brought} == own
+
+
+def test_what_is_not_taken_as_it_is_is_a_warning(tmp_path, caplog):
+    """Which Python shows where nobody has set up any logging."""
+    path = of_torchvision("resnet18", tmp_path / "w.pth")
+    with caplog.at_level("WARNING", "retinue"):
+        create_model("resnet18", num_classes=3, weights=path)
+        assert caplog.text == ""
+        create_model("resnet18", num_classes=4, in_channels=1, weights=path)
+    assert "re-initialised: head.fc.weight, head.fc.bias; adapted: stem.conv.weight" in caplog.text
+
+
+def test_preprocessing_of_every_published_set_is_known():
+    for entry in catalogue.entries():
+        network = find(entry.network)
+        prepared = network.prepared(entry)
+        assert prepared == (entry.preprocessing or prepared)
+        assert prepared.size[0] >= 28
+    caffe = find("vgg16").prepared(catalogue.find("vgg16", "keras"))
+    assert caffe.std == (1 / 255, 1 / 255, 1 / 255)
+    squashed = find("vit_base_patch16").prepared(catalogue.find("vit_base_patch16", "transformers"))
+    assert (squashed.fit, squashed.interpolation) == ("squash", "bilinear")
 
 
 def test_partial_weights_only_when_asked_for(tmp_path, caplog):
@@ -275,6 +361,8 @@ def test_options():
         ModelOptions(name="resnet81")
     with pytest.raises(ValidationError):
         ModelOptions(name="resnet18", dropout=1.5)
+    with pytest.raises(ValidationError, match="in_channels is always 3"):
+        ModelOptions(name="mnist_cnn", arguments={"in_channels": 1})
 
 
 def test_image_size_is_the_size_of_the_preprocessing_too():

@@ -79,7 +79,7 @@ def keras_weights(references) -> dict[str, str]:
 
 
 def prepared(entry: WeightsEntry) -> Preprocessing:
-    return entry.preprocessing or registry.find(entry.network).preprocessing
+    return registry.find(entry.network).prepared(entry)
 
 
 def addresses(kind: type, part: str = "") -> list[Any]:

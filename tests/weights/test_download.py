@@ -115,6 +115,7 @@ def small_and_quick(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", PIECE)
     hasty = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})  # not the server's clock
     monkeypatch.setattr("huggingface_hub.file_download.time", hasty)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", hasty)
 
 
 def kept(cache):
@@ -127,6 +128,7 @@ def entry_of(url, body=BODY, **facts):
         tag="imagenet",
         places=(Url(url),),
         licence="none",
+        layout="torchvision",
         **(facts or {"sha256": hashlib.sha256(body).hexdigest()[:8]}),
     )
 
@@ -384,6 +386,12 @@ def test_the_hubs_broken_connection_is_taken_up_again(hub, state):
     assert [asked is not None for asked in hub.ranges_of(PATH)][-2:] == [False, True]
 
 
+def test_a_hub_that_keeps_breaking_off(hub):
+    hub.cuts = [300_000, *[0] * 20]
+    with pytest.raises(RetinueError, match=r"does not give the file: .*owner/repo@0123"):
+        resolution.from_hub(PLACE)
+
+
 def test_what_the_hub_garbles_is_forgotten(hub, tmp_path):
     status, headers, body = hub.answers[PATH]
     hub.answers[PATH] = (status, headers, body[:-1] + b"x")
@@ -396,7 +404,12 @@ def test_what_the_hub_garbles_is_forgotten(hub, tmp_path):
 def test_hub_entry_of_the_wrong_hash(hub, monkeypatch):
     """Also what the hub sends is compared with the catalogue."""
     entry = WeightsEntry(
-        network="mobilenet_v2_035", tag="mine", sha256="0" * 64, places=(PLACE,), licence="none"
+        network="mobilenet_v2_035",
+        tag="mine",
+        layout="torchvision",
+        sha256="0" * 64,
+        places=(PLACE,),
+        licence="none",
     )
     monkeypatch.setattr(catalogue, "find", lambda *_: entry)
     with pytest.raises(RetinueError, match=r"not the published one: its SHA-256"):

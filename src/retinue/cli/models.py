@@ -132,7 +132,7 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
                 "sha256": w.sha256,
                 "md5": w.md5,
                 "bytes": w.size,
-                "preprocessing": (w.preprocessing or entry.preprocessing).as_dict(),
+                "preprocessing": entry.prepared(w).as_dict(),
             }
             for w in catalogue.entries(entry.name)
         ],

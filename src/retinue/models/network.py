@@ -116,8 +116,8 @@ class Network(nn.Module):
         if that makes no sense.
 
         Here: an input layer for images of another number of channels. For one channel it is the sum
-        over the published ones, so that a grey image gives what it would give as RGB; for others
-        the published ones over and over, scaled to keep the size of their sum.
+        over the published ones, so that a grey image gives what three equal channels would; for
+        others the published ones over and over, scaled to keep the size of their sum.
         """
         if key != f"{self.input_layer}.weight" or tensor.ndim != 4:
             return None

@@ -23,7 +23,14 @@ class ModelOptions(Options):
     """Stochastic depth: rises evenly from 0 at the first block towards this rate; null: as
     published."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Further keywords of the family, such as `in_channels`."""
+    """Further keywords of the family, such as `width`."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _in_colour(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("in_channels", 3) != 3:
+            raise ValueError("images are read in colour, grey ones too: in_channels is always 3")
+        return arguments
 
     @field_validator("name")
     @classmethod

@@ -11,14 +11,16 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
-from retinue.weights.layout import left_out, translate
-from retinue.weights.loading import load_into
-from retinue.weights.resolution import resolve
+from retinue.weights.catalogue import WeightsEntry
+from retinue.weights.layout import layouts, left_out, translate
+from retinue.weights.loading import LoadReport, load_into
+from retinue.weights.resolution import ResolvedWeights, resolve
 
 log = logging.getLogger("retinue")
 
@@ -41,6 +43,13 @@ class NetworkEntry:
     paper: str
     reference: str
     """Where the same network is found elsewhere, for comparison."""
+
+    def prepared(self, weights: WeightsEntry) -> Preprocessing:
+        """How images are prepared for `weights`, one of its published sets."""
+        if weights.preprocessing is not None:
+            return weights.preprocessing
+        layout = next(x for x in layouts(self.family) if x.source == weights.layout)
+        return replace(self.preprocessing, **layout.preprocessing)
 
 
 _ENTRIES: dict[str, NetworkEntry] = {}
@@ -82,7 +91,7 @@ def create_model(
     name: str,
     *,
     num_classes: int = 1000,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     dropout: float | None = None,
     drop_path: float | None = None,
     partial_weights: bool = False,
@@ -118,10 +127,11 @@ def create_model(
     bound.apply_defaults()  # written down whole, so that a later default changes nothing
     try:
         network = entry.build(**bound.kwargs)
-    except (KeyError, ValueError, ArithmeticError) as error:
-        said = ", ".join(f"{k}={v!r}" for k, v in keywords.items() if k != "num_classes")
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        said = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
+        reason = str(error).strip().splitlines() or [""]
         raise UsageError(
-            f"{name} cannot be built with {said}: {type(error).__name__} {error}",
+            f"{name} cannot be built with {said}: {type(error).__name__} {reason[0]}",
             mend="leave out what is not a size of the family's",
         ) from error
     network.name = name
@@ -136,13 +146,7 @@ def create_model(
     if side is not None:
         network.preprocessing = replace(network.preprocessing, size=(side, side))
     if resolved is not None:
-        shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-        found = (resolved.layout, resolved.tensors, shapes)
-        report = replace(load_into(network, translate(*found)), left_out=left_out(*found))
-        # A file's classifier may be of other classes, even where there are as many.
-        kept = resolved.tag is None and not report.reinitialised and report.complete
-        note = "; classifier kept, too" if kept else ""
-        log.info("%s: weights from %s%s%s", name, resolved.source, report.describe(), note)
+        report = _fill(network, resolved)
         if not (report.complete or partial_weights):
             raise RetinueError(
                 f"the weights do not fit {name}{report.describe()}",
@@ -153,6 +157,31 @@ def create_model(
     return network
 
 
+def _fill(network: Network, resolved: ResolvedWeights) -> LoadReport:
+    """Put the tensors in their places, and say what was not as it is in the file: a warning where
+    that is more than the network's own keywords and a classifier that was kept."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    found = (resolved.layout, resolved.tensors, shapes)
+    try:
+        report = replace(load_into(network, translate(*found)), left_out=left_out(*found))
+    except RetinueError as error:
+        where = f"{resolved.source} for {network.name}"
+        raise RetinueError(error.what, where=where, mend=error.mend) from error
+    defaults = inspect.signature(find(network.name).build).parameters
+    brought = ", ".join(
+        f"{key}={network.arguments[key]!r}"
+        for key in resolved.arguments
+        if network.arguments[key] != defaults[key].default
+    )
+    notes = f"; built with {brought}" if brought else ""
+    # A file's classifier may be of other classes, even where there are as many.
+    if resolved.tag is None and not report.reinitialised and report.complete:
+        notes += "; classifier kept, too"
+    text = f"{network.name}: weights from {resolved.source}{notes}{report.describe()}"
+    log.log(logging.WARNING if report.describe() else logging.INFO, "%s", text)
+    return report
+
+
 def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
     known = inspect.signature(entry.build).parameters
     for key in keywords:
@@ -160,12 +189,16 @@ def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
             mend = suggest(key, known) or f"it takes {', '.join(known)}"
             raise UsageError(f"{entry.name} takes no argument {key!r}", mend=mend)
     for key, value in keywords.items():
-        if reason := _impossible(key, value, known[key].default):
+        if reason := _impossible(key, value, known[key]):
             raise UsageError(f"{key} must {reason}, not {value!r}", where=entry.name)
 
 
-def _impossible(key: str, value: Any, default: Any) -> str:
+def _impossible(key: str, value: Any, parameter: inspect.Parameter) -> str:
     """What the keyword's value must be and is not, by its default; empty if it may be that."""
+    default = parameter.default
+    if parameter.annotation == "int | None":
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return "" if value is None or (whole and value >= 0) else "be a whole number, 0 or above"
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "be true or false"
     if isinstance(default, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -29,6 +30,17 @@ from retinue.weights import darknet, keras
 from retinue.weights.guard import check_archive
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".h5", ".hdf5", ".keras", ".weights")
+
+
+def kind(path: Path) -> str:
+    """The one of `SUFFIXES` that tells how the file is read; empty: none does.
+
+    Darknet calls the first N layers of a network `NAME.conv.N`.
+    """
+    if re.search(r"\.conv\.\d+$", path.name):
+        return ".weights"
+    suffix = path.suffix.lower()
+    return suffix if suffix in SUFFIXES else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +72,7 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
         UsageError: nothing there, or of a kind that is not read.
         RetinueError: damaged, encrypted, without tensors, or in need of executing code.
     """
-    suffix = (path.suffix if suffix is None else suffix).lower()
+    suffix = kind(path) if suffix is None else suffix
     if path.is_dir():
         from retinue.weights import folders  # which reads its shards through this module
 
@@ -88,7 +100,7 @@ def _tensors(path: Path, suffix: str) -> dict[str, Tensor]:
     if suffix == ".weights":
         return _darknet(path)
     mend = "give one of " + ", ".join(SUFFIXES) + ", or a folder of transformers or timm"
-    if suffix == ".json":
+    if path.suffix.lower() == ".json":
         mend = "give the folder that it lies in"
     raise UsageError(
         f"weights are not read from {path.suffix or 'nameless'} files", where=str(path), mend=mend
@@ -140,7 +152,26 @@ def _torch(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged pickles make torch raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error
-    return _unwrap(loaded)
+    tensors = _unwrap(loaded)
+    for key, tensor in tensors.items():
+        if reason := _unusual(tensor):
+            raise RetinueError(
+                f"the tensor {key} {reason}",
+                where=str(path),
+                mend="save it as an ordinary one, of real numbers",
+            )
+    return tensors
+
+
+def _unusual(tensor: Tensor) -> str:
+    """Why the values of a pickled tensor cannot be copied into a network's; empty: they can."""
+    if tensor.is_meta:
+        return "has a shape and no values"
+    if tensor.layout != torch.strided:
+        return "is sparse"
+    if tensor.is_quantized:
+        return "is quantised"
+    return "is complex" if tensor.is_complex() else ""
 
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")

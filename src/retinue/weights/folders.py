@@ -190,8 +190,8 @@ def _arguments(kind: str, config: Mapping[str, Any], folder: Path) -> dict[str, 
             raise ValueError(f"{key} is {value!r}")
         if value is not None:
             arguments[name] = value
-    if kind == "resnet" and config.get("downsample_in_bottleneck"):
-        arguments["stride_on"] = "1x1"
+    if kind == "resnet":
+        arguments["stride_on"] = "1x1" if config.get("downsample_in_bottleneck") else "3x3"
     return arguments
 
 

@@ -3,6 +3,8 @@
 All of them become one kind of state, with the keys `LAYER/VARIABLE` and arrays as Keras has them.
 VARIABLE is one of kernel, bias, depthwise_kernel, pointwise_kernel, gamma, beta, moving_mean and
 moving_variance, whatever the file calls it; a variable of a layer of another class keeps its name.
+Layers without names of their own (`conv2d_7`), which Keras numbers through the whole process, are
+numbered from 0.
 
 Nothing of a file's configuration is built or executed; only names are read from it. Data must lie
 in the file itself: links to other files are refused.
@@ -79,7 +81,7 @@ def read_h5(path: Path) -> dict[str, Tensor]:
     Raises:
         RetinueError: damaged, not from Keras, without layer names, or reaching outside itself.
     """
-    return _read_h5(path, str(path), path.stat().st_size, {})
+    return renumbered(_read_h5(path, str(path), path.stat().st_size, {}))
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
@@ -99,7 +101,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         raise RetinueError(f"not a .keras file, or a damaged one ({error})", where=str(path)) from (
             error
         )
-    return _read_h5(io.BytesIO(data), str(path), len(data), layers)
+    return renumbered(_read_h5(io.BytesIO(data), str(path), len(data), layers))
 
 
 def read_tfjs(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
@@ -154,7 +156,26 @@ def from_arrays(arrays: Mapping[str, Array], where: str) -> dict[str, Tensor]:
         if first == second:
             owner = first
         _add(state, owner + slash + _named(variable, array.shape), array, where)
-    return state
+    return renumbered(state)
+
+
+def renumbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the layers that have no names of their own numbered from 0 within their class
+    (`conv2d`, `conv2d_1` …), wherever their numbers begin in the file."""
+    numbers: dict[str, dict[str, int]] = {}
+    for layer in {key.partition("/")[0] for key in state}:
+        if unnamed := _UNNAMED.fullmatch(layer):
+            numbers.setdefault(unnamed[1], {})[layer] = int(unnamed[2] or 0)
+    renamed = {
+        layer: f"{kind}_{i}" if i else kind
+        for kind, of in numbers.items()
+        for i, layer in enumerate(sorted(of, key=of.__getitem__))
+    }
+    found = {}
+    for key, tensor in state.items():
+        layer, slash, variable = key.partition("/")
+        found[renamed.get(layer, layer) + slash + variable] = tensor
+    return found
 
 
 def _read_h5(
@@ -309,6 +330,10 @@ def _snake(kind: str) -> str:
     """BatchNormalization → batch_normalization, Conv2D → conv2d: as Keras makes it."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", kind))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+_UNNAMED = re.compile(f"({'|'.join(map(_snake, VARIABLES))})(?:_(\\d+))?")
+"""The names that Keras gives layers that have none."""
 
 
 def _class_of(group: str) -> str:

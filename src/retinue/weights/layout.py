@@ -64,9 +64,8 @@ class Layout:
     origins: Callable[[Shapes], Mapping[str, Origin]]
     """For every tensor of ours."""
     prepare: Callable[[StateDict, Shapes], StateDict] = _as_it_is
-    """Their state dict with the names that depend on more than the network made definite (Keras
-    numbers unnamed layers through the whole process, Darknet has no names at all), for a network
-    of those shapes."""
+    """Their state dict with its names made definite for a network of those shapes: some have
+    changed with time, and Darknet has none."""
     ignored: tuple[str, ...] = ()
     """Patterns of their keys that hold nothing that a network of ours needs."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +75,16 @@ class Layout:
 
     def __str__(self) -> str:
         return f"{self.source} {self.family}"
+
+
+TENSORFLOW: Mapping[str, Any] = {"same_padding": True, "norm_eps": 1e-3}
+"""Keywords of the networks that were trained in TensorFlow, which pads at the end first."""
+
+CAFFE: Mapping[str, Any] = {
+    "mean": (123.68 / 255, 116.779 / 255, 103.939 / 255),
+    "std": (1 / 255, 1 / 255, 1 / 255),
+}
+"""Fields of `Preprocessing` for what was trained in Caffe: 0 to 255, the mean colour subtracted."""
 
 
 def blocks(shapes: Shapes) -> list[tuple[int, int]]:

@@ -71,8 +71,8 @@ def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
     freshly drawn) and reported. BatchNorm's count of batches is no weight: it may be missing.
 
     Raises:
-        RetinueError: any other tensor of another shape that cannot be made to fit; nothing has been
-            copied then.
+        RetinueError: any other tensor of another shape that cannot be made to fit, or none but a
+            classifier's that belongs here; nothing has been copied then.
     """
     own = network.state_dict()
     found = dict(tensors)
@@ -98,6 +98,12 @@ def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
     if unfit:
         raise RetinueError(
             f"the weights belong to another network: {_some(tuple(unfit), 3)}",
+            mend="choose the network that they were made for",
+        )
+    if not any(key in own for key in found):
+        raise RetinueError(
+            "the weights belong to another network: there is none of its tensors among"
+            f" {_some(tuple(found), 3) or 'them'}",
             mend="choose the network that they were made for",
         )
     for key, tensor in own.items():

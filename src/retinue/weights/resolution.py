@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,7 +44,7 @@ class ResolvedWeights:
     """Keywords that the network needs for these weights to mean anything."""
 
 
-def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
+def resolve(name: str, family: str, weights: str | Path) -> ResolvedWeights:
     """The weights that `weights` names for the network `name` of `family`.
 
     `weights` is a tag of the catalogue, a file, or `hub:OWNER/REPO@REVISION/FILE`.
@@ -52,10 +53,11 @@ def resolve(name: str, family: str, weights: str) -> ResolvedWeights:
         UsageError: no such tag or file.
         RetinueError: not to be had offline, the wrong hash, damaged, of another network.
     """
+    weights = os.fspath(weights)
     if weights.startswith("hub:"):
         return _from_file(name, family, from_hub(_parse_hub(weights)))
     if names_a_file(weights):
-        return _from_file(name, family, Path(weights).expanduser())
+        return _from_file(name, family, Path(os.path.expanduser(weights)))
     entry = catalogue.find(name, weights)
     path = locate(entry)
     if said := wrong(entry, path):
@@ -94,7 +96,7 @@ def names_a_file(weights: str) -> bool:
     """Whether `weights` means a file or folder on this machine, and neither a tag nor the hub."""
     if weights.startswith("hub:"):
         return False
-    return Path(weights).suffix.lower() in files.SUFFIXES or "/" in weights or "\\" in weights
+    return bool(files.kind(Path(weights))) or "/" in weights or "\\" in weights
 
 
 def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
@@ -104,13 +106,21 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
     except RetinueError as error:
         raise RetinueError(error.what, where=str(path), mend=error.mend) from error
     sha256 = files.sha256(*contents.paths)
-    published = [e for e in catalogue.entries(name) if e.sha256 and sha256.startswith(e.sha256)]
+    known = [e for e in catalogue.entries() if e.sha256 and sha256.startswith(e.sha256)]
+    published = next((entry for entry in known if entry.network == name), None)
+    if known and published is None:
+        raise RetinueError(
+            f"the file holds the published weights {known[0].tag!r} of {known[0].network}, not of"
+            f" {name}",
+            where=str(path),
+            mend=f"build {known[0].network} (in a recipe: model.name={known[0].network})",
+        )
     arguments = {
         **layout.arguments,
         **(contents.arguments if layout.marks else {}),  # of a configuration that is theirs
-        **(published[0].arguments if published else {}),
+        **(published.arguments if published else {}),
     }
-    preprocessing = published[0].preprocessing if published else contents.preprocessing
+    preprocessing = (published and published.preprocessing) or contents.preprocessing
     if contents.network is not None:
         if contents.network != name:
             raise RetinueError(
@@ -231,7 +241,7 @@ def from_hub(place: Hub) -> Path:
         RetinueError: unreachable, or no such repository, revision or file.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = f"{place.repo}@{place.revision}/{place.file}"
     try:
@@ -243,7 +253,9 @@ def from_hub(place: Hub) -> Path:
             where=where,
             mend="go online once, or give a file with weights=PATH",
         ) from error
-    except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
+    except RetinueError:
+        raise
+    except Exception as error:  # its own, the system's, and those of its HTTP library
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RetinueError(f"the hub does not give the file: {reason}", where=where) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from retinue.weights.layout import Layout, Origin, Shapes, rename
 
-_REPRESENTATIONS = ((24, 1280), (12, 1024), (0, 768))
+WIDTHS = ((24, 1280), (12, 1024), (0, 768))
 """The number of a block that only networks of this width or more have, largest first."""
 
 
-def with_pre_logits(layout: Layout, key: str, block: str) -> Iterator[Layout]:
+def with_pre_logits(
+    layout: Layout, key: str, block: str, widths: Sequence[tuple[int, int]] = WIDTHS
+) -> Iterator[Layout]:
     """`layout`, and before it how it is where the pre-training's hidden layer is there, too.
 
     That layer (one of its keys is `key`) is as wide as the tokens in all that was published; how
@@ -23,7 +25,7 @@ def with_pre_logits(layout: Layout, key: str, block: str) -> Iterator[Layout]:
     number. A network built without the layer (`representation_size=0`) has no use for it.
     """
     layer = re.escape(re.sub(r"\w+$", "", key))
-    for number, width in _REPRESENTATIONS:
+    for number, width in widths:
         yield replace(
             layout,
             marks=(*layout.marks, key, block.format(number)),

@@ -10,7 +10,6 @@ from retinue.sample import Interpolation, Preprocessing
 
 BSD = "BSD-3-Clause"
 APACHE = "Apache-2.0"
-MIT = "MIT"
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class WeightsEntry:
     places: tuple[Place, ...]
     """In the order in which they are looked at."""
     licence: str
+    layout: str
+    """The source of its layout (`retinue.weights.layouts`)."""
     sha256: str = ""
     """Of the file, in hexadecimal: the whole, or as much of its beginning as is published."""
     md5: str = ""
@@ -64,7 +65,7 @@ class WeightsEntry:
     `preprocessing` says; None: not stated."""
     top5: float | None = None
     classes: int = 1000
-    """Width of its classifier; 0: it has none."""
+    """Width of its classifier."""
     preprocessing: Preprocessing | None = None
     """Where it is not that of the network's entry."""
     arguments: Mapping[str, Any] = field(default_factory=dict)

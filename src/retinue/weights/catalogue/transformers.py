@@ -12,6 +12,7 @@ ENTRIES = [
     WeightsEntry(
         network="vit_base_patch16",
         tag="transformers",
+        layout="transformers",
         sha256="1cea07110a4a47edc51420b2dda6f3b8b58e7256e8f44b4ea6aa9696162ccb5d",
         places=(_VIT,),
         licence=APACHE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
+from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, blocks, keras_origins, rename
 from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile, torchvision_block
 
 
@@ -86,14 +86,27 @@ def transformers(shapes: Shapes) -> dict[str, Origin]:
     return rename(shapes, rules)
 
 
-TENSORFLOW = {"same_padding": True, "norm_eps": 1e-3}
+TORCHVISION_MARKS = (
+    "features.0.0.weight",
+    "features.1.0.block.0.0.weight",
+    "features.8.0.weight",
+)
 
 LAYOUTS = (
     Layout(
         source="torchvision",
         family="efficientnet",
-        marks=("features.0.0.weight", "features.1.0.block.0.0.weight", "features.8.0.weight"),
+        marks=TORCHVISION_MARKS,
         origins=torchvision,
+        arguments={"same_padding": False, "norm_eps": 1e-5},
+    ),
+    # B5 to B7, which alone have a third block in the last stage, take TensorFlow's epsilon there.
+    Layout(
+        source="torchvision",
+        family="efficientnet",
+        marks=(*TORCHVISION_MARKS, "features.7.2.block.0.0.weight"),
+        origins=torchvision,
+        arguments={"same_padding": False, "norm_eps": 1e-3},
     ),
     Layout(
         source="timm",

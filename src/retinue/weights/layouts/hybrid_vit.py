@@ -12,6 +12,7 @@ from retinue.weights.transformer import (
     TIMM_BLOCK,
     TIMM_MARKS,
     TIMM_PRE_LOGITS,
+    WIDTHS,
     google,
     timm,
     with_pre_logits,
@@ -59,6 +60,6 @@ GOOGLE = Layout(
 )
 
 LAYOUTS = (
-    *with_pre_logits(TIMM, TIMM_PRE_LOGITS, TIMM_BLOCK),
-    *with_pre_logits(GOOGLE, GOOGLE_PRE_LOGITS, GOOGLE_BLOCK),
+    *with_pre_logits(TIMM, TIMM_PRE_LOGITS, TIMM_BLOCK, WIDTHS[-1:]),
+    *with_pre_logits(GOOGLE, GOOGLE_PRE_LOGITS, GOOGLE_BLOCK, WIDTHS[-1:]),
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from retinue.weights.background import without_background
-from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
-
-TENSORFLOW = {"same_padding": True, "norm_eps": 1e-3}
+from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, blocks, keras_origins, rename
 
 
 def timm(shapes: Shapes) -> dict[str, Origin]:

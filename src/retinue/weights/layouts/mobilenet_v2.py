@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from retinue.weights.background import without_background
-from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
+from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, blocks, keras_origins, rename
 from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile
 
 
@@ -74,8 +74,8 @@ def transformers(shapes: Shapes) -> dict[str, Origin]:
 
 
 KERAS_MARKS = ("Conv1/kernel", "bn_Conv1/gamma", "block_16_project/kernel")
-TENSORFLOW: Mapping[str, Any] = {
-    "arguments": {"same_padding": True, "norm_eps": 1e-3},
+FROM_TENSORFLOW: Mapping[str, Any] = {
+    "arguments": TENSORFLOW,
     "preprocessing": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
 }
 
@@ -97,7 +97,7 @@ LAYOUTS = (
         family="mobilenet_v2",
         marks=KERAS_MARKS,
         origins=keras,
-        **TENSORFLOW,
+        **FROM_TENSORFLOW,
     ),
     # Keras 2, of which are the published files, calls the classifier otherwise; without it, a
     # file may be of either.
@@ -106,7 +106,7 @@ LAYOUTS = (
         family="mobilenet_v2",
         marks=(*KERAS_MARKS, "Logits/kernel"),
         origins=partial(keras, classifier="Logits"),
-        **TENSORFLOW,
+        **FROM_TENSORFLOW,
     ),
     Layout(
         source="transformers",
@@ -116,6 +116,6 @@ LAYOUTS = (
             "mobilenet_v2.layer.15.reduce_1x1.convolution.weight",
         ),
         origins=transformers,
-        **TENSORFLOW,
+        **FROM_TENSORFLOW,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from retinue.weights.layout import Layout, Origin, Shapes, blue_first, keras_origins, rename
+from retinue.weights.layout import CAFFE, Layout, Origin, Shapes, blue_first, keras_origins, rename
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
@@ -63,11 +63,11 @@ LAYOUTS = (
             family="resnet",
             marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
             origins=torchvision,
+            arguments={"stride_on": "3x3"},
         )
         for source in ("torchvision", "timm")
     ),
-    # The published ones are v1.5. One whose configuration has `downsample_in_bottleneck` needs
-    # stride_on="1x1"; its keys do not show it.
+    # The published ones are v1.5; that another is not, only a folder's configuration tells.
     *(
         Layout(
             source="transformers",
@@ -77,6 +77,7 @@ LAYOUTS = (
                 f"{prefix}encoder.stages.0.layers.0.layer.0.convolution.weight",
             ),
             origins=partial(transformers, prefix=prefix),
+            arguments={"stride_on": "3x3"},
         )
         for prefix in ("resnet.", "")
     ),
@@ -86,9 +87,6 @@ LAYOUTS = (
         marks=("conv1_conv/kernel", "conv1_bn/gamma", "conv2_block1_0_conv/kernel"),
         origins=keras,
         arguments={"stride_on": "1x1", "norm_eps": 1.001e-5},
-        preprocessing={
-            "mean": (123.68 / 255, 116.779 / 255, 103.939 / 255),
-            "std": (1 / 255, 1 / 255, 1 / 255),
-        },
+        preprocessing=CAFFE,
     ),
 )

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from retinue.weights.flattened import flattened
-from retinue.weights.layout import Layout, Origin, Shapes, blue_first, keras_origins, rename
+from retinue.weights.layout import CAFFE, Layout, Origin, Shapes, blue_first, keras_origins, rename
 
 STAGES = ("stem", *(f"stages.{i}" for i in range(4)))
 """Our names of the five stages."""
@@ -99,10 +99,6 @@ LAYOUTS = (
         family="vgg",
         marks=("block1_conv1/kernel", "block5_conv1/kernel"),
         origins=keras,
-        # 0 to 255, the mean colour subtracted, as the original Caffe models were trained.
-        preprocessing={
-            "mean": (123.68 / 255, 116.779 / 255, 103.939 / 255),
-            "std": (1 / 255, 1 / 255, 1 / 255),
-        },
+        preprocessing=CAFFE,
     ),
 )

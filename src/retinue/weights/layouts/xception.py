@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import Tensor
-
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
+from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, keras_origins, rename
 
 # The network's blocks in order, as their places among our stages.
 BLOCKS = ("0.0", "1.0", *(f"2.{i}" for i in range(9)), "3.0")
@@ -48,8 +45,9 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
         for i in range(3):
             layers[f"stages.{place}.convs.{i}"] = f"block{number}_sepconv{i + 1}"
     for number, place in enumerate(("0.0", "1.0", "2.0", "3.0")):
-        layers[f"stages.{place}.shortcut.conv"] = _numbered("conv2d", number)
-        layers[f"stages.{place}.shortcut.norm"] = _numbered("batch_normalization", number)
+        suffix = f"_{number}" if number else ""
+        layers[f"stages.{place}.shortcut.conv"] = f"conv2d{suffix}"
+        layers[f"stages.{place}.shortcut.norm"] = f"batch_normalization{suffix}"
 
     def layer(module: str) -> str:
         if module in layers:
@@ -65,38 +63,13 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     return origins
 
 
-def renumbered(state: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
-    """`state` with the layers that have no names of their own numbered from 0 (`conv2d`,
-    `conv2d_1` …), wherever their numbers begin in the file."""
-    layers = {key.partition("/")[0] for key in state}
-    renamed = {}
-    for kind in ("conv2d", "batch_normalization"):
-        numbers = {
-            layer: int(match[1] or 0)
-            for layer in layers
-            if (match := re.fullmatch(rf"{kind}(?:_(\d+))?", layer))
-        }
-        for i, layer in enumerate(sorted(numbers, key=numbers.__getitem__)):
-            renamed[layer] = _numbered(kind, i)
-    found = {}
-    for key, tensor in state.items():
-        layer, slash, variable = key.partition("/")
-        found[renamed.get(layer, layer) + slash + variable] = tensor
-    return found
-
-
-def _numbered(kind: str, number: int) -> str:
-    return f"{kind}_{number}" if number else kind
-
-
 LAYOUTS = (
     Layout(
         source="keras",
         family="xception",
         marks=("block1_conv1/kernel", "block2_sepconv1/depthwise_kernel"),
         origins=keras,
-        prepare=renumbered,
-        arguments={"same_padding": True, "norm_eps": 1e-3},
+        arguments=TENSORFLOW,
     ),
     Layout(
         source="timm",
