@@ -158,8 +158,8 @@ def create_model(
 
 
 def _fill(network: Network, resolved: ResolvedWeights) -> LoadReport:
-    """Put the tensors in their places, and say what was not as it is in the file: a warning where
-    that is more than the network's own keywords and a classifier that was kept."""
+    """Put the tensors in their places, and say what became of them: a warning, if anything was left
+    out, drawn anew or adapted."""
     shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     found = (resolved.layout, resolved.tensors, shapes)
     try:
