@@ -147,10 +147,15 @@ READ_ONLY = {
 }
 
 
-@pytest.mark.parametrize("name", list_models())
+LARGE = {name for name in list_models() if find(name).parameters > 50e6}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in list_models()]
+)
 def test_every_layout_of_every_network_both_ways(name):
     """There and back again is where it began; the values of the large ones are not looked at."""
-    with torch.device("cpu" if find(name).parameters < 50e6 else "meta"):
+    with torch.device("meta" if name in LARGE else "cpu"):
         tensors = create_model(name, num_classes=7).state_dict()
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for layout in layout_module.layouts(find(name).family):
