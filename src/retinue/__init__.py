@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "create_model": "retinue.api",
+    "create_model": "retinue.models.registry",
     "evaluate": "retinue.api",
     "export": "retinue.api",
-    "list_models": "retinue.api",
+    "list_models": "retinue.models.registry",
     "load": "retinue.api",
     "predict": "retinue.api",
     "train": "retinue.api",
@@ -49,8 +49,9 @@ __all__ = [  # written out, so that type checkers see what is exported
 ]
 
 if TYPE_CHECKING:
-    from retinue.api import create_model, evaluate, export, list_models, load, predict, train
+    from retinue.api import evaluate, export, load, predict, train
     from retinue.errors import BadImageError, RetinueError, UsageError
+    from retinue.models.registry import create_model, list_models
     from retinue.models.sizes import (
         conv_output_size,
         pool_output_size,

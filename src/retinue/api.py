@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from retinue.data.check import CheckReport
     from retinue.exporting.state_dict import Exported
     from retinue.inference.predictor import Predictor
-    from retinue.models.network import Network
     from retinue.sample import Result
     from retinue.training.session import Run
 
@@ -67,22 +66,6 @@ def train(
                 run.folder,
             )
     return run
-
-
-def create_model(
-    name: str, *, num_classes: int = 1000, weights: str | None = None, **arguments: Any
-) -> Network:
-    """The network `name` of the zoo; see `retinue.models.registry.create_model`."""
-    from retinue.models import registry
-
-    return registry.create_model(name, num_classes=num_classes, weights=weights, **arguments)
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of the zoo that match the shell-style `pattern`."""
-    from retinue.models import registry
-
-    return registry.list_models(pattern)
 
 
 def load(model: str | Path, *, device: str = "auto", engine: EngineName = "auto") -> Predictor:

@@ -225,7 +225,8 @@ def test_networks_by_family_size_and_weights(retinue: Command) -> None:
     [
         (["--max-params", "many"], "'many' is no amount"),
         (["--family", "resnets"], "did you mean 'resnet'"),
-        (["resnet*", "--max-params", "1k"], "no network matches"),
+        (["resnet*", "--max-params", "1k"], "that match passes the filters"),
+        (["vit"], "`retinue models --family vit`"),
     ],
 )
 def test_networks_that_are_not_there(retinue: Command, arguments: list[str], message: str) -> None:

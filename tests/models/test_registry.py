@@ -269,6 +269,32 @@ def test_weights_of_which_nothing_fits_are_refused(partial, tmp_path):
         create_model("mobilenet_v2_035", weights=path, partial_weights=partial)
 
 
+def test_most_of_a_network_is_not_left_to_chance(tmp_path):
+    """Other networks may share a few of its names."""
+    state = create_model("mobilenet_v2_035", num_classes=3).state_dict()
+    path = tmp_path / "w.pt"
+    torch.save({key: tensor for key, tensor in state.items() if "norm" in key}, path)
+    with pytest.raises(RetinueError, match="do not fit mobilenet_v2_035; missing") as caught:
+        create_model("mobilenet_v2_035", weights=path, partial_weights=True)
+    assert "partial_weights" not in str(caught.value.mend)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"weights": True}, "named by text or a path, not by bool, give a tag such as 'imagenet'"),
+        ({"weights": {}}, "not by dict"),
+        ({"weights": "https://example.com/w.pth"}, "not fetched from any address.*download"),
+        ({"pretrained": True}, "no argument 'pretrained', name them: weights='imagenet'"),
+        ({"widht": 1.0}, "did you mean 'width'"),
+        ({"nothing_like_it": 1}, "it takes weights, width"),
+    ],
+)
+def test_what_is_no_way_to_ask_for_weights(keywords, message):
+    with pytest.raises(UsageError, match=message):
+        create_model("mobilenet_v2_035", **keywords)
+
+
 def test_a_home_that_nobody_has(tmp_path):
     with pytest.raises(UsageError, match=r"no such file.*~nobody_at_all"):
         create_model("resnet18", weights="~nobody_at_all/x.pth")

@@ -269,7 +269,16 @@ def test_size_is_compared_where_it_is_all_that_is_known(server, cache):
 def test_missing(server, cache):
     with pytest.raises(RetinueError, match=r"answers 404.*put http.*/w\.pth into.*weights=PATH"):
         resolution.locate(entry_of(f"{server.url}/w.pth"))
-    assert "w.pth" not in kept(cache)
+    assert kept(cache) == []
+
+
+def test_what_cannot_be_reached_is_said_once(cache, caplog, capfd):
+    """In our words alone, and with one way out."""
+    with pytest.raises(RetinueError, match=r"127\.0\.0\.1:9/w\.pth cannot be reached") as caught:
+        resolution.locate(entry_of("http://127.0.0.1:9/w.pth"))
+    assert str(caught.value).count("weights=PATH") == 1
+    assert kept(cache) == []
+    assert "Error while downloading" not in caplog.text + capfd.readouterr().err
 
 
 def test_nobody_there(server, cache, entry):

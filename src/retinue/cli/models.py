@@ -73,15 +73,18 @@ def models(
 
     With a full name, that network stage by stage, and where its weights come from.
     """
-    from retinue import api
     from retinue.errors import UsageError, suggest
     from retinue.models import registry
 
-    names = api.list_models(pattern)
+    names = registry.list_models(pattern)
+    families = {registry.find(name).family for name in registry.list_models()}
+    if not names and pattern in families:
+        raise UsageError(
+            f"no network {pattern!r}, but a family", mend=f"`retinue models --family {pattern}`"
+        )
     if not names and not any(c in pattern for c in "*?["):
         registry.find(pattern)  # raises, with the nearest names
     entries = [registry.find(name) for name in names]
-    families = {registry.find(name).family for name in api.list_models()}
     if family is not None and family not in families:
         mend = suggest(family, families) or f"there are {', '.join(sorted(families))}"
         raise UsageError(f"no family {family!r}", mend=mend)
@@ -94,7 +97,8 @@ def models(
         and (row["weights"] or not with_weights)
     ]
     if not rows:
-        raise UsageError("no network matches", where=repr(pattern), mend="`retinue models` has all")
+        said = "matches" if not names else f"of the {len(names):,} that match passes the filters"
+        raise UsageError(f"no network {said}", where=repr(pattern), mend="`retinue models` has all")
     rows.sort(key=lambda row: _order(row, sort))
     alone = len(rows) == 1 and pattern == rows[0]["name"]
     if alone:

@@ -115,7 +115,8 @@ ENTRIES = [
         parameters=parameters,
         macs=macs,
         paper="Howard et al., 2017, https://arxiv.org/abs/1704.04861",
-        reference="keras.applications MobileNet; timm mobilenetv1_100",
+        reference=f"keras.applications MobileNet(alpha={width})"
+        + ("; timm mobilenetv1_100" if width == 1 else ""),
     )
     for name, (width, parameters, macs) in VARIANTS.items()
 ]

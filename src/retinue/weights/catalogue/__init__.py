@@ -3,8 +3,8 @@
 Wheel, address and hub are merely where a set may be found; its hash tells that it is the one. Only
 what its publisher states is written here. A table a publisher, in a module of its name.
 
-`imagenet` is a network's best known set, `imagenet21k` that of the larger data set; the others are
-named after their publisher or their recipe.
+`imagenet` is the set that a network is best known by, `imagenet21k` that of the larger data set;
+the others are named after their publisher or their recipe.
 """
 
 from __future__ import annotations
