@@ -389,6 +389,13 @@ def test_options():
         ModelOptions(name="resnet18", dropout=1.5)
     with pytest.raises(ValidationError, match="in_channels is always 3"):
         ModelOptions(name="mnist_cnn", arguments={"in_channels": 1})
+    with pytest.raises(ValidationError, match="num_classes is the number of classes in the data"):
+        ModelOptions(name="resnet18", arguments={"num_classes": 7})
+    with pytest.raises(ValidationError, match=r"model\.weights names them"):
+        ModelOptions(name="resnet18", arguments={"weights": "imagenet"})
+    for word in ("None", "none", "null"):
+        assert ModelOptions(name="resnet18", weights=word).weights is None
+    assert ModelOptions(name="resnet18", weights="nonesuch").weights == "nonesuch"
 
 
 def test_image_size_is_the_size_of_the_preprocessing_too():

@@ -105,6 +105,42 @@ def test_an_unknown_override_says_so_and_names_the_nearest(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("overrides", "ending"),
+    [
+        ({"model.arguments.in_channels": 1}, "key model.arguments.in_channels"),
+        ({"model.arguments": {"in_channels": 1}, "seed": 1}, "key model.arguments"),
+        (
+            {"stages.0.views": 2, "stages.0.cache_features": "off", "stages.1.epochs": 1},
+            "keys stages.0.views, stages.0.cache_features",
+        ),
+        ({"stages.1.name": "head"}, "key stages.1.name"),
+        ({"stages.0.epochs": None}, "key stages.0.epochs"),
+        ({"input.size": 0}, "key input.size"),
+        ({"data.workers": -1}, "key data.workers"),
+        ({"task_options.class_weights": 3}, "key task_options.class_weights"),
+    ],
+)
+def test_what_an_override_broke_is_not_blamed_on_the_file(
+    tmp_path: Path, overrides: dict[str, Any], ending: str
+) -> None:
+    message = _refused(tmp_path, GOOD, overrides)
+    assert message.endswith(f", given as an override, {ending}")
+    assert "alue error" not in message
+
+
+def test_what_the_file_broke_is_not_blamed_on_an_override(tmp_path: Path) -> None:
+    text = GOOD.replace("weights: null", "weights: null, arguments: {in_channels: 1}")
+    message = _refused(tmp_path, text, {"model.arguments.width": 0.5})
+    assert message.endswith("mine.yaml, line 1, key model.arguments")
+
+
+def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
+    message = _refused(tmp_path, GOOD, {"model.Weights": None})
+    assert "unknown key 'Weights', given as an override, key model.Weights" in message
+    assert "did you mean 'weights'" in message
+
+
+@pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         ("epochs: 3", "epochs: -3", ["-3 will not do", "greater than 0", "line 9"]),

@@ -16,7 +16,7 @@ class ModelOptions(Options):
     name: str
     """The network; `retinue models` lists them."""
     weights: str | None = "imagenet"
-    """A tag of the catalogue such as `imagenet`, a file, or null for fresh weights."""
+    """A tag of the catalogue such as `imagenet`, a file, or null (`None`) for fresh weights."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Probability before the classifier; null: as published."""
     drop_path: float | None = Field(default=None, ge=0, lt=1)
@@ -25,11 +25,24 @@ class ModelOptions(Options):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keywords of the family, such as `width`."""
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _none_is_null(cls, weights: Any) -> Any:
+        """Python's word for YAML's null; no set of weights is called so."""
+        is_none = isinstance(weights, str) and weights.lower() in ("none", "null")
+        return None if is_none else weights
+
     @field_validator("arguments")
     @classmethod
-    def _in_colour(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _not_decided_elsewhere(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         if arguments.get("in_channels", 3) != 3:
             raise ValueError("images are read in colour, grey ones too: in_channels is always 3")
+        if "num_classes" in arguments:
+            raise ValueError(
+                "num_classes is the number of classes in the data (data.classes chooses among them)"
+            )
+        if "weights" in arguments:
+            raise ValueError("weights are no argument, model.weights names them")
         return arguments
 
     @field_validator("name")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -138,9 +138,8 @@ def load_recipe(
     else:
         where, text = read_text(str(recipe))
         values = _parse(text, where)
-    given: set[Location] = set()
-    for key, value in (overrides or {}).items():
-        given.add(_put(values, key, value))
+    before = _plain(values)
+    given = [_put(values, key, value) for key, value in (overrides or {}).items()]
 
     def refuse(
         error: ValidationError, schema: type[BaseModel], prefix: Location = ()
@@ -148,8 +147,11 @@ def load_recipe(
         # A misspelt key is what the other complaints (a missing field, say) come from.
         errors = error.errors(include_url=False)
         first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-        location = (*prefix, *_named(schema, first["loc"]))
-        return _refusal(first, location, schema, prefix, where, values, given)
+        location = (*prefix, *_named(schema, first))
+        # What is wrong without the overrides, too, is no fault of theirs.
+        own = _errors(schema, before.get("task_options", {}) if prefix else before)
+        guilty = [] if _said(first) in map(_said, own) else given
+        return _refusal(first, location, schema, prefix, where, values, guilty)
 
     try:
         loaded = Recipe.model_validate(_plain(values))
@@ -271,6 +273,20 @@ def _put(values: Any, key: str, value: Any) -> Location:
 # --- telling what is wrong -----------------------------------------------------------------------
 
 
+def _errors(schema: type[BaseModel], values: Any) -> list[Any]:
+    """What is wrong with `values`; empty if nothing is."""
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        return list(error.errors(include_url=False))
+    return []
+
+
+def _said(error: Any) -> tuple[Location, str]:
+    """What makes two errors the same."""
+    return error["loc"], error["msg"]
+
+
 def _refusal(
     error: Any,
     location: Location,
@@ -278,25 +294,34 @@ def _refusal(
     prefix: Location,
     where: str,
     values: Any,
-    given: set[Location],
+    guilty: list[Location],
 ) -> UsageError:
-    key = ".".join(map(str, location)) or "the recipe"
-    message = error["msg"].removeprefix("Value error, ")
+    """`guilty`: the overrides that may have caused it."""
+    raised = error.get("ctx", {}).get("error")
+    message = str(raised) if isinstance(raised, ValueError) else error["msg"]
     mend = None
     if error["type"] == "extra_forbidden":
         known = _fields(schema, location[len(prefix) : -1])
         message = f"unknown key {str(location[-1])!r}"
         mend = suggest(str(location[-1]), known) or f"known are {', '.join(known)}"
     elif error["type"] == "missing":
-        message = f"{key} is missing"
+        message = f"{_dotted(location)} is missing"
     elif not isinstance(error["input"], Mapping):
         message = f"{error['input']!r} will not do: {message[0].lower()}{message[1:]}"
-    on_command_line = any(location[: len(g)] == g or g == location for g in given)
-    line = None if on_command_line else _line(values, location)
-    place = "given as an override" if on_command_line else where
-    return UsageError(
-        message, where=f"{place}{f', line {line}' if line else ''}, key {key}", mend=mend
-    )
+    if any(location[: len(g)] == g for g in guilty):
+        place, keys = "given as an override", [location]
+    elif inside := [g for g in guilty if g[: len(location)] == location]:
+        # A contradiction between fields stands at what holds them all.
+        place, keys = "given as an override", inside
+    else:
+        line = _line(values, location)
+        place, keys = f"{where}{f', line {line}' if line else ''}", [location]
+    named = f"key{'s' * (len(keys) > 1)} {', '.join(map(_dotted, keys))}"
+    return UsageError(message, where=f"{place}, {named}", mend=mend)
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(map(str, location)) or "the recipe"
 
 
 def _line(values: Any, location: Location) -> int | None:
@@ -315,15 +340,14 @@ def _line(values: Any, location: Location) -> int | None:
     return line
 
 
-def _named(schema: Any, location: Sequence[int | str]) -> Location:
-    """`location` without the branches of unions that pydantic adds to it."""
+def _named(schema: Any, error: Any) -> Location:
+    """Where the error is, without the branches of unions that pydantic adds to that."""
     named: list[int | str] = []
-    for part in location:
-        if isinstance(part, str) and part not in _fields(schema, tuple(named)):
-            is_branch = part in {"int", "str", "float", "bool"} or "[" in part or part[:1].isupper()
-            if is_branch:
-                continue
-        named.append(part)
+    unknown = error["type"] == "extra_forbidden"
+    for depth, part in enumerate(error["loc"], 1):
+        is_key = isinstance(part, int) or part in _fields(schema, tuple(named))
+        if is_key or (unknown and depth == len(error["loc"])):
+            named.append(part)
     return tuple(named)
 
 
