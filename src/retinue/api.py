@@ -209,9 +209,15 @@ def export(
     Raises `UsageError` for a name that will not do, `RetinueError` where that library has no such
     network.
     """
+    from retinue.errors import UsageError
     from retinue.exporting.state_dict import export_state_dict
     from retinue.inference.predictor import find_model
 
+    if not isinstance(model, str | Path):
+        raise UsageError(
+            f"a model is exported from its file, not from a {type(model).__name__}",
+            mend="give the path of a model file or run folder",
+        )
     target = None if out is None else Path(out)
     return export_state_dict(find_model(Path(model)), to, out=target, force=force)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from torch import Tensor
 from retinue import api, modelfile
 from retinue.cli.app import run
 from retinue.errors import RetinueError, UsageError
-from retinue.exporting import state_dict
+from retinue.exporting import preparing, state_dict
 from retinue.exporting.elsewhere import LIBRARIES, TIMM, TORCHVISION, construction
 from retinue.modelfile import ModelDescription
 from retinue.models.registry import create_model, find, list_models
 from retinue.models.transformer import resample_positions
+from retinue.sample import Preprocessing
 
 CLASSES = ["dahlia", "daisy, common", "猫"]
 
@@ -89,11 +91,17 @@ def test_what_is_exported_can_be_taken_up_again(folder: Path) -> None:
 def test_an_older_file_stays_without_force(folder: Path) -> None:
     older = folder / "best.timm.safetensors"
     older.write_text("mine")
-    with pytest.raises(UsageError, match=r"there already.*--force"):
+    with pytest.raises(UsageError, match=r"there already.*out \(--out\).*force=True \(--force\)"):
         api.export(folder, "timm")
     assert older.read_text() == "mine"
     api.export(folder, "timm", force=True)
     assert load_file(older)
+
+
+@pytest.mark.parametrize("given", [torch.nn.Linear(2, 3), None, b"best.safetensors"])
+def test_what_is_no_path_is_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"from its file, not from a .*path of a model file"):
+        api.export(given, "timm")
 
 
 def test_the_model_itself_is_never_replaced(folder: Path) -> None:
@@ -204,18 +212,18 @@ NATIVE = (224, 224)
 @pytest.mark.parametrize(
     ("library", "name", "arguments", "words"),
     [
-        ("timm", "alexnet", {}, "timm has no network that is alexnet, --to torchvision can do it"),
+        ("timm", "alexnet", {}, "timm has no network that is alexnet, .*--to torchvision. can"),
         ("torchvision", "xception", {}, "has no network that is xception$"),
-        ("torchvision", "darknet53", {}, "darknet53, --to timm can do it"),
+        ("torchvision", "darknet53", {}, "darknet53, .*--to timm. can do it"),
         ("timm", "mobilenet_v1_025", {}, "has no network that is mobilenet_v1_025$"),
         ("torchvision", "resnet18", {"in_channels": 1},
-         "its resnet18 has in_channels=3, this resnet18 1, --to timm can do it"),
+         "its resnet18 has in_channels=3, this resnet18 1, .*--to timm. can do it"),
         ("torchvision", "mobilenet_v2", {"same_padding": True}, "same_padding=False.*--to timm"),
-        ("timm", "mobilenet_v2", {"width": 0.6}, "width=1.0, this .* 0.6, --to torchvision"),
+        ("timm", "mobilenet_v2", {"width": 0.6}, "width=1.0, this .* 0.6, .*--to torchvision"),
         ("timm", "xception", {}, "its legacy_xception has same_padding=False"),
         ("timm", "vit_base_patch32", {"representation_size": 768},
-         "representation_size=None, this .* 768, --to torchvision can do it"),
-        ("torchvision", "efficientnet_b5", {}, "norm_eps=0.001, this .* 1e-05, --to timm"),
+         "representation_size=None, this .* 768, .*--to torchvision. can do it"),
+        ("torchvision", "efficientnet_b5", {}, "norm_eps=0.001, this .* 1e-05, .*--to timm"),
         ("timm", "resnet50", {"stride_on": "1x1"}, "stride_on='3x3'"),
     ],
 )  # fmt: skip
@@ -231,11 +239,11 @@ def test_what_a_library_has_not_is_refused(
     [
         ("timm", "vgg16", {}, (256, 256),
          r"images of 256×256: .* the map of 8×8, this one averages the map to 7×7, "
-         r"--to torchvision can do it$"),
+         r".*--to torchvision\) can do it$"),
         ("timm", "vgg11_bn", {"in_channels": 1}, (160, 288),
          r"the map of 5×9, .* 7×7, train it with an input\.size of at most 255$"),
         ("torchvision", "vit_base_patch32", {}, (96, 160),
-         r"transformers take square images only, not 96×160, --to timm can do it$"),
+         r"transformers take square images only, not 96×160, .*--to timm\) can do it$"),
         ("torchvision", "vit_base_patch32", {"representation_size": 768}, (96, 160),
          r"square images only, .* input\.size=160 say$"),
     ],
@@ -305,6 +313,8 @@ def test_the_tables_speak_of_networks_that_there_are(table: Any) -> None:
 def test_unknown_library() -> None:
     with pytest.raises(UsageError, match="did you mean 'timm'"):
         construction("tim", built("resnet18"), NATIVE)
+    with pytest.raises(UsageError, match="unknown library None, there are timm and torchvision"):
+        construction(None, built("resnet18"), NATIVE)  # type: ignore[arg-type]
     assert LIBRARIES == ("timm", "torchvision")
     assert list_models("resnet18")
 
@@ -320,6 +330,37 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "bilinear" in out
     assert "0.485, 0.456, 0.406" in out
     assert "daisy, common" in out
+    assert out.endswith(api.export(folder, "torchvision", force=True).prepare() + "\n")
+    assert "answers" not in out
+
+
+def test_command_says_that_views_are_averaged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description, tensors = modelfile.read(folder / "best.safetensors")
+    averaging = description.model_copy(update={"tta": "flip"})
+    modelfile.write(folder / "best.safetensors", tensors, averaging)
+    assert run(["export", str(folder), "--to", "timm"]) == 0
+    assert "retinue's are means over several, tta=flip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": (96, 96)}, "the shorter side resized to 109 (bilinear, antialiased), of that "
+         "the middle 96×96"),
+        ({"size": (96, 128)}, "resized to cover 109×146 (bilinear, antialiased), of that the "
+         "middle 96×128"),
+        ({"fit": "squash", "interpolation": "nearest"}, "resized to 224×224 (nearest), the aspect "
+         "ratio given up"),
+        ({"fit": "letterbox", "interpolation": "bicubic", "pad_value": 7},
+         "resized to fit 224×224 (bicubic, antialiased), padded with grey 7"),
+    ],
+)  # fmt: skip
+def test_how_images_are_prepared_in_words(changes: Any, words: str) -> None:
+    how = replace(Preprocessing(interpolation="bilinear"), **changes)
+    values = "values / 255, minus 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225"
+    assert preparing.words(how) == f"RGB, {words}, {values}"
 
 
 def test_command_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,6 +371,8 @@ def test_command_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said["classes"] == CLASSES
     assert said["create"].startswith('timm.create_model("mobilenetv2_035"')
     assert said["preprocessing"]["size"] == [224, 224]
+    assert "transforms.Resize(256, " in said["prepare"]
+    assert said["tta"] == "none"
     assert run(["export", str(folder), "--to", "timm", "--out", str(out)]) == 2
     assert "there already" in capsys.readouterr().err
 
@@ -337,8 +380,10 @@ def test_command_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_command_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", str(folder / "none"), "--to", "timm"]) == 2
     assert run(["export", str(folder), "--to", "keras"]) == 2
-    assert run(["export", str(folder)]) == 2
     capsys.readouterr()
+    assert run(["export", str(folder)]) == 2
+    choose = "missing option '--to', choose from timm, torchvision (see `retinue export --help`)"
+    assert capsys.readouterr().err == f"error: {choose}\n"
     (folder / "broken.safetensors").write_bytes(b"x" * 50)
     assert run(["export", str(folder / "broken.safetensors"), "--to", "timm"]) == 1
     assert "broken.safetensors" in capsys.readouterr().err

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from retinue.cli.options import Json, Model
 from retinue.cli.output import print_json, say
 from retinue.report.text import visible
-
-if TYPE_CHECKING:
-    from retinue.sample import Preprocessing
 
 EXAMPLES = (
     "Example: retinue export runs/finetune --to timm"
@@ -46,9 +43,10 @@ def export(
     """Write a model's tensors as a state dict that timm or torchvision loads.
 
     The file is read back before it takes its name, and must give the very same tensors. What is
-    printed says which network to build there and how to prepare images for it.
+    printed says which network to build there, and ends with code that prepares images for it.
     """
     from retinue import api
+    from retinue.exporting import preparing
 
     exported = api.export(model, to.value, out=out, force=force)
     if as_json:
@@ -57,22 +55,10 @@ def export(
     say(visible(exported.path))
     say(f"  network       {exported.construction.code()}")
     say(f"  weights       network.load_state_dict({visible(exported.load())})")
-    say(f"  images        {_prepared(exported.preprocessing)}")
+    say(f"  images        {preparing.words(exported.preprocessing)}")
     names = ", ".join(visible(name) for name in exported.classes[:5])
     say(f"  classes       {names}{' …' if len(exported.classes) > 5 else ''}")
-
-
-def _prepared(how: Preprocessing) -> str:
-    """A preprocessing as one line."""
-    height, width = how.size
-    if how.fit == "crop":
-        part = f"the largest centred {height}:{width} window times {how.crop_fraction:g}"
-    elif how.fit == "squash":
-        part = "the whole image, its aspect ratio given up"
-    else:
-        part = f"the whole image, padded with grey {how.pad_value}"
-    mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (how.mean, how.std))
-    return (
-        f"RGB, {part}, resized to {height}×{width} ({how.interpolation}, antialiased), "
-        f"values / 255, minus {mean}, divided by {std}"
-    )
+    if exported.tta != "none":
+        say(f"  answers       of one view; retinue's are means over several, tta={exported.tta}")
+    say("")
+    say(preparing.code(exported.preprocessing))

@@ -58,6 +58,9 @@ def _usage(error: BaseException) -> list[str | None]:
     command = context.command_path if context is not None else "retinue"
     what, _, near = message.partition(". Did you mean ")
     mend = f"did you mean {near}" if near else f"see `{command} --help`"
+    what, _, listed = what.partition(". Choose from:")
+    if listed:  # one a line
+        mend = f"choose from {', '.join(x.strip() for x in listed.split(','))} ({mend})"
     return [what[:1].lower() + what[1:], None, mend]
 
 

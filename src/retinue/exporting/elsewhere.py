@@ -239,14 +239,15 @@ def construction(library: str, network: Network, size: Size) -> Construction:
         RetinueError: it has no such network, or not one that computes the same; says which has.
     """
     if library not in LIBRARIES:
-        mend = suggest(library, LIBRARIES) or f"there are {' and '.join(LIBRARIES)}"
-        raise UsageError(f"unknown library {library!r}", where="--to", mend=mend)
+        mend = suggest(str(library), LIBRARIES) or f"there are {' and '.join(LIBRARIES)}"
+        raise UsageError(f"unknown library {library!r}", mend=mend)
     try:
         return _construction(library, network, size)
     except RetinueError as error:
         for other in LIBRARIES:
             if other != library and _possible(other, network, size):
-                raise RetinueError(error.what, mend=f"--to {other} can do it") from error
+                mend = f'to="{other}" (--to {other}) can do it'
+                raise RetinueError(error.what, mend=mend) from error
         raise
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
+from retinue.exporting import preparing
 from retinue.exporting.elsewhere import Construction, Size, construction
 from retinue.files import replacing
 from retinue.models.network import Network
@@ -37,6 +38,8 @@ class Exported:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     """In the order of the logits."""
+    tta: str = "none"
+    """Test-time augmentation that the model file asks for, and a state dict cannot."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -46,6 +49,8 @@ class Exported:
             "create": self.construction.code(),
             "load": self.load(),
             "preprocessing": self.preprocessing.as_dict(),
+            "prepare": self.prepare(),
+            "tta": self.tta,
             "classes": list(self.classes),
         }
 
@@ -54,6 +59,10 @@ class Exported:
         if self.path.suffix == ".safetensors":
             return f"safetensors.torch.load_file({str(self.path)!r})"
         return f"torch.load({str(self.path)!r}, weights_only=True)"
+
+    def prepare(self) -> str:
+        """Code that defines `prepare`, from a Pillow image to what the network takes."""
+        return preparing.code(self.preprocessing)
 
 
 def export_state_dict(
@@ -90,7 +99,7 @@ def export_state_dict(
             _verify(temporary, target, find(description.network).family, tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RetinueError(f"the file cannot be written: {error}", where=str(target)) from error
-    return Exported(target, made, preprocessing, tuple(description.classes))
+    return Exported(target, made, preprocessing, tuple(description.classes), description.tta)
 
 
 def _fitted(network: Network, tensors: dict[str, Tensor], size: Size) -> dict[str, Tensor]:
@@ -118,7 +127,9 @@ def _check_target(target: Path, model: Path, force: bool) -> None:
         raise UsageError("this is the model itself", where=str(target), mend="choose another name")
     if not force:
         raise UsageError(
-            "the file is there already", where=str(target), mend="choose another --out, or --force"
+            "the file is there already",
+            where=str(target),
+            mend="choose another name with out (--out), or replace it with force=True (--force)",
         )
 
 

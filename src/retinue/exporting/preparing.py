@@ -1,0 +1,95 @@
+"""How images are prepared for an exported network: in words, and as code for the other side.
+
+The code does with Pillow and torchvision, which timm needs, too, what `data.views.EvalView` does:
+the same sizes, rounded alike.
+"""
+
+from __future__ import annotations
+
+import math
+
+from retinue.sample import Preprocessing
+
+_BEFORE = """\
+from operator import methodcaller
+from PIL import Image, ImageOps
+from torchvision import transforms
+"""
+
+_COMPOSE = """\
+prepare = transforms.Compose([
+    ImageOps.exif_transpose,
+    methodcaller("convert", "RGB"),
+{steps}
+    transforms.ToTensor(),
+    transforms.Normalize({mean}, {std}),
+])
+# network.eval()(prepare(Image.open("photo.jpg"))[None]).softmax(1)"""
+
+_COVER = """
+def resize(image):  # to cover a width of {wide} and a height of {tall}
+    width, height = image.size
+    size = max(({wide}, {wide} * height // width), ({tall} * width // height, {tall}))
+    return image.resize(size, Image.Resampling.{method})
+"""
+
+_LETTERBOX = """
+def letterbox(image):
+    ratio = min({wide} / image.width, {tall} / image.height)
+    size = [max(round(side * ratio), 1) for side in image.size]
+    canvas = Image.new("RGB", ({wide}, {tall}), ({grey}, {grey}, {grey}))
+    corner = (({wide} - size[0]) // 2, ({tall} - size[1]) // 2)
+    canvas.paste(image.resize(size, Image.Resampling.{method}), corner)
+    return canvas
+"""
+
+
+def code(how: Preprocessing) -> str:
+    """Python that defines `prepare`, from a Pillow image to float32 (3, height, width)."""
+    tall, wide = how.size
+    method = how.interpolation.upper()
+    function = ""
+    if how.fit == "squash":
+        steps = [f"transforms.Resize(({tall}, {wide}), transforms.InterpolationMode.{method})"]
+    elif how.fit == "letterbox":
+        function = _LETTERBOX.format(tall=tall, wide=wide, grey=how.pad_value, method=method)
+        steps = ["letterbox"]
+    elif tall == wide:
+        side, _ = covered(how)
+        steps = [
+            f"transforms.Resize({side}, transforms.InterpolationMode.{method})",
+            f"transforms.CenterCrop({tall})",
+        ]
+    else:
+        cover_tall, cover_wide = covered(how)
+        function = _COVER.format(tall=cover_tall, wide=cover_wide, method=method)
+        steps = ["resize", f"transforms.CenterCrop(({tall}, {wide}))"]
+    compose = _COMPOSE.format(
+        steps="\n".join(f"    {step}," for step in steps), mean=how.mean, std=how.std
+    )
+    return "\n".join(part for part in (_BEFORE, function and function + "\n", compose) if part)
+
+
+def words(how: Preprocessing) -> str:
+    """The same as one line."""
+    tall, wide = how.size
+    filtered = how.interpolation + (", antialiased" if how.interpolation != "nearest" else "")
+    if how.fit == "squash":
+        part = f"resized to {tall}×{wide} ({filtered}), the aspect ratio given up"
+    elif how.fit == "letterbox":
+        part = f"resized to fit {tall}×{wide} ({filtered}), padded with grey {how.pad_value}"
+    else:
+        cover_tall, cover_wide = covered(how)
+        part = f"the shorter side resized to {cover_tall}"
+        if tall != wide:
+            part = f"resized to cover {cover_tall}×{cover_wide}"
+        part += f" ({filtered}), of that the middle {tall}×{wide}"
+    mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (how.mean, how.std))
+    return f"RGB, {part}, values / 255, minus {mean}, divided by {std}"
+
+
+def covered(how: Preprocessing) -> tuple[int, int]:
+    """Height and width that the resized image covers before its middle is cut out: whole pixels,
+    rounded down as timm does."""
+    height, width = (math.floor(side / how.crop_fraction + 1e-9) for side in how.size)
+    return height, width
