@@ -1,13 +1,13 @@
 """Reading files of weights; nothing in them is ever executed.
 
-Here are safetensors, PyTorch's pickles and NumPy's archives; `keras`, `darknet` and `folders` have
-the rest.
+Here are safetensors and NumPy's archives; `pickled`, `keras`, `darknet` and `folders` have the
+rest, and `signatures` tells beforehand what is not what its name says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
+import logging
 import re
 import zipfile
 import zlib
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -26,10 +25,14 @@ from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest
 from retinue.sample import Preprocessing
-from retinue.weights import darknet, keras
-from retinue.weights.guard import check_archive
+from retinue.weights import darknet, keras, pickled, signatures
+from retinue.weights.prefixes import without_wrappers
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".h5", ".hdf5", ".keras", ".weights")
+log = logging.getLogger("retinue")
+
+_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""`.tar`, as in `.pth.tar`, is what PyTorch's examples call what is no such archive."""
+SUFFIXES = (".safetensors", *_TORCH, ".npz", ".h5", ".hdf5", ".keras", ".weights")
 
 
 def kind(path: Path) -> str:
@@ -79,18 +82,40 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
         contents = folders.read(path)
     elif not path.is_file():
         raise UsageError("no such file of weights", where=str(path), mend=nearest(path))
-    elif suffix == ".safetensors":
-        contents = _safetensors(path)
     else:
-        contents = Contents(tensors=_tensors(path, suffix), paths=(path,))
+        signatures.check(path, suffix)
+        if suffix == ".safetensors":
+            contents = _safetensors(path)
+        else:
+            contents = Contents(tensors=_tensors(path, suffix), paths=(path,))
+        _warn_of_no_numbers(contents.tensors, path)
     if not contents.tensors:
         raise RetinueError("no weights in the file", where=str(path))
     return contents
 
 
+def _warn_of_no_numbers(tensors: Mapping[str, Tensor], path: Path) -> None:
+    keys = [key for key, tensor in tensors.items() if not _finite(tensor)]
+    if keys:
+        more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+        log.warning("%s: NaN or infinity in %s%s", path, ", ".join(keys[:8]), more)
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    wide = tensor.float() if tensor.element_size() == 1 else tensor  # 8 bits are only stored
+    return bool(wide.isfinite().all())
+
+
+def _named(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`tensors` without wrappers' prefixes; a shard's keep the names that its index has."""
+    return tensors if re.search(r"-of-\d+$", path.stem) else without_wrappers(tensors, path)
+
+
 def _tensors(path: Path, suffix: str) -> dict[str, Tensor]:
-    if suffix in (".pth", ".pt", ".bin"):
-        return _torch(path)
+    if suffix in _TORCH:
+        return _named(pickled.read(path), path)
     if suffix == ".npz":
         return _npz(path)
     if suffix in (".h5", ".hdf5"):
@@ -121,7 +146,7 @@ def _safetensors(path: Path) -> Contents:
             metadata = file.metadata() or {}
             if modelfile.KEY not in metadata:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return Contents(tensors=tensors, paths=(path,))
+                return Contents(tensors=_named(tensors, path), paths=(path,))
     except (SafetensorError, OSError) as error:
         raise RetinueError(f"damaged weights: {error}", where=str(path)) from error
     description, tensors = modelfile.read(path)
@@ -135,67 +160,8 @@ def _safetensors(path: Path) -> Contents:
     )
 
 
-def _torch(path: Path) -> dict[str, Tensor]:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                check_archive(archive, path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise RetinueError(
-            "the weights hold more than tensors, and reading them could execute code",
-            where=str(path),
-            mend="save the state dict alone: torch.save(model.state_dict(), path)",
-        ) from error
-    except RetinueError:
-        raise
-    except Exception as error:  # damaged pickles make torch raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error
-    tensors = _unwrap(loaded)
-    for key, tensor in tensors.items():
-        if reason := _unusual(tensor):
-            raise RetinueError(
-                f"the tensor {key} {reason}",
-                where=str(path),
-                mend="save it as an ordinary one, of real numbers",
-            )
-    return tensors
-
-
-def _unusual(tensor: Tensor) -> str:
-    """Why the values of a pickled tensor cannot be copied into a network's; empty: they can."""
-    if tensor.is_meta:
-        return "has a shape and no values"
-    if tensor.layout != torch.strided:
-        return "is sparse"
-    if tensor.is_quantized:
-        return "is quantised"
-    return "is complex" if tensor.is_complex() else ""
-
-
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_MOST_WRAPPED = 4
-"""One within another; a damaged one may hold itself."""
-
-
-def _unwrap(loaded: object) -> dict[str, Tensor]:
-    """The state dict itself, out of the wrappers that training scripts put around it."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    for _ in range(_MOST_WRAPPED):
-        inner = (loaded.get(wrapper) for wrapper in _WRAPPERS)
-        loaded = next((each for each in inner if isinstance(each, Mapping)), loaded)
-    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
-    if tensors and all(key.startswith("module.") for key in tensors):  # DistributedDataParallel
-        return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    return tensors
-
-
 def _npz(path: Path) -> dict[str, Tensor]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            check_archive(archive, path)
         with np.load(path, allow_pickle=False) as arrays:
             return keras.from_arrays({name: arrays[name] for name in arrays.files}, str(path))
     except (ValueError, KeyError, AttributeError, OSError, EOFError, MemoryError,
