@@ -18,23 +18,32 @@ from retinue.data.options import DataOptions
 from retinue.data.sources import open_dataset
 from retinue.training.checkpoint import CheckpointStore
 
-# Dropout draws by process, so that it has no place in a comparison.
-PLAIN = [
-    "model.dropout=0.0",
-    "stages.0.frozen_batchnorm=true",
-    "stages.1.frozen_batchnorm=true",
-    "stages.1.clip_norm=1.0",
-]
-
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
     return CheckpointStore(run / "last").load()["network"]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def plain(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> list[str]:
+    """What makes trainings comparable: dropout draws by process, BatchNorm sees a portion. Frozen,
+    it needs weights."""
+    tiny.register()
+    short = tiny.recipe(pictures, stages=[{"epochs": 1, "batch_size": 8}])
+    out = tmp_path_factory.mktemp("weights") / "run"
+    weights = retinue.train(short, out=out, report=False, quiet=True).best
+    return [
+        f"model.weights={weights}",
+        "model.dropout=0.0",
+        "stages.0.frozen_batchnorm=true",
+        "stages.1.frozen_batchnorm=true",
+        "stages.1.clip_norm=1.0",
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, pictures: Path, plain: list[str]) -> Path:
     run = tmp_path_factory.mktemp("alone") / "run"
-    command = [sys.executable, tiny.__file__, str(run), str(pictures), *PLAIN]
+    command = [sys.executable, tiny.__file__, str(run), str(pictures), *plain]
     subprocess.run(command, check=True, timeout=120)
     return run
 
@@ -72,8 +81,10 @@ def _two_processes(run: Path, data: Path, *overrides: str, launcher: str = "torc
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
-def test_two_processes(tmp_path: Path, pictures: Path, alone: Path, launcher: str) -> None:
-    _two_processes(tmp_path / "run", pictures, *PLAIN, launcher=launcher)
+def test_two_processes(
+    tmp_path: Path, pictures: Path, plain: list[str], alone: Path, launcher: str
+) -> None:
+    _two_processes(tmp_path / "run", pictures, *plain, launcher=launcher)
     _compare(tmp_path / "run", alone)
 
 
@@ -94,9 +105,9 @@ def test_the_figures_are_of_the_weights_that_are_kept(tmp_path: Path) -> None:
     assert told["loss"] == pytest.approx(again["loss"], rel=1e-5)
 
 
-def test_accumulation(tmp_path: Path, pictures: Path, alone: Path) -> None:
+def test_accumulation(tmp_path: Path, pictures: Path, plain: list[str], alone: Path) -> None:
     run = tmp_path / "run"
     portions = ["stages.0.accumulate=2", "stages.1.accumulate=4"]
-    command = [sys.executable, tiny.__file__, str(run), str(pictures), *PLAIN, *portions]
+    command = [sys.executable, tiny.__file__, str(run), str(pictures), *plain, *portions]
     subprocess.run(command, check=True, timeout=120)
     _compare(run, alone)

@@ -109,10 +109,14 @@ def test_what_is_frozen_stays_and_what_learns_changes(tmp_path: Path, pictures: 
 
 
 def test_frozen_batchnorm_keeps_its_statistics(tmp_path: Path, pictures: Path) -> None:
-    run = _train(tmp_path, _one(pictures, frozen_batchnorm=True))
-    assert torch.equal(_network(run)["stem.1.running_mean"], torch.zeros(8))
-    run = _train(tmp_path, _one(pictures))
-    assert not torch.equal(_network(run)["stem.1.running_mean"], torch.zeros(8))
+    first = _train(tmp_path, _one(pictures))
+    before = modelfile.read(first.best)[1]["stem.1.running_mean"]
+    assert not torch.equal(before, torch.zeros(8))
+    weights = {"name": "tiny", "weights": str(first.best)}
+    run = _train(tmp_path, _one(pictures, frozen_batchnorm=True) | {"model": weights})
+    assert torch.equal(_network(run)["stem.1.running_mean"], before)
+    run = _train(tmp_path, _one(pictures) | {"model": weights})
+    assert not torch.equal(_network(run)["stem.1.running_mean"], before)
 
 
 @pytest.mark.parametrize("trainable", ["head", 1, "middle"])

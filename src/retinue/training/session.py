@@ -36,6 +36,7 @@ from retinue.training.environment import (
     versions,
 )
 from retinue.training.examples import draw_examples
+from retinue.training.foresight import doubts, network_arguments, refuse_size, refuse_unfit_model
 from retinue.training.keeper import Keeper
 from retinue.training.progress import Progress
 from retinue.training.recipe import Recipe, dump, load_recipe
@@ -66,6 +67,7 @@ def start(
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order."""
     loaded = load_recipe(recipe, overrides)
+    refuse_unfit_model(loaded)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     settings = _settings(loaded)
     with console(None, quiet=quiet or not _is_main()):
@@ -139,6 +141,10 @@ def _work(
         resumed = run.checkpoints.exists()
         network, preprocessing = _network(run, recipe, task, resumed=resumed)
         _refuse_contradictions(recipe, task, preprocessing)
+        refuse_size(recipe, network, preprocessing.size, begun=resumed)
+        if not resumed:
+            for doubt in doubts(recipe, network, dataset):
+                LOGGER.warning("%s", doubt)
         description = modelfile.ModelDescription(
             task=recipe.task,
             task_options=recipe.task_options,
@@ -290,7 +296,7 @@ def _network(
     if resumed and "arguments" in began:
         network = task.build(recipe.model.name, began["arguments"], None)
         return network, Preprocessing.from_dict(began["preprocessing"])
-    network = task.build(recipe.model.name, _network_arguments(recipe), recipe.model.weights)
+    network = task.build(recipe.model.name, network_arguments(recipe), recipe.model.weights)
     chosen = recipe.input.applied(network.preprocessing)
     if _is_main():
         facts = {"arguments": dict(network.arguments), "preprocessing": chosen.as_dict()}
@@ -345,12 +351,6 @@ def _refuse_changed(written: Path, dataset: Dataset) -> None:
         where=f"{written}, line {line}",
         mend="put the data back as it was, or start a new training",
     )
-
-
-def _network_arguments(recipe: Recipe) -> dict[str, Any]:
-    model = recipe.model
-    given = {"dropout": model.dropout, "drop_path": model.drop_path}
-    return {**{k: v for k, v in given.items() if v is not None}, **model.arguments}
 
 
 def _final_split(recipe: Recipe, dataset: Dataset) -> str:
