@@ -6,6 +6,7 @@ box around a whole image is ``0, 0, width, height``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -35,6 +36,13 @@ class Preprocessing:
     """Side of the centre crop as a fraction of the resized image's (`crop` only)."""
     pad_value: int = 114
     """Grey of the padding, 0–255 (`letterbox` only)."""
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width that the resized image covers before its middle is cut out (`crop`
+        only): whole pixels, rounded down as torchvision and timm do."""
+        height, width = (math.floor(side / self.crop_fraction + 1e-9) for side in self.size)
+        return height, width
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

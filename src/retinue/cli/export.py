@@ -61,4 +61,4 @@ def export(
     if exported.tta != "none":
         say(f"  answers       of one view; retinue's are means over several, tta={exported.tta}")
     say("")
-    say(preparing.code(exported.preprocessing))
+    say(exported.prepare())

@@ -249,8 +249,7 @@ def eval_boxes(
         ratio = min(tall / height, wide / width)
         h, w = max(round(height * ratio), 1), max(round(width * ratio), 1)
         return (0.0, 0.0, width, height), ((tall - h) // 2, (wide - w) // 2, h, w)
-    need_h = math.floor(tall / preprocessing.crop_fraction + 1e-9)
-    need_w = math.floor(wide / preprocessing.crop_fraction + 1e-9)
+    need_h, need_w = preprocessing.covered
     if need_h * width <= need_w * height:
         resized_w, resized_h = need_w, max(int(need_w * height / width), tall)
     else:

@@ -6,8 +6,6 @@ the same sizes, rounded alike.
 
 from __future__ import annotations
 
-import math
-
 from retinue.sample import Preprocessing
 
 _BEFORE = """\
@@ -55,13 +53,13 @@ def code(how: Preprocessing) -> str:
         function = _LETTERBOX.format(tall=tall, wide=wide, grey=how.pad_value, method=method)
         steps = ["letterbox"]
     elif tall == wide:
-        side, _ = covered(how)
+        side, _ = how.covered
         steps = [
             f"transforms.Resize({side}, transforms.InterpolationMode.{method})",
             f"transforms.CenterCrop({tall})",
         ]
     else:
-        cover_tall, cover_wide = covered(how)
+        cover_tall, cover_wide = how.covered
         function = _COVER.format(tall=cover_tall, wide=cover_wide, method=method)
         steps = ["resize", f"transforms.CenterCrop(({tall}, {wide}))"]
     compose = _COMPOSE.format(
@@ -79,17 +77,10 @@ def words(how: Preprocessing) -> str:
     elif how.fit == "letterbox":
         part = f"resized to fit {tall}×{wide} ({filtered}), padded with grey {how.pad_value}"
     else:
-        cover_tall, cover_wide = covered(how)
+        cover_tall, cover_wide = how.covered
         part = f"the shorter side resized to {cover_tall}"
         if tall != wide:
             part = f"resized to cover {cover_tall}×{cover_wide}"
         part += f" ({filtered}), of that the middle {tall}×{wide}"
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (how.mean, how.std))
     return f"RGB, {part}, values / 255, minus {mean}, divided by {std}"
-
-
-def covered(how: Preprocessing) -> tuple[int, int]:
-    """Height and width that the resized image covers before its middle is cut out: whole pixels,
-    rounded down as timm does."""
-    height, width = (math.floor(side / how.crop_fraction + 1e-9) for side in how.size)
-    return height, width
