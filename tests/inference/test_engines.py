@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -86,6 +88,24 @@ def test_answers_are_the_callers_own_and_repeat_to_the_bit(engine: str, tiny: Ti
     made(other)
     assert torch.equal(first, kept)  # type: ignore[arg-type]
     assert torch.equal(made(x), kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_threads_call_one_engine_at_once(engine: str, tiny: Tiny) -> None:
+    """Each gets the answer to its own question, as if it had been alone."""
+    need(engine)
+    made = compile_engine(tiny.eval(), torch.randn(2, 3, 16, 16), engine=engine)  # type: ignore[arg-type]
+    inputs = torch.randn(8, 30, 1, 3, 16, 16)
+    alone = [[made(x) for x in row] for row in inputs]
+    start = threading.Barrier(len(inputs))
+
+    def ask(row: Tensor) -> list[State]:
+        start.wait()
+        return [made(x) for x in row]
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        together = list(pool.map(ask, inputs))
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -42,7 +43,8 @@ class Engine:
     """A network in eval mode: `engine(x)` takes and gives what the network does, in float32.
 
     Any batch size; the answer is the caller's own memory. For a given number of threads and batch
-    size the same input gives the same bits.
+    size the same input gives the same bits. Several threads may call one engine at once, unless the
+    module of a `TorchEngine` is being trained meanwhile.
     """
 
     name: str = ""
@@ -185,13 +187,23 @@ class OpenVINOEngine(Engine):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._compiled = core.compile_model(model, "CPU", settings)
+        self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def __call__(self, x: State) -> State:
         arrays = [_array(part) for part in _parts(x)]
-        self._request.infer(arrays, share_inputs=True)
-        outputs = [port.data for port in self._request.output_tensors]
-        return _state(outputs, self._single, _parts(x)[0].device)
+        # A request holds its inputs and outputs, so it serves one thread at a time: there are as
+        # many as have ever been needed at once.
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer(arrays, share_inputs=True)
+            outputs = [port.data for port in request.output_tensors]
+            return _state(outputs, self._single, _parts(x)[0].device)
+        finally:
+            self._idle.put(request)
 
 
 class OnnxRuntimeEngine(Engine):
