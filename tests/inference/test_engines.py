@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +51,32 @@ class Taps(nn.Module):
     def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x, tap = state
         return self.conv(x), tap * 2
+
+
+class Detector(nn.Module):
+    """Nested in, nested out, with what tracers stumble over: whole numbers, a mask, a constant, an
+    input handed through, and one tensor twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 5, 3)
+
+    def forward(self, x: dict[str, Any]) -> dict[str, Any]:
+        fine, (coarse,) = x["levels"]
+        boxes = self.conv(fine).mean((2, 3)) + coarse.mean((2, 3))[:, :1]
+        return {
+            "scores": boxes.softmax(1),
+            "boxes": [boxes, (boxes * 2, coarse)],
+            "best": boxes.argmax(1) + x["offset"],
+            "mask": boxes > 0,
+            "grid": torch.arange(6.0).reshape(3, 2),
+            "again": (boxes,),
+        }
+
+
+def nested_inputs(n: int) -> dict[str, Any]:
+    levels = (torch.randn(n, 4, 6, 6), [torch.randn(n, 2, 3, 3)])
+    return {"offset": torch.arange(n), "levels": levels}
 
 
 def need(engine: str) -> None:
@@ -119,6 +146,37 @@ def test_states_of_several_tensors_pass_through(engine: str) -> None:
     assert isinstance(answer, tuple)
     assert [tuple(part.shape) for part in answer] == [(1, 6, 5, 5), (1, 2, 8, 8)]
     torch.testing.assert_close(answer[1], state[1][:1] * 2)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nested_inputs_and_outputs(engine: str) -> None:
+    need(engine)
+    torch.manual_seed(0)
+    module = Detector().eval()
+    made = compile_engine(module, nested_inputs(3), engine=engine)  # type: ignore[arg-type]
+    assert made.name == engine
+    for n in (1, 5, 2):
+        x = nested_inputs(n)
+        answer, expected = made(x), module(x)
+        assert list(answer) == list(expected)  # the order of the keys, too
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)  # dtypes included
+    if engine != "torch":
+        with pytest.raises(ValueError, match="compiled for"):
+            made({"offset": x["offset"], "level": x["levels"]})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_tuple_of_one_stays_a_tuple(engine: str) -> None:
+    need(engine)
+
+    class First(nn.Module):
+        def forward(self, state: tuple[Tensor]) -> tuple[Tensor]:
+            return (state[0] * 2,)
+
+    made = compile_engine(First(), (torch.ones(2, 3),), engine=engine)  # type: ignore[arg-type]
+    answer = made((torch.ones(1, 3),))
+    assert isinstance(answer, tuple)
+    assert torch.equal(answer[0], torch.full((1, 3), 2.0))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -256,3 +314,43 @@ def test_agreement_by_hand() -> None:
 def test_constant_outputs_can_agree() -> None:
     assert compare(torch.zeros(2, 3), torch.zeros(2, 3)).accepted
     assert not compare(torch.ones(2, 3), torch.zeros(2, 3)).accepted
+
+
+def test_nested_agreement_by_hand() -> None:
+    one, other = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 2])
+    whole = {"a": [one, (other,)], "b": one}
+    assert compare({"b": one, "a": [one, (other,)]}, whole).accepted
+    for wrong in (
+        one,
+        {"a": [one, (other,)]},
+        {"a": [one, [other]], "b": one},  # a list in a tuple's place
+        {"a": [one, (other,)], "c": one},
+        {"a": [one, (other[:1],)], "b": one},
+        {"a": [one, (other.float(),)], "b": one},  # another kind of number
+        {"a": [one, (other + 1,)], "b": one},
+    ):
+        found = compare(wrong, whole)
+        assert found.error == float("inf")
+        assert not found.accepted
+    assert not compare({"a": [one, (other,)], "b": one * float("nan")}, whole).accepted
+    off = compare({"a": [one, (other,)], "b": one + 0.25}, whole)
+    assert off.error == pytest.approx(0.5)  # of the leaf's own spread
+    assert compare((), ()).accepted
+    assert compare(torch.zeros(0, 5), torch.zeros(0, 5)).accepted
+
+
+def test_the_best_class_is_that_of_what_is_called_scores() -> None:
+    """Boxes are (n, 5), as logits might be, and their largest coordinate is nobody's class."""
+    boxes = torch.tensor([[0.0, 10.0, 10.3, 0.0, 0.0]])
+    logits = torch.tensor([[0.0, 10.0, 10.3, 0.0, 0.0]])
+    off = torch.tensor([[0.0, 10.3, 10.0, 0.0, 0.0]])
+    assert compare(off, logits, 0.02).flipped == 1
+    assert compare(off, logits, 0.06).flipped == 0  # 0.3 apart with a spread of 4.97: a near tie
+    outputs, others = {"boxes": boxes, "logits": logits}, {"boxes": off, "logits": logits}
+    assert compare(others, outputs, 0.02).flipped == 0
+    assert compare(others, outputs, 0.02, scores=lambda out: out["logits"]).flipped == 0
+    assert compare(others, outputs, 0.02, scores=lambda out: out["boxes"]).flipped == 1
+    both = compare(others, outputs, 0.02, scores=lambda out: [out["boxes"], out["boxes"][None]])
+    assert both.flipped == 2
+    assert compare((off,), (logits,), 0.02).flipped == 0
+    assert compare(off, logits, 0.02, scores=lambda out: ()).flipped == 0

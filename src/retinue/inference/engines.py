@@ -6,25 +6,22 @@ A compiled engine is accepted only if it agrees with PyTorch on the real inputs 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from retinue.errors import RetinueError, UsageError
-from retinue.inference.agreement import agrees
-from retinue.models.network import State
+from retinue.inference.agreement import Scores, agrees
+from retinue.inference.tracing import evaluating, onnx_program, openvino_model
+from retinue.nested import Nested, leaves, mapped
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -40,7 +37,7 @@ _NEEDS = {
 
 
 class Engine:
-    """A network in eval mode: `engine(x)` takes and gives what the network does, in float32.
+    """A network in eval mode: `engine(x)` takes and gives what the network does (`retinue.nested`).
 
     Any batch size; the answer is the caller's own memory. For a given number of threads and batch
     size the same input gives the same bits. Several threads may call one engine at once, unless the
@@ -53,8 +50,12 @@ class Engine:
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
 
-    def __call__(self, x: State) -> State:
-        """Float32 (n, …), a tensor or a tuple of tensors, to the same on the device of `x`."""
+    def __call__(self, x: Nested) -> Any:
+        """What the module gives for `x`, nested as there, on the device of `x`.
+
+        `x`: tensors (n, …), nested as the module takes them. Floating-point outputs are float32,
+        all others (class numbers, masks) of the module's own dtype.
+        """
         raise NotImplementedError
 
 
@@ -72,19 +73,22 @@ def candidates(device: str = "cpu") -> list[str]:
 
 def compile_engine(
     module: nn.Module,
-    example: State,
+    example: Nested,
     *,
     engine: EngineName = "auto",
     device: str = "cpu",
     precision: Precision = "fp32",
+    scores: Scores | None = None,
 ) -> Engine:
-    """An engine for `module`, which takes `example` and gives a tensor or a tuple of tensors.
+    """An engine for `module`, which takes `example` and gives tensors, both of any nesting.
 
     `example`: a batch of real, normalised images (or of a frozen trunk's outputs); engines are
     compiled for its shape but for the batch size, and judged on it. `auto` takes OpenVINO, else
     ONNX Runtime, else PyTorch; one that cannot compile the network, or disagrees on the example,
     is passed over with a warning. An engine asked for by name and not to be had is an error:
     UsageError if it is not installed, RetinueError if it fails or disagrees.
+    `scores`: which of the outputs are scores of classes, whose best has to be the same
+    (`retinue.inference.agreement.compare`).
     The weights are those of this moment: train the module further, and compile again.
     """
     if engine != "auto":
@@ -103,7 +107,7 @@ def compile_engine(
             if name == "torch":
                 return made
             reference = TorchEngine(module, device=device, precision="fp32")
-            agreement = agrees(made, reference, example, precision=precision)
+            agreement = agrees(made, reference, example, precision=precision, scores=scores)
             if agreement.accepted:
                 return made
             problem = f"{name} disagrees with torch: {agreement}"
@@ -129,16 +133,15 @@ class TorchEngine(Engine):
         self.device = torch.device(device)
         self.module = module.to(self.device)
 
-    def __call__(self, x: State) -> State:
-        inputs = tuple(_channels_last(t.to(self.device)) for t in _parts(x))
+    def __call__(self, x: Nested) -> Any:
+        inputs = mapped(lambda leaf: _channels_last(leaf.to(self.device)), x)
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
         )
         with evaluating(self.module), torch.inference_mode(), autocast:
-            answer = self.module(inputs if isinstance(x, tuple) else inputs[0])
-        home = _parts(x)[0].device
-        outputs = tuple(t.float().to(home) for t in _parts(answer))
-        return outputs if isinstance(answer, tuple) else outputs[0]
+            answer = self.module(inputs)
+        home = _home(x)
+        return mapped(lambda leaf: _single(leaf).to(home), answer)
 
 
 @cache
@@ -156,32 +159,15 @@ def _openvino() -> Any:
 
 
 class OpenVINOEngine(Engine):
-    """OpenVINO on the CPU, converted from the traced module without a detour through ONNX."""
+    """OpenVINO on the CPU."""
 
     name = "openvino"
 
-    def __init__(self, module: nn.Module, example: State, precision: Precision) -> None:
+    def __init__(self, module: nn.Module, example: Nested, precision: Precision) -> None:
         super().__init__(precision)
-        import openvino
-
-        # `openvino.convert_model` reports usage to its makers; its frontend alone does not.
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
         core = _openvino()
         _check_bf16(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        with _traceable(module) as (flat, shapes), _quiet():
-            parts = _example(example)
-            # The tracer's own check would run the network twice more; the gate does it once.
-            traced = torch.jit.trace(flat, parts, check_trace=False)  # type: ignore[no-untyped-call]
-            decoder = TorchScriptPythonDecoder(torch.jit.freeze(traced))
-            frontend = FrontEndManager().load_by_framework("pytorch")
-            model = frontend.convert(frontend.load(decoder))
-            self._single = shapes["single"]
-        for port, part in zip(model.inputs, parts, strict=True):
-            port.get_node().set_element_type(openvino.Type.f32)
-            port.get_node().set_partial_shape(openvino.PartialShape([-1, *part.shape[1:]]))
-        model.validate_nodes_and_infer_types()
+        model, self._signature = openvino_model(module, example)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -190,8 +176,8 @@ class OpenVINOEngine(Engine):
         self._compiled = core.compile_model(model, "CPU", settings)
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
-    def __call__(self, x: State) -> State:
-        arrays = [_array(part) for part in _parts(x)]
+    def __call__(self, x: Nested) -> Any:
+        arrays = self._signature.arrays(x)
         # A request holds its inputs and outputs, so it serves one thread at a time: there are as
         # many as have ever been needed at once.
         try:
@@ -201,7 +187,7 @@ class OpenVINOEngine(Engine):
         try:
             request.infer(arrays, share_inputs=True)
             outputs = [port.data for port in request.output_tensors]
-            return _state(outputs, self._single, _parts(x)[0].device)
+            return self._signature.answer(outputs, _home(x))
         finally:
             self._idle.put(request)
 
@@ -211,27 +197,15 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, module: nn.Module, example: State, precision: Precision) -> None:
+    def __init__(self, module: nn.Module, example: Nested, precision: Precision) -> None:
         super().__init__(precision)
         import onnxruntime
 
         _check_bf16(precision, [])
-        with _traceable(module) as (flat, shapes), tempfile.TemporaryDirectory() as folder:
+        program, self._signature = onnx_program(module, example)
+        with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
-            parts = _example(example)
-            batch = torch.export.Dim("batch", min=1, max=2**20)
-            with _quiet():
-                exported = torch.onnx.export(
-                    flat,
-                    parts,
-                    dynamo=True,
-                    dynamic_shapes={"xs": tuple({0: batch} for _ in parts)},
-                    verbose=False,
-                    optimize=True,
-                )
-                assert exported is not None
-                exported.save(str(file), external_data=True)  # above 2 GB there is no other way
-            self._single = shapes["single"]
+            program.save(str(file), external_data=True)  # above 2 GB there is no other way
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 3
@@ -240,73 +214,17 @@ class OnnxRuntimeEngine(Engine):
             )
         self._names = [port.name for port in self._session.get_inputs()]
 
-    def __call__(self, x: State) -> State:
-        arrays = [_array(part) for part in _parts(x)]
+    def __call__(self, x: Nested) -> Any:
+        arrays = self._signature.arrays(x)
         outputs = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
-        return _state(outputs, self._single, _parts(x)[0].device)
+        return self._signature.answer(outputs, _home(x))
 
 
-_COMPILERS: dict[str, Callable[[nn.Module, State, str, Precision], Engine]] = {
+_COMPILERS: dict[str, Callable[[nn.Module, Nested, str, Precision], Engine]] = {
     "torch": lambda m, x, device, precision: TorchEngine(m, device=device, precision=precision),
     "openvino": lambda m, x, device, precision: OpenVINOEngine(m, x, precision),
     "onnxruntime": lambda m, x, device, precision: OnnxRuntimeEngine(m, x, precision),
 }
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Every part of `module` in eval mode; afterwards in the mode that it was in."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-class _Flat(nn.Module):
-    """Tensors in, tuple of tensors out: what tracers take. Notes whether the answer was single."""
-
-    def __init__(self, module: nn.Module, shapes: dict[str, bool]) -> None:
-        super().__init__()
-        self.module = module
-        self.shapes = shapes
-
-    def forward(self, *xs: Tensor) -> tuple[Tensor, ...]:
-        answer = self.module(xs[0] if len(xs) == 1 else xs)
-        self.shapes["single"] = isinstance(answer, Tensor)
-        return _parts(answer)
-
-
-@contextlib.contextmanager
-def _traceable(module: nn.Module) -> Iterator[tuple[_Flat, dict[str, bool]]]:
-    shapes: dict[str, bool] = {}
-    with evaluating(module), torch.no_grad():
-        flat = _Flat(module, shapes)
-        flat.training = False
-        yield flat, shapes
-
-
-def _example(example: State) -> tuple[Tensor, ...]:
-    """Plain, contiguous float32 tensors of two rows: one row would be taken for a constant."""
-    parts = [part.detach().float().cpu().contiguous() for part in _parts(example)]
-    return tuple(torch.cat([part[:1], part[:2][-1:]]).clone() for part in parts)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracers print progress and warn about what the gate then judges."""
-    exporters = logging.getLogger("torch.onnx")
-    level = exporters.level
-    exporters.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        exporters.setLevel(level)
 
 
 def _check(name: str, device: str) -> None:
@@ -338,19 +256,13 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
-def _parts(state: State) -> tuple[Tensor, ...]:
-    return state if isinstance(state, tuple) else (state,)
-
-
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _array(x: Tensor) -> Any:
-    return np.ascontiguousarray(x.detach().float().cpu().numpy())
+def _single(x: Tensor) -> Tensor:
+    return x.float() if x.is_floating_point() else x
 
 
-def _state(outputs: list[Any], single: bool, device: torch.device) -> State:
-    # Copies: the engine writes its next answer over this one.
-    tensors = tuple(torch.from_numpy(np.array(out, dtype=np.float32)).to(device) for out in outputs)
-    return tensors[0] if single else cast(State, tensors)
+def _home(x: Nested) -> torch.device:
+    return leaves(x)[0].device
