@@ -9,7 +9,7 @@ import typer
 
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say
-from retinue.report.text import visible
+from retinue.text import visible
 
 EXAMPLES = (
     "Example: retinue checks --json\n\nFor an editor: retinue checks --schema > recipe.schema.json"

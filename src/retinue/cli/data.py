@@ -9,7 +9,7 @@ import typer
 
 from retinue.cli.options import Json, add
 from retinue.cli.output import end_with, name_skipped, print_json, say, table
-from retinue.report.text import visible
+from retinue.text import visible
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retinue.cli.output import figures, say
-from retinue.report.text import visible
+from retinue.text import visible
 
 EXAMPLES = "Example: retinue demo --out runs/demo"
 

@@ -8,7 +8,7 @@ import typer
 
 from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model, TtaChoice
 from retinue.cli.output import end_with, figures, print_json, say
-from retinue.report.text import visible
+from retinue.text import visible
 
 EXAMPLES = (
     "Example: retinue evaluate runs/finetune"

@@ -7,7 +7,7 @@ import os
 import sys
 
 from retinue.errors import RetinueError
-from retinue.report.text import visible
+from retinue.text import visible
 
 
 def describe(error: BaseException) -> tuple[str, int]:

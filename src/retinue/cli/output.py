@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from retinue.report.text import visible
+from retinue.text import visible
 
 MOST_NAMED = 50
 """Skipped files beyond that many are counted; a file or `--json` has them all."""

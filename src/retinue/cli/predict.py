@@ -9,7 +9,7 @@ import typer
 
 from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model
 from retinue.cli.output import end_with, print_json, say
-from retinue.report.text import visible
+from retinue.text import visible
 
 if TYPE_CHECKING:
     from retinue.sample import Result

@@ -9,7 +9,7 @@ import typer
 
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say, table
-from retinue.report.text import visible
+from retinue.text import visible
 
 EXAMPLES = "Example: retinue recipes finetune --copy mine.yaml"
 

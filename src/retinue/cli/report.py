@@ -8,7 +8,7 @@ import typer
 
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say
-from retinue.report.text import visible
+from retinue.text import visible
 
 EXAMPLES = "Example: retinue report runs/finetune"
 

@@ -8,7 +8,7 @@ import typer
 
 from retinue.cli.options import Json, Quiet
 from retinue.cli.output import end_with, figures, print_json, say
-from retinue.report.text import visible
+from retinue.text import visible
 
 EXAMPLES = (
     "Example: retinue train finetune data=photos/ model=efficientnet_lite0 stages.1.epochs=5"

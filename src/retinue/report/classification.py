@@ -12,7 +12,7 @@ from retinue.report import plots, statistics
 from retinue.report.general import data_address, draw
 from retinue.report.html import Builder, Section
 from retinue.report.record import RunRecord
-from retinue.report.text import shorten
+from retinue.text import shorten
 
 _MOST_IN_TABLE = 30
 """Up to that many classes, the confusion matrix is a table with names."""

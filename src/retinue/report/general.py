@@ -14,7 +14,7 @@ from retinue.report import plots, statistics
 from retinue.report.html import Section, percent
 from retinue.report.record import RunRecord, number
 from retinue.report.statistics import is_fraction
-from retinue.report.text import shorten
+from retinue.text import shorten
 
 
 def subtitle(record: RunRecord) -> str:

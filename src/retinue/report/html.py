@@ -14,7 +14,7 @@ from typing import Any
 
 from retinue.files import write_text
 from retinue.report.record import RunRecord, read_run
-from retinue.report.text import visible
+from retinue.text import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from retinue.files import replacing
 from retinue.report.record import number
 from retinue.report.statistics import Floats, Ints, coarse
-from retinue.report.text import shorten
+from retinue.text import shorten
 
 THEME = {
     "ink": "#1c2128",
