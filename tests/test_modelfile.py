@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from retinue import modelfile
@@ -19,7 +21,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.modelfile import ModelDescription
 from retinue.sample import Preprocessing
 
-GOLDEN = Path(__file__).parent / "golden" / "model_v1.safetensors"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture
@@ -67,16 +69,71 @@ def test_written_bytes_are_the_same_every_time(tmp_path, description):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def golden(version):
+    """Written once, by the first release with that format: every later one must read it."""
+    path = GOLDEN / f"model_v{version}.safetensors"
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["retinue"])["format_version"] == version
+    description, read = modelfile.read(path)
+    assert description.format_version == modelfile.FORMAT_VERSION
+    return description, read
+
+
 def test_golden_file_of_format_1():
-    """Written once, by the first release: every later one must read it."""
-    description, read = modelfile.read(GOLDEN)
-    assert description.format_version == 1
+    description, read = golden(1)
     assert description.task == "classification"
+    assert description.task_options == {"label_smoothing": 0.1}
+    assert description.task_state == {}
+    assert description.teacher is None
     assert description.classes == ["böse", "gut", "猫"]
     assert description.arguments == {"num_classes": 3, "width": 1.0}
     assert description.prepared().size == (32, 48)
     for key, tensor in tensors().items():
         assert torch.equal(read[key], tensor)
+
+
+def test_golden_file_of_format_2():
+    description, read = golden(2)
+    assert description.classes == ["böse", "gut", "猫"]
+    assert description.task_state == {"anchors": [[10, 13], [16, 30]], "temperature": 1.25}
+    assert description.teacher == "0123456789abcdef" * 4
+    assert description.prepared().size == (32, 48)
+    assert read.keys() == tensors().keys()
+    for key, tensor in tensors().items():
+        assert torch.equal(read[key], tensor)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "state"), [(None, {}), ([[1.5, 2]], {"anchors": [[1.5, 2]]}), ([], {"anchors": []})]
+)
+def test_anchors_of_format_1_become_the_tasks_state(tmp_path, description, anchors, state):
+    values = {**description.model_dump(), "format_version": 1, "anchors": anchors}
+    del values["task_state"], values["teacher"]  # which format 1 knew nothing of
+    path = tmp_path / "old.safetensors"
+    save_file(tensors(), path, {"retinue": json.dumps(values)})
+    expected = description.model_copy(update={"task_state": state})
+    assert modelfile.read_description(path) == expected
+
+
+def test_a_teacher_is_named_by_its_hash(description):
+    with pytest.raises(ValidationError, match="teacher"):
+        ModelDescription(**{**description.model_dump(), "teacher": "/home/me/best.safetensors"})
+
+
+def test_the_model_of_a_folder_is_its_best_one(tmp_path, description):
+    modelfile.write(tmp_path / "run" / modelfile.MODEL_FILE, tensors(), description)
+    best = tmp_path / "run" / "best.safetensors"
+    assert modelfile.find_model(tmp_path / "run") == modelfile.find_model(best) == best
+    with pytest.raises(UsageError, match=r"no best\.safetensors in the folder.*did you mean.*run"):
+        modelfile.find_model(tmp_path)
+    best.rename(tmp_path / "run" / "other.safetensors")
+    with pytest.raises(UsageError, match=r"did you mean.*other\.safetensors"):
+        modelfile.find_model(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(UsageError, match=r"has not come that far.*--resume"):
+        modelfile.find_model(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"no such model.*runs"):
+        modelfile.find_model(tmp_path / "runs")
 
 
 def test_older_format_is_brought_up(tmp_path, description, monkeypatch):

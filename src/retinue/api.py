@@ -211,7 +211,7 @@ def export(
     """
     from retinue.errors import UsageError
     from retinue.exporting.state_dict import export_state_dict
-    from retinue.inference.predictor import find_model
+    from retinue.modelfile import find_model
 
     if not isinstance(model, str | Path):
         raise UsageError(

@@ -20,11 +20,21 @@ from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest, replacing
 from retinue.sample import Preprocessing
 
+MODEL_FILE = "best.safetensors"
+"""The model in a run folder."""
 KEY = "retinue"
 """The metadata key under which the description lies."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _state_for_anchors(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had a field for a detector's anchors, and no other state of a task."""
+    rest = {key: value for key, value in values.items() if key != "anchors"}
+    anchors = values.get("anchors")
+    return {**rest, "task_state": {} if anchors is None else {"anchors": anchors}}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _state_for_anchors}
 """From a description of version k to one of version k + 1; how newer releases read older files."""
 
 
@@ -37,6 +47,9 @@ class ModelDescription(BaseModel):
     task: str
     """The registered name, `classification`, …"""
     task_options: dict[str, Any] = Field(default_factory=dict)
+    task_state: dict[str, Any] = Field(default_factory=dict)
+    """What the task learnt from the data (anchors, thresholds, …): JSON values that it gives, and
+    rebuilds itself from."""
     classes: list[str]
     """Names, in the order of the outputs."""
     network: str
@@ -47,17 +60,34 @@ class ModelDescription(BaseModel):
     """As of `Preprocessing.as_dict`."""
     tta: str = "none"
     """Test-time augmentation that the figures were measured with."""
-    anchors: list[Any] | None = None
     recipe: dict[str, Any] | None = None
     """The recipe that made it, as written down in the run."""
     figures: dict[str, Any] = Field(default_factory=dict)
     """As in `metrics.json`, of the split that chose these weights."""
+    teacher: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file of the network that it was taught by, where there was one."""
     versions: dict[str, str] = Field(default_factory=dict)
     """What it was made with: retinue, torch, python, …"""
 
     def prepared(self) -> Preprocessing:
         """The preprocessing as the object that the data room takes."""
         return Preprocessing.from_dict(self.preprocessing)
+
+
+def find_model(path: Path) -> Path:
+    """The model file that `path` means: itself, or `best.safetensors` in a run folder."""
+    if path.is_dir():
+        if (path / MODEL_FILE).is_file():
+            return path / MODEL_FILE
+        if (path / "recipe.yaml").is_file():
+            mend = f"its training has not come that far: retinue train {path} --resume"
+        else:
+            others = sorted(path.glob("*.safetensors")) or sorted(path.glob(f"*/{MODEL_FILE}"))
+            mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
+        raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
+    if not path.exists():
+        raise UsageError("no such model", where=str(path), mend=nearest(path))
+    return path
 
 
 def write(

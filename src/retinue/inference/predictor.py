@@ -22,18 +22,14 @@ from retinue.data.decode import to_rgb
 from retinue.data.loader import Loader
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.files import nearest
 from retinue.inference.devices import choose_device
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
 from retinue.inference.evaluator import example_inputs, look
 from retinue.inference.tta import views
-from retinue.modelfile import ModelDescription
+from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
 from retinue.sample import Result, Sample
 from retinue.tasks.task import Task, task_type
-
-MODEL_FILE = "best.safetensors"
-"""The model in a run folder."""
 
 COMPILE_FROM = 64
 """`engine=auto` compiles for this many images or more; for fewer, it would cost more than it
@@ -249,22 +245,6 @@ def _check_array(array: npt.NDArray[Any]) -> None:
         f"this one is {array.dtype} of shape {array.shape}",
         mend=mend,
     )
-
-
-def find_model(path: Path) -> Path:
-    """The model file that `path` means: itself, or `best.safetensors` in a run folder."""
-    if path.is_dir():
-        if (path / MODEL_FILE).is_file():
-            return path / MODEL_FILE
-        if (path / "recipe.yaml").is_file():
-            mend = f"its training has not come that far: retinue train {path} --resume"
-        else:
-            others = sorted(path.glob("*.safetensors")) or sorted(path.glob(f"*/{MODEL_FILE}"))
-            mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
-        raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
-    if not path.exists():
-        raise UsageError("no such model", where=str(path), mend=nearest(path))
-    return path
 
 
 def _fill(network: Network, tensors: dict[str, Tensor], file: Path) -> None:

@@ -16,7 +16,8 @@ from retinue.errors import UsageError, suggest
 from retinue.files import replacing, write_text
 from retinue.inference.engines import EngineName
 from retinue.inference.evaluator import evaluate
-from retinue.inference.predictor import find_model, load
+from retinue.inference.predictor import load
+from retinue.modelfile import find_model
 from retinue.sample import Sample
 from retinue.training.console import LOGGER, console
 from retinue.training.recipe import load_recipe

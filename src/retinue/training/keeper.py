@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from retinue import modelfile
-from retinue.inference.predictor import MODEL_FILE
+from retinue.modelfile import MODEL_FILE
 from retinue.training.board import Board
 from retinue.training.options import CheckpointOptions
 from retinue.training.run_folder import RunFolder

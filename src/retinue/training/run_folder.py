@@ -19,7 +19,7 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, write_text
-from retinue.inference.predictor import MODEL_FILE
+from retinue.modelfile import MODEL_FILE
 from retinue.training.checkpoint import CheckpointStore
 
 

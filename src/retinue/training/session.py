@@ -22,7 +22,8 @@ from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError, suggest
 from retinue.inference.devices import choose_device
 from retinue.inference.evaluator import evaluate
-from retinue.inference.predictor import MODEL_FILE, load
+from retinue.inference.predictor import load
+from retinue.modelfile import MODEL_FILE
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.sample import Preprocessing
