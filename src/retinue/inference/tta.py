@@ -6,13 +6,14 @@ image is decoded once, whatever the number of views.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from retinue.data.geometry import dihedral
+from retinue.data.geometry import Matrix, dihedral
 from retinue.errors import UsageError, suggest
 from retinue.sample import Batch
 
@@ -35,6 +36,42 @@ def views(tta: str) -> list[int]:
     return list(_VIEWS[tta])
 
 
+def turned_images(images: Tensor, orientation: int) -> Tensor:
+    """(n, channels, height, width) in another orientation, 0–7 as in `views`; channels-last memory.
+
+    Odd ones, quarter turns, swap height and width.
+    """
+    if orientation & 4:
+        images = images.flip(3)
+    if orientation & 3:
+        images = torch.rot90(images, -(orientation & 3), (2, 3))  # rot90 turns anticlockwise
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def way_back(orientation: int, size: tuple[int, int]) -> Matrix:
+    """From the canvas of a turned image to that of the plain one, which has `size` (height, width).
+
+    Float64 (3, 3) of column vectors (x, y, 1), as in `retinue.data.geometry`. What is found in the
+    turned image belongs to the original at `to_original @ way_back(…)`.
+    """
+    height, width = size
+    # Every element that mirrors undoes itself; of the others, the turns add up to a whole one.
+    undone = orientation if orientation & 4 else -orientation & 3
+    return dihedral(undone, (width, height) if orientation & 1 else (height, width))
+
+
+def refuse_oblong(orientations: Sequence[int], size: tuple[int, int]) -> None:
+    """UsageError where one of `orientations` is a quarter turn and the input of `size` (height,
+    width) is not square: a network may not take it."""
+    height, width = size
+    if height != width and any(orientation & 1 for orientation in orientations):
+        raise UsageError(
+            f"quarter turns need a square input, this network's is {height} × {width}",
+            where="key tta",
+            mend="use tta=flip",
+        )
+
+
 def turned(batch: Batch, orientation: int) -> Batch:
     """The batch's images in another orientation, the way back to the originals included.
 
@@ -44,25 +81,14 @@ def turned(batch: Batch, orientation: int) -> Batch:
     if orientation == 0:
         return batch
     height, width = batch.images.shape[2:]
-    if orientation % 2 and height != width:
-        raise UsageError(
-            f"quarter turns need a square input, this network's is {height} × {width}",
-            where="key tta",
-            mend="use tta=flip",
-        )
-    images = batch.images
-    if orientation & 4:
-        images = images.flip(3)
-    if orientation & 3:
-        images = torch.rot90(images, -(orientation & 3), (2, 3))  # rot90 turns anticlockwise
-    images = images.contiguous(memory_format=torch.channels_last)
+    refuse_oblong([orientation], (height, width))
     to_original = batch.to_original
     if to_original is not None:
-        back = torch.from_numpy(np.linalg.inv(dihedral(orientation, (height, width))))
+        back = torch.from_numpy(way_back(orientation, (height, width)))
         to_original = to_original @ back.to(to_original)
     return replace(
         batch,
-        images=images,
+        images=turned_images(batch.images, orientation),
         to_original=to_original,
         boxes=None,
         box_labels=None,
