@@ -30,6 +30,14 @@ def shared() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture
+def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO and ONNX Runtime are not installed, so that `auto` compiles nothing: for tests that
+    are not about engines."""
+    for package in ("openvino", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+
 def _load_salted() -> ModuleType:
     """tests/salted.py; `--import-mode=importlib` leaves the folder out of the search path."""
     spec = importlib.util.spec_from_file_location("salted", Path(__file__).with_name("salted.py"))
