@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from salted import SaltedFolder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+_modules = 0
+
+
+def pytest_runtest_setup() -> None:
+    """What has been imported stays, so nobody need look whether it is garbage: each training
+    collects that between its stages, and going over all of PyTorch takes longer than the stage."""
+    global _modules
+    if len(sys.modules) > _modules + 50:
+        gc.collect()
+        gc.freeze()
+        _modules = len(sys.modules)
 
 
 @pytest.fixture(scope="session")
