@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -29,6 +30,14 @@ def retinue(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, out, err)
 
     return command
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training ends without its page, whose drawings take longer than itself."""
+    from retinue import api
+
+    monkeypatch.setattr(api, "write_report", lambda run: Path(run) / "report.html")
 
 
 @pytest.fixture

@@ -102,12 +102,13 @@ def test_predicting_skips_and_lists(retinue: Command, trained: Path, tmp_path: P
     assert list((tmp_path / "o" / "drawn").rglob("*.png"))
 
 
+@pytest.mark.usefixtures("only_torch")
 def test_training_on_broken_pictures(retinue: Command, trained: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(trained.parent / "data", data)
     (data / "red" / "00.png").write_bytes(b"")
-    line = ("train", trained.parent / "mine.yaml", f"data={data}", "stages.1.epochs=1", "-q",
-            "--out", tmp_path / "run")  # fmt: skip
+    line = ("train", trained.parent / "mine.yaml", f"data={data}", "stages.0.epochs=1",
+            "stages.1.epochs=1", "-q", "--out", tmp_path / "run")  # fmt: skip
     code, _, err = retinue(*line)
     assert code == 1
     assert "00.png" in err
@@ -120,6 +121,7 @@ def test_training_on_broken_pictures(retinue: Command, trained: Path, tmp_path: 
     assert "00.png" in Path(told["report"]).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("only_torch", "unreported")
 def test_a_run_is_never_overwritten(retinue: Command, trained: Path) -> None:
     line = ("train", trained / "recipe.yaml", "stages.0.epochs=1", "stages.1.epochs=1", "-q",
             "--out", trained, "--json")  # fmt: skip
@@ -128,6 +130,7 @@ def test_a_run_is_never_overwritten(retinue: Command, trained: Path) -> None:
     assert json.loads(out)["run"] == f"{trained}-2"
 
 
+@pytest.mark.usefixtures("unreported")
 def test_resuming_what_is_done_only_tells(retinue: Command, trained: Path) -> None:
     figures = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     code, out, _ = retinue("train", trained, "--resume", "-q", "--json")

@@ -122,6 +122,12 @@ def _folder(path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def make_anywhere() -> Callable[..., Path]:
+    """`make_anywhere(folder, classes, **how)`: a run folder that several tests share."""
+    return make_run
+
+
 @pytest.fixture
 def run_maker(tmp_path: Path) -> Callable[..., Path]:
     """`run_maker(classes, **how)`: a run folder called `run` under the test's folder."""

@@ -71,9 +71,16 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "draw", lambda *_: {"svg": "", "label": ""})
 
 
-def test_two_classes_show_every_section(run_maker: Maker) -> None:
-    run = run_maker(["functional", "defective"], images=300)
-    page = read(run)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, make_anywhere: Maker) -> tuple[Path, Page]:
+    """A run of two classes, which have every section, and its page, drawn in full."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    run = make_anywhere(folder, ["functional", "defective"], images=300)
+    return run, read(run)
+
+
+def test_two_classes_show_every_section(two: tuple[Path, Page]) -> None:
+    run, page = two
     wanted = {"figures", "curves", "confusion", "classes", "calibration", "threshold", "mistakes",
               "batches", "recipe", "skipped", "run"}  # fmt: skip
     assert wanted <= set(page.ids)
@@ -88,9 +95,8 @@ def test_two_classes_show_every_section(run_maker: Maker) -> None:
             assert picture.width > 300
 
 
-def test_nothing_comes_from_outside(run_maker: Maker) -> None:
-    run = run_maker(["a", "b", "c"])
-    page = read(run)
+def test_nothing_comes_from_outside(two: tuple[Path, Page]) -> None:
+    run, page = two
     text = (run / "report.html").read_text(encoding="utf-8")
     assert page.addresses
     for address in page.addresses:
