@@ -1,0 +1,384 @@
+"""Rows of one layout on disk, each found by a key: written once, whole or not there, held or idle.
+
+A *segment* is what one writer wrote, in a folder of segments of the same layout:
+
+    NAME.json   the layout; the file's time tells when the segment was last used
+    NAME.rows   the rows, one after another
+    NAME.keys   for each row its key (16 bytes) and a checksum; only what stands here counts
+
+The keys are written when their rows have reached the disk, so that a process that is killed leaves
+whole rows. Whoever uses a segment locks a file of its own, NAME.x.lease, which ends with the
+process. One that nobody holds may be removed, under the lock of all these folders.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+from filelock import BaseFileLock, FileLock, Timeout
+
+from retinue.errors import RetinueError
+from retinue.files import write_text
+
+FORMAT = 1
+MARKER = "retinue-rows.json"
+"""Stands in each of our folders; one without it is not ours."""
+SECONDS_BETWEEN_FLUSHES = 20.0
+
+Rows = npt.NDArray[np.int64]
+Keys = Sequence[bytes] | npt.NDArray[np.uint8]
+"""n of 16 bytes each, or (n, 16)."""
+_ENTRY = np.dtype([("key", "u1", (16,)), ("check", "<u4")])
+_NAME = re.compile(r"\d{20}-[0-9a-f]{8}")
+_UNKNOWN, _SOUND, _DAMAGED = 0, 1, 2
+
+
+class Field(NamedTuple):
+    """One array of a row."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Layout:
+    """The arrays that make up a row: (name, dtype, shape) each."""
+
+    def __init__(self, fields: Iterable[tuple[str, str, Sequence[int]]]) -> None:
+        self.fields = [Field(n, np.dtype(d).name, tuple(map(int, s))) for n, d, s in fields]
+        # Aligned, or PyTorch could not see the fields of records as tensors.
+        self.dtype = np.dtype(
+            [(f.name, np.dtype(f.dtype).newbyteorder("<"), f.shape) for f in self.fields],
+            align=True,
+        )
+
+    @property
+    def as_json(self) -> list[list[Any]]:
+        """Plain JSON values."""
+        return [[f.name, f.dtype, list(f.shape)] for f in self.fields]
+
+    def bytes_of(self, rows: int) -> int:
+        """What `rows` rows take on disk."""
+        return rows * (self.dtype.itemsize + _ENTRY.itemsize)
+
+    def pack(self, values: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.void]:
+        """`count` records of `values[name]`, (count, *shape) each; ValueError if they differ."""
+        if set(values) != {f.name for f in self.fields}:
+            raise ValueError(f"the layout has {[f.name for f in self.fields]}, not {list(values)}")
+        records = np.zeros(count, self.dtype)  # also between the fields
+        for f in self.fields:
+            value = values[f.name]
+            if value.shape != (count, *f.shape) or value.dtype != np.dtype(f.dtype):
+                raise ValueError(f"{f.name} has {value.shape} {value.dtype} for {count} rows: {f}")
+            records[f.name] = value
+        return records
+
+
+class Segment:
+    """What one writer wrote, to be read."""
+
+    def __init__(self, base: Path, layout: Layout) -> None:
+        self.base = base
+        self.keys = np.zeros((0, 16), np.uint8)
+        self._layout = layout
+        self._checks = np.zeros(0, np.uint32)
+        self._state = np.zeros(0, np.uint8)
+        self._rows: npt.NDArray[Any] | None = None
+        self._lease: BaseFileLock | None = None
+
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was any."""
+        try:
+            entries = np.fromfile(f"{self.base}.keys", _ENTRY)  # without the last one, if torn
+            whole = os.path.getsize(f"{self.base}.rows") // self._layout.dtype.itemsize
+        except OSError:  # removed meanwhile
+            return False
+        entries, known = entries[:whole], len(self.keys)
+        if len(entries) <= known:
+            return False
+        self.keys = np.ascontiguousarray(entries["key"])
+        self._checks = entries["check"].copy()
+        self._state = np.pad(self._state, (0, len(entries) - known))
+        self._rows = None
+        return True
+
+    def usable(self) -> Rows:
+        """The rows that are not known to be damaged."""
+        return np.flatnonzero(self._state != _DAMAGED)
+
+    def check(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which `rows` are as they were written; each is looked at once."""
+        for row in np.unique(rows[self._state[rows] == _UNKNOWN]):
+            sound = _checksum(self.keys[row], self._mapped()[row : row + 1]) == self._checks[row]
+            self._state[row] = _SOUND if sound else _DAMAGED
+        return np.equal(self._state[rows], _SOUND)
+
+    def read(self, rows: Rows) -> npt.NDArray[np.void]:
+        """(n,) opaque records, copied."""
+        return self._mapped()[rows]
+
+    def hold(self, lock: BaseFileLock) -> bool:
+        """Keep it from being removed; False if that has happened."""
+        meta = Path(f"{self.base}.json")
+        if self._lease is None:
+            try:
+                with lock:
+                    if self._lease is None and meta.exists():
+                        self._lease = _lease(self.base)
+                        os.utime(meta)
+            except OSError:  # a cache that may only be read: it stays while it is mapped
+                return meta.exists()
+        return self._lease is not None
+
+    def release(self) -> None:
+        """It may be removed from now on."""
+        if self._lease is not None:
+            with suppress(OSError):
+                os.utime(f"{self.base}.json")
+            _release(self._lease)
+            self._lease = None
+
+    def _mapped(self) -> npt.NDArray[Any]:
+        if self._rows is None:
+            kind, count = f"V{self._layout.dtype.itemsize}", len(self.keys)
+            # Seen as a plain array: a memmap is slower to index.
+            self._rows = np.memmap(f"{self.base}.rows", kind, "r", shape=(count,)).view(np.ndarray)
+        return self._rows
+
+
+class Writer:
+    """Writes a segment of up to `capacity` rows into `folder`, and calls `closed` at its end.
+
+    Raises:
+        RetinueError: there is no room, or no permission.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        layout: Layout,
+        capacity: int,
+        lock: BaseFileLock,
+        closed: Callable[[], None],
+    ) -> None:
+        self.capacity = capacity
+        self._layout = layout
+        self._lock = lock
+        self._closed = closed
+        self._base = folder / f"{time.time_ns():020d}-{uuid4().hex[:8]}"
+        self._count = self._flushed = 0
+        self._pending: list[npt.NDArray[Any]] = []
+        self._written = time.monotonic()
+        self._lease: BaseFileLock | None = None
+        self._files: list[BinaryIO] = []
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with lock:  # or the folder might be removed as an empty one
+                folder.mkdir(exist_ok=True)
+                (folder / MARKER).touch()
+                self._lease = _lease(self._base)
+                meta = {"format": FORMAT, "layout": layout.as_json}
+                write_text(Path(f"{self._base}.json"), json.dumps(meta))
+            for kind in ("rows", "keys"):
+                file = open(f"{self._base}.{kind}", "xb", buffering=0)  # noqa: SIM115
+                self._files.append(file)
+            _reserve(self._files[0], capacity * layout.dtype.itemsize)
+        except OSError as error:
+            self._end()
+            raise self._failed(error) from error
+
+    def append(self, keys: Keys, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """k rows: `keys`, and for each field of the layout `values[name]`, (k, *shape).
+
+        Raises:
+            RetinueError: the disk refuses.
+            ValueError: the arrays are not what the layout says, or more than `capacity`.
+        """
+        entries = np.empty(len(keys), _ENTRY)
+        entries["key"] = as_text(keys).view(np.uint8).reshape(-1, 16)
+        records = self._layout.pack(values, len(keys))
+        if self._count + len(keys) > self.capacity:
+            raise ValueError(f"more than the {self.capacity} rows that were announced")
+        opaque = records.view(f"V{records.itemsize}")
+        for i, key in enumerate(entries["key"]):
+            entries["check"][i] = _checksum(key, opaque[i : i + 1])
+        try:
+            _write(self._files[0], self._count * records.itemsize, records)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._count += len(keys)
+        self._pending.append(entries)
+        if time.monotonic() - self._written > SECONDS_BETWEEN_FLUSHES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make what was appended count, and last."""
+        if self._flushed < self._count:
+            rows, keys = self._files
+            try:
+                os.fsync(rows.fileno())
+                _write(keys, self._flushed * _ENTRY.itemsize, np.concatenate(self._pending))
+                os.fsync(keys.fileno())
+            except OSError as error:
+                raise self._failed(error) from error
+            self._flushed, self._pending = self._count, []
+        self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Flush, and give back the room that was not needed."""
+        if self._files:
+            try:
+                self.flush()
+            finally:
+                self._end()
+                self._closed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _end(self) -> None:
+        if len(self._files) == 2:
+            with suppress(OSError):
+                self._files[0].truncate(self._flushed * self._layout.dtype.itemsize)
+        for file in self._files:
+            file.close()
+        self._files = []
+        if self._lease is not None:
+            _release(self._lease)
+            self._lease = None
+            if not self._flushed:
+                with self._lock:
+                    remove(self._base)
+
+    def _failed(self, error: OSError) -> RetinueError:
+        return RetinueError(
+            f"the cached features cannot be written ({error.strerror or error})",
+            where=f"{self._base}.rows",
+            mend="make room and go on with --resume, or train with cache_features=off",
+        )
+
+
+def find_segments(folder: Path) -> list[Path]:
+    """The segments in `folder` if it is one of ours, oldest first: paths without suffixes."""
+    if folder.is_symlink() or not (folder / MARKER).is_file():
+        return []
+    return sorted(p.with_suffix("") for p in folder.glob("*.json") if _NAME.fullmatch(p.stem))
+
+
+def load_segment(base: Path, layout: Layout) -> Segment | None:
+    """The segment, if it has that layout; not yet refreshed."""
+    with suppress(OSError, ValueError, TypeError, KeyError):  # half a file does not parse
+        meta = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
+        if meta["format"] == FORMAT and meta["layout"] == layout.as_json:
+            return Segment(base, layout)
+    return None
+
+
+def is_held(base: Path) -> bool:
+    """Whether this or another living process uses the segment (under the lock)."""
+    for path in base.parent.glob(f"{base.name}.*.lease"):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+        path.unlink(missing_ok=True)  # its process was killed
+    return False
+
+
+def trim(base: Path) -> int:
+    """Give back what a killed writer had reserved and not filled; the bytes that are left.
+
+    For a segment that nobody holds (under the lock); one without rows is removed.
+    """
+    rows = 0
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        meta = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
+        size = Layout(meta["layout"]).dtype.itemsize
+        rows = os.path.getsize(f"{base}.keys") // _ENTRY.itemsize
+        if os.path.getsize(f"{base}.rows") > rows * size:
+            os.truncate(f"{base}.rows", rows * size)
+    if not rows:
+        remove(base)
+    return size_of(base)
+
+
+def size_of(base: Path) -> int:
+    """Bytes of a segment's files."""
+    size = 0
+    for kind in ("keys", "rows", "json"):
+        with suppress(FileNotFoundError):
+            size += os.path.getsize(f"{base}.{kind}")
+    return size
+
+
+def remove(base: Path) -> bool:
+    """Remove a segment, and its folder if nothing else is in it; whether it is gone."""
+    try:
+        for kind in ("keys", "rows", "json"):  # it is known until the last one goes
+            Path(f"{base}.{kind}").unlink(missing_ok=True)
+    except OSError:  # such as a file that is mapped, on Windows
+        return False
+    if [path.name for path in base.parent.iterdir()] == [MARKER]:
+        with suppress(OSError):
+            (base.parent / MARKER).unlink()
+            base.parent.rmdir()
+    return True
+
+
+def as_text(keys: Keys) -> npt.NDArray[np.bytes_]:
+    """(n,) of 16 bytes, which sort and compare as a whole."""
+    if not isinstance(keys, np.ndarray):
+        if any(len(key) != 16 for key in keys):
+            raise ValueError("a key has 16 bytes")
+        keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+    return np.ascontiguousarray(keys).view("S16")[:, 0]
+
+
+def _lease(base: Path) -> BaseFileLock:
+    # Another thread may release it.
+    lease = FileLock(f"{base}.{uuid4().hex[:8]}.lease", thread_local=False)
+    lease.acquire()
+    return lease
+
+
+def _release(lease: BaseFileLock) -> None:
+    lease.release()
+    with suppress(OSError):
+        os.unlink(lease.lock_file)
+
+
+def _checksum(key: npt.NDArray[np.uint8], record: npt.NDArray[np.void]) -> int:
+    return zlib.crc32(record.view(np.uint8).data, zlib.crc32(key.data))
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the room at once: rather fail now than after hours."""
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not on this file system
+                raise
+
+
+def _write(file: BinaryIO, at: int, data: npt.NDArray[Any]) -> None:
+    file.seek(at)  # a write that failed may have left a part
+    rest = data.view(np.uint8).reshape(-1).data
+    while rest:
+        rest = rest[file.write(rest) :]
