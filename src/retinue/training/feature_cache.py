@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock
 
 from retinue.errors import RetinueError
 from retinue.training import segments
@@ -52,7 +52,7 @@ class Space:
     others write or remove. Finding and reading may be done from several threads at once.
     """
 
-    def __init__(self, folder: Path, layout: Layout, lock: BaseFileLock) -> None:
+    def __init__(self, folder: Path, layout: Layout, lock: Path) -> None:
         self.layout = layout
         self._folder = folder
         self._lock = lock
@@ -98,7 +98,7 @@ class Space:
             sound[where] = segment.check(rows[where] & _LOWER)
         damaged = len(np.unique(rows[(rows >= 0) & ~sound]))
         if damaged:
-            LOGGER.warning("%d cached views are damaged and do not count", damaged)
+            LOGGER.warning("damaged cached views, to be computed anew: %d", damaged)
             self._index = None
         return sound
 
@@ -175,7 +175,7 @@ class FeatureCache:
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root = root
         self.max_bytes = max_bytes
-        self._lock = FileLock(root / "lock")
+        self._lock = root / "lock"
 
     def space(self, key: str, layout: Layout) -> Space:
         """The rows of what computes them (`space_key`); nothing is written by that."""
@@ -193,7 +193,7 @@ class FeatureCache:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with self._lock:
+            with FileLock(self._lock):
                 return self._make_room(need)
         except OSError as error:
             return f"{str(self.root)!r} cannot be written ({error.strerror or error})"

@@ -8,7 +8,7 @@ A *segment* is what one writer wrote, in a folder of segments of the same layout
 
 The keys are written when their rows have reached the disk, so that a process that is killed leaves
 whole rows. Whoever uses a segment locks a file of its own, NAME.x.lease, which ends with the
-process. One that nobody holds may be removed, under the lock of all these folders.
+process. One that nobody holds may be removed, under the lock (a file) of all these folders.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ class Layout:
             align=True,
         )
 
-    @property
     def as_json(self) -> list[list[Any]]:
         """Plain JSON values."""
         return [[f.name, f.dtype, list(f.shape)] for f in self.fields]
@@ -129,12 +128,12 @@ class Segment:
         """(n,) opaque records, copied."""
         return self._mapped()[rows]
 
-    def hold(self, lock: BaseFileLock) -> bool:
+    def hold(self, lock: Path) -> bool:
         """Keep it from being removed; False if that has happened."""
         meta = Path(f"{self.base}.json")
         if self._lease is None:
             try:
-                with lock:
+                with FileLock(lock):
                     if self._lease is None and meta.exists():
                         self._lease = _lease(self.base)
                         os.utime(meta)
@@ -170,7 +169,7 @@ class Writer:
         folder: Path,
         layout: Layout,
         capacity: int,
-        lock: BaseFileLock,
+        lock: Path,
         closed: Callable[[], None],
     ) -> None:
         self.capacity = capacity
@@ -185,11 +184,11 @@ class Writer:
         self._files: list[BinaryIO] = []
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with lock:  # or the folder might be removed as an empty one
+            with FileLock(lock):  # or the folder might be removed as an empty one
                 folder.mkdir(exist_ok=True)
                 (folder / MARKER).touch()
                 self._lease = _lease(self._base)
-                meta = {"format": FORMAT, "layout": layout.as_json}
+                meta = {"format": FORMAT, "layout": layout.as_json()}
                 write_text(Path(f"{self._base}.json"), json.dumps(meta))
             for kind in ("rows", "keys"):
                 file = open(f"{self._base}.{kind}", "xb", buffering=0)  # noqa: SIM115
@@ -262,7 +261,7 @@ class Writer:
             _release(self._lease)
             self._lease = None
             if not self._flushed:
-                with self._lock:
+                with FileLock(self._lock):
                     remove(self._base)
 
     def _failed(self, error: OSError) -> RetinueError:
@@ -284,7 +283,7 @@ def load_segment(base: Path, layout: Layout) -> Segment | None:
     """The segment, if it has that layout; not yet refreshed."""
     with suppress(OSError, ValueError, TypeError, KeyError):  # half a file does not parse
         meta = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
-        if meta["format"] == FORMAT and meta["layout"] == layout.as_json:
+        if meta["format"] == FORMAT and meta["layout"] == layout.as_json():
             return Segment(base, layout)
     return None
 
