@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinue.data import geometry
-from retinue.data.geometry import Entry, Region, render
+from retinue.data.geometry import Entry, Paint, Region, render
 
 numbers = st.floats(-50, 50)
 factors = st.floats(0.3, 3)
@@ -227,3 +227,121 @@ def test_renders_in_place() -> None:
     assert np.shares_memory(result, batch)
     assert np.array_equal(batch[1], image)
     assert not batch[[0, 2]].any()
+
+
+def polygon(*corners: tuple[float, float]) -> np.ndarray:
+    return np.array(corners, dtype=np.float64)
+
+
+SQUARE = polygon((0, 0), (8, 0), (8, 8), (0, 8))
+
+
+def test_known_areas_and_clips() -> None:
+    triangle = polygon((0, 0), (4, 0), (0, 3))
+    assert geometry.area(triangle) == 6
+    assert geometry.area(triangle[::-1]) == 6
+    assert geometry.area(np.zeros((0, 2))) == 0
+    # Of a diamond around the canvas's corner, a quarter lies on the canvas.
+    diamond = polygon((-4, 0), (0, -4), (4, 0), (0, 4))
+    quarter = geometry.clip(diamond, (10, 10))
+    assert geometry.area(quarter) == 8
+    assert {tuple(corner) for corner in quarter.tolist()} == {(0, 0), (4, 0), (0, 4)}
+    assert geometry.clip(diamond - 9, (10, 10)).shape == (0, 2)
+    assert geometry.area(geometry.clip(SQUARE * 3 - 5, (6, 7))) == 42
+    assert np.array_equal(geometry.clip(SQUARE, (8, 8)), SQUARE)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(numbers, numbers), min_size=3, max_size=8),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_clipping_keeps_what_lies_on_the_canvas(
+    corners: list[tuple[float, float]], size: tuple[int, int]
+) -> None:
+    hull = cv2.convexHull(np.array(corners, np.float32)).reshape(-1, 2).astype(np.float64)
+    clipped = geometry.clip(hull, size)
+    box = Region(0, 0, size[1], size[0])
+    near = np.abs(geometry.inside(hull, box) ^ geometry.inside(clipped, box)).sum()
+    assert near <= 1  # a centre within rounding of a side
+    assert geometry.area(clipped) <= min(geometry.area(hull), size[0] * size[1]) + 1e-6
+
+
+def test_which_pixels_a_polygon_contains() -> None:
+    mask = geometry.inside(polygon((0, 0), (4, 0), (0, 4)), Region(0, 0, 4, 4))
+    # The slanted side runs through the centres of the pixels (0, 3), (1, 2) …
+    assert mask.astype(int).tolist() in (
+        [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]],
+        [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]],
+    )
+    assert geometry.inside(SQUARE, Region(-2, 5, 10, 11)).sum() == 8 * 3
+    assert not geometry.inside(polygon((0, 0), (4, 4), (8, 8)), Region(0, 0, 8, 8)).any()
+
+
+@settings(deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    middle=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    halves=st.booleans(),
+    reverse=st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_polygons_that_tile_the_canvas_tile_its_pixels(
+    size: tuple[int, int],
+    middle: tuple[float, float],
+    halves: bool,
+    reverse: list[bool],
+) -> None:
+    h, w = size
+    x, y = middle[0] * w, middle[1] * h
+    if halves:  # through the centres of pixels
+        x, y = int(x) + 0.5, int(y) + 0.5
+    corners = [(0, 0), (w, 0), (w, h), (0, h)]
+    parts = [polygon(corners[k - 1], corners[k], (x, y)) for k in range(4)]
+    parts = [part[::-1] if back else part for part, back in zip(parts, reverse, strict=True)]
+    count = sum(geometry.inside(part, Region(0, 0, w, h)).astype(int) for part in parts)
+    assert (count == 1).all()
+
+
+def test_a_polygon_shows_what_the_whole_canvas_would_and_leaves_the_rest() -> None:
+    image = textured(50, 70)
+    for matrix in (geometry.about(geometry.rotate(30), 30, 20), geometry.scale(0.8)):
+        whole = render([Entry(image, matrix)], (40, 60))
+        part = polygon((-10, -5), (50, 8), (31, 36.5))
+        under = textured(40, 60, seed=5)
+        below = Entry(under, geometry.identity())
+        out = np.zeros((2, 40, 60, 3), np.uint8)
+        canvas = render([below, Entry(image, matrix, part)], (40, 60), out=out[0])
+        mask = geometry.inside(part, Region(0, 0, 60, 40))
+        assert 300 < mask.sum() < 1000
+        assert np.abs(canvas[mask].astype(int) - whole[mask]).max() <= 1
+        assert np.array_equal(canvas[~mask], under[~mask])
+        assert np.shares_memory(canvas, out)
+        assert not out[1].any()
+
+
+def test_a_polygon_around_a_rectangle_is_that_rectangle() -> None:
+    image = textured(90, 70)
+    box = Region(5, 7, 31, 22)
+    corners = polygon((5, 7), (31, 7), (31, 22), (5, 22))
+    for matrix in (geometry.scale(0.3), geometry.rotate(10) @ geometry.scale(0.7)):
+        expected = render([Entry(image, matrix, box)], (30, 40), border="reflect")
+        result = render([Entry(image, matrix, corners)], (30, 40), border="reflect")
+        assert np.array_equal(result, expected)
+
+
+def test_colours_are_painted_in_turn() -> None:
+    image = np.full((8, 8, 3), 10, np.uint8)
+    red, blue, green = (200, 1, 2), (3, 4, 150), (5, 90, 6)
+    canvas = render(
+        [
+            Entry(image, geometry.identity()),
+            Paint(Region(4, 4, 8, 8), red),
+            Paint(polygon((4, 4), (6, 4), (6, 6), (4, 6)), blue),
+        ],
+        (8, 8),
+    )
+    assert (canvas[6:, 4:] == red).all()
+    assert (canvas[4:6, 4:6] == blue).all()
+    assert (canvas[:4] == 10).all()
+    assert (canvas[:, :4] == 10).all()
+    assert (render([Paint(None, green)], (3, 4)) == green).all()

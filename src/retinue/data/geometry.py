@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
+Polygon = npt.NDArray[np.float64]
+"""(k, 2) corners x, y of a convex polygon, either way round."""
+Colour = tuple[int, int, int]
 Border = Literal["reflect", "fill"]
 
 
@@ -34,7 +37,14 @@ class Entry(NamedTuple):
 
     image: Pixels
     matrix: Matrix
-    region: Region | None = None
+    region: Region | Polygon | None = None
+
+
+class Paint(NamedTuple):
+    """A part of the canvas (None: all of it) in one colour, RGB 0–255."""
+
+    region: Region | Polygon | None
+    colour: Colour
 
 
 def identity() -> Matrix:
@@ -139,8 +149,80 @@ def magnification(matrix: Matrix, x: float, y: float) -> tuple[float, float]:
     return math.hypot(*jacobian[:, 0]), math.hypot(*jacobian[:, 1])
 
 
+def area(polygon: Polygon) -> float:
+    """The area of a polygon; 0 for fewer than three corners."""
+    return abs(_signed_area(polygon))
+
+
+def _signed_area(polygon: Polygon) -> float:
+    x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
+    """What of a convex polygon lies on the canvas of `size` (height, width); (0, 2) if nothing
+    does. Sutherland & Hodgman, 1974."""
+    corners = [(float(x), float(y)) for x, y in polygon]
+    for axis, sign, limit in ((0, 1, 0.0), (0, -1, size[1]), (1, 1, 0.0), (1, -1, size[0])):
+        # How far inside this side of the canvas each corner lies.
+        depth = [sign * (corner[axis] - limit) for corner in corners]
+        kept = []
+        for k, here in enumerate(corners):
+            before, d, e = corners[k - 1], depth[k - 1], depth[k]
+            if (d < 0) != (e < 0):
+                t = d / (d - e)
+                crossing = [before[i] + t * (here[i] - before[i]) for i in (0, 1)]
+                crossing[axis] = limit
+                kept.append((crossing[0], crossing[1]))
+            if e >= 0:
+                kept.append(here)
+        corners = kept
+    return np.array(corners, dtype=np.float64).reshape(-1, 2)
+
+
+def bounds(region: Region | Polygon | None, size: tuple[int, int]) -> Region:
+    """The least rectangle of whole pixels around the region, within the canvas of `size` (height,
+    width); None: the whole canvas."""
+    if region is None:
+        return Region(0, 0, size[1], size[0])
+    if not isinstance(region, np.ndarray):
+        return region
+    if not len(region):
+        return Region(0, 0, 0, 0)
+    x1, y1 = (max(math.floor(v), 0) for v in region.min(axis=0))
+    x2, y2 = (math.ceil(v) for v in region.max(axis=0))
+    return Region(x1, y1, min(x2, size[1]), min(y2, size[0]))
+
+
+def inside(polygon: Polygon, box: Region) -> npt.NDArray[np.bool_]:
+    """bool (height, width) of `box`: the pixels whose centres a convex polygon contains.
+
+    A centre on a side that two polygons share belongs to exactly one of them, so that polygons
+    which tile the plane tile the pixels.
+    """
+    polygon = np.asarray(polygon, dtype=np.float64)
+    turn = _signed_area(polygon)
+    shape = (max(box.y2 - box.y1, 0), max(box.x2 - box.x1, 0))
+    if turn == 0:
+        return np.zeros(shape, dtype=np.bool_)
+    if turn < 0:
+        polygon = polygon[::-1]
+    x, y = box.x1 + 0.5 + np.arange(shape[1]), box.y1 + 0.5 + np.arange(shape[0])
+    mask = np.ones(shape, dtype=np.bool_)
+    for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        # Both polygons look at the side from the same end, and so round the same way; what lies
+        # on it goes to the one that walks along it in that direction.
+        if np.array_equal(start, end):
+            continue
+        forward = tuple(start) < tuple(end)
+        (ax, ay), (bx, by) = (start, end) if forward else (end, start)
+        left, right = (bx - ax) * (y - ay)[:, None], (by - ay) * (x - ax)[None]
+        mask &= left >= right if forward else left < right
+    return mask
+
+
 def render(
-    entries: Sequence[Entry],
+    entries: Sequence[Entry | Paint],
     size: tuple[int, int],
     *,
     border: Border = "fill",
@@ -153,27 +235,40 @@ def render(
 
     Each source is resampled once, bilinearly (`smooth=False`: nearest); where it shrinks to less
     than half, it is area-averaged first and the averaging's scale composed into its matrix. Outside
-    a source, within its region, lies its reflection or grey `fill`. `out` receives the canvas.
+    a source, within its region, lies its reflection or grey `fill`. A polygon is the pixels whose
+    centres it contains. `out` receives the canvas.
     Where a region shows a box of whole source pixels, upright or mirrored, that box is resized,
     three times as fast: its outermost half pixel repeats the box's edge.
     """
     canvas = np.empty((*size, 3), dtype=np.uint8) if out is None else out
     whole = Region(0, 0, size[1], size[0])
-    if not any(entry.region in (None, whole) for entry in entries):
+    if not any(_is_whole(entry.region, whole) for entry in entries):
         canvas[...] = fill
-    for image, matrix, region in entries:
-        region = region or whole
-        if region.x2 <= region.x1 or region.y2 <= region.y1:
+    for entry in entries:
+        region = whole if entry.region is None else entry.region
+        box = bounds(region, size)
+        if box.x2 <= box.x1 or box.y2 <= box.y1:
             continue
-        target = canvas[region.y1 : region.y2, region.x1 : region.x2]
+        target = canvas[box.y1 : box.y2, box.x1 : box.x2]
+        mask = inside(region, box) if isinstance(region, np.ndarray) else None
+        if isinstance(entry, Paint):
+            target[... if mask is None else mask] = entry.colour
+            continue
+        image, matrix = entry.image, entry.matrix
         if region is not whole:
-            matrix = translate(-region.x1, -region.y1) @ matrix
-        if smooth and _resize(image, matrix, target):
-            continue
-        if smooth:
-            image, matrix = _average_first(image, matrix, (target.shape[0], target.shape[1]))
-        _warp(image, matrix, target, border, fill, smooth)
+            matrix = translate(-box.x1, -box.y1) @ matrix
+        painted = target if mask is None else np.empty_like(target)
+        if not (smooth and _resize(image, matrix, painted)):
+            if smooth:
+                image, matrix = _average_first(image, matrix, (target.shape[0], target.shape[1]))
+            _warp(image, matrix, painted, border, fill, smooth)
+        if mask is not None:
+            _into(target, cv2.copyTo(painted, mask.view(np.uint8), target))
     return canvas
+
+
+def _is_whole(region: Region | Polygon | None, whole: Region) -> bool:
+    return region is None or (not isinstance(region, np.ndarray) and region == whole)
 
 
 def _resize(image: Pixels, matrix: Matrix, target: Pixels) -> bool:
