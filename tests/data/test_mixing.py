@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retinue.data.mixing import Mixing
-from retinue.data.options import AugmentOptions, MixingOptions
+from retinue.data.options import MixingOptions
 from retinue.sample import Batch
 
 SIZE = 32
@@ -103,9 +103,3 @@ def test_quarter_mask() -> None:
     corners = zero.reshape(n, 2, half, 2, half).float().mean(dim=(2, 4)).reshape(n, 4)
     assert set(np.unique(corners)) == {0.0, 1.0}
     assert (corners.sum(0) > 15).all()
-
-
-def test_mixes_pixels() -> None:
-    assert not AugmentOptions().mixes_pixels
-    for name in ("mixup", "cutmix", "quarter_mask"):
-        assert AugmentOptions(mixing=MixingOptions(**{name: 0.1})).mixes_pixels

@@ -92,7 +92,8 @@ class MixingOptions(Options):
     """α of the share of the image that a rectangle of another leaves (Yun et al., 2019); with
     `mixup` as well, each image gets one of the two."""
     quarter_mask: Fraction = 0.0
-    """Probability of painting over one of the four quarters of the image."""
+    """Probability of painting one of the four quarters of the image in the mean colour; not in a
+    spliced image, a mosaic or one that another is pasted into."""
     probability: Fraction = 1.0
     """Share of the images that mixup or cutmix is applied to."""
 
@@ -119,6 +120,19 @@ class AugmentOptions(Options):
     """Greatest shift either way, as a share of the input's width and height."""
     zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
     """Least and greatest factor of magnification about the centre, log-uniform."""
+    zoom_paste: bool = False
+    """Where a zoom below 1 leaves room, show another training image there, instead of the
+    border. The labels stay those of the image itself."""
+    splice: Fraction = 0.0
+    """Probability of joining the image with another of its class: one above or beside the other,
+    cut between ¼ and ¾, or along either diagonal, all four equally likely. A spliced image gets
+    no other augmentation of its geometry."""
+    mosaic: Fraction = 0.0
+    """Probability of showing the image and three others in the four quarters around a drawn
+    point (YOLOv4; Bochkovskiy et al., 2020)."""
+    copy_paste: Fraction = 0.0
+    """Probability of pasting a rectangle of another image into it, at the size at which that one
+    would be seen itself; the labels in proportion to the area."""
     border: Literal["reflect", "fill"] = "reflect"
     """What lies beyond the image: its reflection, or the preprocessing's grey `pad_value`."""
     colour: ColourOptions = ColourOptions()
@@ -136,11 +150,27 @@ class AugmentOptions(Options):
             raise ValueError("crop_scale: the smallest share must be above 0")
         return self
 
+    @model_validator(mode="after")
+    def _agree(self) -> AugmentOptions:
+        if self.zoom_paste and (self.zoom is None or self.zoom[0] >= 1):
+            raise ValueError("zoom_paste has no effect without a zoom that goes below 1")
+        total = self.splice + self.mosaic + self.copy_paste
+        if total > 1 + 1e-9:
+            raise ValueError(
+                "splice, mosaic and copy_paste exclude each other: their probabilities must not "
+                f"add up to more than 1, but do to {total:g}"
+            )
+        return self
+
     @property
     def mixes_pixels(self) -> bool:
-        """Whether images of a batch are combined or painted over."""
-        mixing = self.mixing
-        return mixing.mixup > 0 or mixing.cutmix > 0 or mixing.quarter_mask > 0
+        """Whether finished images of a batch are combined: mixup, cutmix."""
+        return self.mixing.mixup > 0 or self.mixing.cutmix > 0
+
+    @property
+    def composes_several(self) -> bool:
+        """Whether an image may be made of several samples."""
+        return self.zoom_paste or max(self.splice, self.mosaic, self.copy_paste) > 0
 
     @property
     def draws(self) -> bool:
@@ -149,4 +179,78 @@ class AugmentOptions(Options):
         hsv_gains = self.colour.hsv_gains
         same = self.colour == ColourOptions(hsv_gains=hsv_gains)
         plain = self.model_copy(update={"colour": still.colour, "mixing": still.mixing})
-        return self.mixes_pixels or not same or plain != still
+        masks = self.mixing.quarter_mask > 0
+        return self.mixes_pixels or masks or not same or plain != still
+
+
+class ShuffledOptions(Options):
+    """Every sample once an epoch, in a new order each time."""
+
+    name: Literal["shuffled"] = "shuffled"
+
+
+class WeightedOptions(Options):
+    """With replacement, some samples more often than others."""
+
+    name: Literal["weighted"] = "weighted"
+    power: Amount | None = None
+    """None: in proportion to the samples' weights. Otherwise to their class's frequency to the
+    power of minus this: 0 leaves frequencies as they are, 1 makes all classes equal."""
+
+
+class BalancedOptions(Options):
+    """Every class equally often; within each, every sample once before any is seen again."""
+
+    name: Literal["balanced"] = "balanced"
+
+
+class ClassPairsOptions(Options):
+    """Several images each of a few classes, as losses that compare images need them."""
+
+    name: Literal["class_pairs"] = "class_pairs"
+    images: Annotated[int, Field(gt=0)] = 2
+    """Images of each class in a batch."""
+    classes: Annotated[int, Field(gt=0)] | None = None
+    """Classes in a batch; by default `batch_size` divided by `images`."""
+
+
+class RepeatFactorOptions(Options):
+    """Rare classes more often (Gupta et al., "LVIS", 2019, appendix)."""
+
+    name: Literal["repeat_factor"] = "repeat_factor"
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.001
+    """Classes in a smaller share of the images than this are repeated."""
+
+
+class ShardsOptions(Options):
+    """Shards in a random order, and their examples shuffled within a window."""
+
+    name: Literal["shards"] = "shards"
+    window: Annotated[int, Field(gt=0)] = 10_000
+    """Examples that are read ahead and drawn from: the most that memory has to hold."""
+
+
+SamplerOptions = Annotated[
+    ShuffledOptions
+    | WeightedOptions
+    | BalancedOptions
+    | ClassPairsOptions
+    | RepeatFactorOptions
+    | ShardsOptions,
+    Field(discriminator="name"),
+]
+"""How a stage's batches are drawn, told apart by `name`."""
+
+
+class SideRange(Options):
+    """Sides of a square input: `min`, `min + step`, … up to `max`."""
+
+    min: Annotated[int, Field(gt=0)]
+    max: Annotated[int, Field(gt=0)]
+    step: Annotated[int, Field(gt=0)] = 32
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SideRange:
+        if self.min > self.max:
+            raise ValueError("min must not exceed max")
+        return self

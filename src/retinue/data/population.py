@@ -1,0 +1,94 @@
+"""What samplers and composers know of a split: numbers about its samples, never the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+class Strata(NamedTuple):
+    """The positions of a split, stratum after stratum."""
+
+    order: Indices
+    """(n,) all positions; those of a stratum stand together, ascending."""
+    starts: Indices
+    """(strata,) where in `order` each stratum begins."""
+    counts: Indices
+    """(strata,) how many positions each has; 0 for a code that does not occur."""
+
+    def members(self, stratum: int) -> Indices:
+        """The positions of one stratum, ascending."""
+        start = self.starts[stratum]
+        return self.order[start : start + self.counts[stratum]]
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The `n` samples of a split. Raises ValueError where lengths or codes are wrong."""
+
+    stratum: Indices
+    """int64 (n,): the code ≥ 0 of what each sample is balanced by, such as its class."""
+    weight: npt.NDArray[np.float64]
+    """float64 (n,), ≥ 0."""
+    shard: Indices | None = None
+    """int64 (n,): the code of the file that each sample lies in, if they lie in shards."""
+    shown: Indices | None = None
+    """int64 (m, 2): a row (position, class) for each class that a sample shows, where there may be
+    several; None: the stratum alone."""
+
+    def __post_init__(self) -> None:
+        n = len(self.stratum)
+        for name in ("weight", "shard"):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise ValueError(f"{n} strata, but {len(values)} of {name}")
+        if n and (self.stratum.min() < 0 or self.weight.min() < 0):
+            raise ValueError("strata and weights must not be negative")
+
+    @classmethod
+    def of(
+        cls,
+        strata: Iterable[str],
+        weights: Iterable[float] | None = None,
+        shards: Iterable[str] | None = None,
+        names: Sequence[Iterable[str | int]] | None = None,
+    ) -> Population:
+        """From each sample's stratum, weight (default: 1), shard, and names of what it shows."""
+        stratum = _codes(strata)
+        weight = np.ones(len(stratum)) if weights is None else np.fromiter(weights, np.float64)
+        shown = None
+        if names is not None:
+            once = [sorted(set(map(str, here))) for here in names]
+            positions = np.repeat(np.arange(len(once)), [len(here) for here in once])
+            shown = np.stack([positions, _codes(name for here in once for name in here)], axis=1)
+        return cls(stratum, weight, None if shards is None else _codes(shards), shown)
+
+    def __len__(self) -> int:
+        return len(self.stratum)
+
+    @cached_property
+    def strata(self) -> Strata:
+        """The positions, grouped by stratum."""
+        return grouped(self.stratum)
+
+
+def grouped(codes: Indices) -> Strata:
+    """Positions of equal codes together."""
+    counts = np.bincount(codes).astype(np.int64)
+    return Strata(
+        np.argsort(codes, kind="stable").astype(np.int64), np.cumsum(counts) - counts, counts
+    )
+
+
+def _codes(names: Iterable[str]) -> Indices:
+    """0, 1 … in the order of the sorted names, so that the samples' order does not matter."""
+    values = list(names)
+    code = {name: k for k, name in enumerate(sorted(set(values)))}
+    return np.fromiter((code[name] for name in values), np.int64, len(values))
