@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retinue.data.random import draw
-from retinue.data.samplers import balancing_weights, epoch_plan
+from retinue.data.samplers import epoch_plan
 
 
 def test_every_key_has_its_own_stream() -> None:
@@ -52,13 +52,3 @@ def test_order_and_last_batch() -> None:
     assert len(epoch_plan(2, 3, drop_last=True)) == 1
     with pytest.raises(ValueError, match="cannot plan"):
         epoch_plan(0, 3)
-
-
-def test_balancing() -> None:
-    labels = [0] * 900 + [1] * 100
-    weights = balancing_weights(labels)
-    drawn = np.concatenate(epoch_plan(1000, 100, weights=weights))
-    assert 0.43 < (drawn >= 900).mean() < 0.57
-    assert np.allclose(balancing_weights(labels, power=0), 1)
-    with pytest.raises(ValueError, match="weights must be"):
-        epoch_plan(3, 1, weights=[0, 0, 0])
