@@ -325,6 +325,15 @@ def test_repeat_factor_known_answer() -> None:
     assert total[90:99].std() < 20  # each anew in every epoch
 
 
+def test_fractions_are_right_on_average() -> None:
+    """One sample of 9 has the factor √(25/81 · 9) = 5/3. Of a pass's 9⅔ draws 9 are seen: with ⅓ it
+    comes once, with ⅔ twice, less a tenth of these two: 1/3 + 2/3 · 9/5 = 23/15."""
+    sampler = make_sampler(RepeatFactorOptions(threshold=25 / 81), population(8, 1), batch_size=9)
+    assert sampler.steps == 1
+    counts = [int((next(sampler.epoch(epoch)) == 8).sum()) for epoch in range(1500)]
+    assert abs(np.mean(counts) - 23 / 15) < 0.05
+
+
 def test_repeat_factor_of_an_image_is_that_of_its_rarest_class() -> None:
     names = [["common"], ["common", "rare", "rare"], [], *[["common"]] * 5]
     people = Population.of(["x"] * 8, names=names)
