@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.training.feeds import StepPlan
+from retinue.data.colour import Colour
+from retinue.data.loader import Loader
+from retinue.data.mixing import Mixing
+from retinue.data.options import AugmentOptions, MixingOptions
+from retinue.data.views import TrainView
+from retinue.sample import Preprocessing, Sample
+from retinue.training.feeds import ImageFeed, StepPlan
 
 
 def _plan(weights: list[float], **changes: int) -> StepPlan:
@@ -57,3 +64,23 @@ def test_every_sample_is_in_an_epoch_at_most_once() -> None:
     positions, _ = _plan([1.0] * 43).epoch(0)
     seen = np.concatenate(positions).tolist()
     assert len(seen) == len(set(seen)) == 40
+
+
+def test_mixed_images_bring_mixed_labels() -> None:
+    images = [np.full((16, 16, 3), 60 * k, np.uint8) for k in range(4)]
+    samples = [Sample(str(k), image, label=k) for k, image in enumerate(images)]
+    how = Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
+    view = TrainView(AugmentOptions(horizontal_flip=0), how, 0)
+    options = MixingOptions(mixup=0.4, cutmix=1.0, quarter_mask=0.5)
+    feed = ImageFeed(
+        Loader(samples, view, workers=0), Colour(how), torch.device("cpu"), Mixing(options, 0), 4
+    )
+    (batch,) = feed.batches([np.arange(4)], epoch=0)
+    assert batch.labels is not None
+    assert torch.allclose(batch.labels.sum(1), torch.ones(4))
+    assert (batch.labels.max(1).values < 0.99).any()
+    expected = batch.labels @ torch.arange(4.0) * 60 / 255
+    masked = (batch.inputs[:, 0] == 0).float().mean((1, 2)) >= 0.25
+    found = batch.inputs.mean((1, 2, 3))
+    assert torch.allclose(found[~masked], expected[~masked], atol=1e-3)
+    assert 0 < masked.sum() < 4

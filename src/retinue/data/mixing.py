@@ -1,103 +1,149 @@
-"""Combining the images of a batch: mixup, cutmix, and the quarter mask."""
+"""Combining the images of a batch: mixup and cutmix."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from retinue.data.options import MixingOptions
 from retinue.data.random import draw
-from retinue.sample import Batch
+from retinue.transfer import all_to_device
+
+
+class Placed(NamedTuple):
+    """A plan's numbers on a device."""
+
+    partner: Tensor
+    """int64 (n,)"""
+    share: Tensor
+    """float32 (n,)"""
+    boxes: Tensor | None
+    """float32 (n, 4), whole numbers"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MixPlan:
+    """Whom each image of a batch is mixed with, and how much of it stays. Known to the host."""
+
+    partner: npt.NDArray[np.int64]
+    """(n,) positions in the batch; its own where an image stays as it is."""
+    share: npt.NDArray[np.float32]
+    """(n,) the image's own share of its pixels and of its target; 1 where it stays as it is."""
+    boxes: npt.NDArray[np.int64] | None = None
+    """(n, 4) top, left, bottom, right of what is the partner's, in pixels of the network's input;
+    empty where the two are blended instead. None: nothing but blending."""
+    _placed: dict[torch.device, Placed] = field(default_factory=dict, repr=False)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether any image changes at all."""
+        return bool((self.share < 1).any())
+
+    def on(self, device: torch.device) -> Placed:
+        """The plan's tensors on `device`, sent once and in one copy."""
+        if device not in self._placed:
+            arrays = [self.partner, self.share, *(() if self.boxes is None else (self.boxes,))]
+            partner, share, *boxes = all_to_device(arrays, device)
+            self._placed[device] = Placed(partner.long(), share, boxes[0] if boxes else None)
+        return self._placed[device]
 
 
 class Mixing:
-    """Each image with the one before it in the batch; labels in the same proportion.
+    """Each image with the one before it in the batch; targets in the same proportion.
 
     mixup (Zhang et al., 2018): a weighted sum. cutmix (Yun et al., 2019): a rectangle from the
-    other image; the share is that of the pixels. Quarter mask: one quarter of the image becomes
-    the mean colour (0 after normalisation); labels stay. Draws are keyed by the seed, the batch's
-    epoch and each image's index. Images of weight 0 are neither changed nor mixed into others.
+    other image; the share is that of the pixels. Draws are keyed by the seed, the epoch and each
+    image's key.
     """
 
-    def __init__(self, options: MixingOptions, classes: int, seed: int) -> None:
+    def __init__(self, options: MixingOptions, seed: int) -> None:
         self.options = options
-        self.classes = classes
         self.seed = seed
 
-    def __call__(self, inputs: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
-        """New `inputs` (n, 3, height, width) on the same device, and the batch with soft labels,
-        float32 (n, classes), each row adding up to 1, if labels can be mixed at all."""
-        options = self.options
-        n, _, height, width = inputs.shape
-        draws = [draw(self.seed, batch.epoch, index, "mixing") for index in batch.index.tolist()]
-        usable = np.ones(n, dtype=bool)
-        if batch.weight is not None:
-            usable = batch.weight.cpu().numpy() > 0
-        plans = [self._plan(rng, height, width) for rng in draws]
-        if options.mixup > 0 or options.cutmix > 0:
-            # A single image has nobody to mix with; `roll` pairs it with itself.
-            partners = usable & np.roll(usable, 1)
-            share = torch.ones(n)
-            mixed = inputs.clone(memory_format=torch.preserve_format)
-            for k, (own, box, _) in enumerate(plans):
-                if not partners[k]:
-                    continue
-                other = inputs[k - 1]
-                if box is None:
-                    share[k] = own
-                    mixed[k] = torch.lerp(other, inputs[k], own)
-                else:
-                    top, left, bottom, right = box
-                    share[k] = 1 - (bottom - top) * (right - left) / (height * width)
-                    mixed[k, :, top:bottom, left:right] = other[:, top:bottom, left:right]
-            inputs = mixed
-            batch = replace(batch, labels=self._mix_labels(batch, share))
-        if options.quarter_mask > 0:
-            inputs = self._mask(inputs, [quarter for _, _, quarter in plans], usable)
-        return inputs, batch
+    def plan(
+        self,
+        keys: npt.NDArray[np.int64],
+        epoch: int,
+        usable: npt.NDArray[np.bool_],
+        size: tuple[int, int],
+    ) -> MixPlan:
+        """`keys` (n,) of the batch's images, and its height and width in pixels.
 
-    def _plan(
-        self, rng: np.random.Generator, height: int, width: int
-    ) -> tuple[float, tuple[int, int, int, int] | None, int | None]:
-        """Its own share, the rectangle from the other (none: mixup), and the masked quarter."""
+        `usable` (n,): False for padding and for images of weight 0, which are neither changed nor
+        mixed into others.
+        """
+        n = len(keys)
+        before = np.roll(np.arange(n), 1)
+        partner, share = np.arange(n), np.ones(n, np.float32)
+        boxes = np.zeros((n, 4), np.int64) if self.options.cutmix > 0 else None
+        # A single image has nobody to mix with.
+        for k in np.flatnonzero(usable & usable[before] & (before != np.arange(n))):
+            own, box = self._draw(int(keys[k]), epoch, *size)
+            if own < 1:
+                partner[k], share[k] = before[k], own
+                if boxes is not None and box is not None:
+                    boxes[k] = box
+        return MixPlan(partner, share, boxes)
+
+    def _draw(
+        self, key: int, epoch: int, height: int, width: int
+    ) -> tuple[float, tuple[int, int, int, int] | None]:
+        """Its own share, and the rectangle from the other (None: mixup)."""
         options = self.options
+        rng = draw(self.seed, epoch, key, "mixing")
         chance, which, x, y, masks = rng.random(5)
-        quarter = int(rng.integers(4)) if masks < options.quarter_mask else None
+        if masks < options.quarter_mask:
+            rng.integers(4)  # the quarter, which `data.quarters` draws from the same numbers
         if chance >= options.probability or not (options.mixup or options.cutmix):
-            return 1.0, None, quarter
+            return 1.0, None
         cut = options.cutmix > 0 and (options.mixup == 0 or which < 0.5)
         alpha = options.cutmix if cut else options.mixup
         own = float(rng.beta(alpha, alpha))
         if not cut:
-            return own, None, quarter
+            return own, None
         half_h, half_w = height * np.sqrt(1 - own) / 2, width * np.sqrt(1 - own) / 2
         top, bottom = (round(min(max(y * height + d, 0), height)) for d in (-half_h, half_h))
         left, right = (round(min(max(x * width + d, 0), width)) for d in (-half_w, half_w))
-        return own, (top, left, bottom, right), quarter
+        own = 1 - (bottom - top) * (right - left) / (height * width)
+        return own, (top, left, bottom, right)
 
-    def _mix_labels(self, batch: Batch, share: Tensor) -> Tensor | None:
-        labels = batch.labels
-        if labels is None:
-            return None
-        if not labels.is_floating_point():
-            labels = F.one_hot(labels.clamp(min=0), self.classes).float()
-        share = share.to(labels.device)[:, None]
-        return labels * share + labels.roll(1, 0) * (1 - share)
+    def apply(self, inputs: Tensor, plan: MixPlan) -> Tensor:
+        """`inputs` float32 (n, 3, height, width), normalised, mixed as planned: new ones in
+        channels-last memory, or the same if nothing changes. Reads nothing back."""
+        if not plan.mixes:
+            return inputs
+        n, channels, height, width = inputs.shape
+        placed = plan.on(inputs.device)
+        # Rows of pixels: with channels-last memory a view, and one long axis for vector units.
+        rows = inputs.permute(0, 2, 3, 1).reshape(n, height, width * channels)
+        mixed = rows.index_select(0, placed.partner)
+        blend, inside = placed.share, None
+        if placed.boxes is not None:
+            top, left, bottom, right = placed.boxes.T[..., None]
+            cut = bottom > top
+            blend = blend.where(~cut[:, 0], 0.0)  # inside a rectangle all is the partner's
+            y = torch.arange(height, device=inputs.device)
+            x = torch.arange(width, device=inputs.device).repeat_interleave(channels)
+            inside = ((y >= top) & (y < bottom) | ~cut)[:, :, None]
+            inside = inside & ((x >= left) & (x < right) | ~cut)[:, None, :]
+        torch.lerp(mixed, rows, blend.to(rows.dtype)[:, None, None], out=mixed)
+        if inside is not None:
+            torch.where(inside, mixed, rows, out=mixed)
+        return mixed.view(n, height, width, channels).permute(0, 3, 1, 2)
 
-    def _mask(
-        self, inputs: Tensor, quarters: list[int | None], usable: npt.NDArray[np.bool_]
-    ) -> Tensor:
-        half_h, half_w = inputs.shape[2] // 2, inputs.shape[3] // 2
-        masked = inputs.clone(memory_format=torch.preserve_format)
-        for k, quarter in enumerate(quarters):
-            if quarter is None or not usable[k]:
-                continue
-            rows = slice(None, half_h) if quarter < 2 else slice(half_h, None)
-            columns = slice(None, half_w) if quarter % 2 == 0 else slice(half_w, None)
-            masked[k, :, rows, columns] = 0
-        return masked
+
+def mix_labels(labels: Tensor, classes: int, plan: MixPlan) -> Tensor:
+    """Labels int64 (n,), or soft ones float32 (n, classes), to float32 (n, classes) of which each
+    row adds up to 1, in the plan's proportions; on the same device."""
+    if not labels.is_floating_point():
+        # Not `one_hot`, which on some devices looks at the values.
+        known = torch.arange(classes, device=labels.device)
+        labels = (labels.clamp(min=0)[:, None] == known).float()
+    placed = plan.on(labels.device)
+    share = placed.share[:, None]
+    return labels * share + labels.index_select(0, placed.partner) * (1 - share)

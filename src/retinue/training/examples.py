@@ -37,9 +37,9 @@ def draw_examples(
         )
         mixing = None
         if augment.mixes_pixels:
-            mixing = Mixing(augment.mixing, len(dataset.classes), recipe.seed)
+            mixing = Mixing(augment.mixing, recipe.seed)
         colour = Colour(preprocessing, augment.colour, recipe.seed)
-        feed = ImageFeed(loader, colour, torch.device("cpu"), mixing)
+        feed = ImageFeed(loader, colour, torch.device("cpu"), mixing, len(dataset.classes))
         batch = next(iter(feed.batches([chosen], epoch=0)))
         sheet = _sheet(batch.inputs, preprocessing)
         path = run.path / "plots" / f"batch_{stage.name}.png"

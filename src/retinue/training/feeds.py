@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from retinue.data.colour import Colour
 from retinue.data.loader import Loader
-from retinue.data.mixing import Mixing
+from retinue.data.mixing import Mixing, mix_labels
+from retinue.data.quarters import drawn_quarters, mask_quarters
 from retinue.data.samplers import epoch_plan
 from retinue.sample import Batch
 
@@ -33,21 +36,43 @@ class ImageFeed:
     cut = 0
 
     def __init__(
-        self, loader: Loader, colour: Colour, device: torch.device, mixing: Mixing | None = None
+        self,
+        loader: Loader,
+        colour: Colour,
+        device: torch.device,
+        mixing: Mixing | None = None,
+        classes: int = 0,
     ) -> None:
         self.loader = loader
         self.colour = colour
         self.device = device
         self.mixing = mixing
+        self.classes = classes
 
     def batches(self, plan: Plan, *, epoch: int) -> Iterator[Batch]:
-        for batch in self.loader.batches(plan, epoch=epoch):
-            batch = batch.to(self.device)
+        for host in self.loader.batches(plan, epoch=epoch):
+            batch = host.to(self.device)
             inputs = self.colour(batch)
             if self.mixing is not None:
-                inputs, batch = self.mixing(inputs, batch)
+                inputs, batch = self._mixed(self.mixing, inputs, batch, host)
             batch.inputs = inputs
             yield batch
+
+    def _mixed(
+        self, mixing: Mixing, inputs: Tensor, batch: Batch, host: Batch
+    ) -> tuple[Tensor, Batch]:
+        """`host`: the batch as the loader made it, whose numbers the host can read."""
+        keys, options = host.index.numpy(), mixing.options
+        usable = np.ones(len(host), bool) if host.weight is None else host.weight.numpy() > 0
+        if options.mixup > 0 or options.cutmix > 0:
+            plan = mixing.plan(keys, host.epoch, usable, (inputs.shape[2], inputs.shape[3]))
+            inputs = mixing.apply(inputs, plan)
+            if batch.labels is not None:
+                batch = replace(batch, labels=mix_labels(batch.labels, self.classes, plan))
+        if options.quarter_mask > 0:
+            quarters = drawn_quarters(keys, host.epoch, mixing.seed, options.quarter_mask)
+            inputs = mask_quarters(inputs, np.where(usable, quarters, -1))
+        return inputs, batch
 
 
 class StepPlan:

@@ -108,11 +108,12 @@ class Supplies:
         recipe, augment = self._recipe, stage.augment
         mixing = None
         if augment.mixes_pixels:
-            mixing = Mixing(augment.mixing, len(self._dataset.classes), recipe.seed)
+            mixing = Mixing(augment.mixing, recipe.seed)
         view = TrainView(augment, self._preprocessing, recipe.seed)
         colour = Colour(self._preprocessing, augment.colour, recipe.seed)
         loader = self._loader(self._dataset.splits["train"], view)
-        return ImageFeed(loader, colour, self._accelerator.device, mixing)
+        classes = len(self._dataset.classes)
+        return ImageFeed(loader, colour, self._accelerator.device, mixing, classes)
 
     def _validation_feed(self, samples: list[Sample]) -> ImageFeed:
         loader = self._loader(samples, EvalView(self._preprocessing))

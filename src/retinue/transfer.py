@@ -1,0 +1,35 @@
+"""From the host to the device without waiting for either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """`array` as a tensor on `device`; on the CPU it shares the array's memory.
+
+    To a CUDA device it goes from pinned memory, so that the host goes on at once (a copy from
+    pageable memory waits for the device). Apple's devices know no float64: there it becomes
+    float32.
+    """
+    tensor = torch.from_numpy(array)
+    if device.type == "cpu":
+        return tensor
+    if device.type == "mps" and tensor.dtype == torch.float64:
+        tensor = tensor.float()
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def all_to_device(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> list[Tensor]:
+    """Several arrays in one copy, as float32: whole numbers are exact up to 2²⁴."""
+    flat = np.concatenate([array.ravel().astype(np.float32) for array in arrays])
+    pieces = torch.split(to_device(flat, device), [array.size for array in arrays])
+    return [piece.view(a.shape) for piece, a in zip(pieces, arrays, strict=True)]
