@@ -203,7 +203,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.network)
+            self.ema.update()
         progress.step += 1
         progress.stage_steps += 1
         progress.steps += 1
@@ -272,7 +272,7 @@ class Trainer:
         if self.validation is None:
             return {}
         self.network.eval()
-        with self.ema.applied(self.network) if self.ema else nullcontext():
+        with self.ema.applied() if self.ema else nullcontext():
             if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)  # the ones that are kept
