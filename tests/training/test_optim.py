@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from retinue.models.registry import create_model
 from retinue.training.optim import build_optimizer, set_rate
@@ -61,3 +65,101 @@ def test_every_optimiser_takes_a_step_downhill(name: str) -> None:
     before.backward()
     optimizer.step()
     assert network(x)["logits"][:, 0].sum() < before
+
+
+def one_group_a_unit(network: tiny.Tiny, options: OptimizerOptions) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = []
+    links = [("stem", network.stem), ("middle", network.middle), ("last", network.last)]
+    for depth, (name, module) in enumerate([*links, ("head", network.head)]):
+        scale = options.layer_decay ** (3 - depth)
+        scale *= options.head_lr_scale if name == "head" else 1
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                decay = options.weight_decay if parameter.ndim > 1 else 0.0
+                rate = options.lr * scale
+                groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, momentum=options.momentum, nesterov=True)
+    if options.name == "rmsprop":
+        return torch.optim.RMSprop(groups, momentum=options.momentum, eps=options.eps)
+    kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
+    return kind(groups, betas=options.betas, eps=options.eps)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_merged_groups_step_bit_for_bit_as_one_a_unit(name: Any, layer_decay: float) -> None:
+    options = OptimizerOptions(
+        name=name, lr=0.01, weight_decay=0.1, layer_decay=layer_decay, head_lr_scale=2.0
+    )
+    torch.manual_seed(0)
+    merged = tiny.Tiny(num_classes=3, dropout=0.0)
+    freeze(merged, 1)
+    apart = copy.deepcopy(merged)
+    optimizers = (build_optimizer(merged, options), one_group_a_unit(apart, options))
+    for step in range(4):
+        x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+        for network, optimizer in zip((merged, apart), optimizers, strict=True):
+            network(x)["logits"].square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    start = tiny.Tiny(num_classes=3)
+    for mine, other in zip(merged.parameters(), apart.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    assert not torch.equal(merged.head.fc.weight, start.head.fc.weight)
+
+
+def test_groups_of_one_rate_and_decay_are_one() -> None:
+    network = tiny.Tiny(num_classes=3)
+    groups = build_optimizer(network, OptimizerOptions(weight_decay=0.1)).param_groups
+    assert [group["name"] for group in groups] == ["stem … head weights", "stem … head others"]
+    groups = build_optimizer(network, OptimizerOptions(weight_decay=0.0)).param_groups
+    assert [group["name"] for group in groups] == ["stem … head"]
+    options = OptimizerOptions(weight_decay=0.1, head_lr_scale=2.0)
+    assert [group["name"] for group in build_optimizer(network, options).param_groups] == [
+        "stem … last weights",
+        "stem … last others",
+        "head weights",
+        "head others",
+    ]
+
+
+def test_what_the_loss_learns_has_its_own_rate_and_no_decay() -> None:
+    network, centres = tiny.Tiny(num_classes=3), nn.Parameter(torch.zeros(3, 16))
+    fixed = nn.Parameter(torch.zeros(1), requires_grad=False)
+    options = OptimizerOptions(lr=1.0, weight_decay=0.1, objective_lr_scale=0.5)
+    optimizer = build_optimizer(network, options, [("centres", [centres, fixed])])
+    set_rate(optimizer, 0.1)
+    last = optimizer.param_groups[-1]
+    assert last["params"] == [centres]
+    assert (last["lr"], last["weight_decay"]) == (0.05, 0.0)
+    assert last["name"] == "centres others"
+
+
+def test_a_state_goes_on_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    first = tiny.Tiny(num_classes=3, dropout=0.0)
+    options = OptimizerOptions(name="adamw", lr=0.01, layer_decay=0.9)
+
+    def step(network: tiny.Tiny, optimizer: torch.optim.Optimizer) -> None:
+        network(torch.ones(2, 3, 32, 32))["logits"].square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    optimizer = build_optimizer(first, options)
+    step(first, optimizer)
+    second = copy.deepcopy(first)
+    resumed = build_optimizer(second, options)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(first, optimizer)
+    step(second, resumed)
+    for mine, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_the_fused_form_is_for_cuda(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny.Tiny(num_classes=3)
+    assert not build_optimizer(network, OptimizerOptions(name=name)).defaults["fused"]
+    monkeypatch.setattr(nn.Parameter, "is_cuda", True)
+    assert build_optimizer(network, OptimizerOptions(name=name)).defaults["fused"] is True

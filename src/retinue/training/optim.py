@@ -2,58 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import torch
+from torch import nn
 
 from retinue.models.network import Network
 from retinue.training.options import OptimizerOptions
 
 
-def build_optimizer(network: Network, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimiser over what requires a gradient.
+def build_optimizer(
+    network: Network,
+    options: OptimizerOptions,
+    extra: Sequence[tuple[str, Sequence[nn.Parameter]]] = (),
+) -> torch.optim.Optimizer:
+    """The optimiser over what requires a gradient, fused on CUDA where there is such a form.
 
-    One group for each unit and kind of parameter. Each has an `lr_scale`, which the schedule's
-    rate is multiplied with: `layer_decay` to the power of the unit's distance from the head, times
-    `head_lr_scale` for the head itself. Weight decay is for the weights of convolutions and linear
-    layers: not for biases and normalisation, nor for class tokens and position embeddings.
+    Every parameter has an `lr_scale`, which the schedule's rate is multiplied with: `layer_decay`
+    to the power of its unit's distance from the head, times `head_lr_scale` for the head itself.
+    Weight decay is for the weights of convolutions and linear layers: not for biases and
+    normalisation, nor for class tokens and position embeddings. `extra`: names and parameters of
+    what learns beside the network, such as class centres; they learn at `objective_lr_scale`,
+    without weight decay.
+
+    Parameters of one scale and one weight decay are one group, so that a step is a few operations
+    rather than a few for each unit.
     """
     links = network.parameter_groups()
     weights = {
         id(p) for name, p in network.named_parameters() if p.ndim > 1 and name.endswith("weight")
     }
-    groups = []
+    groups = _Groups(options.lr)
     for depth, (name, parameters) in enumerate(links):
         scale = options.layer_decay ** (len(links) - 1 - depth)
         if depth == len(links) - 1:
             scale *= options.head_lr_scale
-        learning = [p for p in parameters if p.requires_grad]
-        for kind, members, decay in (
-            ("weights", [p for p in learning if id(p) in weights], options.weight_decay),
-            ("others", [p for p in learning if id(p) not in weights], 0.0),
-        ):
-            if members:
-                groups.append(
-                    {
-                        "params": members,
-                        "lr": options.lr * scale,
-                        "lr_scale": scale,
-                        "weight_decay": decay,
-                        "name": f"{name} {kind}",
-                    }
-                )
+        decayed = [p for p in parameters if id(p) in weights]
+        others = [p for p in parameters if id(p) not in weights]
+        groups.add(name, "weights", decayed, scale, options.weight_decay)
+        groups.add(name, "others", others, scale, 0.0)
+    for name, members in extra:
+        groups.add(name, "others", members, options.objective_lr_scale, 0.0)
+    parts = groups.finished()
+    fused = all(p.is_cuda for part in parts for p in part["params"]) or None
     match options.name:
         case "sgd":
-            nesterov = options.nesterov and options.momentum > 0
             return torch.optim.SGD(
-                groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov
+                parts,
+                lr=options.lr,
+                momentum=options.momentum,
+                nesterov=options.nesterov and options.momentum > 0,
+                fused=fused,
             )
         case "adam":
-            return torch.optim.Adam(groups, lr=options.lr, betas=options.betas, eps=options.eps)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps)
-        case "rmsprop":
-            return torch.optim.RMSprop(
-                groups, lr=options.lr, momentum=options.momentum, eps=options.eps
+            return torch.optim.Adam(
+                parts, lr=options.lr, betas=options.betas, eps=options.eps, fused=fused
             )
+        case "adamw":
+            return torch.optim.AdamW(
+                parts, lr=options.lr, betas=options.betas, eps=options.eps, fused=fused
+            )
+        case "rmsprop":  # has no fused form
+            return torch.optim.RMSprop(
+                parts, lr=options.lr, momentum=options.momentum, eps=options.eps
+            )
+
+
+class _Groups:
+    """Parameter groups by learning rate and weight decay, in the order of their first members."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._groups: dict[tuple[float, float], dict[str, Any]] = {}
+        self._names: dict[tuple[float, float], list[tuple[str, str]]] = {}
+
+    def add(
+        self,
+        name: str,
+        kind: Literal["weights", "others"],
+        parameters: Sequence[nn.Parameter],
+        scale: float,
+        decay: float,
+    ) -> None:
+        """Those of `parameters` that learn."""
+        learning = [p for p in parameters if p.requires_grad]
+        if not learning:
+            return
+        fresh = {
+            "params": [],
+            "lr": self._rate * scale,
+            "lr_scale": scale,
+            "weight_decay": decay,
+        }
+        self._groups.setdefault((scale, decay), fresh)["params"] += learning
+        self._names.setdefault((scale, decay), []).append((name, kind))
+
+    def finished(self) -> list[dict[str, Any]]:
+        """For torch's optimisers; each has a `name` such as `stem … head weights`."""
+        for key, names in self._names.items():
+            units, kinds = [list(dict.fromkeys(part)) for part in zip(*names, strict=True)]
+            span = units if len(units) == 1 else [units[0], "…", units[-1]]
+            self._groups[key]["name"] = " ".join(span + (kinds if len(kinds) == 1 else []))
+        return list(self._groups.values())
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -39,6 +39,9 @@ class OptimizerOptions(Options):
     """Each unit of the network learns at this fraction of the rate of the unit after it."""
     head_lr_scale: PositiveFloat = 1.0
     """The head learns at this many times `lr`."""
+    objective_lr_scale: PositiveFloat = 1.0
+    """What the loss itself learns, such as class centres, learns at this many times `lr`, without
+    weight decay."""
 
 
 class ScheduleOptions(Options):
