@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from reads import no_reads
 
 from retinue.data import colour as module
 from retinue.data.colour import Colour, hsv_to_rgb, rgb_to_hsv
@@ -106,15 +107,78 @@ def test_an_image_is_varied_alike_alone_and_in_any_batch() -> None:
     assert not torch.equal(Colour(PLAIN, options, 1)(batch_of(images, epoch=3)), together)
 
 
-def test_the_device_computes_what_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = torch.from_numpy(noise(5)).permute(0, 3, 1, 2)
-    assert np.allclose(module._means_on_device(images), module._channel_means(images))
-    matrices = np.random.default_rng(0).normal(0, 0.01, (5, 3, 4))
-    low, high = np.array([-1.0, -0.5, 0.0]), np.array([1.0, 0.5, 0.2])
-    expected = module._contract(images, matrices, low, high)
-    monkeypatch.setattr(module, "_contract_on_cpu", module._contract_on_device)
-    assert torch.allclose(module._contract(images, matrices, low, high), expected, atol=1e-5)
-    assert (expected[:, 2] == 0.2).any()
+EVERYTHING = ColourOptions(
+    brightness=0.4,
+    contrast=0.6,
+    saturation=0.7,
+    hue=0.3,
+    pca_noise=0.3,
+    hsv=0.5,
+    solarize=0.3,
+    posterize=0.3,
+    equalize=0.3,
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        EVERYTHING,
+        ColourOptions(brightness=1.0, contrast=1.0),
+        ColourOptions(contrast=1.0, saturation=0.5),
+        ColourOptions(saturation=1.0, hue=0.5),
+        ColourOptions(pca_noise=0.3),
+        ColourOptions(hsv=1.0, equalize=0.2),
+        ColourOptions(solarize=1e-9),
+    ],
+)
+def test_the_device_computes_what_the_cpu_does(
+    options: ColourOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.from_numpy(noise(12, 15, 23)).permute(0, 3, 1, 2)
+    images[3] //= 3
+    colour, keys = Colour(Preprocessing(), options, seed=4), np.arange(30, 42)
+    expected = [colour.varied(images, keys, epoch) for epoch in range(3)]
+    plain = colour.normalised(images)
+    monkeypatch.setattr(module, "_on_cpu", lambda images: False)
+    with no_reads():
+        found = [colour.varied(images, keys, epoch) for epoch in range(3)]
+        found_plain = colour.normalised(images)
+    for mine, other in zip([*found, found_plain], [*expected, plain], strict=True):
+        assert torch.allclose(mine, other, atol=2e-5)
+        assert mine.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_maps_are_the_matrices_for_any_means() -> None:
+    images = torch.from_numpy(noise(40)).permute(0, 3, 1, 2)
+    colour, keys = Colour(Preprocessing(), EVERYTHING, seed=4), np.arange(40)
+    means = images.double().mean((2, 3)).numpy() / 255
+    maps = colour._maps(keys, 2)
+    found = maps[:, :, :4].copy()
+    found[:, :, 3] += (maps[:, :, 4:] @ means[:, :, None])[:, :, 0]
+    assert np.allclose(found, colour._matrices(images, keys, 2), rtol=0, atol=1e-11)
+
+
+def test_a_device_is_sent_one_piece_a_batch_and_nothing_is_read_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the meta device there are no values that could be read."""
+    sent = []
+    send = module.all_to_device
+    monkeypatch.setattr(module, "all_to_device", lambda *a: sent.append(1) or send(*a))
+    images = torch.empty(6, 3, 16, 24, dtype=torch.uint8, device="meta")
+    colour = Colour(Preprocessing(), EVERYTHING)
+    for epoch in range(3):
+        result = colour.varied(images, np.arange(6), epoch)
+        assert (result.shape, result.dtype) == (images.shape, torch.float32)
+    assert len(sent) == 4  # and normalisation's constants, once
+    assert Colour(Preprocessing()).normalised(images).shape == images.shape
+
+
+def test_a_batch_is_varied_by_its_own_keys() -> None:
+    batch, colour = batch_of(noise(), epoch=3, start=5), Colour(PLAIN, EVERYTHING, 1)
+    assert torch.equal(colour(batch), colour.varied(batch.images, np.arange(5, 9), 3))
+    assert torch.equal(Colour(PLAIN)(batch), colour.normalised(batch.images))
 
 
 def test_hue_leaves_luma_and_grey_alone() -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -31,8 +32,10 @@ from torch import Tensor
 from retinue.data.options import ColourOptions
 from retinue.data.random import draw
 from retinue.sample import Batch, Preprocessing
+from retinue.transfer import all_to_device
 
 Affine = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
 
 LUMA = np.array([0.299, 0.587, 0.114])
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -47,103 +50,150 @@ _PCA = np.array(
 class Colour:
     """uint8 batches to normalised float32 ones; with options, their colours varied on the way.
 
-    Draws are keyed by the seed and the batch's epoch and indices.
+    Draws are keyed by the seed, the epoch and each image's key. They are made on the host; on a
+    device nothing is read back.
     """
 
     def __init__(
         self, preprocessing: Preprocessing, options: ColourOptions | None = None, seed: int = 0
     ) -> None:
-        self.options = options
+        self.options = options or ColourOptions()
         self.seed = seed
         self.mean = np.array(preprocessing.mean)
         self.std = np.array(preprocessing.std)
-        o = options or ColourOptions()
-        self._affine = any((o.brightness, o.contrast, o.saturation, o.hue, o.pca_noise))
+        o = self.options
+        self._amplitudes = np.array([o.brightness, o.contrast, o.saturation, o.hue])
+        self._affine = bool(self._amplitudes.any() or o.pca_noise)
         self._others = [
-            (name, probability, operation)
-            for name, probability, operation in (
-                ("hsv", o.hsv, self._hsv),
-                ("solarize", o.solarize, _solarize),
-                ("posterize", o.posterize, _posterize),
-                ("equalize", o.equalize, _equalize),
+            _Other(name, probability, gains, operation)
+            for name, probability, gains, operation in (
+                ("hsv", o.hsv, o.hsv_gains, _hsv),
+                ("solarize", o.solarize, None, _solarize),
+                ("posterize", o.posterize, None, _posterize),
+                ("equalize", o.equalize, None, _equalize),
             )
             if probability > 0
         ]
+        self._constants: dict[tuple[int, torch.device], list[Tensor]] = {}
 
     def __call__(self, batch: Batch) -> Tensor:
-        """float32 (n, 3, height, width), normalised, in channels-last memory, on the device of
-        `batch.images`."""
-        images = batch.images
-        for name, probability, operation in self._others:
-            images = self._sometimes(name, probability, operation, images, batch)
+        """`varied`, by the batch's own epoch and index."""
+        if not (self._affine or self._others):
+            return self.normalised(batch.images)
+        return self.varied(batch.images, batch.index.numpy(force=True), batch.epoch)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 (n, 3, height, width) to float32, normalised, in channels-last memory, on the same
+        device. Nothing is drawn."""
+        n, _, height, width = images.shape
+        rows = _rows(images).view(n, height, width * 3)
+        scale, shift, _, _ = self._repeated(width, images.device)
+        scaled = _scale_on_cpu if _on_cpu(images) else _scale_on_device
+        return scaled(rows, scale, shift).view(n, height, width, 3).permute(0, 3, 1, 2)
+
+    def varied(self, images: Tensor, keys: npt.NDArray[np.int64], epoch: int) -> Tensor:
+        """The same with the options' changes. `keys` (n,): what each image's draws are keyed by."""
+        on_cpu = _on_cpu(images)
+        draws = [other.draw(self.seed, epoch, keys) for other in self._others]
+        if self._affine and not on_cpu:
+            draws.append(self._maps(keys, epoch))
+        sent = all_to_device(draws, images.device) if draws else []
+        for other, rows in zip(self._others, sent, strict=False):
+            images = other.apply(images, rows)
         if not self._affine:
-            scale, shift = 1 / (255 * self.std), -self.mean / self.std
-            return _scale_channels(images, scale, shift)
-        matrices = self.matrices(batch, images)
-        low, high = -self.mean / self.std, (1 - self.mean) / self.std
-        return _contract(images, matrices, low, high)
+            return self.normalised(images)
+        n, _, height, width = images.shape
+        _, _, floor, ceiling = self._repeated(width, images.device)
+        if on_cpu:
+            matrices = torch.from_numpy(self._matrices(images, keys, epoch)).float()
+            out = _contract_on_cpu(_rows(images), matrices, floor, ceiling)
+        else:
+            out = _contract_on_device(_rows(images), _at_means(sent[-1], images), floor, ceiling)
+        return out.view(n, height, width, 3).permute(0, 3, 1, 2)
 
-    def matrices(self, batch: Batch, images: Tensor | None = None) -> npt.NDArray[np.float64]:
-        """(n, 3, 4): each image's matrix, from 0–255 to normalised, not clamped."""
-        images = batch.images if images is None else images
-        assert self.options is not None
-        means: npt.NDArray[np.float64] | None = None
-        if self.options.contrast:
-            means = _channel_means(images)
-        result = np.empty((len(batch), 3, 4))
-        for k, index in enumerate(batch.index.tolist()):
-            mean = means[k] if means is not None else np.zeros(3)
-            result[k] = self._matrix(draw(self.seed, batch.epoch, index, "colour"), mean)
-        result[:, :, :3] /= 255
-        result[:, :, 3] -= self.mean
-        result /= self.std[:, None]
-        return result
+    def _repeated(self, width: int, device: torch.device) -> list[Tensor]:
+        """Normalisation's scale and shift, and what 0 and 1 become under it; (width × 3,) each:
+        one value a number of a row, as broadcasting over a last axis of 3 defeats vector units."""
+        if (width, device) not in self._constants:
+            low, high = -self.mean / self.std, (1 - self.mean) / self.std
+            each = [np.tile(v, width) for v in (1 / (255 * self.std), low, low, high)]
+            self._constants[width, device] = all_to_device(each, device)
+        return self._constants[width, device]
 
-    def _matrix(self, rng: np.random.Generator, mean: npt.NDArray[np.float64]) -> Affine:
-        """3×4, of values between 0 and 1. `mean`: the image's channel means."""
-        options = self.options
-        assert options is not None
-        amplitudes = (options.brightness, options.contrast, options.saturation, options.hue)
-        amounts = rng.uniform(-1, 1, 4) * amplitudes
+    def _draws(self, key: int, epoch: int) -> tuple[Vector, npt.NDArray[np.int64], Vector]:
+        """(4,) amounts of `_OPERATIONS`, their order, and the (3,) shift along all colours."""
+        rng = draw(self.seed, epoch, key, "colour")
+        amounts = rng.uniform(-1, 1, 4) * self._amplitudes
         order = rng.permutation(4)
-        noise = rng.standard_normal(3) * options.pca_noise
-        matrix = np.eye(3, 4)
-        for k in order:
-            if amplitudes[k]:
-                matrix = _OPERATIONS[k](matrix, amounts[k], mean)
-        matrix[:, 3] += _PCA @ (noise * _PCA_STD)
-        return matrix
+        noise = rng.standard_normal(3) * self.options.pca_noise
+        return amounts, order, noise
 
-    def _sometimes(
-        self,
-        name: str,
-        probability: float,
-        operation: Callable[[Tensor, npt.NDArray[np.float64]], Tensor],
-        images: Tensor,
-        batch: Batch,
-    ) -> Tensor:
-        draws = np.array(
-            [draw(self.seed, batch.epoch, i, name).random(4) for i in batch.index.tolist()]
-        )
-        chosen = np.flatnonzero(draws[:, 0] < probability)
-        if not len(chosen):
+    def _matrices(self, images: Tensor, keys: npt.NDArray[np.int64], epoch: int) -> Affine:
+        """(n, 3, 4): each image's matrix, from 0–255 to normalised, not clamped."""
+        # A hundred times as fast as a sum over an outer axis.
+        contrast = self.options.contrast > 0
+        pixels = _rows(images).numpy() if contrast else [None] * len(keys)
+        result = np.empty((len(keys), 3, 4))
+        for k, (key, image) in enumerate(zip(keys.tolist(), pixels, strict=True)):
+            mean = np.zeros(3) if image is None else np.array(cv2.mean(image)[:3]) / 255
+            amounts, order, noise = self._draws(key, epoch)
+            matrix = np.eye(3, 4)
+            for number in order:
+                if self._amplitudes[number]:
+                    matrix = _OPERATIONS[number](matrix, amounts[number], mean)
+            matrix[:, 3] += _PCA @ (noise * _PCA_STD)
+            result[k] = matrix
+        return self._then_normalised(result)
+
+    def _maps(self, keys: npt.NDArray[np.int64], epoch: int) -> Affine:
+        """(n, 3, 7): `_matrices` for whatever channel means the images have, which the last three
+        columns are to be multiplied with and added to the fourth. All images at once, in four
+        rounds: what each does first, second, …"""
+        drawn = [self._draws(key, epoch) for key in keys.tolist()]
+        amounts, order, noise = (np.stack(part) for part in zip(*drawn, strict=True))
+        result = np.zeros((len(keys), 3, 7))
+        result[:, :, :3] = np.eye(3)
+        for turn in range(4):
+            for number in np.flatnonzero(self._amplitudes):
+                mine = order[:, turn] == number
+                operation = _MAPS[number]
+                result[mine] = operation(result[mine], amounts[mine, number, None, None])
+        result[:, :, 3] += (noise * _PCA_STD) @ _PCA.T
+        return self._then_normalised(result)
+
+    def _then_normalised(self, matrices: Affine) -> Affine:
+        matrices[:, :, :3] /= 255
+        matrices[:, :, 3] -= self.mean
+        matrices /= self.std[:, None]
+        return matrices
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """A change that is not affine, of some of the images."""
+
+    name: str
+    probability: float
+    gains: tuple[float, float, float] | None
+    """Greatest amounts, either way, of the three that are drawn; None: there are none."""
+    operation: Callable[[Tensor, Tensor], Tensor]
+    """Of uint8 (m, 3, height, width) and the amounts (m, 3)."""
+
+    def draw(self, seed: int, epoch: int, keys: npt.NDArray[np.int64]) -> Affine:
+        """(m, 4): the positions of those that are changed, and the amounts."""
+        draws = np.array([draw(seed, epoch, key, self.name).random(4) for key in keys.tolist()])
+        chosen = np.flatnonzero(draws[:, 0] < self.probability)
+        amounts = (2 * draws[chosen, 1:] - 1) * (self.gains or 0.0)
+        return np.concatenate([chosen[:, None], amounts], axis=1)
+
+    def apply(self, images: Tensor, rows: Tensor) -> Tensor:
+        """New images, with what was drawn, on their device."""
+        if not len(rows):
             return images
-        where = torch.from_numpy(chosen).to(images.device)
+        where = rows[:, 0].long()
         images = images.clone(memory_format=torch.preserve_format)
-        images[where] = operation(images[where], draws[chosen, 1:])
+        images[where] = self.operation(images[where], rows[:, 1:])
         return images
-
-    def _hsv(self, images: Tensor, draws: npt.NDArray[np.float64]) -> Tensor:
-        assert self.options is not None
-        amounts = (2 * draws - 1) * self.options.hsv_gains
-        hue, saturation, value = (
-            torch.from_numpy(amounts).float().to(images.device).T[..., None, None]
-        )
-        h, s, v = rgb_to_hsv(images.float() / 255)
-        h = (h + hue) % 1
-        s = (s * (1 + saturation)).clamp_(0, 1)
-        v = (v * (1 + value)).clamp_(0, 1)
-        return (hsv_to_rgb(h, s, v) * 255).round_().to(torch.uint8)
 
 
 def _brightness(matrix: Affine, amount: float, mean: npt.NDArray[np.float64]) -> Affine:
@@ -172,19 +222,48 @@ def _hue(matrix: Affine, amount: float, mean: npt.NDArray[np.float64]) -> Affine
 _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
 
 
-def _channel_means(images: Tensor) -> npt.NDArray[np.float64]:
-    """(n, 3) means between 0 and 1. Integer sums are exact, whatever the order of adding."""
-    if images.device.type == "cpu":
-        # A hundred times as fast as a sum over an outer axis.
-        return np.array([cv2.mean(array)[:3] for array in _rows(images).numpy()]) / 255
-    return _means_on_device(images)
+# The same of (m, 3, 7), by amounts (m, 1, 1), for channel means that are not known yet.
 
 
-def _means_on_device(images: Tensor) -> npt.NDArray[np.float64]:
+def _brightness_map(maps: Affine, amount: Affine) -> Affine:
+    return maps * (1 + amount)
+
+
+def _contrast_map(maps: Affine, amount: Affine) -> Affine:
+    grey = LUMA @ maps  # (m, 7); of the image's mean pixel
+    maps = maps * (1 + amount)
+    maps[:, :, 3] -= amount[:, 0] * grey[:, None, 3]
+    maps[:, :, 4:] -= amount * (grey[:, None, :3] + grey[:, None, 4:])
+    return maps
+
+
+def _saturation_map(maps: Affine, amount: Affine) -> Affine:
+    return maps * (1 + amount) - amount * (LUMA @ maps)[:, None]
+
+
+def _hue_map(maps: Affine, amount: Affine) -> Affine:
+    chroma = _YIQ[1:] @ maps
+    c, s = np.cos(2 * np.pi * amount), np.sin(2 * np.pi * amount)
+    i, q = chroma[:, :1], chroma[:, 1:]
+    turned = np.concatenate([c * i - s * q, s * i + c * q], axis=1)
+    result: Affine = _RGB @ np.concatenate([_YIQ[:1] @ maps, turned], axis=1)
+    return result
+
+
+_MAPS = (_brightness_map, _contrast_map, _saturation_map, _hue_map)
+
+
+def _at_means(maps: Tensor, images: Tensor) -> Tensor:
+    """(n, 3, 4) matrices of (n, 3, 7) maps, at the images' own channel means."""
     pixels = images.shape[2] * images.shape[3]
-    sums = images.sum(dim=(2, 3), dtype=torch.int64)
-    means: npt.NDArray[np.float64] = sums.cpu().numpy() / (255.0 * pixels)
-    return means
+    means = images.sum(dim=(2, 3), dtype=torch.int64).float() / (255 * pixels)
+    bias = maps[:, :, 3] + (maps[:, :, 4:] * means[:, None]).sum(2)
+    return torch.cat([maps[:, :, :3], bias[:, :, None]], dim=2)
+
+
+def _on_cpu(images: Tensor) -> bool:
+    """Whether NumPy and OpenCV can work on `images`."""
+    return images.device.type == "cpu"
 
 
 def _rows(images: Tensor) -> Tensor:
@@ -192,43 +271,21 @@ def _rows(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).contiguous()
 
 
-def _scale_channels(
-    images: Tensor, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]
-) -> Tensor:
-    n, _, height, width = images.shape
-    rows = _rows(images).view(n, height, width * 3)
-    # One value a number of a row: broadcasting over a last axis of 3 defeats vector units.
-    factor, offset = _repeated(scale, width, images), _repeated(shift, width, images)
-    if images.device.type == "cpu":
-        # An image at a time, so that what is in between stays in the cache, and by NumPy: torch's
-        # threads would wait for each other at every image, for long where loader threads are busy.
-        out = torch.empty(rows.shape, dtype=torch.float32)
-        for source, target in zip(rows.numpy(), out.numpy(), strict=True):
-            np.copyto(target, source)
-            np.multiply(target, factor.numpy(), out=target)
-            np.add(target, offset.numpy(), out=target)
-    else:
-        out = torch.addcmul(offset, rows.float(), factor)
-    return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+def _scale_on_device(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """uint8 (n, height, width × 3) → float32, all images at once."""
+    return torch.addcmul(shift, rows.float(), scale)
 
 
-def _repeated(values: npt.NDArray[np.float64], times: int, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.tile(values, times)).float().to(like.device)
-
-
-def _contract(
-    images: Tensor,
-    matrices: npt.NDArray[np.float64],
-    low: npt.NDArray[np.float64],
-    high: npt.NDArray[np.float64],
-) -> Tensor:
-    """Each pixel through its image's 3×4 matrix, clamped to low … high by channel."""
-    n, _, height, width = images.shape
-    rows = _rows(images)
-    floor, ceiling = _repeated(low, width, images), _repeated(high, width, images)
-    contract = _contract_on_cpu if images.device.type == "cpu" else _contract_on_device
-    out = contract(rows, torch.from_numpy(matrices).float().to(images.device), floor, ceiling)
-    return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+def _scale_on_cpu(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The same, an image at a time, so that what is in between stays in the cache, and by NumPy:
+    torch's threads would wait for each other at every image, for long where loader threads are
+    busy."""
+    out = torch.empty(rows.shape, dtype=torch.float32)
+    for source, target in zip(rows.numpy(), out.numpy(), strict=True):
+        np.copyto(target, source)
+        np.multiply(target, scale.numpy(), out=target)
+        np.add(target, shift.numpy(), out=target)
+    return out
 
 
 def _contract_on_device(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
@@ -277,15 +334,24 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return torch.stack(channels, 1)
 
 
-def _solarize(images: Tensor, draws: npt.NDArray[np.float64]) -> Tensor:
+def _hsv(images: Tensor, amounts: Tensor) -> Tensor:
+    hue, saturation, value = amounts.T[..., None, None]
+    h, s, v = rgb_to_hsv(images.float() / 255)
+    h = (h + hue) % 1
+    s = (s * (1 + saturation)).clamp_(0, 1)
+    v = (v * (1 + value)).clamp_(0, 1)
+    return (hsv_to_rgb(h, s, v) * 255).round_().to(torch.uint8)
+
+
+def _solarize(images: Tensor, amounts: Tensor) -> Tensor:
     return torch.where(images >= 128, 255 - images, images)
 
 
-def _posterize(images: Tensor, draws: npt.NDArray[np.float64]) -> Tensor:
+def _posterize(images: Tensor, amounts: Tensor) -> Tensor:
     return images & 0xF0
 
 
-def _equalize(images: Tensor, draws: npt.NDArray[np.float64]) -> Tensor:
+def _equalize(images: Tensor, amounts: Tensor) -> Tensor:
     """Each channel's histogram flattened, as Pillow's `ImageOps.equalize`."""
     n, channels, height, width = images.shape
     flat = images.permute(0, 1, 2, 3).reshape(n * channels, -1).long()

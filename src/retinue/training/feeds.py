@@ -52,7 +52,7 @@ class ImageFeed:
     def batches(self, plan: Plan, *, epoch: int) -> Iterator[Batch]:
         for host in self.loader.batches(plan, epoch=epoch):
             batch = host.to(self.device)
-            inputs = self.colour(batch)
+            inputs = self.colour.varied(batch.images, host.index.numpy(), host.epoch)
             if self.mixing is not None:
                 inputs, batch = self._mixed(self.mixing, inputs, batch, host)
             batch.inputs = inputs
