@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from retinue.data import mixing as module
 from retinue.data.mixing import Mixing, MixPlan, mix_labels
 from retinue.data.options import AugmentOptions, MixingOptions
 from retinue.data.quarters import drawn_quarters, mask_quarters
@@ -82,6 +83,7 @@ def one_by_one(
     return result, shares
 
 
+@pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("size", [(32, 32), (7, 9), (17, 5)])
 @pytest.mark.parametrize(
     "options",
@@ -93,8 +95,12 @@ def one_by_one(
     ],
 )
 def test_the_batch_at_once_is_bit_for_bit_each_image_in_turn(
-    options: dict[str, float], size: tuple[int, int]
+    options: dict[str, float],
+    size: tuple[int, int],
+    on_cpu: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "_on_cpu", lambda inputs: on_cpu)
     chosen = MixingOptions(**options)
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(12, 3, *size, generator=generator)
@@ -112,7 +118,9 @@ def test_the_batch_at_once_is_bit_for_bit_each_image_in_turn(
         assert plan.share.tolist() == np.float32(shares).tolist()
 
 
-def test_planar_memory_and_half_precision() -> None:
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_planar_memory_and_half_precision(on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_on_cpu", lambda inputs: on_cpu)
     inputs, _ = constants(8)
     mixing = Mixing(MixingOptions(mixup=0.4, cutmix=1.0), 0)
     plan = mixing.plan(np.arange(8), 0, np.ones(8, bool), (SIZE, SIZE))
@@ -126,8 +134,6 @@ def test_planar_memory_and_half_precision() -> None:
 
 def test_a_plan_is_sent_once_and_nothing_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device there are no values that could be read."""
-    from retinue.data import mixing as module
-
     sent = []
     send = module.all_to_device
     monkeypatch.setattr(module, "all_to_device", lambda *a: sent.append(1) or send(*a))
@@ -141,7 +147,9 @@ def test_a_plan_is_sent_once_and_nothing_is_read_back(monkeypatch: pytest.Monkey
     assert sent == [1]
 
 
-def test_a_plan_by_hand() -> None:
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_plan_by_hand(on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_on_cpu", lambda inputs: on_cpu)
     inputs, _ = constants(4)
     plan = MixPlan(
         partner=np.array([2, 0, 2, 3]),
@@ -169,7 +177,9 @@ def test_what_does_not_change_is_not_copied() -> None:
     assert mask_quarters(inputs, np.full(3, -1)) is inputs
 
 
-def test_padding_is_not_looked_at() -> None:
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_padding_is_not_looked_at(on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_on_cpu", lambda inputs: on_cpu)
     inputs, _ = constants(4)
     inputs[3] = torch.nan
     mixing = Mixing(MixingOptions(mixup=0.4, cutmix=1.0), 0)

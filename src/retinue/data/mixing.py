@@ -118,23 +118,48 @@ class Mixing:
         if not plan.mixes:
             return inputs
         n, channels, height, width = inputs.shape
-        placed = plan.on(inputs.device)
         # Rows of pixels: with channels-last memory a view, and one long axis for vector units.
         rows = inputs.permute(0, 2, 3, 1).reshape(n, height, width * channels)
-        mixed = rows.index_select(0, placed.partner)
-        blend, inside = placed.share, None
-        if placed.boxes is not None:
-            top, left, bottom, right = placed.boxes.T[..., None]
-            cut = bottom > top
-            blend = blend.where(~cut[:, 0], 0.0)  # inside a rectangle all is the partner's
-            y = torch.arange(height, device=inputs.device)
-            x = torch.arange(width, device=inputs.device).repeat_interleave(channels)
-            inside = ((y >= top) & (y < bottom) | ~cut)[:, :, None]
-            inside = inside & ((x >= left) & (x < right) | ~cut)[:, None, :]
-        torch.lerp(mixed, rows, blend.to(rows.dtype)[:, None, None], out=mixed)
-        if inside is not None:
-            torch.where(inside, mixed, rows, out=mixed)
+        mix = _mix_on_cpu if _on_cpu(inputs) else _mix_on_device
+        mixed = mix(rows, plan, channels)
         return mixed.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _on_cpu(inputs: Tensor) -> bool:
+    """Whether a call for each image costs nothing."""
+    return inputs.device.type == "cpu"
+
+
+def _mix_on_device(rows: Tensor, plan: MixPlan, channels: int) -> Tensor:
+    """float (n, height, width × channels), all images at once."""
+    partner, share, boxes = plan.on(rows.device)
+    mixed = rows.index_select(0, partner)
+    if boxes is None:
+        return torch.lerp(mixed, rows, share.to(rows.dtype)[:, None, None], out=mixed)
+    top, left, bottom, right = boxes.T[..., None]
+    blended = bottom <= top
+    share = share.where(blended[:, 0], 0.0)  # in a rectangle all is the partner's
+    torch.lerp(mixed, rows, share.to(rows.dtype)[:, None, None], out=mixed)
+    y = torch.arange(rows.shape[1], device=rows.device)
+    x = torch.arange(rows.shape[2], device=rows.device) // channels
+    of_rows = (y >= top) & (y < bottom) | blended
+    of_columns = (x >= left) & (x < right) | blended
+    inside = of_rows[:, :, None] & of_columns[:, None]
+    return torch.where(inside, mixed, rows, out=mixed)
+
+
+def _mix_on_cpu(rows: Tensor, plan: MixPlan, channels: int) -> Tensor:
+    """The same, an image at a time, and only what changes of it."""
+    mixed = rows.clone()
+    for k in np.flatnonzero(plan.share < 1):
+        other = rows[plan.partner[k]]
+        top, left, bottom, right = (0, 0, 0, 0) if plan.boxes is None else plan.boxes[k]
+        if bottom > top:
+            place = slice(top, bottom), slice(left * channels, right * channels)
+            mixed[k][place] = other[place]
+        else:
+            torch.lerp(other, rows[k], float(plan.share[k]), out=mixed[k])
+    return mixed
 
 
 def mix_labels(labels: Tensor, classes: int, plan: MixPlan) -> Tensor:
