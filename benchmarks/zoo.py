@@ -24,9 +24,9 @@ import torch
 
 from retinue.data.colour import Colour
 from retinue.data.views import EvalView
+from retinue.figures import wilson
 from retinue.models.network import Network
 from retinue.models.registry import NetworkEntry, create_model, find, list_models
-from retinue.report.statistics import wilson
 from retinue.sample import Batch, Sample
 from retinue.weights import catalogue
 from retinue.weights.catalogue import Wheel

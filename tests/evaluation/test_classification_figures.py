@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as reference
 from hypothesis import given, settings
@@ -33,7 +37,10 @@ def test_figures_by_hand() -> None:
     assert found["ece"] == pytest.approx((0.1 + 0.6 + 0.2 + 0.3) / 4)
     assert found["auc"] == 1.0
     assert found["positive"] == "bad"
-    assert found["confusion"] == [[1, 1], [0, 2]]
+    counts = c.confusion_counts(labels, scores.argmax(1))
+    assert counts.true.tolist() == [0, 0, 1]
+    assert counts.predicted.tolist() == [0, 1, 1]
+    assert counts.count.tolist() == [1, 1, 2]
     assert found["per_class"][0] == {
         "name": "good",
         "precision": 1.0,
@@ -72,9 +79,11 @@ def test_figures_equal_scikit_learn(n: int, k: int, seed: int) -> None:
     assert found["loss"] == pytest.approx(
         reference.log_loss(labels, own, labels=every), rel=1e-4, abs=1e-5
     )
-    assert found["confusion"] == (
-        reference.confusion_matrix(labels, predicted, labels=every).tolist()
-    )
+    confusion = c.confusion_counts(labels, predicted)
+    matrix = np.zeros((k, k), np.int64)
+    matrix[confusion.true, confusion.predicted] = confusion.count
+    assert matrix.tolist() == (reference.confusion_matrix(labels, predicted, labels=every).tolist())
+    assert (confusion.count > 0).all(), "sparse"
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         labels, predicted, labels=every, zero_division=np.nan
     )
@@ -151,3 +160,67 @@ def test_a_score_of_zero_gives_a_finite_loss() -> None:
 def test_k_beyond_the_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="k is 3, of 2 classes"):
         c.top_k_accuracy(np.array([0]), np.array([[1.0, 0.0]]), 3)
+
+
+def test_the_confusion_matrix_survives_its_file(tmp_path: Path) -> None:
+    labels, scores = draw(60, 5, 3)
+    counts = c.confusion_counts(labels, scores.argmax(1))
+    names = ["a", "猫", "two\nlines", "d", "unseen"]
+    pq.write_table(c.confusion_table(counts, names), tmp_path / "confusion.parquet")
+    table = pq.read_table(tmp_path / "confusion.parquet")
+    assert [str(field.type) for field in table.schema] == ["int32", "int32", "int64"]
+    again, told = c.confusion_in(table)
+    assert list(told) == names
+    for name in ("true", "predicted", "count"):
+        assert getattr(again, name).tolist() == getattr(counts, name).tolist()
+
+
+def test_no_matrix_of_21843_classes_is_made() -> None:
+    classes, images = 21_843, 300
+    rng = np.random.default_rng(0)
+    scores = rng.random((images, classes), dtype=np.float32)
+    scores /= scores.sum(1, keepdims=True)
+    labels = np.where(rng.random(images) < 0.5, scores.argmax(1), rng.integers(0, classes, images))
+    names = [f"n{k:08d}" for k in range(classes)]
+    tracemalloc.start()
+    start = time.perf_counter()
+    found = c.figures(labels, scores, names)
+    table = c.confusion_table(c.confusion_counts(labels, scores.argmax(1)), names)
+    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6, "a dense matrix has 3.8 GB; the scores themselves have 26 MB"
+    assert seconds < 2
+    assert found["top1"] == (scores.argmax(1) == labels).mean()
+    assert len(found["per_class"]) == classes
+    assert table.num_rows <= images
+
+
+def test_ranking_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, scores = draw(101, 7, 1)
+    whole = [c.top_k_accuracy(labels, scores, k) for k in range(1, 8)]
+    for size in (1, 7, 50, 7 * 101):
+        monkeypatch.setattr(c, "_CHUNK", size)
+        assert [c.top_k_accuracy(labels, scores, k) for k in range(1, 8)] == whole
+
+
+def test_figures_hold_scalars_and_a_row_a_class() -> None:
+    found = c.figures(*draw(50, 4, 0), list("abcd"))
+    nested = {key for key, value in found.items() if isinstance(value, list | dict)}
+    assert nested == {"per_class"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "top_k", "wanted"),
+    [(2, 5, "top1 loss ece balanced_accuracy f1_macro auc"),
+     (5, 5, "top1 loss ece balanced_accuracy f1_macro"),
+     (6, 5, "top1 top5 loss ece balanced_accuracy f1_macro"),
+     (6, 1, "top1 loss ece balanced_accuracy f1_macro")],
+)  # fmt: skip
+def test_every_declared_figure_is_measured(classes: int, top_k: int, wanted: str) -> None:
+    names = [str(k) for k in range(classes)]
+    declared = c.declared(names, top_k)
+    assert " ".join(figure.name for figure in declared) == wanted
+    found = c.figures(*draw(40, classes, 0), names, top_k=top_k)
+    assert all(isinstance(found[figure.name], float) for figure in declared)
+    assert c.declared_among(found, names) == declared
+    assert {figure.name for figure in declared if figure.less_is_better} == {"loss", "ece"}

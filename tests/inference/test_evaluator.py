@@ -87,7 +87,7 @@ def test_every_batch_size_and_engine_gives_the_same_figures(
         found = evaluate(made, task, split, SMALL, batch_size=batch_size)
         assert found.figures["engine"] == made.name
         assert found.figures["loss"] == pytest.approx(first.figures["loss"], rel=1e-5)
-        assert found.figures["confusion"] == first.figures["confusion"]
+        assert found.figures["per_class"] == first.figures["per_class"]
 
 
 def test_bad_images_are_left_out_and_named(

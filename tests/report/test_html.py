@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -11,7 +12,10 @@ import pytest
 from PIL import Image
 
 from retinue.errors import UsageError
-from retinue.report.html import Section, register_sections, write_report
+from retinue.evaluation.classification import confusion_counts, confusion_table
+from retinue.figures import Figure
+from retinue.page.section import Section, TaskSections
+from retinue.report.html import write_report
 
 Maker = Callable[..., Path]
 VOID = {"meta", "img", "input", "br", "link"}
@@ -65,10 +69,9 @@ def read(run: Path) -> Page:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made but not rendered, which is what takes the time."""
-    from retinue.report import classification, general
+    from retinue.page import plots
 
-    for module in (general, classification):
-        monkeypatch.setattr(module, "draw", lambda *_: {"svg": "", "label": ""})
+    monkeypatch.setattr(plots, "draw", lambda *_: {"svg": "", "label": ""})
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +146,14 @@ def test_missing_pictures_are_shown_as_such(run_maker: Maker) -> None:
 
 
 def test_thumbnails_stand_upright(run_maker: Maker, tmp_path: Path) -> None:
-    from retinue.report.classification import _small
+    from retinue.page.pictures import small as shrink
 
     pixels = np.zeros((200, 400, 3), np.uint8)
     pixels[:, :200] = (255, 0, 0)  # stored: the left half red
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: the left becomes the top
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    small = _small(tmp_path / "turned.jpg", 100)
+    small = shrink(tmp_path / "turned.jpg", 100)
     assert small.size == (50, 100)
     assert small.getpixel((25, 20))[0] > 240
     assert small.getpixel((25, 80))[0] < 15
@@ -206,31 +209,66 @@ def test_figures_of_the_validation_split_are_called_bright(run_maker: Maker) -> 
     assert "bright side" in read(run).text
 
 
+def of_task(run: Path, name: str, **figures: float) -> None:
+    metrics = {"task": name, "split": "test", "images": 1, **figures}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_another_tasks_predictions_do_not_disturb(run_maker: Maker) -> None:
+def test_another_tasks_predictions_do_not_disturb(
+    run_maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retinue.report import general
+
+    declared = [Figure("map50_95", "mAP", "fraction"), Figure("gap", "Gap", "pixels")]
+    monkeypatch.setattr(general, "figures_of", lambda record: declared)
     run = run_maker(["a", "b"])
     boxes = pa.table({"path": ["x.jpg"], "boxes": [[[0.0, 0.0, 4.0, 4.0]]]})
     pq.write_table(boxes, run / "predictions.parquet")
-    metrics = {"task": "detection", "split": "test", "images": 1, "map50": 0.5, "map50_95": 0.3}
-    (run / "metrics.json").write_text(json.dumps(metrics))
+    of_task(run, "detection", map50=0.5, map50_95=0.3, gap=2.5)
     page = read(run)
-    assert "mAP" in page.text
+    assert "mAP 30.0 %" in page.text
+    assert "Gap 2.500 px" in page.text
+    assert "Map50" not in page.text, "not declared"
     assert "confusion" not in page.ids
     assert "left out" not in page.text
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_task_brings_its_own_sections(run_maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retinue.report import html
-
-    monkeypatch.setattr(html, "_OF_TASK", {})
-    values = {"text": "42 dots", "command": ""}
-    register_sections("dots", [lambda record: Section("dots", "The dots", "recipe.html", values)])
+def test_an_unknown_task_gets_a_page_of_plain_figures(run_maker: Maker) -> None:
     run = run_maker(["a", "b"])
-    metrics = {"task": "dots", "split": "test", "images": 1}
-    (run / "metrics.json").write_text(json.dumps(metrics))
+    of_task(run, "dots", count_error=1.25, images_per_second=100.0)
     page = read(run)
-    assert "42 dots" in page.text
+    assert "Count error 1.250" in page.text
+    assert "100 images a second" in page.text
+    assert "classes" not in page.text.lower(), "whether it has any is the task's to say"
+    assert {"confusion", "mistakes"}.isdisjoint(page.ids)
+    assert "left out" not in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_task_brings_its_own_sections(
+    run_maker: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from retinue.report import general, html
+
+    (tmp_path / "dots.html").write_text("<p>{{ s.count|integer }} dots, {{ s.share|percent }}</p>")
+    values = {"count": 4200, "share": 0.5}
+    section = Section("dots", "The dots", tmp_path / "dots.html", values)
+    dots = TaskSections(
+        (lambda record: section,),
+        summary=lambda record: "dots of <any> kind",
+        baseline=lambda record: "No dots at all would do.",
+    )
+    for module in (general, html):
+        monkeypatch.setattr(module, "sections_of", lambda task: dots)
+    run = run_maker(["a", "b"])
+    of_task(run, "dots", count_error=1.25)
+    page = read(run)
+    assert "4,200 dots, 50.0 %" in page.text
+    assert "dots of <any> kind" in page.text
+    assert "No dots at all would do." in page.text
+    assert page.ids.index("curves") < page.ids.index("dots") < page.ids.index("batches")
     assert "mistakes" not in page.ids
 
 
@@ -266,7 +304,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_unlabelled_rows_do_not_count(run_maker: Maker) -> None:
-    from retinue.report.record import read_run
+    from retinue.page.record import read_run
+    from retinue.tasks.classification_sections import scored
 
     run = run_maker(["a", "b"], images=50)
     table = pq.read_table(run / "predictions.parquet")
@@ -274,9 +313,9 @@ def test_unlabelled_rows_do_not_count(run_maker: Maker) -> None:
     labels[:10] = -1
     changed = table.set_column(1, "label", pa.array(labels, pa.int32()))
     pq.write_table(changed, run / "predictions.parquet")
-    scored = read_run(run).scored
-    assert scored is not None
-    assert len(scored.labels) == len(scored.paths) == len(scored.scores) == 40
+    rows = scored(read_run(run))
+    assert rows is not None
+    assert len(rows.labels) == len(rows.paths) == len(rows.scores) == len(rows.predicted) == 40
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -295,3 +334,96 @@ def test_the_folder_of_an_evaluation(run_maker: Maker) -> None:
     assert "40 images." in page.text
     assert "cats" in page.text
     assert "bad.jpg" in page.text
+
+
+def words_of_confusion(run: Path) -> str:
+    return read(run).text.split("What was taken for what")[-1].split("Class by class")[0]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_confusion_matrix_comes_from_its_file_an_old_metrics_json_or_the_predictions(
+    run_maker: Maker,
+) -> None:
+    run = run_maker(["cats", "dogs"], images=40)
+    table = pq.read_table(run / "predictions.parquet")
+    labels, scores = table["label"].to_numpy(), np.array(table["scores"].to_pylist())
+    counts = confusion_counts(labels, scores.argmax(1))
+    expected = words_of_confusion(run)
+    assert str(counts.count.max()) in expected
+    (run / "predictions.parquet").unlink()
+    assert "confusion" not in read(run).ids
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    matrix = np.zeros((2, 2), int)
+    matrix[counts.true, counts.predicted] = counts.count
+    (run / "metrics.json").write_text(json.dumps({**metrics, "confusion": matrix.tolist()}))
+    assert words_of_confusion(run) == expected
+
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    pq.write_table(confusion_table(counts, ["cats", "dogs"]), run / "confusion.parquet")
+    assert words_of_confusion(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "kept"), [("ece", 2), ("top1", 8), ("loss", 5), (None, 8)]
+)  # fmt: skip
+@pytest.mark.usefixtures("undrawn")
+def test_the_kept_epoch_is_the_best_of_the_figure_that_is_watched(
+    run_maker: Maker, metric: str | None, kept: int
+) -> None:
+    run = run_maker(["a", "b"], images=40)
+    (run / "environment.json").unlink()
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    for epoch, row in enumerate(rows, 1):
+        row |= {"val_ece": abs(epoch - 2) / 10, "val_loss": 0.1 + abs(epoch - 5) / 10,
+                "val_top1": 0.1 * epoch}  # fmt: skip
+    with (run / "metrics.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    if metric:
+        with (run / "recipe.yaml").open("a") as stream:
+            stream.write(f"evaluation:\n  metric: {metric}\n")
+    assert f"whose weights were kept, {kept} of 8" in read(run).text
+
+
+def test_the_curve_beside_the_loss_is_of_the_figure_that_is_watched(run_maker: Maker) -> None:
+    run = run_maker(["a", "b"], images=40)
+    with (run / "recipe.yaml").open("a") as stream:
+        stream.write("evaluation:\n  metric: ece\n")
+    page = read(run)
+    assert "Calibration error" in page.text
+    assert (run / "plots" / "ece.png").is_file()
+    assert not (run / "plots" / "top1.png").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_of_all_classes_the_right_one_is_always_among_them(run_maker: Maker) -> None:
+    run = run_maker(["a", "b", "c"])
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps({**metrics, "top3": 1.0}))
+    assert "Top-3" not in read(run).text
+    (run / "metrics.json").write_text(json.dumps({**metrics, "top2": 0.95}))
+    assert "Top-2 accuracy 95.0 %" in read(run).text
+
+
+def test_tables_are_read_once_and_only_when_asked_for(
+    run_maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retinue.page.record import read_run
+
+    run = run_maker(["a", "b"], images=20)
+    read_paths: list[Path] = []
+    real = pq.read_table
+
+    def counted(path: Path) -> pa.Table:
+        read_paths.append(path)
+        return real(path)
+
+    monkeypatch.setattr(pq, "read_table", counted)
+    record = read_run(run)
+    assert read_paths == []
+    assert record.table("predictions.parquet") is record.table("predictions.parquet")
+    assert record.table("absent.parquet") is None
+    assert read_paths == [run / "predictions.parquet"]
+    assert record.notes == []

@@ -62,21 +62,24 @@ def table(
 
 
 def figures(values: Mapping[str, Any]) -> None:
-    """The scalar figures of `metrics.json`, one a line, top-1 with its interval."""
-    from retinue.report.statistics import is_fraction, wilson
+    """The declared figures of `metrics.json`, one a line, a plain share with its interval."""
+    from retinue.page.record import of_metrics
+    from retinue.report.task import figures_of
 
     images = values.get("images")
     if isinstance(images, int):
         split = values.get("split")
         say(f"{images:,} images" + (f", {split} split" if split and split != "all" else ""))
-    for name, value in values.items():
-        if not isinstance(value, float) or name == f"top{len(values.get('per_class') or ())}":
-            continue  # of all classes, the right one is always among them
-        shown = f"{100 * value:.2f} %" if is_fraction(name) else f"{value:,.4g}"
-        if name == "top1" and isinstance(images, int) and images:
-            low, high = wilson(round(value * images), images)
-            shown += f"   95 % interval {100 * low:.1f}–{100 * high:.1f} %"
-        say(f"  {name:<20}{shown}")
+    for figure in figures_of(of_metrics(values)):
+        value = values.get(figure.name)
+        if not isinstance(value, float):
+            continue
+        shown = figure.shown(value, digits=4)
+        if (interval := figure.interval(values)) is not None:
+            shown += f"   95 % interval {100 * interval[0]:.1f}–{100 * interval[1]:.1f} %"
+        say(f"  {figure.name:<20}{shown}")
+    if isinstance(rate := values.get("images_per_second"), float):
+        say(f"  {'images_per_second':<20}{rate:,.4g}")
 
 
 def name_skipped(skipped: Mapping[str, str]) -> None:

@@ -8,11 +8,17 @@ survives JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from retinue.figures import Figure
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
@@ -20,6 +26,35 @@ Scores = npt.NDArray[np.floating[Any]]
 CALIBRATION_BINS = 15
 """Guo et al., On Calibration of Modern Neural Networks, 2017, section 3."""
 _CURVE_POINTS = 200
+_CHUNK = 1 << 22
+"""Scores that are ranked at a time: what is worked out beside them stays small."""
+
+
+def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
+    """What `figures` measures and a training can watch, the most telling first.
+
+    `topK` is left out where K is the number of classes: the right one is always among them all.
+    """
+    found = [Figure("top1", "Top-1 accuracy", "fraction", of="images")]
+    if 1 < top_k < len(classes):
+        found.append(Figure(f"top{top_k}", f"Top-{top_k} accuracy", "fraction"))
+    found += [
+        Figure("loss", "Loss", "nats", less_is_better=True, note="mean cross-entropy"),
+        Figure("ece", "Calibration error", less_is_better=True,
+               note="mean gap between confidence and accuracy"),
+        Figure("balanced_accuracy", "Balanced accuracy", "fraction",
+               note="mean recall of the classes"),
+        Figure("f1_macro", "F1, mean of the classes", "fraction"),
+    ]  # fmt: skip
+    if len(classes) == 2:
+        found.append(Figure("auc", "AUC", note="chance that a positive ranks above a negative"))
+    return found
+
+
+def declared_among(names: Iterable[str], classes: Sequence[str]) -> list[Figure]:
+    """`declared`, for a `metrics.json` with the keys `names`, which tell the K of `topK`."""
+    k = [int(name[3:]) for name in names if re.fullmatch(r"top[1-9]\d*", name)]
+    return declared(classes, max(k, default=1))
 
 
 def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:
@@ -28,10 +63,14 @@ def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:
         raise ValueError(f"k is {k}, of {scores.shape[1]} classes")
     if len(labels) == 0:
         return None
-    own = scores[np.arange(len(labels)), labels][:, None]
-    earlier = np.arange(scores.shape[1]) < labels[:, None]
-    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
-    return float((rank < k).mean())
+    hits = 0
+    for rows in _chunks(scores):
+        label, score = labels[rows], scores[rows]
+        own = score[np.arange(len(label)), label][:, None]
+        earlier = np.arange(score.shape[1]) < label[:, None]
+        rank = ((score > own) | ((score == own) & earlier)).sum(axis=1)
+        hits += int((rank < k).sum())
+    return hits / len(labels)
 
 
 def log_loss(labels: Labels, scores: Scores) -> float | None:
@@ -80,30 +119,67 @@ def expected_calibration_error(
     return float(gaps / len(labels))
 
 
-def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> npt.NDArray[np.int64]:
-    """int64 (classes, classes): rows are the true class, columns the predicted one."""
-    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
-    return counts.reshape(classes, classes).astype(np.int64)
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """A confusion matrix without its zeros: its size follows the images, not the classes.
+
+    int64 (cells,) each, in order of the true class, then of the predicted one.
+    """
+
+    true: Labels
+    predicted: Labels
+    count: Labels
+    """At least 1."""
 
 
-def per_class(confusion: npt.NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
-    """`name, precision, recall, f1, support` of each class, from its confusion matrix.
+def confusion_counts(labels: Labels, predicted: Labels) -> Confusion:
+    """How often each class was taken for which; `labels` and `predicted` are int64 (n,) ≥ 0."""
+    width = int(predicted.max(initial=0)) + 1
+    cells, count = np.unique(labels.astype(np.int64) * width + predicted, return_counts=True)
+    return Confusion(cells // width, cells % width, count.astype(np.int64))
+
+
+def confusion_table(confusion: Confusion, names: Sequence[str]) -> pa.Table:
+    """`confusion.parquet`: columns true, predicted (int32, indices of `names`) and count (int64).
+
+    The names stand in the schema's metadata, a JSON list under `classes`.
+    """
+    columns = {
+        "true": pa.array(confusion.true, pa.int32()),
+        "predicted": pa.array(confusion.predicted, pa.int32()),
+        "count": pa.array(confusion.count, pa.int64()),
+    }
+    return pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(names))})
+
+
+def confusion_in(table: pa.Table) -> tuple[Confusion, tuple[str, ...]]:
+    """What `confusion_table` was made from."""
+    columns = (table[name].to_numpy().astype(np.int64) for name in ("true", "predicted", "count"))
+    names = json.loads((table.schema.metadata or {}).get(b"classes", b"[]"))
+    return Confusion(*columns), tuple(map(str, names))
+
+
+def per_class(confusion: Confusion, names: Sequence[str]) -> list[dict[str, Any]]:
+    """`name, precision, recall, f1, support` of each class.
 
     Precision is None for a class that was never predicted, recall for one without images, F1 for
     one with neither.
     """
-    hits = np.diag(confusion)
-    predicted = confusion.sum(axis=0)
-    support = confusion.sum(axis=1)
+    right = confusion.true == confusion.predicted
+    hits = _summed(confusion.true[right], confusion.count[right], len(names))
+    predicted = _summed(confusion.predicted, confusion.count, len(names))
+    support = _summed(confusion.true, confusion.count, len(names))
     return [
         {
             "name": name,
-            "precision": _ratio(hits[i], predicted[i]),
-            "recall": _ratio(hits[i], support[i]),
-            "f1": _ratio(2 * hits[i], predicted[i] + support[i]),
-            "support": int(support[i]),
+            "precision": _ratio(hit, answers),
+            "recall": _ratio(hit, images),
+            "f1": _ratio(2 * hit, answers + images),
+            "support": images,
         }
-        for i, name in enumerate(names)
+        for name, hit, answers, images in zip(
+            names, hits.tolist(), predicted.tolist(), support.tolist(), strict=True
+        )
     ]
 
 
@@ -159,13 +235,13 @@ def figures(
     """All figures, as `metrics.json` has them: plain JSON values, fractions between 0 and 1.
 
     `topK` is named by its K, which is `top_k` or, where there are fewer, the number of classes.
-    With two classes there are also `positive` (the name of the second class), `auc` and
-    `threshold_curve`. Macro figures are means over the classes for which they are defined.
+    With two classes there are also `positive` (the name of the second class) and `auc`. Macro
+    figures are means over the classes for which they are defined. What grows with the square of
+    the classes is not here: see `confusion_table`.
     """
     k = min(top_k, len(names))
     predicted = scores.argmax(axis=1).astype(np.int64)
-    confusion = confusion_matrix(labels, predicted, len(names))
-    classes = per_class(confusion, names)
+    classes = per_class(confusion_counts(labels, predicted), names)
     found: dict[str, Any] = {"images": len(labels), "top1": top_k_accuracy(labels, scores, 1)}
     if k > 1:
         found[f"top{k}"] = top_k_accuracy(labels, scores, k)
@@ -174,13 +250,21 @@ def figures(
     found["balanced_accuracy"] = _mean([c["recall"] for c in classes])
     found["f1_macro"] = _mean([c["f1"] for c in classes])
     if len(names) == 2:
-        positive = labels == 1
         found["positive"] = names[1]
-        found["auc"] = area_under_roc(positive, scores[:, 1])
-        found["threshold_curve"] = threshold_curve(positive, scores[:, 1])
+        found["auc"] = area_under_roc(labels == 1, scores[:, 1])
     found["per_class"] = classes
-    found["confusion"] = confusion.tolist()
     return found
+
+
+def _chunks(scores: Scores) -> Iterator[slice]:
+    """Slices of rows that have about `_CHUNK` scores each."""
+    rows = max(1, _CHUNK // max(1, scores.shape[1]))
+    return (slice(i, i + rows) for i in range(0, len(scores), rows))
+
+
+def _summed(index: Labels, count: Labels, length: int) -> Labels:
+    """int64 (length,): the counts of each index. Exact, as floats are up to 2^53."""
+    return np.bincount(index, weights=count, minlength=length).astype(np.int64)
 
 
 def _ratio(part: Any, whole: Any) -> float | None:

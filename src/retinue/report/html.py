@@ -1,41 +1,22 @@
 """`report.html`: one page that needs nothing but a browser.
 
 The page is a list of sections. A section is made from what the run folder holds, or left out; a
-task adds its own builders with `register_sections`.
+task brings its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import retinue
 from retinue.files import write_text
-from retinue.report.record import RunRecord, read_run
+from retinue.page.record import RunRecord, read_run
+from retinue.page.section import Builder, Section
+from retinue.page.text import percent
+from retinue.report import general
+from retinue.report.task import sections_of
 from retinue.text import visible
-
-TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: `templates/<template>` is rendered with `values` as `s`."""
-
-    anchor: str
-    title: str
-    template: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-Builder = Callable[[RunRecord], Section | None]
-_OF_TASK: dict[str, Sequence[Builder]] = {}
-
-
-def register_sections(task: str, builders: Sequence[Builder]) -> None:
-    """What a task shows between the curves and the recipe. A builder answers None for nothing."""
-    _OF_TASK[task] = tuple(builders)
 
 
 def write_report(run: Path | str) -> Path:
@@ -52,22 +33,19 @@ def write_report(run: Path | str) -> Path:
 
 def render(record: RunRecord) -> str:
     """The page as text. Plots are written into the run folder on the way."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    import retinue
-    from retinue.report import classification, general
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     builders: list[Builder] = [
         general.headline,
         general.curves,
-        *_OF_TASK.get(record.task, classification.SECTIONS),
+        *sections_of(record.task).builders,
         general.batches,
         general.recipe,
         general.skipped,
         general.run,
     ]
     sections: list[Section] = []
-    problems: list[str] = list(record.notes)
+    problems: list[str] = []
     for build in builders:
         try:
             section = build(record)
@@ -77,7 +55,8 @@ def render(record: RunRecord) -> str:
         if section is not None:
             sections.append(section)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        # A section names its template by its whole path; the page's own parts, by their names.
+        loader=FunctionLoader(lambda name: (general.TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -90,15 +69,8 @@ def render(record: RunRecord) -> str:
         title=record.folder.resolve().name,
         subtitle=general.subtitle(record),
         status=general.status(record),
-        problems=problems,
+        problems=[*record.notes, *problems],
         sections=sections,
         version=retinue.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def percent(value: float | None, decimals: int = 1) -> str:
-    """`87.2 %`; a dash for what is not defined."""
-    if value is None or value != value:
-        return "–"
-    return f"{100 * value:.{decimals}f}\u202f%"

@@ -9,40 +9,24 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from retinue.errors import UsageError
 from retinue.files import nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SIGNS = ("metrics.json", "metrics.csv", "recipe.yaml", "predictions.parquet")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What a classifier said of labelled images; unlabelled rows are left out."""
-
-    paths: list[str]
-    labels: npt.NDArray[np.int64]
-    """(n,) indices into the classes."""
-    scores: npt.NDArray[np.float64]
-    """(n, classes) probabilities."""
-
-    @property
-    def predicted(self) -> npt.NDArray[np.int64]:
-        """(n,) the class with the highest score."""
-        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run folder as plain values."""
+    """A run folder as plain values; its Parquet tables are read when they are asked for."""
 
     folder: Path
     recipe_text: str = ""
@@ -51,12 +35,32 @@ class RunRecord:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """The rows of `metrics.csv`, numbers as float; what was not measured is left out."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    scored: Scored | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     batches: list[tuple[str, Path]] = field(default_factory=list)
     """(stage, picture) of example training batches."""
     notes: list[str] = field(default_factory=list)
     """What could not be read, and why."""
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def table(self, name: str) -> pa.Table | None:
+        """The Parquet file `name`; None where it is not there, or damaged, which is then noted."""
+
+        def read(record: RunRecord) -> Any:
+            import pyarrow.parquet as pq
+
+            return _attempt(record.folder / name, pq.read_table, None, record.notes)
+
+        return self._once(("table", name), read)
+
+    def derived(self, make: Callable[[RunRecord], T]) -> T:
+        """`make(record)`, worked out once: for what several sections need."""
+        return self._once(make, make)
+
+    def _once(self, key: Any, make: Callable[[RunRecord], T]) -> T:
+        if key not in self._made:
+            self._made[key] = make(self)
+        value: T = self._made[key]
+        return value
 
     @property
     def task(self) -> str:
@@ -87,14 +91,7 @@ def read_run(folder: Path) -> RunRecord:
     notes: list[str] = []
 
     def attempt(name: str, read: Callable[[Path], T], default: T) -> T:
-        path = folder / name
-        if not path.exists():
-            return default
-        try:
-            return read(path)
-        except Exception as error:  # a report of a damaged run still shows the rest of it
-            notes.append(f"{name} cannot be read: {type(error).__name__}: {error}")
-            return default
+        return _attempt(folder / name, read, default, notes)
 
     metrics: dict[str, Any] = attempt("metrics.json", _read_object, {})
     classes: tuple[str, ...] = attempt("classes.json", _read_classes, ())
@@ -106,7 +103,6 @@ def read_run(folder: Path) -> RunRecord:
         classes=classes or _classes_of(metrics),
         epochs=attempt("metrics.csv", _read_epochs, []),
         metrics=metrics,
-        scored=attempt("predictions.parquet", _read_predictions, None),
         environment=attempt("environment.json", _read_object, {}),
         batches=[
             (path.stem.removeprefix("batch_"), path)
@@ -114,6 +110,11 @@ def read_run(folder: Path) -> RunRecord:
         ],
         notes=notes,
     )
+
+
+def of_metrics(metrics: Mapping[str, Any]) -> RunRecord:
+    """What `metrics.json` alone tells of a run."""
+    return RunRecord(Path(), classes=_classes_of(metrics), metrics=dict(metrics))
 
 
 def number(value: Any) -> float | None:
@@ -125,6 +126,16 @@ def number(value: Any) -> float | None:
     except ValueError:
         return None
     return result if math.isfinite(result) else None
+
+
+def _attempt(path: Path, read: Callable[[Path], T], default: T, notes: list[str]) -> T:
+    if not path.exists():
+        return default
+    try:
+        return read(path)
+    except Exception as error:  # a report of a damaged run still shows the rest of it
+        notes.append(f"{path.name} cannot be read: {type(error).__name__}: {error}")
+        return default
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -148,7 +159,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in value)
 
 
-def _classes_of(metrics: dict[str, Any]) -> tuple[str, ...]:
+def _classes_of(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """A folder that an evaluation wrote has the names only here."""
     rows = metrics.get("per_class")
     named = isinstance(rows, list) and all(isinstance(r, dict) and "name" in r for r in rows)
@@ -168,20 +179,3 @@ def _read_epochs(path: Path) -> list[dict[str, Any]]:
             by_epoch[row.get("epoch") or f"row {index}"] = values  # of a repeated epoch, the last
     rows = list(by_epoch.values())
     return [{"epoch": float(i + 1), **row} for i, row in enumerate(rows)]
-
-
-def _read_predictions(path: Path) -> Scored | None:
-    """None for the table of a task that leaves other columns."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    if not {"path", "label", "scores"} <= set(table.column_names) or not table.num_rows:
-        return None
-    labels = table["label"].to_numpy().astype(np.int64)
-    flat = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    scores = flat.astype(np.float64).reshape(table.num_rows, -1)
-    known = (labels >= 0) & (labels < scores.shape[1]) & np.isfinite(scores).all(axis=1)
-    if not known.any():
-        return None
-    paths = [str(p) for p, keep in zip(table["path"].to_pylist(), known, strict=True) if keep]
-    return Scored(paths, labels[known], scores[known])

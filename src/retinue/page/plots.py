@@ -1,4 +1,4 @@
-"""The report's figures, by matplotlib's object API (no pyplot, no shared state).
+"""The report's drawings, by matplotlib's object API (no pyplot, no shared state).
 
 Each function returns a `Figure`; `png` writes it for the run folder, `svg` turns it into themed
 markup for the page: the colours of `THEME` become CSS variables, so that one drawing serves light
@@ -16,14 +16,16 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from retinue.evaluation.classification import Confusion
 from retinue.files import replacing
-from retinue.report.record import number
-from retinue.report.statistics import Floats, Ints, coarse
+from retinue.page.record import RunRecord, number
+from retinue.page.statistics import Floats, coarse
 from retinue.text import shorten
 
 THEME = {
@@ -216,11 +218,11 @@ def threshold(curve: Sequence[dict[str, Any]]) -> Figure:
         return figure
 
 
-def confusion(matrix: Ints, classes: Sequence[str], *, most_named: int = 30) -> Figure:
+def confusion(counts: Confusion, classes: Sequence[str], *, most_named: int = 30) -> Figure:
     """The row-normalised matrix; classes are named, and cells hold numbers, up to `most_named`."""
     k = len(classes)
     named = k <= most_named
-    shares = coarse(matrix, side=160)
+    shares = coarse(counts, k, side=160)
     side = 2.4 + 0.42 * k if named else 6.5
     with matplotlib.rc_context({**_style(), "axes.grid": False}):
         figure = _figure(side, side)
@@ -230,11 +232,17 @@ def confusion(matrix: Ints, classes: Sequence[str], *, most_named: int = 30) -> 
             names = [shorten(name, 18) for name in classes]
             axes.set_xticks(range(k), names, rotation=45, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(k), names)
-            for i, j in np.argwhere(matrix > 0):
-                axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=8)
+            for i, j, n in zip(counts.true, counts.predicted, counts.count, strict=True):
+                axes.text(j, i, f"{n}", ha="center", va="center", fontsize=8)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         return figure
+
+
+def draw(record: RunRecord, name: str, figure: Figure, label: str) -> dict[str, Any]:
+    """Writes `plots/<name>.png` of the run; returns the same drawing as `svg` for the page."""
+    png(figure, record.folder / "plots" / f"{name}.png")
+    return {"svg": Markup(svg(figure, name=name, label=label)), "label": label}
 
 
 def png(figure: Figure, path: Path) -> Path:
@@ -251,8 +259,6 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
     `name` keeps its ids apart from those of other drawings on the page; `label` is what a screen
     reader says (plain text).
     """
-    from markupsafe import escape
-
     buffer = io.StringIO()
     with matplotlib.rc_context(_style()):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

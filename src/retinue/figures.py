@@ -1,0 +1,78 @@
+"""Declared figures: what a task measures, how each figure is called, read and compared.
+
+A task declares its figures once. The report, the command line, early stopping and the choice of
+the best weights read that; none of them knows a figure by its name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Unit = Literal["fraction", "nats", "pixels", "seconds", "count", ""]
+"""A `fraction` lies between 0 and 1 and is shown as a percentage; `""` is a number without one."""
+
+_SUFFIX = {"pixels": " px", "seconds": " s"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a task. Its values are floats; None where it is not defined."""
+
+    name: str
+    """In `metrics.json`, `metrics.csv` (as `val_NAME`) and `evaluation.metric`."""
+    title: str
+    """For people, in sentence case."""
+    unit: Unit = ""
+    less_is_better: bool = False
+    note: str = ""
+    """What it means, in a few words."""
+    of: str = ""
+    """The count that the figure is a plain share of (`images`): it then has an `interval`."""
+
+    def better(self, a: float | None, b: float | None) -> bool:
+        """Whether `a` is better than `b`; anything is better than None and NaN, which are not."""
+        if a is None or math.isnan(a):
+            return False
+        if b is None or math.isnan(b):
+            return True
+        return a < b if self.less_is_better else a > b
+
+    def shown(self, value: float | None, digits: int = 3) -> str:
+        """`value` as text with its unit: `87.2 %`, `0.345`, `3.120 px`, `1,024`; a dash for None.
+
+        `digits` are those after the point of a number between 0 and 1.
+        """
+        if value is None or math.isnan(value):
+            return "–"
+        if self.unit == "fraction":
+            return f"{100 * value:.{max(digits - 2, 0)}f} %"
+        if self.unit == "count":
+            return f"{value:,.0f}"
+        return f"{value:.{digits}f}{_SUFFIX.get(self.unit, '')}"
+
+    def interval(self, values: Mapping[str, Any]) -> tuple[float, float] | None:
+        """The 95 % interval of a share, from the figures `values` that it stands among; None for
+        other figures, and where nothing was counted."""
+        value, count = values.get(self.name), values.get(self.of)
+        if not self.of or not isinstance(value, int | float) or not isinstance(count, int | float):
+            return None
+        return wilson(round(value * count), count) if count > 0 else None
+
+
+def plain(name: str) -> Figure:
+    """A figure that nobody declared: known by its name alone. Less is better of losses."""
+    title = name.replace("_", " ").strip()
+    return Figure(name, title[:1].upper() + title[1:], less_is_better=name.endswith("loss"))
+
+
+def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson, 1927); (0, 1) when nothing was counted."""
+    if n <= 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,65 @@
+"""Photographs on the page: small, upright, as `data:` addresses."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from retinue.page.record import RunRecord
+
+
+def thumbnail(path: str, record: RunRecord, side: int = 240) -> tuple[str | None, str]:
+    """(`data:` address, "") of an image of the run, or (None, why there is no picture)."""
+    found = _find(path, record)
+    if found is None:
+        return None, "file not found"
+    try:
+        return data_address(small(found, side)), ""
+    except Exception as error:  # a picture is a comfort: the page goes on without it
+        return None, f"cannot be read: {error}"
+
+
+def picture(content: bytes, *, most: int, quality: int = 82) -> str:
+    """An image file as a `data:` address of a JPEG whose longer side is at most `most` pixels."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        shrunk = image.convert("RGB")
+    shrunk.thumbnail((most, most))
+    return data_address(shrunk, quality)
+
+
+def data_address(image: Any, quality: int = 82) -> str:
+    """A Pillow image as a `data:` address."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def small(path: Path, side: int) -> Any:
+    """A Pillow image, upright, whose longer side is at most `side` pixels."""
+    from PIL import Image
+
+    from retinue.data import decode, geometry
+
+    encoded = decode.Encoded(decode.read_bytes(str(path)), path=str(path))
+    width, height = encoded.size
+    ratio = min(1.0, side / max(width, height))
+    size = max(1, round(height * ratio)), max(1, round(width * ratio))
+    decoded = encoded.decode(at_least=size)
+    matrix = geometry.scale(size[1] / width, size[0] / height) @ decoded.to_original
+    entry = geometry.Entry(decoded.image, matrix)
+    return Image.fromarray(geometry.render([entry], size, border="reflect"))
+
+
+def _find(path: str, record: RunRecord) -> Path | None:
+    for root in (Path(), *record.data_roots):
+        try:
+            candidate = root / path
+            if candidate.is_file():
+                return candidate
+        except (OSError, ValueError):  # too long a name, a zero byte
+            return None
+    return None

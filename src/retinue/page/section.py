@@ -1,0 +1,47 @@
+"""A part of the page, and what a task adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retinue.page.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: the Jinja2 file `template` is rendered with `values` as `s`.
+
+    It knows the filters `percent` (a fraction), `integer` (with thousands marked) and `visible`
+    (a name on one line); everything is escaped.
+    """
+
+    anchor: str
+    """The `id` that the page's index leads to; unique on the page."""
+    title: str
+    template: Path
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+Builder = Callable[[RunRecord], Section | None]
+"""Makes a section from what the run folder holds; None where there is nothing to show."""
+Sentence = Callable[[RunRecord], str]
+"""Says something of a run; empty where there is nothing to say."""
+
+
+def _nothing(record: RunRecord) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class TaskSections:
+    """What a task adds to the page of a run."""
+
+    builders: tuple[Builder, ...] = ()
+    """Its sections, in order; they stand between the curves and the recipe."""
+    summary: Sentence = _nothing
+    """What is recognised, in a few words (`3 classes`): a part of the page's subtitle."""
+    baseline: Sentence = _nothing
+    """What answering without looking would reach: a sentence above the figures."""

@@ -1,0 +1,49 @@
+"""What the report asks the task of a run. Nothing else of the report knows a task by its name.
+
+A task that is not installed here still gets its page, from what every task's run holds: its figures
+under their plain names, and no sections of its own.
+"""
+
+from __future__ import annotations
+
+from retinue.errors import UsageError
+from retinue.figures import Figure, plain
+from retinue.page.record import RunRecord, number
+from retinue.page.section import TaskSections
+
+_NO_FIGURES = {"images", "images_per_second"}
+"""Numbers of `metrics.json` that every run has and that judge nothing."""
+
+
+def figures_of(record: RunRecord) -> list[Figure]:
+    """The figures that the run's task declares; of an unknown task, one for each number."""
+    names = [name for name, value in record.metrics.items() if number(value) is not None]
+    names += [name[4:] for row in record.epochs for name in row if name.startswith("val_")]
+    if record.task == "classification":
+        from retinue.evaluation.classification import declared_among
+
+        return declared_among(names, record.classes)
+    return [plain(name) for name in dict.fromkeys(names) if name not in _NO_FIGURES]
+
+
+def sections_of(task: str) -> TaskSections:
+    """What the task adds to the page."""
+    if task == "classification":
+        from retinue.tasks.classification_sections import SECTIONS
+
+        return SECTIONS
+    return TaskSections()
+
+
+def watched_by(record: RunRecord) -> str:
+    """The name of the figure that chose the weights: the recipe's, or else its task's."""
+    evaluation = record.recipe.get("evaluation")
+    chosen = evaluation.get("metric") if isinstance(evaluation, dict) else None
+    if chosen:
+        return str(chosen)
+    from retinue.tasks.task import task_type
+
+    try:
+        return task_type(record.task).default_metric
+    except UsageError:  # of another installation
+        return "loss"
