@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -248,7 +250,7 @@ def draw(record: RunRecord, name: str, figure: Figure, label: str) -> dict[str, 
 def png(figure: Figure, path: Path) -> Path:
     """Writes `path`; whatever was there stays until the new file is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_style()), replacing(path) as temporary:
+    with _drawing(), replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=144, facecolor="white")
     return path
 
@@ -260,7 +262,7 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
     reader says (plain text).
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(_style()):
+    with _drawing():
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -274,6 +276,15 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
     head, rest = text.split(">", 1)
     head = re.sub(r' (width|height|xmlns(:\w+)?|version)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(label)}">{rest}'
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """A name in a script that no font here has is drawn as boxes, and not complained of: in the
+    page the browser's own fonts show it."""
+    with matplotlib.rc_context(_style()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        yield
 
 
 def _page_font(match: re.Match[str]) -> str:
