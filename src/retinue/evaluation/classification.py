@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,11 @@ def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
     return found
 
 
-def declared_among(names: Iterable[str], classes: Sequence[str]) -> list[Figure]:
-    """`declared`, for a `metrics.json` with the keys `names`, which tell the K of `topK`."""
-    k = [int(name[3:]) for name in names if re.fullmatch(r"top[1-9]\d*", name)]
-    return declared(classes, max(k, default=1))
+def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
+    """`declared`, for the figures `names` that were measured: they tell the K of `topK` and, where
+    `classes` is empty because no file names them, whether there are two."""
+    k = max((int(name[3:]) for name in names if re.fullmatch(r"top[1-9]\d*", name)), default=1)
+    return declared(classes or ["?"] * (2 if "auc" in names else k + 2), k)
 
 
 def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:

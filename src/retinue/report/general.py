@@ -49,12 +49,13 @@ def headline(record: RunRecord) -> Section | None:
         if value is not None:
             shown = figure.shown(value).replace(" ", "\u202f")
             tiles.append({"name": figure.title, "value": shown, "note": _note(figure, metrics)})
-    if not tiles:
+    images = number(metrics.get("images"))
+    if not tiles and images is None:
         return None
     split = metrics.get("split")
     return _section(
         "figures", "Figures",
-        {"tiles": tiles, "images": int(number(metrics.get("images")) or 0), "split": split,
+        {"tiles": tiles, "images": int(images or 0), "split": split,
          "meaning": _meaning(split), "baseline": sections_of(record.task).baseline(record),
          "rate": number(metrics.get("images_per_second")), "engine": metrics.get("engine")},
     )  # fmt: skip
@@ -65,7 +66,7 @@ def curves(record: RunRecord) -> Section | None:
     rows = record.epochs
     measured = {key for row in rows for key, value in row.items() if number(value) is not None}
     kept = _kept_epoch(record)
-    figures = [
+    drawings = [
         ("loss", plots.curves(rows, ["train_loss", "val_loss"], title="Loss", fractions=False,
                               kept=kept), "Loss over the epochs"),
     ]  # fmt: skip
@@ -73,11 +74,11 @@ def curves(record: RunRecord) -> Section | None:
         name, title = figure.name, figure.title
         drawing = plots.curves(rows, [f"train_{name}", f"val_{name}"], title=title,
                                fractions=figure.unit == "fraction", kept=kept)  # fmt: skip
-        figures.append((name, drawing, f"{title} over the epochs"))
-    figures.append(("learning_rate", plots.learning_rate(rows), "Learning rate over the epochs"))
+        drawings.append((name, drawing, f"{title} over the epochs"))
+    drawings.append(("learning_rate", plots.learning_rate(rows), "Learning rate over the epochs"))
     drawn = [
         plots.draw(record, name, drawing, label)
-        for name, drawing, label in figures
+        for name, drawing, label in drawings
         if drawing is not None
     ]
     if not drawn:

@@ -1,0 +1,54 @@
+"""How figures are printed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from retinue.cli.output import figures
+
+METRICS = {
+    "task": "classification", "split": "test", "images": 656, "top1": 0.884146, "top5": 0.99,
+    "loss": 0.34512, "ece": 0.0213, "balanced_accuracy": None, "f1_macro": 0.5,
+    "per_class": [{"name": str(k)} for k in range(7)], "engine": "torch", "tta": "none",
+    "images_per_second": 1234.5,
+}  # fmt: skip
+
+
+def test_declared_figures_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
+    figures(METRICS)
+    assert capsys.readouterr().out.splitlines() == [
+        "656 images, test split",
+        "  top1                88.41 %   95 % interval 85.7–90.6 %",
+        "  top5                99.00 %",
+        "  loss                0.3451",
+        "  ece                 0.0213",
+        "  f1_macro            50.00 %",
+        "  images_per_second   1,234",
+    ]
+
+
+def test_of_all_classes_the_right_one_is_always_among_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures({**METRICS, "per_class": [{"name": str(k)} for k in range(5)]})
+    assert "top5" not in capsys.readouterr().out
+
+
+def test_figures_of_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
+    figures({"task": "dots", "split": "all", "images": 3, "miss": 0.5, "images_per_second": 2.0})
+    assert capsys.readouterr().out.splitlines() == [
+        "3 images",
+        "  miss                0.5000",
+        "  images_per_second   2",
+    ]
+
+
+def test_printing_figures_needs_no_torch_and_no_plots() -> None:
+    code = (
+        "import sys; from retinue.cli.output import figures\n"
+        "figures({'task': 'classification', 'images': 2, 'top1': 0.5})\n"
+        "print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
