@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from retinue.errors import RetinueError
-from retinue.models.network import Network, Unit
+from retinue.models.network import Network, Unit, split
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,26 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
     """
     network = on_meta(network)
     parameters = {name: sum(p.numel() for p in own) for name, own in network.parameter_groups()}
-    links = [*network.units(), Unit("head", network.head)]
+    links = [*network.units(), Unit("head", network.head, joins=True)]
+    joins = any(unit.joins for unit in links[:-1])
     rows: list[StageAnatomy] = []
     with FieldTracer() as tracer, torch.no_grad():
         state: Any = tracer.begin(_image(network, size))
-        for name, module, level in links:
+        for unit in links:
             with FlopCounterMode(display=False) as counter:
-                state = module(state)
-            first = state if isinstance(state, Tensor) else state[0]
+                state = unit.advance(state, taps=joins)
+            first, _ = split(state)
             # without positions a unit has no neighbours, and the classifier sees everything
             field = tracer.field(first) if first.ndim > 2 else NOWHERE
             row = StageAnatomy(
-                name=name.rpartition(".")[0] or name,
+                name=unit.name.rpartition(".")[0] or unit.name,
                 units=1,
                 output=tuple(first.shape[1:]),
-                parameters=parameters[name],
+                parameters=parameters[unit.name],
                 macs=int(counter.get_total_flops()) // 2,
                 receptive_field=_finite(max(field.height, field.width)),
                 stride=_finite(max(field.strides)),
-                level=level,
+                level=unit.level,
             )
             if rows and rows[-1].name == row.name:
                 row = _joined(rows.pop(), row)

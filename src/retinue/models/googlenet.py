@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from retinue.errors import UsageError
 from retinue.models.blocks import GlobalPool, initialise, relu, require_size
-from retinue.models.network import Level, Network, State, Unit, stage_units
+from retinue.models.network import Level, Network, State, Unit, joined, split, stage_units
 from retinue.models.registry import NetworkEntry
 from retinue.sample import Preprocessing
 
@@ -135,18 +135,12 @@ class Auxiliary(nn.Module):
         return logits
 
 
-def _split(state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The tensor that flows on, and the taps."""
-    return (state[0], state[1:]) if isinstance(state, tuple) else (state, ())
-
-
 class Pool(GlobalPool):
     """Global average pooling; taps pass."""
 
     def forward(self, state: State) -> State:  # type: ignore[override]  # wider, as the state is
-        x, taps = _split(state)
-        pooled = super().forward(x)
-        return (pooled, *taps) if taps else pooled
+        x, taps = split(state)
+        return joined(super().forward(x), taps)
 
 
 class Head(nn.Module):
@@ -160,7 +154,7 @@ class Head(nn.Module):
         self.auxiliary = nn.ModuleList(auxiliary)
 
     def forward(self, state: State) -> Tensor:
-        x, _ = _split(self.pool(state))
+        x, _ = split(self.pool(state))
         logits: Tensor = self.fc(self.dropout(x))
         return logits
 
@@ -215,27 +209,15 @@ class GoogLeNet(Network):
         initialise(self)
 
     def units(self) -> list[Unit]:
-        return [Unit("stem", self.stem), *stage_units(self.stages, LEVELS)]
+        chain = [Unit("stem", self.stem), *stage_units(self.stages, LEVELS)]
+        return [u._replace(tap=self._tap) if u.name in self._tapped else u for u in chain]
 
     @property
     def feature_levels(self) -> list[Level]:
         return [Level(k, self._channels[i], 2**k) for i, k in LEVELS.items()]
 
-    def run(self, x: State, *, start: int = 0, stop: int | None = None) -> State:
-        """See `Network.run`. Taps are kept in eval mode, too: what runs on from a frozen, cached
-        trunk may be in training mode.
-
-        Raises:
-            UsageError: images too small, or of sides that the auxiliary classifiers cannot take.
-        """
-        y, taps = _split(x)
-        for unit in self.units()[start:stop]:
-            y = unit.module(y)
-            if unit.name in self._tapped:
-                taps = (*taps, self._tap(y))
-        return (y, *taps) if taps else y
-
     def _tap(self, x: Tensor) -> Tensor:
+        """Raises UsageError for a map of sides that the auxiliary classifiers cannot take."""
         height, width = x.shape[-2:]
         if isinstance(self.tap, nn.AvgPool2d) and not (14 <= height <= 16 and 14 <= width <= 16):
             raise UsageError(
@@ -246,25 +228,11 @@ class GoogLeNet(Network):
         tap: Tensor = self.tap(x)
         return tap
 
-    def forward(self, x: State, *, start: int = 0) -> Tensor | dict[str, Tensor]:
-        """See `Network.forward`; with `auxiliary`, training mode gives that key as well.
-
-        Raises:
-            UsageError: as `run`.
-            ValueError: training mode, and the state lacks the taps that belong to this cut.
-        """
-        if not self.training:  # nobody looks at taps
-            logits: Tensor = self.head(super().run(_split(x)[0], start=start))
-            return logits
-        state = self.run(x, start=start)
-        _, taps = _split(state)
-        if len(taps) != len(self._tapped):
-            raise ValueError(f"{len(taps)} taps for {len(self._tapped)} auxiliary classifiers")
-        outputs = {"logits": self.head(state)}
-        if taps:
-            heads = [head(tap) for head, tap in zip(self.head.auxiliary, taps, strict=True)]
-            outputs["auxiliary"] = torch.stack(heads)
-        return outputs
+    def auxiliary(self, taps: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        if not taps:
+            return {}
+        heads = zip(self.head.auxiliary, taps, strict=True)
+        return {"auxiliary": torch.stack([head(tap) for head, tap in heads])}
 
 
 def _entry(name: str, *, batch_norm: bool, parameters: int, macs: int) -> NetworkEntry:

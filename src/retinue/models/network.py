@@ -6,7 +6,7 @@ be computed once per image and kept, and training goes on from there: `forward(x
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, cast
@@ -14,11 +14,22 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from retinue.errors import UsageError
 from retinue.models.blocks import initialise
 from retinue.sample import Preprocessing
 
 State = Tensor | tuple[Tensor, ...]
-"""What flows between units: a tensor, or a tensor followed by taps kept for later units."""
+"""What flows between units: a tensor, or a tensor followed by taps, kept for later."""
+
+
+def split(state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The tensor that flows on, and the taps behind it."""
+    return (state[0], state[1:]) if isinstance(state, tuple) else (state, ())
+
+
+def joined(x: Tensor, taps: tuple[Tensor, ...]) -> State:
+    """The way back of `split`."""
+    return (x, *taps) if taps else x
 
 
 class Unit(NamedTuple):
@@ -29,6 +40,23 @@ class Unit(NamedTuple):
     module: nn.Module
     level: int | None = None
     """k where the unit's output is the last one at stride 2^k: the feature level Ck."""
+    tap: Callable[[Tensor], Tensor] | None = None
+    """What of its output is kept behind the tensor that flows on: for an auxiliary classifier, for
+    a neck. None: nothing."""
+    joins: bool = False
+    """Whether its module takes the whole state, taps and all, and gives the next one, as a neck
+    does; others take and give the tensor that flows on, and taps pass them by."""
+
+    def advance(self, state: State, *, taps: bool = True) -> State:
+        """The state behind it; `taps`: whether its own is added."""
+        if self.joins:
+            x, kept = split(self.module(state))
+        else:
+            x, kept = split(state)
+            x = self.module(x)
+        if taps and self.tap is not None:
+            kept = (*kept, self.tap(x))
+        return joined(x, kept)
 
 
 @dataclass(frozen=True)
@@ -70,29 +98,57 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def run(self, x: State, *, start: int = 0, stop: int | None = None) -> State:
-        """The units `start` up to and without `stop` (default: all of them, without the head)."""
-        for unit in self.units()[start:stop]:
-            x = unit.module(x)
-        return x
+        """The units `start` up to and without `stop` (default: all of them, without the head).
+
+        Taps are kept in eval mode, too: what runs on from a frozen, cached trunk may be in training
+        mode.
+
+        Raises:
+            ValueError: a unit joins the taps, and the state lacks some that belong to this cut.
+        """
+        return self._run(x, start, stop, taps=True)
+
+    def _run(self, state: State, start: int, stop: int | None, *, taps: bool) -> State:
+        units = self.units()
+        for i, unit in enumerate(units[start:stop], start):
+            if unit.joins:
+                _require_taps(state, units[:i])
+            state = unit.advance(state, taps=taps)
+        return state
 
     def forward(self, x: State, *, start: int = 0) -> Tensor | dict[str, Tensor]:
         """Images float32 (n, 3, height, width), normalised, to logits (n, classes).
 
         `start`: x is the output of the units before that one. In training mode the answer is a
         dict with `logits`, and what else the network's losses need.
+
+        Raises:
+            ValueError: training mode, and the state lacks the taps that belong to this cut.
         """
-        logits = self.head(self.run(x, start=start))
-        return {"logits": logits} if self.training else logits
+        units = self.units()
+        joins = any(unit.joins for unit in units)
+        # In eval mode nobody looks at what is kept for auxiliary classifiers alone.
+        state = self._run(x, start, None, taps=self.training or joins)
+        if self.training:
+            _require_taps(state, units)
+        answer: Tensor | dict[str, Tensor] = self.head(state)
+        if not self.training:
+            return answer
+        outputs = answer if isinstance(answer, dict) else {"logits": answer}
+        return {**outputs, **self.auxiliary(split(state)[1])}
+
+    def auxiliary(self, taps: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """What training mode answers beside the head's, made of the taps."""
+        return {}
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The maps of `feature_levels`, (n, channels, height / stride, width / stride) each."""
+        units = tapped(self)
         state: State = x
-        maps = []
-        for unit in self.units():
-            state = unit.module(state)
-            if unit.level is not None:
-                maps.append(cast(Tensor, state))
-        return maps
+        for unit in units:
+            state = unit.advance(state)
+        deepest, finer = split(state)
+        return [*finer, deepest] if units else []
 
     def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """(name, parameters) by depth, the stem first and the head last."""
@@ -140,6 +196,51 @@ def stage_units(stages: Iterable[nn.Module], levels: Mapping[int, int]) -> list[
         if i in levels:
             units[-1] = units[-1]._replace(level=levels[i])
     return units
+
+
+def tapped(
+    network: Network, levels: Collection[int] | None = None, *, prefix: str = ""
+) -> list[Unit]:
+    """The chain of `network` for a detector: its units up to the last of `levels`, whose outputs
+    are kept.
+
+    After them the state is the deepest map, followed by the others, finest first: (C5, C3, C4) for
+    levels 3, 4 and 5. A unit with `joins` can take them, the neck. The network's own taps are not
+    kept. `levels` None: all that it has; `prefix` goes before the units' names.
+
+    Raises:
+        UsageError: the network lacks one of the levels.
+    """
+    known = [level.index for level in network.feature_levels]
+    wanted = set(known if levels is None else levels)
+    if lacking := sorted(wanted - set(known)):
+        said = ", ".join(map(str, known))
+        raise UsageError(
+            f"the network has no feature level {lacking[0]}",
+            where=network.name or None,
+            mend=f"it has {said}" if said else "choose a network that has levels",
+        )
+    if not wanted:
+        return []
+    units = [
+        Unit(prefix + unit.name, unit.module, unit.level, _all if unit.level in wanted else None)
+        for unit in network.units()
+    ]
+    last = max(i for i, unit in enumerate(units) if unit.tap is not None)
+    return [*units[:last], units[last]._replace(tap=None)]
+
+
+def _all(x: Tensor) -> Tensor:
+    return x
+
+
+def _require_taps(state: State, units: list[Unit]) -> None:
+    """Raises ValueError if `state`, after `units`, lacks taps or has too many."""
+    if any(unit.joins for unit in units):  # it alone knows what it makes of them
+        return
+    given, wanted = len(split(state)[1]), sum(unit.tap is not None for unit in units)
+    if given != wanted:
+        raise ValueError(f"{given} taps for {wanted} that the units up to here keep")
 
 
 Builder = Callable[..., Network]
