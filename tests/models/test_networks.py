@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 from pathlib import Path
 
 import pytest
+import thin
 import torch
+from thin import ENTRIES, SMALL, SMALLEST, THIN, build, size
 from torch import nn
 
 from retinue import modelfile
@@ -17,44 +18,38 @@ from retinue.modelfile import ModelDescription
 from retinue.models.registry import create_model, find, list_models
 
 GOLDEN = Path(__file__).parent / "golden"
-ENTRIES = [find(name) for name in list_models()]
-# The cheapest member of each family; the giants are computed on the meta device only.
-SMALL = sorted(
-    min((e for e in ENTRIES if e.family == family), key=lambda e: (e.macs, e.name)).name
-    for family in {entry.family for entry in ENTRIES}
-)
+# The smallest member of each family; the giants are computed on the meta device only.
 ALL = [
-    pytest.param(entry.name, marks=[] if entry.name in SMALL else pytest.mark.slow)
-    for entry in ENTRIES
-    if entry.parameters < 100e6 or entry.name in SMALL
+    *THIN,
+    *(
+        pytest.param(entry.name, marks=[] if entry.name in SMALL else pytest.mark.slow)
+        for entry in ENTRIES
+        if entry.parameters < 100e6 or entry in SMALLEST.values()
+    ),
+]
+
+BIG = {entry.name for entry in SMALLEST.values()} - set(SMALL)
+EACH_FAMILY = [
+    *SMALL,
+    *(
+        pytest.param(e.name, marks=pytest.mark.slow)
+        for e in SMALLEST.values()
+        if e.name not in SMALL
+    ),
 ]
 
 
 @pytest.fixture(autouse=True)
-def _seed(one_thread):
+def _seed(one_thread, monkeypatch):
+    thin.register(monkeypatch)
     torch.manual_seed(0)
-
-
-def build(name, *, weights=None, **arguments):
-    """With few classes and nothing dropped, as far as the network knows the keywords."""
-    known = inspect.signature(find(name).build).parameters
-    given = {"num_classes": 5, "dropout": 0.0, "drop_path": 0.0, **arguments}
-    kept = {k: v for k, v in given.items() if k in known}
-    return create_model(name, weights=weights, **kept)
-
-
-def small(name, height=96, width=64):
-    """A size that the network takes, and this one if it can."""
-    if name.startswith("alexnet"):
-        return 128, 96
-    return {"vit_huge_patch14": (84, 56), "mnist_cnn": (28, 28)}.get(name, (height, width))
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_shapes(name, meta):
     """Output and declared features of every network, without computing anything."""
     network = meta(name)
-    x = torch.empty(2, 3, *small(name), device="meta")
+    x = torch.empty(2, 3, *size(name), device="meta")
     assert network(x).shape == (2, 1000)
     levels, maps = network.feature_levels, network.features(x)
     indices = [level.index for level in levels]
@@ -93,7 +88,7 @@ def test_units_hold_every_parameter_once(name, meta):
 @pytest.mark.parametrize("name", ALL)
 def test_gradient_reaches_every_parameter(name):
     network = build(name).train()
-    outputs = network(torch.randn(2, 3, *small(name, 64)))
+    outputs = network(torch.randn(2, 3, *size(name, 64)))
     assert set(outputs) == {"logits"}
     nn.functional.cross_entropy(outputs["logits"], torch.tensor([1, 4])).backward()
     silent = [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -104,7 +99,7 @@ def test_gradient_reaches_every_parameter(name):
 @torch.no_grad()
 def test_every_cut_composes_to_forward(name):
     network = build(name).eval()
-    x = torch.randn(1, 3, *small(name, 64))
+    x = torch.randn(1, 3, *size(name, 64))
     whole = network(x)
     state = x
     for cut in range(len(network.units()) + 1):
@@ -153,7 +148,7 @@ def _enliven(network, name):
     and return it: on other images, so few samples would leave some channels out of scale. Norms
     shift upwards: activations that cut off half of what they get make rounding grow layer by layer
     (Yang et al., 2019, "A Mean Field Theory of Batch Normalization")."""
-    images = torch.randn(4, 3, *small(name, 64))
+    images = torch.randn(4, 3, *size(name, 64))
     network.train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -164,13 +159,13 @@ def _enliven(network, name):
     return images
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EACH_FAMILY)
 def test_head_reset(name):
     network = build(name)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     network.reset_head(9)
     assert network.arguments["num_classes"] == 9
-    assert network.eval()(torch.randn(1, 3, *small(name, 64))).shape == (1, 9)
+    assert network.eval()(torch.randn(1, 3, *size(name, 64))).shape == (1, 9)
     after = network.state_dict()
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     classifiers = [f"{c}.{kind}" for c in network.classifiers for kind in ("weight", "bias")]
@@ -178,7 +173,7 @@ def test_head_reset(name):
     assert all(after[key].shape[0] == 9 for key in classifiers)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EACH_FAMILY)
 @torch.no_grad()
 def test_save_and_load(name, tmp_path):
     network = build(name, num_classes=3, dropout=0.5).eval()
@@ -198,7 +193,7 @@ def test_save_and_load(name, tmp_path):
     description, tensors = modelfile.read(path)
     again = create_model(description.network, **description.arguments).eval()
     again.load_state_dict(tensors)
-    x = torch.randn(1, 3, *small(name, 64))
+    x = torch.randn(1, 3, *size(name, 64))
     assert torch.equal(again(x), network(x))
     assert description.arguments == network.arguments
     # and as first weights of a network with other classes
@@ -208,7 +203,7 @@ def test_save_and_load(name, tmp_path):
 
 
 # Weight standardisation rescales the hybrid's summed kernel: grey is only near to grey as RGB.
-@pytest.mark.parametrize("name", [name for name in SMALL if "r50" not in name])
+@pytest.mark.parametrize("name", [name for name in EACH_FAMILY if "r50" not in str(name)])
 @torch.no_grad()
 def test_weights_for_colour_images_take_others(name, tmp_path, caplog):
     """Grey images give what they would give as RGB; a fourth channel is taken, too; both are
@@ -217,7 +212,7 @@ def test_weights_for_colour_images_take_others(name, tmp_path, caplog):
     _enliven(network, name)
     path = tmp_path / "weights.pth"
     torch.save(network.state_dict(), path)
-    grey = torch.randn(2, 1, *small(name, 64))
+    grey = torch.randn(2, 1, *size(name, 64))
     caplog.set_level("INFO", "retinue")
     adapted = build(name, in_channels=1, weights=str(path)).eval()
     assert f"adapted: {network.input_layer}.weight" in caplog.text

@@ -75,7 +75,11 @@ class Locator(Network):
         self.head = _BoxHead()
 
     def units(self) -> list[Unit]:
-        return [Unit("stem", self.stem), Unit("middle", self.middle), Unit("last", self.last)]
+        links = {"middle": self.middle, "last": self.last}  # each takes, or gives, a tap
+        return [
+            Unit("stem", self.stem),
+            *(Unit(name, module, joins=True) for name, module in links.items()),
+        ]
 
     def forward(self, x: Any, *, start: int = 0) -> Tensor | dict[str, Tensor]:
         boxes = self.head(self.run(x, start=start))

@@ -77,6 +77,8 @@ class Network(nn.Module):
 
     classifiers: tuple[str, ...] = ("head.fc",)
     """The linear layers that are as wide as there are classes."""
+    logits_layer: ClassVar[str] = "head.fc"
+    """What makes logits of the pooled feature: a linear layer, or the head put in its place."""
     input_layer: ClassVar[str] = "stem.conv"
     """The convolution that takes the image."""
 
@@ -87,6 +89,7 @@ class Network(nn.Module):
     """Every keyword it was built with, `num_classes` included, as plain JSON values."""
     preprocessing: Preprocessing = Preprocessing()
     """How images are prepared for its weights, or for the published ones where it has none."""
+    _pooled_features: int | None = None
 
     def units(self) -> list[Unit]:
         """Everything before the head, in forward order."""
@@ -97,45 +100,53 @@ class Network(nn.Module):
         """What `features` returns, finest first."""
         raise NotImplementedError
 
-    def run(self, x: State, *, start: int = 0, stop: int | None = None) -> State:
+    def run(self, x: State, *, start: int = 0, stop: int | None = None, taps: bool = True) -> State:
         """The units `start` up to and without `stop` (default: all of them, without the head).
 
-        Taps are kept in eval mode, too: what runs on from a frozen, cached trunk may be in training
-        mode.
+        `taps`: whether they are kept; in eval mode, too, since what runs on from a frozen, cached
+        trunk may be in training mode.
 
         Raises:
             ValueError: a unit joins the taps, and the state lacks some that belong to this cut.
         """
-        return self._run(x, start, stop, taps=True)
-
-    def _run(self, state: State, start: int, stop: int | None, *, taps: bool) -> State:
         units = self.units()
         for i, unit in enumerate(units[start:stop], start):
             if unit.joins:
-                _require_taps(state, units[:i])
-            state = unit.advance(state, taps=taps)
-        return state
+                _require_taps(x, units[:i])
+            x = unit.advance(x, taps=taps)
+        return x
 
     def forward(self, x: State, *, start: int = 0) -> Tensor | dict[str, Tensor]:
         """Images float32 (n, 3, height, width), normalised, to logits (n, classes).
 
         `start`: x is the output of the units before that one. In training mode the answer is a
-        dict with `logits`, and what else the network's losses need.
+        dict with `logits`, and what else the head and the network's auxiliary classifiers give; in
+        eval mode it is what the head gives, of a head with several outputs maybe a dict.
 
         Raises:
             ValueError: training mode, and the state lacks the taps that belong to this cut.
         """
         units = self.units()
-        joins = any(unit.joins for unit in units)
         # In eval mode nobody looks at what is kept for auxiliary classifiers alone.
-        state = self._run(x, start, None, taps=self.training or joins)
+        idle = any(unit.tap for unit in units) and not any(unit.joins for unit in units)
+        if idle and not self.training:
+            state = self.run(x, start=start, taps=False)
+        else:
+            state = self.run(x, start=start)
         if self.training:
             _require_taps(state, units)
         answer: Tensor | dict[str, Tensor] = self.head(state)
         if not self.training:
             return answer
         outputs = answer if isinstance(answer, dict) else {"logits": answer}
-        return {**outputs, **self.auxiliary(split(state)[1])}
+        more = self.auxiliary(split(state)[1])
+        if doubled := outputs.keys() & more.keys():
+            raise UsageError(
+                f"the head and the network's own auxiliary classifiers both give {min(doubled)!r}",
+                where=self.name or None,
+                mend="build the network without the latter (auxiliary=False)",
+            )
+        return {**outputs, **more}
 
     def auxiliary(self, taps: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """What training mode answers beside the head's, made of the taps."""
@@ -155,17 +166,45 @@ class Network(nn.Module):
         links = [(unit.name, unit.module) for unit in self.units()] + [("head", self.head)]
         return [(name, list(module.parameters())) for name, module in links]
 
+    @property
+    def pooled_features(self) -> int:
+        """How wide the pooled feature is."""
+        if self._pooled_features is None:
+            return cast(nn.Linear, self.get_submodule(self.logits_layer)).in_features
+        return self._pooled_features
+
+    def replace_head(self, head: nn.Module) -> None:
+        """Put `head` (see `models.heads`) between the pooled feature, (n, `pooled_features`), and
+        the logits, in place of what is there."""
+        self._pooled_features = self.pooled_features
+        self._put(self.logits_layer, head)
+        within = ("",) if isinstance(head, nn.Linear) else getattr(head, "classifiers", ("fc",))
+        own = [f"{self.logits_layer}.{name}".rstrip(".") for name in within]
+        others = [name for name in self.classifiers if not self.in_logits_layer(name)]
+        self.classifiers = (*own, *others)
+
+    def in_logits_layer(self, name: str) -> bool:
+        """Whether `name`, of a module or tensor, is of the layer or head that makes the logits."""
+        return f"{name}.".startswith(f"{self.logits_layer}.")
+
     def reset_head(self, num_classes: int) -> None:
-        """A fresh classifier for `num_classes` classes in place of the present one."""
+        """Fresh classifiers for `num_classes` classes in place of the present ones."""
         for name in self.classifiers:
-            owner, _, attribute = name.rpartition(".")
             old = cast(nn.Linear, self.get_submodule(name))
             new = nn.Linear(
-                old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
+                old.in_features,
+                num_classes,
+                bias=old.bias is not None,
+                device=old.weight.device,
+                dtype=old.weight.dtype,
             )
             initialise(new)
-            setattr(self.get_submodule(owner), attribute, new)
+            self._put(name, new)
         self.arguments = {**self.arguments, "num_classes": num_classes}
+
+    def _put(self, name: str, module: nn.Module) -> None:
+        owner, _, attribute = name.rpartition(".")
+        setattr(self.get_submodule(owner), attribute, module)
 
     def fit(self, key: str, tensor: Tensor) -> Tensor | None:
         """`tensor`, of a checkpoint, made to be this network's `key`, which has another shape; None

@@ -22,6 +22,9 @@ class ModelOptions(Options):
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     """Stochastic depth: rises evenly from 0 at the first block towards this rate; null: as
     published."""
+    head: dict[str, Any] = Field(default={"name": "linear"})
+    """What makes logits of the pooled feature: `{name: linear}`, as published, or `{name: mlp,
+    hidden: [256], dropout: 0.0, activation: relu}`. Weights that have another come without it."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keywords of the family, such as `width`."""
 
@@ -31,6 +34,19 @@ class ModelOptions(Options):
         """Python's word for YAML's null; no set of weights is called so."""
         is_none = isinstance(weights, str) and weights.lower() in ("none", "null")
         return None if is_none else weights
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _whole_head(cls, head: Any) -> Any:
+        """A name alone will do; all options are written down."""
+        if not isinstance(head, str | dict):
+            return head
+        from retinue.models.heads import head_choice  # brings torch, as in `_known`
+
+        try:
+            return head_choice(head)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("arguments")
     @classmethod
@@ -43,6 +59,8 @@ class ModelOptions(Options):
             )
         if "weights" in arguments:
             raise ValueError("weights are no argument, model.weights names them")
+        if "head" in arguments:
+            raise ValueError("the head is no argument, model.head chooses it")
         return arguments
 
     @field_validator("name")

@@ -14,11 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models.heads import LINEAR, build_head, head_choice
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
 from retinue.weights.catalogue import WeightsEntry
-from retinue.weights.layout import layouts, left_out, translate
+from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
 from retinue.weights.resolution import ResolvedWeights, resolve
 
@@ -94,6 +97,7 @@ def create_model(
     weights: str | Path | None = None,
     dropout: float | None = None,
     drop_path: float | None = None,
+    head: str | Mapping[str, Any] | None = None,
     partial_weights: bool = False,
     **arguments: Any,
 ) -> Network:
@@ -110,6 +114,10 @@ def create_model(
         dropout: probability before the classifier; None: as published.
         drop_path: stochastic depth, rising evenly from 0 at the first block towards this rate;
             None: as published.
+        head: what makes logits of the pooled feature (see `models.heads`): a name or a mapping,
+            `{"name": "mlp", "hidden": [64]}`; None: as a model file has it, else linear, as
+            published. Weights load with any head; one that they do not have is drawn anew, and
+            that is logged.
         partial_weights: accept weights that lack tensors (less than half) or have more; the log
             names them.
         arguments: further keywords of the family (`in_channels`, `width` …). An `image_size`
@@ -125,12 +133,18 @@ def create_model(
     _check(entry, keywords)
     resolved = resolve(name, entry.family, weights) if weights is not None else None
     if resolved is not None:
-        keywords = {**resolved.arguments, **keywords}
+        brought = dict(resolved.arguments)
+        written = brought.pop("head", None)
+        head = written if head is None else head
+        keywords = {**brought, **keywords}
         _check(entry, keywords)  # a file's arguments need not be possible ones, either
+    chosen = head_choice(LINEAR if head is None else head)
     bound = inspect.signature(entry.build).bind(**keywords)
     bound.apply_defaults()  # written down whole, so that a later default changes nothing
     try:
         network = entry.build(**bound.kwargs)
+        if chosen != LINEAR:  # which every family brings
+            network.replace_head(build_head(chosen, network.pooled_features, num_classes))
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         said = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
         reason = str(error).strip().splitlines() or [""]
@@ -139,7 +153,7 @@ def create_model(
             mend="leave out what is not a size of the family's",
         ) from error
     network.name = name
-    network.arguments = bound.kwargs
+    network.arguments = bound.kwargs if chosen == LINEAR else {**bound.kwargs, "head": chosen}
     network.preprocessing = entry.preprocessing
     if resolved is not None:
         network.preprocessing = resolved.preprocessing or replace(
@@ -175,18 +189,18 @@ def create_model(
 def _fill(network: Network, resolved: ResolvedWeights) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    found = (resolved.layout, resolved.tensors, shapes)
+    found = (resolved.layout, resolved.tensors, _shapes(network, resolved.layout))
     try:
         report = replace(load_into(network, translate(*found)), left_out=left_out(*found))
     except RetinueError as error:
         where = f"{resolved.source} for {network.name}"
         raise RetinueError(error.what, where=where, mend=error.mend) from error
-    defaults = inspect.signature(find(network.name).build).parameters
+    parameters = inspect.signature(find(network.name).build).parameters
+    defaults = {"head": None, **{key: p.default for key, p in parameters.items()}}
     brought = ", ".join(
         f"{key}={network.arguments[key]!r}"
         for key in resolved.arguments
-        if network.arguments[key] != defaults[key].default
+        if network.arguments.get(key, defaults[key]) != defaults[key]
     )
     notes = f"; built with {brought}" if brought else ""
     # A file's classifier may be of other classes, even where there are as many.
@@ -197,11 +211,26 @@ def _fill(network: Network, resolved: ResolvedWeights) -> LoadReport:
     return report
 
 
+def _shapes(network: Network, layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Of the network's own tensors, by key; of those that `layout` tells of: other libraries have
+    one linear layer where a head may be here."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    if layout.source == OURS or isinstance(network.get_submodule(network.logits_layer), nn.Linear):
+        return shapes
+    classes = network.arguments["num_classes"]
+    return {
+        **{key: shape for key, shape in shapes.items() if not network.in_logits_layer(key)},
+        f"{network.logits_layer}.weight": (classes, network.pooled_features),
+        f"{network.logits_layer}.bias": (classes,),
+    }
+
+
 def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
     known = inspect.signature(entry.build).parameters
     for key in keywords:
         if key not in known:
-            mend = suggest(key, known) or f"it takes weights, {', '.join(known)}"
+            takes = (*known, "head")
+            mend = suggest(key, takes) or f"it takes weights, {', '.join(takes)}"
             if key == "pretrained":
                 mend = "name them: weights='imagenet'"
             raise UsageError(f"{entry.name} takes no argument {key!r}", mend=mend)

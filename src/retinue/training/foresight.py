@@ -28,7 +28,7 @@ REACH = 64
 def network_arguments(recipe: Recipe) -> dict[str, Any]:
     """The network's keywords that the recipe gives."""
     model = recipe.model
-    given = {"dropout": model.dropout, "drop_path": model.drop_path}
+    given = {"dropout": model.dropout, "drop_path": model.drop_path, "head": model.head}
     return {**{k: v for k, v in given.items() if v is not None}, **model.arguments}
 
 

@@ -260,9 +260,13 @@ def layouts(family: str) -> tuple[Layout, ...]:
     return tuple(layout for layout in all_layouts() if layout.family == family)
 
 
+OURS = "retinue"
+"""The source of our own checkpoints."""
+
+
 def ours(family: str) -> Layout:
     """The layout of our own checkpoints of `family`."""
-    return Layout(source="retinue", family=family, marks=(), origins=identity)
+    return Layout(source=OURS, family=family, marks=(), origins=identity)
 
 
 def recognise(state: StateDict, family: str) -> Layout:

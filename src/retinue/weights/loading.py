@@ -11,6 +11,9 @@ from torch import Tensor
 
 from retinue.errors import RetinueError
 
+_COUNT = "num_batches_tracked"
+"""BatchNorm's count of batches, which is no weight."""
+
 
 class Loadable(Protocol):
     """What loading asks of a network."""
@@ -18,6 +21,9 @@ class Loadable(Protocol):
     @property
     def classifiers(self) -> tuple[str, ...]:
         """The linear layers that are as wide as there are classes."""
+
+    def in_logits_layer(self, name: str) -> bool:
+        """Whether the tensor `name` is of the layer or head that makes the logits."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Its tensors, which are written to."""
@@ -35,7 +41,8 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     """Among the tensors, not in the network: left out."""
     reinitialised: tuple[str, ...] = ()
-    """The classifier, where the numbers of classes differ or it is not there: freshly drawn."""
+    """The classifier, where the numbers of classes differ or it is not there, and a head of another
+    kind than theirs: freshly drawn."""
     left_out: tuple[str, ...] = ()
     """By the checkpoint's own names: what a network of ours has no use for."""
     adapted: tuple[str, ...] = ()
@@ -63,12 +70,28 @@ def _some(keys: tuple[str, ...], most: int = 8) -> str:
     return ", ".join(keys[:most]) + more
 
 
+def _other_head(
+    network: Loadable,
+    own: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    head: set[str],
+    theirs: set[str],
+) -> bool:
+    """Whether the head that is found is another than the network's own, but for the classes."""
+    if theirs - head:
+        return True
+    classifiers = {f"{name}.{part}" for name in network.classifiers for part in ("weight", "bias")}
+    hidden = {k for k in head - classifiers if not k.endswith(_COUNT)}
+    return hidden - theirs != set() or any(found[k].shape != own[k].shape for k in hidden)
+
+
 @torch.no_grad()
 def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
     """Copy `tensors`, of the network's own key names, into `network`.
 
     A classifier of another size, or one that is not there, is left as it is (a fresh network's is
-    freshly drawn) and reported. BatchNorm's count of batches is no weight: it may be missing.
+    freshly drawn) and reported; so is the whole head, where theirs is of another kind or has other
+    hidden layers. BatchNorm's count of batches is no weight: it may be missing.
 
     Raises:
         RetinueError: any other tensor of another shape that cannot be made to fit, or none but a
@@ -77,8 +100,16 @@ def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
     own = network.state_dict()
     found = dict(tensors)
     fresh: list[str] = []
+    head = [key for key in own if network.in_logits_layer(key)]
+    theirs = [key for key in found if network.in_logits_layer(key)]
+    if _other_head(network, own, found, set(head), set(theirs)):
+        for key in theirs:
+            del found[key]
+        fresh += head
     for name in network.classifiers:
-        keys = [f"{name}.weight", f"{name}.bias"]
+        keys = [key for key in (f"{name}.weight", f"{name}.bias") if key in own]
+        if fresh and set(keys) <= set(fresh):
+            continue
         given = [key for key in keys if key in found]
         if not given or any(found[key].shape != own[key].shape for key in given):
             fresh += keys
@@ -111,7 +142,7 @@ def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
             tensor.copy_(found[key])
     left = (k for k in own if k not in found and k not in fresh)
     return LoadReport(
-        missing=tuple(k for k in left if not k.endswith("num_batches_tracked")),
+        missing=tuple(k for k in left if not k.endswith(_COUNT)),
         unexpected=tuple(key for key in found if key not in own),
         reinitialised=tuple(fresh),
         adapted=tuple(adapted),
