@@ -8,7 +8,7 @@ import inspect
 import logging
 import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -93,7 +93,8 @@ def list_models(pattern: str = "*") -> list[str]:
 def create_model(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
+    classes: Sequence[str] = (),
     weights: str | Path | None = None,
     dropout: float | None = None,
     drop_path: float | None = None,
@@ -107,8 +108,12 @@ def create_model(
     `preprocessing` says, to logits (n, classes); in training mode it gives a dict with `logits`.
 
     Args:
-        num_classes: the width of the classifier; weights for another number of classes keep all
-            but their classifier, which is drawn anew, and that is logged.
+        num_classes: the width of the classifier, None: as many as `classes`, else 1,000; weights
+            for another number of classes keep all but their classifier, which is drawn anew, and
+            that is logged.
+        classes: their names, in order. With them, and weights from a model file, the classifier's
+            rows go by name: a class that the file knows keeps its row wherever it stands, the
+            others are drawn anew, and that is logged.
         weights: a tag of the catalogue ("imagenet"), a file or folder (docs/weights.md),
             `hub:OWNER/REPO@REVISION/FILE`, or None for fresh weights.
         dropout: probability before the classifier; None: as published.
@@ -128,6 +133,7 @@ def create_model(
         RetinueError: weights that cannot be found or read, or do not fit.
     """
     entry = find(name)
+    num_classes = _counted(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     keywords = {key: value for key, value in given.items() if value is not None}
     _check(entry, keywords)
@@ -144,7 +150,8 @@ def create_model(
     try:
         network = entry.build(**bound.kwargs)
         if chosen != LINEAR:  # which every family brings
-            network.replace_head(build_head(chosen, network.pooled_features, num_classes))
+            width = bound.arguments["num_classes"]
+            network.replace_head(build_head(chosen, network.pooled_features, width))
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         said = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
         reason = str(error).strip().splitlines() or [""]
@@ -164,7 +171,7 @@ def create_model(
     if side is not None:
         network.preprocessing = replace(network.preprocessing, size=(side, side))
     if resolved is not None:
-        report = _fill(network, resolved)
+        report = _fill(network, resolved, classes)
         sizes = {
             key: tensor.numel()
             for key, tensor in network.state_dict().items()
@@ -186,15 +193,30 @@ def create_model(
     return network
 
 
-def _fill(network: Network, resolved: ResolvedWeights) -> LoadReport:
+def _counted(num_classes: int | None, classes: Sequence[str]) -> int | None:
+    """The number of classes, as far as it is told. Raises UsageError for names that cannot be."""
+    if not classes:
+        return num_classes
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise UsageError(f"classes are a list of names, not {classes!r}")
+    if len(set(classes)) < len(classes):
+        doubled = next(name for name in classes if list(classes).count(name) > 1)
+        raise UsageError(f"the class {doubled!r} is listed twice", where="classes")
+    if num_classes not in (None, len(classes)):
+        raise UsageError(f"num_classes is {num_classes}, and there are {len(classes)} classes")
+    return len(classes)
+
+
+def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
     found = (resolved.layout, resolved.tensors, _shapes(network, resolved.layout))
     try:
-        report = replace(load_into(network, translate(*found)), left_out=left_out(*found))
+        report = load_into(network, translate(*found), classes=classes, theirs=resolved.classes)
     except RetinueError as error:
         where = f"{resolved.source} for {network.name}"
         raise RetinueError(error.what, where=where, mend=error.mend) from error
+    report = replace(report, left_out=left_out(*found))
     parameters = inspect.signature(find(network.name).build).parameters
     defaults = {"head": None, **{key: p.default for key, p in parameters.items()}}
     brought = ", ".join(
@@ -204,7 +226,7 @@ def _fill(network: Network, resolved: ResolvedWeights) -> LoadReport:
     )
     notes = f"; built with {brought}" if brought else ""
     # A file's classifier may be of other classes, even where there are as many.
-    if resolved.tag is None and not report.reinitialised and report.complete:
+    if resolved.tag is None and not report.reinitialised and not report.classes and report.complete:
         notes += "; classifier kept, too"
     text = f"{network.name}: weights from {resolved.source}{notes}{report.describe()}"
     log.log(logging.WARNING if report.describe() else logging.INFO, "%s", text)

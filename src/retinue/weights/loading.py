@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,25 @@ class Loadable(Protocol):
 
 
 @dataclass(frozen=True)
+class ClassNames:
+    """What became of the classifier's rows, where both sides name their classes."""
+
+    carried: tuple[str, ...]
+    """Known there: their rows are taken over, to where the class stands here."""
+    new: tuple[str, ...]
+    """Not known there: freshly drawn."""
+    gone: tuple[str, ...]
+    """Known there, and not wanted here."""
+
+    def describe(self) -> str:
+        """`3 of 5 classes carried over by name, new: …; no longer: …`."""
+        text = f"{len(self.carried)} of {len(self.carried) + len(self.new)} classes"
+        text += " carried over by name"
+        text += f", new: {_some(self.new)}" if self.new else ""
+        return text + (f"; no longer: {_some(self.gone)}" if self.gone else "")
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """What loading left undone, by key."""
 
@@ -47,6 +66,8 @@ class LoadReport:
     """By the checkpoint's own names: what a network of ours has no use for."""
     adapted: tuple[str, ...] = ()
     """Of another shape, and made to fit: an input layer for other channels, say."""
+    classes: ClassNames | None = None
+    """None: nothing is known of the names, or they are the same in the same order."""
 
     @property
     def complete(self) -> bool:
@@ -62,7 +83,8 @@ class LoadReport:
             ("adapted", self.adapted),
             ("of no use here", self.left_out),
         )
-        return "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
+        text = "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
+        return text + (f"; classifier: {self.classes.describe()}" if self.classes else "")
 
 
 def _some(keys: tuple[str, ...], most: int = 8) -> str:
@@ -86,8 +108,17 @@ def _other_head(
 
 
 @torch.no_grad()
-def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
+def load_into(
+    network: Loadable,
+    tensors: Mapping[str, Tensor],
+    *,
+    classes: Sequence[str] = (),
+    theirs: Sequence[str] = (),
+) -> LoadReport:
     """Copy `tensors`, of the network's own key names, into `network`.
+
+    With names of its `classes` and of `theirs`, in the order of the classifier's rows, a class
+    known there keeps its row, wherever it stands; a new one's is left as it is.
 
     A classifier of another size, or one that is not there, is left as it is (a fresh network's is
     freshly drawn) and reported; so is the whole head, where theirs is of another kind or has other
@@ -101,16 +132,25 @@ def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
     found = dict(tensors)
     fresh: list[str] = []
     head = [key for key in own if network.in_logits_layer(key)]
-    theirs = [key for key in found if network.in_logits_layer(key)]
-    if _other_head(network, own, found, set(head), set(theirs)):
-        for key in theirs:
+    given_head = [key for key in found if network.in_logits_layer(key)]
+    if _other_head(network, own, found, set(head), set(given_head)):
+        for key in given_head:
             del found[key]
         fresh += head
+    names = _compared(classes, theirs) if not fresh else None
     for name in network.classifiers:
         keys = [key for key in (f"{name}.weight", f"{name}.bias") if key in own]
         if fresh and set(keys) <= set(fresh):
             continue
         given = [key for key in keys if key in found]
+        if names and names.carried and all(len(found[key]) == len(theirs) for key in given):
+            for key in given:
+                found[key] = _by_name(own[key], found[key], classes, theirs)
+        elif names:  # as many classes, maybe, but others
+            fresh += keys
+            for key in given:
+                del found[key]
+            continue
         if not given or any(found[key].shape != own[key].shape for key in given):
             fresh += keys
             for key in given:
@@ -146,4 +186,30 @@ def load_into(network: Loadable, tensors: Mapping[str, Tensor]) -> LoadReport:
         unexpected=tuple(key for key in found if key not in own),
         reinitialised=tuple(fresh),
         adapted=tuple(adapted),
+        classes=names,
     )
+
+
+def _compared(classes: Sequence[str], theirs: Sequence[str]) -> ClassNames | None:
+    """None: nothing to do by name."""
+    if not classes or not theirs or list(classes) == list(theirs):
+        return None
+    here, there = set(classes), set(theirs)
+    return ClassNames(
+        carried=tuple(name for name in classes if name in there),
+        new=tuple(name for name in classes if name not in there),
+        gone=tuple(name for name in theirs if name not in here),
+    )
+
+
+def _by_name(own: Tensor, found: Tensor, classes: Sequence[str], theirs: Sequence[str]) -> Tensor:
+    """The classifier's weight or bias with the rows of `found` at the places of their classes, and
+    `own` rows where there is none; `found` itself if the layers differ in width."""
+    if own.shape[1:] != found.shape[1:]:
+        return found
+    there = {name: row for row, name in enumerate(theirs)}
+    known = [(i, there[name]) for i, name in enumerate(classes) if name in there]
+    to, at = (list(rows) for rows in zip(*known, strict=True))
+    rows = own.clone()
+    rows[to] = found[at].to(rows.dtype)
+    return rows

@@ -42,6 +42,8 @@ class ResolvedWeights:
     """None: that of the network's entry, but for what the layout says of it."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keywords that the network needs for these weights to mean anything."""
+    classes: tuple[str, ...] = ()
+    """Of a model file: their names, in the order of the classifier's rows."""
 
 
 def resolve(name: str, family: str, weights: str | Path) -> ResolvedWeights:
@@ -154,6 +156,7 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
         tag=None,
         preprocessing=preprocessing,
         arguments=arguments,
+        classes=contents.classes if contents.network is not None else (),
     )
 
 
