@@ -15,6 +15,8 @@ from torch import nn
 
 from retinue import modelfile
 from retinue.modelfile import ModelDescription
+from retinue.models.blocks import ClassifierHead
+from retinue.models.network import Network, Unit
 from retinue.models.registry import create_model, find, list_models
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,6 +85,46 @@ def test_units_hold_every_parameter_once(name, meta):
     assert len(set(names)) == len(names)
     for unit in network.units():
         assert network.get_submodule(unit.name) is unit.module
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_zoo_is_cut_anywhere(name, meta):
+    network = meta(name)
+    assert network.cuts() == list(range(len(network.units()) + 1))
+
+
+class Foreign(Network):
+    """A network that computes as a whole, with groups of parameters as fine as its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3))
+        self.head = ClassifierHead(6, 5)
+
+    def units(self):
+        return [Unit(f"body.{i}", self.body[i]) for i in (0, 2)]
+
+    def cuts(self):
+        return [0, 2]
+
+    def run(self, x, *, start=0, stop=None):
+        assert {start, 2 if stop is None else stop} <= {0, 2}
+        return x if start == 2 or stop == 0 else self.body(x)
+
+
+@torch.no_grad()
+def test_a_foreign_network_has_fine_groups_and_one_cut():
+    network = Foreign().eval()
+    groups = network.parameter_groups()
+    assert [name for name, _ in groups] == ["body.0", "body.2", "head"]
+    assert sum(len(parameters) for _, parameters in groups) == len(list(network.parameters()))
+    x = torch.randn(2, 3, 8, 8)
+    whole = network(x)
+    for cut in network.cuts():
+        assert torch.equal(network(network.run(x, stop=cut), start=cut), whole)
+    network.reset_head(7)
+    network.replace_head(nn.Linear(network.pooled_features, 9))
+    assert network(x).shape == (2, 9)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -117,7 +117,7 @@ def test_positions_of_another_grid_are_loaded_and_said(name):
 
 @pytest.mark.parametrize("shape", [(1, 12, 48), (1, 1, 48), (17, 48), (1, 17, 40)])
 def test_what_is_no_grid_of_positions_does_not_fit(shape):
-    assert build().fit("stem.position", torch.zeros(shape)) is None
+    assert build().adapt("stem.position", torch.zeros(shape)) is None
 
 
 def test_grey_images_take_the_sum_of_the_colours():

@@ -1,7 +1,8 @@
 """The shape that every network of the zoo has: a chain of units, ended by a head.
 
-A chain can be cut anywhere. What lies before the cut and is frozen is the *trunk*; its output can
-be computed once per image and kept, and training goes on from there: `forward(x, start=k)`.
+A chain can be cut before any unit, unless its network says otherwise (`cuts`). What lies before the
+cut and is frozen is the *trunk*; its output can be computed once per image and kept, and training
+goes on from there: `forward(x, start=k)`.
 """
 
 from __future__ import annotations
@@ -94,6 +95,15 @@ class Network(nn.Module):
     def units(self) -> list[Unit]:
         """Everything before the head, in forward order."""
         raise NotImplementedError
+
+    def cuts(self) -> list[int]:
+        """Where the chain may be cut, ascending: `run` takes these as `start` and `stop`, and k is
+        the cut with the units before k in front of it.
+
+        Here: before every unit, and before the head. A network that cannot be walked through unit
+        by unit still has fine units, for the groups of parameters, and names fewer cuts.
+        """
+        return list(range(len(self.units()) + 1))
 
     @property
     def feature_levels(self) -> list[Level]:
@@ -206,7 +216,7 @@ class Network(nn.Module):
         owner, _, attribute = name.rpartition(".")
         setattr(self.get_submodule(owner), attribute, module)
 
-    def fit(self, key: str, tensor: Tensor) -> Tensor | None:
+    def adapt(self, key: str, tensor: Tensor) -> Tensor | None:
         """`tensor`, of a checkpoint, made to be this network's `key`, which has another shape; None
         if that makes no sense.
 

@@ -192,11 +192,11 @@ class Transformer(Network):
             for m in super().features(x)
         ]
 
-    def fit(self, key: str, tensor: Tensor) -> Tensor | None:
+    def adapt(self, key: str, tensor: Tensor) -> Tensor | None:
         """As for every network; the positions of another grid are interpolated."""
         own = self.get_parameter(key) if key == f"{self.embedding}.position" else None
         if own is None:
-            return super().fit(key, tensor)
+            return super().adapt(key, tensor)
         places = tensor.shape[1] - 1 if tensor.ndim == 3 else 0
         if places < 1 or math.isqrt(places) ** 2 != places or tensor.shape[2] != own.shape[2]:
             return None

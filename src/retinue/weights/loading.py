@@ -28,7 +28,7 @@ class Loadable(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """Its tensors, which are written to."""
 
-    def fit(self, key: str, tensor: Tensor) -> Tensor | None:
+    def adapt(self, key: str, tensor: Tensor) -> Tensor | None:
         """`tensor` in the shape of the network's own `key`, or None."""
 
 
@@ -160,7 +160,7 @@ def load_into(
     for key, tensor in found.items():
         if key not in own or tensor.shape == own[key].shape:
             continue
-        made = network.fit(key, tensor)
+        made = network.adapt(key, tensor)
         if made is not None and made.shape == own[key].shape:
             found[key] = made
             adapted.append(key)
