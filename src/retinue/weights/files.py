@@ -12,10 +12,8 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,8 +22,8 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest
-from retinue.sample import Preprocessing
-from retinue.weights import darknet, keras, pickled, signatures
+from retinue.weights import darknet, folders, keras, pickled, signatures
+from retinue.weights.contents import Contents
 from retinue.weights.prefixes import without_wrappers
 
 log = logging.getLogger("retinue")
@@ -46,26 +44,6 @@ def kind(path: Path) -> str:
     return suffix if suffix in SUFFIXES else ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """What a file or folder of weights holds."""
-
-    tensors: dict[str, Tensor] = field(repr=False)
-    """By the names of whoever wrote them."""
-    paths: tuple[Path, ...] = ()
-    """The files that they lie in."""
-    preprocessing: Preprocessing | None = None
-    """None: nothing is said of it."""
-    network: str | None = None
-    """Of a model file: the registered name of the network."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Of the network, as far as something is said of them."""
-    classes: tuple[str, ...] = ()
-    """Their names in order, as far as they are told."""
-    remark: str = ""
-    """For people, where something could not be taken over."""
-
-
 def read(path: Path, *, suffix: str | None = None) -> Contents:
     """The weights in a file or folder, whichever kind it is (docs/weights.md lists them).
 
@@ -77,9 +55,7 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
     """
     suffix = kind(path) if suffix is None else suffix
     if path.is_dir():
-        from retinue.weights import folders  # which reads its shards through this module
-
-        contents = folders.read(path)
+        contents = folders.read(path, read)
     elif not path.is_file():
         raise UsageError("no such file of weights", where=str(path), mend=nearest(path))
     else:

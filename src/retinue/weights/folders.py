@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from retinue.errors import RetinueError, UsageError
 from retinue.sample import Interpolation, Preprocessing
-from retinue.weights import files, keras
-from retinue.weights.files import Contents
+from retinue.weights import keras
+from retinue.weights.contents import Contents
 from retinue.weights.guard import inside, load_json
 
 BEST = "best.safetensors"
@@ -45,22 +45,26 @@ _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear"
 """Pillow's numbers, which transformers' configurations have."""
 
 
-def read(folder: Path) -> Contents:
-    """The weights in `folder`, and what its configuration says of them.
+Reader = Callable[[Path], Contents]
+"""How a file in a folder is read."""
+
+
+def read(folder: Path, file: Reader) -> Contents:
+    """The weights in `folder`, whose files `file` reads, and what its configuration says of them.
 
     Raises:
         UsageError: no folder of a known kind.
         RetinueError: a file of it is missing, damaged, or elsewhere.
     """
     if (folder / BEST).is_file():
-        return files.read(folder / BEST)
+        return file(folder / BEST)
     if (folder / "model.json").is_file():
         tensors, paths = keras.read_tfjs(folder)
         return Contents(tensors=tensors, paths=paths)
     if not (folder / "config.json").is_file():
         raise UsageError("not a folder of weights", where=str(folder), mend=_what_else(folder))
     config = load_json(folder / "config.json")
-    tensors, paths = _tensors(folder)
+    tensors, paths = _tensors(folder, file)
     try:
         if "architecture" in config or "pretrained_cfg" in config:
             return _of_timm(config, tensors, paths)
@@ -78,14 +82,14 @@ def _what_else(folder: Path) -> str:
     )
 
 
-def _tensors(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
+def _tensors(folder: Path, file: Reader) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
     """All tensors, whole or in shards, and where they lie."""
     for name in WHOLE:
         if (folder / name).is_file():
-            return files.read(folder / name).tensors, (folder / name,)
+            return file(folder / name).tensors, (folder / name,)
     for name in INDEX:
         if (folder / name).is_file():
-            return _shards(folder, folder / name)
+            return _shards(folder, folder / name, file)
     raise RetinueError(
         "a configuration, but no weights beside it",
         where=str(folder),
@@ -93,12 +97,12 @@ def _tensors(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
     )
 
 
-def _shards(folder: Path, index: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
+def _shards(folder: Path, index: Path, file: Reader) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
     places = load_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise RetinueError("damaged index: no weight_map", where=str(index))
     paths = tuple(inside(folder, name, index) for name in sorted(set(places.values())))
-    read = {path.relative_to(folder).as_posix(): files.read(path).tensors for path in paths}
+    read = {path.relative_to(folder).as_posix(): file(path).tensors for path in paths}
     tensors: dict[str, Tensor] = {}
     for key, name in places.items():
         if key not in read[Path(name).as_posix()]:
