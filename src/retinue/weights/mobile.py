@@ -7,6 +7,16 @@ import re
 from retinue.weights.layout import Origin, Shapes, blocks, rename
 
 
+def torchvision_ends(top: int) -> list[tuple[str, str]]:
+    """The rules for their first convolution, and for the last one, `features.TOP`."""
+    return [
+        (r"stem\.conv\.", "features.0.0."),
+        (r"stem\.norm\.", "features.0.1."),
+        (r"top\.conv\.", f"features.{top}.0."),
+        (r"top\.norm\.", f"features.{top}.1."),
+    ]
+
+
 def torchvision_block(shapes: Shapes, ours: str, theirs: str) -> list[tuple[str, str]]:
     """The rules for one block of theirs, whose layers are numbered as far as it has them.
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, blocks, keras_origins, rename
-from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile, torchvision_block
+from retinue.weights.mobile import (
+    TIMM_MOBILE_MARKS,
+    timm_mobile,
+    torchvision_block,
+    torchvision_ends,
+)
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
     """`features.STAGE.I.block.K`, layers by position."""
-    rules = [(r"stem\.conv\.", "features.0.0."), (r"stem\.norm\.", "features.0.1.")]
+    rules = [*torchvision_ends(top=8), (r"head\.fc\.", "classifier.1.")]
     for stage, i in blocks(shapes):
         theirs = f"features.{stage + 1}.{i}.block."
         rules += torchvision_block(shapes, f"stages.{stage}.{i}.", theirs)
-    rules += [
-        (r"top\.conv\.", "features.8.0."),
-        (r"top\.norm\.", "features.8.1."),
-        (r"head\.fc\.", "classifier.1."),
-    ]
     return rename(shapes, rules)
 
 

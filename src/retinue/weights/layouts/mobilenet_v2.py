@@ -8,14 +8,14 @@ from typing import Any
 
 from retinue.weights.background import without_background
 from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, blocks, keras_origins, rename
-from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile
+from retinue.weights.mobile import TIMM_MOBILE_MARKS, timm_mobile, torchvision_ends
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
     """A flat `features.0…18`, layers by position; the projection is not nested."""
-    rules = [(r"stem\.conv\.", "features.0.0."), (r"stem\.norm\.", "features.0.1.")]
-    flat = 0
-    for flat, (stage, i) in enumerate(blocks(shapes), start=1):
+    numbered = blocks(shapes)
+    rules = [*torchvision_ends(top=len(numbered) + 1), (r"head\.fc\.", "classifier.1.")]
+    for flat, (stage, i) in enumerate(numbered, start=1):
         ours, theirs = rf"stages\.{stage}\.{i}\.", f"features.{flat}.conv."
         expanded = f"stages.{stage}.{i}.expand.conv.weight" in shapes
         nested = ("expand", "depthwise") if expanded else ("depthwise",)
@@ -24,11 +24,6 @@ def torchvision(shapes: Shapes) -> dict[str, Origin]:
             rules.append((rf"{ours}{layer}\.norm\.", f"{theirs}{k}.1."))
         rules.append((ours + r"project\.conv\.", f"{theirs}{len(nested)}."))
         rules.append((ours + r"project\.norm\.", f"{theirs}{len(nested) + 1}."))
-    rules += [
-        (r"top\.conv\.", f"features.{flat + 1}.0."),
-        (r"top\.norm\.", f"features.{flat + 1}.1."),
-        (r"head\.fc\.", "classifier.1."),
-    ]
     return rename(shapes, rules)
 
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from retinue.weights.layout import Layout, Origin, Shapes, blocks, keras_origins, rename
-from retinue.weights.mobile import timm_mobile, torchvision_block
+from retinue.weights.mobile import timm_mobile, torchvision_block, torchvision_ends
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
     """A flat `features.N`, layers by position."""
-    rules = [(r"stem\.conv\.", "features.0.0."), (r"stem\.norm\.", "features.0.1.")]
     numbered = blocks(shapes)
+    rules = torchvision_ends(top=len(numbered) + 1)
     for flat, (stage, i) in enumerate(numbered, start=1):
         rules += torchvision_block(shapes, f"stages.{stage}.{i}.", f"features.{flat}.block.")
-    rules += [
-        (r"top\.conv\.", f"features.{len(numbered) + 1}.0."),
-        (r"top\.norm\.", f"features.{len(numbered) + 1}.1."),
-        (r"head\.hidden\.", "classifier.0."),
-        (r"head\.fc\.", "classifier.3."),
-    ]
+    rules += [(r"head\.hidden\.", "classifier.0."), (r"head\.fc\.", "classifier.3.")]
     return rename(shapes, rules)
 
 
