@@ -47,7 +47,10 @@ def _seed(one_thread, monkeypatch):
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(e.name, marks=[pytest.mark.slow] * (e.parameters > 60e6)) for e in ENTRIES],
+)
 def test_shapes(name, meta):
     """Output and declared features of every network, without computing anything."""
     network = meta(name)

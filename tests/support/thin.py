@@ -1,45 +1,92 @@
 """The zoo's networks as small as each family gets, for tests that compute, save and load.
 
-Three families have no small member: of those there are thin ones, whose code is the family's own
+Some families have no small member: of those there are thin ones, whose code is the family's own
 and whose widths nobody has published.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
-from retinue.models import registry, vgg
+from retinue.models import registry
 from retinue.models.blocks import HiddenLayersHead
+from retinue.models.darknet53 import DarkNet53
 from retinue.models.hybrid_vit import HybridVisionTransformer
 from retinue.models.network import Network
-from retinue.models.registry import create_model, find, list_models
+from retinue.models.registry import NetworkEntry, create_model, find, list_models
+from retinue.models.vgg import VGG
 from retinue.models.vit import VisionTransformer
+from retinue.models.xception import Xception
 
 ENTRIES = [find(name) for name in list_models()]
 
 
-def _vgg(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> Network:
-    """VGG-11 with narrow hidden layers, of which the published one's are nine tenths."""
-    narrow = partial(HiddenLayersHead, hidden=(96, 64))
-    with patch.object(vgg, "HiddenLayersHead", narrow):
-        return vgg.VGG(depth=11, num_classes=num_classes, in_channels=in_channels, dropout=dropout)
+def _entry(name: str, like: str, build: Callable[..., Network]) -> NetworkEntry:
+    return replace(find(like), name=name, build=build)
+
+
+def _narrow(build: Callable[..., Network], **constants: Any) -> Callable[..., Network]:
+    """`build` with other values of its module's constants; they count while it is built."""
+    module = sys.modules[getattr(build, "func", build).__module__]
+
+    @functools.wraps(build)
+    def narrow(**keywords: Any) -> Network:
+        with patch.multiple(module, **constants):
+            return build(**keywords)
+
+    return narrow
 
 
 THIN = {
-    "vgg_thin": replace(find("vgg11"), name="vgg_thin", build=_vgg),
-    "vit_thin": replace(
-        find("vit_base_patch16"),
-        name="vit_thin",
-        build=partial(VisionTransformer, patch=16, width=48, depth=3, heads=3),
-    ),
-    "vit_thin_r50": replace(
-        find("vit_base_r50_s16"),
-        name="vit_thin_r50",
-        build=partial(HybridVisionTransformer, width=48, depth=2, heads=3),
-    ),
+    entry.name: entry
+    for entry in (
+        _entry(
+            "darknet_thin",
+            "darknet53",
+            _narrow(DarkNet53, STAGES=((24, 1), (32, 2), (48, 3), (64, 2), (96, 1))),
+        ),
+        _entry(
+            "vgg_thin",
+            "vgg11",
+            _narrow(
+                partial(VGG, depth=11),
+                WIDTHS=(16, 24, 32, 48, 64),
+                HiddenLayersHead=partial(HiddenLayersHead, hidden=(96, 64)),
+            ),
+        ),
+        _entry(
+            "vit_thin",
+            "vit_base_patch16",
+            partial(VisionTransformer, patch=16, width=48, depth=3, heads=3),
+        ),
+        _entry(
+            "vit_thin_r50",
+            "vit_base_r50_s16",
+            _narrow(
+                partial(HybridVisionTransformer, width=48, depth=2, heads=3),
+                DEPTHS=(2, 2, 3),
+                WIDTHS=(128, 256, 512),
+            ),
+        ),
+        _entry(
+            "xception_thin",
+            "xception",
+            _narrow(
+                Xception,
+                ENTRY=((32, 32), (48, 48), (64, 64)),
+                MIDDLE=((64, 64, 64),) * 2,
+                EXIT=(64, 96),
+                TOP=(112, 128),
+            ),
+        ),
+    )
 }
 _FAMILIES = {entry.family for entry in ENTRIES}
 SMALLEST = {
@@ -53,12 +100,12 @@ SMALL = sorted(
 """One of each family, the one with the fewest parameters."""
 
 
-def register(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def register(monkeypatch: Any) -> None:
     """Make the thin networks known for one test."""
     monkeypatch.setattr(registry, "_ENTRIES", {**registry._ENTRIES, **THIN})
 
 
-def build(name: str, *, weights: object = None, **arguments: object) -> Network:
+def build(name: str, *, weights: Any = None, **arguments: Any) -> Network:
     """With few classes and nothing dropped, as far as the network knows the keywords."""
     known = {*inspect.signature(find(name).build).parameters, "head"}
     given = {"num_classes": 5, "dropout": 0.0, "drop_path": 0.0, **arguments}

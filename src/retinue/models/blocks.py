@@ -249,7 +249,10 @@ def require_size(x: Tensor, least: int) -> None:
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
     """Fresh weights: convolutions normal with variance 2 / fan-out (He et al., 2015), counting a
-    grouped convolution's own outputs only; norms at identity; classifiers normal, std 0.01."""
+    grouped convolution's own outputs only; norms at identity; classifiers normal, std 0.01.
+    On the meta device there is nothing to draw."""
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups

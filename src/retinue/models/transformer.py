@@ -208,7 +208,9 @@ class Transformer(Network):
 def initialise_transformer(network: nn.Module) -> None:
     """Fresh weights: convolutions normal with variance 1 / fan-in; linear layers, class token and
     positions normal with std 0.02, cut off at twice that; biases zero; classifiers as in every
-    other network (`blocks.initialise`)."""
+    other network (`blocks.initialise`). On the meta device there is nothing to draw."""
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
