@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import thin
 import torch
 from torch import nn
 
 from retinue.errors import UsageError
 from retinue.models.anatomy import anatomy
-from retinue.models.network import Level, Network, Unit, joined, split, tapped
+from retinue.models.network import Level, Network, Unit, as_backbone, joined, split, tapped
 from retinue.models.registry import create_model
 from retinue.training.trunk import measure
 
@@ -53,7 +56,7 @@ class Detector(Network):
     def __init__(self, backbone: Network) -> None:
         super().__init__()
         self.backbone = backbone
-        self.neck = Neck([level for level in backbone.feature_levels if level.index >= 3])
+        self.neck = Neck([level for level in backbone.feature_levels if level.index in (3, 4, 5)])
         self.head = Predictions()
 
     def units(self):
@@ -62,11 +65,11 @@ class Detector(Network):
 
     @property
     def feature_levels(self):
-        return [level for level in self.backbone.feature_levels if level.index >= 3]
+        return [level for level in self.backbone.feature_levels if level.index in (3, 4, 5)]
 
 
 def build(name):
-    network = create_model(name, num_classes=5, drop_path=0.0).eval()
+    network = thin.build(name).eval()
     for module in network.modules():  # so that no block is all but the identity
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -131,6 +134,24 @@ def test_a_detector_has_its_groups_and_its_cache():
     assert sizes[5] == [(128, 8, 8), (128, 8, 8)]  # what flows on, and C3
     assert sizes[7] == [(256, 4, 4), (128, 8, 8), (256, 4, 4)]
     assert sizes[9] == [(512, 2, 2), (128, 8, 8), (256, 4, 4)]  # C5 but once
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "googlenet"])
+def test_a_backbone_has_nothing_idle(name):
+    """What no gradient would reach is gone; what is left computes as before, in one group each."""
+    whole = build(name)
+    detector = Detector(as_backbone(copy.deepcopy(whole), [3, 4, 5]))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = whole.features(x)[-3:]
+        features = detector.eval().features(x)
+    assert all(torch.equal(a, b) for a, b in zip(features, expected, strict=True))
+    detector.train()(x)["logits"].square().sum().backward()
+    assert not [k for k, p in detector.named_parameters() if p.grad is None]
+    grouped = [id(p) for _, group in detector.parameter_groups() for p in group]
+    assert sorted(grouped) == sorted(map(id, detector.parameters()))
+    with torch.device("meta"), pytest.raises(UsageError, match="no feature level 3"):
+        as_backbone(create_model("vit_base_patch32", depth=1), [3])
 
 
 def test_gradient_reaches_what_learns_behind_a_cached_cut():

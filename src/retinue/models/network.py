@@ -187,7 +187,7 @@ class Network(nn.Module):
         """Put `head` (see `models.heads`) between the pooled feature, (n, `pooled_features`), and
         the logits, in place of what is there."""
         self._pooled_features = self.pooled_features
-        self._put(self.logits_layer, head)
+        self.put(self.logits_layer, head)
         within = ("",) if isinstance(head, nn.Linear) else getattr(head, "classifiers", ("fc",))
         own = [f"{self.logits_layer}.{name}".rstrip(".") for name in within]
         others = [name for name in self.classifiers if not self.in_logits_layer(name)]
@@ -209,10 +209,11 @@ class Network(nn.Module):
                 dtype=old.weight.dtype,
             )
             initialise(new)
-            self._put(name, new)
+            self.put(name, new)
         self.arguments = {**self.arguments, "num_classes": num_classes}
 
-    def _put(self, name: str, module: nn.Module) -> None:
+    def put(self, name: str, module: nn.Module) -> None:
+        """`module` in place of the one called `name`."""
         owner, _, attribute = name.rpartition(".")
         setattr(self.get_submodule(owner), attribute, module)
 
@@ -277,6 +278,21 @@ def tapped(
     ]
     last = max(i for i, unit in enumerate(units) if unit.tap is not None)
     return [*units[:last], units[last]._replace(tap=None)]
+
+
+def as_backbone(network: Network, levels: Collection[int]) -> Network:
+    """`network` itself, without the parameters that `tapped(network, levels)` does not reach: the
+    head's, and those beyond the last of `levels`. It no longer classifies.
+
+    Raises:
+        UsageError: the network lacks one of the levels.
+    """
+    reached = len(tapped(network, levels))
+    for unit in network.units()[reached:]:
+        network.put(unit.name, nn.Identity())
+    network.put("head", nn.Identity())
+    network.classifiers = ()
+    return network
 
 
 def _all(x: Tensor) -> Tensor:
