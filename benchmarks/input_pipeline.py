@@ -36,7 +36,7 @@ from retinue.data.colour import Colour
 from retinue.data.loader import Loader
 from retinue.data.options import AugmentOptions, ColourOptions
 from retinue.data.views import TrainView
-from retinue.sample import Preprocessing, Sample
+from retinue.sample import BatchPlan, Preprocessing, Row, Sample
 
 BATCH = 32
 JITTER = 0.4
@@ -53,14 +53,15 @@ def retinue_pipeline(hue: float, seed: int = 0) -> Pipeline:
         AugmentOptions(crop_scale=(0.08, 1.0), horizontal_flip=0.5), PREPROCESSING, seed
     )
     colour = Colour(PREPROCESSING, colours, seed)
+    loader = Loader(view, workers=0)
     epoch = 0
 
     def run(paths: Sequence[Path]) -> torch.Tensor:
         nonlocal epoch
         epoch += 1
-        samples = [Sample(str(path)) for path in paths]
-        loader = Loader(samples, view, workers=0)
-        return colour(next(loader.batches([np.arange(len(samples))], epoch=epoch)))
+        rows = [Row(key, (Sample(str(path)),)) for key, path in enumerate(paths)]
+        (batch,) = loader.batches([BatchPlan(rows, PREPROCESSING.size, epoch)])
+        return colour.varied(batch.images, batch.keys, batch.epoch)
 
     return run
 

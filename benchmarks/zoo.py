@@ -23,16 +23,19 @@ from pathlib import Path
 import torch
 
 from retinue.data.colour import Colour
+from retinue.data.loader import Loader, in_order
+from retinue.data.targets.one_class import OneClass
 from retinue.data.views import EvalView
 from retinue.figures import wilson
 from retinue.models.network import Network
 from retinue.models.registry import NetworkEntry, create_model, find, list_models
-from retinue.sample import Batch, Sample
+from retinue.sample import Sample
 from retinue.weights import catalogue
 from retinue.weights.catalogue import Wheel
 from retinue.weights.resolution import in_wheel
 
 BATCH = 20
+IMAGENET = 1000
 
 
 def zoo() -> str:
@@ -90,15 +93,13 @@ def _percent(value: float | None) -> str:
 @torch.inference_mode()
 def accuracy(network: Network, samples: Sequence[Sample]) -> tuple[float, float]:
     """Top-1 and top-5 of `samples`, prepared as the weights want it."""
-    view, colour = EvalView(network.preprocessing), Colour(network.preprocessing)
+    preprocessing = network.preprocessing
+    colour = Colour(preprocessing)
+    loader = Loader(EvalView(preprocessing), samples, workers=0)
     hits = torch.zeros(2)
-    for start in range(0, len(samples), BATCH):
-        part = samples[start : start + BATCH]
-        pixels = [view(sample, index=i, epoch=0).image for i, sample in enumerate(part)]
-        images = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pixels])
-        batch = Batch(images=images, index=torch.arange(len(part)), paths=[s.path for s in part])
-        best = network(colour(batch)).topk(5).indices
-        right = best == torch.tensor([sample.label for sample in part])[:, None]
+    for batch in loader.batches(in_order(samples, BATCH, preprocessing.size)):
+        best = network(colour.normalised(batch.images)).topk(5).indices
+        right = best == batch.targets["label"][:, None]
         hits += torch.stack([right[:, 0].sum(), right.any(1).sum()])
     top1, top5 = (hits / len(samples)).tolist()
     return top1, top5
@@ -107,7 +108,10 @@ def accuracy(network: Network, samples: Sequence[Sample]) -> tuple[float, float]
 def photographs(folder: Path) -> list[Sample]:
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         return [
-            Sample(str(folder / "images" / row["file"]), label=int(row["class_index"]))
+            Sample(
+                str(folder / "images" / row["file"]),
+                target=OneClass(int(row["class_index"]), IMAGENET),
+            )
             for row in csv.DictReader(file)
         ]
 

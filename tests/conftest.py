@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib.util
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +18,10 @@ import pytest
 
 if TYPE_CHECKING:
     from salted import SaltedFolder
+
+# Before anything else: no test writes into the user's cache.
+os.environ["RETINUE_CACHE"] = tempfile.mkdtemp(prefix="retinue-test-cache-")
+atexit.register(shutil.rmtree, os.environ["RETINUE_CACHE"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

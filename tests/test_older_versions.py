@@ -5,6 +5,7 @@ Only what is public is called, so that the insides may change as they like.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -47,6 +48,11 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = table.set_column(0, "path", pa.array(paths, pa.string()))
         pq.write_table(table, root / run / "predictions.parquet")
     return root
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def same_figures(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -182,8 +188,10 @@ def test_the_recipe_begins_a_new_training(v1: Path, tmp_path: Path, only_torch: 
         v1 / run / "recipe.yaml", out=tmp_path / "new", overrides=short, report=False, quiet=True
     )
     assert set(RUNS[run]["test"]) <= set(new.figures)
-    for name in ("classes.json", "splits.csv"):
-        assert (new.folder / name).read_bytes() == (v1 / run / name).read_bytes()
+    assert (new.folder / "classes.json").read_bytes() == (v1 / run / "classes.json").read_bytes()
+    before, now = (rows_of(folder / "splits.csv") for folder in (v1 / run, new.folder))
+    assert list(now[0]) == [*before[0], "target"]  # which is new, behind what there was
+    assert [{name: row[name] for name in before[0]} for row in now] == before
     old, begun = load_file(v1 / run / "best.safetensors"), load_file(new.best)
     assert {k: t.shape for k, t in begun.items()} == {k: t.shape for k, t in old.items()}
 

@@ -68,11 +68,19 @@ def train(
     return run
 
 
-def load(model: str | Path, *, device: str = "auto", engine: EngineName = "auto") -> Predictor:
-    """The model file or run folder `model`, ready: `load(MODEL)(image)` gives a `Result`."""
+def load(
+    model: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    engine: EngineName = "auto",
+    tta: str | None = None,
+) -> Predictor:
+    """The model file or run folder `model`, ready: `load(MODEL)(image)` gives a `Result`. Several
+    answer together. `tta`: test-time augmentation, `none`, `flip` or `dihedral`; by default as the
+    model was evaluated."""
     from retinue.inference import predictor
 
-    return predictor.load(Path(model), device=device, engine=engine)
+    return predictor.load(model, device=device, engine=engine, tta=tta)
 
 
 def write_report(run: str | Path) -> Path:
@@ -82,16 +90,19 @@ def write_report(run: str | Path) -> Path:
     return write(Path(run))
 
 
-def check_data(path: str | Path, **options: Any) -> CheckReport:
-    """Everything that is wrong or remarkable about a data set; never stops at one file."""
+def check_data(path: str | Path, *, task: str | None = None, **options: Any) -> CheckReport:
+    """Everything that is wrong or remarkable about a data set for `task`; never stops at one
+    file."""
     from retinue.data.check import check
     from retinue.data.options import DataOptions
+    from retinue.tasks.task import DEFAULT, task_type
 
-    return check(DataOptions(path=str(path), **options))
+    readers = task_type(task or DEFAULT).readers()
+    return check(DataOptions(path=str(path), **options), readers)
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     *,
     data: str | Path | None = None,
     split: Literal["auto", "train", "val", "test"] = "auto",
@@ -104,24 +115,28 @@ def evaluate(
 ) -> dict[str, Any]:
     """The figures of a model on a split, as in `metrics.json`.
 
-    `model`: a model file or run folder. `data`: a folder or table; by default what the run was
-    trained on, split as it was then. The data's classes must be among the model's, and are put in
-    the model's order. `split`: `auto` takes the first of test, val and train that there is; data
-    without splits is judged whole. `out`: a folder for `metrics.json` and `predictions.parquet`.
-    Unreadable images are left out, and named under `skipped`.
+    `model`: a model file or run folder, or several that answer together. `data`: a folder or table;
+    by default what the (first) run was trained on, split as it was then. The data's classes must be
+    among the model's, and are put in the model's order. `split`: `auto` takes the first of test,
+    val and train that there is; data without splits is judged whole. `out`: a folder for
+    `metrics.json` and the task's tables, `predictions.parquet` among them. Unreadable images are
+    left out, and named under `skipped`.
     """
-    from retinue.training import judge
+    from retinue.training.evaluation import Question, evaluate_model
 
-    return judge.evaluate_model(
-        Path(model),
-        data=None if data is None else str(data),
-        split=split,
-        engine=engine,
-        tta=tta,
-        device=device,
-        batch_size=batch_size,
-        out=None if out is None else Path(out),
-        quiet=quiet,
+    models = [model] if isinstance(model, str | Path) else model
+    return evaluate_model(
+        Question(
+            models=[Path(one) for one in models],
+            data=None if data is None else str(data),
+            split=split,
+            engine=engine,
+            tta=tta,
+            device=device,
+            batch_size=batch_size,
+            out=None if out is None else Path(out),
+            quiet=quiet,
+        )
     )
 
 
@@ -140,7 +155,7 @@ class Predictions:
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     sources: str | Path | Sequence[str | Path],
     *,
     out: str | Path | None = None,
@@ -148,6 +163,7 @@ def predict(
     draw: bool = False,
     engine: EngineName = "auto",
     device: str = "auto",
+    tta: str | None = None,
     batch_size: int = 32,
     on_bad_image: Literal["skip", "stop"] = "skip",
     each: Callable[[Result], None] | None = None,
@@ -161,14 +177,14 @@ def predict(
     import sys
 
     from retinue.errors import BadImageError
+    from retinue.inference.inputs import expand
     from retinue.inference.predictor import Skipped
     from retinue.inference.predictor import load as open_model
-    from retinue.inference.sources import expand
     from retinue.inference.writers import PredictionFolder, common_base
 
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = expand(named, sys.stdin)
-    predictor = open_model(model, device=device, engine=engine)
+    predictor = open_model(model, device=device, engine=engine, tta=tta)
     results: list[Result] = []
     skipped: dict[str, str] = {}
 

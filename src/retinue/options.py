@@ -15,3 +15,13 @@ class Options(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+
+class Contradiction(ValueError):  # noqa: N818 - it is what pydantic calls a ValueError
+    """Values that are right each, but not together: raised by a validator of what holds them all.
+    `keys` are where they stand from there, and `mend` what to do."""
+
+    def __init__(self, what: str, *keys: tuple[str | int, ...], mend: str) -> None:
+        super().__init__(what)
+        self.keys = keys
+        self.mend = mend

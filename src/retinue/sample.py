@@ -1,20 +1,28 @@
-"""The types that flow between the rooms of the house: `Sample`, `Batch`, `Result`.
+"""The types that flow between the rooms of the house: `Sample`, `Target`, `Row`, `Batch`, `Result`.
 
-Pixels are RGB uint8. Boxes are ``x1, y1, x2, y2`` in pixels, with pixel centres at +½, so that a
-box around a whole image is ``0, 0, width, height``.
+Pixels are RGB uint8. Coordinates are x, y in pixels, with pixel centres at +½, so that an image
+reaches from 0, 0 to width, height.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retinue.transfer import sent
+
+Pixels = npt.NDArray[np.uint8]
+Matrix = npt.NDArray[np.float64]
+Rectangle = tuple[float, float, float, float]
+"""x1, y1, x2, y2"""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -61,86 +69,173 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+class Target(ABC):
+    """What is known of one image, and how it goes along with what is done to the image.
+
+    Immutable. Coordinates are in pixels of the upright original, or of a canvas once they have
+    gone `through` a matrix. Classes are names until a data set has settled their order, then
+    indices: `remap` leads from the one to the other, and from one order to another.
+    """
+
+    @abstractmethod
+    def names(self) -> tuple[str | int, ...]:
+        """The classes that occur in it, each once."""
+
+    @abstractmethod
+    def remap(self, classes: Mapping[Any, int]) -> Self | None:
+        """With other classes for the present ones. What is not among them falls away; None where
+        nothing is left to learn from."""
+
+    def through(
+        self,
+        matrix: Matrix,
+        size: tuple[int, int],
+        region: Rectangle | None = None,
+        covered: Sequence[Rectangle] = (),
+    ) -> Self:
+        """As it is seen on a canvas of `size` (height, width) that the image came to by `matrix`,
+        as far as it shows in `region` of the canvas (None: all of it) and is not `covered`."""
+        return self
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A short text that differs wherever anything differs."""
+
+    @abstractmethod
+    def stratum(self) -> str:
+        """What splits and samplers keep even."""
+
+    @classmethod
+    @abstractmethod
+    def mix(cls, parts: Sequence[tuple[Self, float]]) -> Self:
+        """Of one canvas that shows several images, each with its share of it. The shares add up
+        to 1; what has none is not there."""
+
+    @classmethod
+    @abstractmethod
+    def collate(cls, targets: Sequence[Self | None]) -> dict[str, Tensor]:
+        """Those of a batch as tensors of n rows each, padded where lengths differ. None: nothing is
+        known of that image."""
+
+    @classmethod
+    @abstractmethod
+    def mix_batch(
+        cls, targets: dict[str, Tensor], partner: Tensor, share: Tensor
+    ) -> dict[str, Tensor]:
+        """Those of a batch in which image k keeps `share[k]` (float32) and has the rest from image
+        `partner[k]` (int64). Raises UsageError for a kind that cannot be mixed."""
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`."""
+
+
+Read = Callable[[], bytes | Pixels]
+"""Gives an image: encoded bytes, or RGB uint8 of shape (height, width, 3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image with what is known of it. The image is read when it is needed."""
 
-    path: str
-    """The file, or a name for an image that came from memory."""
-    image: bytes | npt.NDArray[np.uint8] | None = None
-    """Encoded bytes, or RGB uint8 of shape (height, width, 3); None: read the file `path`."""
-    label: int | None = None
-    """Index into the classes."""
-    boxes: npt.NDArray[np.float32] | None = None
-    """(n, 4) `x1, y1, x2, y2` in pixels of the upright image."""
-    box_labels: npt.NDArray[np.int64] | None = None
-    """(n,) indices into the classes."""
+    key: str
+    """The file, or a name for an image that comes from elsewhere."""
+    read: Read | None = None
+    """Where the image comes from; None: the file that `key` names."""
+    target: Target | None = None
     weight: float = 1.0
     """How much this sample counts in the loss."""
 
 
+class Row(NamedTuple):
+    """One row of a batch, as planned: which images it is made of."""
+
+    key: int
+    """Keys the random draws, together with the epoch."""
+    samples: tuple[Sample, ...]
+    """Its own first, then those that are pasted into it."""
+    weight: float = 1.0
+    """How much it counts; 0: it only fills the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """A batch before anything is read."""
+
+    rows: Sequence[Row]
+    size: tuple[int, int]
+    """Height and width of the network's input."""
+    epoch: int = 0
+    """The epoch, or the number of a view: keys the random draws."""
+    total: float = 1.0
+    """The weight of the whole optimiser step that this is a part of, over all processes."""
+
+
 @dataclass(slots=True)
 class Batch:
-    """Images of one size with their targets. `images`, `index` and `paths` are always there."""
+    """Images of one size with their targets. What a device never needs stays on the host, as NumPy
+    arrays: geometry is in float64, which not every device has."""
 
     images: Tensor
     """uint8 (n, 3, height, width), channels-last memory."""
-    index: Tensor
-    """int64 (n,): the position of each sample in its split; keys the random draws."""
-    paths: list[str]
-    epoch: int = 0
-    """The epoch, or the view's number; keys the random draws."""
-    weight: Tensor | None = None
-    """float32 (n,)"""
-    labels: Tensor | None = None
-    """int64 (n,), or float32 (n, classes) of soft labels, each row adding up to 1."""
-    boxes: Tensor | None = None
-    """float32 (n, most, 4) in pixels of the network's input, padded with zeros."""
-    box_labels: Tensor | None = None
-    """int64 (n, most)"""
-    box_mask: Tensor | None = None
-    """bool (n, most): True where there is a box."""
-    to_original: Tensor | None = None
+    samples: list[Sample]
+    """The one that each row shows; of several, the row's own."""
+    keys: npt.NDArray[np.int64]
+    """(n,): key the random draws."""
+    weight: Tensor
+    """float32 (n,): how much each row counts, 0 where it only fills the batch."""
+    to_original: Matrix
     """float64 (n, 3, 3): from pixels of the network's input to pixels of the original image."""
-    original_size: Tensor | None = None
-    """int64 (n, 2): width and height of the original, upright image."""
+    original_size: npt.NDArray[np.int64]
+    """(n, 2): width and height of the original, upright image."""
+    epoch: int = 0
+    total: float = 1.0
+    """As in the plan."""
+    targets: dict[str, Any] = field(default_factory=dict)
+    """What the samples' kind of target collates to: tensors, n rows each."""
     inputs: Any = None
     """What the network takes: float32 (n, 3, height, width) normalised images, or the cached
     output of a frozen trunk (a tensor or a tuple of tensors)."""
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.samples)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on `device`."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        """The same batch with its tensors on `device`."""
+        return replace(
+            self,
+            images=sent(self.images, device),
+            weight=sent(self.weight, device),
+            targets={name: sent(value, device) for name, value in self.targets.items()},
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """An object found: `xyxy` in pixels of the original image, `score` between 0 and 1."""
-
-    name: str
-    score: float
-    xyxy: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What was recognised in one image: classes with scores (best first), or boxes."""
+class Result(ABC):
+    """What was recognised in one image. Each task has its own kind."""
 
     path: str
-    classes: list[tuple[str, float]] = field(default_factory=list)
-    boxes: list[Box] | None = None
 
+    @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`."""
-        if self.boxes is not None:
-            boxes = [{"name": b.name, "score": b.score, "xyxy": list(b.xyxy)} for b in self.boxes]
-            return {"path": self.path, "boxes": boxes}
-        return {"path": self.path, "classes": [{"name": n, "score": s} for n, s in self.classes]}
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The header of `predictions.csv`, `path` first."""
+
+    @abstractmethod
+    def rows(self) -> list[list[Any]]:
+        """Its rows of `predictions.csv`; without any, it gets one with the path alone."""
+
+    @abstractmethod
+    def fields(self) -> list[str]:
+        """Its fields in `predictions.txt`, after the path."""
+
+    @abstractmethod
+    def answers(self) -> list[tuple[str, float]]:
+        """(name, score) of what a person wants to see first."""

@@ -18,12 +18,17 @@ def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     pageable memory waits for the device). Apple's devices know no float64: there it becomes
     float32.
     """
-    tensor = torch.from_numpy(array)
+    return sent(torch.from_numpy(array), device)
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The same for a tensor on the host."""
+    device = torch.device(device)
     if device.type == "cpu":
         return tensor
     if device.type == "mps" and tensor.dtype == torch.float64:
         tensor = tensor.float()
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from retinue import api
-from retinue.sample import Box, Result
+from retinue.tasks.results import Box, BoxResult, ClassResult
 
 Command = Callable[..., Any]
 FIGURES = {
@@ -133,8 +133,8 @@ def test_evaluate(retinue: Command, replace: Any) -> None:
 
 def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any) -> None:
     results = [
-        Result("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),
-        Result("b.jpg", boxes=[Box("car", 0.5, (1.0, 2.0, 3.0, 4.0))]),
+        ClassResult("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),
+        BoxResult("b.jpg", [Box("car", 0.5, (1.0, 2.0, 3.0, 4.0))]),
     ]
     predict = replace("predict", SimpleNamespace(images=2, skipped={}, files=[]))
     predict.hands_over = results
@@ -255,7 +255,7 @@ def test_checks(retinue: Command, replace: Any) -> None:
 
 
 def test_demo(retinue: Command, replace: Any, tmp_path: Path) -> None:
-    answers = [Result("cells/7.png", [("functional", 0.9), ("defective", 0.1)])]
+    answers = [ClassResult("cells/7.png", [("functional", 0.9), ("defective", 0.1)])]
     predictions = SimpleNamespace(
         images=1, skipped={}, files=[Path("run/predictions.jsonl")], results=answers
     )

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from ruamel.yaml import YAML
@@ -39,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_has_what_the_design_says(trained: Path) -> None:
     wanted = (
         "recipe.yaml classes.json metrics.csv metrics.json best.safetensors last report.html plots "
-        "train.log splits.csv predictions.parquet environment.json"
+        "train.log splits.csv predictions.parquet confusion.parquet environment.json"
     )
     assert set(wanted.split()) <= {path.name for path in trained.iterdir()}
     page = (trained / "report.html").read_text(encoding="utf-8")
@@ -59,9 +61,32 @@ def test_evaluating_repeats_the_figures(retinue: Command, trained: Path, tmp_pat
     assert told["top1"] == figures["top1"]
     assert told["images"] == figures["images"]
     assert told["split"] == "test"
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == told
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "metrics.json", "predictions.parquet", "confusion.parquet",
+    }  # fmt: skip
     code, out, _ = retinue("report", tmp_path)
     assert code == 0
     assert Path(out.strip()).is_file()
+
+
+def test_the_confusion_is_counted_in_a_table_of_its_own(
+    retinue: Command, trained: Path, tmp_path: Path
+) -> None:
+    """By the training and by an evaluation alike; `metrics.json` does not grow with the square of
+    the classes."""
+    assert retinue("evaluate", trained, "--engine", "torch", "--out", tmp_path).code == 0
+    names = json.loads((trained / "classes.json").read_text(encoding="utf-8"))
+    for folder in (trained, tmp_path):
+        rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+        expected = Counter((row["label"], row["scores"].index(max(row["scores"]))) for row in rows)
+        table = pq.read_table(folder / "confusion.parquet")
+        counted = {(r["true"], r["predicted"]): r["count"] for r in table.to_pylist()}
+        assert counted == dict(expected)
+        assert json.loads(table.schema.metadata[b"classes"]) == names
+        figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert sum(counted.values()) == figures["images"]
+        assert "confusion" not in figures
 
 
 def test_evaluating_overwrites_no_run_and_finds_out_at_once(

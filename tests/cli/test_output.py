@@ -1,11 +1,14 @@
 """How figures are printed."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from retinue.cli.output import figures
+from retinue.tasks.shipped import SHIPPED, imported
 
 METRICS = {
     "task": "classification", "split": "test", "images": 656, "top1": 0.884146, "top5": 0.99,
@@ -42,6 +45,31 @@ def test_figures_of_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
         "  miss                0.5000",
         "  images_per_second   2",
     ]
+
+
+def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+    """Importing that would take longer than the page."""
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "v1" / "pair", tmp_path / "run")
+    code = (
+        "import sys; from retinue.cli.app import run\n"
+        f"code = run(['report', {str(tmp_path / 'run')!r}])\n"
+        "print(code, sorted({'torch', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_told_of_a_shipped_task_is_what_it_says_itself(name: str) -> None:
+    from retinue.tasks.task import task_type
+
+    told, task = SHIPPED[name], task_type(name)
+    assert task.name == name
+    assert told.default_metric == task.default_metric
+    assert imported(told.sections) is task.sections()
+    for figures_in, classes in ((["top3", "loss"], ["a", "b", "c", "d"]), (["auc"], [])):
+        told_figures = imported(told.figures_among)(figures_in, classes)
+        assert told_figures == task.figures_among(figures_in, classes)
 
 
 def test_printing_figures_needs_no_torch_and_no_plots() -> None:

@@ -13,9 +13,10 @@ from PIL import Image, ImageEnhance
 
 from retinue.data.check import CheckReport, check
 from retinue.data.duplicates import DISTANCE, near_pairs
-from retinue.data.examine import HANDLING, Examined, examine
+from retinue.data.image_check import HANDLING, ImageCheck, check_image
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError
+from retinue.tasks.task import task_type
 
 if TYPE_CHECKING:
     from salted import SaltedFolder
@@ -24,7 +25,7 @@ picture, encoded = sys.modules["salted"].picture, sys.modules["salted"].encoded
 
 
 def look(path: Path) -> CheckReport:
-    return check(DataOptions(path=str(path)))
+    return check(DataOptions(path=str(path)), task_type("classification").readers())
 
 
 def found(report: CheckReport) -> dict[str, list[str]]:
@@ -171,10 +172,10 @@ def test_kinds(tmp_path: Path, image: Image.Image, options: dict[str, str], kind
     suffix = {"JPEG": "jpg", "PNG": "png", "TIFF": "tif", "WEBP": "webp"}[options["kind"]]
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(encoded(image, options["kind"]))
-    result = examine(str(path))
+    result = check_image(str(path))
     assert (result.error, result.kinds) == (None, kinds)
     path.rename(path.with_suffix(".bmp"))
-    assert examine(str(path.with_suffix(".bmp"))).kinds == ["wrong extension", *kinds]
+    assert check_image(str(path.with_suffix(".bmp"))).kinds == ["wrong extension", *kinds]
 
 
 def test_near_pairs_equal_brute_force() -> None:
@@ -190,7 +191,8 @@ def test_near_pairs_equal_brute_force() -> None:
         hashes[60 + k] = hashes[0] ^ sum(1 << bit for bit in bits)
     thumbnail = rng.integers(0, 256, (32, 32), dtype=np.uint8)
     images = [
-        Examined(str(k), sha256=str(k), dhash=h, thumbnail=thumbnail) for k, h in enumerate(hashes)
+        ImageCheck(str(k), sha256=str(k), dhash=h, thumbnail=thumbnail)
+        for k, h in enumerate(hashes)
     ]
     expected = [
         (i, j)

@@ -16,16 +16,18 @@ from retinue.data import colour as module
 from retinue.data.colour import Colour, hsv_to_rgb, rgb_to_hsv
 from retinue.data.options import ColourOptions
 from retinue.data.random import draw
-from retinue.sample import Batch, Preprocessing
+from retinue.sample import Preprocessing
 
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def batch_of(images: np.ndarray, epoch: int = 0, start: int = 0) -> Batch:
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    index = torch.arange(start, start + len(images))
-    return Batch(tensor, index, [str(i) for i in index.tolist()], epoch)
+def batch_of(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+
+
+def varied(colour: Colour, images: np.ndarray, epoch: int = 0, start: int = 0) -> torch.Tensor:
+    return colour.varied(batch_of(images), np.arange(start, start + len(images)), epoch)
 
 
 def noise(n: int = 4, height: int = 16, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -71,7 +73,7 @@ def test_matrix_equals_step_by_step(
     )
     settings_ = Preprocessing()
     images = noise(width=width, height=15)
-    result = Colour(settings_, options, seed=7)(batch_of(images, epoch=3, start=5))
+    result = varied(Colour(settings_, options, seed=7), images, epoch=3, start=5)
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
     for k, image in enumerate(images):
@@ -84,27 +86,28 @@ def test_without_options_it_only_normalises() -> None:
     images, settings_ = noise(), Preprocessing()
     expected = (images / 255.0 - settings_.mean) / settings_.std
     for options in (None, ColourOptions()):
-        result = Colour(settings_, options)(batch_of(images))
+        result = varied(Colour(settings_, options), images)
         assert np.allclose(result.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
         assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_planar_memory_gives_the_same() -> None:
-    batch = batch_of(noise())
-    options = ColourOptions(brightness=0.5, contrast=0.5, equalize=0.5)
-    expected = Colour(PLAIN, options)(batch)
-    batch.images = batch.images.contiguous(memory_format=torch.contiguous_format)
-    assert torch.allclose(Colour(PLAIN, options)(batch), expected, atol=1e-6)
+    images, keys = batch_of(noise()), np.arange(4)
+    colour = Colour(PLAIN, ColourOptions(brightness=0.5, contrast=0.5, equalize=0.5))
+    planar = images.contiguous(memory_format=torch.contiguous_format)
+    for look in (colour.normalised, lambda pixels: colour.varied(pixels, keys, 0)):
+        assert torch.allclose(look(planar), look(images), atol=1e-6)
 
 
 def test_an_image_is_varied_alike_alone_and_in_any_batch() -> None:
     images = noise(6)
     options = ColourOptions(brightness=0.5, contrast=0.5, hue=0.1, hsv=0.5, solarize=0.5)
-    together = Colour(PLAIN, options, 1)(batch_of(images, epoch=2))
+    colour = Colour(PLAIN, options, 1)
+    together = varied(colour, images, epoch=2)
     for k in range(6):
-        alone = Colour(PLAIN, options, 1)(batch_of(images[k : k + 1], epoch=2, start=k))
+        alone = varied(colour, images[k : k + 1], epoch=2, start=k)
         assert torch.equal(alone[0], together[k])
-    assert not torch.equal(Colour(PLAIN, options, 1)(batch_of(images, epoch=3)), together)
+    assert not torch.equal(varied(colour, images, epoch=3), together)
 
 
 EVERYTHING = ColourOptions(
@@ -175,10 +178,13 @@ def test_a_device_is_sent_one_piece_a_batch_and_nothing_is_read_back(
     assert Colour(Preprocessing()).normalised(images).shape == images.shape
 
 
-def test_a_batch_is_varied_by_its_own_keys() -> None:
-    batch, colour = batch_of(noise(), epoch=3, start=5), Colour(PLAIN, EVERYTHING, 1)
-    assert torch.equal(colour(batch), colour.varied(batch.images, np.arange(5, 9), 3))
-    assert torch.equal(Colour(PLAIN)(batch), colour.normalised(batch.images))
+def test_images_are_varied_by_their_own_keys_in_whatever_order() -> None:
+    images, colour = batch_of(noise()), Colour(PLAIN, EVERYTHING, 1)
+    keys, order = np.array([9, 5, 7, 6]), [2, 0, 3, 1]
+    found = colour.varied(images, keys, 3)
+    assert torch.equal(colour.varied(images[order], keys[order], 3), found[order])
+    assert not torch.equal(colour.varied(images, keys + 4, 3), found)
+    assert torch.equal(Colour(PLAIN).varied(images, keys, 3), colour.normalised(images))
 
 
 def test_hue_leaves_luma_and_grey_alone() -> None:
@@ -193,9 +199,8 @@ def test_clamping_is_at_black_and_white() -> None:
     images[0, 0, 0] = 0
     settings_ = Preprocessing()
     for index in range(20):
-        result = Colour(settings_, ColourOptions(brightness=1.0, contrast=1.0))(
-            batch_of(images, start=index)
-        )
+        colour = Colour(settings_, ColourOptions(brightness=1.0, contrast=1.0))
+        result = varied(colour, images, start=index)
         back = result.permute(0, 2, 3, 1).numpy() * settings_.std + settings_.mean
         assert back.min() >= -1e-6
         assert back.max() <= 1 + 1e-6
@@ -224,7 +229,7 @@ def test_operations_equal_pillow(name: str, reference: object) -> None:
     images = noise(3)
     images[1] //= 4
     images[2] = 77
-    result = Colour(PLAIN, ColourOptions(**{name: 1.0}))(batch_of(images))
+    result = varied(Colour(PLAIN, ColourOptions(**{name: 1.0})), images)
     for k, image in enumerate(images):
         expected = np.asarray(reference(Image.fromarray(image)))
         assert np.array_equal((result[k] * 255).round().permute(1, 2, 0).numpy(), expected)
@@ -232,16 +237,15 @@ def test_operations_equal_pillow(name: str, reference: object) -> None:
 
 def test_probabilities_are_kept_and_the_batch_is_left_alone() -> None:
     images = np.full((400, 4, 4, 3), 200, np.uint8)
-    batch = batch_of(images)
-    result = Colour(PLAIN, ColourOptions(solarize=0.3))(batch)
+    result = varied(Colour(PLAIN, ColourOptions(solarize=0.3)), images)
     assert 0.24 < (result[:, 0, 0, 0] < 0.5).float().mean() < 0.36
-    assert (batch.images == 200).all()
+    assert (images == 200).all()
 
 
 def test_exact_hsv_change_stays_within_its_gains() -> None:
     images = np.zeros((50, 4, 4, 3), np.uint8)
     images[:] = (200, 100, 50)
-    result = Colour(PLAIN, ColourOptions(hsv=1.0, hsv_gains=(0.0, 0.0, 0.5)))(batch_of(images))
+    result = varied(Colour(PLAIN, ColourOptions(hsv=1.0, hsv_gains=(0.0, 0.0, 0.5))), images)
     ratio = result[:, 0] / result[:, 2]
     assert torch.allclose(ratio, torch.tensor(4.0), atol=0.2)
     assert 0.38 < result[:, 0].min() < 0.5

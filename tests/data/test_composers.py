@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_view import training_view
+from rows import look, sample_of
 
 from retinue.data import geometry
 from retinue.data.composers import Composer, Composition
@@ -15,7 +17,7 @@ from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions, MixingOptions
 from retinue.data.population import Population
 from retinue.data.views import TrainView
-from retinue.sample import Preprocessing, Sample
+from retinue.sample import Preprocessing
 
 SMALL = Preprocessing(size=(64, 64))
 PEOPLE = Population.of("aaaabbbbbbbc")
@@ -83,7 +85,7 @@ def test_a_plain_view_is_the_training_view_to_the_bit(
     options = WILD if wild else AugmentOptions()
     options = options.model_copy(update={"crop_scale": (0.2, 1.0) if cropped else None})
     preprocessing = Preprocessing(size=size, fit=fit)
-    expected = TrainView(options, preprocessing, 5).matrix(source, index=key, epoch=3)
+    expected = training_view(options, preprocessing, source, key)
     for composer in (
         Composer(options, preprocessing, 5),
         Composer(options, replace(preprocessing, size=(31, 33)), 5),
@@ -113,7 +115,7 @@ FROZEN = [
 
 def test_pixels_are_those_of_the_training_view() -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    item = TrainView(WILD, SMALL, 0)(Sample("it", image=image), index=4, epoch=1)
+    item = look(TrainView(WILD, SMALL, 0), sample_of(image), key=4, epoch=1, size=SMALL.size)
     composition = Composer(WILD, SMALL, 0).compose([(70, 50)], key=4, epoch=1)
     (placement,) = composition.placements
     result = geometry.render(

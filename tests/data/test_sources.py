@@ -16,10 +16,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinue.data.options import DataOptions, SplitOptions
-from retinue.data.sources import Dataset, open_dataset
+from retinue.data.sources import Dataset
+from retinue.data.sources import open_dataset as open_with
 from retinue.data.sources.listing import Record, sort_classes
 from retinue.data.sources.splits import draw_splits
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError, UsageError
+from retinue.sample import Sample
+from retinue.tasks.task import task_type
+
+
+def open_dataset(options: DataOptions, **how: bool) -> Dataset:
+    return open_with(options, task_type("classification").readers(), **how)
+
+
+def label(sample: Sample) -> int:
+    assert isinstance(sample.target, OneClass)
+    assert isinstance(sample.target.of, int)
+    return sample.target.of
 
 
 def put(root: Path, *names: str) -> Path:
@@ -37,13 +51,13 @@ def read(path: Path, **options: object) -> Dataset:
 
 def names(dataset: Dataset, split: str) -> set[str]:
     assert dataset.root is not None
-    return {Path(s.path).relative_to(dataset.root).as_posix() for s in dataset.splits[split]}
+    return {Path(s.key).relative_to(dataset.root).as_posix() for s in dataset.splits[split]}
 
 
 def everything(dataset: Dataset) -> dict[str, str]:
     """File name → class."""
     return {
-        Path(sample.path).name: dataset.classes[sample.label or 0]
+        Path(sample.key).name: dataset.classes[label(sample)]
         for samples in dataset.splits.values()
         for sample in samples
     }
@@ -57,7 +71,7 @@ def test_folder_that_is_split(tmp_path: Path) -> None:
     dataset = read(root)
     assert dataset.classes == ("a", "b")
     for split, count in (("train", 8), ("val", 1), ("test", 1)):
-        assert Counter(s.label for s in dataset.splits[split]) == {0: count, 1: count}
+        assert Counter(label(s) for s in dataset.splits[split]) == {0: count, 1: count}
     assert dataset.notes[0] == (
         "found 2 classes, 20 images (folder), split 0.8/0.1/0.1 (seed 0): train 16, val 2, test 2"
     )
@@ -154,7 +168,10 @@ def test_chosen_classes(tmp_path: Path) -> None:
         ),
         (lambda p: put(p, "x.png") / "x.png" / "a", r"no such file.*x\.png' is a file"),
         (lambda p: p, "no images found"),
-        (lambda p: put(p, "x.png") / "x.png", "neither a folder nor a table"),
+        (
+            lambda p: put(p, "x.png") / "x.png",
+            r"no format that is known.*give one of: table, folder$",
+        ),
     ],
 )
 def test_wrong_paths(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
@@ -203,7 +220,7 @@ def test_splits_are_exact_and_stratified(
     sizes: list[int], test: float, val: float, seed: int
 ) -> None:
     records = [
-        Record(Path(), f"{c}/{i}", str(c), stratum=str(i % 2))
+        Record(Path(), f"{c}/{i}", OneClass(str(c)), stratum=str(i % 2))
         for c, size in enumerate(sizes)
         for i in range(size)
     ]
@@ -219,7 +236,7 @@ def test_splits_are_exact_and_stratified(
 
 
 def test_test_side_does_not_depend_on_the_rest() -> None:
-    records = [Record(Path(), str(i), "a") for i in range(100)]
+    records = [Record(Path(), str(i), OneClass("a")) for i in range(100)]
     first = draw_splits(records, {"test": 0.25, "train": 0.75}, 3)
     second = draw_splits(records, {"test": 0.25, "val": 0.2, "train": 0.55}, 3)
     assert {k for k, v in first.items() if v == "test"} == {
@@ -229,7 +246,7 @@ def test_test_side_does_not_depend_on_the_rest() -> None:
 
 def test_known_split() -> None:
     """Frozen: a released version must go on splitting as it did."""
-    records = [Record(Path(), f"a/{i}.jpg", "a") for i in range(10)]
+    records = [Record(Path(), f"a/{i}.jpg", OneClass("a")) for i in range(10)]
     drawn = draw_splits(records, {"test": 0.2, "val": 0.2, "train": 0.6}, 0)
     assert {k[2] for k, v in drawn.items() if v == "test"} == {"1", "4"}
     assert {k[2] for k, v in drawn.items() if v == "val"} == {"0", "5"}
@@ -239,7 +256,7 @@ def test_known_split() -> None:
 @given(st.lists(st.integers(1, 9), min_size=10, max_size=40), st.integers(0, 5))
 def test_groups_stay_together(sizes: list[int], seed: int) -> None:
     records = [
-        Record(Path(), f"{g}/{i}", "ab"[i % 2], group=str(g))
+        Record(Path(), f"{g}/{i}", OneClass("ab"[i % 2]), group=str(g))
         for g, size in enumerate(sizes)
         for i in range(size)
     ]
@@ -256,7 +273,7 @@ def test_written_down_splits_are_repeated(tmp_path: Path) -> None:
     file = tmp_path / "splits.csv"
     dataset.write_splits(file)
     rows = list(csv.DictReader(file.open(newline="", encoding="utf-8")))
-    assert rows[0].keys() == {"path", "label", "split"}
+    assert rows[0].keys() == {"path", "label", "split", "target"}
     again = read(root, split=SplitOptions(file=str(file)))
     for split in ("train", "val", "test"):
         assert names(again, split) == names(dataset, split)
@@ -438,7 +455,7 @@ def test_elpv() -> None:
         "val": 394,
         "test": 656,
     }
-    share = [sum(s.label or 0 for s in v) / len(v) for v in dataset.splits.values()]
+    share = [sum(label(s) for s in v) / len(v) for v in dataset.splits.values()]
     assert max(share) - min(share) < 0.01
     assert 0.30 < share[0] < 0.32
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from retinue.data.decode import to_rgb
+from retinue.data.geometry import apply
+from retinue.data.loader import Loader, in_order
+from retinue.data.targets.one_class import OneClass
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.inference.engines import compile_engine
-from retinue.inference.evaluator import evaluate, example_inputs
+from retinue.inference.evaluator import evaluate
+from retinue.inference.predictor import Member, Predictor, example_inputs, held
 from retinue.inference.tta import turned, views
-from retinue.sample import Batch, Preprocessing, Sample
-from retinue.tasks.classification import Classification
+from retinue.modelfile import ModelDescription
+from retinue.sample import Preprocessing, Sample
+from retinue.tasks.classification.task import Classification
 
 SMALL = Preprocessing(size=(16, 16), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 COLOURS = {"red": (220, 10, 10), "green": (10, 220, 10), "blue": (10, 10, 220)}
@@ -42,6 +49,23 @@ class TopRow(nn.Module):
         return 10 * x[:, :, : x.shape[2] // 2].mean((2, 3))
 
 
+def of(label: int) -> OneClass:
+    return OneClass(label, len(COLOURS))
+
+
+def ready(network: nn.Module, preprocessing: Preprocessing = SMALL, **how: Any) -> Predictor:
+    """A predictor of `network`, which knows the three colours."""
+    description = ModelDescription(
+        task="classification",
+        classes=list(COLOURS),
+        network="none",
+        arguments={},
+        preprocessing=preprocessing.as_dict(),
+    )
+    member = Member(network, Classification(list(COLOURS)), description)  # type: ignore[arg-type]
+    return Predictor([member], **{"engine": "torch", "workers": 1, **how})
+
+
 @pytest.fixture
 def split(tmp_path: Path) -> list[Sample]:
     samples = []
@@ -49,28 +73,24 @@ def split(tmp_path: Path) -> list[Sample]:
         for i in range(3):
             path = tmp_path / f"{name} {i}.png"
             Image.new("RGB", (20 + i, 24), colour).save(path)
-            samples.append(Sample(str(path), label=label, weight=float(i)))
+            samples.append(Sample(str(path), target=of(label), weight=float(i)))
     return samples
 
 
-@pytest.fixture
-def task() -> Classification:
-    return Classification(list(COLOURS))
-
-
-def test_figures_and_table(split: list[Sample], task: Classification) -> None:
+def test_figures_and_tables(split: list[Sample]) -> None:
     seen = []
     network = Mean().train()
-    found = evaluate(
-        network, task, split, SMALL, batch_size=4, progress=lambda i, n: seen.append((i, n))
-    )
+    found = evaluate(ready(network), split, batch_size=4, progress=lambda i, n: seen.append((i, n)))
     assert found.figures["images"] == 9  # also those with weight 0 in training
     assert found.figures["top1"] == 1.0
     assert found.figures["engine"] == "torch"
     assert found.figures["images_per_second"] > 0
     json.dumps(found.figures, allow_nan=False)
-    assert found.table["path"].to_pylist() == [s.path for s in split]
-    assert found.table["label"].to_pylist() == [s.label for s in split]
+    table = found.tables["predictions"]
+    assert table["path"].to_pylist() == [s.key for s in split]
+    assert table["label"].to_pylist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert {"true", "predicted", "count"} <= set(found.tables["confusion"].column_names)
+    assert found.tables["confusion"]["count"].to_pylist() == [3, 3, 3]
     assert found.skipped == {}
     assert seen == [(4, 9), (8, 9), (9, 9)]
     assert network.training
@@ -79,35 +99,74 @@ def test_figures_and_table(split: list[Sample], task: Classification) -> None:
 
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_every_batch_size_and_engine_gives_the_same_figures(
-    engine: str, split: list[Sample], task: Classification
+    engine: str, split: list[Sample]
 ) -> None:
-    made = compile_engine(Mean(), example_inputs(split, SMALL), engine=engine)  # type: ignore[arg-type]
-    first = evaluate(Mean(), task, split, SMALL, batch_size=9, workers=0)
+    first = evaluate(ready(Mean(), workers=0), split, batch_size=9)
+    made = ready(Mean(), engine=engine)
     for batch_size in (1, 4):
-        found = evaluate(made, task, split, SMALL, batch_size=batch_size)
-        assert found.figures["engine"] == made.name
+        found = evaluate(made, split, batch_size=batch_size)
+        assert found.figures["engine"] == made.engine
         assert found.figures["loss"] == pytest.approx(first.figures["loss"], rel=1e-5)
         assert found.figures["per_class"] == first.figures["per_class"]
 
 
-def test_bad_images_are_left_out_and_named(
-    split: list[Sample], task: Classification, tmp_path: Path
-) -> None:
+def test_bad_images_are_left_out_and_named(split: list[Sample], tmp_path: Path) -> None:
     bad = tmp_path / "花 broken\n.jpg"
     bad.write_bytes(b"no picture")
     empty = tmp_path / "empty.png"
     empty.touch()
-    salted = [split[0], Sample(str(bad), label=1), *split[1:], Sample(str(empty), label=0)]
-    found = evaluate(Mean(), task, salted, SMALL, batch_size=4)
+    salted = [
+        split[0],
+        Sample(str(bad), target=of(1)),
+        *split[1:],
+        Sample(str(empty), target=of(0)),
+    ]
+    made = ready(Mean())
+    found = evaluate(made, salted, batch_size=4)
     assert set(found.skipped) == {str(bad), str(empty)}
+    assert "zero bytes" in found.skipped[str(empty)]
     assert found.figures["images"] == 9
     assert found.figures["top1"] == 1.0
+    assert found.tables["predictions"]["path"].to_pylist() == [s.key for s in split]
+    assert evaluate(made, salted, batch_size=1).figures["loss"] == pytest.approx(
+        found.figures["loss"]
+    )
     with pytest.raises(BadImageError, match="broken"):
-        evaluate(Mean(), task, salted, SMALL, bad_images="stop")
+        evaluate(made, salted, bad_images="stop")
     with pytest.raises(BadImageError, match="no readable image is left"):
-        evaluate(Mean(), task, [Sample(str(empty), label=0)], SMALL)
+        evaluate(made, [Sample(str(empty), target=of(0))])
     with pytest.raises(RetinueError, match="no images"):
-        evaluate(Mean(), task, [], SMALL)
+        evaluate(made, [])
+
+
+def test_images_without_a_label_have_answers_and_no_figures(split: list[Sample]) -> None:
+    unknown = [Sample(s.key) for s in split[:2]]
+    found = evaluate(ready(Mean()), [*unknown, *split[3:]], batch_size=4)
+    assert found.figures["images"] == 6
+    assert found.tables["predictions"]["label"].to_pylist()[:3] == [-1, -1, 1]
+    assert sum(found.tables["confusion"]["count"].to_pylist()) == 6
+
+
+def test_images_need_not_be_files(split: list[Sample], tmp_path: Path) -> None:
+    """Bytes from wherever, and pixels: the answers are those of the files."""
+    expected = evaluate(ready(Mean()), split, batch_size=4)
+    held_bytes = [Sample(f"b{i}", held(Path(s.key).read_bytes()), s.target)
+                  for i, s in enumerate(split)]  # fmt: skip
+    pixels = [Sample(f"p{i}", held(np.array(to_rgb(Image.open(s.key)))), s.target)
+              for i, s in enumerate(split)]  # fmt: skip
+    for samples in (held_bytes, pixels):
+        found = evaluate(ready(Mean()), samples, batch_size=4)
+        assert found.tables["predictions"]["path"].to_pylist() == [s.key for s in samples]
+        assert found.tables["predictions"]["scores"] == expected.tables["predictions"]["scores"]
+
+
+def test_tables_can_be_written(split: list[Sample], tmp_path: Path) -> None:
+    """A name that is no valid text is escaped, not lost."""
+    odd = Sample("caf\udce9", held(Path(split[0].key).read_bytes()), of(0))
+    found = evaluate(ready(Mean()), [odd, *split])
+    for name, table in found.tables.items():
+        pq.write_table(table, tmp_path / name)
+    assert pq.read_table(tmp_path / "predictions")["path"][0].as_py() == "caf\\udce9"
 
 
 def test_examples_are_spread_and_skip_the_bad(split: list[Sample], tmp_path: Path) -> None:
@@ -130,38 +189,54 @@ def test_views() -> None:
 
 @pytest.mark.parametrize("orientation", range(8))
 def test_turning_a_batch_equals_the_view_of_that_orientation(orientation: int) -> None:
+    """Each pixel of the turned batch comes from where that pixel of the plain one did."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    upright = EvalView(SMALL)(Sample("a", image))
-    there = EvalView(SMALL, orientation)(Sample("a", image))
-    images = torch.from_numpy(upright.image).permute(2, 0, 1)[None]
-    to_original = torch.from_numpy(upright.to_original)[None]
-    batch = Batch(images, torch.zeros(1, dtype=torch.int64), ["a"], to_original=to_original)
+    loader = Loader(EvalView(SMALL), workers=0)
+    (batch,) = loader.batches(in_order([Sample("a", held(image))], 1, SMALL.size))
+    before = batch.images.clone()
     ours = turned(batch, orientation)
-    assert torch.equal(ours.images[0].permute(1, 2, 0), torch.from_numpy(there.image.copy()))
-    assert ours.to_original is not None
-    np.testing.assert_allclose(ours.to_original[0].numpy(), there.to_original, atol=1e-9)
+
+    def as_there(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(height, width, …), mirrored and turned clockwise by NumPy."""
+        return np.rot90(array[:, ::-1] if orientation & 4 else array, -(orientation & 3))
+
+    upright = batch.images[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(ours.images[0].permute(1, 2, 0).numpy(), as_there(upright))
+    rows, columns = np.mgrid[:16, :16] + 0.5
+    centres = np.stack([columns, rows], -1)
+    np.testing.assert_allclose(
+        apply(ours.to_original[0], centres.reshape(-1, 2)),
+        apply(batch.to_original[0], as_there(centres).reshape(-1, 2)),
+        atol=1e-9,
+    )
+    assert torch.equal(batch.images, before)
+    assert ours.targets == {}
+    assert ours.samples == batch.samples
+    assert ours.original_size.tolist() == [[40, 30]]
 
 
-def test_orientations_are_averaged(task: Classification, tmp_path: Path) -> None:
+def test_orientations_are_averaged() -> None:
     image = np.zeros((16, 16, 3), dtype=np.uint8)
     image[:8, :, 0] = 255  # red above
     image[8:, :, 1] = 128  # a darker green below
-    sample = Sample("a", image, label=0)
+    sample = Sample("a", held(image), of(0))
     whole = Preprocessing((16, 16), (0.0,) * 3, (1.0,) * 3, crop_fraction=1.0)
-    once = evaluate(TopRow(), task, [sample], whole).table["scores"][0].as_py()
-    all_views = evaluate(TopRow(), task, [sample], whole, tta="dihedral")
+    once = evaluate(ready(TopRow(), whole), [sample])
+    all_views = evaluate(ready(TopRow(), whole, tta="dihedral"), [sample])
+    assert once.figures["tta"] == "none"
     assert all_views.figures["tta"] == "dihedral"
     up = torch.tensor([10.0, 0.0, 0.0]).softmax(0)
     down = torch.tensor([0.0, 1280 / 255, 0.0]).softmax(0)
     side = torch.tensor([5.0, 640 / 255, 0.0]).softmax(0)
     expected = (2 * up + 2 * down + 4 * side) / 8
-    assert once == pytest.approx(up.tolist(), abs=1e-4)
-    assert all_views.table["scores"][0].as_py() == pytest.approx(expected.tolist(), abs=1e-4)
+    scores = [e.tables["predictions"]["scores"][0].as_py() for e in (once, all_views)]
+    assert scores[0] == pytest.approx(up.tolist(), abs=1e-4)
+    assert scores[1] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_quarter_turns_of_an_oblong_input_are_refused(
-    split: list[Sample], task: Classification
-) -> None:
+def test_quarter_turns_of_an_oblong_input_are_refused() -> None:
+    oblong = Preprocessing(size=(16, 24))
     with pytest.raises(UsageError, match="square"):
-        evaluate(Mean(), task, split, Preprocessing(size=(16, 24)), tta="dihedral")
+        ready(Mean(), oblong, tta="dihedral")
+    ready(Mean(), oblong, tta="flip")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,21 @@ from PIL import Image
 from torch import nn
 
 from retinue import modelfile
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference import predictor as module
 from retinue.inference.devices import choose_device
 from retinue.inference.engines import installed
 from retinue.inference.evaluator import evaluate
+from retinue.inference.inputs import expand
 from retinue.inference.predictor import Predictor, Skipped, load
-from retinue.inference.sources import expand
 from retinue.inference.writers import PredictionFolder
 from retinue.modelfile import ModelDescription
 from retinue.models import registry
 from retinue.models.blocks import ClassifierHead
 from retinue.models.network import Level, Network, Unit
 from retinue.sample import Preprocessing, Result, Sample
+from retinue.tasks.results import ClassResult
 
 CLASSES = ["daisy", "lily", "rose", "tulip"]
 SMALL = Preprocessing(size=(32, 32))
@@ -150,11 +152,9 @@ def test_loading_draws_nothing_from_the_global_generator(model: Path) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_predictions_equal_the_evaluation(
-    ready: Predictor, network: Network, photos: list[str]
-) -> None:
-    samples = [Sample(path, label=0) for path in photos]
-    table = evaluate(network, ready.task, samples, SMALL, batch_size=3).table
+def test_predictions_equal_the_evaluation(ready: Predictor, photos: list[str]) -> None:
+    samples = [Sample(path, target=OneClass(0, len(CLASSES))) for path in photos]
+    table = evaluate(ready, samples, batch_size=3).tables["predictions"]
     for result, scores in zip(
         ready.predict(photos, batch_size=4), table["scores"].to_pylist(), strict=True
     ):
@@ -274,7 +274,7 @@ def test_odd_but_readable_files_are_read(ready: Predictor, tmp_path: Path) -> No
     Image.new("RGB", (1, 1), (9, 9, 9)).save(tmp_path / "one.png")
     grey.save(tmp_path / "moving.gif", save_all=True, append_images=[grey.rotate(90)])
     found = list(ready.predict(sorted(map(str, tmp_path.iterdir()))))
-    assert [type(item) for item in found] == [Result] * 4
+    assert [type(item) for item in found] == [ClassResult] * 4
 
 
 def test_a_single_bad_image_raises(ready: Predictor, bad: dict[str, str]) -> None:
@@ -282,28 +282,62 @@ def test_a_single_bad_image_raises(ready: Predictor, bad: dict[str, str]) -> Non
         ready(next(iter(bad)))
 
 
-def test_an_endless_stream_is_answered_in_constant_memory(
-    ready: Predictor, photos: list[str]
-) -> None:
-    taken = 0
+def live_pictures(shape: tuple[int, int, int] = (40, 50, 3)) -> tuple[Iterator[Any], list[int]]:
+    """Pictures without end, and two numbers: how many have been made, and how many are held."""
+    counts = [0, 0]
 
-    def endless() -> Iterator[bytes]:
-        nonlocal taken
-        data = Path(photos[0]).read_bytes()
+    def gone() -> None:
+        counts[1] -= 1
+
+    def endless() -> Iterator[Any]:
         while True:
-            taken += 1
-            yield data
+            picture = np.full(shape, counts[0] % 256, dtype=np.uint8)
+            weakref.finalize(picture, gone)
+            counts[0] += 1
+            counts[1] += 1
+            yield picture
 
-    stream = ready.predict(endless(), batch_size=4)
+    return endless(), counts
+
+
+@pytest.mark.parametrize(("engine", "first"), [("torch", 0), ("auto", module.COMPILE_FROM)])
+def test_an_endless_stream_is_answered_in_constant_memory(
+    model: Path, only_torch: None, engine: str, first: int
+) -> None:
+    """`auto` waits for so many images that compiling pays."""
+    made = load(model, device="cpu", engine=engine, workers=2)  # type: ignore[arg-type]
+    source, counts = live_pictures()
+    stream = made.predict(source, batch_size=4)
     for n in range(1, 160):
         answer = next(stream)
         assert answer.path == f"image {n - 1}"
-        assert taken - n <= module.COMPILE_FROM + 64
-    held = [o for o in gc.get_objects() if type(o) is module._Window]
-    assert max(len(window) for window in held) <= 64
+        assert counts[0] - n <= first + 16
+        assert counts[1] <= first + 20
     stream.close()  # type: ignore[attr-defined]
     names = [thread.name for thread in threading.enumerate()]
     assert not any(name.startswith("retinue-loader") for name in names)
+
+
+def test_one_at_a_time_each_is_answered_before_the_next_is_asked_for(ready: Predictor) -> None:
+    """As a camera wants it."""
+    source, counts = live_pictures()
+    stream = ready.predict(source, batch_size=1)
+    for n in range(1, 10):
+        assert isinstance(next(stream), ClassResult)
+        assert counts[0] == n
+        assert counts[1] <= 2
+
+
+def test_a_source_that_breaks_off_ends_the_stream_with_its_error(
+    ready: Predictor, photos: list[str]
+) -> None:
+    def cut() -> Iterator[str]:
+        yield from photos[:2]
+        raise ConnectionError("the camera is gone")
+
+    with pytest.raises(ConnectionError, match="camera"):
+        list(ready.predict(cut(), batch_size=4))
+    assert not any(t.name.startswith("retinue-loader") for t in threading.enumerate())
 
 
 def test_no_sources_give_no_results(ready: Predictor, model: Path) -> None:

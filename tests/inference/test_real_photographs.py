@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError
 from retinue.inference.agreement import agrees
-from retinue.inference.engines import TorchEngine, compile_engine, installed
-from retinue.inference.evaluator import evaluate, example_inputs
+from retinue.inference.engines import EngineName, TorchEngine, installed
+from retinue.inference.evaluator import evaluate
+from retinue.inference.predictor import Member, Predictor, example_inputs
+from retinue.modelfile import ModelDescription
 from retinue.models.network import Network
 from retinue.models.registry import create_model
 from retinue.sample import Sample
-from retinue.tasks.classification import Classification
+from retinue.tasks.classification.task import Classification
 
 COUNT = 20
 
@@ -28,7 +31,11 @@ def photographs(shared: Callable[[str], Path]) -> tuple[list[Sample], list[str]]
     names = [f"{row['class_index']} {row['name']}" for row in rows]
     place = {path.name: path for path in root.rglob("*.[jJ]*")}
     samples = [
-        Sample(str(place[Path(row["file"]).name]), label=int(row["class_index"])) for row in rows
+        Sample(
+            str(place[Path(row["file"]).name]),
+            target=OneClass(int(row["class_index"]), len(names)),
+        )
+        for row in rows
     ]
     return samples[:: len(samples) // COUNT], names
 
@@ -45,15 +52,25 @@ def network() -> Network:
     "engine", ["torch", "openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)]
 )
 def test_every_engine_gives_the_right_names(
-    engine: str, network: Network, photographs: tuple[list[Sample], list[str]]
+    engine: EngineName, network: Network, photographs: tuple[list[Sample], list[str]]
 ) -> None:
     if not installed(engine):
         pytest.skip(f"needs {engine}")
     samples, names = photographs
+    description = ModelDescription(
+        task="classification",
+        classes=names,
+        network=network.name,
+        arguments={},
+        preprocessing=network.preprocessing.as_dict(),
+    )
+    made = Predictor([Member(network, Classification(names), description)], engine=engine)
+    made.compile(samples)
+    (compiled,) = made._compiled or []
     inputs = example_inputs(samples, network.preprocessing)
-    made = compile_engine(network, inputs, engine=engine)  # type: ignore[arg-type]
-    assert agrees(made, TorchEngine(network), inputs).error < 1e-3
-    found = evaluate(made, Classification(names), samples, network.preprocessing)
+    assert agrees(compiled, TorchEngine(network), inputs).error < 1e-3
+    found = evaluate(made, samples)
+    assert found.figures["engine"] == engine
     assert found.figures["top1"] > 0.7  # these photographs are from the training set, re-encoded
     assert found.figures["top5"] > 0.9
     assert found.skipped == {}

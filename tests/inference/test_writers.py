@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +16,15 @@ from PIL import Image
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import Skipped
 from retinue.inference.writers import PredictionFolder, common_base
-from retinue.sample import Box, Result
-from retinue.tasks.classification import Classification
+from retinue.sample import Result
+from retinue.tasks.classification.task import Classification
+from retinue.tasks.results import Box, BoxResult, ClassResult
 
 ODD = ["a,b.jpg", 'say "so".jpg', "new\nline.jpg", "tab\tand\\slash.jpg", "花.jpg", "caf\udce9.jpg"]
 
 
 def results(names: list[str]) -> list[Result]:
-    return [Result(name, [("lily, white", 0.75), ("Löwe\nzahn", 0.25)]) for name in names]
+    return [ClassResult(name, [("lily, white", 0.75), ("Löwe\nzahn", 0.25)]) for name in names]
 
 
 def test_json_lines_keep_every_name(tmp_path: Path) -> None:
@@ -63,14 +66,97 @@ def test_text_is_a_line_an_image(tmp_path: Path) -> None:
     ("kind", "expected"),
     [
         ("csv", "path,name,score,x1,y1,x2,y2\na.jpg,cat,0.5,1.0,2.0,3.0,4.5\nb.jpg\n"),
-        ("txt", "a.jpg\tcat 0.500000 1.0 2.0 3.0 4.5\nb.jpg\n"),
+        ("txt", "a.jpg\tcat 0.500000 1.0 2.0 3.0 4.5\nb.jpg\t\n"),
     ],
 )
 def test_boxes(tmp_path: Path, kind: str, expected: str) -> None:
     with PredictionFolder(tmp_path, format=kind) as folder:
-        folder.add(Result("a.jpg", boxes=[Box("cat", 0.5, (1.0, 2.0, 3.0, 4.5))]))
-        folder.add(Result("b.jpg", boxes=[]))
+        folder.add(BoxResult("a.jpg", [Box("cat", 0.5, (1.0, 2.0, 3.0, 4.5))]))
+        folder.add(BoxResult("b.jpg", []))
     assert folder.files[0].read_text() == expected
+
+
+@dataclass(frozen=True)
+class Reading(Result):
+    """A kind of result that the package has never heard of: what a gauge shows, none or several
+    times."""
+
+    path: str
+    shown: list[tuple[str, float]]
+    steady: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "readings": dict(self.shown), "steady": self.steady}
+
+    def columns(self) -> list[str]:
+        return ["path", "what", "value", "steady"]
+
+    def rows(self) -> list[list[Any]]:
+        return [[self.path, what, value, self.steady] for what, value in self.shown]
+
+    def fields(self) -> list[str]:
+        return [f"{what}={value:g}" for what, value in self.shown]
+
+    def answers(self) -> list[tuple[str, float]]:
+        return self.shown
+
+
+READINGS = [
+    Reading("花, 1.jpg", [("bar\t", 1.5), ('"°C"', 20.25)]),
+    Reading("none.jpg", [], steady=False),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "jsonl",
+            '{"path": "花, 1.jpg", "readings": {"bar\\t": 1.5, "\\"°C\\"": 20.25}, '
+            '"steady": true}\n'
+            '{"path": "none.jpg", "readings": {}, "steady": false}\n',
+        ),
+        (
+            "csv",
+            'path,what,value,steady\n"花, 1.jpg",bar\t,1.5,True\n'
+            '"花, 1.jpg","""°C""",20.25,True\nnone.jpg\n',
+        ),
+        ("txt", '花, 1.jpg\tbar\\t=1.5\t"°C"=20.25\nnone.jpg\t\n'),
+    ],
+)
+def test_a_kind_of_result_that_nobody_knows(tmp_path: Path, kind: str, expected: str) -> None:
+    """It says itself what its columns, rows and fields are; and may come again."""
+    for _ in range(2):
+        with PredictionFolder(tmp_path, format=kind) as folder:
+            for result in READINGS:
+                folder.add(result)
+        assert folder.images == 2
+        assert folder.files[0].read_text("utf-8") == expected
+
+
+def test_a_result_of_any_kind_is_drawn_by_its_task(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+
+    def draw(image: np.ndarray[Any, Any], result: Result) -> np.ndarray[Any, Any]:
+        drawn = image.copy()
+        drawn[: len(result.answers()) * 10] = 255
+        return drawn
+
+    with PredictionFolder(tmp_path / "out", draw=draw, base=tmp_path / "in") as folder:
+        folder.add(Reading(paths[0], [("bar", 1.0), ("bar", 2.0)]))
+        folder.add(Reading(paths[1], []))
+    heights = [
+        int((np.asarray(Image.open(tmp_path / "out" / "drawn" / name))[:, 0, 0] == 255).sum())
+        for name in ("a.png", "b.png")
+    ]
+    assert heights == [20, 0]
+
+
+def test_what_is_not_json_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    """JSON has no NaN: a reader would stumble over the line."""
+    with pytest.raises(ValueError, match="JSON"), PredictionFolder(tmp_path) as folder:
+        folder.add(Reading("a.jpg", [("bar", float("nan"))]))
+    assert os.listdir(tmp_path) == []
 
 
 def test_skipped_files_are_listed_and_an_old_list_goes(tmp_path: Path) -> None:
@@ -167,7 +253,7 @@ def test_drawn_images_keep_their_folders_and_do_not_collide(
     task = Classification(["lily", "rose"])
     with PredictionFolder(out, draw=task.draw, base=base) as folder:
         for path in [*inside, outside, sneaky]:
-            folder.add(Result(path, [("rose", 0.9)]))
+            folder.add(ClassResult(path, [("rose", 0.9)]))
     drawn = sorted(str(p.relative_to(out / "drawn")) for p in out.rglob("drawn/**/*.*"))
     where = "outside" + str(tmp_path / "elsewhere")
     assert drawn == sorted(
@@ -195,7 +281,7 @@ def test_drawn_images_are_upright(tmp_path: Path) -> None:
     path = picture(tmp_path / "turned.jpg", (60, 40), exif=exif)
     task = Classification(["lily", "rose"])
     with PredictionFolder(tmp_path / "out", draw=task.draw, base=tmp_path) as folder:
-        folder.add(Result(path, [("rose", 0.9)]))
+        folder.add(ClassResult(path, [("rose", 0.9)]))
     assert Image.open(tmp_path / "out" / "drawn" / "turned.jpg").size == (40, 60)
 
 

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from retinue.errors import RetinueError, UsageError
 from retinue.models.googlenet import INCEPTIONS
 from retinue.models.registry import create_model
-from retinue.sample import Batch
-from retinue.tasks.classification import Classification
-from retinue.training.trunk import measure
+from retinue.tasks.classification.task import Classification
+from retinue.training.features.frozen import FrozenPart
 from retinue.weights.layout import layouts, untranslate
 
 BLOCKS = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
@@ -155,11 +154,20 @@ def test_every_cut_composes_in_eval_mode():
 
 def test_a_cache_keeps_small_taps():
     network = build()
-    sizes = {cut: measure(network, cut, (224, 224), 1).shapes for cut in (3, 6, 9, 12)}
-    assert sizes[3] == [(192, 56, 56)]
-    assert sizes[6] == [(512, 14, 14), (512, 4, 4)]
-    assert sizes[9] == [(528, 14, 14), (512, 4, 4), (528, 4, 4)]
-    assert sizes[12] == [(1024, 7, 7), (512, 4, 4), (528, 4, 4)]
+    cpu = torch.device("cpu")
+    sizes = {
+        cut: [
+            field.shape
+            for field in FrozenPart(network, cut, cpu).layout((224, 224)).fields
+            if field.name.startswith("state")
+        ]
+        for cut in (3, 6, 9, 12)
+    }
+    # Rows are channels-last.
+    assert sizes[3] == [(56, 56, 192)]
+    assert sizes[6] == [(14, 14, 512), (4, 4, 512)]
+    assert sizes[9] == [(14, 14, 528), (4, 4, 512), (4, 4, 528)]
+    assert sizes[12] == [(7, 7, 1024), (4, 4, 512), (4, 4, 528)]
 
 
 def test_taps_that_are_missing_are_noticed():
@@ -190,13 +198,8 @@ def test_loss_weighs_the_auxiliary_heads():
     network = build(num_classes=3).train()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 1])
     outputs = network(images)
-    batch = Batch(
-        images=torch.zeros(4, 3, 1, 1, dtype=torch.uint8),
-        index=torch.arange(4),
-        paths=["a", "b", "c", "d"],
-        labels=labels,
-    )
-    parts = Classification(["x", "y", "z"]).loss(outputs, batch)
+    objective = Classification(["x", "y", "z"]).objective(network)
+    parts = objective(outputs, {"label": labels}).parts
     expected = sum(F.cross_entropy(x, labels, reduction="none") for x in outputs["auxiliary"])
     torch.testing.assert_close(parts["auxiliary"], 0.3 * expected)
     sum(part.mean() for part in parts.values()).backward()

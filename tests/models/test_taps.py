@@ -13,7 +13,7 @@ from retinue.errors import UsageError
 from retinue.models.anatomy import anatomy
 from retinue.models.network import Level, Network, Unit, as_backbone, joined, split, tapped
 from retinue.models.registry import create_model
-from retinue.training.trunk import measure
+from retinue.training.features.frozen import FrozenPart
 
 BACKBONES = ["resnet18", "mobilenet_v2_035", "mobilenet_v3_small_050", "efficientnet_b0"]
 
@@ -129,11 +129,20 @@ def test_a_detector_has_its_groups_and_its_cache():
         )
     names = [unit.name for unit in detector.units()]
     assert (names[0], names[-2], names[-1]) == ("backbone.stem", "backbone.stages.3.1", "neck")
-    sizes = {cut: measure(detector, cut, (64, 64), 1).shapes for cut in (4, 5, 7, 9)}
-    assert sizes[4] == [(128, 8, 8)]  # inside a stage
-    assert sizes[5] == [(128, 8, 8), (128, 8, 8)]  # what flows on, and C3
-    assert sizes[7] == [(256, 4, 4), (128, 8, 8), (256, 4, 4)]
-    assert sizes[9] == [(512, 2, 2), (128, 8, 8), (256, 4, 4)]  # C5 but once
+    cpu = torch.device("cpu")
+    sizes = {
+        cut: [
+            field.shape
+            for field in FrozenPart(detector, cut, cpu).layout((64, 64)).fields
+            if field.name.startswith("state")
+        ]
+        for cut in (4, 5, 7, 9)
+    }
+    # Rows are channels-last.
+    assert sizes[4] == [(8, 8, 128)]  # inside a stage
+    assert sizes[5] == [(8, 8, 128), (8, 8, 128)]  # what flows on, and C3
+    assert sizes[7] == [(4, 4, 256), (8, 8, 128), (4, 4, 256)]
+    assert sizes[9] == [(2, 2, 512), (8, 8, 128), (4, 4, 256)]  # C5 but once
 
 
 @pytest.mark.parametrize("name", [*BACKBONES, "googlenet"])

@@ -9,7 +9,7 @@ from retinue.errors import UsageError
 from retinue.inference.engines import compile_engine, installed
 from retinue.models.registry import create_model
 from retinue.models.transformer import EncoderBlock, resample_positions
-from retinue.training.trunk import Trunk
+from retinue.training.features.frozen import Trunk
 from retinue.weights.loading import load_into
 
 SMALL = {"width": 48, "depth": 3, "heads": 4, "num_classes": 10}

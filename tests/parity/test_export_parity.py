@@ -16,11 +16,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from seen import inputs as as_seen
 from torch import Tensor
 
 from retinue import api, modelfile
-from retinue.data.colour import Colour
-from retinue.data.views import EvalView
 from retinue.errors import RetinueError
 from retinue.exporting import preparing
 from retinue.exporting.elsewhere import LIBRARIES, construction
@@ -28,7 +27,7 @@ from retinue.exporting.state_dict import Exported
 from retinue.modelfile import ModelDescription
 from retinue.models.network import Network
 from retinue.models.registry import create_model, find, list_models
-from retinue.sample import Batch, Preprocessing, Sample
+from retinue.sample import Preprocessing, Sample
 from retinue.weights import catalogue, resolution
 from retinue.weights.catalogue import Wheel
 from retinue.weights.layout import untranslate
@@ -322,10 +321,7 @@ def answers(model: Path, library: str, paths: list[Path], references: Any) -> tu
 
 def inputs(paths: list[Path], how: Preprocessing) -> Tensor:
     """What our networks see of the pictures."""
-    view = EvalView(how)
-    images = torch.stack([torch.from_numpy(view(Sample(str(p))).image) for p in paths])
-    batch = Batch(images.permute(0, 3, 1, 2), torch.arange(len(paths)), [str(p) for p in paths])
-    return Colour(how)(batch)
+    return as_seen([Sample(str(path)) for path in paths], how)
 
 
 WAYS = [

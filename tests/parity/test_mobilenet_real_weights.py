@@ -7,11 +7,11 @@ import logging
 
 import pytest
 import torch
+from seen import pixels
 
 from retinue.data.colour import Colour
-from retinue.data.views import EvalView
 from retinue.models.registry import create_model
-from retinue.sample import Batch, Sample
+from retinue.sample import Sample
 
 NAME = "mobilenet_v1_025"
 LEAST_TOP1, LEAST_TOP5 = 0.52, 0.74
@@ -29,13 +29,9 @@ def photographs(shared):
     folder = shared("data/imagenet-samples")
     with (folder / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))[::2]
-    samples = [
-        Sample(str(folder / "images" / row["file"]), label=int(row["class_index"])) for row in rows
-    ]
-    view = EvalView(create_model(NAME).preprocessing)
-    images = [view(sample, index=i, epoch=0).image for i, sample in enumerate(samples)]
-    bytes_ = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images])
-    return bytes_, torch.tensor([sample.label for sample in samples])
+    samples = [Sample(str(folder / "images" / row["file"])) for row in rows]
+    labels = torch.tensor([int(row["class_index"]) for row in rows])
+    return pixels(samples, create_model(NAME).preprocessing), labels
 
 
 @torch.no_grad()
@@ -44,8 +40,7 @@ def accuracy(network, photographs):
     images, labels = photographs
     colour, hits = Colour(network.preprocessing), []
     for part, truth in zip(images.split(50), labels.split(50), strict=True):
-        batch = Batch(images=part, index=torch.arange(len(part)), paths=[""] * len(part))
-        hits.append(network(colour(batch)).topk(5).indices == truth[:, None])
+        hits.append(network(colour.normalised(part)).topk(5).indices == truth[:, None])
     found = torch.cat(hits).float()
     return found[:, 0].mean().item(), found.sum(1).mean().item()
 

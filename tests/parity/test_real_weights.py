@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from seen import inputs as prepare
 
-from retinue.data.colour import Colour
-from retinue.data.views import EvalView
+from retinue.data.targets.one_class import OneClass
 from retinue.models.registry import create_model
-from retinue.sample import Batch, Sample
+from retinue.sample import Sample
 from retinue.weights import catalogue, files, resolution
 from retinue.weights.catalogue import Wheel
 
@@ -46,16 +46,9 @@ def photographs(shared):
     with (folder / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))[::10]
     return [
-        Sample(str(folder / "images" / row["file"]), label=int(row["class_index"])) for row in rows
+        Sample(str(folder / "images" / row["file"]), target=OneClass(int(row["class_index"]), 1000))
+        for row in rows
     ]
-
-
-def prepare(samples, preprocessing):
-    view = EvalView(preprocessing)
-    pixels = [view(s, index=i, epoch=0).image for i, s in enumerate(samples)]
-    images = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pixels])
-    batch = Batch(images=images, index=torch.arange(len(samples)), paths=[s.path for s in samples])
-    return Colour(preprocessing)(batch)
 
 
 @torch.no_grad()
@@ -72,7 +65,7 @@ def top_k(scores, labels, k=1):
 def test_right_names(name, photographs):
     wheel_file(name)
     network = create_model(name, weights="imagenet").eval()
-    labels = [sample.label for sample in photographs]
+    labels = [sample.target.of for sample in photographs]
     scores = logits(network, prepare(photographs, network.preprocessing))
     top1, top5 = top_k(scores, labels), top_k(scores, labels, 5)
     print(f"{name}: top-1 {top1:.2f}, top-5 {top5:.2f} on {len(labels)} photographs")
@@ -89,7 +82,7 @@ def test_wrong_preprocessing_would_be_seen(name, photographs):
     """The thresholds above are tight enough to tell the right normalisation and channel order."""
     wheel_file(name)
     network = create_model(name, weights="imagenet").eval()
-    labels = [sample.label for sample in photographs]
+    labels = [sample.target.of for sample in photographs]
     right = network.preprocessing
     other = (0.5, 0.5, 0.5) if right.mean[0] != 0.5 else (0.485, 0.456, 0.406)
     shifted = replace(right, mean=other, std=other if other[0] == 0.5 else (0.229, 0.224, 0.225))

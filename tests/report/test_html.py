@@ -305,7 +305,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_unlabelled_rows_do_not_count(run_maker: Maker) -> None:
     from retinue.page.record import read_run
-    from retinue.tasks.classification_sections import scored
+    from retinue.tasks.classification.sections import scored
 
     run = run_maker(["a", "b"], images=50)
     table = pq.read_table(run / "predictions.parquet")

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retinue.training import segments
-from retinue.training.feature_cache import FeatureCache, Space
-from retinue.training.segments import Layout
+from retinue.training.features import segments
+from retinue.training.features.cache import FeatureCache, Space
+from retinue.training.features.segments import Layout
 
 LAYOUT = Layout([("state", "float16", (3, 5)), ("size", "float64", (2,)), ("index", "int32", ())])
 ROW = LAYOUT.dtype.itemsize

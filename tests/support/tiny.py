@@ -3,16 +3,19 @@ kill, interrupt or distribute a training: `python tiny.py OUT DATA [--resume] [k
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from retinue.models import registry
 from retinue.models.network import Level, Network, Unit
+from retinue.run.checkpoint import CheckpointStore
 from retinue.sample import Preprocessing
 
 COLOURS = {"blue 猫": (60, 60, 180), "green": (60, 180, 60), "red": (180, 60, 60)}
@@ -122,13 +125,35 @@ def recipe(data: Path | str, **changes: Any) -> dict[str, Any]:
     return values
 
 
-def main() -> None:
-    import torch
+def rows(run: Path) -> list[dict[str, str]]:
+    """`metrics.csv`, an epoch after the other."""
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
+
+def last_network(run: Path) -> dict[str, Tensor]:
+    """The network's weights as the last checkpoint of a run has them."""
+    state = CheckpointStore(run / "last").load()["learner"]
+    own = "network."
+    return {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)}
+
+
+def learnt(run: Path) -> Tensor:
+    """How the weights of a run that began at random, with seed 0, have changed: one vector."""
+    torch.manual_seed(0)
+    fresh = Tiny(num_classes=len(COLOURS)).state_dict()
+    last = last_network(run)
+    names = [name for name in fresh if name.endswith("weight")]
+    return torch.cat([(last[name] - fresh[name]).flatten() for name in names])
+
+
+def main() -> None:
     import retinue
     from retinue.errors import RetinueError
     from retinue.training.recipe import parse_override
 
+    for package in ("openvino", "onnxruntime"):  # compiling takes longer than training
+        sys.modules[package] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
     register()
     out, data, *rest = sys.argv[1:]

@@ -1,16 +1,36 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from warm import Warm
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """48 small pictures of three classes."""
     return tiny.write_pictures(tmp_path_factory.mktemp("pictures") / "data")
+
+
+@pytest.fixture(scope="module")
+def torch_alone() -> Iterator[None]:
+    """`only_torch` for a whole module, its fixtures included."""
+    with pytest.MonkeyPatch.context() as patch:
+        for package in ("openvino", "onnxruntime"):
+            patch.setitem(sys.modules, package, None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Trains in processes of their own."""
+    started = Warm()
+    yield started
+    started.close()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retinue.errors import RetinueError
-from retinue.training.checkpoint import CheckpointStore
+from retinue.run.checkpoint import CheckpointStore
 
 
 def test_the_last_one_saved_is_the_one_loaded_and_older_ones_go(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_file_size_limit_of_the_system_is_told_as_such(tmp_path: Path) -> None
         "import resource, sys, torch\n"
         "from pathlib import Path\n"
         "from retinue.errors import RetinueError\n"
-        "from retinue.training.checkpoint import CheckpointStore\n"
+        "from retinue.run.checkpoint import CheckpointStore\n"
         "store = CheckpointStore(Path(sys.argv[1]))\n"
         "store.save({'number': 1})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"

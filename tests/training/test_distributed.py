@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from warm import Warm
 
 import retinue
 from retinue import modelfile
 from retinue.data.options import DataOptions
 from retinue.data.sources import open_dataset
-from retinue.training.checkpoint import CheckpointStore
-
-
-def _weights(run: Path) -> dict[str, torch.Tensor]:
-    return CheckpointStore(run / "last").load()["network"]
+from retinue.run.checkpoint import CheckpointStore
+from retinue.tasks.task import task_type
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> list[str]:
+def plain(
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path, torch_alone: None
+) -> dict[str, Any]:
     """What makes trainings comparable: dropout draws by process, BatchNorm sees a portion. Frozen,
     it needs weights."""
     tiny.register()
     short = tiny.recipe(pictures, stages=[{"epochs": 1, "batch_size": 8}])
     out = tmp_path_factory.mktemp("weights") / "run"
     weights = retinue.train(short, out=out, report=False, quiet=True).best
-    return [
-        f"model.weights={weights}",
-        "model.dropout=0.0",
-        "stages.0.frozen_batchnorm=true",
-        "stages.1.frozen_batchnorm=true",
-        "stages.1.clip_norm=1.0",
-    ]
+    recipe = tiny.recipe(pictures)
+    recipe["model"] = {"name": "tiny", "weights": str(weights), "dropout": 0.0}
+    for stage in recipe["stages"]:
+        stage["frozen_batchnorm"] = True
+    recipe["stages"][1]["clip_norm"] = 1.0
+    return recipe
+
+
+def _with(recipe: dict[str, Any], *stages: dict[str, Any]) -> dict[str, Any]:
+    changed = [old | new for old, new in zip(recipe["stages"], stages, strict=True)]
+    return recipe | {"stages": changed}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, pictures: Path, plain: list[str]) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory, plain: dict[str, Any], warm: Warm) -> Path:
     run = tmp_path_factory.mktemp("alone") / "run"
-    command = [sys.executable, tiny.__file__, str(run), str(pictures), *plain]
-    subprocess.run(command, check=True, timeout=120)
+    assert warm.train(plain, run).code == 0
     return run
 
 
 def _compare(run: Path, alone: Path) -> None:
-    ours, theirs = _weights(run), _weights(alone)
+    ours, theirs = tiny.last_network(run), tiny.last_network(alone)
     start = tiny.Tiny(num_classes=3).state_dict()
+    assert theirs.keys() == start.keys()
     for name, value in theirs.items():
         assert torch.allclose(ours[name], value, rtol=1e-4, atol=1e-5), name
         assert value.shape == start[name].shape
@@ -62,7 +68,30 @@ def _compare(run: Path, alone: Path) -> None:
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
 
 
-def _two_processes(run: Path, data: Path, *overrides: str, launcher: str = "torchrun") -> None:
+def _world(run: Path) -> int:
+    world: int = json.loads((run / "environment.json").read_text())["settings"]["world"]
+    return world
+
+
+def test_two_processes(tmp_path: Path, plain: dict[str, Any], alone: Path, warm: Warm) -> None:
+    run = tmp_path / "run"
+    outcome = warm.train(plain, run, processes=2)
+    assert outcome.code == 0, outcome
+    assert _world(run) == 2
+    _compare(run, alone)
+
+
+def test_accumulation(tmp_path: Path, plain: dict[str, Any], alone: Path, warm: Warm) -> None:
+    run = tmp_path / "run"
+    assert warm.train(_with(plain, {"accumulate": 2}, {"accumulate": 4}), run).code == 0
+    _compare(run, alone)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
+def test_each_launcher_starts_as_many_as_it_is_told(
+    tmp_path: Path, pictures: Path, plain: dict[str, Any], warm: Warm, launcher: str
+) -> None:
+    """Of one short stage on cached features and one of everything."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,30 +103,38 @@ def _two_processes(run: Path, data: Path, *overrides: str, launcher: str = "torc
             f"--main_process_port={port}",
         ],
     }[launcher]
-    command = [sys.executable, "-m", *launch, tiny.__file__, str(run), str(data), *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    short = {"epochs": None, "steps": 2}
+    changes = [f"stages.{k}.{name}={value}" for k in (0, 1) for name, value in short.items()]
+    changes += [f"stages.{k}.frozen_batchnorm=true" for k in (0, 1)]
+    changes += [f"model.weights={plain['model']['weights']}", "model.dropout=0.0"]
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", *launch, tiny.__file__, str(run), str(pictures)]
+    done = subprocess.run(
+        [*command, *(c.replace("=None", "=null") for c in changes), "stages.1.clip_norm=1.0"],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((run / "environment.json").read_text())["settings"]["world"] == 2
+    assert _world(run) == 2
+    by_itself = tmp_path / "alone"
+    assert warm.train(_with(plain, short, short), by_itself).code == 0
+    _compare(run, by_itself)
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
-def test_two_processes(
-    tmp_path: Path, pictures: Path, plain: list[str], alone: Path, launcher: str
-) -> None:
-    _two_processes(tmp_path / "run", pictures, *plain, launcher=launcher)
-    _compare(tmp_path / "run", alone)
-
-
-def test_the_figures_are_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+def test_the_figures_are_of_the_weights_that_are_kept(tmp_path: Path, warm: Warm) -> None:
     """BatchNorm's statistics differ by process, and so does what each finds unreadable."""
     data = tiny.write_pictures(tmp_path / "data")
-    splits = open_dataset(DataOptions(path=str(data))).splits
-    broken = {splits["val"][0].path, splits["val"][-1].path}
+    readers = task_type("classification").readers()
+    splits = open_dataset(DataOptions(path=str(data)), readers).splits
+    broken = {splits["val"][0].key, splits["val"][-1].key}
     for path in broken:
         Path(path).write_bytes(b"broken")
     run = tmp_path / "run"
-    changes = ["data.on_bad_image=skip", "stages=[{epochs: 1, batch_size: 8}]", "ema.decay=0.5"]
-    _two_processes(run, data, *changes)
+    stages = [{"epochs": 1, "batch_size": 8}]
+    recipe = tiny.recipe(data, stages=stages, ema={"decay": 0.5})
+    recipe["data"]["on_bad_image"] = "skip"
+    outcome = warm.train(recipe, run, processes=2)
+    assert outcome.code == 0, outcome
+    assert _world(run) == 2
     environment = json.loads((run / "environment.json").read_text())
     assert set(environment["skipped"]) == broken
     told = modelfile.read_description(run / "best.safetensors").figures
@@ -105,9 +142,15 @@ def test_the_figures_are_of_the_weights_that_are_kept(tmp_path: Path) -> None:
     assert told["loss"] == pytest.approx(again["loss"], rel=1e-5)
 
 
-def test_accumulation(tmp_path: Path, pictures: Path, plain: list[str], alone: Path) -> None:
+def test_a_signal_to_one_process_stops_all_and_they_go_on(
+    tmp_path: Path, plain: dict[str, Any], alone: Path, warm: Warm
+) -> None:
     run = tmp_path / "run"
-    portions = ["stages.0.accumulate=2", "stages.1.accumulate=4"]
-    command = [sys.executable, tiny.__file__, str(run), str(pictures), *plain, *portions]
-    subprocess.run(command, check=True, timeout=120)
+    outcome = warm.train(
+        plain, run, moment="in a step", times=6, by=signal.SIGTERM, processes=2, rank=1
+    )
+    assert outcome.code == 128 + signal.SIGTERM, outcome
+    assert outcome.codes == [143, 143]
+    assert CheckpointStore(run / "last").load()["progress"]["steps"] == 6
+    assert warm.train(run, processes=2).code == 0
     _compare(run, alone)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import RetinueError
+from retinue.tasks.learner import Learner
+from retinue.tasks.task import Objective
 from retinue.training.ema import Ema
 from retinue.training.options import StageOptions
 from retinue.training.stage import freeze, train_mode
@@ -43,11 +45,17 @@ def steps(network: nn.Module, count: int, seed: int = 0) -> Iterator[int]:
         yield number
 
 
+def mode(network: tiny.Tiny, cut: int, *, batchnorm: bool = False) -> None:
+    """Training mode as a stage sets it."""
+    stage = StageOptions(epochs=1, frozen_batchnorm=batchnorm)
+    train_mode(Learner(network, Objective()), cut, stage)
+
+
 def frozen(cut: int, *, batchnorm: bool = False) -> tiny.Tiny:
     torch.manual_seed(0)
     network = tiny.Tiny(num_classes=3)
     freeze(network, cut)
-    train_mode(network, cut, StageOptions(epochs=1, frozen_batchnorm=batchnorm))
+    mode(network, cut, batchnorm=batchnorm)
     return network
 
 
@@ -72,7 +80,7 @@ def test_it_is_bit_for_bit_the_average_over_every_tensor(cut: int, batchnorm: bo
     network = frozen(cut, batchnorm=batchnorm)
     network.eval()  # the mode is set after the average is built
     ema, slow = Ema(network, 0.9), TensorByTensor(network, 0.9)
-    train_mode(network, cut, StageOptions(epochs=1, frozen_batchnorm=batchnorm))
+    mode(network, cut, batchnorm=batchnorm)
     for _ in steps(network, 15):
         ema.update()
         slow.update(network)
@@ -164,7 +172,7 @@ def test_going_on_from_a_state_is_bit_for_bit_as_if_nothing_had_happened(at: int
             with other.applied():
                 learnt = {k: v for k, v in resumed.state_dict().items() if k in saved}
                 assert all(torch.equal(v, saved[k]) for k, v in learnt.items())
-            train_mode(resumed, 2, StageOptions(epochs=1))
+            mode(resumed, 2)
         if number >= at:
             resumed.load_state_dict(network.state_dict())
             other.update()

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import finder
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.errors import UsageError
+from retinue.tasks.task import DEFAULT, task_names, task_type
 from retinue.training.recipe import (
     Recipe,
     dump,
@@ -19,6 +21,8 @@ from retinue.training.recipe import (
     parse_override,
     shipped,
 )
+
+assert finder.Find.name == "find"  # importing it has registered it
 
 GOOD = """\
 model: {name: tiny, weights: null}
@@ -118,6 +122,7 @@ def test_an_unknown_override_says_so_and_names_the_nearest(tmp_path: Path) -> No
         ({"input.size": 0}, "key input.size"),
         ({"data.workers": -1}, "key data.workers"),
         ({"task_options.class_weights": 3}, "key task_options.class_weights"),
+        ({"stages.1.cache_features": "on"}, "key stages.1.cache_features"),
     ],
 )
 def test_what_an_override_broke_is_not_blamed_on_the_file(
@@ -126,6 +131,28 @@ def test_what_an_override_broke_is_not_blamed_on_the_file(
     message = _refused(tmp_path, GOOD, overrides)
     assert message.endswith(f", given as an override, {ending}")
     assert "alue error" not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "blamed"),
+    [
+        ({"seed": 3, "stages.1.from_best": True, "evaluation.keep": "last"},
+         "keys stages.1.from_best, evaluation.keep"),
+        ({"stages.1.from_best": True, "evaluation": {"keep": "last"}},
+         "keys stages.1.from_best, evaluation"),
+    ],
+)  # fmt: skip
+def test_of_overrides_only_those_that_contradict_are_blamed(
+    tmp_path: Path, overrides: dict[str, Any], blamed: str
+) -> None:
+    message = _refused(tmp_path, GOOD, overrides)
+    assert message.endswith(
+        f", given as an override, {blamed}, evaluation.keep=best, or leave from_best out"
+    )
+    text = GOOD.replace("epochs: 3", "epochs: 3\n    from_best: true")
+    assert load_recipe(_file(tmp_path, text)).stages[1].from_best
+    message = _refused(tmp_path, text, {"seed": 3, "evaluation.keep": "last"})
+    assert "given as an override, key evaluation.keep, evaluation.keep=best" in message
 
 
 def test_what_the_file_broke_is_not_blamed_on_an_override(tmp_path: Path) -> None:
@@ -171,6 +198,20 @@ def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
         ("stages:", "stages: []\nstagez:", ["unknown key 'stagez'", "did you mean 'stages'"]),
         ("epochs: 2", "epochs: 2\n    epochs: 3", ["not valid YAML", "line"]),
         ("stages:", "stages: [", ["not valid YAML"]),
+        (
+            "epochs: 2",
+            "epochs: 2\n    augment: {crop_scale: [0.5, 1]}\n    cache_features: on",
+            ["cache_features: on", "drawn at random needs views", "line 5, key stages.0"],
+        ),
+        (
+            "stages:\n  - name: head\n    trainable: head\n    epochs: 2\n  - name: all\n",
+            "evaluation: {keep: last}\nstages:\n  - {name: head, epochs: 2}\n  - name: all\n"
+            "    from_best: true\n",
+            [
+                "stage all begins from the best weights, but evaluation.keep is last",
+                "line 8, keys stages.1.from_best, evaluation.keep, evaluation.keep=best",
+            ],
+        ),
     ],
 )
 def test_mistakes_are_refused(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
@@ -218,5 +259,27 @@ def test_the_json_schema_knows_every_field() -> None:
     stage = schema["$defs"]["StageOptions"]["properties"]
     assert "SGD" not in stage["clip_norm"]["description"]
     assert "L2 norm" in stage["clip_norm"]["description"]
-    smoothing = schema["$defs"]["task_options"]["properties"]["label_smoothing"]
+    assert schema["properties"]["task"]["enum"] == task_names()
+    smoothing = _task_options_of(schema, {})["properties"]["label_smoothing"]
     assert smoothing["minimum"] == 0
+
+
+def _task_options_of(schema: Any, recipe: dict[str, Any]) -> Any:
+    """The one schema that a recipe's `task_options` must follow, as a validator would find it."""
+    found = []
+    for branch in schema["allOf"]:
+        asked = branch["if"]
+        there = all(key in recipe for key in asked.get("required", []))
+        const = asked["properties"]["task"]["const"]
+        if there and recipe.get("task", const) == const:
+            found.append(branch["then"]["properties"]["task_options"]["$ref"])
+    assert len(found) == 1
+    return schema["$defs"][found[0].removeprefix("#/$defs/")]
+
+
+@pytest.mark.parametrize("task", [None, "classification", "find"])
+def test_the_json_schema_tells_the_options_of_each_task(task: str | None) -> None:
+    recipe = {} if task is None else {"task": task}
+    options = _task_options_of(json_schema(), recipe)
+    assert set(options["properties"]) == set(task_type(task or DEFAULT).options_type.model_fields)
+    assert options["additionalProperties"] is False

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
 from retinue import modelfile
-from retinue.errors import Interrupted, RetinueError, UsageError
-from retinue.training.checkpoint import CheckpointStore
-
-SCRIPT = Path(tiny.__file__)
-KILLS = 10
-
-
-def _start(out: Path, data: Path, *rest: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(out), str(data), *rest]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+from retinue.errors import RetinueError, UsageError
+from retinue.run.checkpoint import CheckpointStore
+from retinue.run.folder import RunFolder
 
 
 def _final(run: Path) -> dict[str, torch.Tensor]:
     """Everything that the last checkpoint and the model file hold."""
     state = CheckpointStore(run / "last").load()
-    tensors = {f"network {k}": v for k, v in state["network"].items()}
+    tensors = {f"learner {k}": v for k, v in state["learner"].items()}
     tensors |= {f"ema {k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
     tensors |= {f"best {k}": v for k, v in modelfile.read(run / "best.safetensors")[1].items()}
     return tensors
@@ -57,103 +47,80 @@ def _figures(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path, warm: Warm) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    process = _start(run, pictures)
-    assert process.wait(120) == 0, process.stderr
+    assert warm.train(tiny.recipe(pictures), run).code == 0
     assert len(_figures(run)) == 5
     return run
 
 
-def test_killed_at_random_moments(tmp_path: Path, pictures: Path) -> None:
-    """At least ten SIGKILLs over the life of one run: before the first checkpoint, while features
-    are cached, within epochs, while checkpoints are written."""
-    # On a busy machine several steps pass between two looks, so there are plenty.
-    longer = "stages.1.epochs=10"
-    undisturbed = tmp_path / "undisturbed"
-    assert _start(undisturbed, pictures, longer).wait(120) == 0
+KILLS = [
+    ("before the first checkpoint", 1),
+    ("in the cache's building", 1),
+    ("before cached rows count", 1),
+    ("in a step", 3),
+    ("before a checkpoint counts", 2),
+    (IN_A_CHECKPOINT, 2),
+    ("in validation", 1),
+    ("before the model file is replaced", 1),
+    ("between stages", 2),
+    ("in a step", 5),
+    ("in the final evaluation", 1),
+]
+
+
+def test_killed_at_every_moment(
+    tmp_path: Path, pictures: Path, undisturbed: Path, warm: Warm
+) -> None:
+    """SIGKILLs over the life of one run, each where it hurts: between any two of them the training
+    comes further."""
     run = tmp_path / "run"
-    draw = random.Random(7)
-    kills = 0
-    arguments = [longer, "checkpoint.every_steps=1"]
-    steps_at_kill = []
-    deadline = time.monotonic() + 240
-    while kills < KILLS:
-        assert time.monotonic() < deadline
-        resuming = (run / "recipe.yaml").is_file()
-        process = _start(run, pictures, *(["--resume"] if resuming else arguments))
-        # Wait until the work has come further, so that every kill hits another place.
-        begun = _mark(run)
-        patience = time.monotonic() + 60
-        while process.poll() is None and _mark(run) == begun and time.monotonic() < patience:
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.05))
-        if process.poll() is not None:
-            assert process.returncode == 0, process.communicate()[1]
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        steps_at_kill.append(_mark(run))
-    assert kills >= KILLS, f"only {kills} kills before the end: {steps_at_kill}"
-    process = _start(run, pictures, "--resume")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert not (run / "cache").exists()
+    recipe = tiny.recipe(
+        pictures, checkpoint={"every_steps": 1}, cache={"folder": str(tmp_path / "cache")}
+    )
+    for number, (moment, times) in enumerate(KILLS):
+        begun = (recipe, run) if number == 0 else (run,)
+        outcome = warm.train(*begun, moment=moment, times=times)
+        assert outcome.code == -signal.SIGKILL, (number, moment, outcome)
+    outcome = warm.train(run)
+    assert outcome.code == 0, outcome
     _same(run, undisturbed)
-
-
-def _mark(run: Path) -> str:
-    """Something that changes whenever the training comes further."""
-    try:
-        return (run / "last" / "current").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return "begun" if (run / "environment.json").is_file() else ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
-    tmp_path: Path, pictures: Path, undisturbed: Path, number: signal.Signals
+    tmp_path: Path, pictures: Path, undisturbed: Path, warm: Warm, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    process = _start(run, pictures)
-    _wait_for(lambda: (run / "metrics.csv").is_file(), process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, errors
-    assert f"retinue train {run} --resume" in errors
+    outcome = warm.train(tiny.recipe(pictures), run, moment="in a step", times=6, by=number)
+    assert outcome.code == 128 + number, outcome
+    assert f"retinue train {run} --resume" in outcome.said
     before = CheckpointStore(run / "last").load()["progress"]["steps"]
     assert before >= 4  # a first epoch was over
-    process = _start(run, pictures, "--resume")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert warm.train(run).code == 0
     _same(run, undisturbed)
 
 
 def test_sigterm_while_a_checkpoint_is_written(
-    tmp_path: Path, pictures: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pictures: Path, undisturbed: Path, warm: Warm
 ) -> None:
-    real, calls = torch.save, []
-
-    def interrupted(*args: object, **kwargs: object) -> None:
-        calls.append(1)
-        if len(calls) == 9:  # past the first stage's start and its cached features
-            os.kill(os.getpid(), signal.SIGTERM)
-        real(*args, **kwargs)  # type: ignore[arg-type]
-
     run = tmp_path / "run"
     recipe = tiny.recipe(pictures, checkpoint={"every_steps": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", interrupted)
-        with pytest.raises(Interrupted) as raised:
-            retinue.train(recipe, out=run, report=False, quiet=True)
-    assert raised.value.exit_code == 143
-    retinue.train(run, resume=True, report=False, quiet=True)
+    outcome = warm.train(
+        recipe, run, moment="before a checkpoint counts", times=7, by=signal.SIGTERM
+    )
+    assert outcome.code == 143, outcome
+    assert warm.train(run).code == 0
     _same(run, undisturbed)
 
 
+@pytest.mark.usefixtures("only_torch")
 def test_a_disk_that_fills_up_ends_clearly_and_loses_nothing(
-    tmp_path: Path, pictures: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    pictures: Path,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    only_torch: None,
 ) -> None:
     run = tmp_path / "run"
     real, calls = os.fsync, []
@@ -195,21 +162,34 @@ def test_resuming_with_overrides_is_refused(undisturbed: Path) -> None:
         retinue.train({"model": "tiny"}, resume=True)
 
 
-def test_two_trainings_in_one_folder_are_refused(tmp_path: Path, pictures: Path) -> None:
+def test_two_trainings_in_one_folder_are_refused(
+    tmp_path: Path, pictures: Path, warm: Warm
+) -> None:
     run = tmp_path / "run"
-    process = _start(run, pictures)
-    _wait_for(lambda: (run / "last" / "current").is_file(), process)
-    try:
-        with pytest.raises(RetinueError, match="another training is at work"):
-            retinue.train(run, resume=True, quiet=True)
-    finally:
-        process.kill()
-        process.wait()
+    assert warm.train(tiny.recipe(pictures), run, moment="in a step", times=2).code == -9
+    with RunFolder.open(run).locked():
+        outcome = warm.train(run)
+    assert outcome.code == 1
+    assert "another training is at work" in outcome.said
+    assert (run / "recipe.yaml").is_file()
+    assert warm.train(run).code == 0
 
 
-def _wait_for(condition: object, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def test_two_starts_into_one_empty_folder_keep_out_of_each_others_way(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one comes while the first has the folder, but has not written into it; it fails,
+    and the first one's files are still there."""
+    wish = tmp_path / "run"
+    wish.mkdir()
+    first = RunFolder.create(wish, "run")
+    second = RunFolder.create(wish, "run")
+    assert first.path == wish
+    assert second.path == tmp_path / "run-2"
+    first.write("recipe.yaml", "kept")
+    second.remove()
+    assert not second.path.exists()
+    assert (first.path / "recipe.yaml").read_text() == "kept"
+    first.remove()
+    assert wish.is_dir()  # it was there before
+    assert not any(wish.iterdir())

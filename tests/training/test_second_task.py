@@ -1,241 +1,240 @@
-"""A second task, which the package has never heard of, goes through the whole frame: samples with
-boxes, the loader, cached features with a tap, trainer, checkpoint, model file and predictor."""
+"""A second task, which the package has never heard of, goes through the whole frame unpatched:
+its own data, several outputs, targets of unequal number, a loss with parameters of its own and a
+part divided by its positives, cached mosaics, two sizes, one process and two, kills, `evaluate`,
+`predict`, views merged in the original's pixels, report and model file (tests/support/finder.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import finder
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pytest
-import tiny
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
-from retinue.data.sources import Dataset
-from retinue.errors import Interrupted
-from retinue.models.network import Network, Unit
-from retinue.options import Options
-from retinue.sample import Batch, Box, Result, Sample
-from retinue.tasks import task as tasks
-from retinue.tasks.task import Meter, Task
-from retinue.training import session, trainer
-
-SIDE = 48
+from retinue import modelfile
+from retinue.data.targets.boxes import Boxes
+from retinue.run.checkpoint import CheckpointStore
+from retinue.sample import Sample
+from retinue.tasks.results import BoxResult
 
 
-class _Tap(nn.Module):
-    """Runs a block and keeps what went in beside what came out."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.block(x), x
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finder.write_pictures(tmp_path_factory.mktemp("patches") / "data")
 
 
-class _Last(nn.Module):
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return self.block(x[0]), *x[1:]
+def _recipe(patches: Path, cache: Path, **changes: Any) -> dict[str, Any]:
+    return finder.recipe(patches, cache={"folder": str(cache)}, **changes)
 
 
-class _BoxHead(nn.Module):
-    """One box an image, as fractions of the input, from the last map and the tap."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear((16 * 4 + 8 * 16), 4)
-
-    def forward(self, x: tuple[Tensor, ...]) -> Tensor:
-        last, tap = x
-        pool = nn.functional.adaptive_avg_pool2d
-        flat = torch.cat([pool(last, 2).flatten(1), pool(tap, 4).flatten(1)], 1)
-        return self.fc(flat).sigmoid()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, patches: Path, warm: Warm) -> Path:
+    """A training that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert warm.train(_recipe(patches, folder / "cache"), folder / "run").code == 0
+    return folder / "run"
 
 
-class Locator(Network):
-    """A backbone of the zoo, whose stem's map the head sees too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        backbone = tiny.Tiny(num_classes=2)
-        self.stem = backbone.stem
-        self.middle = _Tap(backbone.middle)
-        self.last = _Last(backbone.last)
-        self.head = _BoxHead()
-
-    def units(self) -> list[Unit]:
-        links = {"middle": self.middle, "last": self.last}  # each takes, or gives, a tap
-        return [
-            Unit("stem", self.stem),
-            *(Unit(name, module, joins=True) for name, module in links.items()),
-        ]
-
-    def forward(self, x: Any, *, start: int = 0) -> Tensor | dict[str, Tensor]:
-        boxes = self.head(self.run(x, start=start))
-        return {"boxes": boxes} if self.training else boxes
+def _state(run: Path) -> dict[str, torch.Tensor]:
+    state = CheckpointStore(run / "last").load()
+    tensors = {f"learner {k}": v for k, v in state["learner"].items()}
+    tensors |= {f"ema {k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
+    return tensors | {
+        f"best {k}": v for k, v in modelfile.read(run / "best.safetensors")[1].items()
+    }
 
 
-class LocateOptions(Options):
-    scale: float = 1.0
-    """Of the loss."""
+def _rows(run: Path) -> list[dict[str, str]]:
+    clock = {"seconds", "images_per_second"}
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in clock} for row in csv.DictReader(file)]
 
 
-class _Distance(Meter):
-    def __init__(self) -> None:
-        self.errors: list[float] = []
-        self.paths: list[str] = []
-
-    def update(self, outputs: Tensor, batch: Batch) -> None:
-        assert batch.boxes is not None
-        assert batch.weight is not None
-        each = (outputs.cpu() * 32 - batch.boxes[:, 0].cpu()).abs().mean(1)
-        kept = batch.weight.cpu() > 0
-        self.errors += each[kept].tolist()
-        self.paths += [p for p, k in zip(batch.paths, kept.tolist(), strict=True) if k]
-
-    def compute(self) -> dict[str, Any]:
-        return {"distance": sum(self.errors) / max(len(self.errors), 1), "images": len(self.errors)}
-
-    def table(self) -> pa.Table:
-        return pa.table({"path": self.paths, "distance": self.errors})
+def _same(run: Path, whole: Path) -> None:
+    ours, theirs = _state(run), _state(whole)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert _rows(run) == _rows(whole)
+    described = [modelfile.read_description(r / "best.safetensors") for r in (run, whole)]
+    assert described[0].task_state == described[1].task_state
+    assert described[0].figures == described[1].figures
 
 
-class Locate(Task):
-    name: ClassVar[str] = "locate"
-    options_type: ClassVar[type[Options]] = LocateOptions
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"distance"})
-    default_metric: ClassVar[str] = "distance"
-
-    def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
-        return Locator_with_facts()
-
-    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        assert batch.boxes is not None
-        return {"l1": (outputs["boxes"] - batch.boxes[:, 0] / 32).abs().mean(1)}
-
-    def decode(self, outputs: Tensor, batch: Batch) -> list[Result]:
-        assert batch.to_original is not None
-        results = []
-        for path, box, matrix in zip(batch.paths, outputs, batch.to_original, strict=True):
-            x1, y1, x2, y2 = (box.double() * 32).tolist()
-            corners = matrix @ torch.tensor([[x1, x2], [y1, y2], [1, 1]], dtype=torch.float64)
-            (a, b), (c, d) = corners[0].tolist(), corners[1].tolist()
-            results.append(Result(path, boxes=[Box(self.classes[0], 1.0, (a, c, b, d))]))
-        return results
-
-    def meter(self) -> Meter:
-        return _Distance()
-
-    def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
-        return image.copy()
+def test_what_the_loss_owns_learns_and_is_no_part_of_the_model(whole: Path) -> None:
+    state = _state(whole)
+    balance = state["learner objective.balance"]
+    assert (balance.abs() > 1e-3).all()
+    assert not any("balance" in name for name in state if name.startswith("best"))
+    assert not any("objective" in name for name in modelfile.read(whole / "best.safetensors")[1])
 
 
-def Locator_with_facts() -> Network:  # noqa: N802
-    network = Locator()
-    network.name = "tiny"
-    network.arguments = {}
-    network.preprocessing = tiny.registry.find("tiny").preprocessing
-    return network
+def test_the_figure_of_which_less_is_better_picks_the_weights(whole: Path) -> None:
+    rows = _rows(whole)
+    distances = [float(row["val_distance"]) for row in rows]
+    described = modelfile.read_description(whole / "best.safetensors")
+    assert described.figures["distance"] == min(distances)
+    assert min(distances) < max(distances)
 
 
-def _dataset(folder: Path) -> Dataset:
-    rng = np.random.default_rng(1)
-    samples: list[Sample] = []
-    folder.mkdir()
-    for number in range(40):
-        x, y = rng.integers(2, 24, 2)
-        w, h = rng.integers(10, 20, 2)
-        pixels = np.full((SIDE, SIDE, 3), 30, np.uint8)
-        pixels[y : y + h, x : x + w] = 220
-        path = folder / f"{number}.png"
-        Image.fromarray(pixels).save(path)
-        boxes = np.array([[x, y, x + w, y + h]], np.float32)
-        samples.append(Sample(str(path), boxes=boxes, box_labels=np.zeros(1, np.int64)))
-    splits: dict[str, list[Sample]] = {"train": samples[:32], "val": samples[32:]}
-    return Dataset(("patch",), splits, folder, ["found 40 patches"])
+def test_the_state_is_that_of_the_weights_that_are_kept(whole: Path) -> None:
+    """The task lowers its threshold with every validation, from 0.3."""
+    described = modelfile.read_description(whole / "best.safetensors")
+    environment = json.loads((whole / "environment.json").read_text())
+    threshold = 0.3
+    for _ in range(environment["kept"]["epoch"]):
+        threshold = round(threshold * 0.99, 6)
+    assert described.task_state["threshold"] == threshold
+    assert 10 < described.task_state["side"] < 18
 
 
-@pytest.fixture
-def _locate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(tasks._TASKS, "locate", Locate)
-    dataset = _dataset(tmp_path / "data")
-    monkeypatch.setattr(session, "open_dataset", lambda options: dataset)
+MOMENTS = [
+    ("in the cache's building", 2),
+    ("before cached rows count", 1),
+    (IN_A_CHECKPOINT, 2),
+    ("in a step", 7),
+    ("in validation", 2),
+]
 
 
-def _recipe(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return tiny.recipe(
-        "unused", task="locate", task_options={"scale": 1.0}, stages=list(stages), ema=None
-    )
-
-
-HEAD = {
-    "name": "head",
-    "trainable": "head",
-    "epochs": 40,
-    "batch_size": 8,
-    "views": 4,
-    "augment": {"translate": 0.1},
-    "optimizer": {"name": "adamw", "lr": 0.01},
-}
-
-
-@pytest.mark.usefixtures("_locate")
-def test_a_task_of_boxes_trains_on_cached_features_with_a_tap(tmp_path: Path) -> None:
-    run = retinue.train(_recipe([HEAD]), out=tmp_path / "run", report=False, quiet=True)
-    assert run.figures["task"] == "locate"
-    assert run.figures["split"] == "val"
-    rows = (run.folder / "metrics.csv").read_text().splitlines()
-    column = rows[0].split(",").index("val_distance")
-    distances = [float(row.split(",")[column]) for row in rows[1:]]
-    assert distances[-1] < 0.6 * distances[0]
-    assert run.figures["distance"] == pytest.approx(min(distances), rel=0.05)
-
-    predictor = retinue.load(run.best, engine="torch")
-    sample = _dataset(tmp_path / "other").splits["val"][0]
-    (box,) = predictor(sample.path).boxes or []
-    assert sample.boxes is not None
-    wanted = sample.boxes[0]
-    # In pixels of the original picture, which is 48 wide while the input is 32.
-    assert np.abs(np.array(box.xyxy) - wanted).mean() < 6
-
-
-@pytest.mark.usefixtures("_locate")
-def test_boxes_follow_the_pixels_into_every_epoch_without_a_cache(tmp_path: Path) -> None:
-    stage = {**HEAD, "epochs": 20, "views": None, "cache_features": "off"}
-    run = retinue.train(_recipe([stage]), out=tmp_path / "run", report=False, quiet=True)
-    rows = (run.folder / "metrics.csv").read_text().splitlines()
-    column = rows[0].split(",").index("val_distance")
-    assert float(rows[-1].split(",")[column]) < 0.8 * float(rows[1].split(",")[column])
-
-
-@pytest.mark.usefixtures("_locate")
-def test_it_is_interrupted_and_resumed_like_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_killed_at_every_moment_it_goes_on_bit_for_bit(
+    tmp_path: Path, patches: Path, whole: Path, warm: Warm
 ) -> None:
-    recipe = _recipe([{**HEAD, "epochs": 4}])
-    whole = retinue.train(recipe, out=tmp_path / "whole", report=False, quiet=True)
-    real = trainer.Trainer._check_signal
+    run = tmp_path / "run"
+    recipe = _recipe(patches, tmp_path / "cache", checkpoint={"every_steps": 1})
+    for number, (moment, times) in enumerate(MOMENTS):
+        begun: tuple[Any, ...] = (recipe, run) if number == 0 else (run,)
+        outcome = warm.train(*begun, moment=moment, times=times)
+        assert outcome.code == -9, (moment, outcome)
+    assert warm.train(run).code == 0
+    _same(run, whole)
 
-    def at_step_7(self: trainer.Trainer) -> None:
-        if self.progress.steps == 7:
-            self.interruptions.signal = 15
-        real(self)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_check_signal", at_step_7)
-        with pytest.raises(Interrupted):
-            retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
-    again = retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
-    assert again.best.read_bytes()[-4000:] == whole.best.read_bytes()[-4000:]
-    assert again.figures["distance"] == whole.figures["distance"]
+def test_two_processes_reach_what_one_does(tmp_path: Path, patches: Path, warm: Warm) -> None:
+    """The number of patches differs from image to image, and so does the padding; the place part
+    is divided by the patches of all processes. Without BatchNorm, which sees a portion."""
+    stages = finder.recipe(patches)["stages"]
+    plain = [{**stage, "optimizer": {"name": "sgd", "lr": 0.02}} for stage in stages]
+    outcomes = []
+    for processes in (1, 2):
+        out = tmp_path / f"run{processes}"
+        recipe = _recipe(
+            patches,
+            tmp_path / "cache",
+            stages=plain,
+            ema={"decay": 0.5},
+            model={"name": "tiny", "weights": None, "arguments": {"norm": False}},
+        )
+        outcome = warm.train(recipe, out, processes=processes)
+        assert outcome.code == 0, outcome
+        outcomes.append(out)
+    alone, both = (_state(out) for out in outcomes)
+    for name, value in alone.items():
+        assert torch.allclose(both[name], value, rtol=1e-4, atol=1e-5), name
+    moved = alone["learner objective.balance"].abs()
+    assert (moved > 1e-3).all()
+    for ours, theirs in zip(_rows(outcomes[1]), _rows(outcomes[0]), strict=True):
+        for key in ("train_loss_heat", "train_loss_place", "train_patches", "val_distance"):
+            assert float(ours[key]) == pytest.approx(float(theirs[key]), rel=1e-3, abs=1e-3), key
+
+
+def test_it_learns_to_find(tmp_path: Path, patches: Path) -> None:
+    stage = {
+        "epochs": 60,
+        "batch_size": 8,
+        "augment": {"mosaic": 0.2},
+        "optimizer": {"name": "adamw", "lr": 0.02},
+        "validate_every": 10,
+        "validate_from": 20,
+    }
+    run = retinue.train(
+        finder.recipe(patches, stages=[stage], ema=None, task_options={"threshold": 0.45}),
+        out=tmp_path / "run",
+        report=False,
+        quiet=True,
+    )
+    rows = _rows(run.folder)
+    judged = [int(row["epoch"]) for row in rows if row["val_distance"]]
+    assert judged == [20, 30, 40, 50, 60]
+    assert float(rows[-1]["train_loss_place"]) < 0.5 * float(rows[0]["train_loss_place"])
+    assert run.figures["distance"] < 12
+    predictor = retinue.load(run.best, engine="torch", tta="none")
+    mirrored = retinue.load(run.best, engine="torch", tta="dihedral")
+    for answerer in (predictor, mirrored):
+        away = []
+        for entry in json.loads(patches.read_text())[-8:]:
+            result = answerer(patches.parent / entry["file"])
+            assert isinstance(result, BoxResult)
+            found = np.array([box.xyxy for box in result.boxes]).reshape(-1, 2, 2).mean(1)
+            wanted = np.array(entry["boxes"]).reshape(-1, 2, 2).mean(1)
+            away += [np.abs(found - middle).sum(1).min(initial=99) for middle in wanted]
+        assert np.mean(np.array(away) < 6) > 0.8, (answerer.tta, away)
+
+
+def test_the_command_line_evaluates_predicts_and_reports_it(
+    tmp_path: Path, patches: Path, whole: Path
+) -> None:
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, finder.__file__, *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    figures = json.loads(
+        run("evaluate", str(whole), "--split", "test", "--engine", "torch", "--json")
+    )
+    written = json.loads((whole / "metrics.json").read_text())
+    assert figures["distance"] == pytest.approx(written["distance"], rel=1e-3)
+    assert figures["task"] == "find"
+    answers = tmp_path / "answers"
+    picture = str(patches.parent / "39.png")
+    run("predict", str(whole / "best.safetensors"), picture, "--out", str(answers), "--format",
+        "csv", "--draw")  # fmt: skip
+    header = (answers / "predictions.csv").read_text().splitlines()[0]
+    assert header == "path,name,score,x1,y1,x2,y2"
+    assert (answers / "drawn" / "39.png").is_file()
+    page = run("report", str(whole)).strip()
+    text = Path(page).read_text(encoding="utf-8")
+    assert "How many were found" in text
+    assert "39.png" in text
+    assert "is left out" not in text
+    assert "Distance" in text
+
+
+def test_classes_in_another_order_are_put_in_the_models(tmp_path: Path, patches: Path) -> None:
+    from retinue.training.evaluation import in_order_of
+
+    target = Boxes.made([[0, 0, 4, 4], [1, 1, 3, 3]], [1, 0])
+    (moved,) = in_order_of(["b", "x", "a"], ["a", "b"], [Sample("k", target=target)])
+    assert isinstance(moved.target, Boxes)
+    assert moved.target.of == (0, 2)
+
+
+def test_a_box_that_was_edited_is_refused_on_resume(
+    tmp_path: Path, patches: Path, warm: Warm
+) -> None:
+    entries = json.loads(patches.read_text())
+    data = tmp_path / "patches.json"
+    for entry in entries:
+        entry["file"] = str(patches.parent / entry["file"])
+    data.write_text(json.dumps(entries))
+    run = tmp_path / "run"
+    recipe = _recipe(data, tmp_path / "cache")
+    assert warm.train(recipe, run, moment="in a step", times=2).code == -9
+    entries[3]["boxes"][0][2] += 1
+    data.write_text(json.dumps(entries))
+    outcome = warm.train(run)
+    assert outcome.code == 1
+    assert "another label or order" in outcome.said
+    assert "line 5" in outcome.said

@@ -20,12 +20,14 @@ from retinue import modelfile
 from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
-from retinue.training import session, trainer, trunk
-from retinue.training.checkpoint import CheckpointStore
+from retinue.training import finish, prepare, trainer
+from retinue.training.features.cache import FeatureCache
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
 from retinue.weights.layout import ours
 from retinue.weights.resolution import ResolvedWeights
+
+pytestmark = pytest.mark.usefixtures("torch_alone")
 
 
 def _train(recipe: dict[str, Any], out: Path) -> Run:
@@ -38,10 +40,6 @@ def _resume(run: Path) -> Run:
 
 def _one(data: Path | str, **stage: Any) -> dict[str, Any]:
     return tiny.recipe(data, stages=[{"epochs": 1, "batch_size": 8, **stage}], ema=None)
-
-
-def _network(run: Path) -> dict[str, torch.Tensor]:
-    return CheckpointStore(run / "last").load()["network"]
 
 
 def _interrupted(
@@ -69,7 +67,7 @@ def test_stopped_in_the_final_evaluation_it_is_only_evaluated_again(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(session, "evaluate", stop)
+        patch.setattr(finish, "evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
             _train(_one(pictures), run)
     before = (run / "best.safetensors").read_bytes()
@@ -117,7 +115,7 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
     _interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
     monkeypatch.chdir("/")
     _resume(tmp_path / "run")
-    resumed, theirs = _network(tmp_path / "run"), _network(whole.folder)
+    resumed, theirs = tiny.last_network(tmp_path / "run"), tiny.last_network(whole.folder)
     assert resumed.keys() == theirs.keys()
     assert all(torch.equal(resumed[name], theirs[name]) for name in theirs)
     described = modelfile.read_description(tmp_path / "run" / "best.safetensors")
@@ -128,17 +126,20 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
     again = retinue.train(
         whole.folder / "recipe.yaml", out=tmp_path / "again", report=False, quiet=True
     )
-    assert torch.equal(_network(again.folder)["head.fc.weight"], theirs["head.fc.weight"])
+    assert torch.equal(tiny.last_network(again.folder)["head.fc.weight"], theirs["head.fc.weight"])
 
 
 def test_the_model_file_says_which_hub_its_weights_came_from() -> None:
     recipe = load_recipe({"model": {"name": "tiny"}, "stages": [{"epochs": 1}]})
+    dataset = Dataset(("a", "b"), {})
     hub = "hub:owner/repository@0123abc/model.safetensors"
     for weights, kept in ((hub, hub), ("/home/me/a.safetensors", "a.safetensors")):
         named = recipe.model_copy(
             update={"model": recipe.model.model_copy(update={"weights": weights})}
         )
-        assert session._without_paths(session._absolute(named))["model"]["weights"] == kept
+        placed = prepare.with_absolute_paths(named, dataset)
+        assert placed.model.weights == weights
+        assert prepare._without_paths(placed)["model"]["weights"] == kept
 
 
 def test_bf16_on_the_cpu_trains_and_resumes_exactly(
@@ -148,10 +149,12 @@ def test_bf16_on_the_cpu_trains_and_resumes_exactly(
     whole = _train(recipe, tmp_path / "whole")
     _interrupted(recipe, tmp_path / "run", monkeypatch, step=11)
     resumed = _resume(tmp_path / "run")
-    ours, theirs = _network(resumed.folder), _network(whole.folder)
+    ours, theirs = tiny.last_network(resumed.folder), tiny.last_network(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     full = _train(tiny.recipe(pictures), tmp_path / "full")
-    assert not torch.equal(_network(full.folder)["head.fc.weight"], theirs["head.fc.weight"])
+    assert not torch.equal(
+        tiny.last_network(full.folder)["head.fc.weight"], theirs["head.fc.weight"]
+    )
 
 
 @pytest.mark.slow
@@ -159,7 +162,7 @@ def test_a_compiled_network_trains_as_the_plain_one(tmp_path: Path, pictures: Pa
     network = {"name": "tiny", "weights": None, "dropout": 0.0}  # compiled, it draws otherwise
     plain = _train(tiny.recipe(pictures, model=network), tmp_path / "plain")
     compiled = _train(tiny.recipe(pictures, model=network, compile=True), tmp_path / "compiled")
-    ours, theirs = _network(compiled.folder), _network(plain.folder)
+    ours, theirs = tiny.last_network(compiled.folder), tiny.last_network(plain.folder)
     assert ours.keys() == theirs.keys()
     for name in theirs:
         assert torch.allclose(ours[name], theirs[name], rtol=1e-2, atol=1e-3), name
@@ -172,16 +175,20 @@ def test_a_resumed_stage_is_cached_if_it_was_before(
     """Cached features are rounded, so that another decision would change the weights."""
 
     def budget(there: bool) -> None:
-        monkeypatch.setattr(trunk, "check_budget", lambda *_: None if there else "no room")
+        monkeypatch.setattr(FeatureCache, "make_room", lambda *_: None if there else "no room")
 
     recipe = _one(pictures, trainable="head", views=2, epochs=2)
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
     budget(room)
     whole = _train(recipe, tmp_path / "whole")
     _interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
-    shutil.rmtree(tmp_path / "run" / "cache", ignore_errors=True)
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     budget(not room)
     _resume(tmp_path / "run")
-    ours, theirs = _network(tmp_path / "run"), _network(whole.folder)
+    assert (tmp_path / "cache").exists() == room
+    cached = json.loads((tmp_path / "run" / "environment.json").read_text())["trunk"]["train"]
+    assert cached == ({"units": 3, "views": 2, "engine": "torch"} if room else None)
+    ours, theirs = tiny.last_network(tmp_path / "run"), tiny.last_network(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -192,7 +199,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(
     recipe["data"]["split"] = {"train": 0.8, "val": 0, "test": 0.2}
     run = _train(recipe, tmp_path / "run")
     kept = modelfile.read(run.best)[1]
-    last = _network(run.folder)
+    last = tiny.last_network(run.folder)
     assert all(torch.equal(kept[name], last[name]) for name in last)
     assert "no validation split" in (run.folder / "train.log").read_text(encoding="utf-8")
 
@@ -201,12 +208,12 @@ def test_keep_last_keeps_the_last_weights(tmp_path: Path, pictures: Path) -> Non
     recipe = _one(pictures, epochs=40, early_stop={"patience": 1})
     recipe["evaluation"] = {**recipe.get("evaluation", {}), "keep": "last"}
     run = _train(recipe, tmp_path / "run")
-    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    rows = tiny.rows(run.folder)
     # The early stop ended it: the last epoch was not the best.
     assert len(rows) < 40
     assert float(rows[-1]["val_top1"]) <= float(rows[-2]["val_top1"])
     kept = modelfile.read(run.best)[1]
-    last = _network(run.folder)
+    last = tiny.last_network(run.folder)
     assert all(torch.equal(kept[name], last[name]) for name in last)
     assert "* best" not in (run.folder / "train.log").read_text(encoding="utf-8")
 

@@ -14,9 +14,10 @@ from PIL import Image
 import retinue
 from retinue import modelfile
 from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.training import trunk
-from retinue.training.checkpoint import CheckpointStore
+from retinue.training.features.cached_views import CachedViews
 from retinue.training.session import Run
+
+pytestmark = pytest.mark.usefixtures("torch_alone")
 
 
 def _train(tmp_path: Path, recipe: dict[str, Any], name: str = "run") -> Run:
@@ -29,12 +30,8 @@ def _one(data: Path, **stage: Any) -> dict[str, Any]:
     return tiny.recipe(data, stages=[values], ema=None)
 
 
-def _network(run: Run) -> dict[str, torch.Tensor]:
-    return CheckpointStore(run.folder / "last").load()["network"]
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Run:
+def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path, torch_alone: None) -> Run:
     tiny.register()
     return _train(tmp_path_factory.mktemp("trained"), tiny.recipe(pictures))
 
@@ -55,7 +52,7 @@ def test_a_run_leaves_what_the_design_promises(trained: Run, pictures: Path) -> 
         "train.log",
     }
     assert json.loads((trained.folder / "classes.json").read_text()) == sorted(tiny.COLOURS)
-    rows = list(csv.DictReader((trained.folder / "metrics.csv").open()))
+    rows = tiny.rows(trained.folder)
     assert [row["stage"] for row in rows] == ["head"] * 2 + ["all"] * 3
     assert [row["epoch"] for row in rows] == list("12345")
     assert {"train_loss", "train_top1", "val_loss", "val_top1", "lr"} <= rows[0].keys()
@@ -69,7 +66,7 @@ def test_a_run_leaves_what_the_design_promises(trained: Run, pictures: Path) -> 
 
 
 def test_the_model_file_holds_the_best_epochs_weights_and_no_path(trained: Run) -> None:
-    rows = list(csv.DictReader((trained.folder / "metrics.csv").open()))
+    rows = tiny.rows(trained.folder)
     description = modelfile.read_description(trained.best)
     best = max(float(row["val_top1"]) for row in rows)
     assert description.figures["top1"] == best
@@ -83,13 +80,16 @@ def test_the_runs_own_recipe_repeats_it(trained: Run, tmp_path: Path) -> None:
     again = retinue.train(
         trained.folder / "recipe.yaml", out=tmp_path / "again", report=False, quiet=True
     )
-    first, second = _network(trained), _network(again)
+    first, second = tiny.last_network(trained.folder), tiny.last_network(again.folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_another_seed_gives_other_weights(trained: Run, tmp_path: Path, pictures: Path) -> None:
     other = _train(tmp_path, tiny.recipe(pictures, seed=1))
-    assert not torch.equal(_network(trained)["stem.0.weight"], _network(other)["stem.0.weight"])
+    assert not torch.equal(
+        tiny.last_network(trained.folder)["stem.0.weight"],
+        tiny.last_network(other.folder)["stem.0.weight"],
+    )
 
 
 def test_a_second_run_takes_another_folder(tmp_path: Path, pictures: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_frozen_stays_and_what_learns_changes(tmp_path: Path, pictures: 
     run = _train(tmp_path, _one(pictures, trainable=1, cache_features="off"))
     torch.manual_seed(0)
     fresh = tiny.Tiny(num_classes=3).state_dict()
-    trained = _network(run)
+    trained = tiny.last_network(run.folder)
     for name, value in fresh.items():
         frozen = name.startswith(("stem", "middle"))
         assert torch.equal(trained[name], value) == frozen, name
@@ -114,52 +114,39 @@ def test_frozen_batchnorm_keeps_its_statistics(tmp_path: Path, pictures: Path) -
     assert not torch.equal(before, torch.zeros(8))
     weights = {"name": "tiny", "weights": str(first.best)}
     run = _train(tmp_path, _one(pictures, frozen_batchnorm=True) | {"model": weights})
-    assert torch.equal(_network(run)["stem.1.running_mean"], before)
+    assert torch.equal(tiny.last_network(run.folder)["stem.1.running_mean"], before)
     run = _train(tmp_path, _one(pictures) | {"model": weights})
-    assert not torch.equal(_network(run)["stem.1.running_mean"], before)
-
-
-@pytest.mark.parametrize("trainable", ["head", 1, "middle"])
-def test_cached_features_train_as_the_trunk_itself_does(
-    tmp_path: Path, pictures: Path, trainable: str | int
-) -> None:
-    # Not Adam: where a gradient is zero but for rounding, it makes steps of full size of the rest.
-    stage = {
-        "trainable": trainable,
-        "epochs": 2,
-        "augment": {"horizontal_flip": 0.0},
-        "optimizer": {"name": "sgd", "lr": 0.05},
-    }
-    cached = _train(tmp_path, _one(pictures, cache_features="on", **stage), "cached")
-    run = _train(tmp_path, _one(pictures, cache_features="off", **stage), "off")
-    environment = json.loads((cached.folder / "environment.json").read_text())
-    assert environment["trunk"]["train"]["engine"] in {"openvino", "onnxruntime", "torch"}
-    torch.manual_seed(0)
-    fresh = tiny.Tiny(num_classes=3).state_dict()
-    a, b = _network(cached), _network(run)
-    weights = [name for name in a if name.endswith("weight")]
-    ours = torch.cat([(a[name] - fresh[name]).flatten() for name in weights])
-    theirs = torch.cat([(b[name] - fresh[name]).flatten() for name in weights])
-    assert theirs.norm() > 0.03
-    assert (ours - theirs).norm() < 0.05 * theirs.norm()  # features are kept as float16
+    assert not torch.equal(tiny.last_network(run.folder)["stem.1.running_mean"], before)
 
 
 def test_views_are_each_drawn_and_all_used(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used: set[tuple[int, ...]] = set()
-    real = trunk._pick
+    used: list[set[tuple[int, int]]] = []
+    real = CachedViews.batches
 
-    def spy(views: Any, view: Any, positions: Any, epoch: int) -> Any:
-        used.update((int(v), int(p)) for v, p in zip(view, positions, strict=True))
-        return real(views, view, positions, epoch)
+    def spy(self: CachedViews, plans: Any) -> Any:
+        used.append(set())
+        yield from real(self, plans)
 
-    monkeypatch.setattr(trunk, "_pick", spy)
+    rendered = CachedViews._rendered
+
+    def spied(self: CachedViews, row: Any, place: tuple[int, int], *rest: Any) -> Any:
+        if self.views == 3 and used:
+            used[-1].add(place)
+        return rendered(self, row, place, *rest)
+
+    monkeypatch.setattr(CachedViews, "batches", spy)
+    monkeypatch.setattr(CachedViews, "_rendered", spied)
     stage = {"trainable": "head", "epochs": 6, "views": 3, "batch_size": 2}
     _train(tmp_path, _one(pictures, **stage))
     train = 38  # of 48 pictures, 80 %, by class: 3 × 13 or so
-    assert len({p for _, p in used}) >= train - 2
-    assert {v for v, _ in used} == {0, 1, 2}
+    epochs = [places for places in used if places]
+    assert len(epochs) == 6
+    for places in epochs:  # an image once in each, all views among them
+        assert len({p for _, p in places}) == len(places) >= train - 2
+        assert {v for v, _ in places} == {0, 1, 2}
+    assert len(set.union(*epochs)) == 3 * len(set.union(*epochs[:1]))
 
 
 def test_early_stop_ends_its_stage_and_the_next_goes_on(tmp_path: Path, pictures: Path) -> None:
@@ -168,13 +155,13 @@ def test_early_stop_ends_its_stage_and_the_next_goes_on(tmp_path: Path, pictures
     recipe["stages"][0]["optimizer"] = {"name": "sgd", "lr": 1e-9}
     recipe["stages"][1]["epochs"] = 1
     run = _train(tmp_path, recipe)
-    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    rows = tiny.rows(run.folder)
     assert [row["stage"] for row in rows] == ["head"] * 3 + ["all"]
 
 
 def test_steps_end_a_stage_within_an_epoch(tmp_path: Path, pictures: Path) -> None:
     run = _train(tmp_path, _one(pictures, epochs=None, steps=7, batch_size=8))
-    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    rows = tiny.rows(run.folder)
     assert [row["step"] for row in rows] == ["4", "7"]
 
 
@@ -248,7 +235,7 @@ def test_a_unit_that_does_not_exist_is_refused(tmp_path: Path, pictures: Path) -
 def test_training_learns(tmp_path: Path, pictures: Path) -> None:
     recipe = _one(pictures, epochs=12, optimizer={"name": "adamw", "lr": 0.01})
     run = _train(tmp_path, recipe)
-    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    rows = tiny.rows(run.folder)
     assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
     assert run.figures["top1"] >= 0.8
 
@@ -298,7 +285,7 @@ def test_tensorboard_gets_the_rows(tmp_path: Path, pictures: Path) -> None:
     run = _train(tmp_path, _one(pictures, epochs=2) | {"tensorboard": True})
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
-    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    rows = tiny.rows(run.folder)
     told = [(event.step, event.value) for event in events.Scalars("loss/val")]
     assert told == [(k + 1, pytest.approx(float(r["val_loss"]))) for k, r in enumerate(rows)]
 

@@ -38,6 +38,10 @@ def check(
             show_default=False,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="TASK", help="What the data is for: a recipe's task."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What is wrong or remarkable in a data set; never stops at one file.
@@ -48,7 +52,7 @@ def check(
     """
     from retinue import api
 
-    found = api.check_data(path, **_options(overrides or []))
+    found = api.check_data(path, task=task, **_options(overrides or []))
     if as_json:
         print_json(found.as_dict())
     else:

@@ -29,7 +29,7 @@ def demo(
     done = api.demo(out=out)
     say("\nPictures of the test split, which the training never saw:")
     for result in done.predictions.results:
-        name, score = result.classes[0]
+        name, score = result.answers()[0]
         label = done.labels[result.path]
         verdict = "right" if name == label else f"wrong, labelled {label}"
         say(f"  {visible(Path(result.path).name)}  {name} {score:.1%}  ({verdict})")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model
+from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model, TtaChoice
 from retinue.cli.output import end_with, print_json, say
 from retinue.text import visible
 
@@ -61,6 +61,10 @@ def predict(
     on_bad_image: Annotated[
         OnBadImage, typer.Option("--on-bad-image", help="Skip unreadable pictures, or stop.")
     ] = OnBadImage.skip,
+    tta: Annotated[
+        TtaChoice | None,
+        typer.Option("--tta", help="Views that are averaged; by default as the model says."),
+    ] = None,
     engine: Engine = EngineChoice.auto,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -82,6 +86,7 @@ def predict(
         out=out,
         format=format.value,
         draw=draw,
+        tta=tta.value if tta is not None else None,
         engine=engine.value,
         device=device,
         batch_size=batch_size,
@@ -106,9 +111,6 @@ def _print_json(result: Result) -> None:
 
 
 def _print(result: Result) -> None:
-    if result.boxes is not None:
-        answers = [(box.name, box.score) for box in result.boxes]
-    else:
-        answers = result.classes[:3]
-    fields = [visible(result.path), *(f"{visible(name)} {score:.1%}" for name, score in answers)]
+    answers = (f"{visible(name)} {score:.1%}" for name, score in result.answers())
+    fields = [visible(result.path), *answers]
     say("\t".join(fields))

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retinue.data.duplicates import LARGEST_BUCKET, exact_groups, near_pairs
-from retinue.data.examine import HANDLING, Examined, examine
+from retinue.data.image_check import HANDLING, ImageCheck, check_image
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
 from retinue.data.sources.dataset import settle
-from retinue.data.sources.listing import Listing
-from retinue.data.sources.recognise import read_listing
+from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.sources.recognise import Readers, read_listing
 from retinue.errors import UsageError
 
 IMBALANCE = 10
@@ -92,19 +92,19 @@ class CheckReport:
         return rows
 
 
-def check(options: DataOptions) -> CheckReport:
+def check(options: DataOptions, readers: Readers) -> CheckReport:
     """Decodes every image and compares them all; a bad file or row never stops it.
 
     Raises `UsageError` only if there is no data set to look at.
     """
-    listing = read_listing(options)
+    reader, listing = read_listing(options, readers)
     findings: list[Finding] = []
-    classes, splits, of = _divide(listing, options, findings)
+    classes, splits, of = _divide(listing, options, reader, findings)
     paths = [str(record.path) for record in listing.records]
     with ThreadPoolExecutor(max(worker_count(options.workers), 1)) as pool:
-        images = list(pool.map(examine, paths))
+        images = list(pool.map(check_image, paths))
     unreadable = {image.path: image.error for image in images if image.error is not None}
-    labels = [record.label or "" for record in listing.records]
+    labels = [_said(record) for record in listing.records]
 
     found = [
         _unreadable(unreadable),
@@ -140,24 +140,30 @@ def check(options: DataOptions) -> CheckReport:
 
 
 def _divide(
-    listing: Listing, options: DataOptions, findings: list[Finding]
+    listing: Listing, options: DataOptions, reader: Reader, findings: list[Finding]
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
     """Images by class and by split, and the split of each path."""
     wrong = [str(error) for error in listing.errors]
-    classes = dict(Counter(record.label or "" for record in listing.records))
+    named = (r.target.names() if r.target else ("",) for r in listing.records)
+    classes = dict(Counter(str(name) for names in named for name in names))
     splits: dict[str, int] = {}
     of: dict[str, str] = {}
     try:
-        dataset = settle(listing, options)
+        dataset = settle(listing, options, reader)
     except UsageError as error:
         wrong.append(str(error))
     else:
         classes = {name: classes.get(name, 0) for name in dataset.classes}
         splits = {split: len(samples) for split, samples in dataset.splits.items()}
-        of = {s.path: split for split, samples in dataset.splits.items() for s in samples}
+        of = {s.key: split for split, samples in dataset.splits.items() for s in samples}
     if wrong:
         findings.append(Finding("errors", wrong, "training would refuse this", fatal=True))
     return classes, splits, of
+
+
+def _said(record: Record) -> str:
+    """What two copies of one image must agree in."""
+    return record.target.fingerprint() if record.target else ""
 
 
 def _unreadable(reasons: dict[str, str]) -> Finding:
@@ -173,7 +179,7 @@ def _imbalance(classes: dict[str, int]) -> list[Finding]:
     return [Finding("rare classes", [f"{name} ({count})" for count, name in rare], detail)]
 
 
-def _duplicates(images: list[Examined], labels: list[str], of: list[str]) -> list[Finding]:
+def _duplicates(images: list[ImageCheck], labels: list[str], of: list[str]) -> list[Finding]:
     leaks: list[str] = []
     copies: list[str] = []
     conflicts: list[str] = []
@@ -203,7 +209,7 @@ def _duplicates(images: list[Examined], labels: list[str], of: list[str]) -> lis
     ]
 
 
-def _kinds(images: list[Examined]) -> list[Finding]:
+def _kinds(images: list[ImageCheck]) -> list[Finding]:
     return [
         Finding(kind, [image.path for image in images if kind in image.kinds], handling)
         for kind, handling in HANDLING.items()

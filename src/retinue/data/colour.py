@@ -31,7 +31,7 @@ from torch import Tensor
 
 from retinue.data.options import ColourOptions
 from retinue.data.random import draw
-from retinue.sample import Batch, Preprocessing
+from retinue.sample import Preprocessing
 from retinue.transfer import all_to_device
 
 Affine = npt.NDArray[np.float64]
@@ -75,12 +75,6 @@ class Colour:
             if probability > 0
         ]
         self._constants: dict[tuple[int, torch.device], list[Tensor]] = {}
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """`varied`, by the batch's own epoch and index."""
-        if not (self._affine or self._others):
-            return self.normalised(batch.images)
-        return self.varied(batch.images, batch.index.numpy(force=True), batch.epoch)
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to float32, normalised, in channels-last memory, on the same

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from retinue.data.examine import Examined
+from retinue.data.image_check import ImageCheck
 
 DISTANCE = 3
 """Most differing bits of two fingerprints (of 64) that count as near."""
@@ -31,7 +31,7 @@ class NearPairs(NamedTuple):
     """Positions of pictures that were not compared with all that could be near."""
 
 
-def exact_groups(images: Sequence[Examined]) -> list[list[int]]:
+def exact_groups(images: Sequence[ImageCheck]) -> list[list[int]]:
     """Positions of files with the same bytes, groups of two and more."""
     groups: dict[str, list[int]] = defaultdict(list)
     for position, image in enumerate(images):
@@ -40,7 +40,7 @@ def exact_groups(images: Sequence[Examined]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_pairs(images: Sequence[Examined]) -> NearPairs:
+def near_pairs(images: Sequence[ImageCheck]) -> NearPairs:
     """Pictures that look the same but are other files.
 
     Two fingerprints that differ in at most 3 bits agree in at least one of four bands of 16 bits:
@@ -63,7 +63,7 @@ def near_pairs(images: Sequence[Examined]) -> NearPairs:
 
 
 def _compare(
-    images: Sequence[Examined],
+    images: Sequence[ImageCheck],
     usable: Sequence[int],
     hashes: npt.NDArray[np.uint64],
     members: npt.NDArray[np.int64],

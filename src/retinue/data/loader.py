@@ -1,4 +1,4 @@
-"""Batches from samples, read and warped by threads.
+"""Batches from plans, read and rendered by threads.
 
 Decoder and warp release the interpreter's lock, so threads scale; each writes its row of a batch in
 place, and the batch is handed over without a copy. What a batch contains depends on the plan alone,
@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from retinue.data.geometry import Pixels
-from retinue.data.views import Item, View
+from retinue.data.views import Seen, Size, View
 from retinue.errors import BadImageError
-from retinue.sample import Batch, Sample
+from retinue.sample import Batch, BatchPlan, Row, Sample, Target
 
 BadImages = Literal["stop", "substitute", "drop"]
 
@@ -35,87 +35,111 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-class _Row(NamedTuple):
-    sample: Sample
-    item: Item | None
-    weight: float
+def in_order(
+    samples: Iterable[Sample], batch_size: int, size: tuple[int, int]
+) -> Iterator[BatchPlan]:
+    """Plans of `batch_size` rows each for `samples` one after the other, each counting once,
+    without knowing how many there are. `size` (height, width) is the network's input."""
+    rows: list[Row] = []
+    for key, sample in enumerate(samples):
+        rows.append(Row(key, (sample,)))
+        if len(rows) == batch_size:
+            yield BatchPlan(rows, size, total=len(rows))
+            rows = []
+    if rows:
+        yield BatchPlan(rows, size, total=len(rows))
+
+
+class Rendered(NamedTuple):
+    """What a thread made of a row."""
+
+    row: Row
+    """With the samples that it shows in fact."""
+    seen: Seen | None
+    """None: its image cannot be read."""
+    sizes: list[Size]
 
 
 class _Job(NamedTuple):
+    plan: BatchPlan
     images: Pixels
-    rows: list[Future[_Row]]
-    indices: npt.NDArray[np.int64]
+    rows: list[Future[Rendered]]
 
 
 class Loader:
-    """Samples through a view, in batches.
+    """Plans to batches, through a view.
 
     `bad_images`: `stop` raises a `BadImageError` that names every bad image of a first pass over
-    all samples; `substitute` puts the next readable sample in its place (labels, weight and path
-    are the substitute's, `Batch.index` stays); `drop` keeps the row, black and with weight 0.
-    Both of these list the file in `skipped`.
+    `samples`; `substitute` puts the next readable one of `samples` in its place (the row keeps its
+    key and weight); `drop` keeps the row, black and with weight 0. Both of these list the file in
+    `skipped`. `samples` is the split that the rows are of; `drop` needs none.
 
     With workers, OpenCV's own threads are switched off for the whole process, and stay so.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
         view: View,
+        samples: Sequence[Sample] = (),
         *,
         workers: int | Literal["auto"] = "auto",
         bad_images: BadImages = "stop",
     ) -> None:
-        self.samples = samples
         self.view = view
+        self.samples = samples
         self.workers = worker_count(workers)
         self.bad_images: BadImages = bad_images
         self.skipped: dict[str, str] = {}
-        """Path of each bad image met so far, and why."""
+        """Key of each sample whose image was found to be bad so far, and why."""
 
-    def batches(self, plan: Sequence[npt.NDArray[np.int64]], *, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of `plan` (positions among the samples), in its order.
+    def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
+        """The batches of `plans`, in their order.
 
         Reads ahead while the caller works. Closing the iterator, an error, or an interrupt ends the
         threads.
         """
+        for batch, _ in self.rendered(plans):
+            yield batch
+
+    def rendered(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
+        """The same, with what each row came to."""
         walk = self._threaded if self.workers else self._in_turn
         try:
-            yield from walk(plan, epoch)
+            yield from walk(plans)
         except BadImageError as error:
             if self.bad_images == "stop":
                 raise self._all_bad(error) from error
             raise
 
-    def _in_turn(self, plan: Sequence[npt.NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
-        for indices in plan:
-            images = self._allocate(len(indices))
-            rows = [self._row(int(i), epoch, images[k]) for k, i in enumerate(indices)]
-            yield self._collate(images, rows, indices, epoch)
+    def _in_turn(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
+        for plan in plans:
+            images = _allocate(plan)
+            rows = [self._render(row, plan, images[k]) for k, row in enumerate(plan.rows)]
+            yield collate(plan, images, rows), rows
 
-    def _threaded(self, plan: Sequence[npt.NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
+    def _threaded(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
         # The threads of this pool are the parallelism; OpenCV's own would only compete with them.
         cv2.setNumThreads(1)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="retinue-loader")
         waiting: deque[_Job] = deque()
-        upcoming = iter(plan)
+        upcoming = iter(plans)
         try:
             while True:
                 while self._wants_more(waiting):
-                    indices = next(upcoming, None)
-                    if indices is None:
+                    plan = next(upcoming, None)
+                    if plan is None:
                         break
-                    images = self._allocate(len(indices))
+                    images = _allocate(plan)
                     rows = [
-                        pool.submit(self._row, int(i), epoch, images[k])
-                        for k, i in enumerate(indices)
+                        pool.submit(self._render, row, plan, images[k])
+                        for k, row in enumerate(plan.rows)
                     ]
-                    waiting.append(_Job(images, rows, indices))
+                    waiting.append(_Job(plan, images, rows))
                 if not waiting:
                     return
                 job = waiting.popleft()
                 done = [row.result() for row in job.rows]
-                yield self._collate(job.images, done, job.indices, epoch)
+                yield collate(job.plan, job.images, done), done
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -123,77 +147,72 @@ class Loader:
         """At least two batches and two images a thread ahead."""
         return len(waiting) < 2 or sum(len(job.rows) for job in waiting) < 2 * self.workers
 
-    def _allocate(self, count: int) -> Pixels:
-        return np.empty((count, *self.view.size, 3), dtype=np.uint8)
-
-    def _row(self, index: int, epoch: int, out: Pixels) -> _Row:
-        """Fills `out` with the sample at `index`, or what stands in for it."""
-        sample = self.samples[index]
-        try:
-            return _Row(sample, self.view(sample, index=index, epoch=epoch, out=out), sample.weight)
-        except BadImageError as error:
-            if self.bad_images == "stop":
-                raise
-            self.skipped.update(error.reasons)
-        if self.bad_images == "substitute":
-            for step in range(1, len(self.samples)):
-                other = self.samples[(index + step) % len(self.samples)]
-                if other.path in self.skipped:
-                    continue
-                try:
-                    item = self.view(other, index=index, epoch=epoch, out=out)
-                except BadImageError as error:
-                    self.skipped.update(error.reasons)
-                    continue
-                return _Row(other, item, other.weight)
-            raise BadImageError(dict(self.skipped), mend="no readable image is left")
+    def _render(self, row: Row, plan: BatchPlan, out: Pixels) -> Rendered:
+        """Fills `out` with what the row shows, or what stands in for it."""
+        for _ in range(len(self.samples) + 1):
+            try:
+                seen, sizes = self.view.render(
+                    row.samples, key=row.key, epoch=plan.epoch, size=plan.size, out=out
+                )
+                return Rendered(row, seen, sizes)
+            except BadImageError as error:
+                if self.bad_images == "stop":
+                    raise
+                self.skipped.update(error.reasons)
+            if self.bad_images == "drop":
+                break
+            row = row._replace(samples=self.readable(row.samples, row.key))
         out[...] = 0
-        return _Row(sample, None, 0.0)
+        return Rendered(row._replace(weight=0.0), None, [])
+
+    def readable(self, samples: tuple[Sample, ...], place: int) -> tuple[Sample, ...]:
+        """`samples`, and with `substitute` instead of each that is known to be bad the next one of
+        the split, behind `place`, that is not. Raises `BadImageError` if none is left."""
+        if self.bad_images != "substitute" or not self.skipped:
+            return samples
+        return tuple(self._instead(sample, place) for sample in samples)
+
+    def _instead(self, sample: Sample, place: int) -> Sample:
+        if sample.key not in self.skipped:
+            return sample
+        for step in range(1, len(self.samples)):
+            other = self.samples[(place + step) % len(self.samples)]
+            if other.key not in self.skipped:
+                return other
+        raise BadImageError(dict(self.skipped), mend="no readable image is left")
 
     def _all_bad(self, first: BadImageError) -> BadImageError:
-        from retinue.data.scan import scan
+        from retinue.data.readable import unreadable
 
-        reasons = {**scan(self.samples, thorough=False), **first.reasons}
+        reasons = {**unreadable(self.samples, thorough=False), **first.reasons}
         return BadImageError(reasons, mend="mend or remove them, or set on_bad_image=skip")
 
-    def _collate(
-        self,
-        images: Pixels,
-        rows: Sequence[_Row],
-        indices: npt.NDArray[np.int64],
-        epoch: int,
-    ) -> Batch:
-        samples = [row.sample for row in rows]
-        blank = (np.eye(3), (0, 0))
-        places = [(r.item.to_original, r.item.original_size) if r.item else blank for r in rows]
-        batch = Batch(
-            images=torch.from_numpy(images).permute(0, 3, 1, 2),
-            index=torch.from_numpy(np.array(indices, dtype=np.int64)),
-            paths=[sample.path for sample in samples],
-            epoch=epoch,
-            weight=torch.tensor([row.weight for row in rows], dtype=torch.float32),
-            to_original=torch.from_numpy(np.stack([matrix for matrix, _ in places])),
-            original_size=torch.tensor([size for _, size in places], dtype=torch.int64),
-        )
-        if any(sample.label is not None for sample in samples):
-            labels = [-1 if sample.label is None else sample.label for sample in samples]
-            batch.labels = torch.tensor(labels, dtype=torch.int64)
-        if any(sample.boxes is not None for sample in samples):
-            _add_boxes(batch, rows)
-        return batch
+
+def _allocate(plan: BatchPlan) -> Pixels:
+    return np.empty((len(plan.rows), *plan.size, 3), dtype=np.uint8)
 
 
-def _add_boxes(batch: Batch, rows: Sequence[_Row]) -> None:
-    found = [row.item.boxes if row.item is not None else None for row in rows]
-    most = max((len(boxes) for boxes in found if boxes is not None), default=0)
-    boxes = torch.zeros((len(rows), most, 4), dtype=torch.float32)
-    labels = torch.zeros((len(rows), most), dtype=torch.int64)
-    mask = torch.zeros((len(rows), most), dtype=torch.bool)
-    for k, row in enumerate(rows):
-        if row.item is None or row.item.boxes is None or row.item.box_labels is None:
-            continue
-        count = len(row.item.boxes)
-        boxes[k, :count] = torch.from_numpy(row.item.boxes)
-        labels[k, :count] = torch.from_numpy(row.item.box_labels)
-        mask[k, :count] = True
-    batch.boxes, batch.box_labels, batch.box_mask = boxes, labels, mask
+def collate(plan: BatchPlan, images: Pixels | None, rows: Sequence[Rendered]) -> Batch:
+    """The batch of `rows`, rendered into `images`, uint8 (n, height, width, 3); None: one without
+    pixels."""
+    blank = Seen(None, np.eye(3), (0, 0))
+    seen = [row.seen or blank for row in rows]
+    if images is None:
+        images = np.empty((len(rows), 0, 0, 3), dtype=np.uint8)
+    return Batch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        samples=[rendered.row.samples[0] for rendered in rows],
+        keys=np.array([rendered.row.key for rendered in rows], dtype=np.int64),
+        weight=torch.tensor([rendered.row.weight for rendered in rows], dtype=torch.float32),
+        to_original=np.stack([s.to_original for s in seen]),
+        original_size=np.array([s.original_size for s in seen], dtype=np.int64),
+        epoch=plan.epoch,
+        total=plan.total,
+        targets=collate_targets([s.target for s in seen]),
+    )
+
+
+def collate_targets(targets: Sequence[Target | None]) -> dict[str, Tensor]:
+    """As their own kind says; empty where nothing is known of any."""
+    kind = next((type(target) for target in targets if target is not None), None)
+    return {} if kind is None else kind.collate(targets)

@@ -96,9 +96,7 @@ class Mixing:
         """Its own share, and the rectangle from the other (None: mixup)."""
         options = self.options
         rng = draw(self.seed, epoch, key, "mixing")
-        chance, which, x, y, masks = rng.random(5)
-        if masks < options.quarter_mask:
-            rng.integers(4)  # the quarter, which `data.quarters` draws from the same numbers
+        chance, which, x, y = rng.random(4)
         if chance >= options.probability or not (options.mixup or options.cutmix):
             return 1.0, None
         cut = options.cutmix > 0 and (options.mixup == 0 or which < 0.5)
@@ -160,15 +158,3 @@ def _mix_on_cpu(rows: Tensor, plan: MixPlan, channels: int) -> Tensor:
         else:
             torch.lerp(other, rows[k], float(plan.share[k]), out=mixed[k])
     return mixed
-
-
-def mix_labels(labels: Tensor, classes: int, plan: MixPlan) -> Tensor:
-    """Labels int64 (n,), or soft ones float32 (n, classes), to float32 (n, classes) of which each
-    row adds up to 1, in the plan's proportions; on the same device."""
-    if not labels.is_floating_point():
-        # Not `one_hot`, which on some devices looks at the values.
-        known = torch.arange(classes, device=labels.device)
-        labels = (labels.clamp(min=0)[:, None] == known).float()
-    placed = plan.on(labels.device)
-    share = placed.share[:, None]
-    return labels * share + labels.index_select(0, placed.partner) * (1 - share)

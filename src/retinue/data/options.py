@@ -40,9 +40,9 @@ class DataOptions(Options):
     path: str | None = None
     """A folder of class folders (or of `train/`, `val/`, `test/`), or a table of paths and
     labels."""
-    format: Literal["auto", "folder", "table", "elpv"] = "auto"
-    """`auto` recognises it and says what it found; `elpv` is the data of `pip install
-    elpv-dataset`."""
+    format: str = "auto"
+    """`auto` recognises it and says what it found; or one that the task reads: `folder`, `table`,
+    or `elpv`, the data of `pip install elpv-dataset`."""
     images: str | None = None
     """The folder that a table's paths start from; by default the table's own folder."""
     classes: list[str] | None = None

@@ -1,22 +1,25 @@
-"""From a sample to the network's input: `TrainView` varies, `EvalView` is the one preprocessing."""
+"""From the images of a row to the network's input: `TrainView` varies and combines, `EvalView` is
+the one preprocessing."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from retinue.data import geometry
+from retinue.data.composers import Composer, Composition
 from retinue.data.decode import Encoded, read_bytes
-from retinue.data.geometry import Entry, Matrix, Pixels
+from retinue.data.framing import eval_boxes, eval_matrix
+from retinue.data.geometry import Entry, Matrix, Pixels, Region
 from retinue.data.options import AugmentOptions
-from retinue.data.random import draw
+from retinue.data.population import Population
 from retinue.errors import BadImageError
-from retinue.sample import Preprocessing, Sample
+from retinue.sample import Preprocessing, Sample, Target
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -24,184 +27,160 @@ _PILLOW = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_MIN_VISIBLE = 0.1
-"""A box of which less than this share of the area is left on the canvas is dropped."""
+
+Size = tuple[int, int]
+"""Width and height of an upright original."""
 
 
-@dataclass(slots=True)
-class Item:
-    """One row of a batch."""
+class Seen(NamedTuple):
+    """What there is to know of a row's picture, beside its pixels."""
 
-    image: Pixels
-    """uint8 (height, width, 3), of the network's input size."""
+    target: Target | None
+    """Of everything that it shows, in its pixels."""
     to_original: Matrix
-    """float64 (3, 3): from pixels of `image` to pixels of the upright original."""
-    original_size: tuple[int, int]
-    """Width and height of the upright original."""
-    boxes: npt.NDArray[np.float32] | None = None
-    """(n, 4) `x1, y1, x2, y2` in pixels of `image`."""
-    box_labels: npt.NDArray[np.int64] | None = None
-    """(n,)"""
+    """float64 (3, 3): from its pixels to those of the row's own upright original."""
+    original_size: Size
 
 
 class View(Protocol):
-    """A way of looking at samples. Called from several threads at once."""
+    """A way of looking at the images of a row. Called from several threads at once."""
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every item's image."""
+    def cast(self, position: int, *, key: int, epoch: int) -> tuple[int, ...]:
+        """Positions of the samples that a row for the one at `position` shows, that one first."""
         ...
 
-    def __call__(
-        self, sample: Sample, *, index: int, epoch: int, out: Pixels | None = None
-    ) -> Item:
-        """The item; its image is written into `out` if given. Raises `BadImageError`."""
+    def see(
+        self, samples: Sequence[Sample], sizes: Sequence[Size], *, key: int, epoch: int,
+        size: tuple[int, int],
+    ) -> Seen:  # fmt: skip
+        """What `render` would tell of images of these sizes; nothing is read."""
+        ...
+
+    def render(
+        self, samples: Sequence[Sample], *, key: int, epoch: int, size: tuple[int, int], out: Pixels
+    ) -> tuple[Seen, list[Size]]:
+        """Paints `out`, uint8 (height, width, 3) of `size` (height, width). Gives also the sizes of
+        the upright originals. Raises `BadImageError`."""
         ...
 
 
-def open_sample(sample: Sample) -> Encoded:
-    """The sample's image, its header read."""
-    source = sample.image if sample.image is not None else read_bytes(sample.path)
-    return Encoded(source, path=sample.path)
+def open_image(sample: Sample) -> Encoded:
+    """The sample's image, its header read. Raises `BadImageError`."""
+    source = read_bytes(sample.key) if sample.read is None else sample.read()
+    return Encoded(source, path=sample.key)
 
 
 class TrainView:
-    """Crop, zoom, flip, turn, rotation, shear and shift as one warp, drawn by `data.random`."""
+    """What the composer says, painted: each source is decoded at the smallest sufficient scale and
+    resampled once."""
 
-    def __init__(self, augment: AugmentOptions, preprocessing: Preprocessing, seed: int) -> None:
-        self.augment = augment
+    def __init__(
+        self,
+        augment: AugmentOptions,
+        preprocessing: Preprocessing,
+        seed: int,
+        population: Population | None = None,
+    ) -> None:
         self.preprocessing = preprocessing
-        self.seed = seed
-        # A letterbox is grey in evaluation; reflections would teach another picture.
-        letterbox = preprocessing.fit == "letterbox" and augment.crop_scale is None
-        self._border: geometry.Border = "fill" if letterbox else augment.border
+        self.composer = Composer(augment, preprocessing, seed, population)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every item's image."""
-        return self.preprocessing.size
-
-    def matrix(self, size: tuple[int, int], *, index: int, epoch: int) -> Matrix:
-        """From an upright original of `size` (width, height) to the canvas."""
-        options = self.augment
-        if options.crop_scale is None:
-            matrix = eval_matrix(self.preprocessing, size)
-        else:
-            matrix = geometry.crop(self._crop(size, index, epoch), self.size)
-        return self._pose(index, epoch) @ matrix
-
-    def _crop(self, size: tuple[int, int], index: int, epoch: int) -> tuple[float, ...]:
-        """A random box of the image, as Inception's: area and log aspect ratio are uniform."""
-        assert self.augment.crop_scale is not None
-        width, height = size
-        rng = draw(self.seed, epoch, index, "crop")
-        low, high = (math.log(ratio) for ratio in self.augment.crop_ratio)
-        for _ in range(10):
-            area = width * height * rng.uniform(*self.augment.crop_scale)
-            ratio = math.exp(rng.uniform(low, high))
-            w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
-            if w <= width and h <= height:
-                x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-                return self._snapped((x, y, x + w, y + h), size)
-        # The image is too long for any allowed ratio: its middle, at the nearest one.
-        ratio = min(max(width / height, self.augment.crop_ratio[0]), self.augment.crop_ratio[1])
-        w, h = min(width, height * ratio), min(height, width / ratio)
-        x, y = (width - w) / 2, (height - h) / 2
-        return x, y, x + w, y + h
-
-    def _snapped(
-        self, box: tuple[float, float, float, float], size: tuple[int, int]
-    ) -> tuple[float, ...]:
-        """The box with its sides on whole pixels, as they are after a JPEG's scaled decoding: less
-        than a pixel of the canvas away, and `render` is faster for it."""
-        x1, y1, x2, y2 = box
-        room = min((x2 - x1) / self.size[1], (y2 - y1) / self.size[0])
-        grid = next((g for g in (8, 4, 2) if room >= g), 1)
-        left, top = (math.floor(v / grid) * grid for v in (x1, y1))
-        right = min(max(round(x2 / grid) * grid, left + grid), size[0])
-        bottom = min(max(round(y2 / grid) * grid, top + grid), size[1])
-        return left, top, right, bottom
-
-    def _pose(self, index: int, epoch: int) -> Matrix:
-        """Everything that happens about the middle of the canvas."""
-        options, (height, width) = self.augment, self.size
-        rng = draw(self.seed, epoch, index, "pose")
-        # All are always drawn, so that switching one on leaves the others as they were.
-        flips = rng.random(2)
-        turn = int(rng.integers(4))
-        angle, slant, right, down, zoom = rng.uniform(-1, 1, 5)
-        matrix = geometry.identity()
-        if flips[0] < options.horizontal_flip:
-            matrix = geometry.scale(-1, 1) @ matrix
-        if flips[1] < options.vertical_flip:
-            matrix = geometry.scale(1, -1) @ matrix
-        if options.quarter_turns and turn:
-            # On a canvas that is not square, a quarter turn swaps what the sides show.
-            fit = (height / width, width / height) if turn % 2 else (1.0, 1.0)
-            matrix = geometry.scale(*fit[::-1]) @ np.rint(geometry.rotate(90 * turn)) @ matrix
-        if options.shear:
-            matrix = geometry.shear(slant * options.shear) @ matrix
-        if options.rotation:
-            matrix = geometry.rotate(angle * options.rotation) @ matrix
-        if options.zoom is not None:
-            low, high = (math.log(factor) for factor in options.zoom)
-            matrix = geometry.scale(math.exp((low + high + zoom * (high - low)) / 2)) @ matrix
-        shift = geometry.translate(
-            right * options.translate * width, down * options.translate * height
-        )
-        return shift @ geometry.about(matrix, width / 2, height / 2)
-
-    def __call__(
-        self, sample: Sample, *, index: int, epoch: int, out: Pixels | None = None
-    ) -> Item:
+    def cast(self, position: int, *, key: int, epoch: int) -> tuple[int, ...]:
         """See `View`."""
-        encoded = open_sample(sample)
-        width, height = encoded.size
-        matrix = self.matrix(encoded.size, index=index, epoch=epoch)
-        along_x, along_y = geometry.magnification(matrix, width / 2, height / 2)
-        decoded = encoded.decode((math.ceil(height * along_y), math.ceil(width * along_x)))
-        image = geometry.render(
-            [Entry(decoded.image, matrix @ decoded.to_original)],
-            self.size,
-            border=self._border,
+        return self.composer.cast(position, key, epoch)
+
+    def see(
+        self, samples: Sequence[Sample], sizes: Sequence[Size], *, key: int, epoch: int,
+        size: tuple[int, int],
+    ) -> Seen:  # fmt: skip
+        """See `View`."""
+        composition = self.composer.compose(sizes, key=key, epoch=epoch, size=size)
+        return _seen(samples, sizes, composition, size)
+
+    def render(
+        self, samples: Sequence[Sample], *, key: int, epoch: int, size: tuple[int, int], out: Pixels
+    ) -> tuple[Seen, list[Size]]:
+        """See `View`."""
+        images = [open_image(sample) for sample in samples]
+        sizes = [image.size for image in images]
+        composition = self.composer.compose(sizes, key=key, epoch=epoch, size=size)
+        entries = []
+        for placement in composition.placements:
+            source = placement.source
+            decoded = images[source].decode(placement.needed(sizes[source]))
+            matrix = placement.matrix @ decoded.to_original
+            entries.append(Entry(decoded.image, matrix, placement.region))
+        geometry.render(
+            [*entries, *composition.painted],
+            size,
+            border=composition.border,
             fill=self.preprocessing.pad_value,
             smooth=self.preprocessing.interpolation != "nearest",
             out=out,
         )
-        boxes, labels = _boxes(sample, matrix, self.size)
-        return Item(image, geometry.inverse(matrix), encoded.size, boxes, labels)
+        return _seen(samples, sizes, composition, size), sizes
+
+
+def _seen(
+    samples: Sequence[Sample],
+    sizes: Sequence[Size],
+    composition: Composition,
+    size: tuple[int, int],
+) -> Seen:
+    own = next(p for p in composition.placements if p.source == 0)
+    parts = []
+    # What is painted later covers what is there; of a polygon only the outline is known.
+    later = [*(p.region for p in composition.placements), *(p.region for p in composition.painted)]
+    for number, placement in enumerate(composition.placements, 1):
+        target = samples[placement.source].target
+        if target is not None and placement.share > 0:
+            shown = geometry.bounds(placement.region, size)
+            covered = [region for region in later[number:] if isinstance(region, Region)]
+            seen = target.through(placement.matrix, size, shown, covered)
+            parts.append((seen, placement.share))
+    if not parts:
+        target = None
+    elif len(parts) == 1:
+        target = parts[0][0]
+    else:
+        whole = sum(share for _, share in parts)
+        target = type(parts[0][0]).mix([(t, share / whole) for t, share in parts])
+    return Seen(target, geometry.inverse(own.matrix), sizes[own.source])
 
 
 class EvalView:
-    """The whole or the middle of the image, resized as the weights were published with.
+    """The whole or the middle of the image, resized as the weights were published with."""
 
-    `orientation` 0–7 is an element of the dihedral group, applied to the finished input
-    (`geometry.dihedral`), for test-time augmentation; odd ones need a square input.
-    """
-
-    def __init__(self, preprocessing: Preprocessing, orientation: int = 0) -> None:
-        if orientation % 2 and preprocessing.size[0] != preprocessing.size[1]:
-            raise ValueError("a quarter turn needs a square input")
+    def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        self.orientation = orientation
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every item's image."""
-        return self.preprocessing.size
+    def cast(self, position: int, *, key: int, epoch: int) -> tuple[int, ...]:
+        """See `View`."""
+        return (position,)
 
-    def matrix(self, size: tuple[int, int]) -> Matrix:
-        """From an upright original of `size` (width, height) to the input."""
-        turned = geometry.dihedral(self.orientation, self.size)
-        return turned @ eval_matrix(self.preprocessing, size)
+    def see(
+        self, samples: Sequence[Sample], sizes: Sequence[Size], *, key: int = 0, epoch: int = 0,
+        size: tuple[int, int],
+    ) -> Seen:  # fmt: skip
+        """See `View`; nothing is drawn, so `key` and `epoch` change nothing."""
+        matrix = eval_matrix(replace(self.preprocessing, size=size), sizes[0])
+        target = samples[0].target
+        shown = None if target is None else target.through(matrix, size)
+        return Seen(shown, geometry.inverse(matrix), sizes[0])
 
-    def __call__(
-        self, sample: Sample, *, index: int = 0, epoch: int = 0, out: Pixels | None = None
-    ) -> Item:
-        """See `View`; nothing is drawn, so `index` and `epoch` change nothing."""
-        encoded = open_sample(sample)
+    def render(
+        self,
+        samples: Sequence[Sample],
+        *,
+        key: int = 0,
+        epoch: int = 0,
+        size: tuple[int, int],
+        out: Pixels,
+    ) -> tuple[Seen, list[Size]]:
+        """See `View`."""
+        encoded = open_image(samples[0])
         width, height = encoded.size
-        box, (top, left, tall, wide) = eval_boxes(self.preprocessing, encoded.size)
+        preprocessing = replace(self.preprocessing, size=size)
+        box, (top, left, tall, wide) = eval_boxes(preprocessing, encoded.size)
         # Twice what is needed: the decoder's own averaging then hides in the filter's support.
         need_h, need_w = tall / (box[3] - box[1]) * height, wide / (box[2] - box[0]) * width
         decoded = encoded.decode((math.ceil(2 * need_h), math.ceil(2 * need_w)))
@@ -218,51 +197,12 @@ class EvalView:
         try:
             small = np.asarray(Image.fromarray(decoded.image).resize(shape, method, box=window))
         except (ValueError, MemoryError) as error:
-            raise BadImageError({sample.path: f"cannot be resized: {error}"}) from error
+            raise BadImageError({encoded.path: f"cannot be resized: {error}"}) from error
         upright = turn(small, encoded.orientation)
-
-        image = np.empty((*self.size, 3), np.uint8) if out is None else out
-        if (tall, wide) != self.size:
-            canvas = np.full((*self.size, 3), self.preprocessing.pad_value, np.uint8)
-            canvas[top : top + tall, left : left + wide] = upright
-            upright = canvas
-        image[...] = turn(upright, (1, 6, 3, 8, 2, 7, 4, 5)[self.orientation])
-        matrix = self.matrix(encoded.size)
-        boxes, labels = _boxes(sample, matrix, self.size)
-        return Item(image, geometry.inverse(matrix), encoded.size, boxes, labels)
-
-
-def eval_boxes(
-    preprocessing: Preprocessing, size: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
-    """What is shown of an upright image of `size` (width, height), and where on the input.
-
-    The box `x1, y1, x2, y2` of the original, in fractions of pixels, and the rectangle
-    `top, left, height, width` of the input that it fills. `crop` equals resizing the shorter side
-    to size / crop_fraction and cutting out the middle in whole pixels, as torchvision and timm do.
-    """
-    width, height = size
-    tall, wide = preprocessing.size
-    if preprocessing.fit == "squash":
-        return (0.0, 0.0, width, height), (0, 0, tall, wide)
-    if preprocessing.fit == "letterbox":
-        ratio = min(tall / height, wide / width)
-        h, w = max(round(height * ratio), 1), max(round(width * ratio), 1)
-        return (0.0, 0.0, width, height), ((tall - h) // 2, (wide - w) // 2, h, w)
-    need_h, need_w = preprocessing.covered
-    if need_h * width <= need_w * height:
-        resized_w, resized_h = need_w, max(int(need_w * height / width), tall)
-    else:
-        resized_w, resized_h = max(int(need_h * width / height), wide), need_h
-    left, top = round((resized_w - wide) / 2), round((resized_h - tall) / 2)
-    x, y = width / resized_w, height / resized_h
-    return (left * x, top * y, (left + wide) * x, (top + tall) * y), (0, 0, tall, wide)
-
-
-def eval_matrix(preprocessing: Preprocessing, size: tuple[int, int]) -> Matrix:
-    """From an upright original of `size` (width, height) to the input, as `eval_boxes` says."""
-    box, (top, left, tall, wide) = eval_boxes(preprocessing, size)
-    return geometry.translate(left, top) @ geometry.crop(box, (tall, wide))
+        if (tall, wide) != size:
+            out[...] = self.preprocessing.pad_value
+        out[top : top + tall, left : left + wide] = upright
+        return self.see(samples, [encoded.size], size=size), [encoded.size]
 
 
 def turn(image: Pixels, orientation: int) -> Pixels:
@@ -274,22 +214,3 @@ def turn(image: Pixels, orientation: int) -> Pixels:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return image
-
-
-def _boxes(
-    sample: Sample, matrix: Matrix, size: tuple[int, int]
-) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int64] | None]:
-    if sample.boxes is None:
-        return None, None
-    labels = sample.box_labels
-    if labels is None:
-        labels = np.zeros(len(sample.boxes), dtype=np.int64)
-    whole = geometry.boxes_through(matrix, sample.boxes, None)
-    shown = geometry.boxes_through(matrix, sample.boxes, size)
-    visible = _area(shown) > _MIN_VISIBLE * _area(whole)
-    return shown[visible], labels[visible]
-
-
-def _area(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    area: npt.NDArray[np.float32] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return area

@@ -1,13 +1,13 @@
-"""A model file, ready to be shown pictures."""
+"""A model file, or several, ready to be shown pictures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,16 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.data.colour import Colour
 from retinue.data.decode import to_rgb
-from retinue.data.loader import Loader
+from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference.devices import choose_device
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
-from retinue.inference.evaluator import example_inputs, look
-from retinue.inference.tta import views
+from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
-from retinue.sample import Result, Sample
-from retinue.tasks.task import Task, task_type
+from retinue.sample import Batch, Pixels, Preprocessing, Read, Result, Sample
+from retinue.tasks.task import Finding, Task, task_type
 
 COMPILE_FROM = 64
 """`engine=auto` compiles for this many images or more; for fewer, it would cost more than it
@@ -52,64 +51,73 @@ class Skipped:
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     device: str = "auto",
     engine: EngineName = "auto",
     tta: str | None = None,
     workers: int | Literal["auto"] = "auto",
 ) -> Predictor:
-    """The model of a model file or run folder.
+    """The model of a model file or run folder; of several, their answers merged.
 
     `tta`: test-time augmentation, by default what the model file says. Raises UsageError for a
-    path without a model, an unknown device or engine; RetinueError for a file that is damaged, of
-    a newer format, or does not fit its own description.
+    path without a model, an unknown device or engine, and for models that do not answer the same
+    question of the same input; RetinueError for a file that is damaged, of a newer format, or does
+    not fit its own description.
     """
-    file = find_model(Path(path))
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise UsageError("no model is named")
     chosen = choose_device(device)
-    description, tensors = modelfile.read(file)
-    kind = task_type(description.task)
-    try:
-        options = kind.options_type.model_validate(description.task_options)
-    except ValidationError as error:
-        raise RetinueError(f"options that {description.task} does not know", where=str(file)) from (
-            error
-        )
-    task = kind(description.classes, options)
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
-        network = task.build(description.network, dict(description.arguments), None)
-    _fill(network, tensors, file)
-    network.eval().to(chosen)
-    return Predictor(
-        network, task, description, device=chosen, engine=engine, tta=tta, workers=workers
-    )
+    members = [_member(find_model(Path(one)), chosen) for one in paths]
+    for file, member in zip(paths[1:], members[1:], strict=True):
+        _refuse_other(members[0], member, Path(file))
+    return Predictor(members, device=chosen, engine=engine, tta=tta, workers=workers)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network and what its outputs mean."""
+
+    network: Network
+    task: Task
+    description: ModelDescription
 
 
 class Predictor:
-    """`predictor(image)` recognises one image, `predictor.predict(images)` a stream of them."""
+    """`predictor(image)` recognises one image, `predictor.predict(images)` a stream of them.
+
+    Of several members, which share one task, its classes and the preprocessing, the findings are
+    merged.
+    """
 
     def __init__(
         self,
-        network: Network,
-        task: Task,
-        description: ModelDescription,
+        members: Sequence[Member],
         *,
         device: str = "cpu",
         engine: EngineName = "auto",
         tta: str | None = None,
         workers: int | Literal["auto"] = "auto",
     ) -> None:
-        self.network = network
-        self.task = task
-        self.description = description
+        self.members = list(members)
+        self.description = members[0].description
+        self.task = members[0].task
         self.device = device
-        self.preprocessing = description.prepared()
+        self.workers: int | Literal["auto"] = workers
+        self.preprocessing = self.description.prepared()
+        self.tta = tta if tta is not None else self.description.tta
+        self._orientations = views(self.tta)
+        refuse_oblong(self._orientations, self.preprocessing.size)
         self._wish: EngineName = engine
-        self._workers: int | Literal["auto"] = workers
-        self._orientations = views(tta if tta is not None else description.tta)
         self._colour = Colour(self.preprocessing)
-        self._plain = TorchEngine(network, device=device)
-        self._compiled: Engine | None = self._plain if engine == "torch" else None
+        self._plain: list[Engine] = [TorchEngine(m.network, device=device) for m in members]
+        self._compiled: list[Engine] | None = self._plain if engine == "torch" else None
+
+    @property
+    def network(self) -> Network:
+        """The first member's."""
+        return self.members[0].network
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,23 +127,38 @@ class Predictor:
     @property
     def engine(self) -> str:
         """The name of the engine in use; `auto` runs PyTorch until there is much to do."""
-        return (self._compiled or self._plain).name
+        names = dict.fromkeys(engine.name for engine in self._compiled or self._plain)
+        return "+".join(names)
 
-    def compile(self, samples: Sequence[Sample]) -> Engine:
-        """The engine that was wished for, compiled now and judged on some of `samples`."""
-        if self._compiled is None:
-            try:
-                example = example_inputs(samples, self.preprocessing)
-            except BadImageError:
-                if self._wish == "auto":
-                    return self._plain
-                # Nothing readable so far: noise tells the engines apart, too.
-                generator = torch.Generator().manual_seed(0)
-                example = torch.randn((8, 3, *self.preprocessing.size), generator=generator)
-            self._compiled = compile_engine(
-                self.network, example, engine=self._wish, device=self.device
-            )
-        return self._compiled
+    def compile(self, samples: Sequence[Sample]) -> None:
+        """Take the engine that was wished for, compiled now and judged on some of `samples`."""
+        if self._compiled is not None:
+            return
+        try:
+            example = example_inputs(samples, self.preprocessing)
+        except BadImageError:
+            if self._wish == "auto":
+                return
+            # Nothing readable so far: noise tells the engines apart, too.
+            generator = torch.Generator().manual_seed(0)
+            example = torch.randn((8, 3, *self.preprocessing.size), generator=generator)
+        self._compiled = [
+            compile_engine(member.network, example, engine=self._wish, device=self.device)
+            for member in self.members
+        ]
+
+    def findings(self, batch: Batch) -> list[Finding]:
+        """What the task reads off each of the batch's uint8 images: every view is decoded with its
+        own way back to the original, and what all views and members say is merged there."""
+        found: list[list[Finding]] = []
+        for orientation in self._orientations:
+            seen = turned(batch, orientation) if orientation else batch
+            inputs = self._colour.normalised(seen.images.to(self.device))
+            for engine, member in zip(self._compiled or self._plain, self.members, strict=True):
+                found.append(member.task.decode(engine(inputs), seen))
+        if len(found) == 1:
+            return found[0]
+        return [self.task.merge(same) for same in zip(*found, strict=True)]
 
     def __call__(self, image: Source) -> Result:
         """What is in one image. Raises BadImageError if it cannot be read, UsageError for an
@@ -151,63 +174,46 @@ class Predictor:
         """A `Result` for each image, in order; `Skipped` for one that cannot be read.
 
         `sources` is consumed as the work goes on, a few batches ahead, and nothing is kept: a
-        million files take the memory of a few. Closing the iterator ends its threads. Images that
-        come from memory are called `image 0`, `image 1`, … by their position.
+        million files take the memory of a few, and a stream need not have an end. Closing the
+        iterator ends its threads. Images that come from memory are called `image 0`, `image 1`, …
+        by their position.
         """
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
         samples = (as_sample(source, f"image {i}") for i, source in enumerate(sources))
         first = list(islice(samples, COMPILE_FROM)) if self._compiled is None else []
-        worth_it = len(first) == COMPILE_FROM or (first and self._wish != "auto")
-        engine = self.compile(first) if worth_it else self._compiled or self._plain
-        window = _Window(chain(first, samples))
+        if len(first) == COMPILE_FROM or (first and self._wish != "auto"):
+            self.compile(first)
+        workers = self.workers if batch_size > 1 else 0
+        loader = Loader(EvalView(self.preprocessing), workers=workers, bad_images="drop")
+        plans = in_order(chain(first, samples), batch_size, self.preprocessing.size)
         del first
-        workers = self._workers if batch_size > 1 else 0
-        loader = Loader(window, EvalView(self.preprocessing), workers=workers, bad_images="drop")
-        plan = cast(Sequence[npt.NDArray[np.int64]], window.plan(batch_size))  # read once, in turn
-        for batch in loader.batches(plan):
-            assert batch.weight is not None
-            good = batch.weight != 0
-            if good.any():
-                batch = batch.to(self.device)
-                output = look(engine, self.task, self._colour, batch, self._orientations)
-                results: Sequence[Result | None] = self.task.decode(output, batch)
-            else:
-                results = [None] * len(batch)
-            window.forget(batch.index)
-            for path, fine, result in zip(batch.paths, good.tolist(), results, strict=True):
-                if fine and result is not None:
-                    yield result
+        for batch in loader.batches(plans):
+            good = (batch.weight > 0).tolist()
+            findings: Sequence[Finding] = self.findings(batch) if any(good) else good
+            for sample, fine, finding in zip(batch.samples, good, findings, strict=True):
+                if fine:
+                    yield self.task.result(finding, sample.key)
                 else:
-                    yield Skipped(path, loader.skipped[path])
+                    yield Skipped(sample.key, loader.skipped[sample.key])
 
 
-class _Window(Sequence[Sample]):
-    """The part of an endless row of samples that is being worked on, for the loader."""
+def example_inputs(
+    samples: Sequence[Sample], preprocessing: Preprocessing, count: int = 8
+) -> Tensor:
+    """Normalised real images, float32 (≤ count, 3, height, width), for `compile_engine`.
 
-    def __init__(self, samples: Iterator[Sample]) -> None:
-        self._samples = samples
-        self._held: dict[int, Sample] = {}
-
-    def plan(self, batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Positions of the next samples, which are held from now on."""
-        for start in count(0, batch_size):
-            batch = list(islice(self._samples, batch_size))
-            if not batch:
-                return
-            self._held.update(enumerate(batch, start))
-            yield np.arange(start, start + len(batch), dtype=np.int64)
-
-    def forget(self, index: Tensor) -> None:
-        """These have been dealt with."""
-        for i in index.tolist():
-            del self._held[i]
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._held[index]
+    Spread evenly over `samples`, so that there are several classes among them; bad images are left
+    out. BadImageError if none of those tried can be read.
+    """
+    tried = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round())
+    chosen = [samples[int(i)] for i in tried]
+    loader = Loader(EvalView(preprocessing), workers=0, bad_images="drop")
+    (batch,) = loader.batches(in_order(chosen, len(chosen), preprocessing.size))
+    good = batch.weight > 0
+    if not good.any():
+        raise BadImageError(dict(loader.skipped))
+    return Colour(preprocessing).normalised(batch.images)[good]
 
 
 def as_sample(source: Source, name: str) -> Sample:
@@ -218,12 +224,12 @@ def as_sample(source: Source, name: str) -> Sample:
     if isinstance(source, (str, os.PathLike)):
         return Sample(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return Sample(name, bytes(source))
+        return Sample(name, held(bytes(source)))
     if isinstance(source, Image.Image):
-        return Sample(name, np.array(to_rgb(ImageOps.exif_transpose(source))))
+        return Sample(name, held(np.array(to_rgb(ImageOps.exif_transpose(source)))))
     if isinstance(source, np.ndarray):
         _check_array(source)
-        return Sample(name, source)
+        return Sample(name, held(source))
     raise UsageError(
         f"an image cannot be read from a {type(source).__name__}",
         mend="give a path, encoded bytes, an RGB uint8 array (height, width, 3), a Pillow image",
@@ -245,6 +251,43 @@ def _check_array(array: npt.NDArray[Any]) -> None:
         f"this one is {array.dtype} of shape {array.shape}",
         mend=mend,
     )
+
+
+def held(image: bytes | Pixels) -> Read:
+    """Reads an image that is in memory already."""
+    return lambda: image
+
+
+def _member(file: Path, device: str) -> Member:
+    description, tensors = modelfile.read(file)
+    kind = task_type(description.task)
+    try:
+        options = kind.options_type.model_validate(description.task_options)
+    except ValidationError as error:
+        raise RetinueError(f"options that {description.task} does not know", where=str(file)) from (
+            error
+        )
+    task = kind(description.classes, options, description.task_state)
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
+        network = task.build(description.network, dict(description.arguments), None)
+    _fill(network, tensors, file)
+    network.eval().to(device)
+    return Member(network, task, description)
+
+
+def _refuse_other(first: Member, other: Member, file: Path) -> None:
+    """Raise UsageError unless the two answer the same question of the same input."""
+    for what, ours, theirs in (
+        ("another task", first.description.task, other.description.task),
+        ("other classes", first.description.classes, other.description.classes),
+        ("another preprocessing", first.description.prepared(), other.description.prepared()),
+    ):
+        if ours != theirs:
+            raise UsageError(
+                f"a model of {what} than the first one's cannot answer together with it",
+                where=str(file),
+                mend="evaluate or predict with each by itself",
+            )
 
 
 def _fill(network: Network, tensors: dict[str, Tensor], file: Path) -> None:

@@ -73,25 +73,13 @@ def refuse_oblong(orientations: Sequence[int], size: tuple[int, int]) -> None:
 
 
 def turned(batch: Batch, orientation: int) -> Batch:
-    """The batch's images in another orientation, the way back to the originals included.
-
-    Boxes are not carried along: they are what is looked for. Odd orientations (quarter turns)
-    need square images; UsageError otherwise.
-    """
-    if orientation == 0:
-        return batch
+    """The batch's images in another orientation, the way back to the originals included. Targets
+    are not carried along: they are what is looked for."""
     height, width = batch.images.shape[2:]
-    refuse_oblong([orientation], (height, width))
-    to_original = batch.to_original
-    if to_original is not None:
-        back = torch.from_numpy(way_back(orientation, (height, width)))
-        to_original = to_original @ back.to(to_original)
     return replace(
         batch,
         images=turned_images(batch.images, orientation),
-        to_original=to_original,
-        boxes=None,
-        box_labels=None,
-        box_mask=None,
+        to_original=batch.to_original @ way_back(orientation, (height, width)),
+        targets={},
         inputs=None,
     )

@@ -3,10 +3,9 @@
 Each file is written under a temporary name and takes its own only when it is whole.
 
 - `predictions.jsonl`: `Result.as_dict` a line.
-- `predictions.csv`: `path, name_1, score_1, name_2, …`, a row an image; or for boxes
-  `path, name, score, x1, y1, x2, y2`, a row a box (an image without any has one row).
-- `predictions.txt`: path, name and score of the best class (or `name score x1 y1 x2 y2` of each
-  box), separated by tabs; backslash, tab and line breaks in names are written `\\\\ \\t \\n \\r`.
+- `predictions.csv`: a table with the columns of the task's results, `path` first.
+- `predictions.txt`: path and the result's fields, separated by tabs (where there are none, a tab
+  ends the line); backslash, tab and line breaks in names are written `\\\\ \\t \\n \\r`.
 - `skipped.jsonl`: `{"path", "reason"}` a line; only if there are any.
 - `drawn/…`: the images with their results, in the folders that they came from.
 
@@ -88,22 +87,15 @@ class Csv(Writer):
         self._header = False
 
     def write(self, result: Result) -> None:
-        path = _text(result.path)
-        if result.boxes is None:
-            numbers = range(1, len(result.classes) + 1)
-            header = ["path", *(f"{key}_{i}" for i in numbers for key in ("name", "score"))]
-            rows = [[path, *(value for pair in result.classes for value in pair)]]
-        else:
-            header = ["path", "name", "score", "x1", "y1", "x2", "y2"]
-            rows = [[path, box.name, box.score, *box.xyxy] for box in result.boxes]
         if not self._header:
-            self._rows.writerow(header)
+            self._rows.writerow(result.columns())
             self._header = True
-        self._rows.writerows([_text(str(value)) for value in row] for row in rows or [[path]])
+        rows = result.rows() or [[result.path]]
+        self._rows.writerows([_text(str(value)) for value in row] for row in rows)
 
     @classmethod
     def wrote(cls, line: str) -> bool:
-        return line.startswith("path,name")
+        return line.startswith("path,")
 
 
 class Text(Writer):
@@ -112,14 +104,8 @@ class Text(Writer):
     suffix = ".txt"
 
     def write(self, result: Result) -> None:
-        fields = [result.path]
-        if result.boxes is None:
-            for name, score in result.classes[:1]:
-                fields += [name, f"{score:.6f}"]
-        else:
-            for box in result.boxes:
-                corners = " ".join(f"{value:.1f}" for value in box.xyxy)
-                fields.append(f"{box.name} {box.score:.6f} {corners}")
+        # Also where nothing was found: a line without a tab would not be known for ours again.
+        fields = [result.path, *(result.fields() or [""])]
         self.file.write("\t".join(map(_one_line, fields)) + "\n")
 
     @classmethod

@@ -1,93 +1,182 @@
 """What a task is. Trainer, checkpoints, predictor and report know this and nothing further.
 
-A task says how its network is built, what its loss is, how raw outputs become results, which
-figures judge them, and how they are drawn.
+A task says which data it reads, how its network is built, what is learnt, how raw outputs become
+results, which figures judge them, and how they are drawn and reported.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinue.errors import UsageError, suggest
+from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
+from retinue.page.section import TaskSections
 from retinue.sample import Batch, Result, Sample
+from retinue.tasks.shipped import SHIPPED, imported
+
+if TYPE_CHECKING:
+    from retinue.data.sources.listing import Reader
+
+Finding = Any
+"""What a task reads off a network's outputs for one image: arrays, in pixels of the original."""
+
+Part = Tensor | tuple[Tensor, Tensor]
+"""A part of the loss: (n,), a value an image, of which the mean by the images' weights is taken; or
+sums (n,) with counts (n,), of which Σ sums / max(Σ counts, 1) is, over the whole portion."""
+
+
+class Losses(NamedTuple):
+    """What an objective says of a batch."""
+
+    parts: dict[str, Part]
+    """Added up, they are the loss."""
+    running: dict[str, Tensor]
+    """Figures to show of the training batches, (n,) each; averaged over an epoch."""
+
+
+class Objective(nn.Module):
+    """What a network learns by. It may own parameters; they learn along, and are no part of the
+    model file."""
+
+    def forward(self, outputs: Any, targets: dict[str, Any], taught: Any = None) -> Losses:
+        """`outputs`: what the network returns in training mode; `targets`: as the kind of target
+        collates them; `taught`: what a teacher returns in eval mode for the same images, if there
+        is one."""
+        raise NotImplementedError
 
 
 class Meter(ABC):
-    """Collects outputs over a split and tells the figures."""
+    """Collects findings over a split and tells the figures."""
 
     @abstractmethod
-    def update(self, outputs: Tensor, batch: Batch) -> None:
-        """`outputs`: what the network returns in eval mode for `batch`; padding has weight 0."""
+    def update(self, findings: Sequence[Finding], samples: Sequence[Sample]) -> None:
+        """What was found in the images of `samples`, and their targets, in original pixels."""
+
+    @abstractmethod
+    def rows(self) -> Any:
+        """What was collected, as values that can be sent to another process."""
+
+    @abstractmethod
+    def extend(self, rows: Any) -> None:
+        """Take in what another process collected."""
 
     @abstractmethod
     def compute(self) -> dict[str, Any]:
-        """The figures of `metrics.json` as plain JSON values; scalars are what stages watch."""
+        """The figures of `metrics.json` as plain JSON values: `images`, a value for each declared
+        figure (None where it is not defined), and small tables of the task's own."""
 
     @abstractmethod
-    def table(self) -> pa.Table:
-        """`predictions.parquet`: a row an image, in the order of the split."""
+    def tables(self) -> dict[str, pa.Table]:
+        """Parquet files by name, `predictions` among them: a row an image, in any fixed order."""
 
 
 class Task(ABC):
-    """One kind of recognition. Stateless but for its options and the class names."""
+    """One kind of recognition: options, class names in order, and a state that was worked out from
+    data and stands in the model file."""
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]]
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
-    """Figures of which less is better; more is better for every other one."""
     default_metric: ClassVar[str]
-    """The figure that picks the best checkpoint unless the recipe names another."""
+    """The figure that picks the best weights unless the recipe names another."""
+    formats: ClassVar[Mapping[str, str]]
+    """Formats of data that it reads: name → `module:function`, a `Reader`. Of those that recognise
+    a path, the first one is taken."""
 
-    def __init__(self, classes: Sequence[str], options: Options) -> None:
+    def __init__(
+        self, classes: Sequence[str], options: Options, state: Mapping[str, Any] | None = None
+    ) -> None:
         self.classes = tuple(classes)
         self.options = options
+
+    @classmethod
+    def prepared(cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]) -> Self:
+        """The task for a training on `samples`, before its network is built: what depends on them
+        (class weights, anchors) is worked out here and becomes its state."""
+        return cls(classes, options)
+
+    @classmethod
+    def sketch(cls, options: Options) -> Self:
+        """A task of two made-up classes, for checks before any data is read."""
+        return cls(("a", "b"), options)
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values: `type(task)(task.classes, task.options, task.state())` is the same."""
+        return {}
 
     @abstractmethod
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo (`arguments` are its keywords) for these classes."""
 
-    def observe(self, samples: Sequence[Sample]) -> None:  # noqa: B027 - most tasks need nothing
-        """Told the training split once, before the first step; what depends on it (class weights,
-        anchors) is worked out here. Evaluating and predicting never need it."""
+    @abstractmethod
+    def objective(self, network: Network) -> Objective:
+        """What `network` is to learn by."""
 
     @abstractmethod
-    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Parts of the loss by name, (n,) each: the trainer weighs, adds and averages them."""
+    def figures(self) -> Sequence[Figure]:
+        """The figures that its meter computes, the most telling first."""
 
-    def running(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Figures to show of the training batches, (n,) each; averaged over an epoch."""
+    @classmethod
+    def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
+        """Those of its figures that `names` (of a `metrics.json`) holds, whatever options it was
+        made with."""
+        known = cls.sketch(cls.options_type()).figures()
+        return [figure for figure in known if figure.name in names]
+
+    @abstractmethod
+    def decode(self, outputs: Any, batch: Batch) -> list[Finding]:
+        """Outputs in eval mode, of any nesting, to what they say of each image; places are in
+        pixels of the original images, to which `batch.to_original` leads."""
+
+    def merge(self, findings: Sequence[Finding]) -> Finding:
+        """One finding from those of several views, or several models, of the same image."""
+        raise UsageError(f"the task {self.name!r} has no test-time augmentation", where="key tta")
+
+    @abstractmethod
+    def result(self, finding: Finding, path: str) -> Result:
+        """The finding with names."""
+
+    @abstractmethod
+    def meter(self, *, tables: bool = False) -> Meter:
+        """A new, empty meter; `tables`: one that keeps what its tables need, too."""
+
+    def fit(self, meter: Meter) -> dict[str, Any]:
+        """Choose on a validation split what is to be chosen there (a temperature, thresholds), and
+        make it part of the state. What it came to, by name; empty: nothing is."""
         return {}
 
-    @abstractmethod
-    def decode(self, outputs: Tensor, batch: Batch) -> list[Result]:
-        """Raw outputs in eval mode to results in pixels of the original images."""
-
-    @abstractmethod
-    def meter(self) -> Meter:
-        """A new, empty meter."""
+    def fitted(self) -> dict[str, Any]:
+        """What `fit` has chosen so far, by name."""
+        return {}
 
     @abstractmethod
     def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
         """A copy of the RGB uint8 `image` with `result` drawn on it."""
 
-    def merge_views(self, outputs: Sequence[Tensor]) -> Tensor:
-        """One output from those of several views of the same images (test-time augmentation)."""
-        raise UsageError(f"the task {self.name!r} has no test-time augmentation", where="key tta")
+    @classmethod
+    def sections(cls) -> TaskSections:
+        """What a report shows of it between the curves and the recipe."""
+        return TaskSections()
+
+    @classmethod
+    def readers(cls) -> dict[str, Reader]:
+        """The `formats`, imported."""
+        return {name: imported(place) for name, place in cls.formats.items()}
 
 
-_TASKS: dict[str, str | type[Task]] = {
-    "classification": "retinue.tasks.classification:Classification"
-}
+DEFAULT = "classification"
+"""The task of a recipe that names none."""
+
+_TASKS: dict[str, str | type[Task]] = {name: there.task for name, there in SHIPPED.items()}
 
 
 def register_task(task: type[Task]) -> type[Task]:
@@ -99,14 +188,30 @@ def register_task(task: type[Task]) -> type[Task]:
     return task
 
 
+GROUP = "retinue.tasks"
+"""Entry points of this group, in installed packages, are tasks: name → class."""
+
+
+def task_names() -> list[str]:
+    """Those that are known, sorted."""
+    return sorted({*_TASKS, *_installed()})
+
+
 def task_type(name: str) -> type[Task]:
     """The task called `name`."""
-    found = _TASKS.get(name)
+    found = _TASKS.get(name) or _installed().get(name)
     if found is None:
-        raise UsageError(f"unknown task {name!r}", where="key task", mend=suggest(name, _TASKS))
+        known = task_names()
+        mend = suggest(name, known) or f"there are {', '.join(known)}"
+        raise UsageError(f"unknown task {name!r}", where="key task", mend=mend)
     if isinstance(found, str):
-        module, attribute = found.split(":")
-        found = getattr(importlib.import_module(module), attribute)
+        found = imported(found)
         assert isinstance(found, type)
         _TASKS[name] = found
     return found
+
+
+def _installed() -> dict[str, str]:
+    """Name → `module:class` of the tasks that other packages bring."""
+    points = importlib.metadata.entry_points(group=GROUP)
+    return {point.name: f"{point.module}:{point.attr}" for point in points}

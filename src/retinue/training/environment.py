@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import os
 import platform
@@ -10,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
@@ -41,6 +42,11 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and tells."""
+    return bool(PartialState().is_main_process)
 
 
 def versions() -> dict[str, str]:
@@ -112,4 +118,15 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     mixed = "no" if precision == "fp32" else precision
     # While one process computes what all will use, the others wait, for hours if need be.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=2))
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[patient])
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[patient])
+    if accelerator.num_processes > 1:
+        atexit.unregister(_part)
+        atexit.register(_part)
+    return accelerator
+
+
+def _part() -> None:
+    """Leave the group of processes before the interpreter ends: the group's own threads may not be
+    alive then, or the process is aborted."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

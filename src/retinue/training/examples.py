@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
 
-from retinue.data.colour import Colour
-from retinue.data.loader import BadImages, Loader
-from retinue.data.mixing import Mixing
-from retinue.data.sources import Dataset
-from retinue.data.views import TrainView
 from retinue.files import replacing
-from retinue.sample import Preprocessing
-from retinue.training.feeds import ImageFeed
+from retinue.run.folder import RunFolder
+from retinue.sample import BatchPlan, Preprocessing, Row, Sample
 from retinue.training.recipe import Recipe
-from retinue.training.run_folder import RunFolder
+from retinue.training.stage_data import image_feed
 
 COLUMNS, ROWS, SIDE = 6, 3, 160
 
 
 def draw_examples(
-    run: RunFolder, recipe: Recipe, dataset: Dataset, preprocessing: Preprocessing
+    run: RunFolder, recipe: Recipe, samples: Sequence[Sample], preprocessing: Preprocessing
 ) -> None:
     """`plots/batch_STAGE.png`: the first images of each stage's first epoch, as the network
     gets them."""
-    samples = dataset.splits["train"]
     count = min(COLUMNS * ROWS, len(samples))
     # Evenly over the split, so that every class shows.
-    chosen = np.linspace(0, len(samples) - 1, count).astype(np.int64)
+    chosen = np.linspace(0, len(samples) - 1, count).astype(int).tolist()
     for stage in recipe.stages:
-        augment = stage.augment
-        bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "substitute"
-        loader = Loader(
-            samples, TrainView(augment, preprocessing, recipe.seed), workers=0, bad_images=bad
-        )
-        mixing = None
-        if augment.mixes_pixels:
-            mixing = Mixing(augment.mixing, recipe.seed)
-        colour = Colour(preprocessing, augment.colour, recipe.seed)
-        feed = ImageFeed(loader, colour, torch.device("cpu"), mixing, len(dataset.classes))
-        batch = next(iter(feed.batches([chosen], epoch=0)))
+        feed = image_feed(recipe, stage, samples, preprocessing, torch.device("cpu"), workers=0)
+        view = feed.loader.view
+        rows = [Row(p, tuple(samples[q] for q in view.cast(p, key=p, epoch=0))) for p in chosen]
+        batch = next(iter(feed.batches([BatchPlan(rows, preprocessing.size)])))
         sheet = _sheet(batch.inputs, preprocessing)
         path = run.path / "plots" / f"batch_{stage.name}.png"
         with replacing(path) as temporary:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from retinue.errors import RetinueError
 
@@ -43,20 +45,73 @@ class Interruptions:
         self.signal = number
 
 
-def refuse_not_finite(value: float, what: str, paths: list[str], where: str) -> None:
-    """Raise with the names of the batch's files if `value` is NaN or infinite."""
-    if value - value == 0:
+class SignalExchange:
+    """Tells every process what one of them was told, over a channel that leaves devices alone."""
+
+    def __init__(self, processes: int) -> None:
+        self._group: Any = None
+        self._processes = processes
+        if processes > 1 and torch.distributed.get_backend() != "gloo":
+            self._group = torch.distributed.new_group(backend="gloo")
+
+    def largest(self, number: int) -> int:
+        """The largest `number` of any process. A collective operation."""
+        if self._processes == 1:
+            return number
+        told = torch.tensor(number)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self._group)
+        return int(told)
+
+
+class FiniteWatch:
+    """Sees to it that nothing that is not finite goes unnoticed, without waiting for the device:
+    values are noted as tensors, and looked at together later."""
+
+    EVERY = 32
+    """Values that are looked at in one go."""
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Tensor, str, list[str], str]] = []
+
+    def note(self, value: Tensor, what: str, keys: list[str], where: str) -> None:
+        """`value`, a scalar, is `what` in the step `where`, from the images `keys`."""
+        self._noted.append((value.detach(), what, keys, where))
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to look."""
+        return len(self._noted) >= self.EVERY
+
+    def look(self) -> None:
+        """Raise with the names of the batch's files for the first value that is NaN or infinite.
+        Before anything is kept, everything has to be looked at."""
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, []
+        values = torch.stack([value.float() for value, *_ in noted]).cpu()
+        for value, (_, what, keys, where) in zip(values.tolist(), noted, strict=True):
+            if not math.isfinite(value):
+                raise RetinueError(
+                    f"{what} is {value}",
+                    where=f"{where}, images {', '.join(map(repr, keys))}",
+                    mend="look at these images, lower optimizer.lr, or set clip_norm",
+                )
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise RetinueError for the first of `tensors` that holds a NaN or an infinity: a gradient can
+    be so where the loss was not yet, and another process's loss where one's own was not."""
+    kept = {k: v.detach() for k, v in tensors.items() if v.is_floating_point() and v.numel()}
+    if not kept:
         return
-    raise RetinueError(
-        f"{what} is {value}",
-        where=f"{where}, images {', '.join(map(repr, paths))}",
-        mend="look at these images, lower optimizer.lr, or set clip_norm",
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device (not the host) ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError)
+    largest = torch.stack([v.float() for v in torch._foreach_norm(list(kept.values()), math.inf)])
+    for name, value in zip(kept, largest.cpu().tolist(), strict=True):
+        if not math.isfinite(value):
+            raise RetinueError(
+                f"the weights {name} are not finite",
+                where=where,
+                mend="lower optimizer.lr, or set clip_norm; --resume goes on from before that",
+            )
 
 
 def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:

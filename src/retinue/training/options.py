@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from retinue.data.options import AugmentOptions
+from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
+from retinue.data.sizes import SizePlan
 from retinue.options import Options
 from retinue.sample import Preprocessing
+from retinue.training.stage_samples import StageDataOptions
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -97,6 +100,19 @@ class StageOptions(Options):
     """Optimiser steps."""
     batch_size: PositiveInt = 32
     """Images an optimiser step, over all processes and accumulation."""
+    sampler: SamplerOptions = ShuffledOptions()
+    """Which images make up a batch."""
+    data: StageDataOptions | None = None
+    """Which samples the stage learns from; null: those of the stage before it."""
+    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | SideRange | None = None
+    """Sides of square inputs, of which each step draws one (multi-scale training): a list, or
+    `min`, `max` and `step`; null: the input's size."""
+    epoch_steps: PositiveInt | None = None
+    """Optimiser steps that count as an epoch; null: as many as there are batches."""
+    validate_every: PositiveInt = 1
+    """Every how many epochs the validation split is judged; the last one always is."""
+    validate_from: PositiveInt = 1
+    """The first epoch of the stage after which it is."""
     accumulate: PositiveInt = 1
     """Portions that each step's batch is computed in: saves memory. BatchNorm that learns and
     mixing see a portion at a time; nothing else changes."""
@@ -128,6 +144,11 @@ class StageOptions(Options):
             raise ValueError("cache_features: on contradicts augment.mixing, which mixes pixels")
         if self.cache_features == "on" and self.trainable == "all":
             raise ValueError("cache_features: on needs a frozen part, but trainable is all")
+        if self.cache_features == "on" and self.views is None and self.augment.draws:
+            raise ValueError(
+                "cache_features: on with an augmentation that is drawn at random needs views, the"
+                " number of views of each image; with one alone it would be the same for ever"
+            )
         if self.views is not None:
             for without, why in (
                 (self.cache_features == "off", "cache_features: off"),
@@ -137,6 +158,24 @@ class StageOptions(Options):
                 if without:
                     raise ValueError(f"views has no effect with {why}")
         return self
+
+    def input_sizes(
+        self, size: tuple[int, int], seed: int
+    ) -> tuple[Callable[[int, int], tuple[int, int]], list[tuple[int, int]]]:
+        """The height and width of a step's images, by epoch and step; and all that there are.
+        `size`: the input's own."""
+        if self.sizes is None:
+            return (lambda epoch, step: size), [size]
+        plan = SizePlan(self.sizes, seed)
+        return plan.size, sorted({(side, side) for side in plan.sides})
+
+    def validates(self, epoch: int, *, last: bool) -> bool:
+        """Whether the validation split is judged after the stage's `epoch`, counted from 1."""
+        if last:
+            return True
+        return (
+            epoch >= self.validate_from and (epoch - self.validate_from) % self.validate_every == 0
+        )
 
 
 class InputOptions(Options):
@@ -181,10 +220,14 @@ class CheckpointOptions(Options):
     every_minutes: NonNegative = 1.0
     """0: after every step."""
     every_steps: PositiveInt | None = None
+    """Optimiser steps of the whole training."""
 
 
 class CacheOptions(Options):
     """Where cached features may go."""
 
     max_gb: PositiveFloat = 20.0
-    """Disk that a stage's cached features may take, in 10⁹ bytes."""
+    """Disk that all cached features together may take, in 10⁹ bytes; what was used least recently
+    goes first."""
+    folder: str | None = None
+    """Where they lie; null: `$RETINUE_CACHE`, or `retinue/features` in the user's cache folder."""

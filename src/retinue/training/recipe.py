@@ -21,8 +21,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
-from retinue.options import Options
-from retinue.tasks.task import task_type
+from retinue.options import Contradiction, Options
+from retinue.tasks.task import DEFAULT, task_names, task_type
 from retinue.training.options import (
     CacheOptions,
     CheckpointOptions,
@@ -51,10 +51,13 @@ class Recipe(Options):
     """A whole training. `retinue recipes` shows the shipped ones."""
 
     about: About = About()
-    task: str = "classification"
+    task: str = DEFAULT
     """What is recognised: the name of a task."""
     task_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the task, such as `label_smoothing`; checked against its own schema."""
+    teacher: str | None = None
+    """A model file or run folder to learn from as well: what it answers for the training images
+    joins the loss, as the task says."""
     data: DataOptions = DataOptions()
     model: ModelOptions
     input: InputOptions = InputOptions()
@@ -80,6 +83,19 @@ class Recipe(Options):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages have one name: {', '.join(sorted(names))}")
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if stage.from_best and self.evaluation.keep == "last":
+                raise Contradiction(
+                    f"stage {stage.name} begins from the best weights, but evaluation.keep is last:"
+                    " the best ones are not kept",
+                    ("stages", index, "from_best"),
+                    ("evaluation", "keep"),
+                    mend="evaluation.keep=best, or leave from_best out",
+                )
         return self
 
 
@@ -192,12 +208,19 @@ def dump(recipe: Recipe) -> str:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe file, for editors."""
     schema = Recipe.model_json_schema()
-    options = task_type("classification").options_type.model_json_schema(
-        ref_template="#/$defs/{model}"
-    )
-    schema["$defs"].update(options.pop("$defs", {}))
-    schema["$defs"]["task_options"] = options
-    schema["properties"]["task_options"] = {"$ref": "#/$defs/task_options"}
+    # A union typed by `task`: each brings its own options.
+    branches = []
+    for name in task_names():
+        options = task_type(name).options_type.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"].update(options.pop("$defs", {}))
+        schema["$defs"][f"task_options_{name}"] = options
+        chosen: dict[str, Any] = {"properties": {"task": {"const": name}}}
+        if name != DEFAULT:
+            chosen["required"] = ["task"]
+        its = {"properties": {"task_options": {"$ref": f"#/$defs/task_options_{name}"}}}
+        branches.append({"if": chosen, "then": its})
+    schema["allOf"] = branches
+    schema["properties"]["task"]["enum"] = task_names()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -308,16 +331,25 @@ def _refusal(
         message = f"{_dotted(location)} is missing"
     elif not isinstance(error["input"], Mapping):
         message = f"{error['input']!r} will not do: {message[0].lower()}{message[1:]}"
-    if any(location[: len(g)] == g for g in guilty):
+    together: list[Location] = []
+    if isinstance(raised, Contradiction):
+        mend, together = raised.mend, [(*location, *key) for key in raised.keys]
+        guilty = [g for g in guilty if any(_holds(g, k) or _holds(k, g) for k in together)]
+    if any(_holds(g, location) for g in guilty):
         place, keys = "given as an override", [location]
-    elif inside := [g for g in guilty if g[: len(location)] == location]:
+    elif inside := [g for g in guilty if _holds(location, g)]:
         # A contradiction between fields stands at what holds them all.
         place, keys = "given as an override", inside
     else:
-        line = _line(values, location)
-        place, keys = f"{where}{f', line {line}' if line else ''}", [location]
+        keys = together or [location]
+        line = _line(values, keys[0])
+        place = f"{where}{f', line {line}' if line else ''}"
     named = f"key{'s' * (len(keys) > 1)} {', '.join(map(_dotted, keys))}"
     return UsageError(message, where=f"{place}, {named}", mend=mend)
+
+
+def _holds(outer: Location, inner: Location) -> bool:
+    return inner[: len(outer)] == outer
 
 
 def _dotted(location: Location) -> str:

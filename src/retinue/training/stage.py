@@ -6,10 +6,11 @@ from torch import nn
 
 from retinue.errors import UsageError, suggest
 from retinue.models.network import Network
+from retinue.tasks.learner import Learner
 from retinue.training.options import StageOptions
 
 
-def cut_of(network: Network, trainable: str | int, where: str) -> int:
+def first_to_learn(network: Network, trainable: str | int, where: str) -> int:
     """The index of the first unit that learns; the number of units if only the head does."""
     names = [unit.name for unit in network.units()]
     if trainable == "all":
@@ -33,19 +34,25 @@ def cut_of(network: Network, trainable: str | int, where: str) -> int:
     )
 
 
-def freeze(network: Network, cut: int) -> None:
-    """Only what lies from unit `cut` on gets gradients."""
-    for unit in network.units()[:cut]:
+def cut_before(network: Network, first: int) -> int:
+    """The last place before unit `first` at which the network can be cut."""
+    return max((cut for cut in network.cuts() if cut <= first), default=0)
+
+
+def freeze(network: Network, first: int) -> None:
+    """Only what lies from unit `first` on gets gradients."""
+    for unit in network.units()[:first]:
         unit.module.requires_grad_(False)
-    for unit in network.units()[cut:]:
+    for unit in network.units()[first:]:
         unit.module.requires_grad_(True)
     network.head.requires_grad_(True)
 
 
-def train_mode(network: Network, cut: int, stage: StageOptions) -> None:
-    """Training mode from unit `cut` on, eval mode before it (no dropout, no new statistics)."""
-    network.train()
-    for unit in network.units()[:cut]:
+def train_mode(learner: Learner, first: int, stage: StageOptions) -> None:
+    """Training mode from unit `first` on, eval mode before it (no dropout, no new statistics)."""
+    learner.train()
+    network = learner.network
+    for unit in network.units()[:first]:
         unit.module.eval()
     if stage.frozen_batchnorm:
         for module in network.modules():

@@ -1,15 +1,17 @@
-"""The loop: for stage, for epoch, for step. It knows tasks, networks and feeds, no recipe by name.
+"""The loop: for stage, for epoch, for step. It knows tasks, learners and feeds, no recipe by name.
 
 Everything random is drawn from (seed, step), everything else that a step depends on is in the
-checkpoint; so a training that was killed goes on as if nothing had happened.
+checkpoint; so a training that was killed goes on as if nothing had happened. Within a step nothing
+waits for the device: what is to be known of it is looked at later, together.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,91 +19,142 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from retinue.data.sources import Dataset
+from retinue import nested
 from retinue.errors import Interrupted, RetinueError
-from retinue.models.network import Network
+from retinue.run.log import LOGGER, Bar
+from retinue.run.progress import Progress
+from retinue.run.recorder import Recorder
 from retinue.sample import Batch, Preprocessing, Sample
-from retinue.tasks.task import Task
+from retinue.tasks.learner import Learner
+from retinue.tasks.task import Losses, Task
 from retinue.training import guards
-from retinue.training.console import LOGGER, Bar
 from retinue.training.ema import Ema
 from retinue.training.environment import Settings, build_accelerator
-from retinue.training.feeds import Feed, StepPlan
-from retinue.training.keeper import Keeper
+from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
-from retinue.training.progress import Progress
 from retinue.training.recipe import Recipe
 from retinue.training.schedules import factor
-from retinue.training.stage import cut_of, freeze, train_mode
-from retinue.training.suppliers import Supplies
+from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
+from retinue.training.stage_data import StageData, StageDataMaker
+from retinue.training.stage_samples import stage_samples
 from retinue.training.validation import validate
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a training is made of, ready for its first step."""
+
+    recipe: Recipe
+    task: Task
+    learner: Learner
+    splits: Mapping[str, Sequence[Sample]]
+    preprocessing: Preprocessing
+    settings: Settings
+    recorder: Recorder
+    bar: Bar
+    taught_by: str | None = None
+    """The hash of the teacher's file."""
 
 
 class Trainer:
     """One training in one run folder."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        task: Task,
-        network: Network,
-        dataset: Dataset,
-        preprocessing: Preprocessing,
-        settings: Settings,
-        keeper: Keeper,
-        bar: Bar,
-    ) -> None:
-        self.recipe = recipe
-        self.task = task
-        self.train: list[Sample] = dataset.splits["train"]
-        task.observe(self.train)
-        self.keeper = keeper
-        self.bar = bar
+    def __init__(self, training: Training) -> None:
+        self.recipe = training.recipe
+        self.task = training.task
+        self.splits = training.splits
+        self.recorder = training.recorder
+        self.bar = training.bar
+        settings = training.settings
         self.accelerator = build_accelerator(settings.device, settings.precision)
         self.device: torch.device = self.accelerator.device
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.metric = recipe.evaluation.metric or task.default_metric
+        self.learner = training.learner.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = self.learner.network
+        if self.learner.teacher is not None:
+            self.learner.teacher.to(self.device)
+        self.metric = self.recipe.evaluation.metric or self.task.default_metric
+        self.less = {figure.name: figure.less_is_better for figure in self.task.figures()}
         self.progress = Progress()
-        self.supplies = Supplies(recipe, dataset, preprocessing, self.accelerator, keeper.run, bar)
+        self.sums: Sums = {}
+        self.watch = guards.FiniteWatch()
+        self.signals = guards.SignalExchange(self.accelerator.num_processes)
+        self.maker = StageDataMaker(
+            self.recipe,
+            self.splits.get("val", ()),
+            training.preprocessing,
+            self.accelerator,
+            self.bar,
+            self.learner.teacher,
+            training.taught_by,
+        )
 
     # --- the loop --------------------------------------------------------------------------------
 
     def fit(self) -> Progress:
         """Run every stage; afterwards the run folder has `best.safetensors` and `metrics.csv`."""
-        state = self.keeper.load()
+        state = self.recorder.load()
         if state is not None:
-            self.progress = Progress.from_dict(state["progress"])
-            self.network.load_state_dict(state["network"])
-            LOGGER.info("going on after step %d", self.progress.steps)
+            self._restore(state)
         if self.progress.stage == len(self.recipe.stages):
             return self.progress  # only the final evaluation is missing
+        samples: Sequence[Sample] = self.splits["train"]
         with guards.Interruptions() as self.interruptions:
             for index, stage in enumerate(self.recipe.stages):
+                samples = stage_samples(
+                    self.recorder.run, stage.name, stage.data, samples, self.splits,
+                    write=self.accelerator.is_main_process,
+                )  # fmt: skip
                 if index < self.progress.stage:
                     continue
-                self._begin(index, stage, state)
-                state = None
-                while not self._ended(stage):
-                    self._epoch(stage)
-                self.supplies.finish(stage)
+                try:
+                    self._begin(index, stage, samples, state)
+                    state = None
+                    while not self._ended(stage):
+                        self._epoch(stage)
+                finally:
+                    self._close()
             self.progress.stage = len(self.recipe.stages)
             self._checkpoint()
             self._check_signal()  # one that came with the last validation
         return self.progress
 
-    def _begin(self, index: int, stage: StageOptions, state: dict[str, Any] | None) -> None:
+    def _close(self) -> None:
+        if hasattr(self, "data"):
+            self.data.close()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.progress = Progress.from_dict(state["progress"])
+        self.learner.load_state_dict(state["learner"])
+        self.task = type(self.task)(self.task.classes, self.task.options, state["task"])
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        self.sums = {
+            name: torch.tensor(value, dtype=wide, device=self.device)
+            for name, value in self.progress.sums.items()
+        }
+        LOGGER.info("going on after step %d", self.progress.steps)
+
+    def _begin(
+        self,
+        index: int,
+        stage: StageOptions,
+        samples: Sequence[Sample],
+        state: dict[str, Any] | None,
+    ) -> None:
         """Freeze, cut, and build what the stage's steps need, from `state` if it is resumed."""
         progress = self.progress
         if state is None:
             progress.begin_stage(index)
+            self.sums = {}
             if stage.from_best and progress.kept_epoch:
-                self.network.load_state_dict(self.keeper.best_tensors())
+                self.network.load_state_dict(self.recorder.best_tensors())
         torch.manual_seed(_mix(self.recipe.seed, index, 0xB1A5))
-        self.cut = cut_of(self.network, stage.trainable, f"key stages.{index}.trainable")
-        freeze(self.network, self.cut)
-        self.optimizer = build_optimizer(self.network, stage.optimizer)
-        self.ema = Ema(self.network, self.recipe.ema.decay) if self.recipe.ema else None
+        where = f"key stages.{index}.trainable"
+        self.first = first_to_learn(self.network, stage.trainable, where)
+        freeze(self.network, self.first)
+        own = list(self.learner.objective.parameters())
+        self.optimizer = build_optimizer(self.network, stage.optimizer, [("objective", own)])
+        self.ema = Ema(self.learner, self.recipe.ema.decay) if self.recipe.ema else None
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema is not None:
@@ -109,35 +162,34 @@ class Trainer:
         self._prepare()
         if state is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.plan = StepPlan(
-            np.array([sample.weight for sample in self.train], np.float64),
-            batch_size=stage.batch_size,
-            accumulate=stage.accumulate,
-            world=self.accelerator.num_processes,
-            rank=self.accelerator.process_index,
-            seed=self.recipe.seed,
+        if state is None:
+            self._checkpoint()
+        self.data: StageData = self.maker.make(
+            stage,
+            samples,
+            self.network,
+            cut_before(self.network, self.first),
+            check=self._check_signal,
+            decided=progress.trunk,
+            skipped=progress.skipped,
         )
-        self.total = stage.steps or (stage.epochs or 0) * self.plan.steps
-        learning = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        progress.trunk[stage.name] = self.data.cached
+        self.plans = self.data.plans
+        self.total = stage.steps or (stage.epochs or 0) * self.plans.steps
+        learning = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
         LOGGER.info(
             "stage %s: %d steps of %d images, %s of %s parameters learn",
             stage.name,
             self.total,
-            self.plan.batch_size,
+            self.plans.batch_size,
             f"{learning:,}",
-            f"{sum(p.numel() for p in self.network.parameters()):,}",
+            f"{sum(p.numel() for p in self.learner.parameters()):,}",
         )
-        if state is None:
-            self._checkpoint()
-        self.feed, self.validation = self.supplies.begin(
-            stage, self.network, self.cut, self._check_signal, progress.trunk
-        )
-        progress.trunk[stage.name] = self.supplies.trunk
 
     def _prepare(self) -> None:
-        """Wrap the network for several processes and `torch.compile`, as the recipe says."""
+        """Wrap the learner for several processes and `torch.compile`, as the recipe says."""
         self.accelerator.free_memory()
-        model: nn.Module = self.network
+        model: nn.Module = self.learner
         if self.accelerator.num_processes > 1:
             model = self.accelerator.prepare_model(model)
         if self.recipe.compile:
@@ -147,10 +199,10 @@ class Trainer:
 
     def _epoch(self, stage: StageOptions) -> None:
         progress = self.progress
-        count = min(self.plan.steps - progress.step, self.total - progress.stage_steps)
+        count = min(self.plans.steps - progress.step, self.total - progress.stage_steps)
         text = f"{stage.name} epoch {progress.epoch + 1}"
         self.bar.begin(text, progress.step + count, progress.step)
-        train_mode(self.network, self.cut, stage)
+        train_mode(self.learner, self.first, stage)
         began = time.monotonic()
         for portions in self._steps(stage, count):
             self._step(stage, portions)
@@ -159,29 +211,29 @@ class Trainer:
             progress.seconds += now - began
             progress.epoch_seconds += now - began
             began = now
+            if self.watch.full:
+                self.watch.look()
             self._check_signal()
-            if self.keeper.due(stage_ends=False):
+            if self.recorder.due(progress.steps):
                 self._checkpoint()
         self._end_epoch(stage)
 
     def _steps(self, stage: StageOptions, count: int) -> Iterator[list[Batch]]:
-        """The portions of each of the epoch's next `count` steps, with their shares as weights."""
+        """The portions of each of the epoch's next `count` steps."""
         progress = self.progress
-        positions, shares = self.plan.epoch(progress.epochs, start=progress.step)
-        wanted = count * stage.accumulate
-        feed: Feed = self.feed
-        batches = feed.batches(positions[:wanted], epoch=progress.epochs)
+        plans = self.plans.epoch(progress.epochs, start=progress.step)
+        wanted = (plan for plan, _ in zip(plans, range(count * stage.accumulate), strict=False))
         portions: list[Batch] = []
-        for batch, share in zip(batches, shares[:wanted], strict=True):
-            batch.weight = torch.from_numpy(share).to(self.device)
+        for batch in self.data.train.batches(wanted):
             portions.append(batch)
             if len(portions) == stage.accumulate:
                 yield portions
                 portions = []
 
     def _step(self, stage: StageOptions, portions: list[Batch]) -> None:
+        """Forward, backward, update. Reads nothing back from the device."""
         progress = self.progress
-        paths = [path for batch in portions for path in batch.paths]
+        keys = [sample.key for batch in portions for sample in batch.samples]
         where = f"stage {stage.name}, epoch {progress.epoch + 1}, step {progress.step + 1}"
         set_rate(self.optimizer, self._rate(stage, progress.stage_steps))
         for number, batch in enumerate(portions):
@@ -191,15 +243,15 @@ class Trainer:
             last = number == len(portions) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 try:
-                    loss = self._loss(batch)
-                    guards.refuse_not_finite(float(loss.detach()), "the loss", paths, where)
+                    loss = self._loss(batch, len(portions))
+                    self.watch.note(loss, "the loss", keys, where)
                     self.accelerator.backward(loss)
                 except torch.OutOfMemoryError as error:
                     raise self._out_of_memory(stage, batch) from error
         if stage.clip_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.network.parameters(), stage.clip_norm)
+            norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), stage.clip_norm)
             if self.accelerator.scaler is None:
-                guards.refuse_not_finite(float(norm), "the gradient's norm", paths, where)
+                self.watch.note(norm, "the gradient's norm", keys, where)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
@@ -210,40 +262,42 @@ class Trainer:
 
     def _rate(self, stage: StageOptions, step: int) -> float:
         """The learning rate of the stage's `step`."""
-        return stage.optimizer.lr * factor(stage.schedule, step, self.total, self.plan.steps)
+        return stage.optimizer.lr * factor(stage.schedule, step, self.total, self.plans.steps)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch, portions: int) -> Tensor:
         """The batch's part of the step's mean loss; notes sums for the epoch's figures."""
         with self.accelerator.autocast():
-            outputs = self.model(batch.inputs, start=self.feed.cut)
-            parts = self.task.loss(outputs, batch)
-        each = torch.stack([part.float() for part in parts.values()]).sum(0)
-        assert batch.weight is not None
-        with torch.no_grad():
-            shown = {"loss": each, **self.task.running(outputs, batch)}
-            if len(parts) > 1:
-                shown |= {f"loss_{name}": part for name, part in parts.items()}
-            sums = self.progress.sums
-            for name, value in shown.items():
-                total = float((value.detach().float() * batch.weight).sum())
-                sums[name] = sums.get(name, 0.0) + total
-            sums[""] = sums.get("", 0.0) + float(batch.weight.sum())
-        return (each * batch.weight).sum()
+            losses: Losses = self.model(batch.inputs, batch.targets, self.data.train.cut)
+        loss, shown = portion_loss(
+            losses,
+            batch.weight,
+            batch.total,
+            portions=portions,
+            processes=self.accelerator.num_processes,
+            over_all=self._over_all,
+        )
+        add_up(self.sums, shown)
+        return loss
+
+    def _over_all(self, value: Tensor) -> Tensor:
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(value)
+        return value
 
     def _end_epoch(self, stage: StageOptions) -> None:
         """Validate, write the row, keep the weights if they are the best, count."""
         progress = self.progress
-        names = sorted(progress.sums)
-        mine = torch.tensor([progress.sums[name] for name in names], dtype=torch.float64)
-        sums = self.accelerator.reduce(mine.to(self.device, torch.float32)).cpu().tolist()
-        totals = dict(zip(names, sums, strict=True))
-        weight = totals.pop("", 0.0) or 1.0
-        train = {f"train_{name}": total / weight for name, total in totals.items()}
-        images = progress.step * self.plan.batch_size
+        self.watch.look()
+        train = self._train_figures()
+        images = progress.step * self.plans.batch_size
         progress.epochs += 1
         progress.epoch += 1
-        figures = self._validate()
-        for skipped in gather_object([self.supplies.skipped()]):
+        figures: dict[str, float] = {}
+        last = progress.stage_steps >= self.total
+        judged = self.data.validation is not None and stage.validates(progress.epoch, last=last)
+        if judged:
+            figures = self._validate()
+        for skipped in gather_object([self.data.skipped()]):
             progress.skipped.update(skipped)
         row = {
             "stage": stage.name,
@@ -256,40 +310,48 @@ class Trainer:
             **{f"val_{name}": value for name, value in figures.items()},
         }
         progress.rows.append(row)
-        self._judge(stage, figures)
+        if judged or self.data.validation is None:
+            self._keep(stage, figures)
         progress.step = 0
-        progress.sums = {}
+        self.sums = {}
         progress.epoch_seconds = 0.0
         if self.accelerator.is_main_process:
-            self.keeper.write_rows(progress.rows)
-        best = bool(figures) and self.recipe.evaluation.keep == "best"
+            self.recorder.write_rows(progress.rows)
+        best = judged and self.recipe.evaluation.keep == "best"
         LOGGER.info("%s", _line(row, best=best and progress.kept_epoch == progress.epochs))
-        if self.keeper.due(stage_ends=self._ended(stage)):
+        if self._ended(stage) or self.recorder.due_by_time():
             self._checkpoint()
+
+    def _train_figures(self) -> dict[str, float]:
+        """Means over the epoch's steps, of all the processes."""
+        names = sorted(self.sums)
+        values = torch.stack([self.sums[name] for name in names])
+        totals = dict(zip(names, self._over_all(values).cpu().tolist(), strict=True))
+        weight = totals.pop("", 0.0) or 1.0
+        return {f"train_{name}": total / weight for name, total in totals.items()}
 
     def _validate(self) -> dict[str, float]:
         """Scalar figures of the validation split with the weights that would be kept."""
-        if self.validation is None:
-            return {}
         self.network.eval()
         with self.ema.applied() if self.ema else nullcontext():
             if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)  # the ones that are kept
-            return validate(self.network, self.task, self.validation, self.accelerator)
+            figures, state = validate(self.network, self.task, self.data, self.accelerator)
+        self.task = type(self.task)(self.task.classes, self.task.options, state)
+        return figures
 
-    def _judge(self, stage: StageOptions, figures: dict[str, float]) -> None:
+    def _keep(self, stage: StageOptions, figures: dict[str, float]) -> None:
         """Keep the weights if they are the best of the run; count towards the early stop."""
         progress = self.progress
         figure = figures.get(self.metric)
         if figures and figure is None:
-            known = ", ".join(figures)
             raise RetinueError(
-                f"the validation gives no figure {self.metric!r}",
+                f"the figure {self.metric} is not defined on the validation split",
                 where="key evaluation.metric",
-                mend=f"it gives {known}",
+                mend=f"there are {', '.join(figures)}; or give the split what it needs",
             )
-        less = self.metric in self.task.lower_is_better
+        less = self.less.get(self.metric, False)
         margin = stage.early_stop.min_delta if stage.early_stop else 0.0
         if figure is None or _better(figure, progress.stage_best, less, margin):
             progress.stage_best = figure
@@ -303,8 +365,10 @@ class Trainer:
             progress.kept_epoch = progress.epochs
             progress.kept_figures = figures
             if self.accelerator.is_main_process:
-                kept = self.ema.shadow if self.ema else self.network.state_dict()
-                self.keeper.write_best(kept, figures)
+                state = self.ema.shadow if self.ema else self.learner.state_dict()
+                kept = self.learner.network_state(state)
+                guards.refuse_not_finite(kept, f"after step {progress.steps}")
+                self.recorder.write_best(kept, figures, self.task.state())
 
     def _ended(self, stage: StageOptions) -> bool:
         """Whether the stage's last epoch is over."""
@@ -317,34 +381,36 @@ class Trainer:
     # --- what can happen -------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        """Write down everything that going on needs."""
+        """Write down everything that going on needs, if it is worth going on from."""
+        self.watch.look()
         if not self.accelerator.is_main_process:
             return
-        self.progress.skipped.update(self.supplies.skipped())
+        if hasattr(self, "data"):
+            self.progress.skipped.update(self.data.skipped())
+        self.progress.sums = {name: float(value) for name, value in self.sums.items()}
         scaler = self.accelerator.scaler
-        self.keeper.save(
+        learner = self.learner.state_dict()
+        guards.refuse_not_finite(learner, f"after step {self.progress.steps}")
+        self.recorder.save(
             {
                 "progress": self.progress.as_dict(),
-                "network": self.network.state_dict(),
+                "learner": learner,
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
                 "scaler": scaler.state_dict() if scaler is not None else None,
+                "task": self.task.state(),
             }
         )
 
     def _check_signal(self) -> None:
         """End in good order if SIGINT or SIGTERM came to any of the processes."""
-        number = self.interruptions.signal or 0
-        if self.accelerator.num_processes > 1:
-            noted = torch.tensor(number, device=self.device)
-            torch.distributed.all_reduce(noted, torch.distributed.ReduceOp.MAX)
-            number = int(noted)
+        number = self.signals.largest(self.interruptions.signal or 0)
         if number:
             self._checkpoint()
             raise Interrupted(
                 number,
-                where=f"{self.keeper.run.path}, after step {self.progress.steps}",
-                mend=f"go on with: retinue train {self.keeper.run.path} --resume",
+                where=f"{self.recorder.run.path}, after step {self.progress.steps}",
+                mend=f"go on with: retinue train {self.recorder.run.path} --resume",
             )
 
     def _out_of_memory(self, stage: StageOptions, batch: Batch) -> RetinueError:
@@ -352,11 +418,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
         def attempt(size: int) -> None:
-            state = batch.inputs
-            first = tuple(t[:size] for t in state) if isinstance(state, tuple) else state[:size]
+            first = nested.mapped(lambda t: t[:size], batch.inputs)
+            targets = nested.mapped(lambda t: t[:size], batch.targets)
             with self.accelerator.autocast():
-                outputs = self.network(first, start=self.feed.cut)
-            sum(value.float().sum() for value in outputs.values()).backward()
+                losses = self.learner(first, targets, self.data.train.cut)
+            sums = [p[0] if isinstance(p, tuple) else p for p in losses.parts.values()]
+            sum(part.float().sum() for part in sums).backward()
             self.optimizer.zero_grad(set_to_none=True)
 
         fits = guards.largest_that_fits(len(batch), attempt)

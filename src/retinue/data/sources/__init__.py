@@ -1,13 +1,22 @@
 """Where images and labels come from. `open_dataset` recognises the format and says what it found.
 
-A format is a function from options to a `Listing`; everything after that (classes, splits, notes)
-is the same for all.
+A format is a `Reader`, which makes a `Listing`; everything after that (classes, splits, notes) is
+the same for all. Which formats there are is the task's affair.
 """
 
 from __future__ import annotations
 
 from retinue.data.sources.dataset import Dataset, open_dataset
-from retinue.data.sources.listing import Listing, Record
-from retinue.data.sources.recognise import read_listing, recognise
+from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.sources.recognise import Readers, read_listing, recognise
 
-__all__ = ["Dataset", "Listing", "Record", "open_dataset", "read_listing", "recognise"]
+__all__ = [
+    "Dataset",
+    "Listing",
+    "Reader",
+    "Readers",
+    "Record",
+    "open_dataset",
+    "read_listing",
+    "recognise",
+]

@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retinue.data.options import DataOptions, SplitOptions
-from retinue.data.sources.listing import Listing, Record, normal, relative_name, sort_classes
-from retinue.data.sources.recognise import CLASS_ORDER, read_listing
+from retinue.data.sources.listing import (
+    Listing,
+    Reader,
+    Record,
+    normal,
+    relative_name,
+    sort_classes,
+)
+from retinue.data.sources.recognise import Readers, read_listing
 from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.errors import UsageError, suggest
 from retinue.sample import Sample
@@ -19,33 +26,40 @@ ORDER = ("train", "val", "test")
 @dataclass(slots=True)
 class Dataset:
     """Samples by split (`train`, `val`, `test`, those that have any) and the names of the
-    classes that their labels index."""
+    classes that their targets index."""
 
     classes: tuple[str, ...]
     splits: dict[str, list[Sample]]
     root: Path | None = None
     notes: list[str] = field(default_factory=list)
     """What was found, and what is odd about it: to be said aloud."""
+    options: DataOptions = field(default_factory=DataOptions)
+    """What finds the same data again, from whatever folder."""
 
     def write_splits(self, path: str | Path) -> None:
-        """Writes `path,label,split`, the paths relative to `root`: `data.split.file` repeats it."""
+        """Writes `path,label,split,target`, the paths relative to `root`: `data.split.file` repeats
+        the split. `label` names the classes, `target` changes with anything that is known."""
         rows = []
         for split, samples in self.splits.items():
             for sample in samples:
-                name = relative_name(Path(sample.path), self.root) if self.root else sample.path
-                label = "" if sample.label is None else self.classes[sample.label]
-                rows.append((name, label, split))
+                name = relative_name(Path(sample.key), self.root) if self.root else sample.key
+                target = sample.target
+                label = "|".join(self._named(k) for k in target.names()) if target else ""
+                rows.append((name, label, split, target.fingerprint() if target else ""))
         write_splits(Path(path), rows)
 
+    def _named(self, index: str | int) -> str:
+        return self.classes[index] if isinstance(index, int) else index
 
-def open_dataset(options: DataOptions, *, to_train: bool = True) -> Dataset:
+
+def open_dataset(options: DataOptions, readers: Readers, *, to_train: bool = True) -> Dataset:
     """Recognises the format, settles classes and splits. No image is read yet. Without `to_train`,
     a train split may be absent.
 
     Raises `UsageError` for what makes no sense, naming file and line; rows of a table that cannot
     be used are an error, or with `on_bad_image: skip` a note.
     """
-    listing = read_listing(options)
+    reader, listing = read_listing(options, readers)
     if listing.errors:
         raise listing.errors[0]
     if listing.problems and options.on_bad_image == "stop":
@@ -57,21 +71,27 @@ def open_dataset(options: DataOptions, *, to_train: bool = True) -> Dataset:
             where=shown + more,
             mend="mend or remove them; data.on_bad_image=skip trains without them",
         )
-    return settle(listing, options, to_train=to_train)
+    return settle(listing, options, reader, to_train=to_train)
 
 
-def settle(listing: Listing, options: DataOptions, *, to_train: bool = True) -> Dataset:
+def settle(
+    listing: Listing, options: DataOptions, reader: Reader, *, to_train: bool = True
+) -> Dataset:
     """The listing's records with classes and splits, those that cannot be used left out."""
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
     notes += [f"class {name!r} has no images" for name in listing.empty_classes]
-    classes, records = _settle_classes(listing, options, notes)
+    classes, records = _settle_classes(listing, options, reader, notes)
     records, divided = _settle_splits(records, options.split, notes)
     index = {name: position for position, name in enumerate(classes)}
     splits: dict[str, list[Sample]] = {}
     for split in ORDER:
         samples = [
-            Sample(str(r.path), label=index[r.label or ""], weight=r.weight)
+            Sample(
+                str(r.path),
+                target=r.target.remap(index) if r.target is not None else None,
+                weight=r.weight,
+            )
             for r in records
             if r.split == split
         ]
@@ -85,7 +105,23 @@ def settle(listing: Listing, options: DataOptions, *, to_train: bool = True) -> 
         notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, records)}, {divided}: {shown}")
-    return Dataset(tuple(classes), splits, listing.root, notes)
+    return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+
+
+def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
+    """The options with absolute paths; data of a package by its name."""
+    placed: dict[str, str | None] = {
+        name: str(Path(given).expanduser().absolute())
+        for name in ("path", "images")
+        if (given := getattr(options, name)) is not None
+    }
+    if reader.installed:
+        placed = {"path": None, "format": reader.name}
+    split = options.split
+    if split.file is not None:
+        file = str(Path(split.file).expanduser().absolute())
+        split = split.model_copy(update={"file": file})
+    return options.model_copy(update={**placed, "split": split})
 
 
 def _found(listing: Listing, classes: list[str], records: list[Record]) -> str:
@@ -94,9 +130,14 @@ def _found(listing: Listing, classes: list[str], records: list[Record]) -> str:
 
 
 def _settle_classes(
-    listing: Listing, options: DataOptions, notes: list[str]
+    listing: Listing, options: DataOptions, reader: Reader, notes: list[str]
 ) -> tuple[list[str], list[Record]]:
-    found = Counter(record.label for record in listing.records if record.label is not None)
+    found = Counter(
+        str(name)
+        for record in listing.records
+        if record.target is not None
+        for name in record.target.names()
+    )
     for name in found:
         try:
             name.encode()
@@ -106,7 +147,7 @@ def _settle_classes(
                 where=repr(str(listing.root)),
                 mend="rename the folder, or save the table as UTF-8",
             ) from None
-    own = CLASS_ORDER.get(listing.format)
+    own = reader.class_order
     classes = list(own) if own else sort_classes(found)
     if options.classes is None:
         return classes, listing.records
@@ -119,10 +160,14 @@ def _settle_classes(
     if len(set(chosen)) != len(chosen):
         raise UsageError("a class is named twice", where="key data.classes")
     left_out = [name for name in classes if name not in chosen]
+    wanted = {name: position for position, name in enumerate(chosen)}
+    kept = [
+        r for r in listing.records if r.target is not None and r.target.remap(wanted) is not None
+    ]
     if left_out:
-        count = sum(found[name] for name in left_out)
+        count = len(listing.records) - len(kept)
         notes.append(f"left out {count} images of {len(left_out)} classes not in data.classes")
-    return chosen, [record for record in listing.records if record.label in set(chosen)]
+    return chosen, kept
 
 
 def _settle_splits(

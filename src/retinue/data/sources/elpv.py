@@ -11,14 +11,17 @@ import importlib.util
 from pathlib import Path
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.listing import Listing, Record
+from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError
 
 CLASSES = ("functional", "defective")
 
 
-def read_elpv(options: DataOptions) -> Listing:
-    """Raises `RetinueError` if the package is not installed."""
+def _find(options: DataOptions, asked: bool) -> Path | None:
+    """The folder inside the package. Raises `RetinueError` if that is not installed."""
+    if not asked and (options.path != "elpv" or Path("elpv").exists()):
+        return None
     # Its own loader would decode every image into memory; the labels and files are all we need.
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
@@ -27,7 +30,10 @@ def read_elpv(options: DataOptions) -> Listing:
             where="key data.format",
             mend="pip install 'retinue[demo]'",
         )
-    root = Path(spec.origin).parent / "data"
+    return Path(spec.origin).parent / "data"
+
+
+def _read(root: Path, options: DataOptions) -> Listing:
     table = root / "labels.csv"
     listing = Listing("elpv", root, [])
     try:
@@ -46,5 +52,8 @@ def read_elpv(options: DataOptions) -> Listing:
             raise RetinueError(
                 "not `path probability type`", where=f"{str(table)!r} line {number}"
             ) from None
-        listing.records.append(Record(root / name, name, label, stratum=kind))
+        listing.records.append(Record(root / name, name, OneClass(label), stratum=kind))
     return listing
+
+
+ELPV = Reader("elpv", _find, _read, class_order=CLASSES, installed=True)

@@ -8,13 +8,21 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.listing import (
     SPLITS,
     Listing,
+    Reader,
     Record,
+    given_path,
     image_files,
     normal,
     relative_name,
     subfolders,
 )
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
+
+
+def _find(options: DataOptions, asked: bool) -> Path | None:
+    path = given_path(options)
+    return path if asked or path.is_dir() else None
 
 
 def read_folder(root: Path, options: DataOptions) -> Listing:
@@ -66,7 +74,7 @@ def _read_classes(listing: Listing, folder: Path, split: str | None) -> None:
             listing.empty_classes.append(label if split is None else f"{split}/{label}")
         for path in paths:
             name = relative_name(path, listing.root)
-            listing.records.append(Record(path, name, label, split))
+            listing.records.append(Record(path, name, OneClass(label), split))
     loose = list(image_files(folder, recursive=False))
     if loose:
         listing.without_label.extend(loose)
@@ -78,8 +86,8 @@ def _read_classes(listing: Listing, folder: Path, split: str | None) -> None:
 def _compare_splits(listing: Listing, splits: dict[str | None, Path]) -> None:
     by_split: dict[str | None, set[str]] = {split: set() for split in splits}
     for record in listing.records:
-        if record.split in by_split and record.label is not None:
-            by_split[record.split].add(record.label)
+        if record.split in by_split and record.target is not None:
+            by_split[record.split].update(map(str, record.target.names()))
     train = by_split.get("train", set())
     for split, labels in by_split.items():
         unknown = sorted(labels - train)
@@ -97,3 +105,6 @@ def _compare_splits(listing: Listing, splits: dict[str | None, Path]) -> None:
                 f"{split} has no images of: {', '.join(map(repr, absent[:10]))}"
                 + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
             )
+
+
+FOLDER = Reader("folder", _find, read_folder)

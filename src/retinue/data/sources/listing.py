@@ -1,15 +1,19 @@
-"""What every format is read into: a list of records, and what was odd about them."""
+"""What every format is read into: a list of records, and what was odd about them; and what a format
+is."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.data.decode import EXTENSIONS
+from retinue.data.options import DataOptions
 from retinue.errors import UsageError
+from retinue.files import nearest
+from retinue.sample import Target
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -26,7 +30,8 @@ class Record:
     path: Path
     name: str
     """Path relative to the data's root, with `/`, in Unicode NFC: what splits are drawn by."""
-    label: str | None
+    target: Target | None
+    """With the classes' names."""
     split: str | None = None
     """`train`, `val` or `test`, where the data says so."""
     group: str | None = None
@@ -54,6 +59,32 @@ class Listing:
     """Images that lie beside the data and belong to no class or row."""
     missing: list[str] = field(default_factory=list)
     """Labels without an image: the names."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format of data."""
+
+    name: str
+    find: Callable[[DataOptions, bool], Path | None]
+    """The file or folder to be read, if the options' path is of this format. The second argument
+    tells whether the options ask for the format by name: then what does not fit is a UsageError."""
+    read: Callable[[Path, DataOptions], Listing]
+    """Raises `UsageError` for what makes no sense."""
+    class_order: tuple[str, ...] | None = None
+    """Where the format brings an order of its classes."""
+    installed: bool = False
+    """Whether it is one set of data that an installed package brings, and no path leads to."""
+
+
+def given_path(options: DataOptions) -> Path:
+    """Where the options say the data is. Raises `UsageError` if they do not, or there is none."""
+    if options.path is None:
+        raise UsageError("no data", where="key data.path", mend="say data=PATH")
+    path = Path(options.path).expanduser()
+    if not path.exists():
+        raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
+    return path
 
 
 def normal(text: str) -> str:

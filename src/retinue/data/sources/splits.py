@@ -59,7 +59,9 @@ def draw_splits(
 
 
 def _majority(members: Sequence[Record]) -> Stratum:
-    counts = Counter((record.label or "", record.stratum) for record in members)
+    counts = Counter(
+        (record.target.stratum() if record.target else "", record.stratum) for record in members
+    )
     return min(counts, key=lambda stratum: (-counts[stratum], stratum))
 
 
@@ -98,9 +100,9 @@ def read_splits(file: str) -> dict[str, str]:
         ) from None
 
 
-def write_splits(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """A csv of (path, label, split), readable by `read_splits`."""
+def write_splits(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """A csv of (path, label, split, target), readable by `read_splits`."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("path", "label", "split"))
+        writer.writerow(("path", "label", "split", "target"))
         writer.writerows(rows)

@@ -15,13 +15,18 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.listing import (
     SPLITS,
     Listing,
+    Reader,
     Record,
+    given_path,
+    hidden,
     image_files,
     is_image_name,
     normal,
     relative_name,
     sort_classes,
+    subfolders,
 )
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, suggest
 from retinue.files import nearest
 
@@ -44,6 +49,38 @@ class _Row(NamedTuple):
     """By our names of the columns."""
     others: dict[str, str]
     """By their own, the columns that could have been the label, too."""
+
+
+def _find(options: DataOptions, asked: bool) -> Path | None:
+    path = given_path(options)
+    if path.is_file():
+        return path if asked or path.suffix.lower() in EXTENSIONS else None
+    tables = _tables(path)
+    if not asked and (not tables or _has_classes(path)):
+        return None
+    if len(tables) != 1:
+        found = ", ".join(repr(table.name) for table in tables) or "none"
+        raise UsageError(
+            f"one table was expected in this folder, found: {found}",
+            where=repr(options.path),
+            mend="give the table itself as data=PATH",
+        )
+    return tables[0]
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Tables in the folder; text files only when they are called like labels."""
+    tables = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not hidden(path.name)
+    ]
+    return [p for p in tables if p.suffix.lower() != ".txt" or "label" in p.stem.lower()]
+
+
+def _has_classes(folder: Path) -> bool:
+    """Class folders are meant when there are several; one is where a table's images lie."""
+    return len(subfolders(folder)) > 1
 
 
 def read_table(table: Path, options: DataOptions) -> Listing:
@@ -107,7 +144,7 @@ def _record(path: Path, root: Path, cells: dict[str, str], where: str) -> Record
     return Record(
         path,
         relative_name(path, root),
-        normal(cells["label"]),
+        OneClass(normal(cells["label"])),
         split,
         cells.get("group") or None,
         cells.get("stratum", ""),
@@ -287,3 +324,6 @@ def _not_listed(root: Path, listed: set[Path]) -> list[Path]:
         for path in image_files(folder, recursive=False)
         if path not in listed
     ]
+
+
+TABLE = Reader("table", _find, read_table)

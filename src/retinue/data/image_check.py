@@ -1,0 +1,112 @@
+"""One image file, looked at closely: what kind it is, what is unusual, and its fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from retinue.data.decode import Encoded, has_16_bits, naming, open_pillow, read_bytes
+from retinue.data.views import turn
+from retinue.errors import BadImageError
+
+TINY = 32
+"""Images with a side below this many pixels are remarked on."""
+
+THUMBNAIL = 32
+_FLAT = 3.0
+_SAME_CONTENT = {"MPO": "JPEG", "JPEG2000": "JPEG2000", "DIB": "BMP"}
+
+
+@dataclass(slots=True)
+class ImageCheck:
+    """What is known of one file."""
+
+    path: str
+    error: str | None = None
+    """Why it cannot be read."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the upright image."""
+    kinds: list[str] = field(default_factory=list)
+    """What is unusual about it: keys of `HANDLING`."""
+    sha256: str = ""
+    """Of the file's bytes."""
+    dhash: int | None = None
+    """64 bits, near for images that look alike; none for images without any structure."""
+    thumbnail: npt.NDArray[np.uint8] | None = None
+    """Luma, uint8 (32, 32)."""
+
+
+HANDLING = {
+    "wrong extension": "read by their content",
+    "greyscale": "become three equal channels",
+    "CMYK": "converted to RGB",
+    "palette": "looked up",
+    "transparent": "composited on white",
+    "16 bits": "scaled to 8 by value",
+    "32 bits": "stretched from their least to their greatest value",
+    "floating point": "scaled to 8 bits: 0–1 or 0–255 by value, others stretched",
+    "animated": "the first frame is used",
+    "EXIF-rotated": "brought upright",
+    "tiny": f"a side below {TINY} pixels: enlarged, expect little",
+}
+"""What is unusual, and what is done with it."""
+
+
+def check_image(path: str) -> ImageCheck:
+    """Reads and fully decodes the file; errors are part of the answer."""
+    found = ImageCheck(path)
+    try:
+        source = read_bytes(path)
+        found.sha256 = hashlib.sha256(source).hexdigest()
+        # The whole file is decoded at any scale; a small one is enough for the fingerprints.
+        encoded = Encoded(source, path=path)
+        decoded = encoded.decode((128, 128))
+        with naming(path):
+            found.kinds = _kinds(source, path, encoded)
+            _fingerprint(turn(decoded.image, encoded.orientation), found)
+    except BadImageError as error:
+        found.error = next(iter(error.reasons.values()))
+        return found
+    found.size = encoded.size
+    return found
+
+
+def _kinds(source: bytes, path: str, encoded: Encoded) -> list[str]:
+    image = open_pillow(source)
+    kinds = {
+        "wrong extension": _wrong_extension(image, path),
+        "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+        "CMYK": image.mode == "CMYK",
+        "palette": image.mode in ("P", "PA"),
+        "transparent": image.has_transparency_data,
+        "16 bits": has_16_bits(image) or (image.format == "PNG" and source[24] == 16),
+        "32 bits": image.mode == "I" and not has_16_bits(image),
+        "floating point": image.mode == "F",
+        "animated": getattr(image, "n_frames", 1) > 1 and image.format != "MPO",
+        "EXIF-rotated": encoded.orientation != 1,
+        "tiny": min(encoded.size) < TINY,
+    }
+    return [kind for kind, is_so in kinds.items() if is_so]
+
+
+def _wrong_extension(image: Image.Image, path: str) -> bool:
+    meant = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
+    content = image.format or ""
+    return _SAME_CONTENT.get(content, content) != _SAME_CONTENT.get(meant or "", meant)
+
+
+def _fingerprint(image: npt.NDArray[np.uint8], found: ImageCheck) -> None:
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(luma, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    found.thumbnail = np.asarray(small, dtype=np.uint8)
+    if found.thumbnail.std() < _FLAT:
+        return  # all plain images would look alike
+    rows = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    bits = np.packbits((rows[:, 1:] > rows[:, :-1]).ravel())
+    found.dhash = int.from_bytes(bits.tobytes(), "big")

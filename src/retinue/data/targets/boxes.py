@@ -1,0 +1,208 @@
+"""Objects by their boxes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from retinue.data.geometry import boxes_through
+from retinue.errors import UsageError
+from retinue.sample import Matrix, Rectangle, Target
+
+MIN_VISIBLE = 0.1
+"""A box of which less than this share of the area is left on the canvas is dropped."""
+
+Numbers = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes(Target):
+    """Objects of one image. Arrays have a row an object and are never written to.
+
+    `difficult` ones are no mistake to miss (PASCAL VOC); `crowd` ones are regions of many objects
+    in which a detection is no mistake either (COCO), and nothing is to be learnt. The image is not
+    exhaustively labelled for the classes in `not_exhaustive` (LVIS): what is found of them beyond
+    the boxes may be right.
+    """
+
+    xyxy: Numbers
+    """float32 (n, 4): x1, y1, x2, y2 in pixels."""
+    of: tuple[str | int, ...]
+    """The class of each: its name, or its index."""
+    difficult: Flags
+    crowd: Flags
+    not_exhaustive: tuple[str | int, ...] = ()
+
+    @classmethod
+    def made(
+        cls,
+        xyxy: Any,
+        of: Sequence[str | int],
+        *,
+        difficult: Any = None,
+        crowd: Any = None,
+        not_exhaustive: Sequence[str | int] = (),
+    ) -> Self:
+        """From anything that NumPy takes. Raises ValueError for lengths that differ, and for
+        coordinates that are not finite."""
+        array = np.array(xyxy, dtype=np.float32).reshape(-1, 4)
+        flags = [
+            np.zeros(len(array), bool) if given is None else np.array(given, bool)
+            for given in (difficult, crowd)
+        ]
+        if len(of) != len(array) or any(len(flag) != len(array) for flag in flags):
+            raise ValueError(f"{len(array)} boxes with {len(of)} classes")
+        if not np.isfinite(array).all():
+            raise ValueError("the coordinates of a box are not finite")
+        for part in (array, *flags):
+            part.setflags(write=False)
+        return cls(array, tuple(of), flags[0], flags[1], tuple(not_exhaustive))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Boxes) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint())
+
+    def names(self) -> tuple[str | int, ...]:
+        """See `Target`."""
+        return tuple(dict.fromkeys((*self.of, *self.not_exhaustive)))
+
+    def remap(self, classes: Mapping[Any, int]) -> Self | None:
+        """See `Target`. An image without objects has something to teach, too."""
+        kept = self._picked(np.array([name in classes for name in self.of], dtype=bool))
+        return replace(
+            kept,
+            of=tuple(classes[name] for name in kept.of),
+            not_exhaustive=tuple(classes[n] for n in self.not_exhaustive if n in classes),
+        )
+
+    def through(
+        self,
+        matrix: Matrix,
+        size: tuple[int, int],
+        region: Rectangle | None = None,
+        covered: Sequence[Rectangle] = (),
+    ) -> Self:
+        """See `Target`: the upright rectangles around what the boxes become, cut off where the
+        region ends. One of which less than a tenth is left, or shows, is dropped; one that is
+        covered in part keeps its outline."""
+        whole = boxes_through(matrix, self.xyxy, None)
+        x1, y1, x2, y2 = region or (0, 0, size[1], size[0])
+        shown = whole.copy()
+        shown[:, 0::2] = shown[:, 0::2].clip(max(x1, 0), min(x2, size[1]))
+        shown[:, 1::2] = shown[:, 1::2].clip(max(y1, 0), min(y2, size[0]))
+        seen = _area(shown)
+        for rectangle in covered:
+            seen = seen - _shared(shown, rectangle)
+        moved = replace(self, xyxy=shown)
+        return moved._picked(seen > MIN_VISIBLE * _area(whole))
+
+    def fingerprint(self) -> str:
+        """See `Target`."""
+        digest = hashlib.blake2b(digest_size=8)
+        # −0 is 0.
+        for array in (self.xyxy + np.float32(0), self.difficult, self.crowd):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(repr((self.of, self.not_exhaustive)).encode())
+        return digest.hexdigest()
+
+    def stratum(self) -> str:
+        """See `Target`: the class of most of the boxes."""
+        counts = Counter(map(str, self.of))
+        return min(counts, key=lambda name: (-counts[name], name)) if counts else ""
+
+    @classmethod
+    def mix(cls, parts: Sequence[tuple[Self, float]]) -> Self:
+        """See `Target`: all boxes that show on the canvas."""
+        there = [target for target, share in parts if share > 0]
+        return cls(
+            np.concatenate([target.xyxy for target in there]),
+            tuple(name for target in there for name in target.of),
+            np.concatenate([target.difficult for target in there]),
+            np.concatenate([target.crowd for target in there]),
+            tuple(dict.fromkeys(name for target in there for name in target.not_exhaustive)),
+        )
+
+    @classmethod
+    def collate(cls, targets: Sequence[Self | None]) -> dict[str, Tensor]:
+        """Padded to the most of the batch: `xyxy` float32 (n, most, 4), `of` int64 (n, most),
+        `present`, `difficult` and `crowd` bool (n, most)."""
+        most = max((len(target.of) for target in targets if target is not None), default=0)
+        n = len(targets)
+        collated = {
+            "xyxy": torch.zeros(n, most, 4),
+            "of": torch.zeros(n, most, dtype=torch.int64),
+            **{name: torch.zeros(n, most, dtype=torch.bool) for name in _FLAGS},
+        }
+        for row, target in enumerate(targets):
+            if target is None or not target.of:
+                continue
+            k = len(target.of)
+            collated["xyxy"][row, :k] = torch.from_numpy(target.xyxy.copy())
+            collated["of"][row, :k] = torch.tensor([int(name) for name in target.of])
+            collated["present"][row, :k] = True
+            collated["difficult"][row, :k] = torch.from_numpy(target.difficult.copy())
+            collated["crowd"][row, :k] = torch.from_numpy(target.crowd.copy())
+        return collated
+
+    @classmethod
+    def mix_batch(
+        cls, targets: dict[str, Tensor], partner: Tensor, share: Tensor
+    ) -> dict[str, Tensor]:
+        """Raises UsageError: a box does not show by shares."""
+        raise UsageError(
+            "boxes cannot be mixed on finished images",
+            where="key augment.mixing",
+            mend="use augment.mosaic or augment.copy_paste",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """See `Target`."""
+        return {
+            "xyxy": self.xyxy.tolist(),
+            "of": list(self.of),
+            "difficult": self.difficult.tolist(),
+            "crowd": self.crowd.tolist(),
+            "not_exhaustive": list(self.not_exhaustive),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """See `Target`."""
+        return cls.made(**values)
+
+    def _picked(self, kept: Flags) -> Self:
+        return replace(
+            self,
+            xyxy=self.xyxy[kept],
+            of=tuple(name for name, keep in zip(self.of, kept.tolist(), strict=True) if keep),
+            difficult=self.difficult[kept],
+            crowd=self.crowd[kept],
+        )
+
+
+_FLAGS = ("present", "difficult", "crowd")
+
+
+def _shared(boxes: Numbers, rectangle: Rectangle) -> Numbers:
+    """Area that each box has in common with the rectangle."""
+    x1, y1, x2, y2 = rectangle
+    low, high = np.array([x1, y1], np.float32), np.array([x2, y2], np.float32)
+    sides = np.minimum(boxes[:, 2:], high) - np.maximum(boxes[:, :2], low)
+    shared: Numbers = sides.clip(min=0).prod(axis=1)
+    return shared
+
+
+def _area(boxes: Numbers) -> Numbers:
+    area: Numbers = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area

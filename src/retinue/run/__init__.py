@@ -1,0 +1,1 @@
+"""The folder of a run: what a training leaves in it, and finds there again."""

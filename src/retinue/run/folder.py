@@ -1,0 +1,166 @@
+"""The folder of a run: everything that a training leaves, each file replaced whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from retinue import modelfile
+from retinue.errors import RetinueError, UsageError
+from retinue.files import replacing, write_text
+from retinue.modelfile import MODEL_FILE
+from retinue.run.checkpoint import CheckpointStore
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A disk that is full or read-only ends the work with a line instead of a traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise RetinueError(
+            f"cannot write ({error.strerror or error})",
+            where=str(path),
+            mend="make room or make the folder writable; a training goes on with --resume",
+        ) from error
+
+
+LOCK = ".lock"
+
+
+def _claimed(path: Path) -> bool:
+    """Whether this call, and no other, has made the file."""
+    try:
+        with open(path, "x"):
+            return True
+    except FileExistsError:
+        return False
+
+
+class RunFolder:
+    """`runs/NAME/`; see docs/design.md for what stands in it."""
+
+    def __init__(self, path: Path, *, made: bool = False) -> None:
+        self.path = path
+        self._made = made
+        self.checkpoints = CheckpointStore(path / "last")
+
+    @classmethod
+    def create(cls, wish: Path | None, name: str) -> RunFolder:
+        """A new folder: `wish`, or `runs/name`, with a number if that is taken. An empty one that
+        is there already is taken, too, by one training only."""
+        base = wish or Path("runs") / re.sub(r"[^\w.-]+", "-", name).strip("-")
+        with _writing(base):
+            base.parent.mkdir(parents=True, exist_ok=True)
+            for number in range(1, 100_000):
+                path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    if not path.is_dir() or any(path.iterdir()) or not _claimed(path / LOCK):
+                        continue
+                    return cls(path)
+                return cls(path, made=True)
+        raise RetinueError("every name is taken", where=str(base), mend="choose another --out")
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A folder that a training was begun in."""
+        if not (path / "recipe.yaml").is_file():
+            raise UsageError(
+                "this is no run folder (it has no recipe.yaml)",
+                where=str(path),
+                mend="give the folder that the training named, runs/NAME",
+            )
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one training works in the folder at a time."""
+        with _writing(self.path):
+            lock = FileLock(self.path / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RetinueError(
+                    "another training is at work here", where=str(self.path), mend="wait for it"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove(self) -> None:
+        """Undo `create`: what this training has written goes, and the folder if it made that."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        if self._made:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A temporary path to write to, which then replaces the file `name`."""
+        with _writing(self.path / name), replacing(self.path / name) as temporary:
+            yield temporary
+
+    def write(self, name: str, text: str) -> None:
+        """Replace the file `name`."""
+        with _writing(self.path / name):
+            write_text(self.path / name, text)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Replace the JSON file `name`."""
+        self.write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """What the JSON file `name` holds; None if it is not there."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RetinueError(f"this is not JSON ({error})", where=str(self.path / name)) from None
+
+    def read_lines(self, name: str) -> list[str] | None:
+        """The lines of the file `name`; None if it is not there."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """`metrics.csv`: a row an epoch."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write("metrics.csv", stream.getvalue())
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Replace the parquet file `name`."""
+        with self.replacing(name) as temporary:
+            pq.write_table(table, temporary)
+
+    def write_model(
+        self, tensors: dict[str, Tensor], description: modelfile.ModelDescription
+    ) -> None:
+        """Replace `best.safetensors`."""
+        with _writing(self.path / MODEL_FILE):
+            modelfile.write(self.path / MODEL_FILE, tensors, description)

@@ -1,0 +1,95 @@
+"""What a classifier learns by: cross entropy, auxiliary heads, a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from retinue.errors import UsageError
+from retinue.tasks.task import Losses, Objective, Part
+
+
+class ClassificationObjective(Objective):
+    """Cross entropy of the logits, plus `auxiliary_weight` times that of each auxiliary head."""
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        auxiliary_weight: float = 0.3,
+        distillation_weight: float = 0.5,
+        distillation_temperature: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.auxiliary_weight = auxiliary_weight
+        self.distillation_weight = distillation_weight
+        self.distillation_temperature = distillation_temperature
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(
+        self, outputs: dict[str, Tensor], targets: dict[str, Any], taught: Tensor | None = None
+    ) -> Losses:
+        """`cross_entropy` and, where there are auxiliary heads or a teacher, `auxiliary` and
+        `distillation`: (n,) each.
+
+        `outputs["logits"]` is (n, classes), `outputs["auxiliary"]` the same or (heads, n, classes);
+        `targets` as `OneClass` collates them; `taught` logits (n, classes). Class weights are
+        multiplied in, of shares with each share. The running figure `top1` is 1
+        where the best class is the one with the largest share of the label.
+        """
+        if "label" not in targets:
+            raise UsageError("training needs images with labels")
+        logits = outputs["logits"]
+        parts = {"cross_entropy": self._cross_entropy(logits, targets)}
+        if "auxiliary" in outputs:
+            auxiliary = outputs["auxiliary"]
+            heads = auxiliary if auxiliary.dim() == 3 else auxiliary[None]
+            losses = torch.stack([self._cross_entropy(head, targets) for head in heads])
+            parts["auxiliary"] = self.auxiliary_weight * losses.sum(0)
+        if taught is not None:
+            share = self.distillation_weight
+            parts = {name: (1 - share) * loss for name, loss in parts.items()}
+            parts["distillation"] = share * self._distance(logits, taught)
+        shown: dict[str, Part] = {**parts}
+        return Losses(shown, {"top1": (logits.argmax(1) == _largest(targets)).float()})
+
+    def _cross_entropy(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        loss = self._of_label(logits, targets["label"])
+        if "other" not in targets:
+            return loss
+        return torch.lerp(self._of_label(logits, targets["other"]), loss, targets["share"])
+
+    def _of_label(self, logits: Tensor, label: Tensor) -> Tensor:
+        logits, smoothing = logits.float(), self.label_smoothing
+        if label.dim() == 2 and self.class_weights is not None:
+            # Linear in the shares: the sum over the classes of what each as a label would cost.
+            log, shares = logits.log_softmax(1), label * self.class_weights
+            own = (1 - smoothing) * (shares * log).sum(1)
+            return -own - smoothing * shares.sum(1) * log.mean(1)
+        loss = F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+        return loss if self.class_weights is None else loss * self.class_weights[label]
+
+    def _distance(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from the teacher's softened answer, times T², so that its
+        gradient has the size of the labels' (Hinton et al., 2015, section 2)."""
+        t = self.distillation_temperature
+        ours, theirs = (logits.float() / t).log_softmax(1), (taught.float() / t).log_softmax(1)
+        return (theirs.exp() * (theirs - ours)).sum(1) * t * t
+
+
+def _largest(targets: dict[str, Tensor]) -> Tensor:
+    label = targets["label"]
+    if label.dim() == 2:
+        return label.argmax(1)
+    if "other" in targets:
+        return torch.where(targets["share"] >= 0.5, label, targets["other"])
+    return label

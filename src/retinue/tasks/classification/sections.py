@@ -1,0 +1,237 @@
+"""What classification adds to a run's page: sections and sentences, from its predictions (or,
+without them, its confusion matrix)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retinue.evaluation import classification as figures
+from retinue.figures import wilson
+from retinue.page import plots, statistics
+from retinue.page.pictures import thumbnail
+from retinue.page.record import RunRecord
+from retinue.page.section import Section, TaskSections
+from retinue.page.text import percent
+from retinue.text import shorten
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MOST_IN_TABLE = 30
+"""Up to that many classes, the confusion matrix is a table with names."""
+_MISTAKES = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a classifier said of labelled images; unlabelled rows are left out."""
+
+    paths: list[str]
+    labels: npt.NDArray[np.int64]
+    """(n,) indices into the classes."""
+    scores: npt.NDArray[np.float32]
+    """(n, classes) probabilities."""
+    predicted: npt.NDArray[np.int64]
+    """(n,) the class with the highest score."""
+
+
+def scored(record: RunRecord) -> Scored | None:
+    """`predictions.parquet`, read once; None without it, or where no row has a label."""
+    return record.derived(_scored)
+
+
+def summary(record: RunRecord) -> str:
+    """`3 classes`."""
+    return f"{len(record.classes):,} classes" if record.classes else ""
+
+
+def baseline(record: RunRecord) -> str:
+    """What always answering the most frequent class would reach."""
+    rows = scored(record)
+    if rows is None or not record.classes:
+        return ""
+    counts = np.bincount(rows.labels, minlength=len(record.classes))[: len(record.classes)]
+    k = int(counts.argmax())
+    share = counts[k] / max(1, counts.sum())
+    name = shorten(record.classes[k], 60)
+    return f"Answering “{name}” for every image would be right for {percent(share)}."
+
+
+def confusion(record: RunRecord) -> Section | None:
+    """Which class was taken for which."""
+    found = record.derived(_confusion)
+    if found is None:
+        return None
+    counts, names = found
+    picture = plots.draw(record, "confusion", plots.confusion(counts, names), "Confusion matrix")
+    totals = np.bincount(counts.true, weights=counts.count, minlength=len(names))
+    pairs = [
+        {"true": names[i], "predicted": names[j], "count": n, "share": n / totals[i]}
+        for i, j, n in statistics.confused_pairs(counts)
+    ]
+    rows = []
+    if len(names) <= _MOST_IN_TABLE:
+        matrix = statistics.dense(counts, len(names))
+        for i, name in enumerate(names):
+            shares = matrix[i] / max(1, totals[i])
+            cells = [
+                {"count": int(n), "tint": round(float(np.sqrt(share)) * 100), "right": i == j}
+                for j, (n, share) in enumerate(zip(matrix[i], shares, strict=True))
+            ]
+            rows.append({"name": name, "cells": cells, "total": int(totals[i])})
+    return _section(
+        "confusion",
+        "What was taken for what",
+        {
+            "names": names,
+            "rows": rows,
+            "picture": picture,
+            "pairs": pairs[: 10 if rows else None] if len(names) > 2 else [],
+            "classes": len(names),
+        },
+    )
+
+
+def classes(record: RunRecord) -> Section | None:
+    """Precision, recall and F1 of each class."""
+    found = record.derived(_confusion)
+    if found is None:
+        return None
+    counts, names = found
+    rows = figures.per_class(counts, names)
+    right = counts.true == counts.predicted
+    hits = np.bincount(counts.true[right], weights=counts.count[right], minlength=len(names))
+    answers = np.bincount(counts.predicted, weights=counts.count, minlength=len(names))
+    for row, hit, answered in zip(rows, hits.tolist(), answers.tolist(), strict=True):
+        row["interval"] = wilson(hit, row["support"])
+        row["predicted"] = int(answered)
+    return _section("classes", "Class by class", {"rows": rows, "long": len(rows) > 25})
+
+
+def calibration(record: RunRecord) -> Section | None:
+    """Whether a score of 0.8 is right in 8 of 10 cases."""
+    rows = scored(record)
+    if rows is None:
+        return None
+    bins = figures.calibration_bins(rows.labels, rows.scores)
+    return _section(
+        "calibration",
+        "Can the scores be believed?",
+        {
+            "plot": plots.draw(record, "calibration", plots.calibration(bins), "Calibration plot"),
+            "ece": figures.expected_calibration_error(rows.labels, rows.scores),
+            "confidence": float(rows.scores.max(axis=1).mean(dtype=np.float64)),
+            "accuracy": float((rows.predicted == rows.labels).mean()),
+        },
+    )
+
+
+def threshold(record: RunRecord) -> Section | None:
+    """For two classes: the ROC, and what other thresholds than ½ would give."""
+    rows = scored(record)
+    if rows is None or rows.scores.shape[1] != 2:
+        return None
+    positive, score = rows.labels == 1, rows.scores[:, 1]
+    auc = figures.area_under_roc(positive, score)
+    if auc is None:
+        return None
+    curve = figures.threshold_curve(positive, score)
+    share = float(positive.mean())
+    for row in curve:
+        tpr, fpr = row["tpr"] or 0.0, row["fpr"] or 0.0
+        row["accuracy"] = share * tpr + (1 - share) * (1 - fpr)
+    drawn = [
+        plots.draw(record, "roc", plots.roc(curve, auc), f"ROC curve, area {auc:.3f}"),
+        plots.draw(
+            record, "threshold", plots.threshold(curve), "Precision and recall by threshold"
+        ),
+    ]
+    best = max(curve, key=lambda row: row["accuracy"] or 0.0)
+    return _section(
+        "threshold",
+        "Where to draw the line",
+        {"plots": drawn, "auc": auc, "positive": _names(record, 2)[1], "best": best},
+    )
+
+
+def mistakes(record: RunRecord) -> Section | None:
+    """The wrong answers with the highest scores, as pictures."""
+    rows = scored(record)
+    if rows is None:
+        return None
+    wrong = int((rows.predicted != rows.labels).sum())
+    names = _names(record, rows.scores.shape[1])
+    cards = []
+    for row in statistics.confident_mistakes(rows.labels, rows.scores, _MISTAKES):
+        path = rows.paths[row]
+        said, truth = int(rows.predicted[row]), int(rows.labels[row])
+        data, problem = thumbnail(path, record)
+        cards.append(
+            {
+                "path": path,
+                "file": shorten(Path(path).name or path, 27),
+                "true": names[truth],
+                "said": names[said],
+                "score": float(rows.scores[row, said]),
+                "true_score": float(rows.scores[row, truth]),
+                "data": data,
+                "problem": problem,
+            }
+        )
+    return _section(
+        "mistakes",
+        "The most confident mistakes",
+        {"cards": cards, "wrong": wrong, "images": len(rows.labels)},
+    )
+
+
+SECTIONS = TaskSections(
+    (confusion, classes, calibration, threshold, mistakes), summary=summary, baseline=baseline
+)
+
+
+def _section(name: str, title: str, values: dict[str, Any]) -> Section:
+    return Section(name, title, _TEMPLATES / f"{name}.html", values)
+
+
+def _scored(record: RunRecord) -> Scored | None:
+    table = record.table("predictions.parquet")
+    if table is None or not {"path", "label", "scores"} <= set(table.column_names):
+        return None  # absent, damaged, or another task's
+    if not table.num_rows:
+        return None
+    labels = table["label"].to_numpy().astype(np.int64)
+    flat = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    scores = flat.reshape(table.num_rows, -1)
+    known = (labels >= 0) & (labels < scores.shape[1]) & np.isfinite(scores).all(axis=1)
+    if not known.any():
+        return None
+    paths = [str(p) for p, keep in zip(table["path"].to_pylist(), known, strict=True) if keep]
+    kept = scores if known.all() else scores[known]
+    return Scored(paths, labels[known], kept, kept.argmax(axis=1).astype(np.int64))
+
+
+def _confusion(record: RunRecord) -> tuple[figures.Confusion, list[str]] | None:
+    """The matrix and the name of each of its classes, from whichever file has it."""
+    table = record.table("confusion.parquet")
+    if table is not None:
+        counts, names = figures.confusion_in(table)
+        return counts, list(names)
+    rows = scored(record)
+    if rows is not None:
+        counts = figures.confusion_counts(rows.labels, rows.predicted)
+        return counts, _names(record, rows.scores.shape[1])
+    given = np.asarray(record.metrics.get("confusion") or (), dtype=np.int64)
+    if given.ndim != 2 or given.shape[0] != given.shape[1]:
+        return None
+    true, predicted = np.nonzero(given)  # version 0.1 kept it there
+    counts = figures.Confusion(true, predicted, given[true, predicted])
+    return counts, _names(record, len(given))
+
+
+def _names(record: RunRecord, count: int) -> list[str]:
+    known = list(record.classes[:count])
+    return known + [f"class {k}" for k in range(len(known), count)]

@@ -1,0 +1,195 @@
+"""One class an image, by softmax and cross entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from retinue.data.targets.one_class import OneClass
+from retinue.errors import UsageError
+from retinue.evaluation import classification as evaluation
+from retinue.figures import Figure
+from retinue.models.network import Network
+from retinue.options import Options
+from retinue.page.section import TaskSections
+from retinue.sample import Batch, Result, Sample
+from retinue.tasks.classification.drawing import caption
+from retinue.tasks.classification.meter import ClassificationMeter
+from retinue.tasks.classification.objective import ClassificationObjective
+from retinue.tasks.results import ClassResult
+from retinue.tasks.shipped import SHIPPED
+from retinue.tasks.task import Meter, Task, register_task
+
+
+class ClassificationOptions(Options):
+    """What can be chosen of the loss and of the answers."""
+
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the label that is spread evenly over all classes (Szegedy et al., 2016)."""
+    class_weights: Literal["none", "balanced"] | list[float] = "none"
+    """How much each class counts in the loss. `balanced`: n / (classes × images of the class), so
+    that every class counts the same in sum; or a number per class, in the order of the classes."""
+    auxiliary_weight: float = Field(default=0.3, ge=0.0)
+    """How much each auxiliary head counts, in networks that have them (Szegedy et al., 2015)."""
+    top_k: int = Field(default=5, ge=1)
+    """The K of the figure `topK`, and the most classes that a result names."""
+    calibration: Literal["none", "temperature"] = "none"
+    """`temperature`: after each validation, divide the logits by what makes the validation split
+    most likely (Guo et al., 2017); the order of the answers stays."""
+    distillation_weight: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the loss that follows the teacher instead of the labels, where there is one."""
+    distillation_temperature: float = Field(default=2.0, gt=0.0)
+    """Both sides' logits are divided by this before they are compared (Hinton et al., 2015)."""
+
+
+@register_task
+class Classification(Task):
+    """One class an image. At least two classes."""
+
+    name: ClassVar[str] = "classification"
+    options_type: ClassVar[type[Options]] = ClassificationOptions
+    default_metric: ClassVar[str] = SHIPPED["classification"].default_metric
+    formats: ClassVar[Mapping[str, str]] = {
+        "elpv": "retinue.data.sources.elpv:ELPV",
+        "table": "retinue.data.sources.table:TABLE",
+        "folder": "retinue.data.sources.folder:FOLDER",
+    }
+
+    options: ClassificationOptions
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        options: Options | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        chosen = ClassificationOptions() if options is None else options
+        if not isinstance(chosen, ClassificationOptions):
+            raise TypeError(f"not classification's options: {type(chosen).__name__}")
+        super().__init__(classes, chosen)
+        if len(self.classes) < 2:
+            raise UsageError(
+                f"classification needs two classes or more, there is {len(self.classes)}",
+                mend="add images of another class to tell this one from",
+            )
+        doubled = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if doubled:
+            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
+        known = dict(state or {})
+        self._class_weights: list[float] | None = known.get("class_weights")
+        if isinstance(chosen.class_weights, list):
+            self._class_weights = self._checked(chosen.class_weights)
+        self._temperature: float = known.get("temperature", 1.0)
+
+    @classmethod
+    def prepared(
+        cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]
+    ) -> Classification:
+        """See `Task`: counts the classes for `class_weights: balanced`."""
+        task = cls(classes, options)
+        if task.options.class_weights == "balanced":
+            labels = [s.target.of for s in samples if isinstance(s.target, OneClass)]
+            counts = np.bincount(np.array(labels, dtype=np.int64), minlength=len(classes))
+            # A class without images is in no loss; its weight only has to be finite.
+            weights = len(labels) / (len(classes) * np.maximum(counts, 1))
+            task._class_weights = weights.tolist()
+        return task
+
+    def state(self) -> dict[str, Any]:
+        """See `Task`: `class_weights` and `temperature`, where there are any."""
+        state: dict[str, Any] = {}
+        if self._class_weights is not None:
+            state["class_weights"] = self._class_weights
+        return state | self.fitted()
+
+    def fitted(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"temperature": self._temperature} if self._temperature != 1.0 else {}
+
+    def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
+        """The network `network` of the zoo with one output a class."""
+        from retinue.models.registry import create_model
+
+        return create_model(
+            network,
+            **{**arguments, "num_classes": len(self.classes), "weights": weights},
+            classes=self.classes,
+        )
+
+    def objective(self, network: Network) -> ClassificationObjective:
+        """See `Task`."""
+        options = self.options
+        if options.class_weights == "balanced" and self._class_weights is None:
+            raise RuntimeError("class_weights: balanced needs a task that was `prepared`")
+        return ClassificationObjective(
+            label_smoothing=options.label_smoothing,
+            class_weights=self._class_weights if options.class_weights != "none" else None,
+            auxiliary_weight=options.auxiliary_weight,
+            distillation_weight=options.distillation_weight,
+            distillation_temperature=options.distillation_temperature,
+        )
+
+    def figures(self) -> Sequence[Figure]:
+        """See `Task`."""
+        return evaluation.declared(self.classes, self.options.top_k)
+
+    @classmethod
+    def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
+        """See `Task`; the K of `topK` is told by the name."""
+        return evaluation.declared_among(names, classes)
+
+    def decode(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
+        """Logits (n, classes), by themselves or under that key, to log-probabilities, float32
+        (classes,) each."""
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+        logits = logits.detach().float() / self._temperature
+        return list(logits.log_softmax(1).cpu().numpy())
+
+    def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """See `Task`: log of the mean of the probabilities."""
+        merged = np.logaddexp.reduce(np.stack(findings).astype(np.float64), axis=0)
+        log: npt.NDArray[np.float32] = (merged - np.log(len(findings))).astype(np.float32)
+        return log
+
+    def result(self, finding: npt.NDArray[np.float32], path: str) -> Result:
+        """See `Task`: the best classes with their probabilities."""
+        scores = np.exp(finding)
+        best = np.argsort(-scores, kind="stable")[: self.options.top_k]
+        return ClassResult(path, [(self.classes[i], float(scores[i])) for i in best])
+
+    def meter(self, *, tables: bool = False) -> ClassificationMeter:
+        """See `Task`."""
+        return ClassificationMeter(self.classes, self.options.top_k)
+
+    def fit(self, meter: Meter) -> dict[str, Any]:
+        """See `Task`: the temperature, if the options ask for it."""
+        if self.options.calibration == "temperature" and isinstance(meter, ClassificationMeter):
+            self._temperature = meter.calibrate(self._temperature)
+        return self.fitted()
+
+    def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
+        """A copy of `image` with the best classes, three at most, written on it."""
+        return caption(image, [f"{name}  {score:.1%}" for name, score in result.answers()])
+
+    @classmethod
+    def sections(cls) -> TaskSections:
+        """See `Task`."""
+        from retinue.tasks.classification.sections import SECTIONS
+
+        return SECTIONS
+
+    def _checked(self, weights: list[float]) -> list[float]:
+        if len(weights) != len(self.classes):
+            raise UsageError(
+                f"{len(weights)} class weights for {len(self.classes)} classes",
+                where="key class_weights",
+            )
+        if min(weights) < 0 or max(weights) == 0:
+            raise UsageError(
+                "class weights must not be negative, nor all zero", where="key class_weights"
+            )
+        return weights

@@ -1,0 +1,79 @@
+"""Kinds of results, for tasks to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from retinue.sample import Result
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult(Result):
+    """Classes with scores between 0 and 1, best first."""
+
+    path: str
+    classes: list[tuple[str, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """See `Result`."""
+        return {"path": self.path, "classes": [{"name": n, "score": s} for n, s in self.classes]}
+
+    def columns(self) -> list[str]:
+        """See `Result`."""
+        numbers = range(1, len(self.classes) + 1)
+        return ["path", *(f"{key}_{i}" for i in numbers for key in ("name", "score"))]
+
+    def rows(self) -> list[list[Any]]:
+        """See `Result`: one."""
+        return [[self.path, *(value for pair in self.classes for value in pair)]]
+
+    def fields(self) -> list[str]:
+        """See `Result`: the best class and its score."""
+        return [part for name, score in self.classes[:1] for part in (name, f"{score:.6f}")]
+
+    def answers(self) -> list[tuple[str, float]]:
+        """See `Result`: three at most."""
+        return self.classes[:3]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An object found: `xyxy` in pixels of the original image, `score` between 0 and 1."""
+
+    name: str
+    score: float
+    xyxy: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxResult(Result):
+    """Objects, best first."""
+
+    path: str
+    boxes: list[Box]
+
+    def as_dict(self) -> dict[str, Any]:
+        """See `Result`."""
+        boxes = [{"name": b.name, "score": b.score, "xyxy": list(b.xyxy)} for b in self.boxes]
+        return {"path": self.path, "boxes": boxes}
+
+    def columns(self) -> list[str]:
+        """See `Result`."""
+        return ["path", "name", "score", "x1", "y1", "x2", "y2"]
+
+    def rows(self) -> list[list[Any]]:
+        """See `Result`: one an object."""
+        return [[self.path, box.name, box.score, *box.xyxy] for box in self.boxes]
+
+    def fields(self) -> list[str]:
+        """See `Result`: `name score x1 y1 x2 y2` of each."""
+        corners = [" ".join(f"{value:.1f}" for value in box.xyxy) for box in self.boxes]
+        return [
+            f"{box.name} {box.score:.6f} {place}"
+            for box, place in zip(self.boxes, corners, strict=True)
+        ]
+
+    def answers(self) -> list[tuple[str, float]]:
+        """See `Result`."""
+        return [(box.name, box.score) for box in self.boxes]

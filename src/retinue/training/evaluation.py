@@ -1,0 +1,146 @@
+"""Evaluating a model that is done, on its own data or on another's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from retinue.data.options import DataOptions, SplitOptions
+from retinue.data.sources import Dataset, open_dataset
+from retinue.errors import UsageError, suggest
+from retinue.files import replacing, write_text
+from retinue.inference.engines import EngineName
+from retinue.inference.evaluator import evaluate
+from retinue.inference.predictor import load
+from retinue.modelfile import find_model
+from retinue.run.log import LOGGER, console
+from retinue.sample import Sample
+from retinue.training.recipe import load_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be evaluated, and how; see `retinue.api.evaluate`."""
+
+    models: Sequence[Path]
+    data: str | None = None
+    split: str = "auto"
+    engine: EngineName = "auto"
+    tta: str | None = None
+    device: str = "auto"
+    batch_size: int = 32
+    out: Path | None = None
+    quiet: bool = True
+
+
+def evaluate_model(asked: Question) -> dict[str, Any]:
+    """See `retinue.api.evaluate`."""
+    out = asked.out
+    if out is not None:
+        _prepare(out)
+    with console(None, quiet=asked.quiet) as bar:
+        files = [find_model(model) for model in asked.models]
+        predictor = load(files, device=asked.device, engine=asked.engine, tta=asked.tta)
+        whole = DataOptions(path=asked.data, split=SplitOptions(train=1, val=0, test=0))
+        dataset = open_dataset(
+            whole if asked.data is not None else _own_data(files[0]),
+            predictor.task.readers(),
+            to_train=False,
+        )
+        for note in dataset.notes:
+            LOGGER.info("%s", note)
+        chosen = _choose(dataset, asked.split)
+        samples = in_order_of(predictor.classes, dataset.classes, dataset.splits[chosen])
+        bar.begin("evaluating", len(samples))
+        judged = evaluate(
+            predictor,
+            samples,
+            batch_size=asked.batch_size,
+            progress=lambda done, total: bar.advance(done),
+        )
+    # A folder that has no splits is judged whole, whatever it was to its training.
+    alone = asked.data is not None and list(dataset.splits) == ["train"]
+    name = "all" if alone else chosen
+    figures = {"task": predictor.description.task, "split": name, **judged.figures}
+    if judged.skipped:
+        figures["skipped"] = judged.skipped
+    if out is not None:
+        text = json.dumps(figures, indent=2, ensure_ascii=False)
+        write_text(out / "metrics.json", text + "\n")
+        for name, table in judged.tables.items():
+            with replacing(out / f"{name}.parquet") as temporary:
+                pq.write_table(table, temporary)
+    return figures
+
+
+def _prepare(out: Path) -> None:
+    """The folder is there before the work begins, and it is no run's."""
+    if (out / "recipe.yaml").exists():
+        raise UsageError(
+            "the figures of a run are not overwritten",
+            where=str(out),
+            mend="name another folder with --out",
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder cannot be made: {error.strerror}",
+            where=str(out),
+            mend="name another folder with --out",
+        ) from error
+
+
+def in_order_of(
+    wanted: Sequence[str], found: Sequence[str], samples: Sequence[Sample]
+) -> list[Sample]:
+    """The samples with targets that index `wanted` instead of `found`.
+
+    Raises UsageError for a class that is not among the wanted ones: the order of a model's classes
+    never follows from a folder.
+    """
+    position = {name: index for index, name in enumerate(wanted)}
+    strange = [name for name in found if name not in position]
+    if strange:
+        shown = ", ".join(map(repr, strange[:10]))
+        raise UsageError(
+            f"the model does not know the classes {shown}",
+            where="key data",
+            mend=suggest(strange[0], wanted) or f"it knows {', '.join(map(repr, wanted[:20]))}",
+        )
+    moved = {index: position[name] for index, name in enumerate(found)}
+    return [s if s.target is None else replace(s, target=s.target.remap(moved)) for s in samples]
+
+
+def _own_data(file: Path) -> DataOptions:
+    """What the run of the model file was trained on, split as it was then."""
+    run = file.parent
+    if not (run / "recipe.yaml").is_file():
+        raise UsageError(
+            "the model file does not say where its data is",
+            where=str(file),
+            mend="name a folder or table with --data",
+        )
+    options = load_recipe(run / "recipe.yaml").data
+    written = run / "splits.csv"
+    if written.is_file():
+        split = options.split.model_copy(update={"file": str(written)})
+        options = options.model_copy(update={"split": split})
+    return options
+
+
+def _choose(dataset: Dataset, split: str) -> str:
+    if split == "auto":
+        return next(name for name in ("test", "val", "train") if dataset.splits.get(name))
+    if not dataset.splits.get(split):
+        raise UsageError(
+            f"the data has no {split} split",
+            where="key split",
+            mend=f"it has {', '.join(dataset.splits)}",
+        )
+    return split

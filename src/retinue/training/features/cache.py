@@ -1,0 +1,223 @@
+"""The outputs of frozen trunks, kept on disk and shared by stages, runs, folds and sweeps.
+
+The cache is a folder of *spaces*, one for each thing that computes features (`space_key`). In it,
+a row is found by the view that it was computed from (`view_key`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from retinue.errors import RetinueError
+from retinue.training.features import segments
+from retinue.training.features.keys import Contents
+from retinue.training.features.segments import Keys, Layout, Rows, Segment, Writer
+
+LOGGER = logging.getLogger("retinue")
+_LOWER = 0xFFFFFFFF
+
+
+def default_root() -> Path:
+    """`$RETINUE_CACHE`, or retinue's folder where the system keeps caches."""
+    if chosen := os.environ.get("RETINUE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        caches = Path(local) if local else Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if not caches.is_absolute():  # such a value does not count, says the specification
+            caches = Path.home() / ".cache"
+    return caches / "retinue" / "features"
+
+
+class Space:
+    """Rows of one layout, from all segments of a folder. Close it: what it holds is not removed.
+
+    A row's number has that of its segment in the upper half, so that it stays what it is when
+    others write or remove. Finding and reading may be done from several threads at once.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, lock: Path) -> None:
+        self.layout = layout
+        self._folder = folder
+        self._lock = lock
+        self._segments: dict[int, Segment] = {}
+        self._next = 0
+        self._index: tuple[npt.NDArray[np.bytes_], Rows] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again for what this and other processes have written."""
+        known = {segment.base for segment in self._segments.values()}
+        for base in segments.find_segments(self._folder):
+            if base not in known and (segment := segments.load_segment(base, self.layout)):
+                self._segments[self._next] = segment
+                self._next += 1
+        for segment in self._segments.values():
+            if segment.refresh():
+                self._index = None
+
+    def find(self, keys: Keys) -> Rows:
+        """(n,) the row of each key; −1: there is none. Holds the segments of what it finds."""
+        wanted = segments.as_text(keys)
+        while True:
+            names, rows = self._index or self._build_index()
+            found = np.full(len(wanted), -1, np.int64)
+            if len(names):
+                at = np.searchsorted(names, wanted).clip(max=len(names) - 1)
+                found = np.where(names[at] == wanted, rows[at], -1)
+            numbers = [int(number) for number in np.unique(found[found >= 0] >> 32)]
+            gone = [n for n in numbers if not self._segments[n].hold(self._lock)]
+            if not gone:
+                return found
+            for number in gone:
+                del self._segments[number]
+            self._index = None
+
+    def verify(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """(n,) which rows are as they were written. The others are not found again: call `find`
+        once more after a False, for there may be a second copy. Rows that this process has not
+        yet read are read, so that this is for the start of a stage."""
+        sound = np.zeros(len(rows), np.bool_)
+        for segment, where in self._parts(rows):
+            sound[where] = segment.check(rows[where] & _LOWER)
+        damaged = len(np.unique(rows[(rows >= 0) & ~sound]))
+        if damaged:
+            LOGGER.warning("damaged cached views, to be computed anew: %d", damaged)
+            self._index = None
+        return sound
+
+    def find_sound(self, keys: Keys) -> Rows:
+        """`find`, with every row verified: a damaged one is not there."""
+        while True:
+            found = self.find(keys)
+            if self.verify(found)[found >= 0].all():
+                return found
+
+    def read(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        """The fields of `rows`, (n, *shape) each: copies, not contiguous.
+
+        Raises:
+            RetinueError: one is damaged (nobody has verified it).
+        """
+        if len(rows) and rows.min() < 0:
+            raise ValueError("a row that was not found cannot be read")
+        if not self.verify(rows).all():
+            raise RetinueError(
+                "a cached view is damaged",
+                where=str(self._folder),
+                mend="go on with --resume: it is computed anew",
+            )
+        parts = list(self._parts(rows))
+        if len(parts) == 1:
+            records = parts[0][0].read(rows & _LOWER)
+        else:
+            records = np.empty(len(rows), f"V{self.layout.dtype.itemsize}")
+            for segment, where in parts:
+                records[where] = segment.read(rows[where] & _LOWER)
+        fields = records.view(self.layout.dtype)
+        return {f.name: fields[f.name] for f in self.layout.fields}
+
+    def writer(self, capacity: int) -> Writer:
+        """Adds up to `capacity` rows, whose room is taken at once; they are found once it is
+        closed, or flushed and the space refreshed. See `FeatureCache.make_room` first."""
+        return Writer(self._folder, self.layout, capacity, self._lock, self.refresh)
+
+    def close(self) -> None:
+        """Let go of everything. What was found is not valid any more."""
+        for segment in self._segments.values():
+            segment.release()
+        self._segments, self._index = {}, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _parts(self, rows: Rows) -> Iterator[tuple[Segment, npt.NDArray[np.intp]]]:
+        """The segments of `rows`, each with the positions that it answers for."""
+        numbers = rows >> 32
+        for number in np.unique(numbers[numbers >= 0]):
+            yield self._segments[int(number)], np.flatnonzero(numbers == number)
+
+    def _build_index(self) -> tuple[npt.NDArray[np.bytes_], Rows]:
+        """Sorted keys and their rows; of equal keys the newest first."""
+        keys, rows = [np.zeros((0, 16), np.uint8)], [np.zeros(0, np.int64)]
+        for number, segment in sorted(self._segments.items(), reverse=True):
+            usable = segment.usable()
+            keys.append(segment.keys[usable])
+            rows.append((number << 32) + usable)
+        names, numbers = segments.as_text(np.concatenate(keys)), np.concatenate(rows)
+        order = np.argsort(names, kind="stable")
+        self._index = names[order], numbers[order]
+        return self._index
+
+
+class FeatureCache:
+    """Spaces in the folder `root`, of `max_bytes` in all."""
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self.root = root
+        self.max_bytes = max_bytes
+        self._lock = root / "lock"
+
+    def space(self, key: str, layout: Layout) -> Space:
+        """The rows of what computes them (`space_key`); nothing is written by that."""
+        return Space(self.root / f"{segments.FORMAT}-{key}", layout, self._lock)
+
+    def contents(self) -> Contents:
+        """Identities of images, remembered beside the spaces; drop it when done, it is large."""
+        return Contents(self.root / "files.memo")
+
+    def make_room(self, need: int) -> str | None:
+        """Remove what was used least recently until `need` bytes fit; or why they do not.
+
+        What any living process holds stays, and if the rest would not do, it stays as well. Of
+        two processes that ask at once both may be told yes; the next one that asks puts it right.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._lock):
+                return self._make_room(need)
+        except OSError as error:
+            return f"{str(self.root)!r} cannot be written ({error.strerror or error})"
+
+    def _make_room(self, need: int) -> str | None:
+        idle: list[tuple[int, Path, int]] = []
+        held = 0
+        for base in (b for folder in self.root.iterdir() for b in segments.find_segments(folder)):
+            with suppress(FileNotFoundError):
+                if segments.is_held(base):
+                    held += segments.size_of(base)
+                elif size := segments.trim(base):
+                    idle.append((os.stat(f"{base}.json").st_mtime_ns, base, size))
+        spare = sum(size for _, _, size in idle)
+        free = shutil.disk_usage(self.root).free
+        excess = max(held + spare + need - self.max_bytes, math.ceil(need / 0.9) - free)
+        if excess <= spare:
+            for _, base, size in sorted(idle):
+                if excess > 0 and segments.remove(base):
+                    excess -= size
+        if excess <= 0:
+            return None
+        would = f"it would take {need / 1e9:.1f} GB"
+        if held + need <= self.max_bytes:
+            return f"{would} and the disk has {free / 1e9:.1f} GB left"
+        others = f", of which {held / 1e9:.1f} GB are in use" if held else ""
+        return f"{would} and cache.max_gb is {self.max_bytes / 1e9:g}{others}"

@@ -1,0 +1,270 @@
+"""Views of a split that went through the frozen part before: which there are, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from retinue.data.colour import Colour
+from retinue.data.loader import Loader, Rendered, collate
+from retinue.data.views import Seen
+from retinue.inference.engines import Engine, EngineName, candidates
+from retinue.sample import Batch, BatchPlan, Row, Sample
+from retinue.tasks.learner import TAUGHT
+from retinue.training.features.cache import FeatureCache, Space
+from retinue.training.features.frozen import MOST_SOURCES, FrozenPart, Size
+from retinue.training.features.keys import view_key
+
+CHUNK = 16
+"""Images that the engine takes at once: few, so that its maps stay in the processor's cache."""
+MOST_REMEMBERED = 500_000
+"""Views whose geometry is kept in memory; that of others is worked out again each time."""
+NOBODY = bytes(16)
+"""The content of a file that cannot be read."""
+Place = tuple[int, int]
+"""(view, position)"""
+
+
+class CachedViews:
+    """Batches whose `inputs` are what the frozen part gave for them.
+
+    View v of a sample is what the loader's view renders with the image's content as its key and v
+    as its epoch: an image has the same views in whatever list it stands. With several, a sample
+    goes on to the next with every epoch, so that each batch holds all of them.
+
+    `draws`: JSON values of all that the pixels depend on besides images, key and view. `sizes`:
+    every (height, width) that will be asked for. `engine` is settled by what is there already, or
+    by computing what is missing.
+    """
+
+    def __init__(
+        self,
+        frozen: FrozenPart,
+        loader: Loader,
+        colour: Colour,
+        samples: Sequence[Sample],
+        cache: FeatureCache,
+        *,
+        views: int,
+        sizes: Sequence[Size],
+        draws: Any,
+        engine: EngineName,
+    ) -> None:
+        self.cut = frozen.cut
+        self.views = views
+        self.engine: EngineName = engine
+        self._frozen = frozen
+        self._loader = loader
+        self._colour = colour
+        self._samples = samples
+        self._cache = cache
+        self._sizes = sizes
+        self._draws = draws
+        self._contents = self._read_contents()
+        self._position = {id(sample): k for k, sample in enumerate(samples)}
+        self._spaces: dict[tuple[str, Size], Space] = {}
+        self._keys: tuple[int, dict[Size, list[bytes]]] = (0, {})
+        self._rows: dict[Size, npt.NDArray[np.int64]] = {}
+        self._remembered: dict[tuple[Place, Size], tuple[tuple[Sample, ...], Seen]] = {}
+        self.refresh()
+
+    # --- what is there ---------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Look again for what is there, as other processes may have written some of it."""
+        names = candidates(str(self._frozen.device)) if self.engine == "auto" else [self.engine]
+        found = {name: {size: self._found(name, size) for size in self._sizes} for name in names}
+        there = {name: sum(int((r >= 0).sum()) for r in found[name].values()) for name in names}
+        best = max(names, key=there.__getitem__)
+        if self.engine == "auto" and there[best]:
+            self.engine = best  # type: ignore[assignment]
+        self._rows = found[best]
+
+    def missing(self, size: Size) -> list[Place]:
+        """What is still to be computed."""
+        count = len(self._samples)
+        absent = np.flatnonzero(self._rows[size] < 0).tolist()
+        return [(k // count, k % count) for k in absent if not self._is_dropped(k % count)]
+
+    def bytes_missing(self) -> int:
+        """What that takes on disk."""
+        layouts = {size: self._frozen.layout(size) for size in self._sizes}
+        return sum(layouts[size].bytes_of(len(self.missing(size))) for size in self._sizes)
+
+    def compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
+        """Compute what is missing. `each_chunk` is called with (views done, of how many) and may
+        raise to interrupt; the work so far is kept."""
+        engine: Engine | None = None
+        total = sum(len(rows) for rows in self._rows.values())
+        # A bad image that is met on the way puts others in its place: then there is a next round.
+        while any(self.missing(size) for size in self._sizes):
+            done = total - sum(len(self.missing(size)) for size in self._sizes)
+            for size in self._sizes:
+                absent = self.missing(size)
+                if not absent:
+                    continue
+                if engine is None:
+                    engine = self._compiled(next(self._chunks(absent, size)))
+                    self.engine = engine.name  # type: ignore[assignment]
+                say(f"computing the frozen part once for {len(absent)} views with {self.engine}")
+                with self._space(self.engine, size).writer(len(absent)) as writer:
+                    for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
+                        good = [k for k, row in enumerate(rendered) if row.seen is not None]
+                        if good:
+                            rows = self._fields(engine, batch, rendered)
+                            keys = [self._key(rendered[k].row, batch.epoch, size) for k in good]
+                            writer.append(keys, {name: v[good] for name, v in rows.items()})
+                        done = min(done + len(batch), total)
+                        each_chunk(done, total)
+            self.refresh()
+
+    def __len__(self) -> int:
+        """How many views there are in all."""
+        return sum(len(rows) for rows in self._rows.values())
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for space in self._spaces.values():
+            space.close()
+        self._spaces = {}
+
+    # --- batches ---------------------------------------------------------------------------------
+
+    def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
+        """A batch for each plan; of its rows, the keys tell which samples are meant."""
+        count = len(self._samples)
+        for plan in plans:
+            places = []
+            for row in plan.rows:
+                position = self._position[id(row.samples[0])]
+                places.append(((plan.epoch + row.key // count + position) % self.views, position))
+            where = np.array([view * count + position for view, position in places])
+            rows = self._rows[plan.size][where]
+            fields = self._read(rows, plan.size)
+            rendered = [
+                self._rendered(row, place, sizes, plan.size)
+                if there >= 0
+                else Rendered(row._replace(weight=0.0), None, [])
+                for row, place, there, sizes in zip(
+                    plan.rows, places, rows.tolist(), fields["sizes"], strict=True
+                )
+            ]
+            batch = collate(plan, None, rendered).to(self._frozen.device)
+            taught = self._frozen.taught(fields, plan.size)
+            if taught is not None:
+                batch.targets[TAUGHT] = taught
+            yield replace(batch, inputs=self._frozen.state(fields, plan.size))
+
+    def _rendered(self, row: Row, place: Place, sizes: Any, size: Size) -> Rendered:
+        known = self._remembered.get((place, size))
+        if known is None:
+            shown = self._shown(place)
+            pairs = [(int(w), int(h)) for w, h in sizes[: len(shown)]]
+            key = self._draw_key(place[1])
+            seen = self._loader.view.see(shown, pairs, key=key, epoch=place[0], size=size)
+            known = shown, seen
+            if len(self._remembered) < MOST_REMEMBERED:
+                self._remembered[place, size] = known
+        return Rendered(row._replace(samples=known[0]), known[1], [])
+
+    def _read(self, rows: npt.NDArray[np.int64], size: Size) -> dict[str, npt.NDArray[Any]]:
+        """The fields of `rows`; zeros for what is not there."""
+        space = self._space(self.engine, size)
+        there = np.flatnonzero(rows >= 0)
+        if len(there) == len(rows):
+            return space.read(rows)
+        fields = np.zeros(len(rows), self._frozen.layout(size).dtype)
+        for name, value in space.read(rows[there]).items():
+            fields[name][there] = value
+        return {name: fields[name] for name in fields.dtype.names or ()}
+
+    # --- computing -------------------------------------------------------------------------------
+
+    def _chunks(self, places: Sequence[Place], size: Size) -> Iterator[BatchPlan]:
+        for view, members in groupby(places, key=lambda place: place[0]):
+            rows = [Row(self._draw_key(p), self._shown((view, p))) for _, p in members]
+            for start in range(0, len(rows), CHUNK):
+                yield BatchPlan(rows[start : start + CHUNK], size, view)
+
+    def _compiled(self, plan: BatchPlan) -> Engine:
+        """The engine, judged on real images if these can be read."""
+        batch = next(iter(self._loader.batches([plan])))
+        return self._frozen.compile(self._inputs(batch), self.engine)
+
+    def _inputs(self, batch: Batch) -> torch.Tensor:
+        images = batch.images.to(self._frozen.device, non_blocking=True)
+        return self._colour.varied(images, batch.keys, batch.epoch)
+
+    def _fields(
+        self, engine: Engine, batch: Batch, rendered: Sequence[Rendered]
+    ) -> dict[str, npt.NDArray[Any]]:
+        sizes = np.zeros((len(rendered), MOST_SOURCES, 2), np.int32)
+        for k, row in enumerate(rendered):
+            for source, size in enumerate(row.sizes):
+                sizes[k, source] = size
+        return {**self._frozen.fields(engine, self._inputs(batch)), "sizes": sizes}
+
+    # --- identities ------------------------------------------------------------------------------
+
+    def _read_contents(self) -> list[bytes]:
+        known = self._cache.contents()
+        if self._loader.bad_images == "stop":
+            return known.of_all((sample.key, sample.read) for sample in self._samples)
+        return [self._content(known.of, sample) for sample in self._samples]
+
+    def _content(self, of: Callable[..., bytes], sample: Sample) -> bytes:
+        try:
+            return of(sample.key, sample.read)
+        except OSError as error:
+            self._loader.skipped.setdefault(sample.key, error.strerror or str(error))
+            return NOBODY
+
+    def _draw_key(self, position: int) -> int:
+        return int.from_bytes(self._contents[position][:7], "little")
+
+    def _shown(self, place: Place) -> tuple[Sample, ...]:
+        """The samples of a view, readable ones in place of those that are known to be bad."""
+        view, position = place
+        cast = self._loader.view.cast(position, key=self._draw_key(position), epoch=view)
+        samples = tuple(self._samples[p] for p in cast)
+        return self._loader.readable(samples, self._draw_key(position))
+
+    def _is_dropped(self, position: int) -> bool:
+        bad = self._samples[position].key in self._loader.skipped
+        return bad and self._loader.bad_images == "drop"
+
+    def _key(self, row: Row, view: int, size: Size) -> bytes:
+        contents = [self._contents[self._position[id(sample)]] for sample in row.samples]
+        return view_key(contents, [self._draws, row.key, view], size)
+
+    def _found(self, engine: str, size: Size) -> npt.NDArray[np.int64]:
+        """The rows of all views, view after view; −1 where there is none."""
+        space = self._space(engine, size)
+        space.refresh()
+        return space.find_sound(self._wanted(size))
+
+    def _wanted(self, size: Size) -> list[bytes]:
+        """The keys of all views, view after view."""
+        bad, keys = self._keys
+        if bad != len(self._loader.skipped):  # others are shown in the place of bad ones
+            bad, keys = len(self._loader.skipped), {}
+            self._keys, self._remembered = (bad, keys), {}
+        if size not in keys:
+            places = [(v, p) for v in range(self.views) for p in range(len(self._samples))]
+            keys[size] = [
+                self._key(Row(self._draw_key(place[1]), self._shown(place)), place[0], size)
+                for place in places
+            ]
+        return keys[size]
+
+    def _space(self, engine: str, size: Size) -> Space:
+        if (engine, size) not in self._spaces:
+            key = self._frozen.key(size, engine)
+            self._spaces[engine, size] = self._cache.space(key, self._frozen.layout(size))
+        return self._spaces[engine, size]

@@ -1,0 +1,161 @@
+"""The frozen part of a network: what is the same for a view of an image in every epoch.
+
+The trunk is in eval mode and carries no dropout, so what it gives depends on the pixels alone. Its
+whole state (every tap that later units need), and what a teacher says of the same pixels, become
+rows of float16.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from retinue import nested
+from retinue.errors import RetinueError
+from retinue.inference.engines import Engine, EngineName, compile_engine
+from retinue.inference.tracing import evaluating
+from retinue.models.network import Network, State
+from retinue.training.features.keys import space_key
+from retinue.training.features.segments import Layout
+
+HALF_MAX = float(np.finfo(np.float16).max)
+MOST_SOURCES = 4
+"""Images that a view can be made of."""
+Size = tuple[int, int]
+Fields = dict[str, npt.NDArray[Any]]
+
+
+class Trunk(nn.Module):
+    """The units of `network` before `cut`."""
+
+    def __init__(self, network: Network, cut: int) -> None:
+        super().__init__()
+        self.chain = nn.ModuleList(unit.module for unit in network.units()[:cut])
+        self._run = network.run
+        self._cut = cut
+
+    def forward(self, x: Tensor) -> State:
+        return self._run(x, stop=self._cut)
+
+
+class FrozenPart:
+    """The trunk of `network` before `cut`, and the teacher if there is one (`taught_by`: the hash
+    of its file), as what fills a row of the cache and is read from it."""
+
+    def __init__(
+        self,
+        network: Network,
+        cut: int,
+        device: torch.device,
+        teacher: nn.Module | None = None,
+        taught_by: str | None = None,
+    ) -> None:
+        self.cut = cut
+        self.device = device
+        self._network = network
+        self._teacher = teacher
+        self._taught_by = taught_by
+        self._measured: dict[Size, tuple[Any, Any]] = {}
+
+    def key(self, size: Size, engine: str) -> str:
+        """What tells this from every other part that fills rows."""
+        return space_key([self._identity, list(size), engine, self.device.type], {})
+
+    def layout(self, size: Size) -> Layout:
+        """The arrays of a row, for images of `size` (height, width): maps with channels last."""
+        state, taught = self._measure(size)
+        fields: list[tuple[str, str, tuple[int, ...]]] = []
+        for name, value in (("state", state), ("taught", taught)):
+            for k, leaf in enumerate(nested.leaves(value) if value is not None else []):
+                fields.append((f"{name}{k}", "float16", _as_rows(leaf).shape[1:]))
+        return Layout([*fields, ("sizes", "int32", (MOST_SOURCES, 2))])
+
+    def compile(self, inputs: Tensor, engine: EngineName) -> Engine:
+        """What runs the trunk, judged on `inputs`."""
+        trunk = Trunk(self._network, self.cut).eval()
+        return compile_engine(trunk, inputs, engine=engine, device=str(self.device))
+
+    def fields(self, engine: Engine, inputs: Tensor) -> Fields:
+        """The rows of normalised images, float32 (n, 3, height, width), but for `sizes`.
+
+        Raises:
+            RetinueError: a value is not finite.
+        """
+        found = {"state": engine(inputs)}
+        if self._teacher is not None:
+            with torch.inference_mode():
+                found["taught"] = self._teacher(inputs)
+        return {
+            f"{name}{k}": _as_rows(leaf)
+            for name, value in found.items()
+            for k, leaf in enumerate(nested.leaves(value))
+        }
+
+    def state(self, fields: Fields, size: Size) -> State:
+        """The trunk's state, on the device: what the unit at the cut takes."""
+        state, _ = self._measure(size)
+        return self._back(fields, "state", state)  # type: ignore[no-any-return]
+
+    def taught(self, fields: Fields, size: Size) -> Any:
+        """What the teacher said; None without one."""
+        _, taught = self._measure(size)
+        return None if taught is None else self._back(fields, "taught", taught)
+
+    def _back(self, fields: Fields, name: str, like: Any) -> Any:
+        count = len(nested.leaves(like))
+        leaves = [_from_rows(fields[f"{name}{k}"]).to(self.device) for k in range(count)]
+        return nested.rebuilt(nested.structure(like), leaves)
+
+    @cached_property
+    def _identity(self) -> str:
+        tensors = {
+            f"{unit.name}.{name}": value
+            for unit in self._network.units()[: self.cut]
+            for name, value in unit.module.state_dict().items()
+        }
+        facts = {
+            "network": self._network.name,
+            "arguments": {k: v for k, v in self._network.arguments.items() if k not in _OF_HEAD},
+            "cut": self.cut,
+            "taught by": self._taught_by,
+        }
+        return space_key(facts, tensors)
+
+    def _measure(self, size: Size) -> tuple[Any, Any]:
+        """State and teacher's answer for a blank image."""
+        if size not in self._measured:
+            blank = torch.zeros(1, 3, *size, device=self.device)
+            with evaluating(self._network), torch.inference_mode():
+                state = self._network.run(blank, stop=self.cut)
+                taught = None if self._teacher is None else self._teacher(blank)
+            self._measured[size] = state, taught
+        return self._measured[size]
+
+
+_OF_HEAD = ("num_classes", "dropout", "drop_path", "head")
+"""Arguments that a trunk does not depend on."""
+
+
+def _as_rows(tensor: Tensor) -> npt.NDArray[np.float16]:
+    """float16, channels last where there are channels and a map."""
+    tensor = tensor.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(tensor).all()):
+        raise RetinueError(
+            "the frozen part gave values that are not finite",
+            where="cached features",
+            mend="cache_features=off, and look at the weights",
+        )
+    tensor = tensor.clamp(-HALF_MAX, HALF_MAX)
+    if tensor.ndim == 4:
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.to(torch.float16).numpy()
+
+
+def _from_rows(stored: npt.NDArray[np.float16]) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(stored)).float()
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

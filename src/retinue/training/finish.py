@@ -1,0 +1,83 @@
+"""The end of a training: the model file itself is judged, as everyone gets it who gets that."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from retinue.data.sources import Dataset
+from retinue.inference.evaluator import evaluate
+from retinue.inference.predictor import load
+from retinue.modelfile import MODEL_FILE
+from retinue.run.folder import RunFolder
+from retinue.run.log import LOGGER, Bar
+from retinue.run.progress import Progress
+from retinue.training.environment import Settings, cpu_name, versions
+from retinue.training.recipe import Recipe
+
+
+def final_figures(
+    run: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+    bar: Bar,
+) -> dict[str, Any]:
+    """What stands in `metrics.json` from now on; the other files of the run are written on the
+    way."""
+    split = _final_split(recipe, dataset)
+    workers = recipe.data.workers
+    predictor = load(run.path / MODEL_FILE, device=settings.device, workers=workers)
+    began = time.monotonic()
+    samples = dataset.splits[split]
+    bar.begin(f"evaluating the {split} split", len(samples))
+    judged = evaluate(
+        predictor,
+        samples,
+        batch_size=recipe.evaluation.batch_size,
+        bad_images="stop" if recipe.data.on_bad_image == "stop" else "drop",
+        progress=lambda done, total: bar.advance(done),
+    )
+    seconds = time.monotonic() - began
+    figures = {"task": recipe.task, "split": split, **judged.figures}
+    if split == "val" and (fitted := predictor.task.fitted()):
+        figures["fitted_on_this_split"] = sorted(fitted)
+    progress.skipped.update(judged.skipped)
+    for name, table in judged.tables.items():
+        run.write_table(f"{name}.parquet", table)
+    run.write_json(
+        "environment.json",
+        {
+            **(run.read_json("environment.json") or {}),
+            "versions": versions(),
+            "settings": settings.as_dict(),
+            "preprocessing": predictor.preprocessing.as_dict(),
+            "device": settings.device,
+            "engine": predictor.engine,
+            "precision": settings.precision,
+            "threads": settings.threads,
+            "workers": workers,
+            "cpu": cpu_name(),
+            "trunk": progress.trunk or None,
+            "teacher": predictor.description.teacher,
+            "timings": {
+                "training_s": round(progress.seconds, 2),
+                "evaluation_s": round(seconds, 2),
+            },
+            "kept": {"epoch": progress.kept_epoch, "figures": progress.kept_figures},
+            "skipped": progress.skipped,
+        },
+    )
+    run.write_json("metrics.json", figures)
+    scalars = {k: v for k, v in figures.items() if isinstance(v, float)}
+    shown = "  ".join(f"{k} {v:.4f}" for k, v in scalars.items() if k != "images_per_second")
+    LOGGER.info("%s split, %s images: %s", split, figures.get("images"), shown)
+    return figures
+
+
+def _final_split(recipe: Recipe, dataset: Dataset) -> str:
+    wanted = recipe.evaluation.split
+    if wanted != "auto":
+        return wanted
+    return next(split for split in ("test", "val", "train") if dataset.splits.get(split))

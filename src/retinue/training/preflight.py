@@ -1,0 +1,266 @@
+"""What a recipe would come to, told before its first step: everything that cannot work is refused
+here, and what hardly anyone means is doubted aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from retinue.data.options import ShuffledOptions
+from retinue.data.sources import Dataset
+from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models.anatomy import on_meta
+from retinue.models.network import Network
+from retinue.models.registry import find
+from retinue.options import Options
+from retinue.sample import Preprocessing, Sample
+from retinue.tasks.task import Task, task_type
+from retinue.training.recipe import Recipe
+from retinue.training.schedules import warmup_steps
+from retinue.training.stage import first_to_learn
+from retinue.training.stage_data import sampler_of
+from retinue.training.stage_samples import changed
+from retinue.weights import catalogue
+from retinue.weights.layout import layouts
+from retinue.weights.resolution import names_a_file
+
+FROM_SCRATCH = "`retinue train scratch` trains without weights"
+REACH = 64
+"""How many pixels up and down a size that works is looked for."""
+
+
+def network_arguments(recipe: Recipe) -> dict[str, Any]:
+    """The network's keywords that the recipe gives."""
+    model = recipe.model
+    given = {"dropout": model.dropout, "drop_path": model.drop_path, "head": model.head}
+    return {**{k: v for k, v in given.items() if v is not None}, **model.arguments}
+
+
+def task_options(recipe: Recipe) -> Options:
+    """The options of the recipe's task."""
+    return task_type(recipe.task).options_type.model_validate(recipe.task_options)
+
+
+def refuse_before_data(recipe: Recipe) -> None:
+    """What is wrong whatever the data is: figures and formats that the task does not have, and a
+    network that cannot be built so. Raises UsageError."""
+    task = task_type(recipe.task).sketch(task_options(recipe))
+    if recipe.data.format not in ("auto", *task.formats):
+        raise UsageError(
+            f"the task {recipe.task} reads no format {recipe.data.format!r}",
+            where="key data.format",
+            mend=suggest(recipe.data.format, task.formats) or f"it reads {', '.join(task.formats)}",
+        )
+    metric = recipe.evaluation.metric
+    # Some figures there are with more classes only than the sketch has.
+    if metric is None or metric not in [f.name for f in task.figures_among([metric], ())]:
+        refuse_metric(recipe, task)
+    _refuse_unfit_model(recipe, task)
+
+
+def refuse_metric(recipe: Recipe, task: Task) -> None:
+    """Raise UsageError for a metric that the task does not declare."""
+    known = [figure.name for figure in task.figures()]
+    metric = recipe.evaluation.metric
+    if metric is not None and metric not in known:
+        raise UsageError(
+            f"the validation gives no figure {metric!r}",
+            where="key evaluation.metric",
+            mend=suggest(metric, known) or f"it gives {', '.join(known)}",
+        )
+
+
+def refuse_oblong(recipe: Recipe, preprocessing: Preprocessing) -> None:
+    """Raise UsageError for views that only a square input has, where it is none."""
+    height, width = preprocessing.size
+    if recipe.evaluation.tta == "dihedral" and height != width:
+        raise UsageError(
+            f"quarter turns need a square input, this one is {height} × {width}",
+            where="key evaluation.tta",
+            mend="use evaluation.tta=flip",
+        )
+
+
+def refuse_undealt(recipe: Recipe, processes: int) -> None:
+    """Raise UsageError for a batch that cannot be shared out evenly."""
+    for index, stage in enumerate(recipe.stages):
+        if stage.batch_size % (processes * stage.accumulate):
+            raise UsageError(
+                f"batch_size {stage.batch_size} cannot be dealt to {processes} processes"
+                f" in {stage.accumulate} portions",
+                where=f"key stages.{index}.batch_size",
+                mend=f"make it a multiple of {processes * stage.accumulate}",
+            )
+
+
+def refuse_samplers(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise UsageError for a sampler that the samples of its stage do not allow."""
+    samples: Sequence[Sample] = dataset.splits["train"]
+    for index, stage in enumerate(recipe.stages):
+        samples = changed(stage.data, samples, dataset.splits)
+        if isinstance(stage.sampler, ShuffledOptions):  # nothing can be wrong with it
+            continue
+        try:
+            sampler_of(stage, samples, recipe.seed)
+        except UsageError as error:
+            where = f"key stages.{index}.sampler"
+            raise UsageError(error.what, where=where, mend=error.mend) from error
+
+
+def refuse_missing_splits(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise UsageError where a split that the recipe needs has no images."""
+    if not dataset.splits.get("train"):
+        raise UsageError("there are no training images", where=str(recipe.data.path))
+    unlabelled = [sample.key for sample in dataset.splits["train"] if sample.target is None]
+    if unlabelled:
+        raise UsageError(
+            f"{len(unlabelled)} training images have no label, first {unlabelled[0]!r}",
+            where=str(recipe.data.path),
+            mend="label them, or leave them out",
+        )
+    wanted = recipe.evaluation.split
+    if wanted != "auto" and not dataset.splits.get(wanted):
+        raise UsageError(f"the data has no {wanted} split", where="key evaluation.split")
+
+
+def _refuse_unfit_model(recipe: Recipe, task: Task) -> None:
+    """Try weights, arguments, stages and input size together, without data, memory or downloads.
+
+    Weights of one's own can bring arguments and a size: what they are is only tried once they are
+    read.
+    """
+    name, weights = recipe.model.name, recipe.model.weights
+    if weights is not None and (weights.startswith("hub:") or names_a_file(weights)):
+        return
+    arguments = network_arguments(recipe)
+    if weights is not None:
+        arguments = {**_published_arguments(name, weights), **arguments}
+    try:
+        with torch.device("meta"):
+            network = task.build(name, arguments, None)
+    except UsageError as error:
+        where = error.where or "key model.arguments"
+        raise UsageError(error.what, where=where, mend=error.mend) from error
+    if weights is None:
+        _refuse_frozen_statistics(recipe, network)
+        published = network.preprocessing
+    else:
+        published = find(name).prepared(catalogue.find(name, weights))
+    refuse_oblong(recipe, recipe.input.applied(published))
+    if recipe.input.size is not None or weights is None:
+        refuse_size(recipe, task, network, recipe.input.applied(published).size)
+
+
+def refuse_size(
+    recipe: Recipe, task: Task, network: Network, size: tuple[int, int], *, begun: bool = False
+) -> None:
+    """Raise UsageError, with what would work, if `network` cannot take images of `size` (height,
+    width). It is tried on the meta device: shapes without numbers."""
+    shadow: Network = on_meta(network)
+    failure = _failure(shadow, size)
+    if failure is None:
+        return
+    native = network.preprocessing.size
+    if not isinstance(failure, UsageError) and _failure(shadow, native) is not None:
+        return  # it is not the size: the meta device cannot run this network
+    ways = _ways(recipe, task, shadow, size)
+    where = "input.size" if recipe.input.size is not None else "model.arguments"
+    reason = (str(failure.args[0]).strip().splitlines() or [""])[0]
+    raise UsageError(
+        f"{recipe.model.name} cannot take images of {size[0]} × {size[1]} pixels: {reason}",
+        where=f"key {where}",
+        mend=f"{'start a new training with' if begun else 'set'} {' or '.join(ways)}",
+    )
+
+
+def doubts(recipe: Recipe, network: Network, dataset: Dataset) -> list[str]:
+    """What is possible, but hardly meant."""
+    found = []
+    first = recipe.stages[0]
+    if recipe.model.weights is None and first_to_learn(
+        network, first.trainable, "key stages.0.trainable"
+    ):
+        found.append(
+            f"stage {first.name} trains only a part of the network, and what is frozen is random,"
+            f" because model.weights is null; {FROM_SCRATCH}"
+        )
+    images = len(dataset.splits["train"])
+    for index, stage in enumerate(recipe.stages):
+        each = images // min(stage.batch_size, images)
+        total = stage.steps or (stage.epochs or 0) * each
+        if warmup_steps(stage.schedule, each) >= total:
+            length = "steps" if stage.steps else "epochs"
+            found.append(
+                f"stage {stage.name}: the warm-up takes all of its {total} steps, so that it never"
+                f" learns at lr {stage.optimizer.lr:g}; lower stages.{index}.schedule.warmup_epochs"
+                f" or raise stages.{index}.{length}"
+            )
+    return found
+
+
+def _published_arguments(name: str, tag: str) -> dict[str, Any]:
+    """What the catalogue's weights `tag` want the network to be built with."""
+    try:
+        entry = catalogue.find(name, tag)
+    except UsageError as error:
+        mend = (error.mend or "").replace("weights=None", f"model.weights=null ({FROM_SCRATCH})")
+        raise UsageError(error.what, where="key model.weights", mend=mend) from error
+    layout = next(x for x in layouts(find(name).family) if x.source == entry.layout)
+    return {**layout.arguments, **entry.arguments}
+
+
+def _refuse_frozen_statistics(recipe: Recipe, network: Network) -> None:
+    """BatchNorm that is frozen before it has seen an image normalises nothing."""
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        return
+    for index, stage in enumerate(recipe.stages):
+        if stage.frozen_batchnorm:
+            raise UsageError(
+                f"stage {stage.name} keeps BatchNorm as the weights have it, but there are none"
+                " (model.weights is null): it would normalise nothing",
+                where=f"key stages.{index}.frozen_batchnorm",
+                mend=f"{FROM_SCRATCH}; or give weights",
+            )
+        if stage.trainable == "all":
+            return  # its statistics are there from now on
+
+
+def _failure(shadow: Network, size: tuple[int, int]) -> Exception | None:
+    """What the network on the meta device says to images of `size`, evaluating and training."""
+    images = torch.empty(2, 3, *size, device="meta")
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for training in (False, True):
+            try:
+                shadow.train(training)(images)
+            except (RetinueError, RuntimeError) as error:
+                return error
+    return None
+
+
+def _ways(recipe: Recipe, task: Task, shadow: Network, size: tuple[int, int]) -> list[str]:
+    """Settings that would work in place of `size`."""
+    ways = []
+    side = size[0] if size[0] == size[1] else None
+    if side is not None and shadow.arguments.get("image_size") not in (None, side):
+        try:
+            with torch.device("meta"):
+                changed = {**shadow.arguments, "image_size": side}
+                other = task.build(recipe.model.name, changed, None)
+        except UsageError:
+            pass
+        else:
+            if _failure(on_meta(other), size) is None:
+                ways.append(f"model.arguments.image_size={side}")
+    height, width = shadow.preprocessing.size
+    native = str(height) if height == width else f"[{height}, {width}]"
+    if side is not None and not ways:
+        near = (n for d in range(1, REACH + 1) for n in (side - d, side + d) if n > 0)
+        nearest = next((n for n in near if _failure(shadow, (n, n)) is None), None)
+        if nearest is not None:
+            ways.append(f"input.size={nearest}")
+    if f"input.size={native}" not in ways and _failure(shadow, (height, width)) is None:
+        ways.append(f"input.size={native}")
+    return ways or ["another input.size"]

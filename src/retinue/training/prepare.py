@@ -1,0 +1,261 @@
+"""Everything that a training is made of, from its recipe and its data: until the first step."""
+
+from __future__ import annotations
+
+import json
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from retinue import modelfile
+from retinue.data.readable import unreadable
+from retinue.data.sources import Dataset, open_dataset
+from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.inference.devices import choose_device
+from retinue.inference.predictor import Predictor, load
+from retinue.models.network import Network
+from retinue.run.folder import RunFolder
+from retinue.run.log import LOGGER, Bar
+from retinue.run.recorder import Recorder
+from retinue.sample import Preprocessing
+from retinue.tasks.learner import Learner
+from retinue.tasks.task import Task, task_type
+from retinue.training.environment import (
+    Settings,
+    build_accelerator,
+    choose_precision,
+    is_main,
+    versions,
+)
+from retinue.training.examples import draw_examples
+from retinue.training.preflight import (
+    doubts,
+    network_arguments,
+    refuse_metric,
+    refuse_missing_splits,
+    refuse_oblong,
+    refuse_samplers,
+    refuse_size,
+    refuse_undealt,
+    task_options,
+)
+from retinue.training.recipe import Recipe
+from retinue.training.trainer import Training
+from retinue.weights.files import sha256
+from retinue.weights.resolution import names_a_file
+
+
+def open_data(recipe: Recipe, split_file: Path | None = None) -> Dataset:
+    """The data set, with every unreadable file named before anything is trained."""
+    data = recipe.data
+    if split_file is not None:
+        split = data.split.model_copy(update={"file": str(split_file)})
+        data = data.model_copy(update={"split": split})
+    dataset = open_dataset(data, task_type(recipe.task).readers())
+    refuse_missing_splits(recipe, dataset)
+    if data.on_bad_image == "stop":
+        samples = [sample for split in dataset.splits.values() for sample in split]
+        bad = unreadable(samples, thorough=False)
+        if bad:
+            raise BadImageError(
+                bad,
+                mend="remove or replace these files, or go on without with data.on_bad_image=skip",
+            )
+    return dataset
+
+
+def settings_of(recipe: Recipe) -> Settings:
+    """What `auto` comes to here."""
+    device = choose_device(recipe.device)
+    precision = choose_precision(recipe.precision, device)
+    world = build_accelerator(device, precision).num_processes
+    refuse_undealt(recipe, world)
+    return Settings(device, precision, torch.get_num_threads(), world)
+
+
+def same_as_before(before: dict[str, Any], now: Settings) -> Settings:
+    """What `auto` chose the first time, where it is to be had."""
+    if before["world"] != now.world:
+        LOGGER.warning("%d processes instead of %d", now.world, before["world"])
+    try:
+        device = choose_device(before["device"])
+    except UsageError as error:
+        raise UsageError(
+            error.what,
+            where="the device that the training began on",
+            mend="go on where there is one, or start a new training from its recipe.yaml",
+        ) from None
+    return Settings(device, before["precision"], before["threads"], now.world)
+
+
+def prepared(
+    run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings, bar: Bar
+) -> Training:
+    """The training, ready for its first step, or for the one after its last checkpoint."""
+    train = dataset.splits["train"]
+    if not dataset.splits.get("val") and any(stage.early_stop for stage in recipe.stages):
+        LOGGER.warning("no validation split: early_stop ends no stage, the last weights count")
+    task = task_type(recipe.task).prepared(dataset.classes, task_options(recipe), train)
+    refuse_metric(recipe, task)
+    if not run.checkpoints.exists():
+        refuse_samplers(recipe, dataset)
+    torch.manual_seed(recipe.seed)
+    resumed = run.checkpoints.exists()
+    network, preprocessing = _network(run, recipe, task, resumed=resumed)
+    refuse_oblong(recipe, preprocessing)
+    refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
+    teacher, taught_by = _teacher(recipe, task, preprocessing)
+    if not resumed:
+        for doubt in doubts(recipe, network, dataset):
+            LOGGER.warning("%s", doubt)
+    description = modelfile.ModelDescription(
+        task=recipe.task,
+        task_options=recipe.task_options,
+        task_state=task.state(),
+        classes=list(dataset.classes),
+        network=recipe.model.name,
+        arguments=dict(network.arguments),
+        preprocessing=preprocessing.as_dict(),
+        tta=recipe.evaluation.tta,
+        recipe=_without_paths(recipe),
+        figures={},
+        teacher=taught_by,
+        versions=versions(),
+    )
+    recorder = Recorder(
+        run,
+        description,
+        every_minutes=recipe.checkpoint.every_minutes,
+        every_steps=recipe.checkpoint.every_steps,
+        tensorboard=recipe.tensorboard,
+    )
+    if is_main() and not resumed:
+        draw_examples(run, recipe, train, preprocessing)
+    learner = Learner(
+        network, task.objective(network), None if teacher is None else teacher.network
+    )
+    return Training(
+        recipe, task, learner, dataset.splits, preprocessing, settings, recorder, bar, taught_by
+    )
+
+
+def _network(
+    run: RunFolder, recipe: Recipe, task: Task, *, resumed: bool
+) -> tuple[Network, Preprocessing]:
+    """The network, and how it takes its images: as its weights want it and the recipe changes it.
+
+    Weights can bring arguments, too (another epsilon, say). A resumed run, which needs no weights
+    any more, keeps the arguments and the preprocessing that it began with.
+    """
+    began = run.read_json("environment.json") or {}
+    if resumed and "arguments" in began:
+        network = task.build(recipe.model.name, began["arguments"], None)
+        return network, Preprocessing.from_dict(began["preprocessing"])
+    network = task.build(recipe.model.name, network_arguments(recipe), recipe.model.weights)
+    chosen = recipe.input.applied(network.preprocessing)
+    if is_main():
+        facts = {"arguments": dict(network.arguments), "preprocessing": chosen.as_dict()}
+        run.write_json("environment.json", {**began, **facts})
+    return network, chosen
+
+
+def _teacher(
+    recipe: Recipe, task: Task, preprocessing: Preprocessing
+) -> tuple[Predictor | None, str | None]:
+    """The model to learn from, and the hash of its file. Raises UsageError if it answers another
+    question, or takes its images otherwise."""
+    if recipe.teacher is None:
+        return None, None
+    file = modelfile.find_model(Path(recipe.teacher).expanduser())
+    teacher = load(file, device="cpu", engine="torch", tta="none")
+    for what, ours, theirs in (
+        ("is of another task", task.name, teacher.task.name),
+        ("knows other classes, or in another order", task.classes, teacher.task.classes),
+        ("takes its images otherwise", preprocessing, teacher.preprocessing),
+    ):
+        if ours != theirs:
+            raise UsageError(
+                f"the teacher {what}: {theirs}, not {ours}",
+                where=f"key teacher, {str(file)!r}",
+                mend="train a teacher on the same data with the same input",
+            )
+    return teacher, sha256(file)
+
+
+# --- what is written down, and found again -------------------------------------------------------
+
+
+def with_absolute_paths(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """With paths of data and weights that lead there from anywhere, so that the run's recipe
+    repeats it."""
+
+    def placed(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    model, changes = recipe.model, {"data": dataset.options}
+    if model.weights is not None and names_a_file(model.weights):
+        model = model.model_copy(update={"weights": placed(model.weights)})
+    if recipe.teacher is not None:
+        changes["teacher"] = placed(recipe.teacher)  # type: ignore[assignment]
+    return recipe.model_copy(update={**changes, "model": model})
+
+
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as the model file keeps it: folders by their last name only."""
+    values: dict[str, Any] = json.loads(recipe.model_dump_json())
+    held = [
+        (values["data"], "path"),
+        (values["data"], "images"),
+        (values["data"]["split"], "file"),
+        (values["cache"], "folder"),
+        (values, "teacher"),
+    ]
+    weights = values["model"]["weights"]
+    if weights is not None and names_a_file(weights):
+        held.append((values["model"], "weights"))
+    for holder, name in held:
+        if holder[name] is not None:
+            holder[name] = Path(holder[name]).name
+    return values
+
+
+def write_down(run: RunFolder, dataset: Dataset, settings: Settings) -> None:
+    """What the training began with, but for what an interrupted one has already written down."""
+    if run.read_json("classes.json") is None:
+        run.write_json("classes.json", list(dataset.classes))
+    if not (run.path / "splits.csv").is_file():
+        with run.replacing("splits.csv") as temporary:
+            dataset.write_splits(temporary)
+    if run.read_json("environment.json") is None:
+        run.write_json("environment.json", {"settings": settings.as_dict(), "versions": versions()})
+
+
+def refuse_changed(run: RunFolder, dataset: Dataset) -> None:
+    """The draws are keyed by an image's place in its split: order and targets must be the same as
+    when the training began, and so must the classes."""
+    classes = run.read_json("classes.json")
+    if classes is not None and tuple(classes) != dataset.classes:
+        raise RetinueError(
+            "the data has other classes than when the training began",
+            where=str(run.path / "classes.json"),
+            mend="put the data back as it was, or start a new training",
+        )
+    written = run.path / "splits.csv"
+    if not written.is_file():
+        return
+    with TemporaryDirectory() as folder:
+        dataset.write_splits(Path(folder) / written.name)
+        now = (Path(folder) / written.name).read_bytes()
+    before = written.read_bytes()
+    if now == before:
+        return
+    pairs = zip_longest(before.splitlines(), now.splitlines())
+    line = next((n for n, (old, new) in enumerate(pairs, 1) if old != new), 1)
+    raise RetinueError(
+        "images have another label or order than when the training began",
+        where=f"{written}, line {line}",
+        mend="put the data back as it was, or start a new training",
+    )

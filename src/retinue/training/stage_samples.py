@@ -1,0 +1,121 @@
+"""A stage's own data: functions from the samples so far to others, chosen by the recipe.
+
+What comes out is written into the run folder, so that a resumed run repeats it whatever the
+function would say by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from retinue.errors import RetinueError
+from retinue.options import Options
+from retinue.run.folder import RunFolder
+from retinue.sample import Sample
+
+Splits = Mapping[str, Sequence[Sample]]
+
+
+class Subset(Options):
+    """A part of the samples so far, the same share of every class."""
+
+    name: Literal["subset"] = "subset"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    seed: int = 0
+    """Another seed, other samples."""
+
+
+class WithValidation(Options):
+    """The samples so far and the validation split: for a last stage, once everything is chosen.
+    The figures of that split are no judgement any more."""
+
+    name: Literal["with_validation"] = "with_validation"
+
+
+StageDataOptions = Annotated[Subset | WithValidation, Field(discriminator="name")]
+"""Which samples a stage learns from; null: those of the stage before."""
+
+Change = Callable[[Any, Sequence[Sample], Splits], list[Sample]]
+
+
+def _subset(options: Subset, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    strata: dict[str, list[int]] = defaultdict(list)
+    for position, sample in enumerate(samples):
+        strata[sample.target.stratum() if sample.target is not None else ""].append(position)
+    kept: list[int] = []
+    for members in strata.values():
+        ranked = sorted(members, key=lambda p: _rank(options.seed, samples[p].key))
+        kept += ranked[: max(round(len(members) * options.share), 1)]
+    return [samples[p] for p in sorted(kept)]
+
+
+def _rank(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogateescape")).digest()
+
+
+def _with_validation(
+    options: WithValidation, samples: Sequence[Sample], splits: Splits
+) -> list[Sample]:
+    return [*samples, *splits.get("val", ())]
+
+
+_CHANGES: dict[type[Options], Change] = {Subset: _subset, WithValidation: _with_validation}
+
+
+def changed(options: Options | None, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    """What `options` make of the samples of the stage before."""
+    return list(samples) if options is None else _CHANGES[type(options)](options, samples, splits)
+
+
+def stage_samples(
+    run: RunFolder,
+    stage: str,
+    options: Options | None,
+    samples: Sequence[Sample],
+    splits: Splits,
+    *,
+    write: bool,
+) -> list[Sample]:
+    """The samples of the stage called `stage`, from those of the stage before.
+
+    Raises:
+        RetinueError: what was written down when the stage began names images that are not there.
+    """
+    if options is None:
+        return list(samples)
+    name = f"stages/{stage}.jsonl"
+    written = run.read_lines(name)
+    if written is None:
+        made = changed(options, samples, splits)
+        if write:
+            lines = (json.dumps(_line(sample)) for sample in made)
+            run.write(name, "".join(f"{line}\n" for line in lines))
+        return made
+    known = {s.key: s for split in splits.values() for s in split}
+    kind = next((type(s.target) for s in known.values() if s.target is not None), None)
+    found = []
+    for number, line in enumerate(written, 1):
+        values = json.loads(line)
+        sample = known.get(values["key"])
+        if sample is None:
+            raise RetinueError(
+                f"the stage's image {values['key']!r} is not in the data any more",
+                where=f"{run.path / name}, line {number}",
+                mend="put the data back as it was, or start a new training",
+            )
+        told = values["target"]
+        target = None if told is None or kind is None else kind.from_dict(told)
+        found.append(replace(sample, target=target, weight=values["weight"]))
+    return found
+
+
+def _line(sample: Sample) -> dict[str, Any]:
+    target = None if sample.target is None else sample.target.as_dict()
+    return {"key": sample.key, "target": target, "weight": sample.weight}

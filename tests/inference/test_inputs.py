@@ -1,0 +1,143 @@
+"""What the sources on the command line stand for."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from retinue.errors import UsageError
+from retinue.inference.inputs import expand
+
+ODD = ["a b.jpg", 'it\'s "so".PNG', "new\nline.jpg", "花.jpeg", "[1].jpg"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    for name in ("b.jpg", "a.png", "notes.txt", ".hidden.jpg", "z/c.webp", "z/.git/d.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_a_folder_gives_its_images_sorted(photos: Path) -> None:
+    assert list(expand(["photos"])) == ["photos/a.png", "photos/b.jpg", "photos/z/c.webp"]
+
+
+def test_a_file_is_taken_whatever_its_extension(photos: Path) -> None:
+    assert list(expand(["photos/notes.txt", Path("photos/b.jpg")])) == [
+        "photos/notes.txt",
+        "photos/b.jpg",
+    ]
+
+
+def test_patterns(photos: Path) -> None:
+    assert list(expand(["photos/**/*.webp", "photos/?.*"])) == [
+        "photos/z/c.webp",
+        "photos/a.png",
+        "photos/b.jpg",
+    ]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+@pytest.mark.parametrize("text", [False, True])
+def test_standard_input(photos: Path, separator: str, text: bool) -> None:
+    names = ["photos/b.jpg", "photos/花.jpg", "photos/z", "gone.jpg"]
+    data = separator.join(names)
+    for given in (data, data + separator):
+        stdin = io.StringIO(given, newline="") if text else io.BytesIO(given.encode())
+        assert list(expand(["-"], stdin)) == [
+            "photos/b.jpg",
+            "photos/花.jpg",
+            "photos/z/c.webp",
+            "gone.jpg",  # named when it is read, as with any bad file of a stream
+        ]
+
+
+def test_a_nul_separated_list_may_hold_line_breaks(photos: Path) -> None:
+    data = "\0".join(["new\nline.jpg"] * 30_000).encode()  # more than one block
+    assert list(expand(["-"], io.BytesIO(data))) == ["new\nline.jpg"] * 30_000
+
+
+def test_a_nul_separated_name_may_begin_in_an_earlier_block() -> None:
+    class Slow(io.BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            return super().read(3)
+
+    assert list(expand(["-"], Slow(b"new\nline.jpg\0b.jpg\0"))) == ["new\nline.jpg", "b.jpg"]
+    assert list(expand(["-"], Slow(b"a.jpg\nb.jpg\n"))) == ["a.jpg", "b.jpg"]
+
+
+def test_names_that_are_not_text(photos: Path) -> None:
+    assert [os.fsencode(p) for p in expand(["-"], io.BytesIO(b"caf\xe9.jpg\n"))] == [b"caf\xe9.jpg"]
+
+
+def test_a_list_is_relative_to_here_or_to_itself(photos: Path) -> None:
+    (photos / "list.txt").write_text("photos/b.jpg\na.png\ngone.png\n\n")
+    assert list(expand(["@photos/list.txt"])) == ["photos/b.jpg", "photos/a.png", "gone.png"]
+
+
+@pytest.mark.parametrize("name", [*ODD, "@list.txt", "-x.jpg", "a*b.jpg"])
+def test_what_exists_is_taken_by_its_name(photos: Path, name: str) -> None:
+    Path(name).touch()
+    assert list(expand([name])) == [name]
+    (photos / "odd").mkdir()
+    (photos / "odd" / f"{name}.png").touch()
+    assert list(expand(["photos/odd"])) == [f"photos/odd/{name}.png"]
+
+
+def test_a_folder_whose_name_has_a_line_break(photos: Path) -> None:
+    os.rename("photos/z", "photos/new\nline")
+    assert list(expand(["photos/new\nline"])) == ["photos/new\nline/c.webp"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("photoz", "did you mean 'photos'"),
+        ("photos/b.jpeg", "did you mean 'photos/b.jpg'"),
+        ("fotos/x/b.jpg", "did you mean 'photos'"),
+        ("nothing-like-it", "no such file or folder"),
+        ("photos/*.gif", "no file matches"),
+        ("@lists.txt", "no such list"),
+        ("empty", "no images"),
+        ("a\0b", "no such file"),
+    ],
+)
+def test_a_source_that_is_not_there_is_refused_at_once(
+    photos: Path, source: str, message: str
+) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(UsageError, match=message):
+        expand(["photos", source])
+
+
+def test_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to predict on"):
+        expand([])
+    with pytest.raises(UsageError, match="standard input"):
+        expand(["-"])
+
+
+def test_links_are_followed_and_loops_end(photos: Path) -> None:
+    (photos / "z" / "back").symlink_to(photos)
+    (photos / "linked.jpg").symlink_to(photos / "b.jpg")
+    assert list(expand(["photos"])) == [
+        "photos/a.png",
+        "photos/b.jpg",
+        "photos/linked.jpg",
+        "photos/z/c.webp",
+    ]
+
+
+def test_a_stream_is_read_as_it_comes(photos: Path) -> None:
+    class Endless(io.BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            return b"photos/b.jpg\n"
+
+    stream = expand(["-"], Endless())
+    assert [next(stream) for _ in range(3)] == ["photos/b.jpg"] * 3

@@ -1,0 +1,230 @@
+"""What a classifier's answers come to: figures, tables, and the temperature."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flowers import LABELS, LOGITS, batch_of, findings, samples, task
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from retinue.data.targets.one_class import OneClass
+from retinue.evaluation.classification import figures
+from retinue.sample import Target
+from retinue.tasks.classification.meter import ClassificationMeter
+from retinue.tasks.classification.task import Classification
+
+
+def filled(
+    labels: list[Target | int | None], logits: Tensor = LOGITS, of: Classification | None = None
+) -> ClassificationMeter:
+    of = of or task()
+    meter = of.meter()
+    meter.update(findings(logits, of), samples(labels))
+    return meter
+
+
+def test_figures_are_those_of_the_probabilities() -> None:
+    found = filled(LABELS.tolist()).compute()
+    expected = figures(LABELS.numpy(), LOGITS.softmax(1).numpy(), ["lily", "rose", "tulip"])
+    assert found["images"] == 4
+    assert found["top1"] == 0.5
+    assert found["loss"] == pytest.approx(expected["loss"])
+    assert found.keys() == expected.keys()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_every_declared_figure_is_computed(classes: int, top_k: int) -> None:
+    names = [f"class {k}" for k in range(classes)]
+    of = task(names, top_k=top_k)
+    logits = torch.randn(6, classes, generator=torch.Generator().manual_seed(0))
+    meter = of.meter()
+    meter.update(
+        of.decode(logits, batch_of(6)), samples([OneClass(k % 2, classes) for k in range(6)])
+    )
+    found = meter.compute()
+    declared = [figure.name for figure in of.figures()]
+    assert set(declared) <= set(found)
+    assert declared[0] == of.default_metric
+    told = [figure.name for figure in of.figures_among(list(found), names)]
+    assert told == declared
+
+
+def test_images_without_a_label_are_in_the_table_only() -> None:
+    meter = filled([0, None, 2, 2])
+    found = meter.compute()
+    assert found["images"] == 3
+    assert found["top1"] == pytest.approx(2 / 3)
+    assert meter.tables()["predictions"]["label"].to_pylist() == [0, -1, 2, 2]
+
+
+def test_the_table_has_a_row_an_image_whatever_the_batches() -> None:
+    of = task()
+    meter = of.meter()
+    found = findings()
+    meter.update(found[:1], samples([0], ["w"]))
+    meter.update([], [])
+    meter.update(found[1:], samples([None, 2, 1], ["x", "y", "z"]))
+    tables = meter.tables()
+    assert tables.keys() == {"predictions", "confusion"}
+    table = tables["predictions"]
+    assert table.schema.names == ["path", "label", "scores"]
+    assert [str(t) for t in table.schema.types[:2]] == ["string", "int32"]
+    assert table["scores"].type.value_type == "float"
+    assert table["path"].to_pylist() == ["w", "x", "y", "z"]
+    assert table["label"].to_pylist() == [0, -1, 2, 1]
+    for row, logits in zip(table["scores"].to_pylist(), LOGITS, strict=True):
+        assert row == pytest.approx(logits.softmax(0).tolist())
+    assert meter.compute()["images"] == 3  # those without a label are not judged
+    # Of rose there is one, taken for a tulip; 2 as 1, 0 as 0.
+    confusion = tables["confusion"]
+    assert confusion["true"].to_pylist() == [0, 1, 2]
+    assert confusion["predicted"].to_pylist() == [0, 2, 1]
+    assert confusion["count"].to_pylist() == [1, 1, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, 12), max_size=3).map(sorted), seed=st.integers(0, 99))
+def test_meters_of_several_processes_are_one(cuts: list[int], seed: int) -> None:
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(seed))
+    labels: list[Any] = [*[k % 3 for k in range(10)], None, OneClass(1, 3, (0.2, 0.5, 0.3))]
+    whole = filled(labels, logits)
+    merged = task().meter()
+    for start, end in zip([0, *cuts], [*cuts, 12], strict=True):
+        part = task().meter()
+        all_of_it = samples(labels)
+        part.update(findings(logits)[start:end], all_of_it[start:end])
+        merged.extend(pickle.loads(pickle.dumps(part.rows())))
+    assert merged.compute() == whole.compute()
+    for name, table in whole.tables().items():
+        assert merged.tables()[name].equals(table)
+
+
+def test_an_empty_meter_has_null_figures_and_an_empty_table() -> None:
+    meter = task().meter()
+    assert json.loads(json.dumps(meter.compute(), allow_nan=False))["top1"] is None
+    assert meter.tables()["predictions"].num_rows == 0
+    assert meter.tables()["confusion"].num_rows == 0
+    assert meter.calibrate() == 1.0
+
+
+def test_a_file_name_that_is_not_text_fits_into_the_table() -> None:
+    meter = task().meter()
+    name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    meter.update(findings(LOGITS[:1]), samples([0], [name]))
+    assert meter.tables()["predictions"]["path"].to_pylist()[0] == "caf\\udce9.jpg"
+
+
+def test_soft_labels_are_judged_by_their_largest_share() -> None:
+    rows = (F.one_hot(LABELS, 3) * 0.8 + 0.2 / 3).tolist()
+    soft = [OneClass(int(np.argmax(row)), 3, tuple(row)) for row in rows]
+    assert filled(soft).tables()["predictions"]["label"].to_pylist() == LABELS.tolist()
+
+
+# The temperature
+
+
+def losses_at(temperatures: Any, logits: Tensor, labels: Tensor) -> Any:
+    """Mean loss of the logits divided by each."""
+    scaled = logits.double() / torch.tensor(temperatures)[:, None, None]
+    own = scaled.log_softmax(2)[:, torch.arange(len(labels)), labels]
+    return -own.mean(1).numpy()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    sharpness=st.sampled_from([0.3, 1.0, 4.0]),
+    skill=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_the_temperature_makes_the_labels_most_likely(
+    seed: int, sharpness: float, skill: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (60,), generator=generator)
+    logits = torch.randn(60, 3, generator=generator) + skill * F.one_hot(labels, 3)
+    logits = logits * sharpness
+    meter = filled(labels.tolist(), logits)
+    temperature = meter.calibrate()
+    grid = np.geomspace(0.05, 20, 2001)
+    losses = losses_at(grid, logits, labels)
+    best = int(np.argmin(losses))
+    assert grid[max(best - 1, 0)] <= temperature <= grid[min(best + 1, 2000)]
+    assert losses_at([temperature], logits, labels)[0] <= losses[best] + 2e-9
+    # From here on, the meter says what the temperature makes of the answers.
+    scaled = (logits / temperature).softmax(1).numpy()
+    expected = figures(labels.numpy(), scaled, ["lily", "rose", "tulip"])
+    found = meter.compute()
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert found["ece"] == pytest.approx(expected["ece"], abs=0.02)  # a bin's edge
+    assert found["top1"] == expected["top1"]
+    scores = np.array(meter.tables()["predictions"]["scores"].to_pylist())
+    np.testing.assert_allclose(scores, scaled, atol=1e-5)
+    # Once is enough.
+    assert meter.calibrate(temperature) == pytest.approx(temperature, rel=1e-3)
+    assert meter.compute()["loss"] == pytest.approx(found["loss"], rel=1e-4)
+
+
+def test_images_without_a_label_do_not_fit_but_are_rescaled() -> None:
+    logits = torch.cat([4 * LOGITS, torch.tensor([[9.0, 0.0, 0.0]])])
+    labels: list[Any] = [0, 1, 2, 2]
+    meter, other = filled([*labels, None], logits), filled(labels, logits[:4])
+    temperature = meter.calibrate()
+    assert temperature == other.calibrate() != 1.0
+    last = meter.tables()["predictions"]["scores"].to_pylist()[-1]
+    assert last == pytest.approx((logits[-1] / temperature).softmax(0).tolist(), abs=1e-6)
+
+
+def test_a_temperature_that_changes_nothing_is_1() -> None:
+    assert filled([None] * 4).calibrate() == 1.0
+    assert filled([0, 1, 2, 0], torch.zeros(4, 3)).calibrate() == 1.0
+    assert filled([0, 1, 2, 0], torch.zeros(4, 3)).calibrate(3.5) == 3.5
+
+
+def test_the_temperature_stays_within_bounds() -> None:
+    """Always right: the colder the better; always wrong: the hotter."""
+    logits = 0.3 * torch.eye(3)
+    assert filled([0, 1, 2], logits).calibrate() == pytest.approx(0.05, rel=1e-3)
+    assert filled([1, 2, 0], logits).calibrate() == pytest.approx(20, rel=1e-3)
+    # However often it is fitted: a temperature that runs away takes the answers with it.
+    fits = task(calibration="temperature")
+    for _ in range(4):
+        fits.fit(filled([1, 2, 0], logits, fits))
+    assert fits.fitted()["temperature"] == pytest.approx(20, rel=1e-3)
+    for _ in range(2):
+        fits.fit(filled([0, 1, 2], logits, fits))
+    assert fits.fitted()["temperature"] == pytest.approx(0.05, rel=1e-3)
+
+
+def test_a_task_keeps_its_temperature() -> None:
+    labels: list[Any] = [0, 1, 1, 0]
+    plain = task()
+    assert plain.fit(filled(labels)) == {}
+    assert plain.state() == plain.fitted() == {}
+    fits = task(calibration="temperature")
+    meter = filled(labels, 6 * LOGITS)
+    chosen = fits.fit(meter)
+    assert chosen.keys() == {"temperature"}
+    assert chosen == fits.fitted() == fits.state()
+    temperature = chosen["temperature"]
+    assert temperature > 1.5
+    again = type(fits)(fits.classes, fits.options, json.loads(json.dumps(fits.state())))
+    assert again.state() == fits.state()
+    expected = (6 * LOGITS / temperature).log_softmax(1)
+    for one in (fits, again):
+        torch.testing.assert_close(
+            torch.from_numpy(np.stack(one.decode(6 * LOGITS, batch_of(4)))), expected
+        )
+    # What it says from now on is judged as the meter judged it.
+    judged = filled(labels, 6 * LOGITS, again)
+    assert judged.compute()["loss"] == pytest.approx(meter.compute()["loss"], rel=1e-5)
+    # Fitted again on what is scaled already, it stays.
+    assert again.fit(judged)["temperature"] == pytest.approx(temperature, rel=1e-3)

@@ -1,0 +1,144 @@
+"""The frozen part as rows of the cache: what goes in comes out, and what tells one from another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from retinue import nested
+from retinue.errors import RetinueError
+from retinue.models.network import Unit
+from retinue.training.features.frozen import HALF_MAX, FrozenPart
+from retinue.training.features.segments import Layout
+
+CPU = torch.device("cpu")
+
+
+class Tapped(tiny.Tiny):
+    """A network whose head needs the stem's map, too."""
+
+    def units(self) -> list[Unit]:
+        stem, *others = super().units()
+        return [stem._replace(tap=lambda x: x[:, :4]), *others]
+
+
+class Teacher(nn.Module):
+    """Answers of any nesting."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mean = x.mean((2, 3))
+        return {"logits": mean, "maps": (x[:, :1, ::8, ::8], mean[:, 0])}
+
+
+def _network(kind: type[tiny.Tiny] = tiny.Tiny, seed: int = 0, **arguments: Any) -> tiny.Tiny:
+    torch.manual_seed(seed)
+    network = kind(num_classes=3, **arguments).eval()
+    network.name, network.arguments = "tiny", {"num_classes": 3, **arguments}
+    return network
+
+
+def _stored(part: FrozenPart, inputs: torch.Tensor) -> dict[str, np.ndarray[Any, Any]]:
+    """What comes back from the disk."""
+    fields = part.fields(part.compile(inputs, "torch"), inputs)
+    size = (inputs.shape[2], inputs.shape[3])
+    fields["sizes"] = np.zeros((len(inputs), 4, 2), np.int32)
+    records = part.layout(size).pack(fields, len(inputs))
+    return {name: records[name] for name in records.dtype.names or ()}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("kind", [tiny.Tiny, Tapped])
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+def test_the_state_comes_back_as_the_trunk_gave_it(
+    kind: type[tiny.Tiny], cut: int, size: tuple[int, int]
+) -> None:
+    network = _network(kind)
+    inputs = torch.randn(3, 3, *size)
+    part = FrozenPart(network, cut, CPU)
+    fields = _stored(part, inputs)
+    state = part.state(fields, size)
+    with torch.inference_mode():
+        wanted = network.run(inputs, stop=cut)
+    assert nested.structure(state) == nested.structure(wanted)
+    for ours, theirs in zip(nested.leaves(state), nested.leaves(wanted), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert torch.equal(ours, theirs.half().float())
+    assert part.taught(fields, size) is None
+
+
+def test_what_a_teacher_says_lies_beside_it() -> None:
+    part = FrozenPart(_network(), 2, CPU, Teacher(), "0123")
+    inputs = torch.randn(2, 3, 32, 32)
+    fields = _stored(part, inputs)
+    taught, wanted = part.taught(fields, (32, 32)), Teacher()(inputs)
+    assert nested.structure(taught) == nested.structure(wanted)
+    for ours, theirs in zip(nested.leaves(taught), nested.leaves(wanted), strict=True):
+        assert torch.equal(ours, theirs.half().float())
+
+
+def test_values_too_large_for_the_cache_are_the_largest_that_it_holds() -> None:
+    network = _network()
+    with torch.no_grad():
+        network.stem[0].weight.mul_(1e7)
+    part = FrozenPart(network, 1, CPU)
+    fields = _stored(part, torch.randn(1, 3, 32, 32))
+    assert part.state(fields, (32, 32)).max() == HALF_MAX
+
+
+def test_what_is_not_finite_is_an_error() -> None:
+    part = FrozenPart(_network(), 1, CPU)
+    inputs = torch.zeros(1, 3, 32, 32)
+    engine = part.compile(inputs, "torch")
+    inputs[0, 0, 5, 5] = torch.nan
+    with pytest.raises(RetinueError, match=r"not finite, cached features, cache_features=off"):
+        part.fields(engine, inputs)
+
+
+def test_measuring_leaves_the_network_in_its_mode() -> None:
+    network = _network().train()
+    before = network.stem[1].running_mean.clone()
+    assert isinstance(FrozenPart(network, 2, CPU).layout((32, 32)), Layout)
+    assert all(module.training for module in network.modules())
+    assert torch.equal(network.stem[1].running_mean, before)
+
+
+def test_the_key_tells_what_the_trunk_depends_on_and_nothing_else() -> None:
+    def key(
+        network: tiny.Tiny,
+        cut: int = 2,
+        *,
+        size: tuple[int, int] = (32, 32),
+        engine: str = "torch",
+        taught_by: str | None = None,
+    ) -> str:
+        teacher = Teacher() if taught_by else None
+        return FrozenPart(network, cut, CPU, teacher, taught_by).key(size, engine)
+
+    first = key(_network())
+    same = _network(dropout=0.7)
+    with torch.no_grad():
+        same.head.fc.weight.add_(1)
+        same.last[0].weight.add_(1)
+    assert key(same) == first
+    statistics = _network()
+    statistics.middle[1].running_mean.add_(1e-6)
+    weight = _network()
+    with torch.no_grad():
+        weight.stem[0].bias[3] += 1e-6
+    others = [
+        key(_network(seed=1)),
+        key(statistics),
+        key(weight),
+        key(_network(), cut=1),
+        key(_network(), size=(32, 40)),
+        key(_network(), engine="openvino"),
+        key(_network(), taught_by="a"),
+        key(_network(), taught_by="b"),
+    ]
+    assert len({first, *others}) == len(others) + 1

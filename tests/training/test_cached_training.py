@@ -1,0 +1,130 @@
+"""Trainings on cached features, and what they leave for the next one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import retinue
+from retinue.training.features.frozen import FrozenPart
+from retinue.training.session import Run
+
+
+def _train(tmp_path: Path, recipe: dict[str, Any], name: str = "run") -> Run:
+    return retinue.train(recipe, out=tmp_path / name, report=False, quiet=True)
+
+
+def _one(data: Path, **stage: Any) -> dict[str, Any]:
+    values = {"trainable": "all", "epochs": 1, "batch_size": 8, **stage}
+    return tiny.recipe(data, stages=[values], ema=None)
+
+
+@pytest.mark.parametrize("trainable", ["head", 1, "middle"])
+def test_cached_features_train_as_the_trunk_itself_does(
+    tmp_path: Path, pictures: Path, trainable: str | int, request: pytest.FixtureRequest
+) -> None:
+    if trainable != "middle":  # the engines are much the same
+        request.getfixturevalue("only_torch")
+    # Not Adam: where a gradient is zero but for rounding, it makes steps of full size of the rest.
+    stage = {
+        "trainable": trainable,
+        "epochs": 2,
+        "augment": {"horizontal_flip": 0.0},
+        "optimizer": {"name": "sgd", "lr": 0.05},
+    }
+    cached = _train(tmp_path, _one(pictures, cache_features="on", **stage), "cached")
+    run = _train(tmp_path, _one(pictures, cache_features="off", **stage), "off")
+    environment = json.loads((cached.folder / "environment.json").read_text())
+    assert environment["trunk"]["train"]["engine"] in {"openvino", "onnxruntime", "torch"}
+    ours, theirs = tiny.learnt(cached.folder), tiny.learnt(run.folder)
+    assert theirs.norm() > 0.03
+    assert (ours - theirs).norm() < 0.05 * theirs.norm()  # features are kept as float16
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of the frozen part computed."""
+    counts: list[int] = []
+    real = FrozenPart.fields
+
+    def fields(self: FrozenPart, engine: Any, inputs: torch.Tensor) -> Any:
+        counts.append(len(inputs))
+        return real(self, engine, inputs)
+
+    monkeypatch.setattr(FrozenPart, "fields", fields)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def split_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 to learn from, 6 to judge by, 3 for the end."""
+    root = tmp_path_factory.mktemp("split") / "data"
+    for number, (split, each) in enumerate({"train": 4, "val": 2, "test": 1}.items()):
+        tiny.write_pictures(root / split, each=each, side=30 + number)
+    return root
+
+
+def _moved(data: Path, to: Path) -> Path:
+    """The same pictures elsewhere, under names that bring them in the opposite order."""
+    for path in data.rglob("*.png"):
+        place = to / path.relative_to(data).with_name(f"{99 - int(path.stem)}.png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return to
+
+
+def test_a_second_training_computes_nothing_that_a_first_one_has(
+    tmp_path: Path, split_pictures: Path, computed: list[int], only_torch: None
+) -> None:
+    def train(data: Path, name: str, **changes: Any) -> Run:
+        stage = {"trainable": "head", "views": 2, "augment": {"crop_scale": [0.5, 1.0]}}
+        recipe = _one(data, **{**stage, **changes})
+        recipe["cache"] = {"folder": str(tmp_path / "cache")}
+        computed.clear()
+        return _train(tmp_path, recipe, name)
+
+    train(split_pictures, "first")
+    assert sum(computed) == 2 * 12 + 6
+    # Another rate, another number of epochs, another head: a sweep.
+    train(split_pictures, "sweep", epochs=3, batch_size=6)
+    assert computed == []
+    elsewhere = _moved(split_pictures, tmp_path / "elsewhere")
+    train(elsewhere, "elsewhere")
+    assert computed == []
+    for path in (elsewhere / "train").rglob("*99.png"):
+        path.unlink()
+    train(elsewhere, "fold")
+    assert computed == []
+    train(elsewhere, "more", views=3)
+    assert sum(computed) == 9
+    train(elsewhere, "deeper", trainable="last")
+    assert sum(computed) == 2 * 9 + 6
+
+    rows = sorted((tmp_path / "cache").rglob("*.rows"), key=lambda path: path.stat().st_size)
+    with rows[-1].open("r+b") as file:
+        content = bytearray(file.read())
+        content[len(content) // 2] ^= 1
+        file.seek(0)
+        file.write(content)
+    train(elsewhere, "mended", trainable="last")
+    assert sum(computed) == 1
+
+
+def test_the_log_says_why_nothing_is_cached(
+    tmp_path: Path, pictures: Path, only_torch: None
+) -> None:
+    def log(**changes: Any) -> str:
+        stage = {"trainable": "head", "epochs": None, "steps": 1, **changes}
+        run = _train(tmp_path, _one(pictures, **stage))
+        assert json.loads((run.folder / "environment.json").read_text())["trunk"] == {"train": None}
+        return (run.folder / "train.log").read_text(encoding="utf-8")
+
+    assert "the augmentation is drawn anew in every epoch (views=K caches K of them)" in log()
+    assert "mixes pixels of several images" in log(augment={"mixing": {"mixup": 0.2}})
+    assert "cache_features is off" in log(cache_features="off")

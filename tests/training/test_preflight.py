@@ -1,0 +1,229 @@
+"""What is refused before the data is read, and what is only doubted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import retinue
+from retinue.data.options import DataOptions
+from retinue.data.sources import Dataset, open_dataset
+from retinue.errors import UsageError
+from retinue.tasks.classification.task import ClassificationOptions
+from retinue.tasks.task import task_type
+from retinue.training import prepare
+from retinue.training.preflight import doubts, refuse_size
+from retinue.training.recipe import load_recipe
+from retinue.training.session import Run
+
+pytestmark = pytest.mark.usefixtures("torch_alone")
+
+
+def _train(recipe: Any, out: Path, **overrides: Any) -> Run:
+    return retinue.train(recipe, out=out, report=False, quiet=True, overrides=overrides)
+
+
+def _refused(recipe: Any, out: Path, overrides: dict[str, Any]) -> str:
+    """What is said before the data, which is not there, would be read."""
+    with pytest.raises(UsageError) as raised:
+        _train(recipe, out, **{"data": str(out / "nowhere"), **overrides})
+    assert not out.exists()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2_035"])
+def test_scratch_runs_and_everything_learns(tmp_path: Path, pictures: Path, name: str) -> None:
+    changes = {"epochs": 1, "batch_size": 16, "schedule.warmup_epochs": 0}
+    overrides = {f"stages.0.{key}": value for key, value in changes.items()}
+    run = _train(
+        "scratch", tmp_path / "run", **overrides,
+        **{"data": str(pictures), "model": name, "input.size": 32, "device": "cpu"},
+    )  # fmt: skip
+    assert run.figures["images"] > 0
+    log = (run.folder / "train.log").read_text(encoding="utf-8")
+    learning, of = re.search(r"([\d,]+) of ([\d,]+) parameters learn", log).groups()  # type: ignore[union-attr]
+    assert learning == of
+    assert "warm-up" not in log
+    assert "random" not in log
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({}, ["stage all", "key stages.1.frozen_batchnorm", "`retinue train scratch`"]),
+        ({"model.weights": "None"}, ["stage all", "key stages.1.frozen_batchnorm"]),
+        ({"stages.0.frozen_batchnorm": True}, ["stage head", "key stages.0.frozen_batchnorm"]),
+    ],
+)
+def test_frozen_batchnorm_without_weights_is_refused(
+    tmp_path: Path, overrides: dict[str, Any], parts: list[str]
+) -> None:
+    message = _refused("finetune", tmp_path / "run", {"model.weights": None, **overrides})
+    for part in parts:
+        assert part in message
+
+
+def test_batchnorm_may_be_frozen_once_it_has_learnt(tmp_path: Path, pictures: Path) -> None:
+    stages = [
+        {"name": "first", "epochs": 1, "batch_size": 8},
+        {"name": "second", "epochs": 1, "batch_size": 8, "frozen_batchnorm": True},
+    ]
+    assert _train(tiny.recipe(pictures, stages=stages), tmp_path / "run").figures
+
+
+def test_networks_without_batchnorm_have_none_to_freeze(tmp_path: Path, pictures: Path) -> None:
+    stage = {"epochs": 1, "batch_size": 8, "frozen_batchnorm": True}
+    network = {"name": "tiny", "weights": None, "arguments": {"norm": False}}
+    assert _train(tiny.recipe(pictures, stages=[stage], model=network), tmp_path / "run").figures
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (
+            {"model.name": "mnist_cnn", "input.size": 32},
+            ["32 × 32", "key input.size", "set model.arguments.image_size=32 or input.size=28"],
+        ),
+        ({"model.name": "alexnet", "input.size": 32}, ["set input.size=63 or input.size=224"]),
+        (
+            {"model.name": "vit_base_patch32", "model.weights": "imagenet", "input.size": 60},
+            ["patches of 32 × 32", "key input.size", "set input.size=64 or input.size=224"],
+        ),
+        (
+            {"model.name": "vit_base_patch32", "model.arguments.image_size": 60},
+            ["not a multiple", "key model.arguments"],
+        ),
+        (
+            {"model.name": "vit_base_patch32", "input.size": [32, 50]},
+            ["32 × 50 pixels", "set input.size=224"],
+        ),
+        (
+            {"model.name": "googlenet_original", "model.arguments.auxiliary": True},
+            ["223 to 270", "set input.size=224"],
+        ),
+        ({"model.arguments.dept": 3}, ["takes no argument 'dept'", "key model.arguments"]),
+        (
+            {"model.weights": "imagenett"},
+            ["no weights called 'imagenett'", "key model.weights", "did you mean 'imagenet'"],
+        ),
+        (
+            {"model.name": "mnist_cnn", "model.weights": "imagenet"},
+            ["key model.weights", "model.weights=null", "`retinue train scratch`"],
+        ),
+        ({"evaluation.metric": "images"}, ["no figure 'images'", "it gives top1, loss, ece"]),
+        ({"evaluation.metric": "confusion"}, ["no figure 'confusion'", "key evaluation.metric"]),
+        ({"evaluation.metric": "per_class"}, ["no figure 'per_class'", "key evaluation.metric"]),
+        ({"evaluation.metric": "top_1"}, ["no figure 'top_1'", "did you mean 'top1'"]),
+        (
+            {"evaluation.tta": "dihedral", "input.size": [64, 96]},
+            ["need a square input, this one is 64 × 96", "key evaluation.tta"],
+        ),
+        (
+            {"data.format": "fodler"},
+            ["reads no format 'fodler'", "key data.format", "did you mean 'folder'"],
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    tmp_path: Path, overrides: dict[str, Any], parts: list[str]
+) -> None:
+    message = _refused("scratch", tmp_path / "run", overrides)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("top9", "no figure 'top9'"), ("auc", "no figure 'auc'")]
+)
+def test_a_figure_that_only_other_data_has_is_refused_before_the_network_is_built(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, metric: str, expected: str
+) -> None:
+    monkeypatch.setattr(prepare, "_network", lambda *_, **__: pytest.fail("it was built"))
+    recipe = tiny.recipe(pictures, evaluation={"metric": metric})
+    with pytest.raises(UsageError, match=rf"{expected}.*key evaluation\.metric.*top1"):
+        _train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_only_the_data_s_weights_tell_leaves_no_folder(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of one's own are read when the run folder is there already."""
+    stages = [{"epochs": 1, "batch_size": 8}]
+    first = _train(
+        tiny.recipe(pictures, stages=stages, model={"name": "mnist_cnn", "weights": None}),
+        tmp_path / "first",
+    )
+    again = tiny.recipe(pictures, stages=stages, input={"size": 32})
+    again["model"] = {"name": "mnist_cnn", "weights": str(first.best)}
+    with pytest.raises(UsageError, match=r"32 × 32.*input\.size=28"):
+        _train(again, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # Begun before such sizes were refused: nothing to go on with, and no advice that fails.
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "refuse_size", lambda *_, **__: None)
+        with pytest.raises(UsageError, match="takes images of 28 × 28"):
+            _train(again, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"start a new training with .*input\.size=28"):
+        retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
+
+
+def test_trying_a_size_draws_nothing_and_leaves_the_network_alone() -> None:
+    network = tiny.Tiny(num_classes=3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.random.get_rng_state()
+    task = task_type("classification").sketch(ClassificationOptions())
+    refuse_size(load_recipe(tiny.recipe("pictures")), task, network, (32, 32))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert network.training
+    assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+
+
+@pytest.fixture(scope="module")
+def dataset(pictures: Path) -> Dataset:
+    readers = task_type("classification").readers()
+    return open_dataset(DataOptions(path=str(pictures)), readers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, []),
+        (
+            {"epochs": 1, "schedule.warmup_epochs": 1},
+            [
+                "stage train",
+                "all of its 4 steps",
+                "stages.0.schedule.warmup_epochs",
+                "stages.0.epochs",
+            ],
+        ),
+        ({"epochs": 2, "schedule.warmup_epochs": 1}, []),
+        ({"epochs": None, "steps": 3, "schedule.warmup_epochs": 1}, ["raise stages.0.steps"]),
+        ({"trainable": "head"}, ["stage train", "is random", "`retinue train scratch`"]),
+        ({"trainable": 3}, []),  # of its three units
+    ],
+)
+def test_what_is_hardly_meant_is_doubted(
+    dataset: Dataset, changes: dict[str, Any], parts: list[str]
+) -> None:
+    recipe = load_recipe(
+        tiny.recipe("pictures", stages=[{"epochs": 5, "batch_size": 8}]),
+        {f"stages.0.{key}": value for key, value in changes.items()},
+    )
+    found = doubts(recipe, tiny.Tiny(num_classes=3), dataset)
+    assert len(found) == bool(parts)
+    for part in parts:
+        assert part in found[0]
+
+
+def test_doubts_are_in_the_log(tmp_path: Path, pictures: Path) -> None:
+    run = _train(tiny.recipe(pictures, ema=None), tmp_path / "run", **{"stages.1.epochs": 1})
+    log = (run.folder / "train.log").read_text(encoding="utf-8")
+    assert "stage head trains only a part of the network" in log
+    assert "stage all: the warm-up takes all of its" in log
