@@ -3,6 +3,7 @@ kill, interrupt or distribute a training: `python tiny.py OUT DATA [--resume] [k
 
 from __future__ import annotations
 
+import atexit
 import csv
 import sys
 from pathlib import Path
@@ -154,6 +155,10 @@ def main() -> None:
 
     for package in ("openvino", "onnxruntime"):  # compiling takes longer than training
         sys.modules[package] = None  # type: ignore[assignment]
+    # Comes after whatever the training does at the end.
+    atexit.register(
+        lambda: print("left" if not torch.distributed.is_initialized() else "", flush=True)
+    )
     torch.set_num_threads(1)
     register()
     out, data, *rest = sys.argv[1:]

@@ -82,13 +82,16 @@ def _moved(data: Path, to: Path) -> Path:
 def test_a_second_training_computes_nothing_that_a_first_one_has(
     tmp_path: Path, split_pictures: Path, computed: list[int], only_torch: None
 ) -> None:
-    def train(data: Path, name: str, **changes: Any) -> Run:
+    def train(data: Path, name: str, *, seed: int = 0, side: int = 32, **changes: Any) -> Run:
         stage = {"trainable": "head", "views": 2, "augment": {"crop_scale": [0.5, 1.0]}}
-        recipe = _one(data, **{**stage, **changes})
+        network = {"name": "tiny", "weights": str(weights), "dropout": 0.0}
+        recipe = _one(data, **{**stage, **changes}) | {"seed": seed, "model": network}
+        recipe["input"] = {"size": side}
         recipe["cache"] = {"folder": str(tmp_path / "cache")}
         computed.clear()
         return _train(tmp_path, recipe, name)
 
+    weights = _train(tmp_path, _one(split_pictures), "weights").best
     train(split_pictures, "first")
     assert sum(computed) == 2 * 12 + 6
     # Another rate, another number of epochs, another head: a sweep.
@@ -103,6 +106,13 @@ def test_a_second_training_computes_nothing_that_a_first_one_has(
     assert computed == []
     train(elsewhere, "more", views=3)
     assert sum(computed) == 9
+    # Of the validation split nothing is drawn.
+    train(elsewhere, "seed", seed=1)
+    assert sum(computed) == 2 * 9
+    train(elsewhere, "varied", augment={"crop_scale": [0.4, 1.0]})
+    assert sum(computed) == 2 * 9
+    train(elsewhere, "larger", side=40)
+    assert sum(computed) == 2 * 9 + 6
     train(elsewhere, "deeper", trainable="last")
     assert sum(computed) == 2 * 9 + 6
 

@@ -115,6 +115,8 @@ def test_each_launcher_starts_as_many_as_it_is_told(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert _world(run) == 2
+    # Each process has left its group when it ends, or it might be aborted there.
+    assert done.stdout.split().count("left") == 2
     by_itself = tmp_path / "alone"
     assert warm.train(_with(plain, short, short), by_itself).code == 0
     _compare(run, by_itself)

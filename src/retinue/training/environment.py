@@ -118,15 +118,15 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     mixed = "no" if precision == "fp32" else precision
     # While one process computes what all will use, the others wait, for hours if need be.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=2))
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[patient])
-    if accelerator.num_processes > 1:
-        atexit.unregister(_part)
-        atexit.register(_part)
-    return accelerator
+    made = Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[patient])
+    if made.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return made
 
 
-def _part() -> None:
-    """Leave the group of processes before the interpreter ends: the group's own threads may not be
-    alive then, or the process is aborted."""
+def _leave() -> None:
+    """Its threads would otherwise be found running when the process is taken down, which now and
+    then aborts it, and makes the launcher kill the others."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
