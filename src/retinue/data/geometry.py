@@ -159,6 +159,9 @@ def _signed_area(polygon: Polygon) -> float:
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
+_APART = 1e-9
+
+
 def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
     """What of a convex polygon lies on the canvas of `size` (height, width); (0, 2) if nothing
     does. Sutherland & Hodgman, 1974."""
@@ -176,7 +179,8 @@ def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
                 kept.append((crossing[0], crossing[1]))
             if e >= 0:
                 kept.append(here)
-        corners = kept
+        # Of two corners in one place, rounding alone would say which way the side between them goes.
+        corners = [c for k, c in enumerate(kept) if math.dist(c, kept[k - 1]) > _APART]
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
 
 
