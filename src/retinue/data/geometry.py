@@ -179,7 +179,7 @@ def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
                 kept.append((crossing[0], crossing[1]))
             if e >= 0:
                 kept.append(here)
-        # Of two corners in one place, rounding alone would say which way the side between them goes.
+        # Of two corners in one place, rounding alone would say where the side between them goes.
         corners = [c for k, c in enumerate(kept) if math.dist(c, kept[k - 1]) > _APART]
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
 
