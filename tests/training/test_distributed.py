@@ -156,3 +156,31 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on(
     assert CheckpointStore(run / "last").load()["progress"]["steps"] == 6
     assert warm.train(run, processes=2).code == 0
     _compare(run, alone)
+
+
+def test_training_figures_are_exact_after_a_kill_within_an_epoch(
+    tmp_path: Path, pictures: Path, warm: Warm
+) -> None:
+    """The checkpoint holds the sums of both processes, and each goes on with its own part."""
+    recipe = tiny.recipe(
+        pictures,
+        stages=[{"epochs": 2, "batch_size": 4, "optimizer": {"name": "sgd", "lr": 0.01}}],
+        ema=None,
+        model={"name": "tiny", "weights": None, "dropout": 0.0, "arguments": {"norm": False}},
+        checkpoint={"every_steps": 1},
+    )
+    assert warm.train(recipe, tmp_path / "whole", processes=2).code == 0
+    run = tmp_path / "run"
+    assert warm.train(recipe, run, moment="in a step", times=5, processes=2).code == -9
+    assert warm.train(run, processes=2).code == 0
+    clock = {"seconds", "images_per_second"}
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k not in clock} for row in tiny.rows(folder)]
+        for folder in (run, tmp_path / "whole")
+    )
+    for row, wanted in zip(ours, theirs, strict=True):
+        assert row.keys() == wanted.keys()
+        for name in row:
+            if name == "stage":
+                continue
+            assert float(row[name]) == pytest.approx(float(wanted[name]), rel=1e-6), name

@@ -22,9 +22,10 @@ class ModelOptions(Options):
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     """Stochastic depth: rises evenly from 0 at the first block towards this rate; null: as
     published."""
-    head: dict[str, Any] = Field(default={"name": "linear"})
-    """What makes logits of the pooled feature: `{name: linear}`, as published, or `{name: mlp,
-    hidden: [256], dropout: 0.0, activation: relu}`. Weights that have another come without it."""
+    head: dict[str, Any] | None = None
+    """What makes logits of the pooled feature: `{name: linear}` or `{name: mlp, hidden: [256],
+    dropout: 0.0, activation: relu}`; null: as one's own weights have it, else linear. Weights that
+    have another come without it."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keywords of the family, such as `width`."""
 

@@ -121,7 +121,7 @@ def skipped(record: RunRecord) -> Section | None:
 def run(record: RunRecord) -> Section | None:
     """Timings, machine and versions."""
     environment = dict(record.environment)
-    for shown_elsewhere in ("skipped", "settings", "kept"):
+    for shown_elsewhere in ("skipped", "settings", "kept", "task_state"):
         environment.pop(shown_elsewhere, None)
     timings = environment.pop("timings", None) or {}
     versions = environment.pop("versions", None) or {}

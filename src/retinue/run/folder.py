@@ -69,10 +69,11 @@ class RunFolder:
                 try:
                     path.mkdir()
                 except FileExistsError:
-                    if not path.is_dir() or any(path.iterdir()) or not _claimed(path / LOCK):
-                        continue
-                    return cls(path)
-                return cls(path, made=True)
+                    if path.is_dir() and not any(path.iterdir()) and _claimed(path / LOCK):
+                        return cls(path)
+                    continue
+                if _claimed(path / LOCK):  # or another start found it empty in between
+                    return cls(path, made=True)
         raise RetinueError("every name is taken", where=str(base), mend="choose another --out")
 
     @classmethod

@@ -42,11 +42,8 @@ class Recorder:
 
     def due(self, steps: int) -> bool:
         """Whether it is time for a checkpoint, after so many steps of the whole training."""
-        by_steps = self._every_steps is not None and steps % self._every_steps == 0
-        return by_steps or self.due_by_time()
-
-    def due_by_time(self) -> bool:
-        """Whether the last checkpoint is old enough."""
+        if self._every_steps is not None and steps % self._every_steps == 0:
+            return True
         return time.monotonic() - self._saved >= 60 * self._every_minutes
 
     def save(self, state: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ COLUMNS, ROWS, SIDE = 6, 3, 160
 def draw_examples(
     run: RunFolder, recipe: Recipe, samples: Sequence[Sample], preprocessing: Preprocessing
 ) -> None:
-    """`plots/batch_STAGE.png`: the first images of each stage's first epoch, as the network
-    gets them."""
+    """`plots/batch_STAGE.png`: images of the training split, evenly over it, as each stage varies
+    them and the network gets them."""
     count = min(COLUMNS * ROWS, len(samples))
     # Evenly over the split, so that every class shows.
     chosen = np.linspace(0, len(samples) - 1, count).astype(int).tolist()

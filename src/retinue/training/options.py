@@ -74,7 +74,7 @@ class EarlyStopOptions(Options):
     """When a stage ends before its time. The next stage goes on."""
 
     patience: PositiveInt = 10
-    """How many epochs without a better figure end the stage."""
+    """How many judged epochs without a better figure end the stage."""
     min_delta: NonNegative = 0.0
     """What counts as better."""
 
@@ -95,7 +95,8 @@ class StageOptions(Options):
     """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
     everything learns. `retinue models NAME` lists the units."""
     epochs: PositiveInt | None = None
-    """Passes over the training split. Exactly one of `epochs` and `steps`."""
+    """Passes over the stage's samples, or what `epoch_steps` makes of them. Exactly one of `epochs`
+    and `steps`."""
     steps: PositiveInt | None = None
     """Optimiser steps."""
     batch_size: PositiveInt = 32

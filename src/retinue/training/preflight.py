@@ -158,7 +158,18 @@ def refuse_size(
     recipe: Recipe, task: Task, network: Network, size: tuple[int, int], *, begun: bool = False
 ) -> None:
     """Raise UsageError, with what would work, if `network` cannot take images of `size` (height,
-    width). It is tried on the meta device: shapes without numbers."""
+    width), or of the sizes that a stage trains at. It is tried on the meta device: shapes without
+    numbers."""
+    for index, stage in enumerate(recipe.stages):
+        for other in stage.input_sizes(size, recipe.seed)[1] if stage.sizes is not None else []:
+            failure = _failure(on_meta(network), other)
+            if failure is not None and _failure(on_meta(network), size) is None:
+                raise UsageError(
+                    f"{recipe.model.name} cannot take images of {other[0]} × {other[1]} pixels:"
+                    f" {_first_line(failure)}",
+                    where=f"key stages.{index}.sizes",
+                    mend="leave that size out",
+                )
     shadow: Network = on_meta(network)
     failure = _failure(shadow, size)
     if failure is None:
@@ -168,12 +179,16 @@ def refuse_size(
         return  # it is not the size: the meta device cannot run this network
     ways = _ways(recipe, task, shadow, size)
     where = "input.size" if recipe.input.size is not None else "model.arguments"
-    reason = (str(failure.args[0]).strip().splitlines() or [""])[0]
+    reason = _first_line(failure)
     raise UsageError(
         f"{recipe.model.name} cannot take images of {size[0]} × {size[1]} pixels: {reason}",
         where=f"key {where}",
         mend=f"{'start a new training with' if begun else 'set'} {' or '.join(ways)}",
     )
+
+
+def _first_line(failure: Exception) -> str:
+    return (str(failure.args[0]).strip().splitlines() or [""])[0]
 
 
 def doubts(recipe: Recipe, network: Network, dataset: Dataset) -> list[str]:
@@ -187,9 +202,10 @@ def doubts(recipe: Recipe, network: Network, dataset: Dataset) -> list[str]:
             f"stage {first.name} trains only a part of the network, and what is frozen is random,"
             f" because model.weights is null; {FROM_SCRATCH}"
         )
-    images = len(dataset.splits["train"])
+    samples: Sequence[Sample] = dataset.splits["train"]
     for index, stage in enumerate(recipe.stages):
-        each = images // min(stage.batch_size, images)
+        samples = changed(stage.data, samples, dataset.splits)
+        each = sampler_of(stage, samples, recipe.seed).steps
         total = stage.steps or (stage.epochs or 0) * each
         if warmup_steps(stage.schedule, each) >= total:
             length = "steps" if stage.steps else "epochs"

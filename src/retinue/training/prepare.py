@@ -98,12 +98,12 @@ def prepared(
     train = dataset.splits["train"]
     if not dataset.splits.get("val") and any(stage.early_stop for stage in recipe.stages):
         LOGGER.warning("no validation split: early_stop ends no stage, the last weights count")
-    task = task_type(recipe.task).prepared(dataset.classes, task_options(recipe), train)
+    resumed = run.checkpoints.exists()
+    task = _task(run, recipe, dataset, resumed=resumed)
     refuse_metric(recipe, task)
-    if not run.checkpoints.exists():
+    if not resumed:
         refuse_samplers(recipe, dataset)
     torch.manual_seed(recipe.seed)
-    resumed = run.checkpoints.exists()
     network, preprocessing = _network(run, recipe, task, resumed=resumed)
     refuse_oblong(recipe, preprocessing)
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
@@ -140,6 +140,18 @@ def prepared(
     return Training(
         recipe, task, learner, dataset.splits, preprocessing, settings, recorder, bar, taught_by
     )
+
+
+def _task(run: RunFolder, recipe: Recipe, dataset: Dataset, *, resumed: bool) -> Task:
+    """Prepared from the training samples, or as it was when the training began."""
+    kind, options = task_type(recipe.task), task_options(recipe)
+    began = run.read_json("environment.json") or {}
+    if resumed and "task_state" in began:
+        return kind(dataset.classes, options, began["task_state"])
+    task = kind.prepared(dataset.classes, options, dataset.splits["train"])
+    if is_main():
+        run.write_json("environment.json", {**began, "task_state": task.state()})
+    return task
 
 
 def _network(
@@ -195,11 +207,14 @@ def with_absolute_paths(recipe: Recipe, dataset: Dataset) -> Recipe:
     def placed(path: str) -> str:
         return str(Path(path).expanduser().absolute())
 
-    model, changes = recipe.model, {"data": dataset.options}
+    model, changes = recipe.model, dict[str, Any](data=dataset.options)
     if model.weights is not None and names_a_file(model.weights):
         model = model.model_copy(update={"weights": placed(model.weights)})
     if recipe.teacher is not None:
-        changes["teacher"] = placed(recipe.teacher)  # type: ignore[assignment]
+        changes["teacher"] = placed(recipe.teacher)
+    if recipe.cache.folder is not None:
+        cache = {"folder": placed(recipe.cache.folder)}
+        changes["cache"] = recipe.cache.model_copy(update=cache)
     return recipe.model_copy(update={**changes, "model": model})
 
 
@@ -252,6 +267,12 @@ def refuse_changed(run: RunFolder, dataset: Dataset) -> None:
     before = written.read_bytes()
     if now == before:
         return
+    if before.splitlines()[:1] != now.splitlines()[:1]:
+        raise RetinueError(
+            "the training was begun by an older version, which wrote other things down",
+            where=str(written),
+            mend="start a new training from the run's recipe.yaml",
+        )
     pairs = zip_longest(before.splitlines(), now.splitlines())
     line = next((n for n, (old, new) in enumerate(pairs, 1) if old != new), 1)
     raise RetinueError(

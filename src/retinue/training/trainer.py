@@ -116,7 +116,7 @@ class Trainer:
                     self._close()
             self.progress.stage = len(self.recipe.stages)
             self._checkpoint()
-            self._check_signal()  # one that came with the last validation
+            self._agree(due=False)  # a signal that came with the last validation
         return self.progress
 
     def _close(self) -> None:
@@ -124,12 +124,19 @@ class Trainer:
             self.data.close()
 
     def _restore(self, state: dict[str, Any]) -> None:
+        if "learner" not in state:
+            raise RetinueError(
+                "the checkpoint is of an older version, which kept other things",
+                where=str(self.recorder.run.path / "last"),
+                mend="start a new training from the run's recipe.yaml",
+            )
         self.progress = Progress.from_dict(state["progress"])
         self.learner.load_state_dict(state["learner"])
         self.task = type(self.task)(self.task.classes, self.task.options, state["task"])
         wide = torch.float32 if self.device.type == "mps" else torch.float64
+        mine = self.accelerator.is_main_process  # the sums are of all processes
         self.sums = {
-            name: torch.tensor(value, dtype=wide, device=self.device)
+            name: torch.tensor(value if mine else 0.0, dtype=wide, device=self.device)
             for name, value in self.progress.sums.items()
         }
         LOGGER.info("going on after step %d", self.progress.steps)
@@ -147,6 +154,7 @@ class Trainer:
             progress.begin_stage(index)
             self.sums = {}
             if stage.from_best and progress.kept_epoch:
+                self.accelerator.wait_for_everyone()  # the first process writes it
                 self.network.load_state_dict(self.recorder.best_tensors())
         torch.manual_seed(_mix(self.recipe.seed, index, 0xB1A5))
         where = f"key stages.{index}.trainable"
@@ -169,7 +177,7 @@ class Trainer:
             samples,
             self.network,
             cut_before(self.network, self.first),
-            check=self._check_signal,
+            check=lambda: self._agree(due=False),
             decided=progress.trunk,
             skipped=progress.skipped,
         )
@@ -213,9 +221,7 @@ class Trainer:
             began = now
             if self.watch.full:
                 self.watch.look()
-            self._check_signal()
-            if self.recorder.due(progress.steps):
-                self._checkpoint()
+            self._agree()
         self._end_epoch(stage)
 
     def _steps(self, stage: StageOptions, count: int) -> Iterator[list[Batch]]:
@@ -319,7 +325,7 @@ class Trainer:
             self.recorder.write_rows(progress.rows)
         best = judged and self.recipe.evaluation.keep == "best"
         LOGGER.info("%s", _line(row, best=best and progress.kept_epoch == progress.epochs))
-        if self._ended(stage) or self.recorder.due_by_time():
+        if self._ended(stage):
             self._checkpoint()
 
     def _train_figures(self) -> dict[str, float]:
@@ -381,13 +387,18 @@ class Trainer:
     # --- what can happen -------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        """Write down everything that going on needs, if it is worth going on from."""
+        """Write down everything that going on needs, if it is worth going on from. A collective
+        operation: the sums are those of all processes."""
         self.watch.look()
+        names = sorted(self.sums)
+        sums: Sequence[Tensor] = ()
+        if names:
+            sums = self._over_all(torch.stack([self.sums[name] for name in names])).unbind()
         if not self.accelerator.is_main_process:
             return
         if hasattr(self, "data"):
             self.progress.skipped.update(self.data.skipped())
-        self.progress.sums = {name: float(value) for name, value in self.sums.items()}
+        self.progress.sums = {n: float(value) for n, value in zip(names, sums, strict=True)}
         scaler = self.accelerator.scaler
         learner = self.learner.state_dict()
         guards.refuse_not_finite(learner, f"after step {self.progress.steps}")
@@ -402,11 +413,15 @@ class Trainer:
             }
         )
 
-    def _check_signal(self) -> None:
-        """End in good order if SIGINT or SIGTERM came to any of the processes."""
-        number = self.signals.largest(self.interruptions.signal or 0)
-        if number:
+    def _agree(self, *, due: bool = True) -> None:
+        """What all processes do together: write a checkpoint if the first one finds that it is
+        `due`, end in good order if SIGINT or SIGTERM came to any of them."""
+        due = due and self.accelerator.is_main_process and self.recorder.due(self.progress.steps)
+        told = self.signals.largest(2 * (self.interruptions.signal or 0) + due)
+        if told:
             self._checkpoint()
+        number = told // 2
+        if number:
             raise Interrupted(
                 number,
                 where=f"{self.recorder.run.path}, after step {self.progress.steps}",
