@@ -17,7 +17,7 @@ from retinue.errors import UsageError
 from retinue.tasks.classification.task import ClassificationOptions
 from retinue.tasks.task import task_type
 from retinue.training import prepare
-from retinue.training.preflight import doubts, refuse_size
+from retinue.training.preflight import doubts, refuse_before_data, refuse_size
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
 
@@ -227,3 +227,12 @@ def test_doubts_are_in_the_log(tmp_path: Path, pictures: Path) -> None:
     log = (run.folder / "train.log").read_text(encoding="utf-8")
     assert "stage head trains only a part of the network" in log
     assert "stage all: the warm-up takes all of its" in log
+
+
+def test_every_size_of_a_stage_is_tried() -> None:
+    stage = {"epochs": 1, "sizes": [224, 250]}
+    recipe = load_recipe(
+        {"model": {"name": "vit_base_patch32", "weights": None}, "stages": [stage]}
+    )
+    with pytest.raises(UsageError, match=r"250 × 250.*key stages\.0\.sizes"):
+        refuse_before_data(recipe)

@@ -193,3 +193,11 @@ def test_two_starts_into_one_empty_folder_keep_out_of_each_others_way(
     first.remove()
     assert wish.is_dir()  # it was there before
     assert not any(wish.iterdir())
+
+
+def test_a_new_folder_is_claimed_at_once(tmp_path: Path) -> None:
+    """Or another start would find it empty before this one has written into it."""
+    made = RunFolder.create(tmp_path / "run", "run")
+    assert any(made.path.iterdir())
+    made.remove()
+    assert not made.path.exists()

@@ -20,6 +20,7 @@ from retinue import modelfile
 from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
+from retinue.tasks.classification.task import Classification
 from retinue.training import finish, prepare, trainer
 from retinue.training.features.cache import FeatureCache
 from retinue.training.recipe import load_recipe
@@ -247,6 +248,34 @@ def test_changed_labels_or_order_are_refused_on_resume(
             _resume(tmp_path / "run")
     table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
     assert _resume(tmp_path / "run").figures["images"] > 0
+
+
+def test_a_run_that_an_older_version_began_says_so_on_resume(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    _interrupted(_one(pictures), run, monkeypatch)
+    rows = (run / "splits.csv").read_text(encoding="utf-8").splitlines()
+    older = [",".join(row.split(",")[:3]) for row in rows]
+    (run / "splits.csv").write_text("\n".join(older) + "\n", encoding="utf-8")
+    with pytest.raises(RetinueError, match=r"older version.*splits\.csv.*new training"):
+        _resume(run)
+
+
+def test_a_task_goes_on_with_the_state_that_it_began_with(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with one that is worked out anew, which need not come to the same."""
+    recipe = _one(pictures) | {"task_options": {"class_weights": "balanced"}}
+    _interrupted(recipe, tmp_path / "run", monkeypatch)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("prepared anew")
+
+    monkeypatch.setattr(Classification, "prepared", refuse)
+    _resume(tmp_path / "run")
+    state = modelfile.read_description(tmp_path / "run" / "best.safetensors").task_state
+    assert len(state["class_weights"]) == 3
 
 
 def test_stopped_while_the_splits_are_written_down(
