@@ -24,8 +24,8 @@ from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
 from retinue.training.features.cache import FeatureCache, default_root
-from retinue.training.features.cached_views import CachedViews
-from retinue.training.features.frozen import FrozenPart
+from retinue.training.features.cached_views import CachedViews, Views
+from retinue.training.features.frozen import FrozenPart, Size
 from retinue.training.options import StageOptions
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
@@ -99,6 +99,22 @@ class StageData:
 
 
 @dataclass(frozen=True)
+class _Cut:
+    """Where a stage's network is cut, and what is to be computed there."""
+
+    stage: StageOptions
+    network: Network
+    units: int
+    """How many lie before it."""
+    sizes: Sequence[Size]
+    """Of the images that the stage learns from."""
+    before: Mapping[str, Any] | None
+    """What `StageData.cached` was, if the stage has had steps already."""
+    check: Callable[[], None]
+    """Called between portions of long work; may raise."""
+
+
+@dataclass(frozen=True)
 class StageDataMaker:
     """Makes the data of a run's stages."""
 
@@ -158,51 +174,42 @@ class StageDataMaker:
         before = decided.get(stage.name)
         if (stage.name in decided and before is None) or cut == 0:
             return data
-        self._cache(stage, data, network, cut, sizes, before, check)
+        self._cache(data, _Cut(stage, network, cut, sizes, before, check))
         return data
 
     # --- the frozen part, once -------------------------------------------------------------------
 
-    def _cache(
-        self,
-        stage: StageOptions,
-        data: StageData,
-        network: Network,
-        cut: int,
-        sizes: Sequence[tuple[int, int]],
-        before: Mapping[str, Any] | None,
-        check: Callable[[], None],
-    ) -> None:
+    def _cache(self, data: StageData, cut: _Cut) -> None:
         """Put cached views in the place of `data`'s images, if that is wanted and there is room."""
-        why = self._unwanted(stage)
+        why = self._unwanted(cut.stage)
         made: list[CachedViews] = []
         if why is None:
             folder = self.recipe.cache.folder
             root = default_root() if folder is None else Path(folder).expanduser()
             cache = FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
-            made = self._views(stage, data, network, cut, sizes, before, cache)
+            made = self._views(data, cut, cache)
             need = sum(views.bytes_missing() for views in made)
-            if before is None and need:
+            if cut.before is None and need:
                 judged = [cache.make_room(need) if self.accelerator.is_main_process else None]
                 broadcast_object_list(judged)  # the disk may look different to another process
                 why = judged[0]
         if why is not None:
             for views in made:
                 views.close()
-            if stage.cache_features == "on":
+            if cut.stage.cache_features == "on":
                 raise UsageError(
-                    f"the features of stage {stage.name} cannot be cached: {why}",
+                    f"the features of stage {cut.stage.name} cannot be cached: {why}",
                     where="key cache_features",
                     mend="cache_features=auto",
                 )
             LOGGER.info("the frozen part runs with every batch: %s", why)
             return
         for views, split in zip(made, ("train", "val"), strict=False):
-            self._compute(views, f"{stage.name}: frozen part, {split}", check)
+            self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
         data.train = made[0]
         if len(made) > 1:
             data.validation = made[1]
-        data.cached = {"units": cut, "views": made[0].views, "engine": made[0].engine}
+        data.cached = {"units": cut.units, "views": made[0].views, "engine": made[0].engine}
 
     def _unwanted(self, stage: StageOptions) -> str | None:
         if stage.cache_features == "off":
@@ -213,43 +220,25 @@ class StageDataMaker:
             return "the augmentation is drawn anew in every epoch (views=K caches K of them)"
         return None
 
-    def _views(
-        self,
-        stage: StageOptions,
-        data: StageData,
-        network: Network,
-        cut: int,
-        sizes: Sequence[tuple[int, int]],
-        before: Mapping[str, Any] | None,
-        cache: FeatureCache,
-    ) -> list[CachedViews]:
+    def _views(self, data: StageData, cut: _Cut, cache: FeatureCache) -> list[CachedViews]:
+        """Of the training split, and of the validation split if there is one."""
         device = self.accelerator.device
         automatic: EngineName = "auto" if device.type == "cpu" else "torch"
-        engine: EngineName = automatic if before is None else before["engine"]
-        prepared = self.preprocessing.as_dict()
-        varied = {
-            "preprocessing": prepared,
-            "augment": stage.augment.model_dump(mode="json"),
+        engine: EngineName = automatic if cut.before is None else cut.before["engine"]
+        plain = {"preprocessing": self.preprocessing.as_dict()}
+        varied = plain | {
+            "augment": cut.stage.augment.model_dump(mode="json"),
             "seed": self.recipe.seed,
         }
-        frozen = FrozenPart(network, cut, device, self.teacher, self.taught_by)
-        own = data.train
+        own, judged = data.train, data.validation
         assert isinstance(own, ImageFeed)
-        made = [
-            CachedViews(
-                frozen, own.loader, own.colour, data.plans.samples, cache,
-                views=stage.views or 1, sizes=sizes, draws=varied, engine=engine,
-            )
-        ]  # fmt: skip
-        if isinstance(data.validation, ImageFeed):
-            untaught = FrozenPart(network, cut, device)
-            made.append(
-                CachedViews(
-                    untaught, data.validation.loader, data.validation.colour, self.validation,
-                    cache, views=1, sizes=[self.preprocessing.size],
-                    draws={"preprocessing": prepared}, engine=made[0].engine,
-                )
-            )  # fmt: skip
+        frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by)
+        views = Views(own.loader, own.colour, varied, cut.sizes, cut.stage.views or 1)
+        made = [CachedViews(frozen, views, cache, engine)]
+        if isinstance(judged, ImageFeed):
+            untaught = FrozenPart(cut.network, cut.units, device)
+            views = Views(judged.loader, judged.colour, plain, [self.preprocessing.size])
+            made.append(CachedViews(untaught, views, cache, made[0].engine))
         return made
 
     def _compute(self, views: CachedViews, text: str, check: Callable[[], None]) -> None:

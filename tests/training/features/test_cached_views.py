@@ -27,7 +27,7 @@ from retinue.sample import Batch, BatchPlan, Pixels, Preprocessing, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features import cached_views
 from retinue.training.features.cache import FeatureCache
-from retinue.training.features.cached_views import CachedViews
+from retinue.training.features.cached_views import CachedViews, Views
 from retinue.training.features.frozen import FrozenPart
 from retinue.training.features.keys import identity
 from retinue.training.features.segments import Writer
@@ -94,14 +94,15 @@ def _views(
     view = TrainView(augment, HOW, seed, Population.of(strata))
     made = CachedViews(
         frozen or FrozenPart(_network(), CUT, CPU),
-        Loader(view, samples, workers=1, bad_images=bad_images),
-        Colour(HOW, augment.colour, seed),
-        samples,
+        Views(
+            Loader(view, samples, workers=1, bad_images=bad_images),
+            Colour(HOW, augment.colour, seed),
+            {"augment": augment.model_dump(mode="json"), "seed": seed},
+            sizes,
+            views,
+        ),
         FeatureCache(folder, 10**9),
-        views=views,
-        sizes=sizes,
-        draws={"augment": augment.model_dump(mode="json"), "seed": seed},
-        engine="torch",
+        "torch",
     )
     if compute:
         made.compute(lambda done, total: None, lambda line: None)
@@ -392,11 +393,10 @@ def test_evaluations_views_are_found_by_whatever_training(
     tmp_path: Path, computed: list[int]
 ) -> None:
     def made(samples: list[Sample]) -> CachedViews:
-        views = CachedViews(
-            FrozenPart(_network(), CUT, CPU), Loader(EvalView(HOW), samples, workers=1),
-            Colour(HOW), samples, FeatureCache(tmp_path, 10**9), views=1, sizes=[(32, 32)],
-            draws={"preprocessing": HOW.as_dict()}, engine="torch",
-        )  # fmt: skip
+        loader = Loader(EvalView(HOW), samples, workers=1)
+        wanted = Views(loader, Colour(HOW), {"preprocessing": HOW.as_dict()}, [(32, 32)])
+        cache = FeatureCache(tmp_path, 10**9)
+        views = CachedViews(FrozenPart(_network(), CUT, CPU), wanted, cache, "torch")
         views.compute(lambda done, total: None, lambda line: None)
         return views
 

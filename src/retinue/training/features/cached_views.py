@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -31,43 +31,46 @@ Place = tuple[int, int]
 """(view, position)"""
 
 
-class CachedViews:
-    """Batches whose `inputs` are what the frozen part gave for them.
+@dataclass(frozen=True)
+class Views:
+    """Which views there are of the samples of `loader`, and what their pixels depend on.
 
     View v of a sample is what the loader's view renders with the image's content as its key and v
-    as its epoch: an image has the same views in whatever list it stands. With several, a sample
-    goes on to the next with every epoch, so that each batch holds all of them.
+    as its epoch: an image has the same views in whatever list it stands.
+    """
 
-    `draws`: JSON values of all that the pixels depend on besides images, key and view. `sizes`:
-    every (height, width) that will be asked for. `engine` is settled by what is there already, or
-    by computing what is missing.
+    loader: Loader
+    colour: Colour
+    draws: Any
+    """JSON values of all that the pixels depend on besides images, key and view."""
+    sizes: Sequence[Size]
+    """Every (height, width) that will be asked for."""
+    count: int = 1
+    """Of each sample. With several, it goes on to the next with every epoch, so that each batch
+    holds all of them."""
+
+
+class CachedViews:
+    """Batches whose `inputs` are what the frozen part gave for `views`.
+
+    `engine` is settled by what is there already, or by computing what is missing.
     """
 
     def __init__(
-        self,
-        frozen: FrozenPart,
-        loader: Loader,
-        colour: Colour,
-        samples: Sequence[Sample],
-        cache: FeatureCache,
-        *,
-        views: int,
-        sizes: Sequence[Size],
-        draws: Any,
-        engine: EngineName,
+        self, frozen: FrozenPart, views: Views, cache: FeatureCache, engine: EngineName
     ) -> None:
         self.cut = frozen.cut
-        self.views = views
+        self.views = views.count
         self.engine: EngineName = engine
         self._frozen = frozen
-        self._loader = loader
-        self._colour = colour
-        self._samples = samples
+        self._loader = views.loader
+        self._colour = views.colour
+        self._samples = views.loader.samples
         self._cache = cache
-        self._sizes = sizes
-        self._draws = draws
+        self._sizes = views.sizes
+        self._draws = views.draws
         self._contents = self._read_contents()
-        self._position = {id(sample): k for k, sample in enumerate(samples)}
+        self._position = {id(sample): k for k, sample in enumerate(self._samples)}
         self._spaces: dict[tuple[str, Size], Space] = {}
         self._keys: tuple[int, dict[Size, list[bytes]]] = (0, {})
         self._rows: dict[Size, npt.NDArray[np.int64]] = {}
