@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
+from warm import Warm
 
 import retinue
 from retinue.training.features.frozen import FrozenPart
 from retinue.training.session import Run
+
+VARIED = {"crop_scale": [0.5, 1.0]}
 
 
 def _train(tmp_path: Path, recipe: dict[str, Any], name: str = "run") -> Run:
@@ -83,7 +87,7 @@ def test_a_second_training_computes_nothing_that_a_first_one_has(
     tmp_path: Path, split_pictures: Path, computed: list[int], only_torch: None
 ) -> None:
     def train(data: Path, name: str, *, seed: int = 0, side: int = 32, **changes: Any) -> Run:
-        stage = {"trainable": "head", "views": 2, "augment": {"crop_scale": [0.5, 1.0]}}
+        stage = {"trainable": "head", "views": 2, "augment": VARIED}
         network = {"name": "tiny", "weights": str(weights), "dropout": 0.0}
         recipe = _one(data, **{**stage, **changes}) | {"seed": seed, "model": network}
         recipe["input"] = {"size": side}
@@ -138,3 +142,48 @@ def test_the_log_says_why_nothing_is_cached(
     assert "the augmentation is drawn anew in every epoch (views=K caches K of them)" in log()
     assert "mixes pixels of several images" in log(augment={"mixing": {"mixup": 0.2}})
     assert "cache_features is off" in log(cache_features="off")
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def _broken(data: Path) -> set[str]:
+    """Spoil a picture of each class to learn from and to judge by."""
+    broken = {path for split in ("train", "val") for path in (data / split).rglob("01.png")}
+    for path in broken:
+        path.write_bytes(b"broken")
+    return {str(path) for path in broken}
+
+
+def test_all_processes_know_the_files_that_one_of_them_found_bad(
+    tmp_path: Path, split_pictures: Path, warm: Warm
+) -> None:
+    data = shutil.copytree(split_pictures, tmp_path / "data")
+    broken = _broken(data)
+    recipe = _one(data, trainable="head", views=2, epochs=4, augment=VARIED)
+    recipe["data"]["on_bad_image"] = "skip"
+    recipe["model"]["dropout"] = 0.0
+    learnt = []
+    for processes in (2, 1):
+        run = tmp_path / f"by {processes}"
+        recipe["cache"] = {"folder": str(tmp_path / f"cache of {processes}")}
+        outcome = warm.train(recipe, run, processes=processes)
+        assert outcome.code == 0, outcome
+        environment = json.loads((run / "environment.json").read_text())
+        assert set(environment["skipped"]) == broken
+        learnt.append(tiny.last_network(run)["head.fc.weight"])
+    assert torch.allclose(*learnt, rtol=1e-4, atol=1e-5)
+
+
+def test_all_processes_end_with_the_error_of_the_one_that_computes(
+    tmp_path: Path, split_pictures: Path, warm: Warm
+) -> None:
+    tensors = tiny.Tiny(num_classes=3).state_dict()
+    tensors["stem.0.weight"].fill_(1e38)
+    save_file(tensors, tmp_path / "weights.safetensors")
+    recipe = _one(split_pictures, trainable="head", views=1)
+    recipe["model"]["weights"] = str(tmp_path / "weights.safetensors")
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+    outcome = warm.train(recipe, tmp_path / "run", processes=2)
+    assert outcome.codes == [1, 1], outcome
+    assert "not finite" in outcome.said

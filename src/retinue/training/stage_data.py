@@ -18,7 +18,7 @@ from retinue.data.mixing import Mixing
 from retinue.data.population import Population
 from retinue.data.samplers import Sampler, make_sampler
 from retinue.data.views import EvalView, TrainView
-from retinue.errors import UsageError
+from retinue.errors import RetinueError, UsageError
 from retinue.inference.engines import EngineName
 from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar
@@ -251,13 +251,22 @@ class StageDataMaker:
 
         self.bar.begin(text, len(views))
         # One process computes; the others find it computed. The cache is shared.
+        failed: RetinueError | None = None
         if self.accelerator.is_main_process:
-            views.compute(each_chunk, LOGGER.info)
+            try:
+                views.compute(each_chunk, LOGGER.info)
+            except RetinueError as error:
+                failed = error
+        why = None if failed is None else (failed.what, failed.where, failed.mend)
+        told: list[Any] = [why, views.engine, views.skipped.copy()]
+        broadcast_object_list(told)
+        if failed is not None:
+            raise failed
+        if told[0] is not None:
+            what, where, mend = told[0]
+            raise RetinueError(what, where=where, mend=mend)
         if not alone:
-            engine = [views.engine]
-            broadcast_object_list(engine)
-            views.engine = engine[0]
-            views.refresh()
+            views.take_over(*told[1:])
 
 
 def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sampler[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -72,7 +72,7 @@ class CachedViews:
         self._contents = self._read_contents()
         self._position = {id(sample): k for k, sample in enumerate(self._samples)}
         self._spaces: dict[tuple[str, Size], Space] = {}
-        self._keys: tuple[int, dict[Size, list[bytes]]] = (0, {})
+        self._keys: tuple[frozenset[str], dict[Size, list[bytes]]] = (frozenset(), {})
         self._rows: dict[Size, npt.NDArray[np.int64]] = {}
         self._remembered: dict[tuple[Place, Size], tuple[tuple[Sample, ...], Seen]] = {}
         self.refresh()
@@ -126,6 +126,18 @@ class CachedViews:
                         done = min(done + len(batch), total)
                         each_chunk(done, total)
             self.refresh()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """The files that are known to be bad, and why."""
+        return self._loader.skipped
+
+    def take_over(self, engine: EngineName, skipped: Mapping[str, str]) -> None:
+        """What the process that computed has come to."""
+        self.engine = engine
+        self.skipped.clear()
+        self.skipped.update(skipped)
+        self.refresh()
 
     def __len__(self) -> int:
         """How many views there are in all."""
@@ -255,8 +267,8 @@ class CachedViews:
     def _wanted(self, size: Size) -> list[bytes]:
         """The keys of all views, view after view."""
         bad, keys = self._keys
-        if bad != len(self._loader.skipped):  # others are shown in the place of bad ones
-            bad, keys = len(self._loader.skipped), {}
+        if bad != self.skipped.keys():  # others are shown in the place of bad ones
+            bad, keys = frozenset(self.skipped), {}
             self._keys, self._remembered = (bad, keys), {}
         if size not in keys:
             places = [(v, p) for v in range(self.views) for p in range(len(self._samples))]
