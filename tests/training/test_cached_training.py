@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from warm import Warm
 
 import retinue
+from retinue.errors import RetinueError
+from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart
 from retinue.training.session import Run
 
@@ -142,6 +144,17 @@ def test_the_log_says_why_nothing_is_cached(
     assert "the augmentation is drawn anew in every epoch (views=K caches K of them)" in log()
     assert "mixes pixels of several images" in log(augment={"mixing": {"mixup": 0.2}})
     assert "cache_features is off" in log(cache_features="off")
+
+
+def test_a_cache_that_does_not_keep_what_was_computed_is_named(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None
+) -> None:
+    """As for a process that sees another folder than the one that computes."""
+    monkeypatch.setattr(CachedViews, "compute", lambda *_: None)
+    recipe = _one(pictures, trainable="head", views=1)
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+    with pytest.raises(RetinueError, match=r"does not find it.*/cache', set cache\.folder"):
+        _train(tmp_path, recipe)
 
 
 # --- several processes ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from retinue.data.colour import Colour
@@ -206,6 +206,12 @@ class StageDataMaker:
             return
         for views, split in zip(made, ("train", "val"), strict=False):
             self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
+            if any(gather_object([views.bytes_missing()])):
+                raise RetinueError(
+                    "the frozen part was computed, but a process does not find it in the cache",
+                    where=repr(str(cache.root)),
+                    mend="set cache.folder to one that all processes see, or cache_features=off",
+                )
         data.train = made[0]
         if len(made) > 1:
             data.validation = made[1]

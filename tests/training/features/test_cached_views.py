@@ -380,6 +380,17 @@ def test_another_stands_in_for_a_bad_image(tmp_path: Path, computed: list[int]) 
     _same(_epoch(again, 0), batch)
 
 
+def test_a_view_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """Not a row that weighs nothing."""
+    views = _views(tmp_path / "cache", _samples([0, 1, 2]), bad_images="drop")
+    more = _views(tmp_path / "cache", _samples([0, 1, 3, 2]), bad_images="drop", compute=False)
+    assert views.missing((32, 32)) == []
+    with pytest.raises(RetinueError, match=r"a view of '3' is not cached, '.*cache', .*--resume"):
+        _epoch(more, 0)
+    more.skipped["3"] = "broken"
+    assert _epoch(more, 0).weight.tolist() == [1, 2, 0, 3]
+
+
 def test_bad_images_are_all_named(tmp_path: Path) -> None:
     samples = _with_files(tmp_path / "data")
     with pytest.raises(BadImageError, match=r"5\.png"):

@@ -14,6 +14,7 @@ import torch
 from retinue.data.colour import Colour
 from retinue.data.loader import Loader, Rendered, collate
 from retinue.data.views import Seen
+from retinue.errors import RetinueError
 from retinue.inference.engines import Engine, EngineName, candidates
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
@@ -152,7 +153,11 @@ class CachedViews:
     # --- batches ---------------------------------------------------------------------------------
 
     def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
-        """A batch for each plan; of its rows, the keys tell which samples are meant."""
+        """A batch for each plan; of its rows, the keys tell which samples are meant.
+
+        Raises:
+            RetinueError: a view is not there, and not because its image is dropped.
+        """
         count = len(self._samples)
         for plan in plans:
             places = []
@@ -165,7 +170,7 @@ class CachedViews:
             rendered = [
                 self._rendered(row, place, sizes, plan.size)
                 if there >= 0
-                else Rendered(row._replace(weight=0.0), None, [])
+                else self._dropped(row, place[1])
                 for row, place, there, sizes in zip(
                     plan.rows, places, rows.tolist(), fields["sizes"], strict=True
                 )
@@ -175,6 +180,15 @@ class CachedViews:
             if taught is not None:
                 batch.targets[TAUGHT] = taught
             yield replace(batch, inputs=self._frozen.state(fields, plan.size))
+
+    def _dropped(self, row: Row, position: int) -> Rendered:
+        if not self._is_dropped(position):
+            raise RetinueError(
+                f"a view of {self._samples[position].key!r} is not cached",
+                where=repr(str(self._cache.root)),
+                mend="go on with --resume: it is computed",
+            )
+        return Rendered(row._replace(weight=0.0), None, [])
 
     def _rendered(self, row: Row, place: Place, sizes: Any, size: Size) -> Rendered:
         known = self._remembered.get((place, size))
