@@ -15,9 +15,12 @@ from warm import Warm
 
 import retinue
 from retinue.errors import RetinueError
+from retinue.training import stage_data
+from retinue.training.features.cache import FeatureCache
 from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart
 from retinue.training.session import Run
+from retinue.training.trainer import Trainer
 
 VARIED = {"crop_scale": [0.5, 1.0]}
 
@@ -157,6 +160,39 @@ def test_a_cache_that_does_not_keep_what_was_computed_is_named(
         _train(tmp_path, recipe)
 
 
+@pytest.mark.parametrize("refused", [None, "no room"])
+def test_room_is_made_for_a_resumed_stage_too(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None,
+    refused: str | None,
+) -> None:  # fmt: skip
+    """Another training may have used it meanwhile; that there is none does not stop it."""
+    real = Trainer._step
+
+    def step(self: Trainer, *arguments: Any) -> None:
+        if self.progress.steps == 1:  # the first one's checkpoint is written
+            raise KeyboardInterrupt
+        real(self, *arguments)
+
+    recipe = _one(pictures, trainable="head", views=1)
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+    recipe["checkpoint"] = {"every_steps": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tmp_path, recipe)
+    asked: list[int] = []
+
+    def make_room(self: FeatureCache, need: int) -> str | None:
+        asked.append(need)
+        return refused
+
+    monkeypatch.setattr(FeatureCache, "make_room", make_room)
+    shutil.rmtree(tmp_path / "cache")
+    retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
+    assert len(asked) == 1
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["trunk"]["train"]
+
+
 # --- several processes ---------------------------------------------------------------------------
 
 
@@ -166,6 +202,30 @@ def _broken(data: Path) -> set[str]:
     for path in broken:
         path.write_bytes(b"broken")
     return {str(path) for path in broken}
+
+
+def test_all_processes_reach_the_same_exchanges_whatever_each_of_them_finds(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None
+) -> None:
+    """With nothing missing, or all, or the decision made before."""
+    told: list[str] = []
+    for name in ("broadcast_object_list", "gather_object"):
+        real = getattr(stage_data, name)
+
+        def exchange(values: Any, name: str = name, real: Any = real) -> Any:
+            told.append(name)
+            return real(values)
+
+        monkeypatch.setattr(stage_data, name, exchange)
+    recipe = _one(pictures, trainable="head", views=1)
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+    exchanges = []
+    for name in ("everything", "nothing"):
+        told.clear()
+        _train(tmp_path, recipe, name)
+        exchanges.append(told.copy())
+    assert exchanges[0] == exchanges[1]
+    assert exchanges[0].count("broadcast_object_list") == 3
 
 
 def test_all_processes_know_the_files_that_one_of_them_found_bad(

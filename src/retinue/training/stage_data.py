@@ -188,11 +188,10 @@ class StageDataMaker:
             root = default_root() if folder is None else Path(folder).expanduser()
             cache = FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
             made = self._views(data, cut, cache)
-            need = sum(views.bytes_missing() for views in made)
-            if cut.before is None and need:
-                judged = [cache.make_room(need) if self.accelerator.is_main_process else None]
-                broadcast_object_list(judged)  # the disk may look different to another process
-                why = judged[0]
+            why = self._no_room(cache, made)
+            if cut.before is not None and why is not None:
+                LOGGER.warning("the features of stage %s stay cached, but %s", cut.stage.name, why)
+                why = None
         if why is not None:
             for views in made:
                 views.close()
@@ -225,6 +224,16 @@ class StageDataMaker:
         if stage.augment.draws and stage.views is None:
             return "the augmentation is drawn anew in every epoch (views=K caches K of them)"
         return None
+
+    def _no_room(self, cache: FeatureCache, made: Sequence[CachedViews]) -> str | None:
+        """Make room for what is missing; or why there is none."""
+        judged: list[str | None] = [None]
+        # Cache and disk may look different to another process, which therefore does not look.
+        if self.accelerator.is_main_process:
+            need = sum(views.bytes_missing() for views in made)
+            judged = [cache.make_room(need) if need else None]
+        broadcast_object_list(judged)
+        return judged[0]
 
     def _views(self, data: StageData, cut: _Cut, cache: FeatureCache) -> list[CachedViews]:
         """Of the training split, and of the validation split if there is one."""
