@@ -15,6 +15,7 @@ from warm import Warm
 
 import retinue
 from retinue.errors import RetinueError
+from retinue.inference import engines
 from retinue.training import stage_data
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.cached_views import CachedViews
@@ -158,6 +159,38 @@ def test_a_cache_that_does_not_keep_what_was_computed_is_named(
     recipe["cache"] = {"folder": str(tmp_path / "cache")}
     with pytest.raises(RetinueError, match=r"does not find it.*/cache', set cache\.folder"):
         _train(tmp_path, recipe)
+
+
+def test_both_splits_are_computed_by_one_engine(
+    tmp_path: Path, split_pictures: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though of one of them there may be something of another engine already."""
+    weights = _train(tmp_path, _one(split_pictures), "weights").best
+    recipe = _one(split_pictures, trainable="head", views=1)
+    recipe["model"] = {"name": "tiny", "weights": str(weights)}
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+
+    def train(name: str, **changes: Any) -> tuple[str, int]:
+        computed.clear()
+        recipe["stages"][0].update(changes)
+        run = _train(tmp_path, recipe, name)
+        environment = json.loads((run.folder / "environment.json").read_text())
+        return environment["trunk"]["train"]["engine"], sum(computed)
+
+    first = train("first")
+    assert first == (engines.candidates()[0], 18)
+    needs: list[int] = []
+    real = FeatureCache.make_room
+    monkeypatch.setattr(
+        FeatureCache, "make_room", lambda self, need: needs.append(need) or real(self, need)
+    )
+    with monkeypatch.context() as patch:
+        patch.setitem(engines._COMPILERS, first[0], lambda *_: 1 / 0)
+        other = train("other", augment=VARIED)
+    assert other[0] != first[0]
+    assert other[1] == 18
+    assert needs[0] > sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.rows")) / 2
+    assert train("again", augment=VARIED) == (other[0], 0)
 
 
 @pytest.mark.parametrize("refused", [None, "no room"])

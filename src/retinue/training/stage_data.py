@@ -204,6 +204,7 @@ class StageDataMaker:
             LOGGER.info("the frozen part runs with every batch: %s", why)
             return
         for views, split in zip(made, ("train", "val"), strict=False):
+            views.settle(made[0].engine)  # one for both, once the first has come to it
             self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
             if any(gather_object([views.bytes_missing()])):
                 raise RetinueError(
@@ -230,7 +231,7 @@ class StageDataMaker:
         judged: list[str | None] = [None]
         # Cache and disk may look different to another process, which therefore does not look.
         if self.accelerator.is_main_process:
-            need = sum(views.bytes_missing() for views in made)
+            need = sum(views.bytes_missing(made[0].engine) for views in made)
             judged = [cache.make_room(need) if need else None]
         broadcast_object_list(judged)
         return judged[0]

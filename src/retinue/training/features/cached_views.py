@@ -96,10 +96,20 @@ class CachedViews:
         absent = np.flatnonzero(self._rows[size] < 0).tolist()
         return [(k // count, k % count) for k in absent if not self._is_dropped(k % count)]
 
-    def bytes_missing(self) -> int:
-        """What that takes on disk."""
-        layouts = {size: self._frozen.layout(size) for size in self._sizes}
-        return sum(layouts[size].bytes_of(len(self.missing(size))) for size in self._sizes)
+    def bytes_missing(self, engine: EngineName | None = None) -> int:
+        """What that takes on disk; or what it may take if `engine` is to compute, whatever is there
+        of another."""
+        there = engine in (None, self.engine)
+        return sum(
+            self._frozen.layout(size).bytes_of(len(self.missing(size) if there else rows))
+            for size, rows in self._rows.items()
+        )
+
+    def settle(self, engine: EngineName) -> None:
+        """Keep to `engine`, whatever is there of others."""
+        if engine != self.engine:
+            self.engine = engine
+            self.refresh()
 
     def compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
         """Compute what is missing. `each_chunk` is called with (views done, of how many) and may
