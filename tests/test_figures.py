@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from retinue.figures import Figure, plain, wilson
+from retinue.errors import RetinueError
+from retinue.figures import Figure, plain, refuse_not_finite, wilson
 
 SHARE = Figure("top1", "Top-1 accuracy", "fraction", of="images")
 LOSS = Figure("loss", "Loss", "nats", less_is_better=True)
@@ -61,3 +62,14 @@ def test_wilson_interval_of_a_published_example() -> None:
 
 def test_wilson_of_nothing_is_everything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_a_figure_that_is_not_finite_is_refused_by_its_name() -> None:
+    fine = {"top1": 0.5, "images": 3, "auc": None, "per_class": [{"name": "nan", "f1": 1.0}]}
+    refuse_not_finite(fine, "val", mend="do this")
+    for found, name in (
+        ({**fine, "loss": math.nan}, "loss"),
+        ({**fine, "per_class": [{"f1": 0.5}, {"f1": math.inf}]}, r"per_class\.1\.f1"),
+    ):
+        with pytest.raises(RetinueError, match=f"figure {name} is (nan|inf), val split, do this"):
+            refuse_not_finite(found, "val", mend="do this")

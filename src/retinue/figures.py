@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from retinue.errors import RetinueError
+
 Unit = Literal["fraction", "nats", "pixels", "seconds", "count", ""]
 """A `fraction` lies between 0 and 1 and is shown as a percentage; `""` is a number without one."""
 
@@ -66,6 +68,20 @@ def plain(name: str) -> Figure:
     """A figure that nobody declared: known by its name alone. Less is better of losses."""
     title = name.replace("_", " ").strip()
     return Figure(name, title[:1].upper() + title[1:], less_is_better=name.endswith("loss"))
+
+
+def refuse_not_finite(values: Any, split: str, *, mend: str, name: str = "") -> None:
+    """RetinueError that names the first of the figures `values`, at any depth, that is NaN or
+    infinite, and the `split` that it was measured on; `name` is what `values` is called itself."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            refuse_not_finite(value, split, mend=mend, name=f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            refuse_not_finite(value, split, mend=mend, name=f"{name}.{index}")
+    elif isinstance(values, float) and not math.isfinite(values):
+        where = f"{split} split" if split else "these images"
+        raise RetinueError(f"the figure {name} is {values}", where=where, mend=mend)
 
 
 def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:

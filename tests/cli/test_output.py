@@ -47,6 +47,11 @@ def test_figures_of_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_count_is_printed_although_it_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    figures({"task": "dots", "images": 3, "split": "all", "missed": 7})
+    assert capsys.readouterr().out.splitlines()[1] == "  missed              7.0000"
+
+
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     """Importing that would take longer than the page."""
     shutil.copytree(Path(__file__).parents[1] / "golden" / "v1" / "pair", tmp_path / "run")

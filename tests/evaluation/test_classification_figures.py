@@ -226,3 +226,12 @@ def test_every_declared_figure_is_measured(classes: int, top_k: int, wanted: str
     if classes != top_k:
         assert c.declared_among(list(found), []) == declared, "without the names of the classes"
     assert {figure.name for figure in declared if figure.less_is_better} == {"loss", "ece"}
+
+
+def test_a_score_that_is_no_number_is_never_right() -> None:
+    labels = np.array([0, 1, 2])
+    nowhere = np.full((3, 3), np.nan, dtype=np.float32)
+    assert c.top_k_accuracy(labels, nowhere, 1) == 0.0
+    assert c.top_k_accuracy(labels, nowhere, 3) == 0.0
+    one = np.array([[0.5, 0.3, 0.2], [np.nan, 0.9, 0.1], [0.1, 0.2, 0.7]])
+    assert c.top_k_accuracy(labels, one, 1) == pytest.approx(2 / 3)

@@ -240,3 +240,20 @@ def test_quarter_turns_of_an_oblong_input_are_refused() -> None:
     with pytest.raises(UsageError, match="square"):
         ready(Mean(), oblong, tta="dihedral")
     ready(Mean(), oblong, tta="flip")
+
+
+class Broken(nn.Module):
+    """Gives nothing that could be compared."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * float("nan")
+
+
+def test_figures_that_are_not_finite_end_an_evaluation(split: list[Sample]) -> None:
+    with pytest.raises(RetinueError, match=r"figure loss is nan, test split, .*optimizer\.lr"):
+        evaluate(ready(Broken()), split, split="test")
+
+
+def test_an_answer_that_is_not_finite_is_refused_by_the_images_name(split: list[Sample]) -> None:
+    with pytest.raises(RetinueError, match=r"answer is not finite, .*red 0\.png, .*optimizer\.lr"):
+        list(ready(Broken()).predict([sample.key for sample in split]))

@@ -17,11 +17,11 @@ MOST_NAMED = 50
 
 def print_json(value: Any) -> None:
     """`value` as JSON on standard output; paths as text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # names that are no valid text, or a narrow terminal
-        text = json.dumps(value, indent=2, default=str)
+        text = json.dumps(value, indent=2, allow_nan=False, default=str)
     typer.echo(text)
 
 
@@ -63,7 +63,7 @@ def table(
 
 def figures(values: Mapping[str, Any]) -> None:
     """The declared figures of `metrics.json`, one a line, a plain share with its interval."""
-    from retinue.page.record import of_metrics
+    from retinue.page.record import number, of_metrics
     from retinue.report.task import figures_of
 
     images = values.get("images")
@@ -71,8 +71,8 @@ def figures(values: Mapping[str, Any]) -> None:
         split = values.get("split")
         say(f"{images:,} images" + (f", {split} split" if split and split != "all" else ""))
     for figure in figures_of(of_metrics(values)):
-        value = values.get(figure.name)
-        if not isinstance(value, float):
+        value = number(values.get(figure.name))
+        if value is None:
             continue
         shown = figure.shown(value, digits=4)
         if (interval := figure.interval(values)) is not None:

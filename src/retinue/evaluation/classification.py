@@ -69,7 +69,8 @@ def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:
         label, score = labels[rows], scores[rows]
         own = score[np.arange(len(label)), label][:, None]
         earlier = np.arange(score.shape[1]) < label[:, None]
-        rank = ((score > own) | ((score == own) & earlier)).sum(axis=1)
+        # Not `score > own`: a score that is no number must not put the right class first.
+        rank = (~(score <= own) | ((score == own) & earlier)).sum(axis=1)
         hits += int((rank < k).sum())
     return hits / len(labels)
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError
-from retinue.inference.predictor import Predictor
+from retinue.figures import refuse_not_finite
+from retinue.inference.predictor import MEND, Predictor
 from retinue.sample import Sample
 
 Progress = Callable[[int, int], None]
@@ -37,13 +38,15 @@ def evaluate(
     *,
     batch_size: int = 32,
     bad_images: Literal["stop", "drop"] = "drop",
+    split: str = "",
     progress: Progress | None = None,
 ) -> Evaluation:
     """The figures of what `predictor` finds in `samples`.
 
     Every image counts once, whatever its weight in training. Bad images are left out and named in
     `skipped`, or raise BadImageError (`stop`). `images_per_second` is over everything: reading,
-    decoding, all views of the test-time augmentation.
+    decoding, all views of the test-time augmentation. RetinueError for a figure that is not finite;
+    `split` is what the samples are called there.
     """
     if not samples:
         raise RetinueError("there are no images to evaluate")
@@ -64,6 +67,7 @@ def evaluate(
     if all(sample.key in loader.skipped for sample in samples):
         raise BadImageError(dict(loader.skipped), mend="no readable image is left to evaluate")
     figures = meter.compute()
+    refuse_not_finite(figures, split, mend=MEND)
     figures["images_per_second"] = round(done / seconds, 2)
     figures["engine"] = predictor.engine
     figures["tta"] = predictor.tta

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +29,13 @@ from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
 from retinue.sample import Batch, Pixels, Preprocessing, Read, Result, Sample
 from retinue.tasks.task import Finding, Task, task_type
+from retinue.text import visible
 
 COMPILE_FROM = 64
 """`engine=auto` compiles for this many images or more; for fewer, it would cost more than it
 saves."""
+MEND = "try another engine or device, or train the model anew with a lower optimizer.lr"
+"""What helps where the outputs are not finite."""
 
 Source = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8] | Image.Image
 """A path, encoded bytes, RGB uint8 (height, width, 3), or a Pillow image."""
@@ -193,9 +196,34 @@ class Predictor:
             findings: Sequence[Finding] = self.findings(batch) if any(good) else good
             for sample, fine, finding in zip(batch.samples, good, findings, strict=True):
                 if fine:
+                    _refuse_not_finite(finding, sample.key)
                     yield self.task.result(finding, sample.key)
                 else:
                     yield Skipped(sample.key, loader.skipped[sample.key])
+
+
+def _refuse_not_finite(finding: Finding, path: str) -> None:
+    """RetinueError where what was found in the image `path` is not all finite numbers."""
+    if not _finite(finding):
+        raise RetinueError(
+            "the model's answer is not finite",
+            where=visible(path),
+            mend=MEND,
+        )
+
+
+def _finite(finding: Finding) -> bool:
+    """Whether all the numbers in `finding`, arrays in any nesting, are."""
+    if isinstance(finding, Mapping):
+        return all(map(_finite, finding.values()))
+    if isinstance(finding, tuple | list):
+        return all(map(_finite, finding))
+    if is_dataclass(finding):
+        return all(_finite(getattr(finding, one.name)) for one in fields(finding))
+    if isinstance(finding, Tensor):
+        return bool(finding.isfinite().all())
+    array = np.asarray(finding)
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 def example_inputs(

@@ -126,8 +126,15 @@ class RunFolder:
             write_text(self.path / name, text)
 
     def write_json(self, name: str, values: Any) -> None:
-        """Replace the JSON file `name`."""
-        self.write(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        """Replace the JSON file `name`; RetinueError for a number that is not finite, which JSON
+        does not know."""
+        try:
+            text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise RetinueError(
+                f"what is to be written is no JSON ({error})", where=str(self.path / name)
+            ) from error
+        self.write(name, text + "\n")
 
     def read_json(self, name: str) -> Any:
         """What the JSON file `name` holds; None if it is not there."""

@@ -55,25 +55,26 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
         for note in dataset.notes:
             LOGGER.info("%s", note)
         chosen = _choose(dataset, asked.split)
+        # A folder that has no splits is judged whole, whatever it was to its training.
+        alone = asked.data is not None and list(dataset.splits) == ["train"]
+        name = "all" if alone else chosen
         samples = in_order_of(predictor.classes, dataset.classes, dataset.splits[chosen])
         bar.begin("evaluating", len(samples))
         judged = evaluate(
             predictor,
             samples,
             batch_size=asked.batch_size,
+            split=name,
             progress=lambda done, total: bar.advance(done),
         )
-    # A folder that has no splits is judged whole, whatever it was to its training.
-    alone = asked.data is not None and list(dataset.splits) == ["train"]
-    name = "all" if alone else chosen
     figures = {"task": predictor.description.task, "split": name, **judged.figures}
     if judged.skipped:
         figures["skipped"] = judged.skipped
     if out is not None:
-        text = json.dumps(figures, indent=2, ensure_ascii=False)
+        text = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False)
         write_text(out / "metrics.json", text + "\n")
-        for name, table in judged.tables.items():
-            with replacing(out / f"{name}.parquet") as temporary:
+        for kind, table in judged.tables.items():
+            with replacing(out / f"{kind}.parquet") as temporary:
                 pq.write_table(table, temporary)
     return figures
 

@@ -14,6 +14,7 @@ from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.recipe import Recipe
+from retinue.training.validation import scalars
 
 
 def final_figures(
@@ -37,6 +38,7 @@ def final_figures(
         samples,
         batch_size=recipe.evaluation.batch_size,
         bad_images="stop" if recipe.data.on_bad_image == "stop" else "drop",
+        split=split,
         progress=lambda done, total: bar.advance(done),
     )
     seconds = time.monotonic() - began
@@ -70,8 +72,8 @@ def final_figures(
         },
     )
     run.write_json("metrics.json", figures)
-    scalars = {k: v for k, v in figures.items() if isinstance(v, float)}
-    shown = "  ".join(f"{k} {v:.4f}" for k, v in scalars.items() if k != "images_per_second")
+    told = scalars(figures, predictor.task.figures())
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     LOGGER.info("%s split, %s images: %s", split, figures.get("images"), shown)
     return figures
 

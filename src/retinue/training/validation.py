@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,17 +10,19 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from retinue import nested
-from retinue.errors import RetinueError
+from retinue.figures import Figure, refuse_not_finite
 from retinue.models.network import Network
 from retinue.tasks.task import Task
 from retinue.training.stage_data import StageData
+
+MEND = "the network's outputs are not finite: lower optimizer.lr, or set clip_norm"
 
 
 @torch.inference_mode()
 def validate(
     network: Network, task: Task, data: StageData, accelerator: Accelerator
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """The scalar figures of the validation split, and the task's state after what it fits there;
+    """The declared figures of the validation split, and the task's state after what it fits there;
     the same on every process."""
     meter = task.meter()
     feed = data.validation
@@ -39,27 +41,19 @@ def validate(
     told: list[Any] = [None]
     if accelerator.is_main_process:
         task.fit(meter)
-        told = [(scalars(meter.compute()), task.state())]
+        found = meter.compute()
+        refuse_not_finite(found, "validation", mend=MEND)
+        told = [(scalars(found, task.figures()), task.state())]
     broadcast_object_list(told)
     figures, state = told[0]
     return figures, state
 
 
-def scalars(figures: dict[str, Any]) -> dict[str, float]:
-    """Numbers only; counts are no figures to watch.
-
-    Raises:
-        RetinueError: a figure is not finite.
-    """
-    found = {name: value for name, value in figures.items() if isinstance(value, float)}
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise RetinueError(
-                f"the figure {name} is {value}",
-                where="validation split",
-                mend="the network's outputs are not finite: lower optimizer.lr, or set clip_norm",
-            )
-    return found
+def scalars(values: Mapping[str, Any], declared: Sequence[Figure]) -> dict[str, float]:
+    """Those of `values` that are `declared`, as floats, in their order; what is not defined (None)
+    is left out."""
+    found = ((figure.name, values.get(figure.name)) for figure in declared)
+    return {name: float(value) for name, value in found if value is not None}
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,16 @@
+"""What stands in the folder of a run."""
+
+from pathlib import Path
+
+import pytest
+
+from retinue.errors import RetinueError
+from retinue.run.folder import RunFolder
+
+
+def test_a_number_that_json_does_not_know_replaces_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_json("metrics.json", {"loss": 0.5})
+    with pytest.raises(RetinueError, match=r"no JSON .*metrics\.json"):
+        run.write_json("metrics.json", {"loss": float("nan")})
+    assert run.read_json("metrics.json") == {"loss": 0.5}
