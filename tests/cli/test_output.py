@@ -52,6 +52,31 @@ def test_a_count_is_printed_although_it_is_whole(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.splitlines()[1] == "  missed              7.0000"
 
 
+@pytest.mark.parametrize(
+    ("said", "own", "meant"),
+    [
+        ({"split": "test"}, True, None),
+        ({"split": "val"}, True, "also chose the best epoch, so"),
+        ({"split": "val"}, False, None),  # of other data
+        (
+            {"split": "val", "fitted_on_this_split": ["bias", "temperature"]},
+            True,
+            "also chose the best epoch, the bias and the temperature, so",
+        ),
+        ({"split": "val", "fitted_on_this_split": ["bias"]}, False, "also chose the bias, so"),
+        ({"split": "val", "trained_on_this_split": True}, True, "was trained on these images"),
+        ({"split": "train"}, True, "was trained on these images"),
+        ({"split": "train"}, False, None),
+    ],
+)
+def test_figures_that_are_no_fair_judgement_say_so(
+    capsys: pytest.CaptureFixture[str], said: dict[str, object], own: bool, meant: str | None
+) -> None:
+    figures({**METRICS, **said}, own=own)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "images_per_second" in last if meant is None else meant in last
+
+
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     """Importing that would take longer than the page."""
     shutil.copytree(Path(__file__).parents[1] / "golden" / "v1" / "pair", tmp_path / "run")

@@ -207,6 +207,11 @@ def test_figures_of_the_validation_split_are_called_bright(run_maker: Maker) -> 
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps({**metrics, "split": "val"}))
     assert "bright side" in read(run).text
+    fitted = {**metrics, "split": "val", "fitted_on_this_split": ["temperature"]}
+    (run / "metrics.json").write_text(json.dumps(fitted))
+    assert "chose the best epoch and the temperature, so" in read(run).text
+    (run / "metrics.json").write_text(json.dumps({**fitted, "trained_on_this_split": True}))
+    assert "was trained on these images" in read(run).text
 
 
 def of_task(run: Path, name: str, **figures: float) -> None:

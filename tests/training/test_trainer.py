@@ -251,6 +251,28 @@ def test_figures_are_those_of_the_file_itself(trained: Run) -> None:
     assert np.mean(hits) == pytest.approx(trained.figures["top1"])
 
 
+def test_figures_say_what_their_split_was_to_the_training(tmp_path: Path, pictures: Path) -> None:
+    recipe = _one(pictures)
+    recipe["task_options"] = {"calibration": "temperature"}
+    recipe["evaluation"] = {**recipe["evaluation"], "split": "val"}
+    fitted = _train(tmp_path, recipe)
+    assert fitted.figures["fitted_on_this_split"] == ["temperature"]
+    again = retinue.evaluate(fitted.best, split="val")
+    assert again["fitted_on_this_split"] == ["temperature"]
+    assert "trained_on_this_split" not in fitted.figures | again
+    for figures in (
+        retinue.evaluate(fitted.best, split="test"),
+        retinue.evaluate(fitted.best, data=pictures),
+    ):
+        assert not {key for key in figures if key.endswith("on_this_split")}
+    recipe["stages"][0]["data"] = {"name": "with_validation"}
+    learnt = _train(tmp_path, recipe, "learnt")
+    assert learnt.figures["trained_on_this_split"] is True
+    assert retinue.evaluate(learnt.best, split="val")["trained_on_this_split"] is True
+    assert retinue.evaluate(fitted.best, split="train")["trained_on_this_split"] is True
+    assert "trained_on_this_split" not in retinue.evaluate(learnt.best, split="test")
+
+
 def test_evaluating_a_folder_with_a_strange_class_is_refused(trained: Run, tmp_path: Path) -> None:
     data = tiny.write_pictures(tmp_path / "data", each=2)
     (data / "red").rename(data / "read")

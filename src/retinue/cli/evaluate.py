@@ -66,7 +66,7 @@ def evaluate(
     if as_json:
         print_json(judged)
     else:
-        figures(judged)
+        figures(judged, own=data is None)
         if out is not None:
             say(f"written to {visible(out)}")
     end_with(judged.get("skipped") or {})

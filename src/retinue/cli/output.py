@@ -61,9 +61,10 @@ def table(
     Console().print(shown)
 
 
-def figures(values: Mapping[str, Any]) -> None:
-    """The declared figures of `metrics.json`, one a line, a plain share with its interval."""
-    from retinue.page.record import number, of_metrics
+def figures(values: Mapping[str, Any], *, own: bool = True) -> None:
+    """The declared figures of `metrics.json`, one a line, a plain share with its interval; then why
+    they are no fair judgement, if they are not. `own`: the split is one of the training itself."""
+    from retinue.page.record import number, of_metrics, reservation
     from retinue.report.task import figures_of
 
     images = values.get("images")
@@ -80,6 +81,8 @@ def figures(values: Mapping[str, Any]) -> None:
         say(f"  {figure.name:<20}{shown}")
     if isinstance(rate := values.get("images_per_second"), float):
         say(f"  {'images_per_second':<20}{rate:,.4g}")
+    if spoken := reservation(values, own=own):
+        say(spoken)
 
 
 def name_skipped(skipped: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from retinue.errors import UsageError
 from retinue.files import nearest
+from retinue.page.text import words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,6 +116,24 @@ def read_run(folder: Path) -> RunRecord:
 def of_metrics(metrics: Mapping[str, Any]) -> RunRecord:
     """What `metrics.json` alone tells of a run."""
     return RunRecord(Path(), classes=_classes_of(metrics), metrics=dict(metrics))
+
+
+def reservation(metrics: Mapping[str, Any], *, own: bool) -> str:
+    """Why the figures in `metrics.json` are no fair judgement, in a sentence; empty where nothing
+    speaks against them. `own`: the split is one of the training itself, not of other data."""
+    split = metrics.get("split") if own else None
+    if metrics.get("trained_on_this_split") or split == "train":
+        return "The network was trained on these images: the figures say nothing about new ones."
+    fitted = metrics.get("fitted_on_this_split")
+    chosen = ["the best epoch"] if split in ("val", "valid", "validation") else []
+    chosen += [f"the {words(str(name))}" for name in fitted] if isinstance(fitted, list) else []
+    if not chosen:
+        return ""
+    *others, last = chosen
+    return (
+        f"This split also chose {', '.join(others)}{' and ' if others else ''}{last},"
+        " so the figures lean to the bright side; a test split is the fair judge."
+    )
 
 
 def number(value: Any) -> float | None:

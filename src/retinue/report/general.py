@@ -9,7 +9,7 @@ from typing import Any
 from retinue.figures import Figure, plain
 from retinue.page import plots
 from retinue.page.pictures import picture
-from retinue.page.record import RunRecord, number
+from retinue.page.record import RunRecord, number, reservation
 from retinue.page.section import Section
 from retinue.page.text import duration, flat, percent, words
 from retinue.report.task import figures_of, sections_of, watched_by
@@ -56,7 +56,8 @@ def headline(record: RunRecord) -> Section | None:
     return _section(
         "figures", "Figures",
         {"tiles": tiles, "images": int(images or 0), "split": split,
-         "meaning": _meaning(split), "baseline": sections_of(record.task).baseline(record),
+         "meaning": reservation(metrics, own=bool(record.recipe)),
+         "baseline": sections_of(record.task).baseline(record),
          "rate": number(metrics.get("images_per_second")), "engine": metrics.get("engine")},
     )  # fmt: skip
 
@@ -175,17 +176,6 @@ def _note(figure: Figure, values: dict[str, Any]) -> str:
     if interval is None:
         return figure.note
     return f"95 % interval {100 * interval[0]:.1f}–{percent(interval[1])}"
-
-
-def _meaning(split: Any) -> str:
-    if split in ("val", "valid", "validation"):
-        return (
-            "This split also chose the best epoch, so the figures lean to the bright side; "
-            "a test split is the fair judge."
-        )
-    if split == "train":
-        return "The network was trained on these images: the figures say nothing about new ones."
-    return ""
 
 
 def _about(record: RunRecord) -> str:

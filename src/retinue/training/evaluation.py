@@ -16,11 +16,12 @@ from retinue.errors import UsageError, suggest
 from retinue.files import replacing, write_text
 from retinue.inference.engines import EngineName
 from retinue.inference.evaluator import evaluate
-from retinue.inference.predictor import load
-from retinue.modelfile import find_model
+from retinue.inference.predictor import Predictor, load
+from retinue.modelfile import ModelDescription, find_model
 from retinue.run.log import LOGGER, console
 from retinue.sample import Sample
 from retinue.training.recipe import load_recipe
+from retinue.training.stage_samples import WithValidation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,8 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
             progress=lambda done, total: bar.advance(done),
         )
     figures = {"task": predictor.description.task, "split": name, **judged.figures}
+    if asked.data is None:
+        figures |= seen_in_training(predictor, chosen)
     if judged.skipped:
         figures["skipped"] = judged.skipped
     if out is not None:
@@ -77,6 +80,30 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
             with replacing(out / f"{kind}.parquet") as temporary:
                 pq.write_table(table, temporary)
     return figures
+
+
+def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
+    """Why figures of a model's own `split` are no judgement, for `metrics.json`:
+    `trained_on_this_split` (true; a stage may have learnt from the validation split, too), and
+    `fitted_on_this_split`, the names of what the task chose on it; each only where it is so.
+
+    Of several models, those count that were trained on the data of the first one.
+    """
+    data = (predictor.description.recipe or {}).get("data")
+    members = [m for m in predictor.members if (m.description.recipe or {}).get("data") == data]
+    found: dict[str, Any] = {}
+    if split == "train" or any(_took_validation(m.description) for m in members if split == "val"):
+        found["trained_on_this_split"] = True
+    fitted = {name for member in members if split == "val" for name in member.task.fitted()}
+    if fitted:
+        found["fitted_on_this_split"] = sorted(fitted)
+    return found
+
+
+def _took_validation(description: ModelDescription) -> bool:
+    """Whether a stage of the model's recipe learnt from the validation split."""
+    stages = (description.recipe or {}).get("stages") or []
+    return any((stage.get("data") or {}).get("name") == WithValidation().name for stage in stages)
 
 
 def _prepare(out: Path) -> None:

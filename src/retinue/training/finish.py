@@ -13,6 +13,7 @@ from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.training.environment import Settings, cpu_name, versions
+from retinue.training.evaluation import seen_in_training
 from retinue.training.recipe import Recipe
 from retinue.training.validation import scalars
 
@@ -43,8 +44,7 @@ def final_figures(
     )
     seconds = time.monotonic() - began
     figures = {"task": recipe.task, "split": split, **judged.figures}
-    if split == "val" and (fitted := predictor.task.fitted()):
-        figures["fitted_on_this_split"] = sorted(fitted)
+    figures |= seen_in_training(predictor, split)
     progress.skipped.update(judged.skipped)
     for name, table in judged.tables.items():
         run.write_table(f"{name}.parquet", table)
