@@ -22,7 +22,7 @@ from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference import predictor as module
 from retinue.inference.devices import choose_device
-from retinue.inference.engines import installed
+from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.inputs import expand
 from retinue.inference.predictor import Predictor, Skipped, load
@@ -300,28 +300,32 @@ def live_pictures(shape: tuple[int, int, int] = (40, 50, 3)) -> tuple[Iterator[A
     return endless(), counts
 
 
-@pytest.mark.parametrize(("engine", "first"), [("torch", 0), ("auto", module.COMPILE_FROM)])
+@pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_an_endless_stream_is_answered_in_constant_memory(
-    model: Path, only_torch: None, engine: str, first: int
+    model: Path, only_torch: None, engine: str
 ) -> None:
-    """`auto` waits for so many images that compiling pays."""
+    """From the first image on, whether or not compiling will pay."""
     made = load(model, device="cpu", engine=engine, workers=2)  # type: ignore[arg-type]
     source, counts = live_pictures()
     stream = made.predict(source, batch_size=4)
     for n in range(1, 160):
         answer = next(stream)
         assert answer.path == f"image {n - 1}"
-        assert counts[0] - n <= first + 16
-        assert counts[1] <= first + 20
+        assert counts[0] - n <= 16
+        assert counts[1] <= 20
     stream.close()  # type: ignore[attr-defined]
     names = [thread.name for thread in threading.enumerate()]
     assert not any(name.startswith("retinue-loader") for name in names)
 
 
-def test_one_at_a_time_each_is_answered_before_the_next_is_asked_for(ready: Predictor) -> None:
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_one_at_a_time_each_is_answered_before_the_next_is_asked_for(
+    model: Path, engine: str
+) -> None:
     """As a camera wants it."""
     source, counts = live_pictures()
-    stream = ready.predict(source, batch_size=1)
+    made = load(model, device="cpu", engine=engine)  # type: ignore[arg-type]
+    stream = made.predict(source, batch_size=1)
     for n in range(1, 10):
         assert isinstance(next(stream), ClassResult)
         assert counts[0] == n
@@ -356,12 +360,61 @@ def test_auto_compiles_only_for_many_images(
     made = load(model, device="cpu")
     few = list(made.predict(photos[:7]))
     assert made.engine == "torch"
-    many = list(made.predict(photos))
+    many = list(made.predict(photos, batch_size=4))
     assert made.engine in ("openvino", "onnxruntime")
     for one, other in zip(few, many, strict=False):
         assert isinstance(one, Result)
         assert isinstance(other, Result)
         assert dict(one.classes) == pytest.approx(dict(other.classes), abs=1e-4)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The examples that engines were compiled with."""
+    examples: list[torch.Tensor] = []
+
+    def note(network: Network, example: torch.Tensor, **how: Any) -> TorchEngine:
+        examples.append(example)
+        return TorchEngine(network)
+
+    monkeypatch.setattr(module, "compile_engine", note)
+    return examples
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 32])
+def test_a_stream_is_compiled_with_some_of_what_has_gone_by(
+    model: Path,
+    photos: list[str],
+    bad: dict[str, str],
+    compiled: list[torch.Tensor],
+    batch_size: int,
+) -> None:
+    """The first 64 that could be read; every eighth of them, in order."""
+    sources = [*list(bad)[:2], *(photos[i % 10] for i in range(120))]
+    made = load(model, device="cpu")
+    stream = made.predict(sources, batch_size=batch_size)
+    found = [next(stream) for _ in range(66)]
+    assert compiled == []
+    found.extend(stream)
+    assert [item.path for item in found] == sources
+    (example,) = compiled
+    samples = [Sample(photos[i % 10]) for i in range(0, 64, 8)]
+    torch.testing.assert_close(example, module.example_inputs(samples, SMALL))
+
+
+def test_an_engine_by_name_is_compiled_with_the_first_that_can_be_read(
+    model: Path, photos: list[str], bad: dict[str, str], compiled: list[torch.Tensor]
+) -> None:
+    made = load(model, device="cpu", engine="openvino")
+    stream = made.predict([*list(bad)[:3], *photos, photos[0]], batch_size=4)
+    found = [next(stream) for _ in range(4)]
+    assert [type(item) for item in found] == [Skipped] * 3 + [ClassResult]
+    assert [example.shape for example in compiled] == [(1, 3, 32, 32)]
+    assert len(list(stream)) == 10
+    assert len(compiled) == 1
+    made = load(model, device="cpu", engine="openvino")
+    next(made.predict(photos, batch_size=10))
+    assert compiled[1].shape == (8, 3, 32, 32)
 
 
 def test_an_engine_by_name_is_used_for_one_image_too(
@@ -370,7 +423,7 @@ def test_an_engine_by_name_is_used_for_one_image_too(
     if not installed("openvino"):
         pytest.skip("needs openvino")
     made = load(model, device="cpu", engine="openvino")
-    assert isinstance(next(made.predict(list(bad))), Skipped)  # nothing to judge it on: noise
+    assert isinstance(next(made.predict(list(bad))), Skipped)  # nothing to judge it on yet
     made(photos[0])
     assert made.engine == "openvino"
 

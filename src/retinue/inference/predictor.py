@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +31,10 @@ from retinue.tasks.task import Finding, Task, task_type
 from retinue.text import visible
 
 COMPILE_FROM = 64
-"""`engine=auto` compiles for this many images or more; for fewer, it would cost more than it
-saves."""
+"""`engine=auto` compiles once this many images of a stream have gone by; for fewer, it would cost
+more than it saves."""
+EXAMPLES = 8
+"""How many real images an engine is compiled with and judged on, at most."""
 MEND = "try another engine or device, or train the model anew with a lower optimizer.lr"
 """What helps where the outputs are not finite."""
 
@@ -85,6 +86,26 @@ class Member:
     network: Network
     task: Task
     description: ModelDescription
+
+
+class Seen:
+    """The readable images of a stream so far: how many, and a few of them, spread evenly."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kept: list[Tensor] = []
+
+    def note(self, images: Tensor, good: Sequence[int], of: int) -> None:
+        """Those of a batch's `images`, uint8 (n, 3, height, width), that could be read; `of` so
+        many in all, `EXAMPLES` are kept."""
+        step = max(of // EXAMPLES, 1)
+        chosen = good[-self.count % step :: step]
+        self._kept.extend(images[k].clone() for k in chosen[: EXAMPLES - len(self._kept)])
+        self.count += len(good)
+
+    def examples(self) -> Tensor:
+        """uint8 (≤ EXAMPLES, 3, height, width), in channels-last memory."""
+        return torch.stack(self._kept).contiguous(memory_format=torch.channels_last)
 
 
 class Predictor:
@@ -144,11 +165,25 @@ class Predictor:
                 return
             # Nothing readable so far: noise tells the engines apart, too.
             generator = torch.Generator().manual_seed(0)
-            example = torch.randn((8, 3, *self.preprocessing.size), generator=generator)
+            example = torch.randn((EXAMPLES, 3, *self.preprocessing.size), generator=generator)
+        self._compile(example)
+
+    def _compile(self, example: Tensor) -> None:
+        """`example`: normalised real images, float32 (n, 3, height, width)."""
         self._compiled = [
             compile_engine(member.network, example, engine=self._wish, device=self.device)
             for member in self.members
         ]
+
+    def _compile_in_time(self, seen: Seen, batch: Batch, good: Sequence[int]) -> None:
+        """Compile before the batch of a stream is answered if it is time for that: with `auto` once
+        enough images have been answered, with an engine by name at the first that can be read."""
+        auto = self._wish == "auto"
+        if not auto or seen.count < COMPILE_FROM:
+            seen.note(batch.images, good, COMPILE_FROM if auto else len(good))
+            if auto or not good:
+                return
+        self._compile(self._colour.normalised(seen.examples()))
 
     def findings(self, batch: Batch) -> list[Finding]:
         """What the task reads off each of the batch's uint8 images: every view is decoded with its
@@ -177,22 +212,22 @@ class Predictor:
         """A `Result` for each image, in order; `Skipped` for one that cannot be read.
 
         `sources` is consumed as the work goes on, a few batches ahead, and nothing is kept: a
-        million files take the memory of a few, and a stream need not have an end. Closing the
-        iterator ends its threads. Images that come from memory are called `image 0`, `image 1`, …
-        by their position.
+        million files take the memory of a few, and a stream need not have an end. With
+        `engine=auto` PyTorch answers the first images, and another engine goes on from there where
+        there are many. Closing the iterator ends its threads. Images that come from memory are
+        called `image 0`, `image 1`, … by their position.
         """
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
         samples = (as_sample(source, f"image {i}") for i, source in enumerate(sources))
-        first = list(islice(samples, COMPILE_FROM)) if self._compiled is None else []
-        if len(first) == COMPILE_FROM or (first and self._wish != "auto"):
-            self.compile(first)
         workers = self.workers if batch_size > 1 else 0
         loader = Loader(EvalView(self.preprocessing), workers=workers, bad_images="drop")
-        plans = in_order(chain(first, samples), batch_size, self.preprocessing.size)
-        del first
+        plans = in_order(samples, batch_size, self.preprocessing.size)
+        seen = Seen()
         for batch in loader.batches(plans):
             good = (batch.weight > 0).tolist()
+            if self._compiled is None:
+                self._compile_in_time(seen, batch, [k for k, fine in enumerate(good) if fine])
             findings: Sequence[Finding] = self.findings(batch) if any(good) else good
             for sample, fine, finding in zip(batch.samples, good, findings, strict=True):
                 if fine:
@@ -227,7 +262,7 @@ def _finite(finding: Finding) -> bool:
 
 
 def example_inputs(
-    samples: Sequence[Sample], preprocessing: Preprocessing, count: int = 8
+    samples: Sequence[Sample], preprocessing: Preprocessing, count: int = EXAMPLES
 ) -> Tensor:
     """Normalised real images, float32 (≤ count, 3, height, width), for `compile_engine`.
 
