@@ -20,18 +20,20 @@ from torch import nn
 from retinue import modelfile
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.inference import engines
 from retinue.inference import predictor as module
 from retinue.inference.devices import choose_device
 from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.inputs import expand
-from retinue.inference.predictor import Predictor, Skipped, load
+from retinue.inference.predictor import Member, Predictor, Skipped, load
 from retinue.inference.writers import PredictionFolder
 from retinue.modelfile import ModelDescription
 from retinue.models import registry
 from retinue.models.blocks import ClassifierHead
 from retinue.models.network import Level, Network, Unit
 from retinue.sample import Preprocessing, Result, Sample
+from retinue.tasks.classification.task import Classification
 from retinue.tasks.results import ClassResult
 
 CLASSES = ["daisy", "lily", "rose", "tulip"]
@@ -415,6 +417,33 @@ def test_an_engine_by_name_is_compiled_with_the_first_that_can_be_read(
     made = load(model, device="cpu", engine="openvino")
     next(made.predict(photos, batch_size=10))
     assert compiled[1].shape == (8, 3, 32, 32)
+
+
+class Named(Tiny):
+    """Its logits are not its only output."""
+
+    def forward(self, x: Any, *, start: int = 0) -> Any:
+        return {"logits": super().forward(x, start=start), "more": torch.zeros(len(x), 1)}
+
+
+def test_a_class_that_an_engine_flips_is_seen_in_a_dict_of_outputs_too(
+    monkeypatch: pytest.MonkeyPatch, photos: list[str]
+) -> None:
+    class Flipping(TorchEngine):
+        def __call__(self, x: Any) -> Any:
+            found = super().__call__(x)
+            return {**found, "logits": -found["logits"]}
+
+    def flipping(network: nn.Module, *_: Any) -> TorchEngine:
+        return Flipping(network)
+
+    monkeypatch.setattr(engines, "_check", lambda name, device: None)
+    monkeypatch.setitem(engines._COMPILERS, "onnxruntime", flipping)
+    named = Named(num_classes=len(CLASSES))
+    randomise(named)
+    member = Member(named.eval(), Classification(CLASSES), describe())
+    with pytest.raises(RetinueError, match=r"disagrees with torch: .* another best class for"):
+        list(Predictor([member], engine="onnxruntime").predict(photos))
 
 
 def test_an_engine_by_name_is_used_for_one_image_too(

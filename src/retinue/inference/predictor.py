@@ -171,7 +171,13 @@ class Predictor:
     def _compile(self, example: Tensor) -> None:
         """`example`: normalised real images, float32 (n, 3, height, width)."""
         self._compiled = [
-            compile_engine(member.network, example, engine=self._wish, device=self.device)
+            compile_engine(
+                member.network,
+                example,
+                engine=self._wish,
+                device=self.device,
+                scores=member.task.scores,
+            )
             for member in self.members
         ]
 

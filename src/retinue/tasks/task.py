@@ -137,6 +137,11 @@ class Task(ABC):
         """Outputs in eval mode, of any nesting, to what they say of each image; places are in
         pixels of the original images, to which `batch.to_original` leads."""
 
+    def scores(self, outputs: Any) -> list[Tensor]:
+        """Those of the outputs in eval mode that are scores (n, classes): an engine is refused that
+        finds another best class in them."""
+        return []
+
     def merge(self, findings: Sequence[Finding]) -> Finding:
         """One finding from those of several views, or several models, of the same image."""
         raise UsageError(f"the task {self.name!r} has no test-time augmentation", where="key tta")

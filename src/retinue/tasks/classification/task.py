@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from torch import Tensor
 
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
@@ -145,9 +146,13 @@ class Classification(Task):
     def decode(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
         """Logits (n, classes), by themselves or under that key, to log-probabilities, float32
         (classes,) each."""
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+        (logits,) = self.scores(outputs)
         logits = logits.detach().float() / self._temperature
         return list(logits.log_softmax(1).cpu().numpy())
+
+    def scores(self, outputs: Any) -> list[Tensor]:
+        """See `Task`: the logits."""
+        return [outputs["logits"] if isinstance(outputs, dict) else outputs]
 
     def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """See `Task`: log of the mean of the probabilities."""
