@@ -1,4 +1,4 @@
-"""Tensors in tuples, lists and dicts: taken apart, put together, joined."""
+"""Tensors in tuples, lists and dicts: taken apart and put together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from retinue.nested import concatenated, leaves, mapped, rebuilt, rows, stacked, structure
+from retinue.nested import leaves, mapped, rebuilt, single, structure
 
 VALUE: dict[str, Any] = {
     "b": (torch.tensor([1]), [torch.tensor([2])]),
@@ -61,34 +61,11 @@ def test_named_tuples_are_tuples() -> None:
     assert type(mapped(lambda leaf: leaf, pair)) is tuple
 
 
-def test_mapped_and_rows() -> None:
+def test_mapped_and_single() -> None:
     value = (torch.arange(3), {"a": torch.arange(6).reshape(3, 2)})
     doubled = mapped(lambda leaf: 2 * leaf, value)
     assert repr(doubled) == repr((value[0] * 2, {"a": value[1]["a"] * 2}))
-    last = rows(value, torch.tensor([False, False, True]))
-    assert repr(last) == repr((torch.tensor([2]), {"a": torch.tensor([[4, 5]])}))
-    assert repr(rows(value, slice(2, None))) == repr(last)
-
-
-def test_concatenated_by_hand() -> None:
-    first = {"n": torch.tensor([1]), "boxes": torch.tensor([[[1.0], [2.0]]])}
-    second = {"boxes": torch.tensor([[[3.0]], [[4.0]]]), "n": torch.tensor([2, 3])}
-    joined = concatenated([first, second], pad=-1)
-    assert joined["n"].tolist() == [1, 2, 3]
-    assert joined["boxes"].tolist() == [[[1], [2]], [[3], [-1]], [[4], [-1]]]
-    with pytest.raises(ValueError, match=r"\[1, 2\] items"):
-        concatenated([first, second])
-    same = concatenated([first, first])
-    assert same["boxes"].tolist() == [[[1], [2]], [[1], [2]]]
-    masks = concatenated([torch.tensor([[True]]), torch.tensor([[True, True]])], pad=0)
-    assert masks.tolist() == [[True, False], [True, True]]
-    with pytest.raises(ValueError, match="otherwise"):
-        concatenated([(first,), [first]])
-    with pytest.raises(ValueError, match="nothing"):
-        concatenated([])
-
-
-def test_stacked_items_become_a_batch() -> None:
-    joined = stacked([(torch.tensor([1, 2]),), (torch.tensor([3]),)], pad=0)
-    assert joined[0].tolist() == [[1, 2], [3, 0]]
-    assert stacked([torch.tensor(1), torch.tensor(2)]).tolist() == [1, 2]
+    halves = {"x": torch.ones(2, dtype=torch.bfloat16), "y": (torch.ones(1).double(), value[0])}
+    one = torch.ones(1)
+    assert repr(single(halves)) == repr({"x": torch.ones(2), "y": (one, value[0])})
+    assert single(one) is one

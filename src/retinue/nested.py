@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 Nested: TypeAlias = "Tensor | Sequence[Nested] | Mapping[str, Nested]"
@@ -83,42 +82,6 @@ def _other(value: object) -> TypeError:
     return TypeError(f"neither a tensor nor a tuple, list or dict of them, but {kind}")
 
 
-def rows(value: N, index: Any) -> N:
-    """`leaf[index]` for every leaf (n, …): a slice, a mask or indices of the first dimension."""
-    return mapped(lambda leaf: leaf[index], value)
-
-
-def concatenated(values: Sequence[N], pad: float | None = None) -> N:
-    """One value of several that are nested alike, its leaves (n1 + n2 + …, …).
-
-    `pad`: leaves (n, k, …) whose k differ are filled up with this number to the longest one.
-    ValueError for no values, for values that are nested otherwise, and for k that differ without
-    a `pad`.
-    """
-    if not values:
-        raise ValueError("nothing to concatenate")
-    first = structure(values[0])
-    if any(structure(value) != first for value in values[1:]):
-        raise ValueError("values that are nested otherwise cannot be concatenated")
-    columns = zip(*(leaves(value) for value in values), strict=True)
-    made: N = rebuilt(first, (_joined(column, pad) for column in columns))
-    return made
-
-
-def stacked(values: Sequence[N], pad: float | None = None) -> N:
-    """As `concatenated`, for single items: their leaves (k, …) become one (n, k, …)."""
-    return concatenated([mapped(lambda leaf: leaf[None], value) for value in values], pad)
-
-
-def _joined(column: Sequence[Tensor], pad: float | None) -> Tensor:
-    lengths = {leaf.shape[1] for leaf in column if leaf.dim() > 1}
-    if len(lengths) > 1:
-        if pad is None:
-            raise ValueError(f"tensors of {sorted(lengths)} items each need a pad to be joined")
-        column = [_filled(leaf, max(lengths), pad) for leaf in column]
-    return torch.cat(list(column))
-
-
-def _filled(leaf: Tensor, length: int, pad: float) -> Tensor:
-    missing = (leaf.shape[0], length - leaf.shape[1], *leaf.shape[2:])
-    return torch.cat([leaf, leaf.new_full(missing, pad)], dim=1)
+def single(value: N) -> N:
+    """Floating-point leaves in float32, all others as they are."""
+    return mapped(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, value)

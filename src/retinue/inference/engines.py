@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import Scores, agrees
 from retinue.inference.tracing import evaluating, onnx_program, openvino_model
-from retinue.nested import Nested, leaves, mapped
+from retinue.nested import Nested, leaves, mapped, single
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -141,7 +141,7 @@ class TorchEngine(Engine):
         with evaluating(self.module), torch.inference_mode(), autocast:
             answer = self.module(inputs)
         home = _home(x)
-        return mapped(lambda leaf: _single(leaf).to(home), answer)
+        return mapped(lambda leaf: leaf.to(home), single(answer))
 
 
 @cache
@@ -258,10 +258,6 @@ def _first_line(error: Exception) -> str:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _single(x: Tensor) -> Tensor:
-    return x.float() if x.is_floating_point() else x
 
 
 def _home(x: Nested) -> torch.device:

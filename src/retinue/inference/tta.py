@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +15,6 @@ from torch import Tensor
 from retinue.data.geometry import Matrix, dihedral
 from retinue.errors import UsageError, suggest
 from retinue.sample import Batch
-
-TTA = Literal["none", "flip", "dihedral"]
 
 _VIEWS = {"none": [0], "flip": [0, 4], "dihedral": [0, 1, 2, 3, 4, 5, 6, 7]}
 
@@ -60,15 +57,17 @@ def way_back(orientation: int, size: tuple[int, int]) -> Matrix:
     return dihedral(undone, (width, height) if orientation & 1 else (height, width))
 
 
-def refuse_oblong(orientations: Sequence[int], size: tuple[int, int]) -> None:
+def refuse_oblong(
+    orientations: Sequence[int], size: tuple[int, int], *, where: str = "tta"
+) -> None:
     """UsageError where one of `orientations` is a quarter turn and the input of `size` (height,
-    width) is not square: a network may not take it."""
+    width) is not square: a network may not take it. `where`: the key that chose them."""
     height, width = size
     if height != width and any(orientation & 1 for orientation in orientations):
         raise UsageError(
             f"quarter turns need a square input, this network's is {height} × {width}",
-            where="key tta",
-            mend="use tta=flip",
+            where=f"key {where}",
+            mend=f"use {where}=flip",
         )
 
 

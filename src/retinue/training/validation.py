@@ -30,7 +30,7 @@ def validate(
     for batch in feed.batches(data.judged):
         with accelerator.autocast():
             outputs = network(batch.inputs, start=feed.cut)
-        findings = task.decode(nested.mapped(_wide, outputs), batch)
+        findings = task.decode(nested.single(outputs), batch)
         real = [k for k, weight in enumerate(batch.weight.tolist()) if weight > 0]
         meter.update([findings[k] for k in real], [batch.samples[k] for k in real])
     if accelerator.num_processes > 1:
@@ -54,7 +54,3 @@ def scalars(values: Mapping[str, Any], declared: Sequence[Figure]) -> dict[str, 
     is left out."""
     found = ((figure.name, values.get(figure.name)) for figure in declared)
     return {name: float(value) for name, value in found if value is not None}
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
