@@ -144,12 +144,15 @@ class Sample:
     """One image with what is known of it. The image is read when it is needed."""
 
     key: str
-    """The file, or a name for an image that comes from elsewhere."""
+    """The file, or a name for an image that comes from elsewhere. Of a data set, the file's path is
+    absolute: the same from whatever folder the data set is opened."""
     read: Read | None = None
     """Where the image comes from; None: the file that `key` names."""
     target: Target | None = None
     weight: float = 1.0
     """How much this sample counts in the loss."""
+    name: str = ""
+    """What it is called within its data set, wherever that lies; empty: as its key."""
 
 
 class Row(NamedTuple):

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
+import retinue
+from retinue.data.options import DataOptions
+from retinue.data.sources import Dataset, open_dataset
 from retinue.data.targets.boxes import Boxes
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import RetinueError
+from retinue.errors import Interrupted, RetinueError
 from retinue.run.folder import RunFolder
 from retinue.sample import Sample
+from retinue.tasks.task import task_type
 from retinue.training import stage_samples as module
+from retinue.training import trainer
 from retinue.training.stage_samples import Subset, WithValidation, stage_samples
 
 COUNTS = {0: 40, 1: 20, 2: 1}
@@ -127,3 +135,61 @@ def test_one_process_writes(run: RunFolder) -> None:
     kept = _made(run, Subset(share=0.5), write=False)
     assert not (run.path / "stages").exists()
     assert _made(run, Subset(share=0.5)) == kept
+
+
+def _opened(path: Path | str) -> Dataset:
+    return open_dataset(DataOptions(path=str(path)), task_type("classification").readers())
+
+
+def test_a_subset_is_the_same_wherever_the_data_lies_and_is_opened_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny.write_pictures(tmp_path / "here" / "photos", each=12, side=8)
+    moved = tmp_path / "elsewhere" / "images"
+    moved.parent.mkdir()
+
+    def kept(path: Path | str) -> list[str]:
+        splits = _opened(path).splits
+        assert all(Path(s.key).is_absolute() for split in splits.values() for s in split)
+        return [s.name for s in module._subset(Subset(share=0.5), splits["train"], splits)]
+
+    whole = kept(first)
+    monkeypatch.chdir(first.parent)
+    assert kept("photos") == kept("../here/photos") == whole
+    first.rename(moved)
+    assert kept(moved) == whole
+
+
+@pytest.mark.usefixtures("torch_alone")
+def test_a_stage_with_its_own_data_goes_on_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data was given by a relative path, and has files that are passed over."""
+    data = tiny.write_pictures(tmp_path / "here" / "photos")
+    broken = [data / "red" / f"{k:02d}.png" for k in range(6)]
+    for path in broken:
+        path.write_bytes(b"broken")
+    stages = [
+        {"name": "late", "epochs": 2, "batch_size": 8, "data": {"name": "subset", "share": 0.9}}
+    ]
+    recipe = tiny.recipe("photos", stages=stages, ema=None)
+    recipe["data"]["on_bad_image"] = "skip"
+    monkeypatch.chdir(data.parent)
+    real, run = trainer.Trainer._step, tmp_path / "run"
+
+    def step_and_signal(self: trainer.Trainer, *arguments: Any) -> None:
+        real(self, *arguments)
+        if self.progress.steps == self.plans.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_step", step_and_signal)
+        with pytest.raises(Interrupted):
+            retinue.train(recipe, out=run, report=False, quiet=True)
+    monkeypatch.chdir(tmp_path)
+    resumed = retinue.train(run, resume=True, report=False, quiet=True)
+    assert resumed.skipped
+    assert set(resumed.skipped) <= set(map(str, broken))
+    again = retinue.train(run / "recipe.yaml", out=tmp_path / "again", report=False, quiet=True)
+    written = "stages/late.jsonl"
+    assert (again.folder / written).read_bytes() == (run / written).read_bytes()

@@ -123,7 +123,7 @@ def check(options: DataOptions, readers: Readers) -> CheckReport:
             fatal=True,
         ),
         *_imbalance(classes),
-        *_duplicates(images, labels, [of.get(path, "") for path in paths]),
+        *_duplicates(images, labels, [of.get(record.name, "") for record in listing.records]),
         *_kinds(images),
     ]
     findings += [finding for finding in found if finding.items]
@@ -142,7 +142,7 @@ def check(options: DataOptions, readers: Readers) -> CheckReport:
 def _divide(
     listing: Listing, options: DataOptions, reader: Reader, findings: list[Finding]
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
-    """Images by class and by split, and the split of each path."""
+    """Images by class and by split, and the split of each image, by its name."""
     wrong = [str(error) for error in listing.errors]
     named = (r.target.names() if r.target else ("",) for r in listing.records)
     classes = dict(Counter(str(name) for names in named for name in names))
@@ -155,7 +155,7 @@ def _divide(
     else:
         classes = {name: classes.get(name, 0) for name in dataset.classes}
         splits = {split: len(samples) for split, samples in dataset.splits.items()}
-        of = {s.key: split for split, samples in dataset.splits.items() for s in samples}
+        of = {s.name: split for split, samples in dataset.splits.items() for s in samples}
     if wrong:
         findings.append(Finding("errors", wrong, "training would refuse this", fatal=True))
     return classes, splits, of

@@ -24,7 +24,8 @@ Splits = Mapping[str, Sequence[Sample]]
 
 
 class Subset(Options):
-    """A part of the samples so far, the same share of every class."""
+    """A part of the samples so far, the same share of every class: the same ones wherever the data
+    lies."""
 
     name: Literal["subset"] = "subset"
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -51,7 +52,9 @@ def _subset(options: Subset, samples: Sequence[Sample], splits: Splits) -> list[
         strata[sample.target.stratum() if sample.target is not None else ""].append(position)
     kept: list[int] = []
     for members in strata.values():
-        ranked = sorted(members, key=lambda p: _rank(options.seed, samples[p].key))
+        ranked = sorted(
+            members, key=lambda p: _rank(options.seed, samples[p].name or samples[p].key)
+        )
         kept += ranked[: max(round(len(members) * options.share), 1)]
     return [samples[p] for p in sorted(kept)]
 

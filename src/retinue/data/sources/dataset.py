@@ -12,7 +12,6 @@ from retinue.data.sources.listing import (
     Reader,
     Record,
     normal,
-    relative_name,
     sort_classes,
 )
 from retinue.data.sources.recognise import Readers, read_listing
@@ -42,7 +41,7 @@ class Dataset:
         rows = []
         for split, samples in self.splits.items():
             for sample in samples:
-                name = relative_name(Path(sample.key), self.root) if self.root else sample.key
+                name = sample.name or sample.key
                 target = sample.target
                 label = "|".join(self._named(k) for k in target.names()) if target else ""
                 rows.append((name, label, split, target.fingerprint() if target else ""))
@@ -88,9 +87,10 @@ def settle(
     for split in ORDER:
         samples = [
             Sample(
-                str(r.path),
+                str(r.path.absolute()),
                 target=r.target.remap(index) if r.target is not None else None,
                 weight=r.weight,
+                name=r.name,
             )
             for r in records
             if r.split == split
