@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ Pixels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
 Rectangle = tuple[float, float, float, float]
 """x1, y1, x2, y2"""
+Polygon = npt.NDArray[np.float64]
+"""(k, 2) corners x, y of a convex polygon, either way round."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -77,6 +79,10 @@ class Target(ABC):
     indices: `remap` leads from the one to the other, and from one order to another.
     """
 
+    places: ClassVar[bool] = False
+    """Whether it says where something is: then it speaks of everything that shows on a canvas,
+    whatever share of the canvas' classes a source has."""
+
     @abstractmethod
     def names(self) -> tuple[str | int, ...]:
         """The classes that occur in it, each once."""
@@ -90,8 +96,8 @@ class Target(ABC):
         self,
         matrix: Matrix,
         size: tuple[int, int],
-        region: Rectangle | None = None,
-        covered: Sequence[Rectangle] = (),
+        region: Rectangle | Polygon | None = None,
+        covered: Sequence[Rectangle | Polygon] = (),
     ) -> Self:
         """As it is seen on a canvas of `size` (height, width) that the image came to by `matrix`,
         as far as it shows in `region` of the canvas (None: all of it) and is not `covered`."""

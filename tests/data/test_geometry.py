@@ -271,6 +271,43 @@ def test_clipping_keeps_what_lies_on_the_canvas(
     assert geometry.area(clipped) <= min(geometry.area(hull), size[0] * size[1]) + 1e-6
 
 
+def test_known_parts_in_common() -> None:
+    triangle = polygon((0, 0), (8, 0), (0, 8))
+    for other in (triangle, triangle[::-1], np.roll(triangle, 1, axis=0)):
+        assert geometry.area(geometry.common(SQUARE / 2, other)) == 16  # its corner on the side
+        assert geometry.area(geometry.common(SQUARE, other)) == 32
+        assert geometry.area(geometry.common(SQUARE / 2 + 4, other)) == 0
+        # Of the square 2–6, the corner beyond x + y = 8 is cut off.
+        part = geometry.common(SQUARE / 2 + 2, other)
+        assert {tuple(c) for c in part.tolist()} == {(2, 2), (6, 2), (2, 6)}
+    assert geometry.common(SQUARE, polygon((0, 0), (4, 4), (8, 8))).shape == (0, 2)
+    assert geometry.common(SQUARE, (5, 2, 12, 3)).tolist() == [[5, 3], [5, 2], [8, 2], [8, 3]]
+    # Two covers, 4 × 8 and 8 × 4, share a quarter of the square; the third is under both.
+    covers = [(0, 0, 4, 8), SQUARE * (1, 0.5), (0, 0, 4, 4)]
+    assert geometry.visible_area(SQUARE, covers) == 16
+    assert geometry.visible_area(SQUARE, []) == 64
+    assert geometry.visible_area(np.zeros((0, 2)), covers) == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10_000))
+def test_what_polygons_have_in_common_are_the_pixels_in_both(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    box = Region(0, 0, 60, 50)
+
+    def hull() -> np.ndarray:
+        points = rng.uniform(-10, 70, (rng.integers(3, 7), 2)).astype(np.float32)
+        return cv2.convexHull(points).reshape(-1, 2).astype(np.float64)
+
+    one, two, three = hull(), hull(), hull()
+    both = geometry.common(one, two)
+    ours, theirs = geometry.inside(both, box), geometry.inside(one, box) & geometry.inside(two, box)
+    assert (ours != theirs).sum() <= 2  # only centres within rounding of a side
+    grid = Region(-20, -20, 80, 80)
+    left = geometry.inside(one, grid) & ~geometry.inside(two, grid) & ~geometry.inside(three, grid)
+    assert abs(geometry.visible_area(one, [two, three]) - left.sum()) < 40
+
+
 def test_which_pixels_a_polygon_contains() -> None:
     mask = geometry.inside(polygon((0, 0), (4, 0), (0, 4)), Region(0, 0, 4, 4))
     # The slanted side runs through the centres of the pixels (0, 3), (1, 2) …

@@ -308,6 +308,53 @@ def test_boxes_that_something_covers_are_dropped_and_others_keep_their_outline()
     assert over == Boxes.made([[0, 0, 10, 10]], [0])
 
 
+UPPER_RIGHT = np.array([[0, 0], [100, 0], [100, 100]], np.float64)
+"""The half of the canvas above its falling diagonal."""
+
+
+def test_boxes_end_where_a_polygon_ends() -> None:
+    """By hand: of a box across the diagonal stays what lies to the right of x = y."""
+    boxes = Boxes.made(
+        [
+            [50, 10, 90, 30],  # above it
+            [10, 50, 30, 90],  # below it
+            [20, 30, 50, 60],  # across: the triangle (30, 30), (50, 30), (50, 50)
+            [0, 40, 100, 60],  # across: the trapezium (40, 40), (100, 40), (100, 60), (60, 60)
+            [0, 40, 50, 90],  # across: of 2500 the triangle (40, 40), (50, 40), (50, 50), 50: gone
+        ],
+        [0, 1, 2, 3, 4],
+    )
+    for region in (UPPER_RIGHT, UPPER_RIGHT[::-1]):
+        seen = boxes.through(geometry.identity(), CANVAS, region)
+        assert seen == Boxes.made(
+            [[50, 10, 90, 30], [30, 30, 50, 50], [40, 40, 100, 60]], [0, 2, 3]
+        )
+    # The other half covers what this one does not show, so that all the same is left in sight.
+    lower_left = np.array([[0, 0], [100, 100], [0, 100]], np.float64)
+    under = boxes.through(geometry.identity(), CANVAS, None, [lower_left])
+    assert under.of == seen.of
+    assert under.xyxy.tolist() == [boxes.xyxy[k].tolist() for k in (0, 2, 3)]
+
+
+def test_what_is_left_of_a_turned_box() -> None:
+    """A square on its corner, of half a diagonal 20, in the middle of the left side: the right half
+    of it is left, 20 wide and 40 high."""
+    turn = geometry.about(geometry.rotate(45), 0, 50)
+    half = 10 * np.sqrt(2)
+    boxes = Boxes.made([[-half, 50 - half, half, 50 + half]], [0])
+    assert np.allclose(boxes.through(turn, CANVAS).xyxy, [[0, 30, 20, 70]], atol=1e-4)
+    # Of the diamond's tip beyond x = 16, 16 of 800 show; beyond x = 10, 100.
+    assert boxes.through(turn, CANVAS, (16, 0, 100, 100)).of == ()
+    tip = boxes.through(turn, CANVAS, (10, 0, 100, 100))
+    assert np.allclose(tip.xyxy, [[10, 40, 20, 60]], atol=1e-4)
+
+
+def test_what_is_covered_twice_is_not_covered_more() -> None:
+    boxes = Boxes.made([[0, 0, 10, 10]], [0])
+    covers = [(0, 0, 10, 8), (0, 0, 10, 8)]
+    assert boxes.through(geometry.identity(), CANVAS, None, covers) == boxes
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     box=st.tuples(*[st.integers(0, 99) for _ in range(4)]),

@@ -16,11 +16,11 @@ import numpy as np
 
 from retinue.data import geometry
 from retinue.data.framing import eval_boxes, eval_matrix
-from retinue.data.geometry import Border, Matrix, Paint, Polygon, Region
+from retinue.data.geometry import Border, Paint, Region
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Indices, Population
 from retinue.data.random import draw
-from retinue.sample import Preprocessing
+from retinue.sample import Matrix, Polygon, Preprocessing
 
 Kind = Literal["plain", "splice", "mosaic", "copy_paste"]
 Size = tuple[int, int]

@@ -29,8 +29,8 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from retinue.data import geometry
-from retinue.data.geometry import Matrix, Pixels
 from retinue.errors import BadImageError
+from retinue.sample import Matrix, Pixels
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; a 1 GiB RGB image has twice as many."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from retinue.data import geometry
-from retinue.data.geometry import Matrix
-from retinue.sample import Preprocessing
+from retinue.sample import Matrix, Preprocessing
 
 
 def eval_boxes(

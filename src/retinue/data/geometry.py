@@ -15,10 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float64]
-Pixels = npt.NDArray[np.uint8]
-Polygon = npt.NDArray[np.float64]
-"""(k, 2) corners x, y of a convex polygon, either way round."""
+from retinue.sample import Matrix, Pixels, Polygon, Rectangle
+
 Colour = tuple[int, int, int]
 Border = Literal["reflect", "fill"]
 
@@ -155,8 +153,10 @@ def area(polygon: Polygon) -> float:
 
 
 def _signed_area(polygon: Polygon) -> float:
-    x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    # Of a few corners: NumPy would take ten times as long.
+    points: list[list[float]] = polygon.tolist()
+    following = points[1:] + points[:1]
+    return sum((x * v - y * u) / 2 for (x, y), (u, v) in zip(points, following, strict=True))
 
 
 _APART = 1e-9
@@ -164,24 +164,64 @@ _APART = 1e-9
 
 def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
     """What of a convex polygon lies on the canvas of `size` (height, width); (0, 2) if nothing
-    does. Sutherland & Hodgman, 1974."""
+    does."""
+    return common(polygon, (0, 0, size[1], size[0]))
+
+
+def common(polygon: Polygon, other: Rectangle | Polygon) -> Polygon:
+    """What a convex polygon has in common with a rectangle or another convex polygon, (k, 2); (0,
+    2) for nothing. Sutherland & Hodgman, 1974."""
     corners = [(float(x), float(y)) for x, y in polygon]
-    for axis, sign, limit in ((0, 1, 0.0), (0, -1, size[1]), (1, 1, 0.0), (1, -1, size[0])):
-        # How far inside this side of the canvas each corner lies.
-        depth = [sign * (corner[axis] - limit) for corner in corners]
+    for a, b, c in _sides(other):
+        # Which side of the line each corner lies on, and how far from it, in some measure.
+        depth = [a * x + b * y - c for x, y in corners]
         kept = []
         for k, here in enumerate(corners):
             before, d, e = corners[k - 1], depth[k - 1], depth[k]
             if (d < 0) != (e < 0):
                 t = d / (d - e)
-                crossing = [before[i] + t * (here[i] - before[i]) for i in (0, 1)]
-                crossing[axis] = limit
-                kept.append((crossing[0], crossing[1]))
+                x, y = (before[i] + t * (here[i] - before[i]) for i in (0, 1))
+                kept.append((x if b else c / a, y if a else c / b))
             if e >= 0:
                 kept.append(here)
         # Of two corners in one place, rounding alone would say where the side between them goes.
-        corners = [c for k, c in enumerate(kept) if math.dist(c, kept[k - 1]) > _APART]
+        corners = [p for k, p in enumerate(kept) if math.dist(p, kept[k - 1]) > _APART]
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
+
+
+def _sides(outline: Rectangle | Polygon) -> list[tuple[float, float, float]]:
+    """a, b, c of each side: inside is where a · x + b · y ≥ c."""
+    if not isinstance(outline, np.ndarray):
+        x1, y1, x2, y2 = outline
+        return [(1.0, 0.0, x1), (-1.0, 0.0, -x2), (0.0, 1.0, y1), (0.0, -1.0, -y2)]
+    turn = _signed_area(outline)
+    if turn == 0:
+        return [(1.0, 0.0, math.inf)]
+    walk: list[list[float]] = (outline if turn > 0 else outline[::-1]).tolist()
+    sides = []
+    for (x, y), (u, v) in zip(walk, walk[1:] + walk[:1], strict=True):
+        if (x, y) != (u, v):
+            sides.append((y - v, u - x, (u - x) * y - (v - y) * x))
+    return sides
+
+
+def corners(outline: Rectangle | Polygon) -> Polygon:
+    """Of a rectangle, its four; of a polygon, its own."""
+    if isinstance(outline, np.ndarray):
+        return outline
+    x1, y1, x2, y2 = outline
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], dtype=np.float64)
+
+
+def visible_area(polygon: Polygon, covered: Sequence[Rectangle | Polygon]) -> float:
+    """The area of a convex polygon without what lies under any of `covered`."""
+    left = area(polygon)
+    if left == 0:
+        return 0.0
+    # What lies under several counts under the first of them.
+    for k, cover in enumerate(covered):
+        left -= visible_area(common(polygon, cover), covered[:k])
+    return max(left, 0.0)
 
 
 def bounds(region: Region | Polygon | None, size: tuple[int, int]) -> Region:

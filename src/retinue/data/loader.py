@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinue.data.geometry import Pixels
 from retinue.data.views import Seen, Size, View
 from retinue.errors import BadImageError
-from retinue.sample import Batch, BatchPlan, Row, Sample, Target
+from retinue.sample import Batch, BatchPlan, Pixels, Row, Sample, Target
 
 BadImages = Literal["stop", "substitute", "drop"]
 

@@ -15,11 +15,11 @@ from retinue.data import geometry
 from retinue.data.composers import Composer, Composition
 from retinue.data.decode import Encoded, read_bytes
 from retinue.data.framing import eval_boxes, eval_matrix
-from retinue.data.geometry import Entry, Matrix, Pixels, Region
+from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Population
 from retinue.errors import BadImageError
-from retinue.sample import Preprocessing, Sample, Target
+from retinue.sample import Matrix, Pixels, Preprocessing, Sample, Target
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -127,23 +127,28 @@ def _seen(
     size: tuple[int, int],
 ) -> Seen:
     own = next(p for p in composition.placements if p.source == 0)
-    parts = []
-    # What is painted later covers what is there; of a polygon only the outline is known.
-    later = [*(p.region for p in composition.placements), *(p.region for p in composition.painted)]
-    for number, placement in enumerate(composition.placements, 1):
-        target = samples[placement.source].target
-        if target is not None and placement.share > 0:
-            shown = geometry.bounds(placement.region, size)
-            covered = [region for region in later[number:] if isinstance(region, Region)]
-            seen = target.through(placement.matrix, size, shown, covered)
-            parts.append((seen, placement.share))
-    if not parts:
+    whole = Region(0, 0, size[1], size[0])
+    # What is painted later covers what is there.
+    regions = [p.region for p in composition.placements]
+    regions += [p.region for p in composition.painted]
+    outlines = [whole if region is None else region for region in regions]
+    known, parts = False, []
+    for number, placement in enumerate(composition.placements):
+        target, share = samples[placement.source].target, placement.share
+        later = outlines[number + 1 :]
+        known = known or (target is not None and share > 0)
+        if target is not None and target.places:
+            # What lies there shows, whatever the image as a whole is said to be of.
+            share = geometry.visible_area(geometry.corners(outlines[number]), later)
+        if target is not None and share > 0:
+            parts.append((target.through(placement.matrix, size, placement.region, later), share))
+    if not (known and parts):
         target = None
     elif len(parts) == 1:
         target = parts[0][0]
     else:
-        whole = sum(share for _, share in parts)
-        target = type(parts[0][0]).mix([(t, share / whole) for t, share in parts])
+        total = sum(share for _, share in parts)
+        target = type(parts[0][0]).mix([(t, share / total) for t, share in parts])
     return Seen(target, geometry.inverse(own.matrix), sizes[own.source])
 
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from retinue.data.geometry import Matrix, dihedral
+from retinue.data.geometry import dihedral
 from retinue.errors import UsageError, suggest
-from retinue.sample import Batch
+from retinue.sample import Batch, Matrix
 
 _VIEWS = {"none": [0], "flip": [0, 4], "dihedral": [0, 1, 2, 3, 4, 5, 6, 7]}
 

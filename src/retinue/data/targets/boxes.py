@@ -6,16 +6,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from retinue.data.geometry import boxes_through
+from retinue.data import geometry
 from retinue.errors import UsageError
-from retinue.sample import Matrix, Rectangle, Target
+from retinue.sample import Matrix, Polygon, Rectangle, Target
 
 MIN_VISIBLE = 0.1
 """A box of which less than this share of the area is left on the canvas is dropped."""
@@ -33,6 +33,8 @@ class Boxes(Target):
     exhaustively labelled for the classes in `not_exhaustive` (LVIS): what is found of them beyond
     the boxes may be right.
     """
+
+    places: ClassVar[bool] = True
 
     xyxy: Numbers
     """float32 (n, 4): x1, y1, x2, y2 in pixels."""
@@ -90,22 +92,26 @@ class Boxes(Target):
         self,
         matrix: Matrix,
         size: tuple[int, int],
-        region: Rectangle | None = None,
-        covered: Sequence[Rectangle] = (),
+        region: Rectangle | Polygon | None = None,
+        covered: Sequence[Rectangle | Polygon] = (),
     ) -> Self:
-        """See `Target`: the upright rectangles around what the boxes become, cut off where the
-        region ends. One of which less than a tenth is left, or shows, is dropped; one that is
+        """See `Target`: the upright rectangles around what is left of the boxes on the canvas and
+        within the region. One of which less than a tenth is left, or shows, is dropped; one that is
         covered in part keeps its outline."""
-        whole = boxes_through(matrix, self.xyxy, None)
-        x1, y1, x2, y2 = region or (0, 0, size[1], size[0])
-        shown = whole.copy()
-        shown[:, 0::2] = shown[:, 0::2].clip(max(x1, 0), min(x2, size[1]))
-        shown[:, 1::2] = shown[:, 1::2].clip(max(y1, 0), min(y2, size[0]))
-        seen = _area(shown)
-        for rectangle in covered:
-            seen = seen - _shared(shown, rectangle)
-        moved = replace(self, xyxy=shown)
-        return moved._picked(seen > MIN_VISIBLE * _area(whole))
+        corners = self.xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+        quads = geometry.apply(matrix, corners).reshape(-1, 4, 2)
+        low, high = quads.min(axis=1), quads.max(axis=1)
+        # Most lie on the canvas as a whole.
+        within = (low >= 0).all(axis=1) & (high <= (size[1], size[0])).all(axis=1)
+        shown, kept = np.concatenate([low, high], axis=1), np.zeros(len(quads), bool)
+        for k, quad in enumerate(quads):
+            left = quad if within[k] else geometry.clip(quad, size)
+            left = left if region is None else geometry.common(left, region)
+            seen = geometry.visible_area(left, covered)
+            kept[k] = seen > MIN_VISIBLE * geometry.area(quad)
+            if kept[k]:
+                shown[k] = *left.min(axis=0), *left.max(axis=0)
+        return replace(self, xyxy=shown.astype(np.float32))._picked(kept)
 
     def fingerprint(self) -> str:
         """See `Target`."""
@@ -192,17 +198,3 @@ class Boxes(Target):
 
 
 _FLAGS = ("present", "difficult", "crowd")
-
-
-def _shared(boxes: Numbers, rectangle: Rectangle) -> Numbers:
-    """Area that each box has in common with the rectangle."""
-    x1, y1, x2, y2 = rectangle
-    low, high = np.array([x1, y1], np.float32), np.array([x2, y2], np.float32)
-    sides = np.minimum(boxes[:, 2:], high) - np.maximum(boxes[:, :2], low)
-    shared: Numbers = sides.clip(min=0).prod(axis=1)
-    return shared
-
-
-def _area(boxes: Numbers) -> Numbers:
-    area: Numbers = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return area
