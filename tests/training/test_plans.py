@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.data.options import AugmentOptions, BalancedOptions, ShuffledOptions
+from retinue.data.options import (
+    AugmentOptions,
+    BalancedOptions,
+    ShuffledOptions,
+    WeightedOptions,
+)
 from retinue.data.population import Population
 from retinue.data.samplers import make_sampler
 from retinue.data.targets.one_class import OneClass
@@ -63,6 +68,20 @@ def _shares(plan: BatchPlan) -> list[float]:
 def test_shares_of_a_step_add_up_to_one_and_follow_the_weights() -> None:
     (plan,) = _plans([1.0, 3.0], batch_size=2).epoch(0)
     assert dict(zip(_own(plan), _shares(plan), strict=True)) == {0: 0.25, 1: 0.75}
+
+
+@pytest.mark.parametrize(
+    "sampler", [ShuffledOptions(), WeightedOptions(), WeightedOptions(power=0)]
+)
+def test_a_weight_counts_once_however_samples_are_drawn(sampler: Any) -> None:
+    """Weights 1 and 3: what the second ones count in an epoch is three times the first ones'."""
+    plans = _plans([1.0, 3.0] * 20, sampler=sampler, epoch_steps=1500)
+    counted = [0.0, 0.0]
+    for plan in plans.epoch(0):
+        assert plan.total == pytest.approx(sum(row.weight for row in plan.rows))
+        for position, row in zip(_own(plan), plan.rows, strict=True):
+            counted[position % 2] += row.weight
+    assert counted[1] / counted[0] == pytest.approx(3, rel=0.05)
 
 
 @given(

@@ -194,8 +194,9 @@ class WeightedOptions(Options):
 
     name: Literal["weighted"] = "weighted"
     power: Amount | None = None
-    """None: in proportion to the samples' weights. Otherwise to their class's frequency to the
-    power of minus this: 0 leaves frequencies as they are, 1 makes all classes equal."""
+    """None: in proportion to the samples' weights, which then do not count in the loss as well.
+    Otherwise to their class's frequency to the power of minus this: 0 leaves frequencies as they
+    are, 1 makes all classes equal."""
 
 
 class BalancedOptions(Options):

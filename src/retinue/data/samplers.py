@@ -91,6 +91,8 @@ class Sampler(ABC, Generic[Own]):
         self.seed = seed
         self.pass_steps = n // self.batch_size
         """Steps of a pass over the samples, which an epoch is by default."""
+        self.weighs = False
+        """Whether samples are drawn in proportion to their weights: each draw then counts 1."""
         self._prepare(batch_size)
         self.steps = epoch_steps or self.pass_steps
         """Steps of an epoch."""
@@ -175,6 +177,7 @@ class Weighted(Sampler[WeightedOptions]):
 
     def _prepare(self, batch_size: int) -> None:
         share = self.population.weight
+        self.weighs = self.options.power is None
         if self.options.power is not None:
             counts = self.population.strata.counts
             # Relative to the largest class, so that no power overflows.

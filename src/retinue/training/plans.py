@@ -72,7 +72,9 @@ class StepPlans:
         count = len(positions)
         filled = count + -count % (self.accumulate * self.world)
         where = np.resize(np.arange(count), filled)
-        weights = np.array([self.samples[p].weight for p in positions.tolist()])
+        # A weight counts once, in how often its sample is drawn or in the loss.
+        own = 1.0 if self.sampler.weighs else None
+        weights = np.array([own or self.samples[p].weight for p in positions.tolist()])
         total = float(weights.sum())
         mine = np.arange(filled).reshape(self.accumulate, self.world, -1)[:, self.rank]
         for portion in mine:
