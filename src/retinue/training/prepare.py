@@ -276,7 +276,7 @@ def refuse_changed(run: RunFolder, dataset: Dataset) -> None:
     pairs = zip_longest(before.splitlines(), now.splitlines())
     line = next((n for n, (old, new) in enumerate(pairs, 1) if old != new), 1)
     raise RetinueError(
-        "images have another label or order than when the training began",
+        "images have another label or order, or another weight, than when the training began",
         where=f"{written}, line {line}",
         mend="put the data back as it was, or start a new training",
     )
