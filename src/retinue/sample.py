@@ -87,6 +87,11 @@ class Target(ABC):
     def names(self) -> tuple[str | int, ...]:
         """The classes that occur in it, each once."""
 
+    def mentioned(self) -> tuple[str | int, ...]:
+        """Those of which it says anything, each once: beside `names` also classes that may occur
+        in the image or not."""
+        return self.names()
+
     @abstractmethod
     def remap(self, classes: Mapping[Any, int]) -> Self | None:
         """With other classes for the present ones. What is not among them falls away; None where

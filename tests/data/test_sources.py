@@ -18,9 +18,10 @@ from PIL import Image
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
 from retinue.data.sources import open_dataset as open_with
-from retinue.data.sources.listing import Record, sort_classes
+from retinue.data.sources.listing import Listing, Reader, Record, sort_classes
 from retinue.data.sources.splits import draw_splits
 from retinue.data.targets.one_class import OneClass
+from retinue.data.targets.several_labels import SeveralLabels
 from retinue.errors import RetinueError, UsageError
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
@@ -305,6 +306,21 @@ def test_weights_are_written_down_where_not_all_are_alike(tmp_path: Path) -> Non
     split = SplitOptions(file=str(tmp_path / "splits.csv"))
     again = read(tmp_path / "labels.csv", split=split)
     assert len(again.splits["train"]) == 4
+
+
+def test_classes_are_what_is_mentioned_and_labels_what_occurs(tmp_path: Path) -> None:
+    """An image of which nobody knows whether it shows a cat makes the cat a class, and no label."""
+    records = [
+        Record(tmp_path / "a.png", "a.png", SeveralLabels(("dog",), unknown=("cat",)), "train"),
+        Record(tmp_path / "b.png", "b.png", SeveralLabels(("fox",)), "train"),
+    ]
+    reader = Reader("made up", lambda *_: tmp_path, lambda *_: Listing("", tmp_path, records))
+    options = DataOptions(path=str(tmp_path), split=SplitOptions(train=1, val=0, test=0))
+    dataset = open_with(options, {"made up": reader})
+    assert dataset.classes == ("cat", "dog", "fox")
+    dataset.write_splits(tmp_path / "splits.csv")
+    rows = csv.DictReader((tmp_path / "splits.csv").read_text(encoding="utf-8").splitlines())
+    assert [row["label"] for row in rows] == ["dog", "fox"]
 
 
 def test_shares_must_add_up() -> None:

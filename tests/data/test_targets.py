@@ -33,7 +33,7 @@ def through_json(target: Target) -> Target:
 
 def test_a_class_is_named_and_gets_its_index() -> None:
     rose = OneClass("rose")
-    assert rose.names() == ("rose",)
+    assert rose.names() == rose.mentioned() == ("rose",)
     assert rose.stratum() == "rose"
     assert rose.remap({"lily": 0, "rose": 1, "tulip": 2}) == OneClass(1, 3)
     assert rose.remap({"lily": 0}) is None
@@ -137,7 +137,9 @@ def test_a_batch_of_classes_is_mixed_as_dense_rows_are(
 
 def test_labels_are_named_and_get_their_indices() -> None:
     target = SeveralLabels(("sea", "sky"), unknown=("dog", "sky"))
-    assert target.names() == ("sea", "sky", "dog")
+    assert target.names() == ("sea", "sky")
+    assert target.mentioned() == ("sea", "sky", "dog")
+    assert SeveralLabels((0,), 3, (2,)).names() == (0,)
     assert target.stratum() == "sea|sky"
     assert SeveralLabels(("sky", "sea")).stratum() == "sea|sky"
     order = {"sky": 0, "dog": 1, "sea": 2}
@@ -238,7 +240,8 @@ def test_making_boxes_leaves_what_they_are_made_of_alone() -> None:
 
 
 def test_boxes_are_named_and_get_their_indices() -> None:
-    assert BOXES.names() == ("cat", "dog", "fish")
+    assert BOXES.names() == ("cat", "dog")
+    assert BOXES.mentioned() == ("cat", "dog", "fish")
     assert BOXES.stratum() == "cat"
     assert Boxes.made([[0, 0, 1, 1]] * 2, ["b", "a"]).stratum() == "a"  # as many of each
     assert Boxes.made([], []).stratum() == ""

@@ -141,7 +141,7 @@ def _settle_classes(
         str(name)
         for record in listing.records
         if record.target is not None
-        for name in record.target.names()
+        for name in record.target.mentioned()
     )
     for name in found:
         try:

@@ -77,6 +77,10 @@ class Boxes(Target):
 
     def names(self) -> tuple[str | int, ...]:
         """See `Target`."""
+        return tuple(dict.fromkeys(self.of))
+
+    def mentioned(self) -> tuple[str | int, ...]:
+        """See `Target`: those that are not exhaustively labelled, too."""
         return tuple(dict.fromkeys((*self.of, *self.not_exhaustive)))
 
     def remap(self, classes: Mapping[Any, int]) -> Self | None:

@@ -24,6 +24,10 @@ class SeveralLabels(Target):
 
     def names(self) -> tuple[str | int, ...]:
         """See `Target`."""
+        return tuple(dict.fromkeys(self.of))
+
+    def mentioned(self) -> tuple[str | int, ...]:
+        """See `Target`: the unknown ones, too."""
         return tuple(dict.fromkeys((*self.of, *self.unknown)))
 
     def remap(self, classes: Mapping[Any, int]) -> Self | None:
