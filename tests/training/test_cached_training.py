@@ -193,6 +193,24 @@ def test_both_splits_are_computed_by_one_engine(
     assert train("again", augment=VARIED) == (other[0], 0)
 
 
+def test_what_an_error_leaves_is_not_held(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None
+) -> None:
+    recipe = _one(pictures, trainable="head", views=1)
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+    _train(tmp_path, recipe)
+    recipe["stages"][0]["views"] = 2
+
+    def fields(*_: Any) -> Any:
+        assert [*(tmp_path / "cache").rglob("*.lease")]
+        raise RetinueError("no")
+
+    monkeypatch.setattr(FrozenPart, "fields", fields)
+    with pytest.raises(RetinueError, match="no"):
+        _train(tmp_path, recipe, "failing")
+    assert not [*(tmp_path / "cache").rglob("*.lease")]
+
+
 @pytest.mark.parametrize("refused", [None, "no room"])
 def test_room_is_made_for_a_resumed_stage_too(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -181,20 +182,8 @@ class StageDataMaker:
 
     def _cache(self, data: StageData, cut: _Cut) -> None:
         """Put cached views in the place of `data`'s images, if that is wanted and there is room."""
-        why = self._unwanted(cut.stage)
-        made: list[CachedViews] = []
-        if why is None:
-            folder = self.recipe.cache.folder
-            root = default_root() if folder is None else Path(folder).expanduser()
-            cache = FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
-            made = self._views(data, cut, cache)
-            why = self._no_room(cache, made)
-            if cut.before is not None and why is not None:
-                LOGGER.warning("the features of stage %s stay cached, but %s", cut.stage.name, why)
-                why = None
+        why = self._unwanted(cut.stage) or self._cached(data, cut)
         if why is not None:
-            for views in made:
-                views.close()
             if cut.stage.cache_features == "on":
                 raise UsageError(
                     f"the features of stage {cut.stage.name} cannot be cached: {why}",
@@ -202,20 +191,6 @@ class StageDataMaker:
                     mend="cache_features=auto",
                 )
             LOGGER.info("the frozen part runs with every batch: %s", why)
-            return
-        for views, split in zip(made, ("train", "val"), strict=False):
-            views.settle(made[0].engine)  # one for both, once the first has come to it
-            self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
-            if any(gather_object([views.bytes_missing()])):
-                raise RetinueError(
-                    "the frozen part was computed, but a process does not find it in the cache",
-                    where=repr(str(cache.root)),
-                    mend="set cache.folder to one that all processes see, or cache_features=off",
-                )
-        data.train = made[0]
-        if len(made) > 1:
-            data.validation = made[1]
-        data.cached = {"units": cut.units, "views": made[0].views, "engine": made[0].engine}
 
     def _unwanted(self, stage: StageOptions) -> str | None:
         if stage.cache_features == "off":
@@ -224,6 +199,35 @@ class StageDataMaker:
             return "the augmentation mixes pixels of several images"
         if stage.augment.draws and stage.views is None:
             return "the augmentation is drawn anew in every epoch (views=K caches K of them)"
+        return None
+
+    def _cached(self, data: StageData, cut: _Cut) -> str | None:
+        """Do it; or why that cannot be done."""
+        folder = self.recipe.cache.folder
+        root = default_root() if folder is None else Path(folder).expanduser()
+        cache = FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
+        with ExitStack() as unless_done:
+            made = self._views(data, cut, cache, unless_done)
+            why = self._no_room(cache, made)
+            if why is not None:
+                if cut.before is None:
+                    return why
+                LOGGER.warning("the features of stage %s stay cached, but %s", cut.stage.name, why)
+            for views, split in zip(made, ("train", "val"), strict=False):
+                views.settle(made[0].engine)  # one for both, once the first has come to it
+                self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
+                if any(gather_object([views.bytes_missing()])):
+                    raise RetinueError(
+                        "the frozen part was computed, but a process does not find it in the cache",
+                        where=repr(str(root)),
+                        mend="set cache.folder to one that all processes see, or"
+                        " cache_features=off",
+                    )
+            unless_done.pop_all()
+        data.train = made[0]
+        if len(made) > 1:
+            data.validation = made[1]
+        data.cached = {"units": cut.units, "views": made[0].views, "engine": made[0].engine}
         return None
 
     def _no_room(self, cache: FeatureCache, made: Sequence[CachedViews]) -> str | None:
@@ -236,8 +240,11 @@ class StageDataMaker:
         broadcast_object_list(judged)
         return judged[0]
 
-    def _views(self, data: StageData, cut: _Cut, cache: FeatureCache) -> list[CachedViews]:
-        """Of the training split, and of the validation split if there is one."""
+    def _views(
+        self, data: StageData, cut: _Cut, cache: FeatureCache, stack: ExitStack
+    ) -> list[CachedViews]:
+        """Of the training split, and of the validation split if there is one; `stack` closes
+        them."""
         device = self.accelerator.device
         automatic: EngineName = "auto" if device.type == "cpu" else "torch"
         engine: EngineName = automatic if cut.before is None else cut.before["engine"]
@@ -251,10 +258,12 @@ class StageDataMaker:
         frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by)
         views = Views(own.loader, own.colour, varied, cut.sizes, cut.stage.views or 1)
         made = [CachedViews(frozen, views, cache, engine)]
+        stack.callback(made[0].close)
         if isinstance(judged, ImageFeed):
             untaught = FrozenPart(cut.network, cut.units, device)
             views = Views(judged.loader, judged.colour, plain, [self.preprocessing.size])
             made.append(CachedViews(untaught, views, cache, made[0].engine))
+            stack.callback(made[1].close)
         return made
 
     def _compute(self, views: CachedViews, text: str, check: Callable[[], None]) -> None:
