@@ -17,6 +17,7 @@ import retinue
 from retinue.errors import RetinueError
 from retinue.inference import engines
 from retinue.training import stage_data
+from retinue.training.features import keys
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart
@@ -134,6 +135,38 @@ def test_a_second_training_computes_nothing_that_a_first_one_has(
         file.write(content)
     train(elsewhere, "mended", trainable="last")
     assert sum(computed) == 1
+
+
+def test_what_makes_pixels_and_features_is_computed_with_anew(
+    tmp_path: Path, split_pictures: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch,
+    only_torch: None,
+) -> None:  # fmt: skip
+    """And a sweep over seeds in which nothing is drawn shares everything."""
+    weights = _train(tmp_path, _one(split_pictures), "weights").best
+    still = {"horizontal_flip": 0.0}
+    recipe = _one(split_pictures, trainable="head", cache_features="on", augment=still)
+    recipe["model"] = {"name": "tiny", "weights": str(weights)}
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+
+    def count(seed: int = 0) -> int:
+        computed.clear()
+        _train(tmp_path, recipe | {"seed": seed})
+        return sum(computed)
+
+    real = keys.versions
+    assert count() == 18
+    assert count() == count(seed=1) == 0
+    packages = ["numpy", "opencv-python-headless", "pillow", "simplejpeg", "torch"]
+    for package in packages:
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, "versions", lambda other=package: real() | {other: "0.1"})
+            assert count() == 18, package
+    for constant in ("PIXELS", "NETWORKS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, constant, 0)
+            assert count() == 18, constant
+    monkeypatch.setattr(keys, "versions", lambda: real() | {"safetensors": "0.1"})
+    assert count() == 0
 
 
 def test_the_log_says_why_nothing_is_cached(

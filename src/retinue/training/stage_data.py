@@ -27,6 +27,7 @@ from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
 from retinue.training.features.cache import FeatureCache, default_root
 from retinue.training.features.cached_views import CachedViews, Views
 from retinue.training.features.frozen import FrozenPart, Size
+from retinue.training.features.keys import pixel_code
 from retinue.training.options import StageOptions
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
@@ -248,10 +249,11 @@ class StageDataMaker:
         device = self.accelerator.device
         automatic: EngineName = "auto" if device.type == "cpu" else "torch"
         engine: EngineName = automatic if cut.before is None else cut.before["engine"]
-        plain = {"preprocessing": self.preprocessing.as_dict()}
+        augment = cut.stage.augment
+        plain = {"preprocessing": self.preprocessing.as_dict(), "pixels": pixel_code()}
         varied = plain | {
-            "augment": cut.stage.augment.model_dump(mode="json"),
-            "seed": self.recipe.seed,
+            "augment": augment.model_dump(mode="json"),
+            "seed": self.recipe.seed if augment.draws else None,
         }
         own, judged = data.train, data.validation
         assert isinstance(own, ImageFeed)

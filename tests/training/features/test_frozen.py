@@ -13,6 +13,7 @@ from torch import nn
 from retinue import nested
 from retinue.errors import RetinueError
 from retinue.models.network import Unit
+from retinue.training.features import keys
 from retinue.training.features.frozen import HALF_MAX, FrozenPart
 from retinue.training.features.segments import Layout
 
@@ -142,3 +143,13 @@ def test_the_key_tells_what_the_trunk_depends_on_and_nothing_else() -> None:
         key(_network(), taught_by="b"),
     ]
     assert len({first, *others}) == len(others) + 1
+
+
+def test_the_key_tells_the_version_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = FrozenPart(_network(), 2, CPU)
+    for engine in ("torch", "openvino", "onnxruntime"):
+        found = set()
+        for version in ("1.0", "1.1"):
+            monkeypatch.setattr(keys, "versions", lambda e=engine, v=version: {"torch": "2", e: v})
+            found.add(part.key((32, 32), engine))
+        assert len(found) == 2, engine

@@ -20,7 +20,7 @@ from retinue.errors import RetinueError
 from retinue.inference.engines import Engine, EngineName, compile_engine
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network, State
-from retinue.training.features.keys import space_key
+from retinue.training.features.keys import network_code, space_key
 from retinue.training.features.segments import Layout
 
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -64,7 +64,8 @@ class FrozenPart:
 
     def key(self, size: Size, engine: str) -> str:
         """What tells this from every other part that fills rows."""
-        return space_key([self._identity, list(size), engine, self.device.type], {})
+        facts = [self._identity, list(size), engine, network_code(engine), self.device.type]
+        return space_key(facts, {})
 
     def layout(self, size: Size) -> Layout:
         """The arrays of a row, for images of `size` (height, width): maps with channels last."""

@@ -22,10 +22,15 @@ import torch
 from torch import Tensor
 
 from retinue.errors import BadImageError
+from retinue.training.environment import versions
 
 Image = bytes | npt.NDArray[np.uint8]
 Source = tuple[str, Callable[[], Image] | None]
 """What a sample says of its image: a key and how to read it; None: the file called so."""
+PIXELS = 1
+"""Counts up when decoding, rendering or colour gives other values for the same draws."""
+NETWORKS = 1
+"""Counts up when a network gives other values for the same weights."""
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again and its time stay the same."""
 _MEMO = re.compile(rb"^([0-9a-f]{32}) ([0-9a-f]{32})$", re.MULTILINE)
@@ -40,6 +45,19 @@ def space_key(facts: Any, tensors: Mapping[str, Tensor]) -> str:
         digest.update(_json([name, str(value.dtype), list(value.shape)]))
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def pixel_code() -> dict[str, Any]:
+    """What makes pixels of files and draws, as JSON values: to be among the draws of a view."""
+    found = versions()
+    packages = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
+    return {"code": PIXELS, **{name: found.get(name) for name in packages}}
+
+
+def network_code(engine: str) -> dict[str, Any]:
+    """What runs a network with `engine`, as JSON values: to be among the facts of a space."""
+    found = versions()
+    return {"code": NETWORKS, **{name: found.get(name) for name in ("torch", engine)}}
 
 
 def view_key(contents: Sequence[bytes], draws: Any, size: tuple[int, int]) -> bytes:
