@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 from warm import Warm
 
 import retinue
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, UsageError
 from retinue.inference import engines
 from retinue.training import stage_data
 from retinue.training.features import keys
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart
+from retinue.training.options import StageOptions
 from retinue.training.session import Run
 from retinue.training.trainer import Trainer
 
@@ -275,6 +276,36 @@ def test_room_is_made_for_a_resumed_stage_too(
     retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
     assert len(asked) == 1
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["trunk"]["train"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [({"cache_features": "on"}, "cache_features=auto"), ({"views": 2}, "leave views out")],
+)
+@pytest.mark.parametrize("trainable", [3, "stem", "head"])
+def test_where_nothing_can_be_cached_it_cannot_be_asked_for(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None,
+    trainable: str | int, asked: dict[str, Any], mend: str,
+) -> None:  # fmt: skip
+    """Everything learns, whatever it is called, or there is no place to cut."""
+    if trainable == "head":
+        monkeypatch.setattr(tiny.Tiny, "cuts", lambda _: [0])
+    draws = 0.5 if "views" in asked else 0.0
+    stage = {"trainable": trainable, "augment": {"horizontal_flip": draws}, "epochs": 1}
+    recipe = tiny.recipe(
+        pictures, ema=None, stages=[{"name": "first", **stage}, {**stage, **asked}]
+    )
+    where = rf"key stages\.1\.{next(iter(asked))}, .*trainable=head.*{mend}"
+    with pytest.raises(UsageError, match=where):
+        _train(tmp_path, recipe)
+
+
+def test_views_of_which_nothing_is_drawn_are_refused() -> None:
+    """They would all be the same."""
+    values = {"trainable": "head", "epochs": 1, "views": 2}
+    assert StageOptions.model_validate(values).views == 2
+    with pytest.raises(ValueError, match="views has no effect with an augmentation that draws"):
+        StageOptions.model_validate({**values, "augment": {"horizontal_flip": 0.0}})
 
 
 # --- several processes ---------------------------------------------------------------------------

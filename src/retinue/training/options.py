@@ -155,6 +155,7 @@ class StageOptions(Options):
                 (self.cache_features == "off", "cache_features: off"),
                 (self.trainable == "all", "trainable: all, which leaves nothing to cache"),
                 (self.augment.mixes_pixels, "augment.mixing, which mixes pixels"),
+                (not self.augment.draws, "an augmentation that draws nothing: all would be equal"),
             ):
                 if without:
                     raise ValueError(f"views has no effect with {why}")

@@ -141,7 +141,13 @@ class StageDataMaker:
     ) -> StageData:
         """For a stage that learns from `samples`. `check` is called between portions of long work,
         and may raise. `decided`: what `cached` was for each stage that has had steps already; it
-        stays so, whatever room the disk has now. `skipped`: files that are known to be bad."""
+        stays so, whatever room the disk has now. `skipped`: files that are known to be bad.
+
+        Raises:
+            UsageError: the stage asks for cached features and cannot have them.
+        """
+        if cut == 0 and stage.name not in decided:
+            self._refuse_uncut(stage)
         recipe, device = self.recipe, self.accelerator.device
         workers = recipe.data.workers
         train = image_feed(recipe, stage, samples, self.preprocessing, device, workers=workers)
@@ -178,6 +184,21 @@ class StageDataMaker:
             return data
         self._cache(data, _Cut(stage, network, cut, sizes, before, check))
         return data
+
+    def _refuse_uncut(self, stage: StageOptions) -> None:
+        key = f"key stages.{self.recipe.stages.index(stage)}"
+        mend = "train less of the network (trainable=head, say), or "
+        what = f"nothing of stage {stage.name} can be cached: the network has no place to be cut"
+        for asked, name, without in (
+            (stage.cache_features == "on", "cache_features", "set cache_features=auto"),
+            (stage.views is not None, "views", "leave views out"),
+        ):
+            if asked:
+                raise UsageError(
+                    f"{what} before the first unit that learns",
+                    where=f"{key}.{name}",
+                    mend=mend + without,
+                )
 
     # --- the frozen part, once -------------------------------------------------------------------
 
