@@ -13,7 +13,7 @@ from torch import nn
 from retinue import nested
 from retinue.errors import RetinueError
 from retinue.models.network import Unit
-from retinue.training.features import keys
+from retinue.training.features import frozen, keys
 from retinue.training.features.frozen import HALF_MAX, FrozenPart
 from retinue.training.features.segments import Layout
 
@@ -71,6 +71,24 @@ def test_the_state_comes_back_as_the_trunk_gave_it(
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
         assert torch.equal(ours, theirs.half().float())
     assert part.taught(fields, size) is None
+
+
+def test_rows_go_to_the_device_as_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as many bytes, and by the way that does not wait for the device."""
+    went: list[tuple[torch.dtype, tuple[int, ...], torch.device]] = []
+
+    def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        went.append((tensor.dtype, tuple(tensor.shape), device))
+        return tensor.to("meta")  # whence nothing comes back
+
+    monkeypatch.setattr(frozen, "sent", sent)
+    part = FrozenPart(_network(Tapped), 2, CPU)
+    state = part.state(_stored(part, torch.randn(3, 3, 32, 32)), (32, 32))
+    assert went == [(torch.float16, (3, 8, 8, 8), CPU), (torch.float16, (3, 8, 8, 4), CPU)]
+    for leaf, channels in zip(nested.leaves(state), (8, 4), strict=True):
+        assert leaf.device.type == "meta"
+        assert leaf.dtype == torch.float32
+        assert leaf.shape == (3, channels, 8, 8)
 
 
 def test_what_a_teacher_says_lies_beside_it() -> None:

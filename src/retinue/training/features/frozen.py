@@ -22,6 +22,7 @@ from retinue.inference.tracing import evaluating
 from retinue.models.network import Network, State
 from retinue.training.features.keys import network_code, space_key
 from retinue.training.features.segments import Layout
+from retinue.transfer import sent
 
 HALF_MAX = float(np.finfo(np.float16).max)
 MOST_SOURCES = 4
@@ -109,7 +110,7 @@ class FrozenPart:
 
     def _back(self, fields: Fields, name: str, like: Any) -> Any:
         count = len(nested.leaves(like))
-        leaves = [_from_rows(fields[f"{name}{k}"]).to(self.device) for k in range(count)]
+        leaves = [_from_rows(fields[f"{name}{k}"], self.device) for k in range(count)]
         return nested.rebuilt(nested.structure(like), leaves)
 
     @cached_property
@@ -157,6 +158,7 @@ def _as_rows(tensor: Tensor) -> npt.NDArray[np.float16]:
     return tensor.to(torch.float16).numpy()
 
 
-def _from_rows(stored: npt.NDArray[np.float16]) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(stored)).float()
+def _from_rows(stored: npt.NDArray[np.float16], device: torch.device) -> Tensor:
+    """float32, (n, channels, height, width) where there is a map, on `device`: widened there."""
+    tensor = sent(torch.from_numpy(np.ascontiguousarray(stored)), device).float()
     return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
