@@ -26,8 +26,7 @@ Scores = npt.NDArray[np.floating[Any]]
 CALIBRATION_BINS = 15
 """Guo et al., On Calibration of Modern Neural Networks, 2017, section 3."""
 _CURVE_POINTS = 200
-_CHUNK = 1 << 22
-"""Scores that are ranked at a time: what is worked out beside them stays small."""
+_CHUNK = 1 << 20
 
 
 def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
@@ -65,7 +64,7 @@ def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:
     if len(labels) == 0:
         return None
     hits = 0
-    for rows in _chunks(scores):
+    for rows in chunks(scores):
         label, score = labels[rows], scores[rows]
         own = score[np.arange(len(label)), label][:, None]
         earlier = np.arange(score.shape[1]) < label[:, None]
@@ -139,6 +138,11 @@ def confusion_counts(labels: Labels, predicted: Labels) -> Confusion:
     width = int(predicted.max(initial=0)) + 1
     cells, count = np.unique(labels.astype(np.int64) * width + predicted, return_counts=True)
     return Confusion(cells // width, cells % width, count.astype(np.int64))
+
+
+def confusion_of(labels: Labels, scores: Scores) -> Confusion:
+    """`confusion_counts` of each row's best class."""
+    return confusion_counts(labels, scores.argmax(axis=1).astype(np.int64))
 
 
 def confusion_table(confusion: Confusion, names: Sequence[str]) -> pa.Table:
@@ -231,19 +235,31 @@ def threshold_curve(
     ]
 
 
+def chunks(scores: Scores) -> Iterator[slice]:
+    """Slices of rows that have about a million scores each: what is worked out beside them stays
+    small."""
+    rows = max(1, _CHUNK // max(1, scores.shape[1]))
+    return (slice(i, i + rows) for i in range(0, len(scores), rows))
+
+
 def figures(
-    labels: Labels, scores: Scores, names: Sequence[str], *, top_k: int = 5
+    labels: Labels,
+    scores: Scores,
+    names: Sequence[str],
+    *,
+    top_k: int = 5,
+    confusion: Confusion | None = None,
 ) -> dict[str, Any]:
     """All figures, as `metrics.json` has them: plain JSON values, fractions between 0 and 1.
 
     `topK` is named by its K, which is `top_k` or, where there are fewer, the number of classes.
     With two classes there are also `positive` (the name of the second class) and `auc`. Macro
     figures are means over the classes for which they are defined. What grows with the square of
-    the classes is not here: see `confusion_table`.
+    the classes is not here: see `confusion_table`. `confusion`: `confusion_of` the two, where it
+    is counted already.
     """
     k = min(top_k, len(names))
-    predicted = scores.argmax(axis=1).astype(np.int64)
-    classes = per_class(confusion_counts(labels, predicted), names)
+    classes = per_class(confusion or confusion_of(labels, scores), names)
     found: dict[str, Any] = {"images": len(labels), "top1": top_k_accuracy(labels, scores, 1)}
     if k > 1:
         found[f"top{k}"] = top_k_accuracy(labels, scores, k)
@@ -256,12 +272,6 @@ def figures(
         found["auc"] = area_under_roc(labels == 1, scores[:, 1])
     found["per_class"] = classes
     return found
-
-
-def _chunks(scores: Scores) -> Iterator[slice]:
-    """Slices of rows that have about `_CHUNK` scores each."""
-    rows = max(1, _CHUNK // max(1, scores.shape[1]))
-    return (slice(i, i + rows) for i in range(0, len(scores), rows))
 
 
 def _summed(index: Labels, count: Labels, length: int) -> Labels:

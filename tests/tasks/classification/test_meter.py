@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinue.data.targets.one_class import OneClass
-from retinue.evaluation.classification import figures
+from retinue.evaluation.classification import confusion_of, figures
 from retinue.sample import Target
+from retinue.tasks.classification import meter as module
 from retinue.tasks.classification.meter import ClassificationMeter
 from retinue.tasks.classification.task import Classification
 
@@ -202,6 +203,57 @@ def test_the_temperature_stays_within_bounds() -> None:
     for _ in range(2):
         fits.fit(filled([0, 1, 2], logits, fits))
     assert fits.fitted()["temperature"] == pytest.approx(0.05, rel=1e-3)
+
+
+def test_some_of_many_images_tell_the_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evenly: a folder has its classes one after the other. All are rescaled."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(400)
+    logits = 4 * torch.randn(1200, 3, generator=generator) + 4 * F.one_hot(labels, 3)
+    whole = filled(labels.tolist(), logits).calibrate()
+    monkeypatch.setattr(module, "FITTED_ON", 300)
+    some = filled(labels.tolist(), logits)
+    temperature = some.calibrate()
+    assert temperature == pytest.approx(whole, rel=0.2)
+    assert temperature != whole
+    scores = np.array(some.tables()["predictions"]["scores"].to_pylist())
+    np.testing.assert_allclose(scores, (logits / temperature).softmax(1), atol=1e-5)
+
+
+def test_known_temperatures() -> None:
+    """By hand: of two classes, half of the answers right are a coin's; three of four right ask for
+    logits that are log 3 apart."""
+    two = torch.tensor([[2.0, -2.0]] * 4)
+    of = task(["a", "b"])
+    assert filled([0, 0, 1, 1], two, of).calibrate() == pytest.approx(20, rel=1e-3)
+    expected = 4 / np.log(3)
+    assert filled([0, 0, 0, 1], two, of).calibrate() == pytest.approx(expected, rel=1e-5)
+    # What is impossible stays so, and disturbs nothing.
+    three = torch.cat([two, torch.full((4, 1), -torch.inf)], 1)
+    assert filled([0, 0, 0, 1], three).calibrate() == pytest.approx(expected, rel=1e-5)
+
+
+def test_answers_that_are_no_numbers_have_no_temperature() -> None:
+    assert filled([0, 1, 2, 0], torch.full((4, 3), torch.nan)).calibrate(2.0) == 2.0
+
+
+def test_the_confusion_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def count(*arguments: Any) -> Any:
+        counted.append(arguments)
+        return confusion_of(*arguments)
+
+    monkeypatch.setattr(module, "confusion_of", count)
+    monkeypatch.setattr("retinue.evaluation.classification.confusion_of", count)
+    meter = filled(LABELS.tolist())
+    found, table = meter.compute(), meter.tables()["confusion"]
+    assert len(counted) == 1
+    assert sum(table["count"].to_pylist()) == 4
+    meter.extend(filled([0, 0, 0, 0]).rows())  # what comes in is counted anew
+    assert sum(meter.tables()["confusion"]["count"].to_pylist()) == 8
+    assert meter.compute()["per_class"] != found["per_class"]
+    assert len(counted) == 2
 
 
 def test_a_task_keeps_its_temperature() -> None:

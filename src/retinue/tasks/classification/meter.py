@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retinue.data.targets.one_class import UNKNOWN, OneClass
-from retinue.evaluation.classification import confusion_counts, confusion_table, figures
+from retinue.evaluation.classification import (
+    Confusion,
+    chunks,
+    confusion_of,
+    confusion_table,
+    figures,
+)
 from retinue.sample import Sample
 from retinue.tasks.task import Meter
 
@@ -18,6 +25,10 @@ Scores = npt.NDArray[np.float32]
 
 HOTTEST = 20.0
 """The highest temperature; its inverse is the lowest."""
+FITTED_ON = 20_000
+"""A temperature is one number: so many images, drawn evenly, say it as well as all."""
+_TOLERANCE = 1e-4
+"""Of a temperature's logarithm."""
 
 
 class ClassificationMeter(Meter):
@@ -29,11 +40,13 @@ class ClassificationMeter(Meter):
         self._logs: list[Scores] = []
         self._labels: list[int] = []
         self._paths: list[str] = []
+        self._confusion: Confusion | None = None
 
     def update(self, findings: Sequence[Scores], samples: Sequence[Sample]) -> None:
         """`findings`: log-probabilities (classes,) of each image."""
         if not findings:
             return
+        self._confusion = None
         self._logs.append(np.stack(findings))
         for sample in samples:
             target = sample.target
@@ -47,6 +60,7 @@ class ClassificationMeter(Meter):
 
     def extend(self, rows: Any) -> None:
         """See `Meter`."""
+        self._confusion = None
         logs, labels, paths = rows
         self._logs.extend(logs)
         self._labels.extend(labels)
@@ -55,7 +69,8 @@ class ClassificationMeter(Meter):
     def compute(self) -> dict[str, Any]:
         """See `retinue.evaluation.classification.figures`; over the images that have a label."""
         labels, scores = self._known()
-        return figures(labels, scores, self._classes, top_k=self._top_k)
+        confusion = self._counted(labels, scores)
+        return figures(labels, scores, self._classes, top_k=self._top_k, confusion=confusion)
 
     def tables(self) -> dict[str, pa.Table]:
         """`predictions`: path (string), label (int32, −1: unknown), scores (list of float32);
@@ -73,29 +88,43 @@ class ClassificationMeter(Meter):
                 ),
             }
         )
-        labels, known = self._known()
-        predicted = known.argmax(axis=1).astype(np.int64)
-        confusion = confusion_table(confusion_counts(labels, predicted), self._classes)
-        return {"predictions": predictions, "confusion": confusion}
+        counted = self._confusion or self._counted(*self._known())
+        return {
+            "predictions": predictions,
+            "confusion": confusion_table(counted, self._classes),
+        }
 
     def calibrate(self, so_far: float = 1.0) -> float:
         """The temperature, between 1/20 and 20, that makes the labels most likely; what was
         collected, and divided by `so_far` already, is rescaled by it. `so_far` where nothing is
         known, or no other helps."""
-        logs, labels = self._all().astype(np.float64), np.array(self._labels, dtype=np.int64)
-        known = labels != UNKNOWN
-        if not known.any():
+        labels = np.array(self._labels, dtype=np.int64)
+        known = np.flatnonzero(labels != UNKNOWN)
+        if len(known) == 0:
             return so_far
-        temperature = _best_temperature(logs[known] * so_far, labels[known], so_far)
-        scaled = logs * (so_far / temperature)
-        scaled -= np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-        self._logs = [scaled.astype(np.float32)]
-        return temperature
+        if len(known) > FITTED_ON:
+            known = known[np.linspace(0, len(known) - 1, FITTED_ON).round().astype(np.int64)]
+        logs = self._all()
+        low, high = so_far / HOTTEST, so_far * HOTTEST
+        sharpness = _best_sharpness(logs[known], labels[known], low, high)
+        if sharpness == 1.0:
+            return so_far
+        self._logs = [_sharpened(logs, sharpness)]
+        self._confusion = None
+        return so_far / sharpness
 
     def _all(self) -> Scores:
         if not self._logs:
             return np.zeros((0, len(self._classes)), dtype=np.float32)
-        return np.concatenate(self._logs)
+        if len(self._logs) > 1:
+            self._logs = [np.concatenate(self._logs)]
+        return self._logs[0]
+
+    def _counted(self, labels: npt.NDArray[np.int64], scores: Scores) -> Confusion:
+        """Once, whether figures or tables ask first."""
+        if self._confusion is None:
+            self._confusion = confusion_of(labels, scores)
+        return self._confusion
 
     def _known(self) -> tuple[npt.NDArray[np.int64], Scores]:
         labels = np.array(self._labels, dtype=np.int64)
@@ -103,25 +132,59 @@ class ClassificationMeter(Meter):
         return labels[known], np.exp(self._all()[known])
 
 
-def _best_temperature(
-    logs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], otherwise: float
-) -> float:
-    """By golden-section search over the logarithm: the negative log-likelihood is convex in 1 / T,
-    so it has one minimum. `otherwise` if that is no better."""
-    rows = np.arange(len(labels))
+def _best_sharpness(logs: Scores, labels: npt.NDArray[np.int64], low: float, high: float) -> float:
+    """What to multiply `logs` by, between `low` and `high`, so that the labels become most likely;
+    1.0 if that is no better.
 
-    def loss(log_t: float) -> float:
-        scaled = logs * np.exp(-log_t)
-        return float((np.logaddexp.reduce(scaled, axis=1) - scaled[rows, labels]).mean())
+    The negative log-likelihood is convex in it: Newton's method finds where its slope is 0, within
+    a bracket. The slope tells the place of a minimum far better than the loss does, which is flat
+    there, so float32 is enough.
+    """
+    logs = logs - logs.max(axis=1, keepdims=True)
+    np.maximum(logs, -1e4, out=logs)  # of what is impossible, 0 × −inf would be no number
+    own = logs[np.arange(len(labels)), labels]
 
-    low, high = np.log(1 / HOTTEST), np.log(HOTTEST)
-    ratio = (np.sqrt(5) - 1) / 2
-    for _ in range(60):
-        a, b = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, b) if loss(a) < loss(b) else (a, high)
-    found = (low + high) / 2
-    better = loss(found) < loss(np.log(otherwise)) - 1e-9  # more than rounding
-    return float(np.exp(found)) if better else otherwise
+    def slopes(at: float) -> tuple[float, float]:
+        """The mean loss's first and second derivative."""
+        first = second = 0.0
+        for rows in chunks(logs):
+            z = logs[rows]
+            p = np.exp(z * np.float32(at))
+            total = p.sum(axis=1)
+            p *= z
+            mean = p.sum(axis=1) / total
+            p *= z
+            first += float((mean - own[rows]).sum(dtype=np.float64))
+            second += float((p.sum(axis=1) / total - mean**2).sum(dtype=np.float64))
+        return first / len(logs), second / len(logs)
+
+    start = found = min(max(1.0, low), high)
+    slope, curvature = begun = slopes(start)
+    end = high if slope < 0 else low
+    if not slopes(end)[0] * slope < 0:  # it is beyond the bound; or nothing tells where
+        found = end if abs(slope) > 0 else start
+    else:
+        left, right = sorted((start, end))
+        for _ in range(60):
+            step = found - slope / curvature if curvature > 0 else right
+            if not left < step < right:
+                step = math.sqrt(left * right)
+            moved, found = abs(math.log(step / found)), step
+            if moved < _TOLERANCE:
+                break
+            slope, curvature = slopes(found)
+            left, right = (left, found) if slope > 0 else (found, right)
+    # By convexity, no more than this is won: if it is only rounding, all stays as it was.
+    return found if abs(begun[0] * (found - 1)) > 1e-9 else 1.0
+
+
+def _sharpened(logs: Scores, by: float) -> Scores:
+    """Log-probabilities of `logs` times `by`."""
+    made = logs * np.float32(by)
+    for rows in chunks(made):
+        made[rows] -= made[rows].max(axis=1, keepdims=True)
+        made[rows] -= np.log(np.exp(made[rows]).sum(axis=1, keepdims=True))
+    return made
 
 
 def _text(path: str) -> str:
