@@ -95,7 +95,8 @@ def check_data(path: str | Path, *, task: str | None = None, **options: Any) -> 
     file."""
     from retinue.data.check import check
     from retinue.data.options import DataOptions
-    from retinue.tasks.task import DEFAULT, task_type
+    from retinue.tasks.shipped import DEFAULT
+    from retinue.tasks.task import task_type
 
     readers = task_type(task or DEFAULT).readers()
     return check(DataOptions(path=str(path), **options), readers)

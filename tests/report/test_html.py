@@ -220,6 +220,20 @@ def of_task(run: Path, name: str, **figures: float) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_folder_that_names_no_task_is_of_the_default(run_maker: Maker) -> None:
+    """As the first release wrote it."""
+    run = run_maker(["a", "b"])
+    for name in ("metrics.json", "recipe.yaml"):
+        text = (run / name).read_text(encoding="utf-8")
+        kept = text.replace('"task": "classification", ', "").replace("task: classification\n", "")
+        assert kept != text
+        (run / name).write_text(kept, encoding="utf-8")
+    page = read(run)
+    assert "Top-1 accuracy" in page.text
+    assert "confusion" in page.ids
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_another_tasks_predictions_do_not_disturb(
     run_maker: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ from retinue.data.sources.listing import Reader
 from retinue.errors import UsageError
 from retinue.tasks import task as module
 from retinue.tasks.classification.task import Classification
-from retinue.tasks.task import DEFAULT, register_task, task_names, task_type
+from retinue.tasks.shipped import DEFAULT
+from retinue.tasks.task import register_task, task_names, task_type
 
 
 @pytest.fixture(autouse=True)

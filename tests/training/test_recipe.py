@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.errors import UsageError
-from retinue.tasks.task import DEFAULT, task_names, task_type
+from retinue.tasks.shipped import DEFAULT
+from retinue.tasks.task import task_names, task_type
 from retinue.training.recipe import (
     Recipe,
     dump,

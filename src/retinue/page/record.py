@@ -65,8 +65,8 @@ class RunRecord:
 
     @property
     def task(self) -> str:
-        """The task's name, `classification` unless the folder says otherwise."""
-        return str(self.metrics.get("task") or self.recipe.get("task") or "classification")
+        """The task's name; empty where the folder does not say it."""
+        return str(self.metrics.get("task") or self.recipe.get("task") or "")
 
     @property
     def data_roots(self) -> list[Path]:

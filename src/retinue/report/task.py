@@ -1,7 +1,7 @@
 """What the report asks the task of a run. Nothing else of the report knows a task by its name.
 
 A task that is not installed here still gets its page, from what every task's run holds: its figures
-under their plain names, and no sections of its own.
+under their plain names, and no sections of its own. A folder that names no task is of the default.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from retinue.errors import UsageError
 from retinue.figures import Figure, plain
 from retinue.page.record import RunRecord, number
 from retinue.page.section import TaskSections
-from retinue.tasks.shipped import SHIPPED, imported
+from retinue.tasks.shipped import DEFAULT, SHIPPED, imported
 
 if TYPE_CHECKING:
     from retinue.tasks.task import Task
@@ -25,7 +25,7 @@ def figures_of(record: RunRecord) -> list[Figure]:
     """The figures that the run's task declares; of an unknown task, one for each number."""
     names = [name for name, value in record.metrics.items() if number(value) is not None]
     names += [name[4:] for row in record.epochs for name in row if name.startswith("val_")]
-    if (shipped := SHIPPED.get(record.task)) is not None:
+    if (shipped := SHIPPED.get(record.task or DEFAULT)) is not None:
         declared: list[Figure] = imported(shipped.figures_among)(names, record.classes)
         return declared
     try:
@@ -36,7 +36,7 @@ def figures_of(record: RunRecord) -> list[Figure]:
 
 def sections_of(task: str) -> TaskSections:
     """What the task adds to the page."""
-    if (shipped := SHIPPED.get(task)) is not None:
+    if (shipped := SHIPPED.get(task or DEFAULT)) is not None:
         sections: TaskSections = imported(shipped.sections)
         return sections
     try:
@@ -51,7 +51,7 @@ def watched_by(record: RunRecord) -> str:
     chosen = evaluation.get("metric") if isinstance(evaluation, dict) else None
     if chosen:
         return str(chosen)
-    if (shipped := SHIPPED.get(record.task)) is not None:
+    if (shipped := SHIPPED.get(record.task or DEFAULT)) is not None:
         return shipped.default_metric
     try:
         return _task_type(record.task).default_metric

@@ -27,6 +27,9 @@ SHIPPED = {
     )
 }
 
+DEFAULT = "classification"
+"""The task of a recipe, or of a run's folder, that names none."""
+
 
 def imported(place: str) -> Any:
     """What `module:attribute` names."""

@@ -178,9 +178,6 @@ class Task(ABC):
         return {name: imported(place) for name, place in cls.formats.items()}
 
 
-DEFAULT = "classification"
-"""The task of a recipe that names none."""
-
 _TASKS: dict[str, str | type[Task]] = {name: there.task for name, there in SHIPPED.items()}
 
 

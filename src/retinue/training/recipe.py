@@ -22,7 +22,8 @@ from retinue.data.options import DataOptions
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, Options
-from retinue.tasks.task import DEFAULT, task_names, task_type
+from retinue.tasks.shipped import DEFAULT
+from retinue.tasks.task import task_names, task_type
 from retinue.training.options import (
     CacheOptions,
     CheckpointOptions,
