@@ -277,4 +277,5 @@ def reason(error: Exception) -> str:
         return "not an image, or of an unknown format"
     if ("remature end" in text or "truncated" in text.lower()) and text[:9] != "truncated":
         return f"truncated: {text}"
-    return text or type(error).__name__
+    # A decoder's bare number tells nobody anything.
+    return text if any(c.isalpha() for c in text) else "damaged, or cut off"

@@ -40,7 +40,8 @@ class Bar:
 def console(log: Path | None, *, quiet: bool = False) -> Iterator[Bar]:
     """Log to the file `log` and, unless `quiet`, to stderr; gives the bar."""
     LOGGER.setLevel(logging.INFO)
-    handlers: list[logging.Handler] = []
+    # Where nothing else listens, Python would print warnings by itself, --quiet or not.
+    handlers: list[logging.Handler] = [logging.NullHandler()]
     if log is not None:
         file = logging.FileHandler(log, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from retinue.files import replacing
 from retinue.run.folder import RunFolder
@@ -48,6 +48,6 @@ def _sheet(inputs: torch.Tensor, preprocessing: Preprocessing) -> Image.Image:
         "RGB", (COLUMNS * (SIDE + gap) - gap, rows * (SIDE + gap) - gap), (255, 255, 255)
     )
     for number, image in enumerate(images):
-        image.thumbnail((SIDE, SIDE))
+        image = ImageOps.contain(image, (SIDE, SIDE))
         sheet.paste(image, (number % COLUMNS * (SIDE + gap), number // COLUMNS * (SIDE + gap)))
     return sheet

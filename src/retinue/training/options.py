@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
@@ -112,8 +112,8 @@ class StageOptions(Options):
     """Optimiser steps that count as an epoch; null: as many as there are batches."""
     validate_every: PositiveInt = 1
     """Every how many epochs the validation split is judged; the last one always is."""
-    validate_from: PositiveInt = 1
-    """The first epoch of the stage after which it is."""
+    validate_from: PositiveInt | None = None
+    """The first epoch of the stage that is; null: the first of every `validate_every`."""
     accumulate: PositiveInt = 1
     """Portions that each step's batch is computed in: saves memory. BatchNorm that learns and
     mixing see a portion at a time; nothing else changes."""
@@ -132,6 +132,12 @@ class StageOptions(Options):
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
     from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _by_name(cls, sampler: Any) -> Any:
+        """A name alone will do."""
+        return {"name": sampler} if isinstance(sampler, str) else sampler
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -175,9 +181,8 @@ class StageOptions(Options):
         """Whether the validation split is judged after the stage's `epoch`, counted from 1."""
         if last:
             return True
-        return (
-            epoch >= self.validate_from and (epoch - self.validate_from) % self.validate_every == 0
-        )
+        since = epoch - (self.validate_from or self.validate_every)
+        return since >= 0 and since % self.validate_every == 0
 
 
 class InputOptions(Options):

@@ -69,7 +69,7 @@ def refuse_metric(recipe: Recipe, task: Task) -> None:
         raise UsageError(
             f"the validation gives no figure {metric!r}",
             where="key evaluation.metric",
-            mend=suggest(metric, known) or f"it gives {', '.join(known)}",
+            mend=", ".join(filter(None, [suggest(metric, known), f"it gives {', '.join(known)}"])),
         )
 
 
@@ -201,6 +201,11 @@ def doubts(recipe: Recipe, network: Network, dataset: Dataset) -> list[str]:
         found.append(
             f"stage {first.name} trains only a part of the network, and what is frozen is random,"
             f" because model.weights is null; {FROM_SCRATCH}"
+        )
+    if recipe.evaluation.metric is not None and recipe.evaluation.keep == "last":
+        found.append(
+            "evaluation.metric picks no weights, because evaluation.keep is last; it only ends"
+            " stages that have early_stop"
         )
     samples: Sequence[Sample] = dataset.splits["train"]
     for index, stage in enumerate(recipe.stages):

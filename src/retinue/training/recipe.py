@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -273,8 +273,7 @@ def _put(values: Any, key: str, value: Any) -> Location:
         step = ".".join(map(str, location[: depth + 1]))
         if isinstance(part, int):
             if not isinstance(inner, list) or part >= len(inner):
-                count = len(inner) if isinstance(inner, list) else 0
-                raise UsageError(f"there is no {step}", where=f"key {key}", mend=f"{count} there")
+                raise _no_such(step, key, location, inner)
             inner = inner[part]
         else:
             if not isinstance(inner, Mapping):
@@ -285,13 +284,25 @@ def _put(values: Any, key: str, value: Any) -> Location:
     last = location[-1]
     if isinstance(inner, list):
         if not isinstance(last, int) or last >= len(inner):
-            raise UsageError(f"there is no {key}", where=f"key {key}", mend=f"{len(inner)} there")
+            raise _no_such(key, key, location, inner)
         inner[last] = value
     elif isinstance(inner, Mapping):
         inner[last] = value  # type: ignore[index]
     else:
         raise UsageError(f"{'.'.join(map(str, location[:-1]))} has no fields", where=f"key {key}")
     return tuple(location)
+
+
+def _no_such(step: str, key: str, location: Sequence[int | str], inner: Any) -> UsageError:
+    """Of a place in a list that is not there, or a list that is not."""
+    first = str(location[0])
+    if first not in Recipe.model_fields:
+        mend = suggest(first, Recipe.model_fields) or f"known are {', '.join(Recipe.model_fields)}"
+        where = f"given as an override, key {key}"
+        return UsageError(f"unknown key {first!r}", where=where, mend=mend)
+    last = len(inner) - 1 if isinstance(inner, list) else -1
+    mend = f"they are numbered 0 to {last}" if last >= 0 else "it is no list"
+    return UsageError(f"there is no {step}", where=f"key {key}", mend=mend)
 
 
 # --- telling what is wrong -----------------------------------------------------------------------
@@ -328,6 +339,11 @@ def _refusal(
         known = _fields(schema, location[len(prefix) : -1])
         message = f"unknown key {str(location[-1])!r}"
         mend = suggest(str(location[-1]), known) or f"known are {', '.join(known)}"
+    elif error["type"] == "union_tag_invalid":
+        tag = error["ctx"]["tag"]
+        known = [name.strip("'") for name in error["ctx"]["expected_tags"].split(", ")]
+        message = f"unknown {error['ctx']['discriminator'].strip(chr(39))} {tag!r}"
+        mend = suggest(tag, known) or f"there are {', '.join(known)}"
     elif error["type"] == "missing":
         message = f"{_dotted(location)} is missing"
     elif not isinstance(error["input"], Mapping):

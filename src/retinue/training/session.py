@@ -58,6 +58,8 @@ def start(
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()):
+        if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
+            LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
         dataset = open_data(loaded)
     made = RunFolder.create(out, name) if is_main() else None
     folder = [str(made.path) if made is not None else None]

@@ -314,6 +314,7 @@ class Trainer:
             "lr": self._rate(stage, progress.stage_steps - 1),
             **train,
             **{f"val_{name}": value for name, value in figures.items()},
+            **{f"fitted_{k}": v for k, v in self.task.fitted().items() if isinstance(v, float)},
         }
         progress.rows.append(row)
         if judged or self.data.validation is None:
@@ -473,7 +474,7 @@ def _better(figure: float, best: float | None, less: bool, margin: float) -> boo
 
 
 def _line(row: dict[str, Any], *, best: bool) -> str:
-    shown = {k: v for k, v in row.items() if k.startswith(("train_", "val_"))}
+    shown = {k: v for k, v in row.items() if k.startswith(("train_", "val_", "fitted_"))}
     figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     star = "  * best" if best else ""
     return (

@@ -178,7 +178,8 @@ class Classification(Task):
 
     def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
         """A copy of `image` with the best classes, three at most, written on it."""
-        return caption(image, [f"{name}  {score:.1%}" for name, score in result.answers()])
+        # The score first: what a narrow picture has no room for is cut off at the end.
+        return caption(image, [f"{score:.1%}  {name}" for name, score in result.answers()])
 
     @classmethod
     def sections(cls) -> TaskSections:
