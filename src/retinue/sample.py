@@ -147,7 +147,8 @@ class Target(ABC):
 
 
 Read = Callable[[], bytes | Pixels]
-"""Gives an image: encoded bytes, or RGB uint8 of shape (height, width, 3)."""
+"""Gives an image: encoded bytes, or RGB uint8 of shape (height, width, 3). Called from several
+threads. Raises OSError for what cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,8 @@ class Sample:
     """How much this sample counts in the loss."""
     name: str = ""
     """What it is called within its data set, wherever that lies; empty: as its key."""
+    shard: str = ""
+    """The file that holds its image among others, best read one after the other; empty: none."""
 
 
 class Row(NamedTuple):

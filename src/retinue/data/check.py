@@ -100,11 +100,11 @@ def check(options: DataOptions, readers: Readers) -> CheckReport:
     reader, listing = read_listing(options, readers)
     findings: list[Finding] = []
     classes, splits, of = _divide(listing, options, reader, findings)
-    paths = [str(record.path) for record in listing.records]
+    records = listing.records
     with ThreadPoolExecutor(max(worker_count(options.workers), 1)) as pool:
-        images = list(pool.map(check_image, paths))
+        images = list(pool.map(lambda record: check_image(record.key, record.read), records))
     unreadable = {image.path: image.error for image in images if image.error is not None}
-    labels = [_said(record) for record in listing.records]
+    labels = [_said(record) for record in records]
 
     found = [
         _unreadable(unreadable),
@@ -123,7 +123,7 @@ def check(options: DataOptions, readers: Readers) -> CheckReport:
             fatal=True,
         ),
         *_imbalance(classes),
-        *_duplicates(images, labels, [of.get(record.name, "") for record in listing.records]),
+        *_duplicates(images, labels, [of.get(record.name, "") for record in records]),
         *_kinds(images),
     ]
     findings += [finding for finding in found if finding.items]

@@ -30,7 +30,7 @@ from PIL import Image, UnidentifiedImageError
 
 from retinue.data import geometry
 from retinue.errors import BadImageError
-from retinue.sample import Matrix, Pixels
+from retinue.sample import Matrix, Pixels, Read
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; a 1 GiB RGB image has twice as many."""
@@ -163,6 +163,15 @@ def decode(
     `path`.
     """
     return Encoded(source, path=path).decode(at_least)
+
+
+def read_image(key: str, read: Read | None = None) -> bytes | Pixels:
+    """What `read` gives; without it, the content of the file called `key`. Raises `BadImageError`
+    naming `key`."""
+    if read is None:
+        return read_bytes(key)
+    with naming(key):
+        return read()
 
 
 def read_bytes(path: str | Path) -> bytes:

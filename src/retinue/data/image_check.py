@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retinue.data.decode import Encoded, has_16_bits, naming, open_pillow, read_bytes
+from retinue.data.decode import Encoded, has_16_bits, naming, open_pillow, read_image
 from retinue.data.views import turn
 from retinue.errors import BadImageError
+from retinue.sample import Pixels, Read
 
 TINY = 32
 """Images with a side below this many pixels are remarked on."""
@@ -58,12 +59,13 @@ HANDLING = {
 """What is unusual, and what is done with it."""
 
 
-def check_image(path: str) -> ImageCheck:
-    """Reads and fully decodes the file; errors are part of the answer."""
+def check_image(path: str, read: Read | None = None) -> ImageCheck:
+    """Reads and fully decodes the file, or what `read` gives; errors are part of the answer."""
     found = ImageCheck(path)
     try:
-        source = read_bytes(path)
-        found.sha256 = hashlib.sha256(source).hexdigest()
+        source = read_image(path, read)
+        content = source if isinstance(source, bytes) else source.tobytes()
+        found.sha256 = hashlib.sha256(content).hexdigest()
         # The whole file is decoded at any scale; a small one is enough for the fingerprints.
         encoded = Encoded(source, path=path)
         decoded = encoded.decode((128, 128))
@@ -77,7 +79,10 @@ def check_image(path: str) -> ImageCheck:
     return found
 
 
-def _kinds(source: bytes, path: str, encoded: Encoded) -> list[str]:
+def _kinds(source: bytes | Pixels, path: str, encoded: Encoded) -> list[str]:
+    tiny = min(encoded.size) < TINY
+    if not isinstance(source, bytes):
+        return ["tiny"] if tiny else []
     image = open_pillow(source)
     kinds = {
         "wrong extension": _wrong_extension(image, path),
@@ -90,15 +95,18 @@ def _kinds(source: bytes, path: str, encoded: Encoded) -> list[str]:
         "floating point": image.mode == "F",
         "animated": getattr(image, "n_frames", 1) > 1 and image.format != "MPO",
         "EXIF-rotated": encoded.orientation != 1,
-        "tiny": min(encoded.size) < TINY,
+        "tiny": tiny,
     }
     return [kind for kind, is_so in kinds.items() if is_so]
 
 
 def _wrong_extension(image: Image.Image, path: str) -> bool:
-    meant = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
+    suffix = os.path.splitext(path)[1].lower()
+    meant = Image.registered_extensions().get(suffix)
     content = image.format or ""
-    return _SAME_CONTENT.get(content, content) != _SAME_CONTENT.get(meant or "", meant)
+    return bool(suffix) and _SAME_CONTENT.get(content, content) != _SAME_CONTENT.get(
+        meant or "", meant
+    )
 
 
 def _fingerprint(image: npt.NDArray[np.uint8], found: ImageCheck) -> None:

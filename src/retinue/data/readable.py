@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from retinue.data.decode import Encoded, check_size, is_jpeg, naming, open_pillow, read_bytes
+from retinue.data.decode import Encoded, check_size, is_jpeg, naming, open_pillow, read_image
 from retinue.errors import BadImageError
 from retinue.sample import Sample
 
@@ -35,7 +35,7 @@ def unreadable(samples: Sequence[Sample], thorough: bool, *, workers: int = 4) -
 
 def refuse_unreadable(sample: Sample, thorough: bool) -> None:
     """Raises `BadImageError` if the sample's image cannot be used."""
-    source = read_bytes(sample.key) if sample.read is None else sample.read()
+    source = read_image(sample.key, sample.read)
     if thorough or not isinstance(source, bytes):
         Encoded(source, path=sample.key).decode()
         return

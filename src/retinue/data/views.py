@@ -13,7 +13,7 @@ from PIL import Image
 
 from retinue.data import geometry
 from retinue.data.composers import Composer, Composition
-from retinue.data.decode import Encoded, read_bytes
+from retinue.data.decode import Encoded, read_image
 from retinue.data.framing import eval_boxes, eval_matrix
 from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions
@@ -66,8 +66,7 @@ class View(Protocol):
 
 def open_image(sample: Sample) -> Encoded:
     """The sample's image, its header read. Raises `BadImageError`."""
-    source = read_bytes(sample.key) if sample.read is None else sample.read()
-    return Encoded(source, path=sample.key)
+    return Encoded(read_image(sample.key, sample.read), path=sample.key)
 
 
 class TrainView:

@@ -348,15 +348,10 @@ def image_feed(
 
 
 def _population(samples: Sequence[Sample]) -> Population:
+    shards = [sample.shard for sample in samples]
     return Population.of(
         ("" if s.target is None else s.target.stratum() for s in samples),
         (s.weight for s in samples),
-        shards=_shards(samples),
+        shards=None if "" in shards else shards,
         names=[() if s.target is None else s.target.names() for s in samples],
     )
-
-
-def _shards(samples: Sequence[Sample]) -> list[str] | None:
-    """The file that each sample's image lies in, where its source says so."""
-    found = [getattr(sample.read, "shard", None) for sample in samples]
-    return None if None in found else [str(shard) for shard in found]

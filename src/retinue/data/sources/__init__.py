@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from retinue.data.sources.dataset import Dataset, open_dataset
 from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.sources.member import Member
 from retinue.data.sources.recognise import Readers, read_listing, recognise
 
 __all__ = [
     "Dataset",
     "Listing",
+    "Member",
     "Reader",
     "Readers",
     "Record",

@@ -92,10 +92,12 @@ def settle(
     for split in ORDER:
         samples = [
             Sample(
-                str(r.path.absolute()),
+                r.key if r.path is None else str(r.path.absolute()),
+                read=r.read,
                 target=r.target.remap(index) if r.target is not None else None,
                 weight=r.weight,
                 name=r.name,
+                shard=r.shard,
             )
             for r in records
             if r.split == split

@@ -13,7 +13,7 @@ from retinue.data.decode import EXTENSIONS
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError
 from retinue.files import nearest
-from retinue.sample import Target
+from retinue.sample import Read, Target
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -27,7 +27,8 @@ SPLITS = {
 class Record:
     """One image of a data set."""
 
-    path: Path
+    path: Path | None
+    """None: the image lies in no file of its own; `read` gives it, and it is called by its name."""
     name: str
     """Path relative to the data's root, with `/`, in Unicode NFC: what splits are drawn by."""
     target: Target | None
@@ -39,6 +40,15 @@ class Record:
     stratum: str = ""
     """Split evenly over these, too."""
     weight: float = 1.0
+    read: Read | None = None
+    """Where the image comes from; None: the file at `path`."""
+    shard: str = ""
+    """The file that holds the image among others; empty: none."""
+
+    @property
+    def key(self) -> str:
+        """The path as it was found, or the name."""
+        return self.name if self.path is None else str(self.path)
 
 
 @dataclass(slots=True)
