@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -17,14 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retinue.arrays import ImageSize as ImageSize
+from retinue.arrays import Matrix as Matrix
+from retinue.arrays import Pixels as Pixels
+from retinue.arrays import Polygon as Polygon
+from retinue.arrays import Read as Read
+from retinue.arrays import Rectangle as Rectangle
+from retinue.arrays import Size as Size
 from retinue.transfer import sent
 
-Pixels = npt.NDArray[np.uint8]
-Matrix = npt.NDArray[np.float64]
-Rectangle = tuple[float, float, float, float]
-"""x1, y1, x2, y2"""
-Polygon = npt.NDArray[np.float64]
-"""(k, 2) corners x, y of a convex polygon, either way round."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -100,7 +101,7 @@ class Target(ABC):
     def through(
         self,
         matrix: Matrix,
-        size: tuple[int, int],
+        size: Size,
         region: Rectangle | Polygon | None = None,
         covered: Sequence[Rectangle | Polygon] = (),
     ) -> Self:
@@ -146,11 +147,6 @@ class Target(ABC):
         """The inverse of `as_dict`."""
 
 
-Read = Callable[[], bytes | Pixels]
-"""Gives an image: encoded bytes, or RGB uint8 of shape (height, width, 3). Called from several
-threads. Raises OSError for what cannot be read."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image with what is known of it. The image is read when it is needed."""
@@ -185,8 +181,8 @@ class BatchPlan:
     """A batch before anything is read."""
 
     rows: Sequence[Row]
-    size: tuple[int, int]
-    """Height and width of the network's input."""
+    size: Size
+    """Of the network's input."""
     epoch: int = 0
     """The epoch, or the number of a view: keys the random draws."""
     total: float = 1.0

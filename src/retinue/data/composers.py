@@ -20,10 +20,9 @@ from retinue.data.geometry import Border, Paint, Region
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Indices, Population
 from retinue.data.random import draw
-from retinue.sample import Matrix, Polygon, Preprocessing
+from retinue.sample import ImageSize, Matrix, Polygon, Preprocessing, Size
 
 Kind = Literal["plain", "splice", "mosaic", "copy_paste"]
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +38,7 @@ class Placement:
     share: float
     """Its part in the row's target; 0: scenery that the target does not speak of."""
 
-    def needed(self, size: Size) -> Size:
+    def needed(self, size: ImageSize) -> Size:
         """Height and width to which the upright original of `size` (width, height) may be shrunk
         in decoding without the canvas showing less."""
         width, height = size
@@ -116,7 +115,7 @@ class Composer:
         return (position,)
 
     def compose(
-        self, sizes: Sequence[Size], *, key: int, epoch: int, size: Size | None = None
+        self, sizes: Sequence[ImageSize], *, key: int, epoch: int, size: Size | None = None
     ) -> Composition:
         """Upright originals of `sizes` (width, height), in the order of `cast`, on a canvas of
         `size` (height, width; default: the preprocessing's).
@@ -148,7 +147,9 @@ class Composer:
 
     # One image
 
-    def matrix(self, source: Size, *, key: int, epoch: int, size: Size | None = None) -> Matrix:
+    def matrix(
+        self, source: ImageSize, *, key: int, epoch: int, size: Size | None = None
+    ) -> Matrix:
         """The plain view: from an upright original of size `source` (width, height) to a canvas of
         `size` (height, width)."""
         size = size or self.preprocessing.size
@@ -159,7 +160,7 @@ class Composer:
         return self._posed(self._pose(key, epoch, "pose"), size) @ matrix
 
     def _plain(
-        self, sizes: Sequence[Size], key: int, epoch: int, size: Size, *, paste: bool
+        self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size, *, paste: bool
     ) -> Composition:
         matrix = self.matrix(sizes[0], key=key, epoch=epoch, size=size)
         placements = [Placement(0, matrix, None, 1.0)]
@@ -192,14 +193,14 @@ class Composer:
         red, green, blue = (round(mean * 255) for mean in self.preprocessing.mean)
         return [Paint(quarter, (red, green, blue))]
 
-    def _framed(self, source: Size, size: Size) -> Matrix:
+    def _framed(self, source: ImageSize, size: Size) -> Matrix:
         return eval_matrix(self._preprocessing(size), source)
 
     def _preprocessing(self, size: Size) -> Preprocessing:
         same = size == self.preprocessing.size
         return self.preprocessing if same else replace(self.preprocessing, size=size)
 
-    def _crop(self, source: Size, key: int, epoch: int, size: Size) -> tuple[float, ...]:
+    def _crop(self, source: ImageSize, key: int, epoch: int, size: Size) -> tuple[float, ...]:
         """A random box of the image, as Inception's: area and log aspect ratio are uniform."""
         assert self.augment.crop_scale is not None
         width, height = source
@@ -264,7 +265,7 @@ class Composer:
 
     # Several images
 
-    def _splice(self, sizes: Sequence[Size], key: int, epoch: int, size: Size) -> Composition:
+    def _splice(self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size) -> Composition:
         """Both images as evaluation frames them; each keeps its part of the canvas."""
         height, width = size
         rng = draw(self.seed, epoch, key, "splice")
@@ -290,7 +291,7 @@ class Composer:
         ]
         return Composition(placements, self._several_border(), kind="splice")
 
-    def _mosaic(self, sizes: Sequence[Size], key: int, epoch: int, size: Size) -> Composition:
+    def _mosaic(self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size) -> Composition:
         """Four images, each in its quarter around a point that is uniform in the middle half of
         the canvas (YOLOv4, Bochkovskiy et al., 2020; the centre as in YOLOv5).
 
@@ -323,7 +324,9 @@ class Composer:
             placements.append(Placement(source, matrix, region, room_w * room_h / (width * height)))
         return Composition(placements, self._several_border(), kind="mosaic")
 
-    def _copy_paste(self, sizes: Sequence[Size], key: int, epoch: int, size: Size) -> Composition:
+    def _copy_paste(
+        self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size
+    ) -> Composition:
         """The plain view with a rectangle of another image pasted in.
 
         The rectangle covers 1/16 to 1/4 of the canvas, with an aspect ratio of 1/2 to 2 times the
@@ -367,7 +370,9 @@ def _others(
     return tuple(pool[drawn + (drawn >= own)].tolist())
 
 
-def _snapped(box: tuple[float, float, float, float], source: Size, size: Size) -> tuple[float, ...]:
+def _snapped(
+    box: tuple[float, float, float, float], source: ImageSize, size: Size
+) -> tuple[float, ...]:
     """The box with its sides on whole pixels, as they are after a JPEG's scaled decoding: less
     than a pixel of the canvas away, and `render` is faster for it."""
     x1, y1, x2, y2 = box
@@ -397,7 +402,7 @@ def _slide(start: int, room: int, length: float, chance: float, *, ends: bool) -
     return start - chance * (length - room)
 
 
-def _outline(matrix: Matrix, source: Size) -> Polygon:
+def _outline(matrix: Matrix, source: ImageSize) -> Polygon:
     """Where the four corners of an image of size `source` (width, height) lie on the canvas."""
     width, height = source
     return geometry.apply(
@@ -405,7 +410,7 @@ def _outline(matrix: Matrix, source: Size) -> Polygon:
     )
 
 
-def _covering(source: Size, size: Size) -> Matrix:
+def _covering(source: ImageSize, size: Size) -> Matrix:
     """The largest centred window of the canvas's shape, on the whole canvas."""
     (width, height), (tall, wide) = source, size
     scale = max(wide / width, tall / height)

@@ -28,9 +28,9 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from retinue.arrays import ImageSize, Matrix, Pixels, Read, Size
 from retinue.data import geometry
 from retinue.errors import BadImageError
-from retinue.sample import Matrix, Pixels, Read
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; a 1 GiB RGB image has twice as many."""
@@ -63,8 +63,7 @@ class Decoded:
     """uint8 (height, width, 3), RGB."""
     to_original: Matrix
     """float64 (3, 3): from pixels of `image` to pixels of the upright original."""
-    size: tuple[int, int]
-    """Width and height of the upright original."""
+    size: ImageSize
 
 
 class Encoded:
@@ -109,7 +108,7 @@ class Encoded:
         self._pillow = image
         return image.height, image.width
 
-    def decode(self, at_least: tuple[int, int] | None = None) -> Decoded:
+    def decode(self, at_least: Size | None = None) -> Decoded:
         """The pixels. `at_least` (height, width) of the upright image is all that is needed: a JPEG
         is then decoded at the smallest of the scales 1, ½, ¼, ⅛ that covers it."""
         shrink = 1
@@ -127,7 +126,7 @@ class Encoded:
             to_original = to_original @ geometry.scale(shrink)
         return Decoded(image, to_original, self.size)
 
-    def _shrink_for(self, at_least: tuple[int, int]) -> int:
+    def _shrink_for(self, at_least: Size) -> int:
         need_h, need_w = at_least[::-1] if self.orientation >= 5 else at_least
         width, height = self.stored_size
         for shrink in (8, 4, 2):
@@ -154,9 +153,7 @@ class Encoded:
         return image
 
 
-def decode(
-    source: bytes | Pixels, *, path: str, at_least: tuple[int, int] | None = None
-) -> Decoded:
+def decode(source: bytes | Pixels, *, path: str, at_least: Size | None = None) -> Decoded:
     """Encoded bytes, or RGB uint8 (height, width, 3), to pixels.
 
     `at_least`: (height, width) of the upright image that is enough. Raises `BadImageError` naming

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from retinue.data import geometry
-from retinue.sample import Matrix, Preprocessing
+from retinue.sample import ImageSize, Matrix, Preprocessing
 
 
 def eval_boxes(
-    preprocessing: Preprocessing, size: tuple[int, int]
+    preprocessing: Preprocessing, size: ImageSize
 ) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
     """What is shown of an upright image of `size` (width, height), and where on the input.
 
@@ -33,7 +33,7 @@ def eval_boxes(
     return (left * x, top * y, (left + wide) * x, (top + tall) * y), (0, 0, tall, wide)
 
 
-def eval_matrix(preprocessing: Preprocessing, size: tuple[int, int]) -> Matrix:
+def eval_matrix(preprocessing: Preprocessing, size: ImageSize) -> Matrix:
     """From an upright original of `size` (width, height) to the input, as `eval_boxes` says."""
     box, (top, left, tall, wide) = eval_boxes(preprocessing, size)
     return geometry.translate(left, top) @ geometry.crop(box, (tall, wide))

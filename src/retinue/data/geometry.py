@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retinue.sample import Matrix, Pixels, Polygon, Rectangle
+from retinue.arrays import ImageSize, Matrix, Pixels, Polygon, Rectangle, Size
 
 Colour = tuple[int, int, int]
 Border = Literal["reflect", "fill"]
@@ -76,7 +76,7 @@ def about(matrix: Matrix, x: float, y: float) -> Matrix:
     return translate(x, y) @ matrix @ translate(-x, -y)
 
 
-def crop(box: Sequence[float], size: tuple[int, int]) -> Matrix:
+def crop(box: Sequence[float], size: Size) -> Matrix:
     """Brings the box x1, y1, x2, y2 to the canvas of `size` (height, width)."""
     x1, y1, x2, y2 = box
     return scale(size[1] / (x2 - x1), size[0] / (y2 - y1)) @ translate(-x1, -y1)
@@ -96,14 +96,14 @@ _ORIENTATIONS: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, i
 }
 
 
-def orient(orientation: int, size: tuple[int, int]) -> Matrix:
+def orient(orientation: int, size: ImageSize) -> Matrix:
     """From the stored image of `size` (width, height) to the upright one, by EXIF 1–8."""
     w, h = size
     (a, b, c, d), (e, f, g, i) = _ORIENTATIONS[orientation]
     return np.array([[a, b, c * w + d * h], [e, f, g * w + i * h], [0, 0, 1]], dtype=np.float64)
 
 
-def dihedral(orientation: int, size: tuple[int, int]) -> Matrix:
+def dihedral(orientation: int, size: Size) -> Matrix:
     """Element 0–7 of the dihedral group on a canvas of `size` (height, width).
 
     `orientation & 3` clockwise quarter turns, after a horizontal flip if `orientation & 4`. Odd
@@ -126,7 +126,7 @@ def apply(matrix: Matrix, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[
 
 
 def boxes_through(
-    matrix: Matrix, boxes: npt.NDArray[np.floating[Any]], size: tuple[int, int] | None
+    matrix: Matrix, boxes: npt.NDArray[np.floating[Any]], size: Size | None
 ) -> npt.NDArray[np.float32]:
     """(n, 4) boxes x1, y1, x2, y2 through the matrix: the upright rectangles around the mapped
     corners, clipped to the canvas of `size` (height, width) unless that is None."""
@@ -162,7 +162,7 @@ def _signed_area(polygon: Polygon) -> float:
 _APART = 1e-9
 
 
-def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
+def clip(polygon: Polygon, size: Size) -> Polygon:
     """What of a convex polygon lies on the canvas of `size` (height, width); (0, 2) if nothing
     does."""
     return common(polygon, (0, 0, size[1], size[0]))
@@ -224,7 +224,7 @@ def visible_area(polygon: Polygon, covered: Sequence[Rectangle | Polygon]) -> fl
     return max(left, 0.0)
 
 
-def bounds(region: Region | Polygon | None, size: tuple[int, int]) -> Region:
+def bounds(region: Region | Polygon | None, size: Size) -> Region:
     """The least rectangle of whole pixels around the region, within the canvas of `size` (height,
     width); None: the whole canvas."""
     if region is None:
@@ -267,7 +267,7 @@ def inside(polygon: Polygon, box: Region) -> npt.NDArray[np.bool_]:
 
 def render(
     entries: Sequence[Entry | Paint],
-    size: tuple[int, int],
+    size: Size,
     *,
     border: Border = "fill",
     fill: int = 114,
@@ -377,7 +377,7 @@ def _warp(
     _into(target, painted)
 
 
-def _average_first(image: Pixels, matrix: Matrix, size: tuple[int, int]) -> tuple[Pixels, Matrix]:
+def _average_first(image: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, Matrix]:
     """The part of the image that the canvas shows, shrunk by whole factors, with its matrix."""
     back = inverse(matrix)
     middle = apply(back, np.array([[size[1] / 2, size[0] / 2]]))[0]

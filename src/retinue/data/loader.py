@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinue.data.views import Seen, Size, View
+from retinue.data.views import Seen, View
 from retinue.errors import BadImageError
-from retinue.sample import Batch, BatchPlan, Pixels, Row, Sample, Target
+from retinue.sample import Batch, BatchPlan, ImageSize, Pixels, Row, Sample, Size, Target
 
 BadImages = Literal["stop", "substitute", "drop"]
 
@@ -34,9 +34,7 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def in_order(
-    samples: Iterable[Sample], batch_size: int, size: tuple[int, int]
-) -> Iterator[BatchPlan]:
+def in_order(samples: Iterable[Sample], batch_size: int, size: Size) -> Iterator[BatchPlan]:
     """Plans of `batch_size` rows each for `samples` one after the other, each counting once,
     without knowing how many there are. `size` (height, width) is the network's input."""
     rows: list[Row] = []
@@ -56,7 +54,7 @@ class Rendered(NamedTuple):
     """With the samples that it shows in fact."""
     seen: Seen | None
     """None: its image cannot be read."""
-    sizes: list[Size]
+    sizes: list[ImageSize]
 
 
 class _Job(NamedTuple):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from retinue.data.options import MixingOptions
 from retinue.data.random import draw
+from retinue.sample import Size
 from retinue.transfer import all_to_device
 
 
@@ -70,7 +71,7 @@ class Mixing:
         keys: npt.NDArray[np.int64],
         epoch: int,
         usable: npt.NDArray[np.bool_],
-        size: tuple[int, int],
+        size: Size,
     ) -> MixPlan:
         """`keys` (n,) of the batch's images, and its height and width in pixels.
 

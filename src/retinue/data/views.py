@@ -19,7 +19,7 @@ from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Population
 from retinue.errors import BadImageError
-from retinue.sample import Matrix, Pixels, Preprocessing, Sample, Target
+from retinue.sample import ImageSize, Matrix, Pixels, Preprocessing, Sample, Size, Target
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -27,9 +27,6 @@ _PILLOW = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-Size = tuple[int, int]
-"""Width and height of an upright original."""
 
 
 class Seen(NamedTuple):
@@ -39,7 +36,7 @@ class Seen(NamedTuple):
     """Of everything that it shows, in its pixels."""
     to_original: Matrix
     """float64 (3, 3): from its pixels to those of the row's own upright original."""
-    original_size: Size
+    original_size: ImageSize
 
 
 class View(Protocol):
@@ -50,15 +47,15 @@ class View(Protocol):
         ...
 
     def see(
-        self, samples: Sequence[Sample], sizes: Sequence[Size], *, key: int, epoch: int,
-        size: tuple[int, int],
+        self, samples: Sequence[Sample], sizes: Sequence[ImageSize], *, key: int, epoch: int,
+        size: Size,
     ) -> Seen:  # fmt: skip
         """What `render` would tell of images of these sizes; nothing is read."""
         ...
 
     def render(
-        self, samples: Sequence[Sample], *, key: int, epoch: int, size: tuple[int, int], out: Pixels
-    ) -> tuple[Seen, list[Size]]:
+        self, samples: Sequence[Sample], *, key: int, epoch: int, size: Size, out: Pixels
+    ) -> tuple[Seen, list[ImageSize]]:
         """Paints `out`, uint8 (height, width, 3) of `size` (height, width). Gives also the sizes of
         the upright originals. Raises `BadImageError`."""
         ...
@@ -88,16 +85,16 @@ class TrainView:
         return self.composer.cast(position, key, epoch)
 
     def see(
-        self, samples: Sequence[Sample], sizes: Sequence[Size], *, key: int, epoch: int,
-        size: tuple[int, int],
+        self, samples: Sequence[Sample], sizes: Sequence[ImageSize], *, key: int, epoch: int,
+        size: Size,
     ) -> Seen:  # fmt: skip
         """See `View`."""
         composition = self.composer.compose(sizes, key=key, epoch=epoch, size=size)
         return _seen(samples, sizes, composition, size)
 
     def render(
-        self, samples: Sequence[Sample], *, key: int, epoch: int, size: tuple[int, int], out: Pixels
-    ) -> tuple[Seen, list[Size]]:
+        self, samples: Sequence[Sample], *, key: int, epoch: int, size: Size, out: Pixels
+    ) -> tuple[Seen, list[ImageSize]]:
         """See `View`."""
         images = [open_image(sample) for sample in samples]
         sizes = [image.size for image in images]
@@ -121,9 +118,9 @@ class TrainView:
 
 def _seen(
     samples: Sequence[Sample],
-    sizes: Sequence[Size],
+    sizes: Sequence[ImageSize],
     composition: Composition,
-    size: tuple[int, int],
+    size: Size,
 ) -> Seen:
     own = next(p for p in composition.placements if p.source == 0)
     whole = Region(0, 0, size[1], size[0])
@@ -162,8 +159,8 @@ class EvalView:
         return (position,)
 
     def see(
-        self, samples: Sequence[Sample], sizes: Sequence[Size], *, key: int = 0, epoch: int = 0,
-        size: tuple[int, int],
+        self, samples: Sequence[Sample], sizes: Sequence[ImageSize], *, key: int = 0,
+        epoch: int = 0, size: Size,
     ) -> Seen:  # fmt: skip
         """See `View`; nothing is drawn, so `key` and `epoch` change nothing."""
         matrix = eval_matrix(replace(self.preprocessing, size=size), sizes[0])
@@ -177,9 +174,9 @@ class EvalView:
         *,
         key: int = 0,
         epoch: int = 0,
-        size: tuple[int, int],
+        size: Size,
         out: Pixels,
-    ) -> tuple[Seen, list[Size]]:
+    ) -> tuple[Seen, list[ImageSize]]:
         """See `View`."""
         encoded = open_image(samples[0])
         width, height = encoded.size

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from retinue.data.samplers import Sampler
 from retinue.data.views import View
-from retinue.sample import BatchPlan, Row, Sample
+from retinue.sample import BatchPlan, Row, Sample, Size
 
-SizeOf = Callable[[int, int], tuple[int, int]]
+SizeOf = Callable[[int, int], Size]
 """(epoch, step) → height and width of that step's images."""
 
 
@@ -67,7 +67,7 @@ class StepPlans:
         positions: npt.NDArray[np.int64],
         keys: npt.NDArray[np.int64],
         epoch: int,
-        size: tuple[int, int],
+        size: Size,
     ) -> Iterator[BatchPlan]:
         count = len(positions)
         filled = count + -count % (self.accumulate * self.world)
@@ -99,7 +99,7 @@ def _numbered(
 
 
 def in_turn(
-    samples: Sequence[Sample], size: tuple[int, int], batch_size: int, *, world: int, rank: int
+    samples: Sequence[Sample], size: Size, batch_size: int, *, world: int, rank: int
 ) -> list[BatchPlan]:
     """The plans of a split in order, dealt to the processes; each batch has one length on all of
     them. Every image counts once, whatever its weight in training."""

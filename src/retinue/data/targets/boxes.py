@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retinue.data import geometry
 from retinue.errors import UsageError
-from retinue.sample import Matrix, Polygon, Rectangle, Target
+from retinue.sample import Matrix, Polygon, Rectangle, Size, Target
 
 MIN_VISIBLE = 0.1
 """A box of which less than this share of the area is left on the canvas is dropped."""
@@ -95,7 +95,7 @@ class Boxes(Target):
     def through(
         self,
         matrix: Matrix,
-        size: tuple[int, int],
+        size: Size,
         region: Rectangle | Polygon | None = None,
         covered: Sequence[Rectangle | Polygon] = (),
     ) -> Self:
