@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from retinue.data import geometry
-from retinue.data.decode import Encoded, decode, read_bytes
+from retinue.data.decode import Decoded, Encoded, read_bytes
 from retinue.data.views import turn
 from retinue.errors import BadImageError
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 salted_module = sys.modules["salted"]
 picture, encoded = salted_module.picture, salted_module.encoded
+
+
+def decode(
+    source: bytes | np.ndarray, *, path: str, at_least: tuple[int, int] | None = None
+) -> Decoded:
+    return Encoded(source, path=path).decode(at_least)
 
 
 def pixels(content: bytes) -> np.ndarray:

@@ -101,7 +101,8 @@ def test_boxes_follow_pixels(
     )
     size = (300, 320)
     canvas = render([Entry(image, matrix)], size, fill=0)[..., 0].astype(float) / 255
-    mapped = geometry.boxes_through(matrix, np.array([[x, y, x + w, y + h]]), size)[0]
+    mapped = geometry.boxes_through(matrix, np.array([[x, y, x + w, y + h]]))[0]
+    mapped = mapped.clip(0, [size[1], size[0]] * 2)
     # Sums of partly covered pixels measure the extent. Bilinear sampling at up to half the size is
     # off by at most a quarter of a pixel at each edge.
     if (mapped[2:] - mapped[:2]).min() < 6:
@@ -116,14 +117,12 @@ def test_boxes_follow_pixels(
     assert abs(centre_y - (mapped[1] + mapped[3]) / 2) < 0.3
 
 
-def test_boxes_around_rotated_corners_are_clipped() -> None:
+def test_boxes_lie_around_rotated_corners() -> None:
     matrix = geometry.about(geometry.rotate(45), 50, 50)
-    box = geometry.boxes_through(matrix, np.array([[40.0, 40, 60, 60]]), None)[0]
+    box = geometry.boxes_through(matrix, np.array([[40.0, 40, 60, 60]]))[0]
     half = 10 * np.sqrt(2)
     assert np.allclose(box, [50 - half, 50 - half, 50 + half, 50 + half], atol=1e-4)
-    far = geometry.boxes_through(geometry.translate(90, 0), np.array([[0, 0, 20, 20]]), (50, 100))
-    assert far.tolist() == [[90, 0, 100, 20]]
-    assert geometry.boxes_through(matrix, np.zeros((0, 4)), (5, 5)).shape == (0, 4)
+    assert geometry.boxes_through(matrix, np.zeros((0, 4))).shape == (0, 4)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 5, 9])

@@ -23,8 +23,8 @@ from retinue.data import loader as module
 from retinue.data.loader import Loader, in_order, worker_count
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Population
+from retinue.data.random import draw
 from retinue.data.readable import unreadable
-from retinue.data.samplers import epoch_plan
 from retinue.data.targets.boxes import Boxes
 from retinue.data.targets.one_class import OneClass
 from retinue.data.views import EvalView, Seen, TrainView
@@ -47,10 +47,14 @@ def samples(n: int = 20) -> list[Sample]:
     ]
 
 
-def epoch(data: Sequence[Sample], batch_size: int, **how: Any) -> list[BatchPlan]:
+def epoch(
+    data: Sequence[Sample], batch_size: int, *, seed: int = 0, epoch: int = 0, shuffle: bool = True
+) -> list[BatchPlan]:
     """The plans of an epoch over `data`."""
-    plan = epoch_plan(len(data), batch_size, **how)
-    return [plan_of(data, p.tolist(), epoch=how.get("epoch", 0)) for p in plan]
+    n = len(data)
+    order = draw(seed, epoch, 0, "epoch plan").permutation(n) if shuffle else np.arange(n)
+    starts = range(0, n, batch_size)
+    return [plan_of(data, order[k : k + batch_size].tolist(), epoch=epoch) for k in starts]
 
 
 def names(batch: Any) -> list[str]:

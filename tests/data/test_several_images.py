@@ -162,7 +162,7 @@ def test_a_pasted_rectangle_brings_its_boxes() -> None:
             assert np.abs(box - (left + x1, top + y1, right + x1, bottom + y1)).max() <= 1.01
             found += 1
         # A box of the image itself is told as far as the rectangle leaves enough of it in sight.
-        a, b, c, d = geometry.boxes_through(own.matrix, np.array([SMALL_BOX]), None)[0]
+        a, b, c, d = geometry.boxes_through(own.matrix, np.array([SMALL_BOX]))[0]
         shared = max(min(c, x2) - max(a, x1), 0) * max(min(d, y2) - max(b, y1), 0)
         assert (0 in looked.target.of) == (shared < 0.9 * (c - a) * (d - b))
         hidden += 0 not in looked.target.of

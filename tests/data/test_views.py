@@ -122,9 +122,9 @@ def test_test_time_orientations(orientation: int) -> None:
     assert np.array_equal(found, np.rot90(expected, -(orientation & 3)))
     # The box as the turned canvas shows it leads back to where it was drawn.
     box = plain.targets["xyxy"][0].numpy()
-    there = geometry.boxes_through(geometry.dihedral(orientation, (64, 64)), box, None)
-    back = geometry.boxes_through(batch.to_original[0], there, None)
-    assert np.allclose(back, geometry.boxes_through(plain.to_original[0], box, None), atol=1e-3)
+    there = geometry.boxes_through(geometry.dihedral(orientation, (64, 64)), box)
+    back = geometry.boxes_through(batch.to_original[0], there)
+    assert np.allclose(back, geometry.boxes_through(plain.to_original[0], box), atol=1e-3)
 
 
 def test_quarter_turns_need_a_square() -> None:
@@ -146,7 +146,7 @@ def test_to_original_and_boxes(fit: str, shape: tuple[int, int]) -> None:
     top, left = bright.min(0)
     bottom, right = bright.max(0) + 1
     assert np.abs(item.target.xyxy[0] - (left, top, right, bottom)).max() <= 1
-    back = geometry.boxes_through(item.to_original, item.target.xyxy[:1], None)
+    back = geometry.boxes_through(item.to_original, item.target.xyxy[:1])
     assert np.allclose(back, boxes[:1], atol=1e-3)
     # Cut away by the crop, the second box is dropped with its label.
     assert item.target.of == ((1,) if fit == "crop" else (1, 0))
@@ -217,7 +217,7 @@ def test_crops_have_the_asked_area_and_ratio() -> None:
     areas, ratios, flipped = [], [], 0
     for key in range(200):
         item = geometry.inverse(composer.matrix((400, 300), key=key, epoch=0))
-        x1, y1, x2, y2 = geometry.boxes_through(item, np.array([[0, 0, 64, 64]]), None)[0]
+        x1, y1, x2, y2 = geometry.boxes_through(item, np.array([[0, 0, 64, 64]]))[0]
         assert min(x1, y1) >= -1e-3
         assert x2 <= 400.001
         assert y2 <= 300.001
@@ -234,7 +234,7 @@ def test_crops_have_the_asked_area_and_ratio() -> None:
 def test_crop_of_an_image_that_is_too_long() -> None:
     composer = Composer(AugmentOptions(crop_scale=(0.9, 1)), SMALL, 0)
     matrix = geometry.inverse(composer.matrix((4000, 100), key=0, epoch=0))
-    box = geometry.boxes_through(matrix, np.array([[0, 0, 64, 64]]), None)[0]
+    box = geometry.boxes_through(matrix, np.array([[0, 0, 64, 64]]))[0]
     assert np.allclose(box[3] - box[1], 100, atol=0.1)
     assert np.allclose(box[2] - box[0], 100 * 4 / 3, atol=0.1)
 

@@ -199,7 +199,8 @@ class Find(Task):
             corners = np.stack([x - w, y - h, x + w, y - h, x + w, y + h, x - w, y + h], 1)
             points = np.concatenate([corners.reshape(-1, 2), np.ones((4 * len(x), 1))], 1) @ back.T
             points = (points[:, :2] / points[:, 2:]).reshape(-1, 4, 2)
-            boxes = np.concatenate([points.min(1), points.max(1)], 1)
+            corner = np.tile(batch.original_size[k], 2)
+            boxes = np.concatenate([points.min(1), points.max(1)], 1).clip(0, corner)
             found.append(np.concatenate([boxes, heat[k][rows, columns][:, None]], 1))
         return found
 

@@ -56,7 +56,6 @@ class Composition:
     """What lies beyond a source, within its region."""
     painted: list[Paint] = field(default_factory=list)
     """Parts of the canvas that hide what is there."""
-    kind: Kind = "plain"
 
 
 class _Pose(NamedTuple):
@@ -289,7 +288,7 @@ class Composer:
             Placement(source, self._framed(sizes[source], size), region, part)
             for region, part, source in parts
         ]
-        return Composition(placements, self._several_border(), kind="splice")
+        return Composition(placements, self._several_border())
 
     def _mosaic(self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size) -> Composition:
         """Four images, each in its quarter around a point that is uniform in the middle half of
@@ -322,7 +321,7 @@ class Composer:
             middle = geometry.translate(left + scale * upright_w / 2, top + scale * upright_h / 2)
             matrix = middle @ matrix @ geometry.translate(-w / 2, -h / 2)
             placements.append(Placement(source, matrix, region, room_w * room_h / (width * height)))
-        return Composition(placements, self._several_border(), kind="mosaic")
+        return Composition(placements, self._several_border())
 
     def _copy_paste(
         self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size
@@ -349,7 +348,7 @@ class Composer:
         share = w * h / (width * height)
         own = replace(plain.placements[0], share=1 - share)
         pasted = Placement(1, matrix, Region(x, y, x + w, y + h), share)
-        return Composition([own, pasted], plain.border, kind="copy_paste")
+        return Composition([own, pasted], plain.border)
 
     def _several_border(self) -> Border:
         return "fill" if self.preprocessing.fit == "letterbox" else self.augment.border

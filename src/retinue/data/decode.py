@@ -153,15 +153,6 @@ class Encoded:
         return image
 
 
-def decode(source: bytes | Pixels, *, path: str, at_least: Size | None = None) -> Decoded:
-    """Encoded bytes, or RGB uint8 (height, width, 3), to pixels.
-
-    `at_least`: (height, width) of the upright image that is enough. Raises `BadImageError` naming
-    `path`.
-    """
-    return Encoded(source, path=path).decode(at_least)
-
-
 def read_image(key: str, read: Read | None = None) -> bytes | Pixels:
     """What `read` gives; without it, the content of the file called `key`. Raises `BadImageError`
     naming `key`."""

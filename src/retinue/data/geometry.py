@@ -125,19 +125,13 @@ def apply(matrix: Matrix, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[
     return result
 
 
-def boxes_through(
-    matrix: Matrix, boxes: npt.NDArray[np.floating[Any]], size: Size | None
-) -> npt.NDArray[np.float32]:
+def boxes_through(matrix: Matrix, boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     """(n, 4) boxes x1, y1, x2, y2 through the matrix: the upright rectangles around the mapped
-    corners, clipped to the canvas of `size` (height, width) unless that is None."""
+    corners."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
     mapped = apply(matrix, corners).reshape(-1, 4, 2)
-    result = np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
-    if size is not None:
-        result[:, 0::2] = result[:, 0::2].clip(0, size[1])
-        result[:, 1::2] = result[:, 1::2].clip(0, size[0])
-    return result.astype(np.float32)
+    return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1).astype(np.float32)
 
 
 def magnification(matrix: Matrix, x: float, y: float) -> tuple[float, float]:
@@ -389,7 +383,7 @@ def _average_first(image: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, M
         return image, matrix
     factor_x, factor_y = max(factor_x, 1), max(factor_y, 1)
     canvas = np.array([[0, 0, size[1], size[0]]])
-    x1, y1, x2, y2 = boxes_through(back, canvas, None)[0].tolist()
+    x1, y1, x2, y2 = boxes_through(back, canvas)[0].tolist()
     left, right = _span(x1, x2, width, factor_x)
     top, bottom = _span(y1, y2, height, factor_y)
     part = image[top:bottom, left:right]

@@ -27,30 +27,6 @@ from retinue.errors import UsageError
 from retinue.options import Options
 
 
-def epoch_plan(
-    n: int,
-    batch_size: int,
-    *,
-    seed: int = 0,
-    epoch: int = 0,
-    shuffle: bool = True,
-    drop_last: bool = False,
-) -> list[Indices]:
-    """The batches of one epoch: int64 positions among `n` samples, `batch_size` each.
-
-    The batches are global: processes and accumulation steps divide them. `drop_last` leaves out a
-    last batch that is not full, unless it is the only one. The same arguments always give the same
-    plan.
-    """
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"cannot plan batches of {batch_size} from {n} samples")
-    order = _shuffle(n, seed, epoch) if shuffle else np.arange(n, dtype=np.int64)
-    plan = [order[start : start + batch_size] for start in range(0, n, batch_size)]
-    if drop_last and len(plan) > 1 and len(plan[-1]) < batch_size:
-        plan.pop()
-    return plan
-
-
 def _shuffle(n: int, seed: int, number: int) -> Indices:
     return draw(seed, number, 0, "epoch plan").permutation(n).astype(np.int64)
 
@@ -100,9 +76,9 @@ class Sampler(ABC, Generic[Own]):
     def _prepare(self, batch_size: int) -> None:
         """Whatever is worked out once; `batch_size` as it was asked for."""
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Indices]:
-        """The batches of one epoch from step `start` on: int64 (batch_size,) positions."""
-        return islice(self.stream(epoch * self.steps + start), max(self.steps - start, 0))
+    def epoch(self, epoch: int) -> Iterator[Indices]:
+        """The batches of one epoch: int64 (batch_size,) positions."""
+        return islice(self.stream(epoch * self.steps), self.steps)
 
     @abstractmethod
     def stream(self, first: int) -> Iterator[Indices]:
@@ -119,11 +95,6 @@ def register_sampler(sampler: S) -> S:
         raise ValueError(f"sampler {sampler.name()!r} is already registered")
     _SAMPLERS[sampler.name()] = sampler
     return sampler
-
-
-def samplers() -> list[str]:
-    """The names of all samplers."""
-    return sorted(_SAMPLERS)
 
 
 def make_sampler(

@@ -189,7 +189,7 @@ class EvalView:
         # The stored pixels may lie on their side: resize them as they lie, then turn the result.
         stored = geometry.inverse(decoded.to_original)
         lying = bool(stored[0, 0] == 0)
-        x1, y1, x2, y2 = geometry.boxes_through(stored, np.array([box]), None)[0].tolist()
+        x1, y1, x2, y2 = geometry.boxes_through(stored, np.array([box]))[0].tolist()
         shape = (tall, wide) if lying else (wide, tall)
         height_d, width_d = decoded.image.shape[:2]
         # Float rounding, and a last DCT block that is not whole, must not leave the image.
