@@ -101,6 +101,29 @@ def test_what_a_teacher_says_lies_beside_it() -> None:
         assert torch.equal(ours, theirs.half().float())
 
 
+def test_what_is_given_for_an_image_does_not_depend_on_how_many_there_are() -> None:
+    """Engine and teacher may round otherwise for other numbers: here they tell the number."""
+
+    def told(x: torch.Tensor) -> torch.Tensor:
+        taken.append(len(x))
+        return x[:, :, ::8, ::8] + len(x)
+
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return told(x)
+
+    taken: list[int] = []
+    part = FrozenPart(_network(), 2, CPU, Counting(), "0123")
+    inputs = torch.randn(16, 3, 32, 32)
+    whole = part.fields(told, inputs)  # type: ignore[arg-type]
+    for some in (slice(3, 4), slice(0, 5), slice(1, 16)):
+        fields = part.fields(told, inputs[some])  # type: ignore[arg-type]
+        assert fields.keys() == {"state0", "taught0"}
+        for name, values in fields.items():
+            assert np.array_equal(values, whole[name][some])
+    assert taken == [16] * 8
+
+
 def test_values_too_large_for_the_cache_are_the_largest_that_it_holds() -> None:
     network = _network()
     with torch.no_grad():

@@ -19,11 +19,9 @@ from retinue.inference.engines import Engine, EngineName, candidates
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features.cache import FeatureCache, Space
-from retinue.training.features.frozen import MOST_SOURCES, FrozenPart, Size
+from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, Size
 from retinue.training.features.keys import view_key
 
-CHUNK = 16
-"""Images that the engine takes at once: few, so that its maps stay in the processor's cache."""
 MOST_REMEMBERED = 500_000
 """Views whose geometry is kept in memory; that of others is worked out again each time."""
 NOBODY = bytes(16)

@@ -25,6 +25,8 @@ from retinue.training.features.segments import Layout
 from retinue.transfer import sent
 
 HALF_MAX = float(np.finfo(np.float16).max)
+CHUNK = 16
+"""Images that the engine takes at once: few, so that its maps stay in the processor's cache."""
 MOST_SOURCES = 4
 """Images that a view can be made of."""
 Size = tuple[int, int]
@@ -83,17 +85,24 @@ class FrozenPart:
         return compile_engine(trunk, inputs, engine=engine, device=str(self.device))
 
     def fields(self, engine: Engine, inputs: Tensor) -> Fields:
-        """The rows of normalised images, float32 (n, 3, height, width), but for `sizes`.
+        """The rows of at most `CHUNK` normalised images, float32 (n, 3, height, width), but for
+        `sizes`.
+
+        Engine and teacher always take `CHUNK` images, the last one again for those that lack: what
+        they give for an image may depend on how many there are, by its last bits.
 
         Raises:
             RetinueError: a value is not finite.
         """
+        count = len(inputs)
+        if count < CHUNK:
+            inputs = torch.cat([inputs, inputs[-1:].expand(CHUNK - count, -1, -1, -1)])
         found = {"state": engine(inputs)}
         if self._teacher is not None:
             with torch.inference_mode():
                 found["taught"] = self._teacher(inputs)
         return {
-            f"{name}{k}": _as_rows(leaf)
+            f"{name}{k}": _as_rows(leaf[:count])
             for name, value in found.items()
             for k, leaf in enumerate(nested.leaves(value))
         }
