@@ -28,7 +28,7 @@ from retinue.tasks.learner import TAUGHT
 from retinue.training.features import cached_views
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.cached_views import CachedViews, Views
-from retinue.training.features.frozen import FrozenPart
+from retinue.training.features.frozen import FrozenPart, NotFiniteError
 from retinue.training.features.keys import identity
 from retinue.training.features.segments import Writer
 
@@ -420,6 +420,34 @@ def test_evaluations_views_are_found_by_whatever_training(
     with torch.inference_mode():
         state = _network().run(Colour(HOW).normalised(batch.images), stop=CUT)
     assert torch.allclose(_epoch(first, 3).inputs, state, rtol=1e-3, atol=1e-3)
+
+
+def test_images_for_which_the_frozen_part_gives_no_numbers_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = _samples(name="photos/")
+    real = Colour.varied
+
+    def varied(self: Colour, *arguments: Any) -> torch.Tensor:
+        inputs = real(self, *arguments)
+        inputs[1:4:2] = torch.inf
+        return inputs
+
+    monkeypatch.setattr(Colour, "varied", varied)
+    monkeypatch.setattr(cached_views, "CHUNK", 16)
+    with pytest.raises(RetinueError, match="not finite, 'photos/1'; 'photos/3', cache_features"):
+        _views(tmp_path / "one", samples)
+    with pytest.raises(RetinueError) as caught:
+        _views(tmp_path / "four", samples, augment=AugmentOptions(mosaic=1.0))
+    named = (caught.value.where or "").split("; ")
+    assert {"'photos/1'", "'photos/3'"} < set(named) <= {f"'{sample.key}'" for sample in samples}
+    assert len(set(named)) == len(named)
+
+
+def test_no_more_than_twenty_are_named() -> None:
+    names = [f"{k}.jpg" for k in range(30)]
+    assert "'19.jpg' and 10 more" in str(NotFiniteError(range(30), names))
+    assert "20.jpg" not in str(NotFiniteError(range(30), names))
 
 
 def test_a_full_disk_is_told_before_a_row_is_written(

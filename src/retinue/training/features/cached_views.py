@@ -19,7 +19,7 @@ from retinue.inference.engines import Engine, EngineName, candidates
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features.cache import FeatureCache, Space
-from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, Size
+from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, NotFiniteError, Size
 from retinue.training.features.keys import view_key
 
 MOST_REMEMBERED = 500_000
@@ -245,7 +245,11 @@ class CachedViews:
         for k, row in enumerate(rendered):
             for source, size in enumerate(row.sizes):
                 sizes[k, source] = size
-        return {**self._frozen.fields(engine, self._inputs(batch)), "sizes": sizes}
+        try:
+            return {**self._frozen.fields(engine, self._inputs(batch)), "sizes": sizes}
+        except NotFiniteError as error:
+            shown = [sample.key for k in error.rows for sample in rendered[k].row.samples]
+            raise NotFiniteError(error.rows, list(dict.fromkeys(shown))) from None
 
     # --- identities ------------------------------------------------------------------------------
 

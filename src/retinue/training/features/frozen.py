@@ -7,6 +7,7 @@ rows of float16.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +32,21 @@ MOST_SOURCES = 4
 """Images that a view can be made of."""
 Size = tuple[int, int]
 Fields = dict[str, npt.NDArray[Any]]
+
+
+class NotFiniteError(RetinueError):
+    """The frozen part gave NaN or infinity for the images `rows` of those that it was given;
+    `names`: what these are called."""
+
+    def __init__(self, rows: Sequence[int], names: Sequence[str] = ()) -> None:
+        shown = "; ".join(repr(name) for name in names[:20])
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        super().__init__(
+            "the frozen part gave values that are not finite",
+            where=f"{shown}{more}" or "cached features",
+            mend="cache_features=off, and look at the weights",
+        )
+        self.rows = rows
 
 
 class Trunk(nn.Module):
@@ -92,7 +108,7 @@ class FrozenPart:
         they give for an image may depend on how many there are, by its last bits.
 
         Raises:
-            RetinueError: a value is not finite.
+            NotFiniteError: a value is not finite.
         """
         count = len(inputs)
         if count < CHUNK:
@@ -101,11 +117,15 @@ class FrozenPart:
         if self._teacher is not None:
             with torch.inference_mode():
                 found["taught"] = self._teacher(inputs)
-        return {
-            f"{name}{k}": _as_rows(leaf[:count])
+        leaves = {
+            f"{name}{k}": leaf[:count].detach().to("cpu", torch.float32)
             for name, value in found.items()
             for k, leaf in enumerate(nested.leaves(value))
         }
+        finite = [leaf.reshape(count, -1).isfinite().all(1) for leaf in leaves.values()]
+        if bad := (~torch.stack(finite).all(0)).nonzero().flatten().tolist():
+            raise NotFiniteError(bad)
+        return {name: _as_rows(leaf) for name, leaf in leaves.items()}
 
     def state(self, fields: Fields, size: Size) -> State:
         """The trunk's state, on the device: what the unit at the cut takes."""
@@ -154,13 +174,6 @@ _OF_HEAD = ("num_classes", "dropout", "drop_path", "head")
 
 def _as_rows(tensor: Tensor) -> npt.NDArray[np.float16]:
     """float16, channels last where there are channels and a map."""
-    tensor = tensor.detach().to("cpu", torch.float32)
-    if not bool(torch.isfinite(tensor).all()):
-        raise RetinueError(
-            "the frozen part gave values that are not finite",
-            where="cached features",
-            mend="cache_features=off, and look at the weights",
-        )
     tensor = tensor.clamp(-HALF_MAX, HALF_MAX)
     if tensor.ndim == 4:
         tensor = tensor.permute(0, 2, 3, 1)
