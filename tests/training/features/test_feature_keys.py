@@ -144,6 +144,29 @@ def test_damaged_lines_of_the_memo_are_ignored(
     assert len(reads) <= 1
 
 
+def test_a_memo_of_lines_that_say_the_same_is_written_anew(
+    tmp_path: Path, memo: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As several processes leave it that look at the same files."""
+    names = [write(tmp_path / f"{i}", b"%d" % i) for i in range(4)]
+    expected = Contents(memo).of_all([(name, None) for name in names])
+    lines = memo.read_bytes()
+    monkeypatch.setattr(feature_keys, "MEMO_LINES", 8)
+
+    def left(content: bytes) -> bytes:
+        memo.write_bytes(content)
+        reads.clear()
+        assert Contents(memo).of_all([(name, None) for name in names]) == expected
+        assert reads == []
+        return memo.read_bytes()
+
+    assert left(lines * 2) == lines * 2
+    assert sorted(left(lines * 2 + b"damaged\n").splitlines()) == sorted(lines.splitlines())
+    monkeypatch.setattr(feature_keys, "MEMO_LINES", 9)
+    assert left(lines * 2 + b"damaged\n") == lines * 2 + b"damaged\n"
+    assert [path.name for path in memo.parent.iterdir()] == [memo.name]
+
+
 def test_a_memo_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jpg", b"one")
     assert Contents(tmp_path / "a.jpg" / "files.memo").of(name) == identity(b"one")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from retinue.errors import BadImageError
+from retinue.files import replacing
 from retinue.training.environment import versions
 
 Image = bytes | npt.NDArray[np.uint8]
@@ -33,6 +34,8 @@ NETWORKS = 1
 """Counts up when a network gives other values for the same weights."""
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again and its time stay the same."""
+MEMO_LINES = 100_000
+"""A memo of more lines than these, most of them of no use, is written anew."""
 _MEMO = re.compile(rb"^([0-9a-f]{32}) ([0-9a-f]{32})$", re.MULTILINE)
 
 
@@ -88,6 +91,10 @@ class Contents:
             data = memo.read_bytes()
         # A line that is damaged, or torn between two processes, is none.
         self._known = dict(_from_hex(*pair) for pair in _MEMO.findall(data))
+        if data.count(b"\n") > max(MEMO_LINES, 2 * len(self._known)):
+            # What others write meanwhile is lost, and read again.
+            with suppress(OSError), replacing(memo) as temporary:
+                temporary.write_bytes(b"".join(_line(*pair) for pair in self._known.items()))
 
     def of(self, key: str, read: Callable[[], Image] | None = None) -> bytes:
         """The identity of what `read` gives; without it, of the file called `key`.
@@ -136,12 +143,16 @@ class Contents:
         settled = time.time_ns() - os.stat(path).st_mtime_ns > SETTLED_NS
         if settled and _facts(path) == before:
             self._known[before] = content
-            line = f"{before.hex()} {content.hex()}\n".encode()
+            line = _line(before, content)
             with suppress(OSError):  # what cannot be remembered is read again
                 self._memo.parent.mkdir(parents=True, exist_ok=True)
                 with open(self._memo, "ab", buffering=0) as memo:
                     memo.write(line)  # in one piece: other processes write, too
         return content
+
+
+def _line(facts: bytes, content: bytes) -> bytes:
+    return f"{facts.hex()} {content.hex()}\n".encode()
 
 
 def _from_hex(facts: bytes, content: bytes) -> tuple[bytes, bytes]:
