@@ -287,7 +287,7 @@ def test_written_down_splits_are_repeated(tmp_path: Path) -> None:
         read(root, split=SplitOptions(file=str(file)))
 
 
-def test_weights_are_written_down_where_not_all_are_alike(tmp_path: Path) -> None:
+def test_weights_are_written_down_with_what_is_known(tmp_path: Path) -> None:
     put(tmp_path, *[f"{k}.png" for k in range(4)])
 
     def written(weights: str) -> str:
@@ -297,10 +297,10 @@ def test_weights_are_written_down_where_not_all_are_alike(tmp_path: Path) -> Non
         read(table, split=SplitOptions(train=1, val=0, test=0)).write_splits(tmp_path / "out")
         return (tmp_path / "out").read_text(encoding="utf-8")
 
-    assert "weight" not in written("1 1 1.0 1")
+    assert "×" not in written("1 1 1.0 1")
     before = written("1 2 0.1 0")
     rows = list(csv.DictReader(before.splitlines()))
-    assert [row["weight"] for row in rows] == ["1.0", "2.0", "0.1", "0.0"]
+    assert [row["target"].partition(" × ")[2] for row in rows] == ["", "2.0", "0.1", "0.0"]
     assert len({before, written("1 1 1 1"), written("1 2 0.1 1"), written("1 2 0.11 0")}) == 4
     (tmp_path / "splits.csv").write_text(before, encoding="utf-8")
     split = SplitOptions(file=str(tmp_path / "splits.csv"))

@@ -216,7 +216,8 @@ class Find(Task):
                     break
             else:
                 merged.append([row])
-        return np.array([np.mean(group, axis=0) for group in merged]).reshape(-1, 5)
+        means = sorted((np.mean(group, axis=0) for group in merged), key=lambda row: -row[4])
+        return np.array(means).reshape(-1, 5)
 
     def result(self, finding: Any, path: str) -> Result:
         rows = sorted(finding.tolist(), key=lambda row: -row[4])

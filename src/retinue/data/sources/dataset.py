@@ -37,20 +37,19 @@ class Dataset:
 
     def write_splits(self, path: str | Path) -> None:
         """Writes `path,label,split,target`, the paths relative to `root`: `data.split.file` repeats
-        the split. `label` names the classes, `target` changes with anything that is known; `weight`
-        stands behind them where not all count alike."""
+        the split. `label` names the classes, `target` changes with anything that is known, the
+        sample's weight included."""
         rows = []
-        weighed = any(s.weight != 1 for samples in self.splits.values() for s in samples)
         for split, samples in self.splits.items():
             for sample in samples:
                 name = sample.name or sample.key
                 target = sample.target
                 label = "|".join(self._named(k) for k in target.names()) if target else ""
                 known = target.fingerprint() if target else ""
-                weight = (repr(float(sample.weight)),) if weighed else ()
-                rows.append((name, label, split, known, *weight))
-        columns = ("path", "label", "split", "target", *(("weight",) if weighed else ()))
-        write_splits(Path(path), [columns, *rows])
+                if sample.weight != 1:
+                    known += f" × {float(sample.weight)!r}"
+                rows.append((name, label, split, known))
+        write_splits(Path(path), rows)
 
     def _named(self, index: str | int) -> str:
         return self.classes[index] if isinstance(index, int) else index

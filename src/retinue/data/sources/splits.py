@@ -100,7 +100,9 @@ def read_splits(file: str) -> dict[str, str]:
         ) from None
 
 
-def write_splits(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
-    """A csv, its header first; with columns `path` and `split` readable by `read_splits`."""
+def write_splits(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """A csv of (path, label, split, target), readable by `read_splits`."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
-        csv.writer(handle, lineterminator="\n").writerows(rows)
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(("path", "label", "split", "target"))
+        writer.writerows(rows)
