@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-import torch
 from PIL import Image
 
 import retinue
@@ -134,8 +133,6 @@ def test_data_check_reads_what_lies_in_no_file_of_its_own(shards: Path, form: st
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch, only_torch: None) -> None:
-    tiny.register()
-    torch.set_num_threads(1)
     readers = {"concatenated": CONCATENATED, "in memory": IN_MEMORY}
     monkeypatch.setattr(Classification, "formats", dict.fromkeys(readers, ""))
     monkeypatch.setattr(Classification, "readers", classmethod(lambda cls: readers))
