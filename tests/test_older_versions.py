@@ -190,9 +190,8 @@ def test_the_recipe_begins_a_new_training(v1: Path, tmp_path: Path, only_torch: 
     assert set(RUNS[run]["test"]) <= set(new.figures)
     assert (new.folder / "classes.json").read_bytes() == (v1 / run / "classes.json").read_bytes()
     before, now = (rows_of(folder / "splits.csv") for folder in (v1 / run, new.folder))
-    # Which are new, behind what there was.
-    weighed = ["weight"] if run == "pair" else []
-    assert list(now[0]) == [*before[0], "target", *weighed]
+    # Which is new, behind what there was.
+    assert list(now[0]) == [*before[0], "target"]
     assert [{name: row[name] for name in before[0]} for row in now] == before
     old, begun = load_file(v1 / run / "best.safetensors"), load_file(new.best)
     assert {k: t.shape for k, t in begun.items()} == {k: t.shape for k, t in old.items()}

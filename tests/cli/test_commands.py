@@ -205,7 +205,14 @@ def test_a_network_stage_by_stage(retinue: Command) -> None:
     assert "give a file" in retinue("models", "alexnet_half").out
 
 
-def test_networks_by_family_size_and_weights(retinue: Command) -> None:
+def test_networks_by_family_size_and_weights(
+    retinue: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retinue.models import registry
+
+    registry.list_models()
+    monkeypatch.delitem(registry._ENTRIES, "tiny", raising=False)  # of other tests
+
     def names(*arguments: str) -> list[str]:
         return [row["name"] for row in json.loads(retinue("models", *arguments, "--json").out)]
 

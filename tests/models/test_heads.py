@@ -324,7 +324,7 @@ def test_duplicates_are_refused(gated):
 
 
 def test_options():
-    assert ModelOptions(name="resnet18").head == {"name": "linear"}
+    assert ModelOptions(name="resnet18").head is None  # as one's own weights have it, else linear
     assert ModelOptions(name="resnet18", head="mlp").head["hidden"] == [256]
     chosen = ModelOptions(name="resnet18", head={"name": "mlp", "hidden": [3]})
     assert ModelOptions(**chosen.model_dump()) == chosen

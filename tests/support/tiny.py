@@ -150,6 +150,7 @@ def learnt(run: Path) -> Tensor:
 
 def main() -> None:
     import retinue
+    from retinue.cli.app import end
     from retinue.errors import RetinueError
     from retinue.training.recipe import parse_override
 
@@ -170,7 +171,8 @@ def main() -> None:
             retinue.train(recipe(data), out=out, overrides=overrides, report=False, quiet=True)
     except RetinueError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        end(error.exit_code)
+    end(0)  # as the command line does
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -73,7 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in options
     if debug:
         given.remove("--debug")
-    sys.exit(run(given, debug=debug))
+    end(run(given, debug=debug))
+
+
+def end(code: int) -> NoReturn:
+    """End the process. One of several does so at once, after all that is registered for its end:
+    threads of `torch.distributed` that want the interpreter while it is taken down abort it now and
+    then, and the launcher kills the others for that."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str], *, debug: bool = False) -> int:
