@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from retinue.arrays import ImageSize as ImageSize
@@ -24,7 +23,6 @@ from retinue.arrays import Polygon as Polygon
 from retinue.arrays import Read as Read
 from retinue.arrays import Rectangle as Rectangle
 from retinue.arrays import Size as Size
-from retinue.transfer import sent
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -217,15 +215,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return replace(
-            self,
-            images=sent(self.images, device),
-            weight=sent(self.weight, device),
-            targets={name: sent(value, device) for name, value in self.targets.items()},
-        )
 
 
 class Result(ABC):

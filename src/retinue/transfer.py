@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from retinue.sample import Batch
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -31,6 +34,16 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def on_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The same batch with its tensors on `device`; what is NumPy's stays on the host."""
+    return replace(
+        batch,
+        images=sent(batch.images, device),
+        weight=sent(batch.weight, device),
+        targets={name: sent(value, device) for name, value in batch.targets.items()},
+    )
 
 
 def all_to_device(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> list[Tensor]:

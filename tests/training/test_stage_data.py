@@ -30,6 +30,7 @@ from retinue.training.options import StageOptions
 from retinue.training.recipe import load_recipe
 from retinue.training.stage_data import ImageFeed, image_feed
 from retinue.training.trainer import Trainer
+from retinue.transfer import on_device
 
 HOW = Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
 CPU = torch.device("cpu")
@@ -128,7 +129,7 @@ def test_only_tensors_go_to_a_device_and_none_of_them_is_of_float64(
     """Not every device has such numbers; geometry, which needs them, stays on the host."""
     samples = _samples(targets)
     (batch,) = Loader(EvalView(HOW), samples, workers=0).batches([_plan(samples)])
-    moved = batch.to("meta")  # where nothing can be read back
+    moved = on_device(batch, "meta")  # where nothing can be read back
     for each in fields(Batch):
         ours, theirs = getattr(moved, each.name), getattr(batch, each.name)
         values = ours.values() if each.name == "targets" else [ours]

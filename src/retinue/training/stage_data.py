@@ -31,6 +31,7 @@ from retinue.training.features.keys import pixel_code
 from retinue.training.options import StageOptions
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
+from retinue.transfer import on_device
 
 
 class Feed(Protocol):
@@ -60,7 +61,7 @@ class ImageFeed:
         for batch in self.loader.batches(plans):
             usable = batch.weight.numpy() > 0  # before it lies on the device
             height, width = batch.images.shape[2:]
-            batch = batch.to(self.device)
+            batch = on_device(batch, self.device)
             batch.inputs = self.colour.varied(batch.images, batch.keys, batch.epoch)
             if self.mixing is not None:
                 plan = self.mixing.plan(batch.keys, batch.epoch, usable, (height, width))

@@ -21,6 +21,7 @@ from retinue.tasks.learner import TAUGHT
 from retinue.training.features.cache import FeatureCache, Space
 from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, NotFiniteError, Size
 from retinue.training.features.keys import view_key
+from retinue.transfer import on_device
 
 MOST_REMEMBERED = 500_000
 """Views whose geometry is kept in memory; that of others is worked out again each time."""
@@ -183,7 +184,7 @@ class CachedViews:
                     plan.rows, places, rows.tolist(), fields["sizes"], strict=True
                 )
             ]
-            batch = collate(plan, None, rendered).to(self._frozen.device)
+            batch = on_device(collate(plan, None, rendered), self._frozen.device)
             taught = self._frozen.taught(fields, plan.size)
             if taught is not None:
                 batch.targets[TAUGHT] = taught
