@@ -236,3 +236,36 @@ def test_every_size_of_a_stage_is_tried() -> None:
     )
     with pytest.raises(UsageError, match=r"250 × 250.*key stages\.0\.sizes"):
         refuse_before_data(recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"batch_size": 1}, "make it 2 or more"),
+        ({"batch_size": 4, "accumulate": 4}, "make it 8 or more"),
+    ],
+)
+def test_batchnorm_on_one_image_at_a_time_is_refused(
+    tmp_path: Path, pictures: Path, changes: dict[str, int], mend: str
+) -> None:
+    recipe: dict[str, Any] = {
+        "data": {"path": str(pictures)},
+        "model": {"name": "mobilenet_v1_025", "weights": None},
+        "input": {"size": 32},
+        "stages": [{"epochs": 1, **changes}],
+    }
+    with pytest.raises(UsageError, match=rf"key stages\.0\.batch_size, {mend}"):
+        _train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_image_at_a_time_is_enough_where_batchnorm_sees_several_values(
+    tmp_path: Path, pictures: Path
+) -> None:
+    recipe: dict[str, Any] = {
+        "data": {"path": str(pictures)},
+        "model": {"name": "mobilenet_v1_025", "weights": None},
+        "input": {"size": 64},
+        "stages": [{"steps": 2, "batch_size": 1}],
+    }
+    assert _train(recipe, tmp_path / "run").figures["images"] > 0

@@ -187,6 +187,33 @@ def refuse_size(
     )
 
 
+def refuse_lone_images(
+    recipe: Recipe, network: Network, size: tuple[int, int], images: int, processes: int
+) -> None:
+    """Raise UsageError where BatchNorm would learn from one image at a time and sees one value a
+    channel of it, whose variance is none. `size`: (height, width); `images`: those of training."""
+    for index, stage in enumerate(recipe.stages):
+        each = processes * stage.accumulate
+        if stage.frozen_batchnorm or min(stage.batch_size // each, images) > 1:
+            continue
+        shadow: Network = on_meta(network).train()
+        for unit in shadow.units()[: first_to_learn(shadow, stage.trainable, f"stages.{index}")]:
+            unit.module.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                shadow(torch.empty(1, 3, *size, device="meta"))
+        except ValueError as error:
+            more = f"make it {2 * each} or more" if images > 1 else "give it more images"
+            raise UsageError(
+                f"stage {stage.name} trains on one image at a time, from which BatchNorm in"
+                f" {recipe.model.name} cannot learn at {size[0]} × {size[1]} pixels",
+                where=f"key stages.{index}.batch_size",
+                mend=f"{more}, or set frozen_batchnorm: true with weights",
+            ) from error
+        except RuntimeError:  # the meta device cannot run this network: nothing can be told
+            continue
+
+
 def _first_line(failure: Exception) -> str:
     return (str(failure.args[0]).strip().splitlines() or [""])[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +35,7 @@ from retinue.training.examples import draw_examples
 from retinue.training.preflight import (
     doubts,
     network_arguments,
+    refuse_lone_images,
     refuse_metric,
     refuse_missing_splits,
     refuse_oblong,
@@ -109,6 +111,7 @@ def prepared(
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     if not resumed:
+        refuse_lone_images(recipe, network, preprocessing.size, len(train), settings.world)
         for doubt in doubts(recipe, network, dataset):
             LOGGER.warning("%s", doubt)
     description = modelfile.ModelDescription(
@@ -237,7 +240,7 @@ def _without_paths(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def write_down(run: RunFolder, dataset: Dataset, settings: Settings) -> None:
+def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings) -> None:
     """What the training began with, but for what an interrupted one has already written down."""
     if run.read_json("classes.json") is None:
         run.write_json("classes.json", list(dataset.classes))
@@ -245,7 +248,43 @@ def write_down(run: RunFolder, dataset: Dataset, settings: Settings) -> None:
         with run.replacing("splits.csv") as temporary:
             dataset.write_splits(temporary)
     if run.read_json("environment.json") is None:
-        run.write_json("environment.json", {"settings": settings.as_dict(), "versions": versions()})
+        begun = {"settings": settings.as_dict(), "versions": versions()}
+        run.write_json("environment.json", {**begun, "recipe": dict(_decisive(recipe))})
+
+
+def _decisive(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """What of a recipe decides the weights, as dotted key and plain value: paths do not."""
+
+    def walk(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict | list) and value:
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            for name, inner in pairs:
+                yield from walk(f"{key}.{name}" if key else str(name), inner)
+        else:
+            yield key, value
+
+    aside = {"about", "cache", "checkpoint", "tensorboard"}
+    paths = {"data.path", "data.images", "data.split.file", "model.weights", "teacher"}
+    values = {k: v for k, v in _without_paths(recipe).items() if k not in aside}
+    yield from ((key, value) for key, value in walk("", values) if key not in paths)
+
+
+def refuse_edited(run: RunFolder, recipe: Recipe) -> None:
+    """Raise RetinueError where the run's recipe says another thing than when the training began:
+    half of the training would have gone by each. Runs that did not write it down pass."""
+    begun = (run.read_json("environment.json") or {}).get("recipe")
+    if begun is None:
+        return
+    now = dict(_decisive(recipe))
+    # A newer version may know more keys; more stages, or more in them, are an edit.
+    for key in [*begun, *(k for k in now if k not in begun and k.startswith("stages."))]:
+        old, new = begun.get(key, "nothing"), now.get(key, "nothing")
+        if old != new:
+            raise RetinueError(
+                f"the recipe was changed since the training began: {key} was {old}, is {new}",
+                where=f"{run.path / 'recipe.yaml'}, key {key}",
+                mend="put it back and go on, or start a new training from it (without --resume)",
+            )
 
 
 def refuse_changed(run: RunFolder, dataset: Dataset) -> None:

@@ -23,6 +23,7 @@ from retinue.training.prepare import (
     open_data,
     prepared,
     refuse_changed,
+    refuse_edited,
     same_as_before,
     settings_of,
     with_absolute_paths,
@@ -70,7 +71,7 @@ def start(
             loaded = with_absolute_paths(loaded, dataset)
             if made is not None:
                 run.write("recipe.yaml", dump(loaded))
-                write_down(run, dataset, settings)
+                write_down(run, loaded, dataset, settings)
             return _work(run, loaded, dataset, settings, quiet=quiet)
         except RetinueError:
             if made is not None and not run.checkpoints.exists():
@@ -82,6 +83,7 @@ def resume(folder: Path, *, quiet: bool) -> Run:
     """Go on with the training in `folder`; one that is done already only gives its figures."""
     run = RunFolder.open(folder)
     recipe = load_recipe(run.path / "recipe.yaml")
+    refuse_edited(run, recipe)
     environment = run.read_json("environment.json") or {}
     done = run.read_json("metrics.json")
     if done is not None:
@@ -103,7 +105,7 @@ def resume(folder: Path, *, quiet: bool) -> Run:
             dataset = open_data(recipe, split_file if split_file.is_file() else None)
         refuse_changed(run, dataset)
         if is_main():
-            write_down(run, dataset, settings)
+            write_down(run, recipe, dataset, settings)
         return _work(run, recipe, dataset, settings, quiet=quiet)
 
 
