@@ -200,6 +200,24 @@ def test_damaged_description(tmp_path, text):
         modelfile.read_description(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mean": None}, "mean"),
+        ({"size": "big"}, "size"),
+        ({"colour": "grey"}, "unknown.*colour"),
+        (None, "lacks.*size"),
+    ],
+)
+def test_preprocessing_is_never_guessed(tmp_path, description, change, said):
+    values = description.model_dump()
+    values["preprocessing"] = {} if change is None else values["preprocessing"] | change
+    path = tmp_path / "odd.safetensors"
+    save_file(tensors(), path, {"retinue": json.dumps(values)})
+    with pytest.raises(RetinueError, match=rf"damaged: preprocessing: .*{said}.*odd\.safetensors"):
+        modelfile.read_description(path)
+
+
 def test_missing_file_is_a_usage_mistake(tmp_path):
     with pytest.raises(UsageError, match=r"no such model file.*none\.safetensors.*nearest"):
         modelfile.read_description(tmp_path / "none.safetensors")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +26,9 @@ MODEL_FILE = "best.safetensors"
 KEY = "retinue"
 """The metadata key under which the description lies."""
 FORMAT_VERSION = 2
+
+_PREPROCESSING = TypeAdapter(Preprocessing)
+_KEYS = {field.name for field in fields(Preprocessing)}
 
 
 def _state_for_anchors(values: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +72,21 @@ class ModelDescription(BaseModel):
     """SHA-256 of the file of the network that it was taught by, where there was one."""
     versions: dict[str, str] = Field(default_factory=dict)
     """What it was made with: retinue, torch, python, …"""
+
+    @field_validator("preprocessing")
+    @classmethod
+    def _whole(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Nothing of it is guessed: another mean or size would answer wrongly without a word."""
+        odd = [key for key in values if key not in _KEYS]
+        lacking = [key for key in ("size", "mean", "std") if key not in values]
+        if odd or lacking:
+            raise ValueError(f"it lacks {lacking}" if lacking else f"it has the unknown {odd}")
+        try:
+            _PREPROCESSING.validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return values
 
     def prepared(self) -> Preprocessing:
         """The preprocessing as the object that the data room takes."""

@@ -336,9 +336,13 @@ def _member(file: Path, device: str) -> Member:
         raise RetinueError(f"options that {description.task} does not know", where=str(file)) from (
             error
         )
-    task = kind(description.classes, options, description.task_state)
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
-        network = task.build(description.network, dict(description.arguments), None)
+    try:
+        task = kind(description.classes, options, description.task_state)
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
+            network = task.build(description.network, dict(description.arguments), None)
+    except RetinueError as error:
+        place = f"{file}, {error.where}" if error.where else str(file)
+        raise type(error)(error.what, where=place, mend=error.mend) from error
     _fill(network, tensors, file)
     network.eval().to(device)
     return Member(network, task, description)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from flowers import LOGITS, batch_of, findings, task
 from pydantic import ValidationError
 
-from retinue.errors import UsageError
+from retinue.errors import RetinueError, UsageError
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.results import ClassResult
 
@@ -81,3 +82,9 @@ def test_a_task_is_remade_from_its_state() -> None:
 def test_the_network_has_an_output_a_class() -> None:
     network = task().build("mnist_cnn", {}, None)
     assert network(torch.zeros(1, 3, *network.preprocessing.size))["logits"].shape == (1, 3)
+
+
+@pytest.mark.parametrize("temperature", ["hot", 0, -1.0, math.inf, math.nan, None])
+def test_a_temperature_that_is_none_is_refused(temperature: object) -> None:
+    with pytest.raises(RetinueError, match=r"key task_state\.temperature"):
+        Classification(task().classes, task().options, {"temperature": temperature})

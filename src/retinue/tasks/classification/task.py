@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import UsageError
+from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import classification as evaluation
 from retinue.figures import Figure
 from retinue.models.network import Network
@@ -84,7 +85,14 @@ class Classification(Task):
         self._class_weights: list[float] | None = known.get("class_weights")
         if isinstance(chosen.class_weights, list):
             self._class_weights = self._checked(chosen.class_weights)
-        self._temperature: float = known.get("temperature", 1.0)
+        warmth = known.get("temperature", 1.0)
+        if not isinstance(warmth, int | float) or not 0 < warmth < math.inf:
+            raise RetinueError(
+                f"the temperature {warmth!r} of the task's state is no number above 0",
+                where="key task_state.temperature",
+                mend="take the model from where it was made",
+            )
+        self._temperature = float(warmth)
 
     @classmethod
     def prepared(
