@@ -214,11 +214,12 @@ def test_bad_images_can_be_skipped_and_are_listed(tmp_path: Path) -> None:
     assert environment["skipped"] == run.skipped
 
 
-def test_a_read_only_place_is_a_clear_error(tmp_path: Path, pictures: Path) -> None:
+def test_a_place_that_takes_no_folder_is_a_clear_error(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RetinueError, match="cannot write") as raised:
-        retinue.train(_one(pictures), out=tmp_path / "file" / "run", quiet=True)
-    assert str(tmp_path / "file") in str(raised.value)
+    for under, said in ((Path("file") / "run", "this is a file"), ("n" * 300, "cannot write")):
+        with pytest.raises(RetinueError, match=said) as raised:
+            retinue.train(_one(pictures), out=tmp_path / under, quiet=True)
+        assert str(tmp_path / Path(under).parts[0]) in str(raised.value)
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones(tmp_path: Path, pictures: Path) -> None:

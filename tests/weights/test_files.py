@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from retinue.errors import RetinueError, UsageError
+from retinue.sample import Preprocessing
 from retinue.weights import files
 
 RNG = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def same(path: Path, expected: dict[str, np.ndarray]) -> None:
 def described(**changes: Any) -> str:
     values = {
         "format_version": 1, "task": "classification", "classes": ["a"], "network": "x",
-        "arguments": {}, "preprocessing": {"size": [8, 8]},
+        "arguments": {}, "preprocessing": Preprocessing((8, 8)).as_dict(),
     }  # fmt: skip
     return json.dumps({**values, **changes})
 

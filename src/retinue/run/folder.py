@@ -62,12 +62,12 @@ class RunFolder:
         """A new folder: `wish`, or `runs/name`, with a number if that is taken. An empty one that
         is there already is taken, too, by one training only."""
         base = wish or Path("runs") / re.sub(r"[^\w.-]+", "-", name).strip("-")
-        for place in (base, *base.parents):
-            if place.exists() and not place.is_dir():
-                raise UsageError(
-                    "this is a file, no folder", where=str(place), mend="choose another --out"
-                )
         with _writing(base):
+            for place in (base, *base.parents):
+                if place.exists() and not place.is_dir():
+                    raise UsageError(
+                        "this is a file, no folder", where=str(place), mend="choose another --out"
+                    )
             base.parent.mkdir(parents=True, exist_ok=True)
             for number in range(1, 100_000):
                 path = base if number == 1 else base.with_name(f"{base.name}-{number}")
