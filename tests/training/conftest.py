@@ -33,6 +33,12 @@ def warm() -> Iterator[Warm]:
     started.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    """Also for trainings in fixtures of a module: another number rounds in another way."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _tiny_network() -> None:
     tiny.register()
