@@ -34,13 +34,14 @@ class Figure:
     of: str = ""
     """The count that the figure is a plain share of (`images`): it then has an `interval`."""
 
-    def better(self, a: float | None, b: float | None) -> bool:
-        """Whether `a` is better than `b`; anything is better than None and NaN, which are not."""
+    def better(self, a: float | None, b: float | None, margin: float = 0.0) -> bool:
+        """Whether `a` is better than `b` by more than `margin`; anything is better than None and
+        NaN, which are not."""
         if a is None or math.isnan(a):
             return False
         if b is None or math.isnan(b):
             return True
-        return a < b if self.less_is_better else a > b
+        return a < b - margin if self.less_is_better else a > b + margin
 
     def shown(self, value: float | None, digits: int = 3) -> str:
         """`value` as text with its unit: `87.2 %`, `0.345`, `3.120 px`, `1,024`; a dash for None.

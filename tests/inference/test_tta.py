@@ -65,7 +65,7 @@ def test_by_hand() -> None:
 def test_oblong_inputs_are_only_mirrored() -> None:
     refuse_oblong(views("dihedral"), (16, 16))
     refuse_oblong(views("flip"), (16, 24))
-    with pytest.raises(UsageError, match="square input, this network's is 16 × 24"):
+    with pytest.raises(UsageError, match="square input, this one is 16 × 24"):
         refuse_oblong(views("dihedral"), (16, 24))
     with pytest.raises(UsageError, match=r"key evaluation\.tta, use evaluation\.tta=flip"):
         refuse_oblong(views("dihedral"), (16, 24), where="evaluation.tta")

@@ -65,7 +65,7 @@ def refuse_oblong(
     height, width = size
     if height != width and any(orientation & 1 for orientation in orientations):
         raise UsageError(
-            f"quarter turns need a square input, this network's is {height} × {width}",
+            f"quarter turns need a square input, this one is {height} × {width}",
             where=f"key {where}",
             mend=f"use {where}=flip",
         )

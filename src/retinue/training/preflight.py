@@ -12,11 +12,12 @@ from torch import nn
 from retinue.data.options import ShuffledOptions
 from retinue.data.sources import Dataset
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.inference.tta import refuse_oblong, views
 from retinue.models.anatomy import on_meta
 from retinue.models.network import Network
 from retinue.models.registry import find
 from retinue.options import Options
-from retinue.sample import Preprocessing, Sample
+from retinue.sample import Sample
 from retinue.tasks.task import Task, task_type
 from retinue.training.recipe import Recipe
 from retinue.training.schedules import warmup_steps
@@ -70,17 +71,6 @@ def refuse_metric(recipe: Recipe, task: Task) -> None:
             f"the validation gives no figure {metric!r}",
             where="key evaluation.metric",
             mend=", ".join(filter(None, [suggest(metric, known), f"it gives {', '.join(known)}"])),
-        )
-
-
-def refuse_oblong(recipe: Recipe, preprocessing: Preprocessing) -> None:
-    """Raise UsageError for views that only a square input has, where it is none."""
-    height, width = preprocessing.size
-    if recipe.evaluation.tta == "dihedral" and height != width:
-        raise UsageError(
-            f"quarter turns need a square input, this one is {height} × {width}",
-            where="key evaluation.tta",
-            mend="use evaluation.tta=flip",
         )
 
 
@@ -149,9 +139,10 @@ def _refuse_unfit_model(recipe: Recipe, task: Task) -> None:
         published = network.preprocessing
     else:
         published = find(name).prepared(catalogue.find(name, weights))
-    refuse_oblong(recipe, recipe.input.applied(published))
+    size = recipe.input.applied(published).size
+    refuse_oblong(views(recipe.evaluation.tta), size, where="evaluation.tta")
     if recipe.input.size is not None or weights is None:
-        refuse_size(recipe, task, network, recipe.input.applied(published).size)
+        refuse_size(recipe, task, network, size)
 
 
 def refuse_size(

@@ -17,6 +17,7 @@ from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference.devices import choose_device
 from retinue.inference.predictor import Predictor, load
+from retinue.inference.tta import refuse_oblong, views
 from retinue.models.network import Network
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
@@ -38,7 +39,6 @@ from retinue.training.preflight import (
     refuse_lone_images,
     refuse_metric,
     refuse_missing_splits,
-    refuse_oblong,
     refuse_samplers,
     refuse_size,
     refuse_undealt,
@@ -107,7 +107,7 @@ def prepared(
         refuse_samplers(recipe, dataset)
     torch.manual_seed(recipe.seed)
     network, preprocessing = _network(run, recipe, task, resumed=resumed)
-    refuse_oblong(recipe, preprocessing)
+    refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     if not resumed:
@@ -253,20 +253,20 @@ def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Setti
 
 
 def _decisive(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """What of a recipe decides the weights, as dotted key and plain value: paths do not."""
-
-    def walk(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict | list) and value:
-            pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            for name, inner in pairs:
-                yield from walk(f"{key}.{name}" if key else str(name), inner)
-        else:
-            yield key, value
-
+    """What of a recipe decides the weights, as dotted key and plain value. Where the data lies and
+    how many threads read it do not."""
     aside = {"about", "cache", "checkpoint", "tensorboard"}
-    paths = {"data.path", "data.images", "data.split.file", "model.weights", "teacher"}
+    free = {"data.path", "data.images", "data.split.file", "data.workers"}
     values = {k: v for k, v in _without_paths(recipe).items() if k not in aside}
-    yield from ((key, value) for key, value in walk("", values) if key not in paths)
+    yield from ((key, value) for key, value in _leaves(values) if key not in free)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def refuse_edited(run: RunFolder, recipe: Recipe) -> None:
@@ -276,8 +276,9 @@ def refuse_edited(run: RunFolder, recipe: Recipe) -> None:
     if begun is None:
         return
     now = dict(_decisive(recipe))
-    # A newer version may know more keys; more stages, or more in them, are an edit.
-    for key in [*begun, *(k for k in now if k not in begun and k.startswith("stages."))]:
+    # A field that the version of then did not have is an edit only where it is set.
+    chosen = {key for key, _ in _leaves(recipe.model_dump(mode="json", exclude_defaults=True))}
+    for key in [*begun, *(key for key in now if key not in begun and key in chosen)]:
         old, new = begun.get(key, "nothing"), now.get(key, "nothing")
         if old != new:
             raise RetinueError(

@@ -7,7 +7,6 @@ waits for the device: what is to be known of it is looked at later, together.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from retinue import nested
 from retinue.errors import Interrupted, RetinueError
+from retinue.figures import plain
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.run.recorder import Recorder
@@ -74,7 +74,8 @@ class Trainer:
         if self.learner.teacher is not None:
             self.learner.teacher.to(self.device)
         self.metric = self.recipe.evaluation.metric or self.task.default_metric
-        self.less = {figure.name: figure.less_is_better for figure in self.task.figures()}
+        declared = {figure.name: figure for figure in self.task.figures()}
+        self.judge = declared.get(self.metric, plain(self.metric))
         self.progress = Progress()
         self.sums: Sums = {}
         self.watch = guards.FiniteWatch()
@@ -358,16 +359,15 @@ class Trainer:
                 where="key evaluation.metric",
                 mend=f"there are {', '.join(figures)}; or give the split what it needs",
             )
-        less = self.less.get(self.metric, False)
         margin = stage.early_stop.min_delta if stage.early_stop else 0.0
-        if figure is None or _better(figure, progress.stage_best, less, margin):
+        if figure is None or self.judge.better(figure, progress.stage_best, margin):
             progress.stage_best = figure
             progress.stale = 0
         else:
             progress.stale += 1
         # Without a validation split the last weights are the ones that are kept.
         last = self.recipe.evaluation.keep == "last"
-        if figure is None or last or _better(figure, progress.best, less, 0.0):
+        if figure is None or last or self.judge.better(figure, progress.best):
             progress.best = figure
             progress.kept_epoch = progress.epochs
             progress.kept_figures = figures
@@ -463,14 +463,6 @@ class Trainer:
 def _mix(*numbers: int) -> int:
     """One 63-bit seed out of several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _better(figure: float, best: float | None, less: bool, margin: float) -> bool:
-    if math.isnan(figure):
-        return False
-    if best is None:
-        return True
-    return figure < best - margin if less else figure > best + margin
 
 
 def _line(row: dict[str, Any], *, best: bool) -> str:

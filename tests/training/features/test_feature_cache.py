@@ -8,7 +8,6 @@ import signal
 import tempfile
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,23 +36,6 @@ from retinue.errors import RetinueError
 from retinue.training.features import cache as feature_cache
 from retinue.training.features import segments
 from retinue.training.features.cache import FeatureCache, Space, default_root
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> FeatureCache:
-    return FeatureCache(tmp_path / "cache", PLENTY)
-
-
-@pytest.fixture
-def space(cache: FeatureCache) -> Iterator[Space]:
-    with cache.space("a", LAYOUT) as space:
-        yield space
-
-
-@pytest.fixture
-def folder(cache: FeatureCache) -> Path:
-    return cache.root / "1-a"
-
 
 # Several processes
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +16,6 @@ import pytest
 import torch
 from cached_rows import (
     LAYOUT,
-    PLENTY,
     ROW,
     ended,
     file_of,
@@ -34,23 +32,6 @@ from retinue.errors import RetinueError
 from retinue.training.features import segments
 from retinue.training.features.cache import FeatureCache, Space
 from retinue.training.features.segments import Layout
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> FeatureCache:
-    return FeatureCache(tmp_path / "cache", PLENTY)
-
-
-@pytest.fixture
-def space(cache: FeatureCache) -> Iterator[Space]:
-    with cache.space("a", LAYOUT) as space:
-        yield space
-
-
-@pytest.fixture
-def folder(cache: FeatureCache) -> Path:
-    return cache.root / "1-a"
-
 
 # What is written is read
 

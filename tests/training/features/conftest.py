@@ -1,0 +1,27 @@
+"""A cache of features with room, and a space in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cached_rows import LAYOUT, PLENTY
+
+from retinue.training.features.cache import FeatureCache, Space
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache", PLENTY)
+
+
+@pytest.fixture
+def space(cache: FeatureCache) -> Iterator[Space]:
+    with cache.space("a", LAYOUT) as space:
+        yield space
+
+
+@pytest.fixture
+def folder(cache: FeatureCache) -> Path:
+    return cache.root / "1-a"
