@@ -206,6 +206,10 @@ def test_damaged_description(tmp_path, text):
         ({"mean": None}, "mean"),
         ({"size": "big"}, "size"),
         ({"colour": "grey"}, "unknown.*colour"),
+        ({"size": [0, 8]}, "size"),
+        ({"std": [0.2, 0.0, 0.2]}, "std"),
+        ({"mean": [float("nan"), 0.0, 0.0]}, "mean"),
+        ({"crop_fraction": 0}, "crop_fraction"),
         (None, "lacks.*size"),
     ],
 )

@@ -6,6 +6,7 @@ Reading executes nothing. Writing replaces an older file only by a whole new one
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -82,10 +83,18 @@ class ModelDescription(BaseModel):
         if odd or lacking:
             raise ValueError(f"it lacks {lacking}" if lacking else f"it has the unknown {odd}")
         try:
-            _PREPROCESSING.validate_python(values)
+            plain = _PREPROCESSING.validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        if (
+            min(plain.size) < 1
+            or not 0 < plain.crop_fraction <= 1
+            or not 0 <= plain.pad_value < 256
+        ):
+            raise ValueError("size, crop_fraction or pad_value is out of its range")
+        if not all(map(math.isfinite, plain.mean)) or not all(0 < s < math.inf for s in plain.std):
+            raise ValueError("mean or std is no number, or std is not above 0")
         return values
 
     def prepared(self) -> Preprocessing:
