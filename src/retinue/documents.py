@@ -31,13 +31,14 @@ MOST_DIGITS = 4_000
 # --- YAML ----------------------------------------------------------------------------------------
 
 
-def load_yaml(text: str, yaml: YAML | None = None) -> Any:
-    """What the YAML `text` holds, read by `yaml` (by default plain values). Whatever is wrong with
-    it, its size included, is ruamel's YAMLError, with a line where there is one."""
+def load_yaml(text: str, yaml: YAML | None = None, *, numbers: bool = True) -> Any:
+    """What the YAML `text` holds, read by `yaml` (by default plain values), which makes no numbers
+    of it if `numbers` is false. Whatever is wrong with it, its size included, is ruamel's
+    YAMLError, with a line where there is one."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    _bounded(text)
+    _bounded(text, numbers)
     try:
         return (yaml or YAML(typ="safe", pure=True)).load(text)
     except YAMLError:
@@ -46,7 +47,7 @@ def load_yaml(text: str, yaml: YAML | None = None) -> Any:
         raise MarkedYAMLError(problem=f"{type(error).__name__}: {error}") from error
 
 
-def _bounded(text: str) -> None:
+def _bounded(text: str, numbers: bool) -> None:
     """Goes through the events of `text`, of which nothing is built; YAMLError if it is too much."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -77,7 +78,7 @@ def _bounded(text: str) -> None:
                 count += 1
                 if anchor:
                     sizes[anchor] = 1
-                if not event.style and _too_many_digits(event.value):
+                if numbers and not event.style and _too_many_digits(event.value):
                     refuse(f"a number of more than {MOST_DIGITS:,} digits", mark)
             elif isinstance(event, CollectionStartEvent):
                 inside.append((anchor, count))

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -28,6 +28,8 @@ class Subset(Options):
     """A part of the samples so far, the same share of every class: the same ones wherever the data
     lies."""
 
+    alone: ClassVar[str | None] = "name"
+
     name: Literal["subset"] = "subset"
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
     seed: int = 0
@@ -37,6 +39,8 @@ class Subset(Options):
 class WithValidation(Options):
     """The samples so far and the validation split: for a last stage, once everything is chosen.
     The figures of that split are no judgement any more."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: Literal["with_validation"] = "with_validation"
 
