@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,41 +71,15 @@ def _show(found: CheckReport) -> None:
 
 def _options(overrides: list[str]) -> dict[str, Any]:
     """Fields of `DataOptions`; dots reach nested ones (`split.train=0.9`)."""
-    from pydantic import ValidationError
-
     from retinue.data.options import DataOptions
-    from retinue.errors import UsageError, suggest
-    from retinue.training.recipe import parse_override
+    from retinue.errors import UsageError
+    from retinue.options.overrides import parse_override
+    from retinue.options.refusal import validated
 
-    options: dict[str, Any] = {}
-    for key, value in map(parse_override, overrides):
-        *outer, last = key.removeprefix("data.").split(".")
-        if [*outer, last] == ["path"]:
-            raise UsageError("the path is given already", where="key path", mend="give one path")
-        inner = options
-        for part in outer:
-            inner = inner.setdefault(part, {})
-        inner[last] = value
-    try:
-        DataOptions.model_validate(options)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        known = suggest(str(first["loc"][-1]), _fields(first["loc"][:-1]))
-        unknown = first["type"] == "extra_forbidden"
-        what = "unknown key" if unknown else first["msg"].removeprefix("Value error, ")
-        raise UsageError(what, where=f"key {key}", mend=known if unknown else None) from None
-    return options
-
-
-def _fields(place: Sequence[int | str]) -> Iterable[str]:
-    """The keys of `DataOptions`, or of the options at this place in it."""
-    from retinue.data.options import DataOptions
-
-    fields = DataOptions.model_fields
-    for key in place:
-        fields = getattr(fields[str(key)].annotation, "model_fields", {})
-    return fields
+    given = {key.removeprefix("data."): v for key, v in map(parse_override, overrides)}
+    if {"path", "data"} & set(given):
+        raise UsageError("the path is given already", where="key path", mend="give one path")
+    return validated(DataOptions, given, "the options")
 
 
 add(app, "check", check, EXAMPLES)

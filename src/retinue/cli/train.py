@@ -50,7 +50,7 @@ def train(
     """
     from retinue import api
     from retinue.errors import UsageError
-    from retinue.training.recipe import parse_override
+    from retinue.options.overrides import parse_override
 
     if resume and (out is not None or overrides):
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,8 @@ class SplitOptions(Options):
 
 class DataOptions(Options):
     """Where the images and their labels are."""
+
+    alone: ClassVar[str | None] = "path"
 
     path: str | None = None
     """A folder of class folders (or of `train/`, `val/`, `test/`), or a table of paths and
@@ -186,11 +188,15 @@ class AugmentOptions(Options):
 class ShuffledOptions(Options):
     """Every sample once an epoch, in a new order each time."""
 
+    alone: ClassVar[str | None] = "name"
+
     name: Literal["shuffled"] = "shuffled"
 
 
 class WeightedOptions(Options):
     """With replacement, some samples more often than others."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: Literal["weighted"] = "weighted"
     power: Amount | None = None
@@ -202,11 +208,15 @@ class WeightedOptions(Options):
 class BalancedOptions(Options):
     """Every class equally often; within each, every sample once before any is seen again."""
 
+    alone: ClassVar[str | None] = "name"
+
     name: Literal["balanced"] = "balanced"
 
 
 class ClassPairsOptions(Options):
     """Several images each of a few classes, as losses that compare images need them."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: Literal["class_pairs"] = "class_pairs"
     images: Annotated[int, Field(gt=0)] = 2
@@ -218,6 +228,8 @@ class ClassPairsOptions(Options):
 class RepeatFactorOptions(Options):
     """Rare classes more often (Gupta et al., "LVIS", 2019, appendix)."""
 
+    alone: ClassVar[str | None] = "name"
+
     name: Literal["repeat_factor"] = "repeat_factor"
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.001
     """Classes in a smaller share of the images than this are repeated."""
@@ -225,6 +237,8 @@ class RepeatFactorOptions(Options):
 
 class ShardsOptions(Options):
     """Shards in a random order, and their examples shuffled within a window."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: Literal["shards"] = "shards"
     window: Annotated[int, Field(gt=0)] = 10_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,8 @@ from retinue.options import Options
 
 class ModelOptions(Options):
     """The network, and where its first weights come from."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: str
     """The network; `retinue models` lists them."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
-from retinue.options import Options
+from retinue.options import Options, Words
 from retinue.sample import Preprocessing
 from retinue.training.stage_samples import StageDataOptions
 
@@ -23,6 +23,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 class OptimizerOptions(Options):
     """How gradients become new weights."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
     """`sgd` (with `momentum` and Nesterov), `adam`, `adamw` or `rmsprop`."""
@@ -50,6 +52,8 @@ class OptimizerOptions(Options):
 class ScheduleOptions(Options):
     """How the learning rate goes over a stage, step by step."""
 
+    alone: ClassVar[str | None] = "name"
+
     name: Literal["constant", "cosine", "step", "poly"] = "cosine"
     warmup_epochs: NonNegative = 0.0
     """Linear rise from `warmup_start` times the rate, in epochs (fractions are allowed)."""
@@ -73,6 +77,8 @@ class ScheduleOptions(Options):
 class EarlyStopOptions(Options):
     """When a stage ends before its time. The next stage goes on."""
 
+    alone: ClassVar[str | None] = "patience"
+
     patience: PositiveInt = 10
     """How many judged epochs without a better figure end the stage."""
     min_delta: NonNegative = 0.0
@@ -82,6 +88,8 @@ class EarlyStopOptions(Options):
 class EmaOptions(Options):
     """An exponential moving average of the weights; it is evaluated and kept instead of them."""
 
+    alone: ClassVar[str | None] = "decay"
+
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Per optimiser step; rises to this value over a stage's first steps."""
 
@@ -89,7 +97,16 @@ class EmaOptions(Options):
 class StageOptions(Options):
     """A part of a training: what learns, for how long, and how."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "train"
+    own: ClassVar[frozenset[str]] = frozenset(
+        {"name", "trainable", "epochs", "steps", "epoch_steps", "data", "validate_from",
+         "from_best"}
+    )  # fmt: skip
+
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"),
+        Words("letters, digits, '.', '_' and '-', with a letter or digit first"),
+    ] = "train"
     """Appears in logs, metrics and plots."""
     trainable: str | Annotated[int, Field(ge=0, strict=True)] = "all"
     """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
@@ -132,6 +149,14 @@ class StageOptions(Options):
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
     from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
+
+    @field_validator("trainable")
+    @classmethod
+    def _no_switch(cls, trainable: str | int) -> str | int:
+        switches = ("true", "false", "yes", "no", "none", "null")
+        if isinstance(trainable, str) and trainable.lower() in switches:
+            raise ValueError("it is all, head, a number of units, or a unit's name")
+        return trainable
 
     @field_validator("sampler", mode="before")
     @classmethod

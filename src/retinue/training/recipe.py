@@ -7,21 +7,23 @@ touched, with the YAML line and the nearest valid key.
 from __future__ import annotations
 
 import io
-import types
-import typing
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
-from retinue.options import Contradiction, Options
+from retinue.options import Contradiction, Options, Words
+from retinue.options.overrides import put_all
+from retinue.options.refusal import Written
+from retinue.options.typed import meant, read_yaml
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
 from retinue.training.options import (
@@ -32,6 +34,8 @@ from retinue.training.options import (
     InputOptions,
     StageOptions,
 )
+
+LOGGER = logging.getLogger("retinue")
 
 
 class About(Options):
@@ -67,7 +71,9 @@ class Recipe(Options):
     ema: EmaOptions | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, fp32 otherwise."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"), Words("auto, cpu, cuda, cuda:N or mps")
+    ] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     compile: bool = False
     """Compile the network with `torch.compile`."""
@@ -78,6 +84,14 @@ class Recipe(Options):
     cache: CacheOptions = CacheOptions()
     tensorboard: bool = True
     """Write event files into the run's `tensorboard/`."""
+
+    @classmethod
+    def wanted(cls, field: str, values: Mapping[str, Any]) -> Any:
+        """The options of a task are of the task's own type."""
+        task = values.get("task", DEFAULT)
+        if field == "task_options" and task in task_names():
+            return task_type(str(task)).options_type
+        return super().wanted(field, values)
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:
@@ -98,9 +112,6 @@ class Recipe(Options):
                     mend="evaluation.keep=best, or leave from_best out",
                 )
         return self
-
-
-Location = tuple[int | str, ...]
 
 
 def shipped() -> dict[str, str]:
@@ -142,7 +153,8 @@ def read_text(name: str) -> tuple[str, str]:
 def load_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in.
+    """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in; where a key
+    is taken for another (`lr`), that is logged.
 
     `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`.
     Raises `UsageError` for unknown keys, bad values and contradictions, naming file, line and key.
@@ -151,48 +163,25 @@ def load_recipe(
     if isinstance(recipe, Recipe):
         where, values = "recipe", recipe.model_dump(mode="json", exclude_unset=True)
     elif isinstance(recipe, Mapping):
-        where, values = "recipe", _plain(recipe)
+        where, values = "recipe", meant(Any, recipe)
     else:
         where, text = read_text(str(recipe))
         values = _parse(text, where)
-    before = _plain(values)
-    given = [_put(values, key, value) for key, value in (overrides or {}).items()]
-
-    def refuse(
-        error: ValidationError, schema: type[BaseModel], prefix: Location = ()
-    ) -> UsageError:
-        # A misspelt key is what the other complaints (a missing field, say) come from.
-        errors = error.errors(include_url=False)
-        first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-        location = (*prefix, *_named(schema, first))
-        # What is wrong without the overrides, too, is no fault of theirs.
-        own = _errors(schema, before.get("task_options", {}) if prefix else before)
-        guilty = [] if _said(first) in map(_said, own) else given
-        return _refusal(first, location, schema, prefix, where, values, guilty)
-
+    before = meant(Recipe, values)
+    given = put_all(Recipe, values, overrides or {}, LOGGER.info)
+    if ("data", "path") in given and ("data", "format") not in given:
+        # A path of one's own replaces the source that the recipe came with.
+        values["data"].pop("format", None)
+    written = Written(Recipe, where, values, meant(Recipe, values), before, given)
     try:
-        loaded = Recipe.model_validate(_plain(values))
+        loaded = Recipe.model_validate(written.plain)
     except ValidationError as error:
-        raise refuse(error, Recipe) from None
-    task_options = task_type(loaded.task).options_type
+        raise written.refusal(error) from None
     try:
-        task_options.model_validate(loaded.task_options)
+        task_type(loaded.task).options_type.model_validate(loaded.task_options)
     except ValidationError as error:
-        raise refuse(error, task_options, ("task_options",)) from None
+        raise written.refusal(error, ("task_options",)) from None
     return loaded
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`stages.1.epochs=5` to its key and value; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(
-            f"an override must look like key=value, got {text!r}", mend="for example seed=1"
-        )
-    try:
-        return key.strip(), YAML(typ="safe", pure=True).load(value) if value else None
-    except YAMLError:
-        return key.strip(), value
 
 
 def dump(recipe: Recipe) -> str:
@@ -230,7 +219,7 @@ def json_schema() -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        values = YAML(typ="rt", pure=True).load(text)
+        values = read_yaml(text)
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = str(error.problem or "not YAML").splitlines()[0]
@@ -240,183 +229,3 @@ def _parse(text: str, where: str) -> Any:
     if not isinstance(values, Mapping):
         raise UsageError("a recipe is a mapping of keys to values", where=where)
     return values
-
-
-def _plain(value: Any) -> Any:
-    """Without ruamel's own types."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _put(values: Any, key: str, value: Any) -> Location:
-    """Set dotted `key` in the nested `values`; `data=PATH` means `data.path=PATH`."""
-    location: list[int | str] = [int(p) if p.isdigit() else p for p in key.split(".")]
-    if location == ["data"] and not isinstance(value, Mapping):
-        location = ["data", "path"]
-    if location == ["model"] and not isinstance(value, Mapping):
-        location = ["model", "name"]
-    if location[-1] == "path" and value is not None:
-        value = str(value)
-    if location == ["data", "path"] and isinstance(values.get("data"), Mapping):
-        # A path of one's own replaces the source that the recipe came with.
-        values["data"].pop("format", None)
-    inner: Any = values
-    for depth, part in enumerate(location[:-1]):
-        step = ".".join(map(str, location[: depth + 1]))
-        if isinstance(part, int):
-            if not isinstance(inner, list) or part >= len(inner):
-                raise _no_such(step, key, location, inner)
-            inner = inner[part]
-        else:
-            if not isinstance(inner, Mapping):
-                raise UsageError(f"{step} has no fields", where=f"key {key}")
-            if inner.get(part) is None:
-                inner[part] = {}  # type: ignore[index]
-            inner = inner[part]
-    last = location[-1]
-    if isinstance(inner, list):
-        if not isinstance(last, int) or last >= len(inner):
-            raise _no_such(key, key, location, inner)
-        inner[last] = value
-    elif isinstance(inner, Mapping):
-        inner[last] = value  # type: ignore[index]
-    else:
-        raise UsageError(f"{'.'.join(map(str, location[:-1]))} has no fields", where=f"key {key}")
-    return tuple(location)
-
-
-def _no_such(step: str, key: str, location: Sequence[int | str], inner: Any) -> UsageError:
-    """Of a place in a list that is not there, or a list that is not."""
-    first = str(location[0])
-    if first not in Recipe.model_fields:
-        mend = suggest(first, Recipe.model_fields) or f"known are {', '.join(Recipe.model_fields)}"
-        where = f"given as an override, key {key}"
-        return UsageError(f"unknown key {first!r}", where=where, mend=mend)
-    last = len(inner) - 1 if isinstance(inner, list) else -1
-    mend = f"they are numbered 0 to {last}" if last >= 0 else "it is no list"
-    return UsageError(f"there is no {step}", where=f"key {key}", mend=mend)
-
-
-# --- telling what is wrong -----------------------------------------------------------------------
-
-
-def _errors(schema: type[BaseModel], values: Any) -> list[Any]:
-    """What is wrong with `values`; empty if nothing is."""
-    try:
-        schema.model_validate(values)
-    except ValidationError as error:
-        return list(error.errors(include_url=False))
-    return []
-
-
-def _said(error: Any) -> tuple[Location, str]:
-    """What makes two errors the same."""
-    return error["loc"], error["msg"]
-
-
-def _refusal(
-    error: Any,
-    location: Location,
-    schema: type[BaseModel],
-    prefix: Location,
-    where: str,
-    values: Any,
-    guilty: list[Location],
-) -> UsageError:
-    """`guilty`: the overrides that may have caused it."""
-    raised = error.get("ctx", {}).get("error")
-    message = str(raised) if isinstance(raised, ValueError) else error["msg"]
-    mend = None
-    if error["type"] == "extra_forbidden":
-        known = _fields(schema, location[len(prefix) : -1])
-        message = f"unknown key {str(location[-1])!r}"
-        mend = suggest(str(location[-1]), known) or f"known are {', '.join(known)}"
-    elif error["type"] == "union_tag_invalid":
-        tag = error["ctx"]["tag"]
-        known = [name.strip("'") for name in error["ctx"]["expected_tags"].split(", ")]
-        message = f"unknown {error['ctx']['discriminator'].strip(chr(39))} {tag!r}"
-        mend = suggest(tag, known) or f"there are {', '.join(known)}"
-    elif error["type"] == "missing":
-        message = f"{_dotted(location)} is missing"
-    elif not isinstance(error["input"], Mapping):
-        message = f"{error['input']!r} will not do: {message[0].lower()}{message[1:]}"
-    together: list[Location] = []
-    if isinstance(raised, Contradiction):
-        mend, together = raised.mend, [(*location, *key) for key in raised.keys]
-        guilty = [g for g in guilty if any(_holds(g, k) or _holds(k, g) for k in together)]
-    if any(_holds(g, location) for g in guilty):
-        place, keys = "given as an override", [location]
-    elif inside := [g for g in guilty if _holds(location, g)]:
-        # A contradiction between fields stands at what holds them all.
-        place, keys = "given as an override", inside
-    else:
-        keys = together or [location]
-        line = _line(values, keys[0])
-        place = f"{where}{f', line {line}' if line else ''}"
-    named = f"key{'s' * (len(keys) > 1)} {', '.join(map(_dotted, keys))}"
-    return UsageError(message, where=f"{place}, {named}", mend=mend)
-
-
-def _holds(outer: Location, inner: Location) -> bool:
-    return inner[: len(outer)] == outer
-
-
-def _dotted(location: Location) -> str:
-    return ".".join(map(str, location)) or "the recipe"
-
-
-def _line(values: Any, location: Location) -> int | None:
-    """The line (from 1) where the value at `location`, or the nearest thing around it, stands."""
-    line = None
-    for part in location:
-        marks = getattr(values, "lc", None)
-        try:
-            if marks is not None and isinstance(values, Mapping):
-                line = marks.key(part)[0] + 1
-            elif marks is not None:
-                line = marks.item(part)[0] + 1
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    return line
-
-
-def _named(schema: Any, error: Any) -> Location:
-    """Where the error is, without the branches of unions that pydantic adds to that."""
-    named: list[int | str] = []
-    unknown = error["type"] == "extra_forbidden"
-    for depth, part in enumerate(error["loc"], 1):
-        is_key = isinstance(part, int) or part in _fields(schema, tuple(named))
-        if is_key or (unknown and depth == len(error["loc"])):
-            named.append(part)
-    return tuple(named)
-
-
-def _fields(schema: Any, location: Location) -> list[str]:
-    """The names of the fields at `location`; empty where there are none."""
-    for part in location:
-        candidates = _classes(schema)
-        if isinstance(part, int):
-            schema = candidates[0] if candidates else None
-            continue
-        schema = next(
-            (c.model_fields[part].annotation for c in candidates if part in c.model_fields), None
-        )
-    return [name for c in _classes(schema) for name in c.model_fields]
-
-
-def _classes(annotation: Any) -> list[type[BaseModel]]:
-    """The pydantic models that an annotation holds, through unions, tuples and lists."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        return [c for inner in typing.get_args(annotation) for c in _classes(inner)]
-    return []

@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class Subset(Options):
     """A part of the samples so far, the same share of every class: the same ones wherever the data
     lies."""
 
+    alone: ClassVar[str | None] = "name"
+
     name: Literal["subset"] = "subset"
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
     seed: int = 0
@@ -36,6 +38,8 @@ class Subset(Options):
 class WithValidation(Options):
     """The samples so far and the validation split: for a last stage, once everything is chosen.
     The figures of that split are no judgement any more."""
+
+    alone: ClassVar[str | None] = "name"
 
     name: Literal["with_validation"] = "with_validation"
 

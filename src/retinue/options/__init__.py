@@ -1,0 +1,7 @@
+"""What people set: the base of every options class, and how what they write becomes its values."""
+
+from __future__ import annotations
+
+from retinue.options.base import Contradiction, Options, Words
+
+__all__ = ["Contradiction", "Options", "Words"]
