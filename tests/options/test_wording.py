@@ -13,6 +13,7 @@ from retinue.errors import UsageError
 from retinue.options import Words
 from retinue.options.typed import classes, places, words
 from retinue.options.wording import at, shown, wish
+from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe, load_recipe
@@ -20,7 +21,7 @@ from retinue.training.recipe import Recipe, load_recipe
 GOOD: dict[str, Any] = {"model": {"name": "tiny", "weights": None}, "stages": [{"epochs": 1}]}
 WRONG: list[Any] = [
     "wörd", "", "9" * 99, True, None, -1, 10**400, 1.5, math.nan, [], [None], [-1, -2], [2.0, 1.0],
-    {}, {"name": 3}, {"wörd": 1}, object(),
+    {}, {"wörd": 1}, object(),
 ]  # fmt: skip
 THEIRS = re.compile(
     r"[Vv]alue error|[Ii]nput (should|must)|should (be|have|match|contain)|validation error"
@@ -45,7 +46,8 @@ def _everywhere() -> Iterator[tuple[Any, str]]:
     for task in task_names():
         base = {**GOOD, "task": task}
         for place in places(Recipe, base):
-            yield base, ".".join(map(str, place))
+            if task == DEFAULT or place[0] == "task_options":
+                yield base, ".".join(map(str, place))
     for field in ("sampler", "data", "sizes"):
         for options in classes(StageOptions.model_fields[field].annotation):
             name = words(getattr(options.model_fields.get("name"), "annotation", None))
