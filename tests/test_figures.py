@@ -21,7 +21,10 @@ def test_better_looks_at_the_direction() -> None:
         assert figure.better(0.5, None)
         assert figure.better(0.5, math.nan)
         assert not figure.better(None, 0.5)
-        assert not figure.better(math.nan, None)
+        for value in (math.nan, math.inf, -math.inf):
+            assert figure.better(0.5, value)
+            assert not figure.better(value, None)
+            assert not figure.better(value, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +37,16 @@ def test_a_value_is_shown_with_its_unit(unit, value, text, longer) -> None:
     figure = Figure("x", "X", unit)
     assert figure.shown(value) == text
     assert figure.shown(value, digits=4) == longer
-    assert figure.shown(None) == figure.shown(math.nan) == "–"
+    for nothing in (None, math.nan, math.inf):
+        assert figure.shown(nothing) == "–"
 
 
 def test_only_a_plain_share_has_an_interval() -> None:
     assert SHARE.interval({"top1": 81 / 263, "images": 263}) == wilson(81, 263)
     assert SHARE.interval({"top1": None, "images": 263}) is None
     assert SHARE.interval({"top1": 0.5}) is None
+    assert SHARE.interval({"top1": math.nan, "images": 10}) is None
+    assert SHARE.interval({"top1": 0.5, "images": math.inf}) is None
     assert SHARE.interval({"top1": 0.5, "images": 0}) is None
     assert LOSS.interval({"loss": 0.5, "images": 10}) is None
 

@@ -36,19 +36,20 @@ class Figure:
 
     def better(self, a: float | None, b: float | None, margin: float = 0.0) -> bool:
         """Whether `a` is better than `b` by more than `margin`; anything is better than None and
-        NaN, which are not."""
-        if a is None or math.isnan(a):
+        what is not finite, which are not."""
+        if a is None or not math.isfinite(a):
             return False
-        if b is None or math.isnan(b):
+        if b is None or not math.isfinite(b):
             return True
         return a < b - margin if self.less_is_better else a > b + margin
 
     def shown(self, value: float | None, digits: int = 3) -> str:
-        """`value` as text with its unit: `87.2 %`, `0.345`, `3.120 px`, `1,024`; a dash for None.
+        """`value` as text with its unit: `87.2 %`, `0.345`, `3.120 px`, `1,024`; a dash for None
+        and for what is not finite.
 
         `digits` are those after the point of a number between 0 and 1.
         """
-        if value is None or math.isnan(value):
+        if value is None or not math.isfinite(value):
             return "–"
         if self.unit == "fraction":
             return f"{100 * value:.{max(digits - 2, 0)}f} %"
@@ -62,7 +63,9 @@ class Figure:
         value, count = values.get(self.name), values.get(self.of)
         if not self.of or not isinstance(value, int | float) or not isinstance(count, int | float):
             return None
-        return wilson(round(value * count), count) if count > 0 else None
+        if not (math.isfinite(value) and 0 < count < math.inf):
+            return None
+        return wilson(round(value * count), count)
 
 
 def plain(name: str) -> Figure:

@@ -243,17 +243,60 @@ def test_quarter_turns_of_an_oblong_input_are_refused() -> None:
 
 
 class Broken(nn.Module):
-    """Gives nothing that could be compared."""
+    """Gives no number for one of the classes, on pictures that are not red."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)) * float("nan")
+        logits = 10 * x.mean((2, 3))
+        red = (logits[:, :1] > 5).expand(-1, 1)
+        spoilt = torch.where(red, logits[:, 2:], torch.full_like(logits[:, 2:], self.value))
+        return torch.cat([logits[:, :2], spoilt], 1)
 
 
-def test_figures_that_are_not_finite_end_an_evaluation(split: list[Sample]) -> None:
-    with pytest.raises(RetinueError, match=r"figure loss is nan, test split, .*optimizer\.lr"):
-        evaluate(ready(Broken()), split, split="test")
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+TOLD = r"answer is not finite, '.*green 0\.png', .*optimizer\.lr"
 
 
-def test_an_answer_that_is_not_finite_is_refused_by_the_images_name(split: list[Sample]) -> None:
-    with pytest.raises(RetinueError, match=r"answer is not finite, .*red 0\.png, .*optimizer\.lr"):
-        list(ready(Broken()).predict([sample.key for sample in split]))
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_an_answer_that_is_not_finite_is_refused_by_the_images_name(
+    split: list[Sample], value: float, tta: str
+) -> None:
+    predictor = ready(Broken(value), tta=tta)
+    with pytest.raises(RetinueError, match=TOLD):
+        evaluate(predictor, split, split="test")
+    with pytest.raises(RetinueError, match=TOLD):
+        list(predictor.predict([sample.key for sample in split]))
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_one_broken_model_among_several_is_not_averaged_away(
+    split: list[Sample], value: float
+) -> None:
+    sound, broken = ready(Mean()), ready(Broken(value))
+    both = Predictor([*sound.members, *broken.members], engine="torch", workers=1)
+    with pytest.raises(RetinueError, match=TOLD):
+        evaluate(both, split)
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino", "onnxruntime"])
+def test_whatever_the_engine_the_image_is_named(
+    split: list[Sample], engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime" if engine == "auto" else engine)
+    with pytest.raises(RetinueError, match=TOLD):
+        evaluate(ready(Broken(float("nan")), engine=engine), split)
+    assert "disagrees" not in caplog.text
+
+
+def test_a_bad_image_is_no_fault_of_the_models(split: list[Sample], tmp_path: Path) -> None:
+    """Its row only fills the batch: what the network says of it is nobody's answer."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    reds = [Sample(str(broken), target=of(1)), *split[:3]]
+    judged = evaluate(ready(Broken(float("nan"))), reds)
+    assert judged.figures["top1"] == 1.0
+    assert list(judged.skipped) == [str(broken)]

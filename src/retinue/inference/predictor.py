@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,6 @@ from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
 from retinue.sample import Batch, Pixels, Preprocessing, Read, Result, Sample
 from retinue.tasks.task import Finding, Task, task_type
-from retinue.text import visible
 
 COMPILE_FROM = 64
 """`engine=auto` compiles once this many images of a stream have gone by; for fewer, it would cost
@@ -193,13 +192,14 @@ class Predictor:
 
     def findings(self, batch: Batch) -> list[Finding]:
         """What the task reads off each of the batch's uint8 images: every view is decoded with its
-        own way back to the original, and what all views and members say is merged there."""
+        own way back to the original, and what all views and members say is merged there.
+        RetinueError for an image of which one of them says nothing finite."""
         found: list[list[Finding]] = []
         for orientation in self._orientations:
             seen = turned(batch, orientation) if orientation else batch
             inputs = self._colour.normalised(seen.images.to(self.device))
             for engine, member in zip(self._compiled or self._plain, self.members, strict=True):
-                found.append(member.task.decode(engine(inputs), seen))
+                found.append(member.task.answers(engine(inputs), seen, mend=MEND))
         if len(found) == 1:
             return found[0]
         return [self.task.merge(same) for same in zip(*found, strict=True)]
@@ -237,34 +237,9 @@ class Predictor:
             findings: Sequence[Finding] = self.findings(batch) if any(good) else good
             for sample, fine, finding in zip(batch.samples, good, findings, strict=True):
                 if fine:
-                    _refuse_not_finite(finding, sample.key)
                     yield self.task.result(finding, sample.key)
                 else:
                     yield Skipped(sample.key, loader.skipped[sample.key])
-
-
-def _refuse_not_finite(finding: Finding, path: str) -> None:
-    """RetinueError where what was found in the image `path` is not all finite numbers."""
-    if not _finite(finding):
-        raise RetinueError(
-            "the model's answer is not finite",
-            where=visible(path),
-            mend=MEND,
-        )
-
-
-def _finite(finding: Finding) -> bool:
-    """Whether all the numbers in `finding`, arrays in any nesting, are."""
-    if isinstance(finding, Mapping):
-        return all(map(_finite, finding.values()))
-    if isinstance(finding, tuple | list):
-        return all(map(_finite, finding))
-    if is_dataclass(finding):
-        return all(_finite(getattr(finding, one.name)) for one in fields(finding))
-    if isinstance(finding, Tensor):
-        return bool(finding.isfinite().all())
-    array = np.asarray(finding)
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 def example_inputs(

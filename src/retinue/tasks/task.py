@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor, nn
 
-from retinue.errors import UsageError, suggest
+from retinue.errors import RetinueError, UsageError, suggest
 from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
@@ -137,6 +138,19 @@ class Task(ABC):
         """Outputs in eval mode, of any nesting, to what they say of each image; places are in
         pixels of the original images, to which `batch.to_original` leads."""
 
+    def answers(self, outputs: Any, batch: Batch, *, mend: str) -> list[Finding]:
+        """`decode`, where every number that comes out is finite; RetinueError names the first
+        image of which that is not so: what is no number is no answer, and would rank anywhere."""
+        findings = self.decode(outputs, batch)
+        for finding, weight, sample in zip(
+            findings, batch.weight.tolist(), batch.samples, strict=True
+        ):
+            if weight > 0 and not _finite(finding):
+                raise RetinueError(
+                    "the model's answer is not finite", where=repr(sample.key), mend=mend
+                )
+        return findings
+
     def scores(self, outputs: Any) -> list[Tensor]:
         """Those of the outputs in eval mode that are scores (n, classes): an engine is refused that
         finds another best class in them."""
@@ -176,6 +190,20 @@ class Task(ABC):
     def readers(cls) -> dict[str, Reader]:
         """The `formats`, imported."""
         return {name: imported(place) for name, place in cls.formats.items()}
+
+
+def _finite(finding: Finding) -> bool:
+    """Whether all the numbers in `finding`, arrays in any nesting, are."""
+    if isinstance(finding, Mapping):
+        return all(map(_finite, finding.values()))
+    if isinstance(finding, tuple | list):
+        return all(map(_finite, finding))
+    if is_dataclass(finding):
+        return all(_finite(getattr(finding, one.name)) for one in fields(finding))
+    if isinstance(finding, Tensor):
+        return bool(finding.isfinite().all())
+    array = np.asarray(finding)
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 _TASKS: dict[str, str | type[Task]] = {name: there.task for name, there in SHIPPED.items()}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from retinue import nested
 from retinue.errors import Interrupted, RetinueError
-from retinue.figures import plain
+from retinue.figures import plain, refuse_not_finite
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.run.recorder import Recorder
@@ -336,7 +336,9 @@ class Trainer:
         values = torch.stack([self.sums[name] for name in names])
         totals = dict(zip(names, self._over_all(values).cpu().tolist(), strict=True))
         weight = totals.pop("", 0.0) or 1.0
-        return {f"train_{name}": total / weight for name, total in totals.items()}
+        figures = {f"train_{name}": total / weight for name, total in totals.items()}
+        refuse_not_finite(figures, "training", mend="lower optimizer.lr, or set clip_norm")
+        return figures
 
     def _validate(self) -> dict[str, float]:
         """Scalar figures of the validation split with the weights that would be kept."""

@@ -15,7 +15,7 @@ from retinue.models.network import Network
 from retinue.tasks.task import Task
 from retinue.training.stage_data import StageData
 
-MEND = "the network's outputs are not finite: lower optimizer.lr, or set clip_norm"
+MEND = "lower optimizer.lr, or set clip_norm"
 
 
 @torch.inference_mode()
@@ -30,7 +30,7 @@ def validate(
     for batch in feed.batches(data.judged):
         with accelerator.autocast():
             outputs = network(batch.inputs, start=feed.cut)
-        findings = task.decode(nested.single(outputs), batch)
+        findings = task.answers(nested.single(outputs), batch, mend=MEND)
         real = [k for k, weight in enumerate(batch.weight.tolist()) if weight > 0]
         meter.update([findings[k] for k in real], [batch.samples[k] for k in real])
     if accelerator.num_processes > 1:
