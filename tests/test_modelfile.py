@@ -192,7 +192,18 @@ def test_safetensors_without_description(tmp_path):
         modelfile.read_description(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format_version": 1, "task": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", "{}", "null", "1", "[" * 100_000,
+        '{"format_version": 1, "task": 3}',
+        '{"format_version": true}',
+        '{"format_version": "2"}',
+        '{"format_version": Infinity}',
+        '{"format_version": 1e999}',
+        '{"format_version": ' + "9" * 5000 + "}",
+    ],
+)  # fmt: skip
 def test_damaged_description(tmp_path, text):
     path = tmp_path / "odd.safetensors"
     save_file(tensors(), path, {"retinue": text})
@@ -205,12 +216,21 @@ def test_damaged_description(tmp_path, text):
     [
         ({"mean": None}, "mean"),
         ({"size": "big"}, "size"),
-        ({"colour": "grey"}, "unknown.*colour"),
-        ({"size": [0, 8]}, "size"),
-        ({"std": [0.2, 0.0, 0.2]}, "std"),
-        ({"mean": [float("nan"), 0.0, 0.0]}, "mean"),
+        ({"colour": "grey"}, "colour is unknown"),
+        ({"size": [0, 8]}, r"size\.0"),
+        ({"size": [-1, 8]}, r"size\.0"),
+        ({"size": [8, 99999999999]}, r"size\.1"),
+        ({"size": [8, True]}, r"size\.1"),
+        ({"size": [8, 8, 8]}, "size"),
+        ({"size": ["8", 8]}, r"size\.0"),
+        ({"std": [0.2, 0.0, 0.2]}, r"std\.1"),
+        ({"mean": [0.5, 0.5]}, r"mean\.2 is missing"),
+        ({"mean": ["0", 0.0, 0.0]}, r"mean\.0"),
+        ({"mean": [1e38, 0.0, 0.0]}, r"mean\.0"),
         ({"crop_fraction": 0}, "crop_fraction"),
-        (None, "lacks.*size"),
+        ({"pad_value": 114.5}, "pad_value"),
+        ({"interpolation": "sinc"}, "interpolation"),
+        (None, "size is missing"),
     ],
 )
 def test_preprocessing_is_never_guessed(tmp_path, description, change, said):
@@ -218,8 +238,29 @@ def test_preprocessing_is_never_guessed(tmp_path, description, change, said):
     values["preprocessing"] = {} if change is None else values["preprocessing"] | change
     path = tmp_path / "odd.safetensors"
     save_file(tensors(), path, {"retinue": json.dumps(values)})
-    with pytest.raises(RetinueError, match=rf"damaged: preprocessing: .*{said}.*odd\.safetensors"):
+    told = rf"damaged: preprocessing: {said}.*odd\.safetensors"
+    with pytest.raises(RetinueError, match=told) as caught:
         modelfile.read_description(path)
+    assert "Value error" not in str(caught.value)
+
+
+def test_what_is_no_number_is_no_description(tmp_path, description):
+    values = description.model_dump()
+    values["preprocessing"]["mean"] = [float("nan"), 0.0, 0.0]
+    path = tmp_path / "odd.safetensors"
+    save_file(tensors(), path, {"retinue": json.dumps(values)})
+    with pytest.raises(RetinueError, match=r"damaged: NaN is no number.*odd\.safetensors"):
+        modelfile.read_description(path)
+
+
+def test_there_is_a_most_of_classes(tmp_path, description, monkeypatch):
+    path = tmp_path / "many.safetensors"
+    modelfile.write(path, tensors(), description)
+    monkeypatch.setattr(modelfile, "MOST_CHARACTERS", 100)
+    with pytest.raises(RetinueError, match=r"damaged: it has \d+ characters.*many\.safetensors"):
+        modelfile.read_description(path)
+    with pytest.raises(ValidationError, match="classes"):
+        modelfile.ModelDescription.model_validate(description.model_dump() | {"classes": []})
 
 
 def test_missing_file_is_a_usage_mistake(tmp_path):

@@ -5,22 +5,20 @@ Reading executes nothing. Writing replaces an older file only by a whole new one
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest, replacing
-from retinue.sample import Preprocessing
+from retinue.sample import Interpolation, Preprocessing
 
 MODEL_FILE = "best.safetensors"
 """The model in a run folder."""
@@ -28,8 +26,13 @@ KEY = "retinue"
 """The metadata key under which the description lies."""
 FORMAT_VERSION = 2
 
-_PREPROCESSING = TypeAdapter(Preprocessing)
-_KEYS = {field.name for field in fields(Preprocessing)}
+MOST_CLASSES = 1 << 20
+MOST_CHARACTERS = 64 * 2**20
+"""Of the description."""
+
+Side = Annotated[int, Strict(), Field(ge=1, le=1 << 14)]
+Mean = Annotated[float, Strict(), Field(ge=-1e3, le=1e3)]
+Std = Annotated[float, Strict(), Field(gt=0, le=1e3)]
 
 
 def _state_for_anchors(values: dict[str, Any]) -> dict[str, Any]:
@@ -43,19 +46,34 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _state_for
 """From a description of version k to one of version k + 1; how newer releases read older files."""
 
 
+class _Preprocessing(BaseModel):
+    """`Preprocessing` as a file has it. Nothing of it is guessed: another mean or size would answer
+    wrongly without a word."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    size: tuple[Side, Side]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
+    interpolation: Interpolation = Preprocessing.interpolation
+    fit: Literal["crop", "squash", "letterbox"] = Preprocessing.fit
+    crop_fraction: Annotated[float, Strict(), Field(ge=0.01, le=1)] = Preprocessing.crop_fraction
+    pad_value: Annotated[int, Strict(), Field(ge=0, le=255)] = Preprocessing.pad_value
+
+
 class ModelDescription(BaseModel):
     """Everything that is needed to use the tensors. Plain JSON values, no absolute paths."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    format_version: int = FORMAT_VERSION
+    format_version: Annotated[int, Strict()] = FORMAT_VERSION
     task: str
     """The registered name, `classification`, …"""
     task_options: dict[str, Any] = Field(default_factory=dict)
     task_state: dict[str, Any] = Field(default_factory=dict)
     """What the task learnt from the data (anchors, thresholds, …): JSON values that it gives, and
     rebuilds itself from."""
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=1, max_length=MOST_CLASSES)]
     """Names, in the order of the outputs."""
     network: str
     """The registered name."""
@@ -77,24 +95,10 @@ class ModelDescription(BaseModel):
     @field_validator("preprocessing")
     @classmethod
     def _whole(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Nothing of it is guessed: another mean or size would answer wrongly without a word."""
-        odd = [key for key in values if key not in _KEYS]
-        lacking = [key for key in ("size", "mean", "std") if key not in values]
-        if odd or lacking:
-            raise ValueError(f"it lacks {lacking}" if lacking else f"it has the unknown {odd}")
         try:
-            plain = _PREPROCESSING.validate_python(values)
+            _Preprocessing.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        if (
-            min(plain.size) < 1
-            or not 0 < plain.crop_fraction <= 1
-            or not 0 <= plain.pad_value < 256
-        ):
-            raise ValueError("size, crop_fraction or pad_value is out of its range")
-        if not all(map(math.isfinite, plain.mean)) or not all(0 < s < math.inf for s in plain.std):
-            raise ValueError("mean or std is no number, or std is not above 0")
+            raise ValueError(_said(error)) from error
         return values
 
     def prepared(self) -> Preprocessing:
@@ -133,7 +137,7 @@ def write(
     plain = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
     _refuse_shared(plain, path)
     plain = {key: tensor.contiguous() for key, tensor in plain.items()}
-    metadata = {KEY: description.model_dump_json()}
+    metadata = {KEY: json_text(description.model_dump(mode="json"))}
     try:
         with replacing(path) as temporary:
             save_file(plain, temporary, metadata)
@@ -208,10 +212,18 @@ def _described(metadata: dict[str, str] | None, path: Path) -> ModelDescription:
             mend="train from it with model.weights=PATH instead",
         )
     try:
-        values = json.loads(text)
-        version = int(values["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RetinueError("the model's description is damaged", where=str(path)) from error
+        if len(text) > MOST_CHARACTERS:
+            raise NotJson(f"it has {len(text):,} characters")
+        values = parse_json(text)
+    except NotJson as error:
+        raise RetinueError(f"the model's description is damaged: {error}", where=str(path)) from (
+            error
+        )
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if type(version) is not int:
+        raise RetinueError(
+            "the model's description is damaged: it does not say its format", where=str(path)
+        )
     if version > FORMAT_VERSION:
         raise RetinueError(
             f"a model of format {version}; this release reads up to {FORMAT_VERSION}",
@@ -227,8 +239,24 @@ def _described(metadata: dict[str, str] | None, path: Path) -> ModelDescription:
     try:
         return ModelDescription.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
         raise RetinueError(
-            f"the model's description is damaged: {place}: {first['msg']}", where=str(path)
+            f"the model's description is damaged: {_said(error)}",
+            where=str(path),
+            mend="copy it anew from where it was made",
         ) from error
+
+
+def _said(error: ValidationError) -> str:
+    """The first thing that is wrong, in plain words: `size.0: must be at least 1`."""
+    first = error.errors(include_url=False)[0]
+    raised = first.get("ctx", {}).get("error")
+    if isinstance(raised, ValueError):
+        message = str(raised)
+    elif first["type"] == "missing":
+        message = "is missing"
+    elif first["type"] == "extra_forbidden":
+        message = "is unknown"
+    else:
+        message = first["msg"].replace("Input should be", "should be")
+    # Ours is a message within a message where a part has a schema of its own.
+    return f"{'.'.join(map(str, first['loc']))}{' ' if message[:3] == 'is ' else ': '}{message}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
+from retinue.documents import json_text
 from retinue.text import visible
 
 MOST_NAMED = 50
@@ -17,12 +17,7 @@ MOST_NAMED = 50
 
 def print_json(value: Any) -> None:
     """`value` as JSON on standard output; paths as text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # names that are no valid text, or a narrow terminal
-        text = json.dumps(value, indent=2, allow_nan=False, default=str)
-    typer.echo(text)
+    typer.echo(json_text(value, indent=2, plain=True, encoding=sys.stdout.encoding or "utf-8"))
 
 
 def say(line: str) -> None:

@@ -8,7 +8,6 @@ survives JSON.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from retinue.documents import json_text, parse_json
 from retinue.figures import Figure
 
 Labels = npt.NDArray[np.int64]
@@ -155,13 +155,13 @@ def confusion_table(confusion: Confusion, names: Sequence[str]) -> pa.Table:
         "predicted": pa.array(confusion.predicted, pa.int32()),
         "count": pa.array(confusion.count, pa.int64()),
     }
-    return pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(names))})
+    return pa.table(columns).replace_schema_metadata({"classes": json_text(list(names))})
 
 
 def confusion_in(table: pa.Table) -> tuple[Confusion, tuple[str, ...]]:
     """What `confusion_table` was made from."""
     columns = (table[name].to_numpy().astype(np.int64) for name in ("true", "predicted", "count"))
-    names = json.loads((table.schema.metadata or {}).get(b"classes", b"[]"))
+    names = parse_json((table.schema.metadata or {}).get(b"classes", b"[]"))
     return Confusion(*columns), tuple(map(str, names))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import preparing
 from retinue.exporting.elsewhere import Construction, Size, construction
@@ -89,7 +89,7 @@ def export_state_dict(
     _check_target(target, model, force)
     tensors = _fitted(network, tensors, preprocessing.size)
     state = {key: tensor.clone() for key, tensor in untranslate(made.layout, tensors).items()}
-    classes = json.dumps(description.classes, ensure_ascii=False)
+    classes = json_text(description.classes)
     try:
         with replacing(target) as temporary:
             if target.suffix == ".safetensors":

@@ -16,7 +16,6 @@ File names that are not valid text keep their bytes in JSONL (lone surrogates, a
 from __future__ import annotations
 
 import csv
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ from PIL import Image
 
 from retinue.data.decode import Encoded, read_bytes
 from retinue.data.views import turn
+from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.files import replacing
 from retinue.inference.predictor import Skipped
@@ -71,9 +71,10 @@ class JsonLines(Writer):
     @classmethod
     def wrote(cls, line: str) -> bool:
         try:
-            return "path" in json.loads(line)
-        except (ValueError, TypeError):
+            found = parse_json(line)
+        except NotJson:
             return False
+        return isinstance(found, dict) and "path" in found
 
 
 class Csv(Writer):
@@ -248,12 +249,7 @@ def common_base(sources: Iterable[str | Path]) -> Path:
 
 def json_line(value: dict[str, Any]) -> str:
     """One line of JSON: readable in every script, escaped only where it is no valid text."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(value, allow_nan=False)
-    return text + "\n"
+    return json_text(value) + "\n"
 
 
 def _text(value: str) -> str:

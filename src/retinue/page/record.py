@@ -7,13 +7,13 @@ what cannot be read is named in `RunRecord.notes`.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from retinue.documents import load_yaml, read_json
 from retinue.errors import UsageError
 from retinue.files import nearest
 from retinue.page.text import words
@@ -158,21 +158,19 @@ def _attempt(path: Path, read: Callable[[Path], T], default: T, notes: list[str]
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
-    value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    value = load_yaml(path.read_text(encoding="utf-8"))
     return value if isinstance(value, dict) else {}
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = read_json(path)
     if isinstance(value, dict):
         value = value.get("classes", [])
     return tuple(str(name) for name in value)

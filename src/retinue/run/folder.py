@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.documents import json_text, read_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, write_text
 from retinue.modelfile import MODEL_FILE
@@ -134,7 +134,7 @@ class RunFolder:
         """Replace the JSON file `name`; RetinueError for a number that is not finite, which JSON
         does not know."""
         try:
-            text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+            text = json_text(values, indent=2)
         except ValueError as error:
             raise RetinueError(
                 f"what is to be written is no JSON ({error})", where=str(self.path / name)
@@ -144,11 +144,9 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """What the JSON file `name` holds; None if it is not there."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return read_json(self.path / name)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise RetinueError(f"this is not JSON ({error})", where=str(self.path / name)) from None
 
     def read_lines(self, name: str) -> list[str] | None:
         """The lines of the file `name`; None if it is not there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, open_dataset
+from retinue.documents import json_text
 from retinue.errors import UsageError, suggest
 from retinue.files import replacing, write_text
 from retinue.inference.engines import EngineName
@@ -74,8 +74,7 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
     if judged.skipped:
         figures["skipped"] = judged.skipped
     if out is not None:
-        text = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False)
-        write_text(out / "metrics.json", text + "\n")
+        write_text(out / "metrics.json", json_text(figures, indent=2) + "\n")
         for kind, table in judged.tables.items():
             with replacing(out / f"{kind}.parquet") as temporary:
                 pq.write_table(table, temporary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -223,7 +222,7 @@ def with_absolute_paths(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
     """The recipe as the model file keeps it: folders by their last name only."""
-    values: dict[str, Any] = json.loads(recipe.model_dump_json())
+    values: dict[str, Any] = recipe.model_dump(mode="json")
     held = [
         (values["data"], "path"),
         (values["data"], "images"),

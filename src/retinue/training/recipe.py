@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from retinue.data.options import DataOptions
+from retinue.documents import load_yaml
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, Options
@@ -190,7 +191,7 @@ def parse_override(text: str) -> tuple[str, Any]:
             f"an override must look like key=value, got {text!r}", mend="for example seed=1"
         )
     try:
-        return key.strip(), YAML(typ="safe", pure=True).load(value) if value else None
+        return key.strip(), load_yaml(value) if value else None
     except YAMLError:
         return key.strip(), value
 
@@ -230,7 +231,7 @@ def json_schema() -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        values = YAML(typ="rt", pure=True).load(text)
+        values = load_yaml(text, YAML(typ="rt", pure=True))
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = str(error.problem or "not YAML").splitlines()[0]
@@ -258,7 +259,7 @@ def _plain(value: Any) -> Any:
 
 def _put(values: Any, key: str, value: Any) -> Location:
     """Set dotted `key` in the nested `values`; `data=PATH` means `data.path=PATH`."""
-    location: list[int | str] = [int(p) if p.isdigit() else p for p in key.split(".")]
+    location: list[int | str] = [int(p) if _is_index(p) else p for p in key.split(".")]
     if location == ["data"] and not isinstance(value, Mapping):
         location = ["data", "path"]
     if location == ["model"] and not isinstance(value, Mapping):
@@ -291,6 +292,11 @@ def _put(values: Any, key: str, value: Any) -> Location:
     else:
         raise UsageError(f"{'.'.join(map(str, location[:-1]))} has no fields", where=f"key {key}")
     return tuple(location)
+
+
+def _is_index(part: str) -> bool:
+    """Whether it numbers a place in a list; a superscript is a digit, too, but no such number."""
+    return part.isdecimal() and len(part) < 10
 
 
 def _no_such(step: str, key: str, location: Sequence[int | str], inner: Any) -> UsageError:

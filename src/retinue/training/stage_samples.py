@@ -7,14 +7,15 @@ function would say by then.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
+from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.options import Options
 from retinue.run.folder import RunFolder
@@ -98,25 +99,47 @@ def stage_samples(
     if written is None:
         made = changed(options, samples, splits)
         if write:
-            lines = (json.dumps(_line(sample)) for sample in made)
+            lines = (json_text(_line(sample)) for sample in made)
             run.write(name, "".join(f"{line}\n" for line in lines))
         return made
     known = {s.key: s for split in splits.values() for s in split}
     kind = next((type(s.target) for s in known.values() if s.target is not None), None)
     found = []
     for number, line in enumerate(written, 1):
-        values = json.loads(line)
-        sample = known.get(values["key"])
+        try:
+            values = _Line.model_validate(parse_json(line), strict=True)
+        except (NotJson, ValidationError):
+            raise _damaged(run.path / name, number) from None
+        sample = known.get(values.key)
         if sample is None:
             raise RetinueError(
-                f"the stage's image {values['key']!r} is not in the data any more",
+                f"the stage's image {values.key!r} is not in the data any more",
                 where=f"{run.path / name}, line {number}",
                 mend="put the data back as it was, or start a new training",
             )
-        told = values["target"]
-        target = None if told is None or kind is None else kind.from_dict(told)
-        found.append(replace(sample, target=target, weight=values["weight"]))
+        try:
+            told = values.target
+            target = None if told is None or kind is None else kind.from_dict(told)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise _damaged(run.path / name, number) from None
+        found.append(replace(sample, target=target, weight=values.weight))
     return found
+
+
+class _Line(BaseModel):
+    """A line of the file: a sample of the stage."""
+
+    key: str
+    target: dict[str, Any] | None
+    weight: float = Field(ge=0, allow_inf_nan=False)
+
+
+def _damaged(path: Path, number: int) -> RetinueError:
+    return RetinueError(
+        "this is no sample of a stage",
+        where=f"{path}, line {number}",
+        mend="put the file back as it was, or start a new training",
+    )
 
 
 def _line(sample: Sample) -> dict[str, Any]:

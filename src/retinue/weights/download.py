@@ -131,4 +131,4 @@ def _broken_off(url: str, have: int, error: Exception) -> RetinueError:
 def _length(response: Any) -> int | None:
     """The whole file's, of an answer 416: `Content-Range: bytes */LENGTH`."""
     length = response.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(length) if length.isdigit() else None
+    return int(length) if length.isdecimal() else None

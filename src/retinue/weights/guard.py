@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from retinue.documents import parse_json
 from retinue.errors import RetinueError
 
 MOST_EXPANSION = 20
@@ -60,8 +60,8 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MOST_JSON:
             raise ValueError(f"{path.stat().st_size:,} bytes")
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
+        value = parse_json(path.read_bytes(), foreign=True)
+    except (ValueError, OSError) as error:
         raise RetinueError(f"damaged description: {error}", where=str(path)) from error
     if not isinstance(value, dict):
         raise RetinueError("damaged description: no JSON object", where=str(path))

@@ -13,7 +13,6 @@ in the file itself: links to other files are refused.
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
 import zipfile
@@ -29,6 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retinue.documents import parse_json
 from retinue.errors import RetinueError
 from retinue.weights.guard import MOST_JSON, check_archive, check_size, inside, load_json
 
@@ -95,7 +95,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
             check_archive(archive, path)
             if archive.getinfo("config.json").file_size > MOST_JSON:
                 raise RetinueError("its config.json is implausibly large", where=str(path))
-            layers = _layers(json.loads(archive.read("config.json")))
+            layers = _layers(parse_json(archive.read("config.json"), foreign=True))
             data = archive.read("model.weights.h5")
     except _DAMAGED as error:
         raise RetinueError(f"not a .keras file, or a damaged one ({error})", where=str(path)) from (
@@ -188,7 +188,7 @@ def _read_h5(
             top = root.get("model_weights", root)
             if "layer_names" in top.attrs or "layer_names0" in top.attrs:
                 if not layers and "model_config" in root.attrs:
-                    layers = _layers(json.loads(root.attrs["model_config"]))
+                    layers = _layers(parse_json(root.attrs["model_config"], foreign=True))
                 return _legacy(top, datasets, layers, where)
             return _numbered(root, datasets, layers, where)
     except (*_MISSHAPEN, OSError, RuntimeError) as error:
@@ -258,7 +258,7 @@ def _numbered(
         group, _, number = path.rpartition("/")
         place, _, last = group.rpartition("/")
         steps = place.split("/")[1:]
-        if not steps or last != "vars" or not number.isdigit():
+        if not steps or last != "vars" or not number.isdecimal():
             raise ValueError(f"unexpected {path!r}")
         if steps[0] not in ("layers", "_layer_checkpoint_dependencies"):
             continue  # the optimiser's and metrics' own

@@ -14,7 +14,6 @@ process. One that nobody holds may be removed, under the lock (a file) of all th
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import time
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import BaseFileLock, FileLock, Timeout
 
+from retinue.documents import json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.files import write_text
 
@@ -189,7 +189,7 @@ class Writer:
                 (folder / MARKER).touch()
                 self._lease = _lease(self._base)
                 meta = {"format": FORMAT, "layout": layout.as_json()}
-                write_text(Path(f"{self._base}.json"), json.dumps(meta))
+                write_text(Path(f"{self._base}.json"), json_text(meta))
             for kind in ("rows", "keys"):
                 file = open(f"{self._base}.{kind}", "xb", buffering=0)  # noqa: SIM115
                 self._files.append(file)
@@ -282,7 +282,7 @@ def find_segments(folder: Path) -> list[Path]:
 def load_segment(base: Path, layout: Layout) -> Segment | None:
     """The segment, if it has that layout; not yet refreshed."""
     with suppress(OSError, ValueError, TypeError, KeyError):  # half a file does not parse
-        meta = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
+        meta = parse_json(Path(f"{base}.json").read_bytes())
         if meta["format"] == FORMAT and meta["layout"] == layout.as_json():
             return Segment(base, layout)
     return None
@@ -307,7 +307,7 @@ def trim(base: Path) -> int:
     """
     rows = 0
     with suppress(OSError, ValueError, TypeError, KeyError):
-        meta = json.loads(Path(f"{base}.json").read_text(encoding="utf-8"))
+        meta = parse_json(Path(f"{base}.json").read_bytes())
         size = Layout(meta["layout"]).dtype.itemsize
         rows = os.path.getsize(f"{base}.keys") // _ENTRY.itemsize
         if os.path.getsize(f"{base}.rows") > rows * size:
