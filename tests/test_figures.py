@@ -5,7 +5,7 @@ import math
 import pytest
 
 from retinue.errors import RetinueError
-from retinue.figures import Figure, plain, refuse_not_finite, wilson
+from retinue.figures import Figure, plain, refuse_not_finite, small_splits, uncertainty, wilson
 
 SHARE = Figure("top1", "Top-1 accuracy", "fraction", of="images")
 LOSS = Figure("loss", "Loss", "nats", less_is_better=True)
@@ -73,3 +73,22 @@ def test_a_figure_that_is_not_finite_is_refused_by_its_name() -> None:
     ):
         with pytest.raises(RetinueError, match=f"figure {name} is (nan|inf), val split, do this"):
             refuse_not_finite(found, "val", mend="do this")
+
+
+def test_a_split_is_small_by_the_width_of_its_interval() -> None:
+    assert uncertainty(2) == pytest.approx(0.405, abs=1e-3)
+    assert uncertainty(0) == 0.5
+    assert uncertainty(92) > 0.1 > uncertainty(93)
+    assert small_splits({"train": 2, "val": 93, "test": 93}, picks=True) == []
+    assert small_splits({"train": 14, "val": 0}, picks=True) == []
+    (test,) = small_splits({"train": 12, "test": 2}, picks=True)
+    assert test == (
+        "the test split has 2 images: a share of them may be off by 41 percentage points either way"
+        " (95 % interval), so its figures say next to nothing; more images would help, or a larger"
+        " data.split.test"
+    )
+    (val,) = small_splits({"val": 1}, picks=True)
+    assert val.startswith("the val split has 1 image: ")
+    assert "it is chance which epoch is kept as the best; " in val
+    assert "partly chance" in small_splits({"val": 50}, picks=True)[0]
+    assert "its figures say little; " in small_splits({"val": 50}, picks=False)[0]

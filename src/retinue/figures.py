@@ -56,13 +56,28 @@ class Figure:
             return f"{value:,.0f}"
         return f"{value:.{digits}f}{_SUFFIX.get(self.unit, '')}"
 
+    def span(self, interval: tuple[float, float], digits: int = 3) -> str:
+        """An interval of its values as text: `84.1–90.3 %`, `0.31–0.42`."""
+        low, high = (self.shown(end, digits) for end in interval)
+        unit = " %" if self.unit == "fraction" else _SUFFIX.get(self.unit, "")
+        return f"{low.removesuffix(unit)}–{high}"
+
     def interval(self, values: Mapping[str, Any]) -> tuple[float, float] | None:
-        """The 95 % interval of a share, from the figures `values` that it stands among; None for
-        other figures, and where nothing was counted."""
+        """Its 95 % interval, from the figures `values` that it stands among: of a plain share by
+        its count, of others as `intervals` has it. None where neither is there."""
+        told = values.get("intervals")
+        told = told.get(self.name) if isinstance(told, Mapping) else None
+        if isinstance(told, list | tuple) and len(told) == 2 and all(map(_finite, told)):
+            return float(told[0]), float(told[1])
         value, count = values.get(self.name), values.get(self.of)
         if not self.of or not isinstance(value, int | float) or not isinstance(count, int | float):
             return None
         return wilson(round(value * count), count) if count > 0 else None
+
+
+def _finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def plain(name: str) -> Figure:
@@ -93,3 +108,35 @@ def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, floa
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+COARSE = 0.1
+"""A share that may be off by more than this says little."""
+
+
+def uncertainty(images: int) -> float:
+    """How far a share of `images` may be off at the worst: half the width of the 95 % interval
+    around one half."""
+    low, high = wilson(images / 2, images)
+    return (high - low) / 2
+
+
+def small_splits(images: Mapping[str, int], *, picks: bool) -> list[str]:
+    """A sentence about each split that is too small for what it is there for, by its number of
+    images: `test` to judge, `val` to find the best epoch (`picks`: it does)."""
+    found = []
+    for split, count in images.items():
+        spread = uncertainty(count)
+        if split == "train" or count == 0 or spread <= COARSE:
+            continue
+        worth = "next to nothing" if spread > 2 * COARSE else "little"
+        judged = f"its figures say {worth}"
+        if split == "val":
+            chance = "chance" if spread > 2 * COARSE else "partly chance"
+            judged = f"it is {chance} which epoch is kept as the best" if picks else judged
+        found.append(
+            f"the {split} split has {count:,} image{'' if count == 1 else 's'}: a share of them may"
+            f" be off by {100 * spread:.0f} percentage points either way (95 % interval), so"
+            f" {judged}; more images would help, or a larger data.split.{split}"
+        )
+    return found

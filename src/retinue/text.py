@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def visible(text: object) -> str:
     """`text` with everything that is not printable escaped: a newline is `\\n`."""
@@ -14,3 +16,11 @@ def shorten(text: str, most: int) -> str:
     if len(line) <= most:
         return line
     return f"{line[: most // 2]}…{line[-(most - most // 2 - 1) :]}"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """`“a”, “b” and “c”`; of more than `most` the others are counted."""
+    shown = [f"“{shorten(name, 40)}”" for name in names[:most]]
+    if len(names) > most:
+        shown.append(f"{len(names) - most:,} more")
+    return " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)

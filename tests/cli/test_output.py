@@ -23,7 +23,7 @@ def test_declared_figures_with_their_units(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.splitlines() == [
         "656 images, test split",
         "  top1                88.41 %   95 % interval 85.7–90.6 %",
-        "  top5                99.00 %",
+        "  top5                99.00 %   95 % interval 97.8–99.5 %",
         "  loss                0.3451",
         "  ece                 0.0213",
         "  f1_macro            50.00 %",

@@ -87,6 +87,11 @@ def test_figures_equal_scikit_learn(n: int, k: int, seed: int) -> None:
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         labels, predicted, labels=every, zero_division=np.nan
     )
+    f1[support == 0] = np.nan  # scikit-learn: 0 where the absent class was answered
+    here = np.flatnonzero(support).tolist()
+    assert found["f1_macro"] == pytest.approx(
+        reference.f1_score(labels, predicted, labels=here, average="macro", zero_division=0)
+    )
     for i, row in enumerate(found["per_class"]):
         assert row["support"] == support[i]
         for key, value in (("precision", precision[i]), ("recall", recall[i]), ("f1", f1[i])):
@@ -206,7 +211,43 @@ def test_ranking_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_figures_hold_scalars_and_a_row_a_class() -> None:
     found = c.figures(*draw(50, 4, 0), list("abcd"))
     nested = {key for key, value in found.items() if isinstance(value, list | dict)}
-    assert nested == {"per_class"}
+    assert nested == {"per_class", "intervals"}
+
+
+def test_a_class_without_images_has_no_figures_and_lowers_no_mean() -> None:
+    """The answer `c` was wrong, which `a` has to bear; `d` was never seen nor said."""
+    labels = np.array([0, 0, 1, 1])
+    scores = np.eye(4)[[0, 2, 1, 1]]
+    found = c.figures(labels, scores, list("abcd"))
+    rows = {row["name"]: row for row in found["per_class"]}
+    assert [rows[name]["f1"] for name in "abcd"] == [pytest.approx(2 / 3), 1.0, None, None]
+    assert [rows[name]["recall"] for name in "abcd"] == [0.5, 1.0, None, None]
+    assert [rows[name]["precision"] for name in "abcd"] == [1.0, 1.0, 0.0, None]
+    assert found["f1_macro"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["balanced_accuracy"] == 0.75
+    assert c.remark(found) == (
+        "“c” and “d” have no images here, so they have no figures; means of the classes are over"
+        " the other 2."
+    )
+
+
+def test_classes_that_are_absent_or_never_answered_are_named() -> None:
+    one_sided = c.figures(np.array([0, 0]), np.array([[0.9, 0.1], [0.8, 0.2]]), ["cat", "dog"])
+    assert one_sided["auc"] is None
+    assert c.remark(one_sided) == (
+        "“dog” has no images here, so it has no figures; means of the classes are over the other 1;"
+        " AUC needs both."
+    )
+    missed = c.figures(np.array([0, 1, 2]), np.eye(3)[[0, 0, 0]], list("xyz"))
+    assert c.remark(missed) == "“y” and “z” were never answered."
+    assert [row["f1"] for row in missed["per_class"]] == [0.5, 0.0, 0.0], "they were there"
+    assert c.remark(c.figures(np.arange(3), np.eye(3), list("xyz"))) == ""
+    nothing = c.figures(*draw(0, 3, 0), list("xyz"))
+    assert c.remark(nothing) == "", "no image at all"
+    many = c.figures(np.array([0]), np.eye(30)[[0]], [f"{k}" for k in range(30)])
+    assert "“8” and 21 more have no images" in c.remark(many)
+    for odd in ({}, {"per_class": None}, {"per_class": [3, {"name": "a"}]}):
+        assert c.remark(odd) == ""
 
 
 @pytest.mark.parametrize(

@@ -65,24 +65,26 @@ def figures(values: Mapping[str, Any], *, own: bool = True) -> None:
     """The declared figures of `metrics.json`, one a line, a plain share with its interval; then why
     they are no fair judgement, if they are not. `own`: the split is one of the training itself."""
     from retinue.page.record import number, of_metrics, reservation
-    from retinue.report.task import figures_of
+    from retinue.report.task import figures_of, remark_of
 
+    record = of_metrics(values)
     images = values.get("images")
     if isinstance(images, int):
         split = values.get("split")
         say(f"{images:,} images" + (f", {split} split" if split and split != "all" else ""))
-    for figure in figures_of(of_metrics(values)):
+    for figure in figures_of(record):
         value = number(values.get(figure.name))
         if value is None:
             continue
         shown = figure.shown(value, digits=4)
         if (interval := figure.interval(values)) is not None:
-            shown += f"   95 % interval {100 * interval[0]:.1f}–{100 * interval[1]:.1f} %"
+            shown += f"   95 % interval {figure.span(interval, digits=3)}"
         say(f"  {figure.name:<20}{shown}")
     if isinstance(rate := values.get("images_per_second"), float):
         say(f"  {'images_per_second':<20}{rate:,.4g}")
-    if spoken := reservation(values, own=own):
-        say(spoken)
+    for spoken in (remark_of(record), reservation(values, own=own)):
+        if spoken:
+            say(spoken)
 
 
 def name_skipped(skipped: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from retinue.evaluation import intervals
 from retinue.figures import Figure
+from retinue.text import listed
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
@@ -36,14 +38,15 @@ def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
     """
     found = [Figure("top1", "Top-1 accuracy", "fraction", of="images")]
     if 1 < top_k < len(classes):
-        found.append(Figure(f"top{top_k}", f"Top-{top_k} accuracy", "fraction"))
+        found.append(Figure(f"top{top_k}", f"Top-{top_k} accuracy", "fraction", of="images"))
     found += [
         Figure("loss", "Loss", "nats", less_is_better=True, note="mean cross-entropy"),
         Figure("ece", "Calibration error", less_is_better=True,
                note="mean gap between confidence and accuracy"),
         Figure("balanced_accuracy", "Balanced accuracy", "fraction",
-               note="mean recall of the classes"),
-        Figure("f1_macro", "F1, mean of the classes", "fraction"),
+               note="mean recall of the classes that have images"),
+        Figure("f1_macro", "F1, mean of the classes", "fraction",
+               note="of those that have images"),
     ]  # fmt: skip
     if len(classes) == 2:
         found.append(Figure("auc", "AUC", note="chance that a positive ranks above a negative"))
@@ -78,8 +81,7 @@ def log_loss(labels: Labels, scores: Scores) -> float | None:
     """Mean −log of the true class's score, in nats; a score of 0 counts as float32's smallest."""
     if len(labels) == 0:
         return None
-    own = scores[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+    return float(_losses(labels, scores).mean())
 
 
 def calibration_bins(
@@ -168,19 +170,16 @@ def confusion_in(table: pa.Table) -> tuple[Confusion, tuple[str, ...]]:
 def per_class(confusion: Confusion, names: Sequence[str]) -> list[dict[str, Any]]:
     """`name, precision, recall, f1, support` of each class.
 
-    Precision is None for a class that was never predicted, recall for one without images, F1 for
-    one with neither.
+    Precision is None for a class that was never predicted. Recall and F1 are None for one without
+    images: nothing was there to be found, however often it was answered.
     """
-    right = confusion.true == confusion.predicted
-    hits = _summed(confusion.true[right], confusion.count[right], len(names))
-    predicted = _summed(confusion.predicted, confusion.count, len(names))
-    support = _summed(confusion.true, confusion.count, len(names))
+    hits, predicted, support = _tallies(confusion, len(names))
     return [
         {
             "name": name,
             "precision": _ratio(hit, answers),
             "recall": _ratio(hit, images),
-            "f1": _ratio(2 * hit, answers + images),
+            "f1": _ratio(2 * hit, answers + images) if images else None,
             "support": images,
         }
         for name, hit, answers, images in zip(
@@ -254,12 +253,13 @@ def figures(
 
     `topK` is named by its K, which is `top_k` or, where there are fewer, the number of classes.
     With two classes there are also `positive` (the name of the second class) and `auc`. Macro
-    figures are means over the classes for which they are defined. What grows with the square of
-    the classes is not here: see `confusion_table`. `confusion`: `confusion_of` the two, where it
-    is counted already.
+    figures are means over the classes that have images. `intervals` has the 95 % interval of each
+    figure that has one and is no plain share. What grows with the square of the classes is not
+    here: see `confusion_table`. `confusion`: `confusion_of` the two, where it is counted already.
     """
     k = min(top_k, len(names))
-    classes = per_class(confusion or confusion_of(labels, scores), names)
+    counts = confusion or confusion_of(labels, scores)
+    classes = per_class(counts, names)
     found: dict[str, Any] = {"images": len(labels), "top1": top_k_accuracy(labels, scores, 1)}
     if k > 1:
         found[f"top{k}"] = top_k_accuracy(labels, scores, k)
@@ -271,7 +271,58 @@ def figures(
         found["positive"] = names[1]
         found["auc"] = area_under_roc(labels == 1, scores[:, 1])
     found["per_class"] = classes
+    found["intervals"] = _intervals(labels, scores, counts, len(names), found.get("auc"))
     return found
+
+
+def remark(values: Mapping[str, Any]) -> str:
+    """Which classes the figures `values` (of `metrics.json`) say nothing of, and why, in sentences;
+    empty where there are none."""
+    rows = values.get("per_class")
+    rows = [r for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
+    absent = [str(r.get("name")) for r in rows if r.get("support") == 0]
+    never = [str(r.get("name")) for r in rows if r.get("support") and r.get("precision") is None]
+    said = []
+    if absent and len(absent) < len(rows):
+        has, pronoun = ("has", "it") if len(absent) == 1 else ("have", "they")
+        rest = len(rows) - len(absent)
+        said.append(
+            f"{listed(absent)} {has} no images here, so {pronoun} {has} no figures; means of the"
+            f" classes are over the other {rest:,}{'; AUC needs both' if len(rows) == 2 else ''}."
+        )
+    if never:
+        said.append(f"{listed(never)} {'was' if len(never) == 1 else 'were'} never answered.")
+    return " ".join(said)
+
+
+def _intervals(
+    labels: Labels, scores: Scores, counts: Confusion, classes: int, auc: float | None
+) -> dict[str, list[float]]:
+    hits, answers, images = (column.tolist() for column in _tallies(counts, classes))
+    found = {
+        "loss": intervals.of_mean(_losses(labels, scores)),
+        "balanced_accuracy": intervals.of_mean_share(list(zip(hits, images, strict=True))),
+        "f1_macro": intervals.of_mean_f1(list(zip(hits, answers, images, strict=True))),
+    }
+    if auc is not None:
+        positives = int((labels == 1).sum())
+        found["auc"] = intervals.of_auc(auc, positives, len(labels) - positives)
+    return {name: list(interval) for name, interval in found.items() if interval is not None}
+
+
+def _losses(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
+    own = scores[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(own, np.finfo(np.float32).tiny))
+
+
+def _tallies(confusion: Confusion, classes: int) -> tuple[Labels, Labels, Labels]:
+    """int64 (classes,) each: right answers, answers, images of each class."""
+    right = confusion.true == confusion.predicted
+    return (
+        _summed(confusion.true[right], confusion.count[right], classes),
+        _summed(confusion.predicted, confusion.count, classes),
+        _summed(confusion.true, confusion.count, classes),
+    )
 
 
 def _summed(index: Labels, count: Labels, length: int) -> Labels:

@@ -136,6 +136,13 @@ def reservation(metrics: Mapping[str, Any], *, own: bool) -> str:
     )
 
 
+def picks(record: RunRecord) -> bool:
+    """Whether the validation split chose the epoch that was kept."""
+    evaluation = record.recipe.get("evaluation")
+    keep = evaluation.get("keep") if isinstance(evaluation, dict) else None
+    return keep != "last"
+
+
 def number(value: Any) -> float | None:
     """`value` as a finite float, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ Sentence = Callable[[RunRecord], str]
 """Says something of a run; empty where there is nothing to say."""
 
 
-def _nothing(record: RunRecord) -> str:
+def _nothing(_: Any) -> str:
     return ""
 
 
@@ -45,3 +45,5 @@ class TaskSections:
     """What is recognised, in a few words (`3 classes`): a part of the page's subtitle."""
     baseline: Sentence = _nothing
     """What answering without looking would reach: a sentence above the figures."""
+    remark: Callable[[Mapping[str, Any]], str] = _nothing
+    """What the figures of a `metrics.json` leave out: sentences beside them, in the log, too."""

@@ -11,9 +11,11 @@ from retinue.page import plots
 from retinue.page.pictures import picture
 from retinue.page.record import RunRecord, number, reservation
 from retinue.page.section import Section
-from retinue.page.text import duration, flat, percent, words
-from retinue.report.task import figures_of, sections_of, watched_by
+from retinue.page.text import duration, flat, words
+from retinue.report.task import figures_of, remark_of, sections_of, watched_by
 
+NARROW = "\u202f"
+"""A narrow space that does not break, before a unit."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -47,7 +49,7 @@ def headline(record: RunRecord) -> Section | None:
     for figure in figures_of(record):
         value = number(metrics.get(figure.name))
         if value is not None:
-            shown = figure.shown(value).replace(" ", "\u202f")
+            shown = figure.shown(value).replace(" ", NARROW)
             tiles.append({"name": figure.title, "value": shown, "note": _note(figure, metrics)})
     images = number(metrics.get("images"))
     if not tiles and images is None:
@@ -57,7 +59,7 @@ def headline(record: RunRecord) -> Section | None:
         "figures", "Figures",
         {"tiles": tiles, "images": int(images or 0), "split": split,
          "meaning": reservation(metrics, own=bool(record.recipe)),
-         "baseline": sections_of(record.task).baseline(record),
+         "baseline": sections_of(record.task).baseline(record), "remark": remark_of(record),
          "rate": number(metrics.get("images_per_second")), "engine": metrics.get("engine")},
     )  # fmt: skip
 
@@ -175,7 +177,8 @@ def _note(figure: Figure, values: dict[str, Any]) -> str:
     interval = figure.interval(values)
     if interval is None:
         return figure.note
-    return f"95 % interval {100 * interval[0]:.1f}–{percent(interval[1])}"
+    shown = f"95 % interval {figure.span(interval).replace(' ', NARROW)}"
+    return f"{shown}; {figure.note}" if figure.note else shown
 
 
 def _about(record: RunRecord) -> str:

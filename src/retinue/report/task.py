@@ -45,6 +45,13 @@ def sections_of(task: str) -> TaskSections:
         return TaskSections()
 
 
+def remark_of(record: RunRecord) -> str:
+    """What the figures leave out, in sentences."""
+    if (shipped := SHIPPED.get(record.task or DEFAULT)) is not None:
+        return str(imported(shipped.remark)(record.metrics))
+    return sections_of(record.task).remark(record.metrics)
+
+
 def watched_by(record: RunRecord) -> str:
     """The name of the figure that chose the weights: the recipe's, or else its task's."""
     evaluation = record.recipe.get("evaluation")

@@ -14,6 +14,8 @@ class Shipped(NamedTuple):
     figures_among: str
     sections: str
     """The `TaskSections` that its `sections()` gives."""
+    remark: str
+    """That of its sections."""
     default_metric: str
     """The figure's name itself."""
 
@@ -23,6 +25,7 @@ SHIPPED = {
         task="retinue.tasks.classification.task:Classification",
         figures_among="retinue.evaluation.classification:declared_among",
         sections="retinue.tasks.classification.sections:SECTIONS",
+        remark="retinue.evaluation.classification:remark",
         default_metric="top1",
     )
 }

@@ -15,6 +15,7 @@ from retinue import modelfile
 from retinue.data.readable import unreadable
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.figures import small_splits
 from retinue.inference.devices import choose_device
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
@@ -112,7 +113,9 @@ def prepared(
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     if not resumed:
         refuse_lone_images(recipe, network, preprocessing.size, len(train), settings.world)
-        for doubt in doubts(recipe, network, dataset):
+        sizes = {split: len(samples) for split, samples in dataset.splits.items()}
+        small = small_splits(sizes, picks=recipe.evaluation.keep == "best")
+        for doubt in [*doubts(recipe, network, dataset), *small]:
             LOGGER.warning("%s", doubt)
     description = modelfile.ModelDescription(
         task=recipe.task,

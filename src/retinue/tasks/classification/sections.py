@@ -17,9 +17,9 @@ from retinue.page.pictures import thumbnail
 from retinue.page.record import RunRecord
 from retinue.page.section import Section, TaskSections
 from retinue.page.text import percent
+from retinue.tasks.classification.counts import TEMPLATES, counts
 from retinue.text import shorten
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _MOST_IN_TABLE = 30
 """Up to that many classes, the confusion matrix is a table with names."""
 _MISTAKES = 24
@@ -189,12 +189,15 @@ def mistakes(record: RunRecord) -> Section | None:
 
 
 SECTIONS = TaskSections(
-    (confusion, classes, calibration, threshold, mistakes), summary=summary, baseline=baseline
+    (counts, confusion, classes, calibration, threshold, mistakes),
+    summary=summary,
+    baseline=baseline,
+    remark=figures.remark,
 )
 
 
 def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, _TEMPLATES / f"{name}.html", values)
+    return Section(name, title, TEMPLATES / f"{name}.html", values)
 
 
 def _scored(record: RunRecord) -> Scored | None:
