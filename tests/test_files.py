@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.files import nearest, replacing, write_text
+from retinue.files import nearest, read_text, replacing, write_text
 
 
 def test_nothing_partial_is_left(tmp_path: Path) -> None:
@@ -52,3 +52,24 @@ def test_the_nearest_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     assert nearest(Path("phots")) == "did you mean 'photos'?"
     assert nearest(Path("other/x")) == f"the nearest that exists is {str(tmp_path)!r}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+@pytest.mark.parametrize("text", ["path,label\r\nphotos/ä 猫.jpg,1\n", "", "a"])
+def test_text_is_read_whichever_program_wrote_it(tmp_path: Path, encoding: str, text: str) -> None:
+    if encoding == "utf-16-le" and len(text) < 4:
+        pytest.skip("too little to tell")
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode(encoding))
+    assert read_text(path) == text
+    assert read_text(path, errors="strict") == text
+
+
+def test_text_of_other_bytes_keeps_them_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"caf\xe9.jpg\n")
+    assert os.fsencode(read_text(path)) == b"caf\xe9.jpg\n"
+    with pytest.raises(UnicodeDecodeError):
+        read_text(path, errors="strict")
+    path.write_bytes("\ufeffab".encode("utf-16-le") + b"\x00")  # torn in a character
+    assert read_text(path) == "ab\ufffd"

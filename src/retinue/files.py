@@ -1,7 +1,9 @@
-"""Writing files so that nothing partial ever replaces something whole; finding misspelt ones."""
+"""Writing files so that nothing partial ever replaces something whole; reading text as people's
+programs write it; finding misspelt names."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import tempfile
@@ -60,6 +62,46 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8, newlines as they are)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+_MARKS = (  # UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LOOKED_AT = 64
+
+
+def encoding_of(start: bytes) -> str:
+    """Of a text that begins so: `utf-16` or `utf-32` by its mark, `utf-16-le` or `-be` where every
+    other byte is NUL but for a few, or `utf-8-sig`: UTF-8, with or without a mark."""
+    for mark, encoding in _MARKS:
+        if start.startswith(mark):
+            return encoding
+    start = start[: min(len(start), _LOOKED_AT) // 2 * 2]
+    for encoding, text, nul in (
+        ("utf-16-le", start[::2], start[1::2]),
+        ("utf-16-be", start[1::2], start[::2]),
+    ):
+        # Not a list between NULs: its names are longer than a letter or two.
+        if len(start) >= 8 and nul.count(0) >= 0.7 * len(nul) and 0 not in text:
+            return encoding
+    return "utf-8-sig"
+
+
+def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") -> str:
+    """The text of the file `path`, whichever program wrote it: UTF-8, UTF-16 or UTF-32 (Excel,
+    PowerShell's `>`), with or without a mark. Line ends stay as they are.
+
+    `errors`: what becomes of bytes that are no such text; by default they are kept, as file names
+    need them. Raises OSError for a file that cannot be read.
+    """
+    content = Path(path).read_bytes()
+    encoding = encoding_of(content[:_LOOKED_AT])
+    if encoding != "utf-8-sig" and errors == "surrogateescape":
+        errors = "replace"  # a name of odd bytes has no place there
+    return content.decode(encoding, errors=errors)
 
 
 def nearest(path: Path) -> str:

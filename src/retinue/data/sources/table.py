@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import os
@@ -28,7 +27,7 @@ from retinue.data.sources.listing import (
 )
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, suggest
-from retinue.files import nearest
+from retinue.files import nearest, read_text
 
 EXTENSIONS = (".csv", ".tsv", ".txt")
 _COLUMNS = {
@@ -179,14 +178,11 @@ def _ambiguous_labels(rows: list[_Row]) -> list[str]:
 def _rows(table: Path) -> Iterator[_Row]:
     """The rows with the columns by our names; a header is recognised and left out."""
     try:
-        content = table.read_bytes()
+        text = read_text(table)
     except OSError as error:
         raise UsageError(
             f"cannot read the table: {error.strerror}", where=repr(str(table))
         ) from None
-    # Excel's "Unicode text" is UTF-16; paths may be of any bytes.
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16" if wide else "utf-8-sig", errors="surrogateescape")
     try:
         lines = list(_split_lines(text, table.suffix.lower()))
     except csv.Error as error:
