@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retinue.data import orientation
 from retinue.data.decode import Encoded, has_16_bits, naming, open_pillow, read_image
 from retinue.data.views import turn
 from retinue.errors import BadImageError
@@ -94,7 +95,8 @@ def _kinds(source: bytes | Pixels, path: str, encoded: Encoded) -> list[str]:
         "32 bits": image.mode == "I" and not has_16_bits(image),
         "floating point": image.mode == "F",
         "animated": getattr(image, "n_frames", 1) > 1 and image.format != "MPO",
-        "EXIF-rotated": encoded.orientation != 1,
+        # Pillow turns some formats by itself once they are decoded; this one is not.
+        "EXIF-rotated": max(encoded.orientation, orientation.of_pillow(image)) != 1,
         "tiny": tiny,
     }
     return [kind for kind, is_so in kinds.items() if is_so]
