@@ -93,6 +93,8 @@ class ModelDescription(BaseModel):
             or not 0 <= plain.pad_value < 256
         ):
             raise ValueError("size, crop_fraction or pad_value is out of its range")
+        if not 8 <= plain.depth <= 16 or not all(0 <= v < 256 for v in plain.background):
+            raise ValueError("background or depth is out of its range")
         if not all(map(math.isfinite, plain.mean)) or not all(0 < s < math.inf for s in plain.std):
             raise ValueError("mean or std is no number, or std is not above 0")
         return values
