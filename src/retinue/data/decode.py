@@ -114,6 +114,13 @@ class Encoded:
         self._pillow = image
         return image.size
 
+    @property
+    def largest(self) -> int | None:
+        """The largest value of 16-bit grey; None for other images."""
+        if self._pillow is None or not has_16_bits(self._pillow):
+            return None
+        return int(np.asarray(self._pillow).max(initial=0))
+
     def decode(self, at_least: Size | None = None) -> Decoded:
         """The pixels. `at_least` (height, width) of the upright image is all that is needed: a JPEG
         is then decoded at the smallest of the scales 1, ½, ¼, ⅛ that covers it."""

@@ -29,6 +29,25 @@ SMALL = (1, 1)
 """Decoded at the least scale: all of the file is read at any, and the verdict is the same."""
 
 
+class Telling:
+    """Tells of progress, a few times a second at most."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._told = 0.0
+        self(0)
+
+    def __call__(self, done: int) -> None:
+        if self._progress is not None and time.monotonic() - self._told > _TELL_EVERY:
+            self._told = time.monotonic()
+            self._progress(done, self._total)
+
+    def end(self) -> None:
+        """All is done, which is told in any case."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)
+
+
 def unreadable(
     samples: Sequence[Sample],
     *,
@@ -43,22 +62,13 @@ def unreadable(
     """
     store = Remembered() if remembered is None else remembered
     bad: dict[str, str] = {}
-    total = len(samples)
-    told = 0.0
-
-    def tell(done: int, *, now: bool = False) -> None:
-        nonlocal told
-        if progress is not None and (now or time.monotonic() - told > _TELL_EVERY):
-            told = time.monotonic()
-            progress(done, total)
-
-    tell(0)
+    telling = Telling(progress, len(samples))
     with (
         complaints.told_once(),
         ThreadPoolExecutor(max(workers, 1), thread_name_prefix="retinue-readable") as pool,
     ):
         keys, unknown = _unknown(samples, store, pool, workers)
-        done = total - len(unknown)
+        done = len(samples) - len(unknown)
         written = time.monotonic()
         sound: list[int] = []
         try:
@@ -69,7 +79,7 @@ def unreadable(
                 else:
                     sound.append(position)
                 done += 1
-                tell(done)
+                telling(done)
                 if time.monotonic() - written > _WRITE_EVERY:
                     store.add(keys[sound])
                     store.write()
@@ -77,7 +87,7 @@ def unreadable(
         finally:
             store.add(keys[sound])
             store.write()
-    tell(total, now=True)
+    telling.end()
     return bad
 
 
