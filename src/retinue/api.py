@@ -90,16 +90,22 @@ def write_report(run: str | Path) -> Path:
     return write(Path(run))
 
 
-def check_data(path: str | Path, *, task: str | None = None, **options: Any) -> CheckReport:
+def check_data(
+    path: str | Path,
+    *,
+    task: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> CheckReport:
     """Everything that is wrong or remarkable about a data set for `task`; never stops at one
-    file."""
+    file. `progress` is told how many images of how many have been looked at."""
     from retinue.data.check import check
     from retinue.data.options import DataOptions
     from retinue.tasks.shipped import DEFAULT
     from retinue.tasks.task import task_type
 
     readers = task_type(task or DEFAULT).readers()
-    return check(DataOptions(path=str(path), **options), readers)
+    return check(DataOptions(path=str(path), **options), readers, progress)
 
 
 def evaluate(

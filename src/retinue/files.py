@@ -1,19 +1,95 @@
-"""Writing files so that nothing partial ever replaces something whole; reading text as people's
-programs write it; finding misspelt names."""
+"""Opening what is a file and nothing else; writing so that nothing partial ever replaces something
+whole; reading text as people's programs write it; finding misspelt names; where things are
+remembered."""
 
 from __future__ import annotations
 
 import codecs
 import errno
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _MOST_LOOKED_AT = 10_000
+
+
+class NotAFileError(OSError):
+    """Something that has a name like a file and would keep a reader waiting."""
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """The regular file at `path`, or at the end of its links, to be read.
+
+    Nothing else is opened, so that nothing is waited for. Raises OSError: IsADirectoryError for a
+    folder (PermissionError for one that may not be looked into), `NotAFileError` for named pipes,
+    sockets and devices.
+    """
+    file: BinaryIO = open(path, "rb", opener=_only_files)  # noqa: SIM115 - the caller closes it
+    return file
+
+
+def _only_files(path: str, flags: int) -> int:
+    """Opens for `open`; what is no regular file is refused before anything is waited for."""
+    try:
+        # A pipe without a writer is opened at once so, and not read.
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # what opening a socket says
+            raise NotAFileError(error.errno, "is a socket, not a file", str(path)) from None
+        if error.errno == errno.EACCES and os.path.isdir(path):
+            raise _closed(path) from None
+        raise
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind == stat.S_IFDIR and not os.access(path, os.R_OK | os.X_OK):
+            raise _closed(path)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):  # `open` refuses folders itself
+            said = f"is {_KINDS.get(kind, 'something else')}, not a file"
+            raise NotAFileError(errno.EINVAL, said, str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _closed(path: str | os.PathLike[str]) -> PermissionError:
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """All that is in the regular file at `path`. Raises as `open_file` does."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def cache_folder() -> Path:
+    """Where things are remembered between runs: `$RETINUE_CACHE`, or retinue's folder where the
+    system keeps caches. It need not exist."""
+    if chosen := os.environ.get("RETINUE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        caches = Path(local) if local else Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if not caches.is_absolute():  # such a value does not count, says the specification
+            caches = Path.home() / ".cache"
+    return caches / "retinue"
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,7 +173,7 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") 
     `errors`: what becomes of bytes that are no such text; by default they are kept, as file names
     need them. Raises OSError for a file that cannot be read.
     """
-    content = Path(path).read_bytes()
+    content = read_file(path)
     encoding = encoding_of(content[:_LOOKED_AT])
     if encoding != "utf-8-sig" and errors == "surrogateescape":
         errors = "replace"  # a name of odd bytes has no place there
@@ -107,10 +183,11 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") 
 def nearest(path: Path) -> str:
     """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
     base = path
-    while not base.exists() and base != base.parent:
+    # pathlib's own questions fail for names that are too long, or lead in a circle.
+    while not os.path.exists(base) and base != base.parent:
         base = base.parent
-    if base == path or not base.is_dir():
-        return f"{str(base)!r} is a {'folder' if base.is_dir() else 'file'}"
+    if base == path or not os.path.isdir(base):
+        return f"{str(base)!r} is a {'folder' if os.path.isdir(base) else 'file'}"
     names: list[str] = []
     with suppress(OSError):
         names = [child.name for child in islice(base.iterdir(), _MOST_LOOKED_AT)]

@@ -33,6 +33,7 @@ MOST_CHARACTERS = 64 * 2**20
 Side = Annotated[int, Strict(), Field(ge=1, le=1 << 14)]
 Mean = Annotated[float, Strict(), Field(ge=-1e3, le=1e3)]
 Std = Annotated[float, Strict(), Field(gt=0, le=1e3)]
+Grey = Annotated[int, Strict(), Field(ge=0, le=255)]
 
 
 def _state_for_anchors(values: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +59,9 @@ class _Preprocessing(BaseModel):
     interpolation: Interpolation = Preprocessing.interpolation
     fit: Literal["crop", "squash", "letterbox"] = Preprocessing.fit
     crop_fraction: Annotated[float, Strict(), Field(ge=0.01, le=1)] = Preprocessing.crop_fraction
-    pad_value: Annotated[int, Strict(), Field(ge=0, le=255)] = Preprocessing.pad_value
+    pad_value: Grey = Preprocessing.pad_value
+    background: tuple[Grey, Grey, Grey] = Preprocessing.background
+    depth: Annotated[int, Strict(), Field(ge=8, le=16)] = Preprocessing.depth
 
 
 class ModelDescription(BaseModel):

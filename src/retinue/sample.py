@@ -45,6 +45,10 @@ class Preprocessing:
     """Side of the centre crop as a fraction of the resized image's (`crop` only)."""
     pad_value: int = 114
     """Grey of the padding, 0–255 (`letterbox` only)."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """RGB 0–255 behind transparent pixels."""
+    depth: int = 16
+    """Bits that 16-bit grey images use, 8–16: 12 for values up to 4095. Higher ones are white."""
 
     @property
     def covered(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from retinue.data import readable
 from retinue.data.check import CheckReport, check
-from retinue.data.duplicates import DISTANCE, near_pairs
-from retinue.data.image_check import HANDLING, ImageCheck, check_image
+from retinue.data.duplicates import DISTANCE, Prints, exact_groups, near_pairs
+from retinue.data.image_check import HANDLING, check_image
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError
+from retinue.sample import Sample
 from retinue.tasks.task import task_type
 
 if TYPE_CHECKING:
@@ -189,11 +192,11 @@ def test_near_pairs_equal_brute_force() -> None:
     # Each of these agrees with the first in one band only.
     for k, bits in enumerate([(20, 36, 52), (4, 36, 52), (4, 20, 52), (4, 20, 36)]):
         hashes[60 + k] = hashes[0] ^ sum(1 << bit for bit in bits)
-    thumbnail = rng.integers(0, 256, (32, 32), dtype=np.uint8)
-    images = [
-        ImageCheck(str(k), sha256=str(k), dhash=h, thumbnail=thumbnail)
-        for k, h in enumerate(hashes)
-    ]
+    prints = Prints.empty(len(hashes))
+    prints.sound[:] = prints.structured[:] = True
+    prints.hashes[:] = hashes
+    prints.digests[:, 1] = np.arange(len(hashes))
+    luma = np.repeat(rng.integers(0, 256, (1, 1024), dtype=np.uint8), len(hashes), axis=0)
     expected = [
         (i, j)
         for i in range(120)
@@ -201,10 +204,15 @@ def test_near_pairs_equal_brute_force() -> None:
         if (hashes[i] ^ hashes[j]).bit_count() <= DISTANCE
     ]
     assert len(expected) > 10
-    assert near_pairs(images).pairs == expected
-    for image in images[60:]:
-        image.thumbnail = 255 - thumbnail
-    assert not [pair for pair in near_pairs(images).pairs if pair[0] < 60 <= pair[1]]
+    assert near_pairs(prints, luma.__getitem__).pairs == expected
+    luma[60:] = 255 - luma[60:]
+    found = near_pairs(prints, luma.__getitem__).pairs
+    assert found
+    assert not [pair for pair in found if pair[0] < 60 <= pair[1]]
+    prints.digests[:, 1] = 0  # the same files are no near pairs
+    assert not near_pairs(prints, luma.__getitem__).pairs
+    groups = exact_groups(prints)
+    assert groups == [list(range(120))]
 
 
 def test_what_is_not_compared_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,3 +237,51 @@ def test_plain_images_are_not_all_alike(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encoded(Image.new("RGB", (64, 64), (k, 9, 200)), "PNG"))
     assert look(tmp_path).findings == []
+
+
+def put_grey(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(Image.fromarray(values.astype(np.uint16)), "PNG"))
+
+
+@pytest.mark.parametrize(("largest", "depth"), [(4095, 12), (1023, 10), (16000, 14), (200, 8)])
+def test_16_bits_of_which_few_are_used(tmp_path: Path, largest: int, depth: int) -> None:
+    ramp = np.linspace(0, largest, 64 * 64).reshape(64, 64)
+    put_grey(tmp_path / "a" / "0.png", ramp)
+    put_grey(tmp_path / "b" / "1.png", ramp[::-1] / 2)
+    (found,) = (f for f in look(tmp_path).findings if f.what == "16 bits, hardly used")
+    assert len(found.items) == 2
+    assert f"set input.depth={depth}" in found.detail
+    put_grey(tmp_path / "b" / "2.png", ramp.T / largest * 65535)
+    assert "16 bits, hardly used" not in [f.what for f in look(tmp_path).findings]
+
+
+def test_white_on_transparent(tmp_path: Path) -> None:
+    shape = np.zeros((64, 64, 4), np.uint8)
+    shape[16:48, 16:48] = 255
+    shape[..., :3] = 255
+    black = shape.copy()
+    black[..., :3] = 0
+    clear = np.full((64, 64, 4), (255, 255, 255, 0), np.uint8)
+    for name, pixels in {"a/white": shape, "a/black": black, "b/clear": clear}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").write_bytes(encoded(Image.fromarray(pixels), "PNG"))
+    assert found(look(tmp_path))["nothing to see on white"] == ["white.png"]
+
+
+def test_progress_is_told_and_what_is_sound_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path / "cache"))
+    for k in range(6):
+        os.utime(put(tmp_path / "data" / "ab"[k % 2] / f"{k}.jpg", k), (1e9, 1e9))
+    told: list[tuple[int, int]] = []
+    readers = task_type("classification").readers()
+    options = DataOptions(path=str(tmp_path / "data"))
+    check(options, readers, lambda done, total: told.append((done, total)))
+    assert told[0] == (0, 6)
+    assert told[-1] == (6, 6)
+    # A training that follows looks at none of them.
+    monkeypatch.setattr(readable, "refuse_unreadable", None)
+    paths = sorted((tmp_path / "data").rglob("*.jpg"))
+    assert not readable.unreadable([Sample(str(path)) for path in paths])

@@ -385,3 +385,29 @@ def test_colours_are_painted_in_turn() -> None:
     assert (canvas[:4] == 10).all()
     assert (canvas[:, :4] == 10).all()
     assert (render([Paint(None, green)], (3, 4)) == green).all()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0, 90.0])
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("lying", [True, False])
+def test_images_longer_than_opencv_warps(degrees: float, smooth: bool, lying: bool) -> None:
+    """Before OpenCV 5, a side above 32,766 is more than a warp takes."""
+    long = textured(40, 70_000)
+    piece = geometry.translate(-60_000, -10)
+    if lying:
+        long, piece = long.transpose(1, 0, 2).copy(), geometry.translate(-10, -60_000)
+    matrix = geometry.about(geometry.rotate(degrees), 16, 16) @ geometry.scale(1.3) @ piece
+    result = render([Entry(long, matrix)], (32, 32), smooth=smooth, border="reflect")
+    around = np.s_[:, 59_900:60_100] if not lying else np.s_[59_900:60_100]
+    moved = matrix @ (geometry.translate(0, 59_900) if lying else geometry.translate(59_900, 0))
+    expected = render([Entry(long[around], moved)], (32, 32), smooth=smooth, border="reflect")
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+def test_all_of_a_very_long_image_is_seen() -> None:
+    long = np.repeat(textured(1, 100)[:, :, :], 500, axis=1)
+    matrix = geometry.about(geometry.rotate(0.001), 40, 1) @ geometry.scale(0.0016, 2)
+    for smooth in (True, False):
+        result = render([Entry(long, matrix)], (2, 80), smooth=smooth, border="reflect").astype(int)
+        expected = cv2.resize(long, (80, 2), interpolation=cv2.INTER_AREA)
+        assert np.abs(result - expected).mean() < 12

@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -24,7 +23,6 @@ from retinue.data.loader import Loader, in_order, worker_count
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Population
 from retinue.data.random import draw
-from retinue.data.readable import unreadable
 from retinue.data.targets.boxes import Boxes
 from retinue.data.targets.one_class import OneClass
 from retinue.data.views import EvalView, Seen, TrainView
@@ -408,21 +406,3 @@ def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(module.os, "sched_getaffinity")
     monkeypatch.setattr(module.os, "cpu_count", lambda: None)
     assert worker_count("auto") == 1
-
-
-@pytest.mark.parametrize("thorough", [False, True])
-def test_scan(salted: SaltedFolder, thorough: bool) -> None:
-    bad = unreadable(from_folder(salted), thorough)
-    assert set(bad) == {str(path) for path in salted.bad}
-    for path, word in salted.bad.items():
-        assert word in bad[str(path)]
-
-
-def test_quick_scan_is_not_fooled_by_a_thumbnail(tmp_path: Path) -> None:
-    whole = encoded(picture(1, (96, 96)), "JPEG")
-    thumbnail = encoded(picture(2, (16, 16)), "JPEG")
-    block = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
-    content = whole[:2] + block + whole[2:]
-    assert not unreadable([sample_of(content, "whole")], thorough=False)
-    cut = sample_of(content[: len(content) - 300], "cut")
-    assert unreadable([cut], thorough=False) == {"cut": "truncated: no end marker"}

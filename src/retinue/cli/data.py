@@ -50,8 +50,18 @@ def check(
     Exit code 1 if training would refuse the data set, 3 if pictures cannot be read.
     """
     from retinue import api
+    from retinue.run.log import console
 
-    found = api.check_data(path, task=task, **_options(overrides or []))
+    options = _options(overrides or [])
+    with console(None) as bar:
+        bar.begin("looking at the images", 0)
+
+        def tell(done: int, total: int) -> None:
+            if not done:
+                bar.begin("looking at the images", total)
+            bar.advance(done)
+
+        found = api.check_data(path, task=task, progress=tell, **options)
     if as_json:
         print_json(found.as_dict())
     else:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from retinue.data.duplicates import LARGEST_BUCKET, exact_groups, near_pairs
-from retinue.data.image_check import HANDLING, ImageCheck, check_image
+import numpy as np
+import numpy.typing as npt
+
+from retinue.data import complaints
+from retinue.data.duplicates import LARGEST_BUCKET, Prints, exact_groups, near_pairs
+from retinue.data.image_check import HANDLING, ImageCheck, check_image, thumbnail
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
+from retinue.data.readable import Progress, Telling, in_turn
+from retinue.data.remembered import Remembered, facts
 from retinue.data.sources.dataset import settle
 from retinue.data.sources.listing import Listing, Reader, Record
 from retinue.data.sources.recognise import Readers, read_listing
 from retinue.errors import UsageError
+from retinue.sample import Sample
 
 IMBALANCE = 10
 """Classes whose sizes differ by more than this factor are remarked on."""
+DARK = 1 << 14
+"""16-bit images whose values all lie below this use fewer bits than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,20 @@ class CheckReport:
         return rows
 
 
-def check(options: DataOptions, readers: Readers) -> CheckReport:
+class _Looked(NamedTuple):
+    """What there is to know of all images, in a few bytes each."""
+
+    prints: Prints
+    kinds: dict[str, list[int]]
+    """What is unusual → positions of the images that are so."""
+    unreadable: dict[str, str]
+    deep: list[int]
+    """Positions of the images of 16-bit grey."""
+    largest: int
+    """Value in any of these."""
+
+
+def check(options: DataOptions, readers: Readers, progress: Progress | None = None) -> CheckReport:
     """Decodes every image and compares them all; a bad file or row never stops it.
 
     Raises `UsageError` only if there is no data set to look at.
@@ -101,10 +124,13 @@ def check(options: DataOptions, readers: Readers) -> CheckReport:
     findings: list[Finding] = []
     classes, splits, of = _divide(listing, options, reader, findings)
     records = listing.records
-    with ThreadPoolExecutor(max(worker_count(options.workers), 1)) as pool:
-        images = list(pool.map(lambda record: check_image(record.key, record.read), records))
-    unreadable = {image.path: image.error for image in images if image.error is not None}
-    labels = [_said(record) for record in records]
+    workers = max(worker_count(options.workers), 1)
+    with complaints.told_once(), ThreadPoolExecutor(workers) as pool:
+        looked = _look(records, pool, workers, progress)
+        duplicates = _duplicates(
+            records, looked.prints, [of.get(record.name, "") for record in records], pool
+        )
+    unreadable = looked.unreadable
 
     found = [
         _unreadable(unreadable),
@@ -123,14 +149,24 @@ def check(options: DataOptions, readers: Readers) -> CheckReport:
             fatal=True,
         ),
         *_imbalance(classes),
-        *_duplicates(images, labels, [of.get(record.name, "") for record in records]),
-        *_kinds(images),
+        *duplicates,
+        *(
+            Finding(kind, [records[k].key for k in looked.kinds.get(kind, ())], handling)
+            for kind, handling in HANDLING.items()
+        ),
+        Finding(
+            "16 bits, hardly used",
+            [records[k].key for k in looked.deep if looked.largest < DARK],
+            f"the largest value in all of them is {looked.largest}, so they are"
+            f" {'nearly black' if looked.largest < 1 << 12 else 'dark'}: set"
+            f" input.depth={max(looked.largest.bit_length(), 8)}",
+        ),
     ]
     findings += [finding for finding in found if finding.items]
     return CheckReport(
         path=options.path or listing.format,
         format=listing.format,
-        images=len(images),
+        images=len(records),
         classes=classes,
         splits=splits,
         unreadable=unreadable,
@@ -179,21 +215,71 @@ def _imbalance(classes: dict[str, int]) -> list[Finding]:
     return [Finding("rare classes", [f"{name} ({count})" for count, name in rare], detail)]
 
 
-def _duplicates(images: list[ImageCheck], labels: list[str], of: list[str]) -> list[Finding]:
+def _look(
+    records: Sequence[Record],
+    pool: ThreadPoolExecutor,
+    workers: int,
+    progress: Progress | None,
+) -> _Looked:
+    """Each image decoded; those that are sound are remembered for a training."""
+    kinds: dict[str, list[int]] = {}
+    unreadable: dict[str, str] = {}
+    deep: list[int] = []
+    largest = 0
+    prints, store = Prints.empty(len(records)), Remembered()
+    known = np.zeros(len(records), np.uint64)
+
+    def look(k: int) -> tuple[ImageCheck, npt.NDArray[np.uint64]]:
+        record = records[k]
+        # Before it is read: what changes meanwhile is another file.
+        file = facts([Sample(record.key, record.read)])
+        return check_image(record.key, record.read), file
+
+    telling = Telling(progress, len(records))
+    for k, (image, file) in enumerate(in_turn(pool, look, range(len(records)), 4 * workers)):
+        telling(k + 1)
+        if image.error is not None:
+            unreadable[image.path] = image.error
+            continue
+        known[k] = file[0]
+        prints.sound[k] = True
+        prints.digests[k] = np.frombuffer(image.digest, np.uint64)
+        if image.dhash is not None:
+            prints.hashes[k], prints.structured[k] = image.dhash, True
+        if image.largest is not None:
+            deep.append(k)
+            largest = max(largest, image.largest)
+        for kind in image.kinds:
+            kinds.setdefault(kind, []).append(k)
+    store.add(known[~store.knows(known)])
+    store.write()
+    telling.end()
+    return _Looked(prints, kinds, unreadable, deep, largest)
+
+
+def _duplicates(
+    records: Sequence[Record], prints: Prints, of: list[str], pool: ThreadPoolExecutor
+) -> list[Finding]:
     leaks: list[str] = []
     copies: list[str] = []
     conflicts: list[str] = []
-    for group in exact_groups(images):
-        line = " = ".join(images[p].path for p in group)
+    for group in exact_groups(prints):
+        line = " = ".join(records[p].key for p in group)
         # A group may be of several kinds; it is told once for each.
-        if len({labels[p] for p in group}) > 1:
+        if len({_said(records[p]) for p in group}) > 1:
             conflicts.append(line)
         (leaks if len({of[p] for p in group}) > 1 else copies).append(line)
+
+    def thumbnails(positions: Sequence[int]) -> npt.NDArray[np.uint8]:
+        chosen = [records[p] for p in positions]
+        small = pool.map(lambda record: thumbnail(record.key, record.read), chosen)
+        return np.stack([one.ravel() for one in small])
+
     near_leaks: list[str] = []
     near_copies: list[str] = []
-    near = near_pairs(images)
+    near = near_pairs(prints, thumbnails)
     for a, b in near.pairs:
-        line = f"{images[a].path} ≈ {images[b].path}"
+        line = f"{records[a].key} ≈ {records[b].key}"
         (near_leaks if of[a] != of[b] else near_copies).append(line)
     return [
         Finding("same image in two splits", leaks, "leakage: figures will flatter"),
@@ -203,14 +289,7 @@ def _duplicates(images: list[ImageCheck], labels: list[str], of: list[str]) -> l
         Finding("near duplicates", near_copies, "within one split"),
         Finding(
             "not compared with all",
-            [images[position].path for position in near.passed_over],
+            [records[position].key for position in near.passed_over],
             f"more than {LARGEST_BUCKET} look so alike that near duplicates were not searched for",
         ),
-    ]
-
-
-def _kinds(images: list[ImageCheck]) -> list[Finding]:
-    return [
-        Finding(kind, [image.path for image in images if kind in image.kinds], handling)
-        for kind, handling in HANDLING.items()
     ]

@@ -2,57 +2,59 @@
 
 What is done with the unusual, so that two programs never see two different pictures:
 
-- Greyscale becomes three equal channels; 16-bit grey is value / 257, rounded.
+- Greyscale becomes three equal channels; 16-bit grey is value / 257, rounded, or where `depth` says
+  that fewer bits are used, its share of those.
 - Floating-point grey within 0–1 is scaled by 255, within 0–255 taken as it is; other float and
   32-bit integer images are stretched from their least to their greatest value. What is not a number
   counts as the least one, infinities as the ends.
-- Palettes are looked up; transparency is composited on white.
+- Palettes are looked up; transparency is composited on white, or another `background`.
 - CMYK (also Adobe's inverted one) goes through Pillow's conversion; colour profiles are ignored.
 - Of an animation or a multi-page file, the first frame.
-- EXIF orientation is not applied to the pixels: it is part of `Decoded.to_original`, so that the
-  one warp that follows brings the image upright, too.
+- The orientation (EXIF's, or XMP's) is not applied to the pixels: it is part of
+  `Decoded.to_original`, so that the one warp that follows brings the image upright, too.
 - More than 178,956,970 pixels (Pillow's limit) are refused from the header.
-- A file that ends early is refused, not filled with grey.
+
+A file is broken if its decoder fails or warns of damage, at whatever scale it is decoded; nothing
+else makes it so. That is the one definition, for `data check`, the scan before a training, the
+loader and prediction.
 """
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from retinue.arrays import ImageSize, Matrix, Pixels, Read, Size
-from retinue.data import geometry
+from retinue.data import complaints, formats, geometry, jpeg, orientation
+from retinue.data.formats import EXTENSIONS as EXTENSIONS
+from retinue.data.jpeg import is_jpeg as is_jpeg
 from retinue.errors import BadImageError
+from retinue.files import open_file
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; a 1 GiB RGB image has twice as many."""
 
-EXTENSIONS = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif"),
-        *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k"),
-    }
-)
-"""File names that are taken for images, in lower case."""
+WHITE = (255, 255, 255)
+"""What shows through transparent pixels, where nothing else is asked for."""
+DEPTH = 16
+"""Bits that 16-bit grey images use, where nothing else is asked for."""
 
-BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
-
-_ORIENTATION = 0x0112
+_LARGE = 8_000_000
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NOT_READ: dict[type[Exception], str] = {
     FileNotFoundError: "no such file",
     PermissionError: "permission denied",
     IsADirectoryError: "is a folder, not a file",
 }
-_HARMLESS = ("extraneous bytes", "Invalid SOS", "JFIF revision", "progression", "Adobe", "ICC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,20 @@ class Decoded:
 class Encoded:
     """An image whose header has been read: its size is known, its pixels are not decoded yet."""
 
-    def __init__(self, source: bytes | Pixels, *, path: str) -> None:
-        """Raises `BadImageError` for what is no image, or too large a one."""
+    def __init__(
+        self,
+        source: bytes | Pixels,
+        *,
+        path: str,
+        background: tuple[int, int, int] = WHITE,
+        depth: int = DEPTH,
+    ) -> None:
+        """`background`: RGB 0–255 behind transparent pixels; `depth`: how many bits 16-bit grey
+        images use. Raises `BadImageError` for what is no image, or too large a one."""
         self.path = path
         self._source = source
+        self._background, self._depth = background, depth
+        self._jpeg: jpeg.Header | None = None
         self._pillow: Image.Image | None = None
         self.orientation = 1
         with naming(path):
@@ -81,32 +93,33 @@ class Encoded:
                 height, width = source.shape[:2]
             elif not source:
                 raise ValueError("zero bytes")
-            elif is_jpeg(source):
-                height, width = self._open_jpeg(source)
             else:
-                height, width = self._open_pillow(source)
+                if is_jpeg(source):
+                    self._jpeg = jpeg.read_header(source)
+                if self._jpeg is None:
+                    width, height = self._open_pillow(source)
+                else:
+                    height, width = self._jpeg[:2]
+                    self.orientation = orientation.of_jpeg(source)
             check_size(width, height)
         self.stored_size = (width, height)
         self.size = (height, width) if self.orientation >= 5 else (width, height)
-
-    def _open_jpeg(self, source: bytes) -> tuple[int, int]:
-        try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(source, strict=False)
-        except ValueError:
-            return self._open_pillow(source)
-        if colours in ("CMYK", "YCCK"):
-            return self._open_pillow(source)
-        self.orientation = jpeg_orientation(source)
-        return height, width
 
     def _open_pillow(self, source: bytes) -> tuple[int, int]:
         image = open_pillow(source)
         # Only now may anything be decoded: looking for a PNG's or TIFF's orientation does that.
         check_size(*image.size)
-        image.load()
-        self.orientation = _valid_orientation(image.getexif().get(_ORIENTATION, 1))
+        load(image)
+        self.orientation = orientation.of_pillow(image)
         self._pillow = image
-        return image.height, image.width
+        return image.size
+
+    @property
+    def largest(self) -> int | None:
+        """The largest value of 16-bit grey; None for other images."""
+        if self._pillow is None or not has_16_bits(self._pillow):
+            return None
+        return int(np.asarray(self._pillow).max(initial=0))
 
     def decode(self, at_least: Size | None = None) -> Decoded:
         """The pixels. `at_least` (height, width) of the upright image is all that is needed: a JPEG
@@ -115,12 +128,16 @@ class Encoded:
         with naming(self.path):
             if isinstance(self._source, np.ndarray):
                 image = self._source
-            elif self._pillow is not None:
-                image = to_rgb(self._pillow)
+            elif self._jpeg is None:
+                assert self._pillow is not None
+                image = to_rgb(self._pillow, background=self._background, depth=self._depth)
             else:
                 if at_least is not None:
                     shrink = self._shrink_for(at_least)
-                image = self._decode_jpeg(self._source, shrink)
+                image = jpeg.decode(self._source, self._jpeg, shrink)
+                if image.shape[2] == 4:
+                    whole = Image.frombytes("CMYK", image.shape[1::-1], image.tobytes())
+                    image = to_rgb(whole)
         to_original = geometry.orient(self.orientation, self.stored_size)
         if shrink > 1:
             to_original = to_original @ geometry.scale(shrink)
@@ -134,24 +151,6 @@ class Encoded:
                 return shrink
         return 1
 
-    def _decode_jpeg(self, source: bytes, shrink: int) -> Pixels:
-        width, height = self.stored_size
-        # The least size that the decoder accepts is the exact scale, for any but tiny images.
-        smaller = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
-        try:
-            image: Pixels = simplejpeg.decode_jpeg(
-                source, "RGB", min_height=smaller[0], min_width=smaller[1]
-            )
-        except ValueError as error:
-            if not any(words in str(error) for words in _HARMLESS):
-                raise
-            image = to_rgb(open_pillow(source))
-            if shrink > 1:
-                image = geometry.average(image, shrink)
-        if shrink > 1 and image.shape[:2] != smaller:
-            raise ValueError(f"decoded to {image.shape[:2]} instead of {smaller}")
-        return image
-
 
 def read_image(key: str, read: Read | None = None) -> bytes | Pixels:
     """What `read` gives; without it, the content of the file called `key`. Raises `BadImageError`
@@ -163,46 +162,51 @@ def read_image(key: str, read: Read | None = None) -> bytes | Pixels:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file; `BadImageError` if it cannot be read."""
-    with naming(str(path)), open(path, "rb") as file:
+    """The content of a file; `BadImageError` if it cannot be read, or is large and no image."""
+    with naming(str(path)), open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > _LARGE:
+            _refuse_from_header(file)
         return file.read()
 
 
-def is_jpeg(source: bytes) -> bool:
-    """By content, whatever the name says."""
-    return source[:3] == b"\xff\xd8\xff"
+def _refuse_from_header(file: BinaryIO) -> None:
+    """So that not all of a video or a database is read to learn that it is no image."""
+    if formats.extra_for(file.read(64)) is None:
+        file.seek(0)
+        check_size(*Image.open(file).size)
+    file.seek(0)
 
 
 def open_pillow(source: bytes) -> Image.Image:
     """The image with its header read, at its first frame."""
+    extra = formats.extra_for(source[:64])
+    if extra is not None:
+        return formats.open_with_extra(source, extra)
     image = Image.open(io.BytesIO(source))
     if getattr(image, "is_animated", False):
         image.seek(0)
     return image
 
 
-def jpeg_orientation(source: bytes) -> int:
-    """EXIF orientation 1–8 of a JPEG; 1 where there is none."""
-    start = source.find(b"Exif\x00\x00", 0, 1 << 16)
-    if start < 4 or source[start - 4 : start - 2] != b"\xff\xe1":
-        return 1
-    length = int.from_bytes(source[start - 2 : start], "big") - 2
-    exif = Image.Exif()
-    try:
-        exif.load(source[start : start + length])
-        return _valid_orientation(exif.get(_ORIENTATION, 1))
-    except Exception:  # broken metadata beside good pixels: the picture counts
-        return 1
+def load(image: Image.Image) -> None:
+    """Decodes it. Raises nearly anything for one that is not sound."""
+    if image.format == "TIFF":
+        with complaints.libtiff_raises():
+            image.load()
+    else:
+        image.load()
 
 
-def to_rgb(image: Image.Image) -> Pixels:
+def to_rgb(
+    image: Image.Image, *, background: tuple[int, int, int] = WHITE, depth: int = DEPTH
+) -> Pixels:
     """uint8 (height, width, 3) of any Pillow image, as the module's docstring says."""
-    image.load()
+    load(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return np.repeat(_to_8_bit(image)[..., None], 3, axis=2)
+        return np.repeat(_to_8_bit(image, depth)[..., None], 3, axis=2)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        flat = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+        flat = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(flat, layers)
     return np.asarray(image.convert("RGB"))
 
@@ -212,10 +216,12 @@ def has_16_bits(image: Image.Image) -> bool:
     return image.mode.startswith("I;") or (image.mode == "I" and image.format == "PPM")
 
 
-def _to_8_bit(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _to_8_bit(image: Image.Image, depth: int) -> npt.NDArray[np.uint8]:
     values = np.asarray(image)
     if has_16_bits(image):
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        most = (1 << depth) - 1
+        used = np.minimum(values.astype(np.uint32), most)
+        return ((used * 255 + most // 2) // most).astype(np.uint8)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
@@ -223,13 +229,11 @@ def _to_8_bit(image: Image.Image) -> npt.NDArray[np.uint8]:
         low, high = 0.0, 1.0
     elif image.mode == "F" and low >= 0 and high <= 255:
         low, high = 0.0, 255.0
-    scaled = (wide - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+    if high == low:
+        return np.zeros(values.shape, np.uint8)
+    scaled = (wide - low) * (255 / (high - low))
     result: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
     return result
-
-
-def _valid_orientation(value: object) -> int:
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def check_size(width: int, height: int) -> None:
@@ -253,7 +257,8 @@ def _check_array(array: Pixels) -> None:
 def naming(path: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes a `BadImageError` that names the file."""
     try:
-        yield
+        with complaints.reading(path):
+            yield
     except BadImageError:
         raise
     except MemoryError as error:
@@ -267,7 +272,7 @@ def reason(error: Exception) -> str:
     known = _NOT_READ.get(type(error))
     if known:
         return known
-    text = str(error)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"decompression bomb? {text.split(',')[0]}"
     if isinstance(error, UnidentifiedImageError):

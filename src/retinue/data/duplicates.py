@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from retinue.data.image_check import ImageCheck
 
 DISTANCE = 3
 """Most differing bits of two fingerprints (of 64) that count as near."""
@@ -18,8 +15,30 @@ CORRELATION = 0.99
 _BANDS = 4
 LARGEST_BUCKET = 4096
 """Images that share a band of their fingerprints are not compared if they are more than that."""
+_AT_ONCE = 4096
 
 Pair = tuple[int, int]
+Thumbnails = Callable[[Sequence[int]], npt.NDArray[np.uint8]]
+"""(n, k): the luma of small versions of the pictures at these positions."""
+
+
+class Prints(NamedTuple):
+    """What pictures are compared by, a row each."""
+
+    digests: npt.NDArray[np.uint64]
+    """(n, 2): of the files' bytes."""
+    hashes: npt.NDArray[np.uint64]
+    """(n,): near for pictures that look alike."""
+    sound: npt.NDArray[np.bool_]
+    """(n,): whether it could be read."""
+    structured: npt.NDArray[np.bool_]
+    """(n,): whether there is anything to compare; plain pictures all look alike."""
+
+    @classmethod
+    def empty(cls, n: int) -> Prints:
+        """Of `n` pictures that nothing is known of yet."""
+        no = np.zeros(n, np.bool_)
+        return cls(np.zeros((n, 2), np.uint64), np.zeros(n, np.uint64), no, no.copy())
 
 
 class NearPairs(NamedTuple):
@@ -31,52 +50,57 @@ class NearPairs(NamedTuple):
     """Positions of pictures that were not compared with all that could be near."""
 
 
-def exact_groups(images: Sequence[ImageCheck]) -> list[list[int]]:
-    """Positions of files with the same bytes, groups of two and more."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for position, image in enumerate(images):
-        if image.error is None:
-            groups[image.sha256].append(position)
-    return [group for group in groups.values() if len(group) > 1]
+def exact_groups(prints: Prints) -> list[list[int]]:
+    """Positions of files with the same bytes, groups of two and more, by their first."""
+    rows = np.flatnonzero(prints.sound)
+    digests = prints.digests[rows]
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    differs = np.any(digests[order][1:] != digests[order][:-1], axis=1)
+    groups = np.split(rows[order], np.flatnonzero(differs) + 1)
+    return sorted(sorted(group.tolist()) for group in groups if len(group) > 1)
 
 
-def near_pairs(images: Sequence[ImageCheck]) -> NearPairs:
+def near_pairs(prints: Prints, thumbnails: Thumbnails) -> NearPairs:
     """Pictures that look the same but are other files.
 
     Two fingerprints that differ in at most 3 bits agree in at least one of four bands of 16 bits:
     only images that share a band are compared, and thumbnails settle what the fingerprints suggest.
     """
-    usable = [p for p, image in enumerate(images) if image.dhash is not None]
-    hashes = np.array([images[p].dhash for p in usable], dtype=np.uint64)
-    found: set[Pair] = set()
-    passed_over: set[int] = set()
+    usable = np.flatnonzero(prints.sound & prints.structured)
+    hashes = prints.hashes[usable]
+    found = [np.zeros((0, 2), np.int64)]
+    passed_over = [np.zeros(0, np.int64)]
     for band in range(_BANDS):
         keys = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
         order = np.argsort(keys, kind="stable")
-        starts = np.flatnonzero(np.diff(keys[order], prepend=-1.0))
-        for members in np.split(order, starts[1:]) if len(order) else []:
+        for members in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
             if len(members) > LARGEST_BUCKET:
-                passed_over.update(usable[m] for m in members.tolist())
+                passed_over.append(usable[members])
             elif len(members) > 1:
-                found.update(_compare(images, usable, hashes, members))
-    return NearPairs(sorted(found), sorted(passed_over))
+                differing = np.bitwise_count(hashes[members, None] ^ hashes[None, members])
+                near = members[np.argwhere(np.triu(differing <= DISTANCE, 1))]
+                found.append(usable[near])
+    pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    same = np.all(prints.digests[pairs[:, 0]] == prints.digests[pairs[:, 1]], axis=1)
+    pairs = _alike(pairs[~same], thumbnails)
+    left = np.unique(np.concatenate(passed_over))
+    return NearPairs([(a, b) for a, b in pairs.tolist()], left.tolist())
 
 
-def _compare(
-    images: Sequence[ImageCheck],
-    usable: Sequence[int],
-    hashes: npt.NDArray[np.uint64],
-    members: npt.NDArray[np.int64],
-) -> list[Pair]:
-    differing = np.bitwise_count(hashes[members, None] ^ hashes[None, members])
-    pairs = []
-    for a, b in np.argwhere(np.triu(differing <= DISTANCE, 1)).tolist():
-        i, j = sorted((usable[members[a]], usable[members[b]]))
-        if images[i].sha256 == images[j].sha256:
-            continue
-        one, other = images[i].thumbnail, images[j].thumbnail
-        assert one is not None
-        assert other is not None
-        if float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) >= CORRELATION:
-            pairs.append((i, j))
-    return pairs
+def _alike(pairs: npt.NDArray[np.int64], thumbnails: Thumbnails) -> npt.NDArray[np.int64]:
+    """Those of the pairs, (n, 2), whose thumbnails correlate. Only pictures that have a pair are
+    looked at once more: all thumbnails of a large set would fill the memory."""
+    if not len(pairs):
+        return pairs
+    involved, rows = np.unique(pairs, return_inverse=True)
+    rows = rows.reshape(-1, 2)
+    luma = thumbnails(involved.tolist())
+    kept = np.zeros(len(pairs), np.bool_)
+    for start in range(0, len(pairs), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        one, other = (luma[rows[part, side]].astype(np.float64) for side in (0, 1))
+        one -= one.mean(axis=1, keepdims=True)
+        other -= other.mean(axis=1, keepdims=True)
+        length = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+        kept[part] = (one * other).sum(axis=1) >= CORRELATION * np.maximum(length, 1e-9)
+    return pairs[kept]

@@ -297,8 +297,11 @@ def render(
             matrix = translate(-box.x1, -box.y1) @ matrix
         painted = target if mask is None else np.empty_like(target)
         if not (smooth and _resize(image, matrix, painted)):
+            shown = (target.shape[0], target.shape[1])
             if smooth:
-                image, matrix = _average_first(image, matrix, (target.shape[0], target.shape[1]))
+                image, matrix = _average_first(image, matrix, shown)
+            if max(image.shape[:2]) > LONGEST:
+                image, matrix = _shorter(image, matrix, shown)
             _warp(image, matrix, painted, border, fill, smooth)
         if mask is not None:
             _into(target, cv2.copyTo(painted, mask.view(np.uint8), target))
@@ -369,6 +372,27 @@ def _warp(
         borderValue=(fill, fill, fill),
     )
     _into(target, painted)
+
+
+LONGEST = 32_766
+"""The longest side that OpenCV warps, before its release 5."""
+
+
+def _shorter(image: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, Matrix]:
+    """The part of a very long image that the canvas of `size` shows, with its matrix; shrunk if
+    that is still too long."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = boxes_through(inverse(matrix), np.array([[0, 0, size[1], size[0]]]))[
+        0
+    ].tolist()
+    left, right = _span(x1, x2, width, 1)
+    top, bottom = _span(y1, y2, height, 1)
+    part = image[top:bottom, left:right]
+    shape = (min(right - left, LONGEST), min(bottom - top, LONGEST))
+    if shape != (right - left, bottom - top):
+        part = np.asarray(cv2.resize(part, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    grow = translate(left, top) @ scale((right - left) / shape[0], (bottom - top) / shape[1])
+    return part, matrix @ grow
 
 
 def _average_first(image: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, Matrix]:

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinue.data import complaints
+from retinue.data.readable import unreadable
 from retinue.data.views import Seen, View
 from retinue.errors import BadImageError
 from retinue.sample import Batch, BatchPlan, ImageSize, Pixels, Row, Sample, Size, Target
@@ -66,9 +68,9 @@ class _Job(NamedTuple):
 class Loader:
     """Plans to batches, through a view.
 
-    `bad_images`: `stop` raises a `BadImageError` that names every bad image of a first pass over
-    `samples`; `substitute` puts the next readable one of `samples` in its place (the row keeps its
-    key and weight); `drop` keeps the row, black and with weight 0. Both of these list the file in
+    `bad_images`: `stop` raises a `BadImageError` that names every bad image of `samples`;
+    `substitute` puts the next readable one of `samples` in its place (the row keeps its key and
+    weight); `drop` keeps the row, black and with weight 0. Both of these list the file in
     `skipped`. `samples` is the split that the rows are of; `drop` needs none.
 
     With workers, OpenCV's own threads are switched off for the whole process, and stay so.
@@ -102,7 +104,8 @@ class Loader:
         """The same, with what each row came to."""
         walk = self._threaded if self.workers else self._in_turn
         try:
-            yield from walk(plans)
+            with complaints.told_once():
+                yield from walk(plans)
         except BadImageError as error:
             if self.bad_images == "stop":
                 raise self._all_bad(error) from error
@@ -179,9 +182,7 @@ class Loader:
         raise BadImageError(dict(self.skipped), mend="no readable image is left")
 
     def _all_bad(self, first: BadImageError) -> BadImageError:
-        from retinue.data.readable import unreadable
-
-        reasons = {**unreadable(self.samples, thorough=False), **first.reasons}
+        reasons = {**unreadable(self.samples, workers=self.workers), **first.reasons}
         return BadImageError(reasons, mend="mend or remove them, or set on_bad_image=skip")
 
 

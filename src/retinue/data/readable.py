@@ -1,54 +1,138 @@
-"""Which images cannot be used: a quick first pass over headers and ends, or a full decode."""
+"""Which images cannot be used: every one is decoded, once, and those that are sound remembered."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
-from retinue.data.decode import Encoded, check_size, is_jpeg, naming, open_pillow, read_image
+import numpy as np
+
+from retinue.data import complaints
+from retinue.data.decode import Encoded, read_image
+from retinue.data.remembered import Facts, Remembered, facts
 from retinue.errors import BadImageError
 from retinue.sample import Sample
 
-_JPEG_SCAN, _JPEG_END, _PNG, _PNG_END = b"\xff\xda", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
+Progress = Callable[[int, int], None]
+"""Told how many of how many are done."""
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+_CHUNK = 4096
+_WRITE_EVERY = 60.0
+_TELL_EVERY = 0.1
+SMALL = (1, 1)
+"""Decoded at the least scale: all of the file is read at any, and the verdict is the same."""
 
 
-def unreadable(samples: Sequence[Sample], thorough: bool, *, workers: int = 4) -> dict[str, str]:
-    """Path → reason, for every sample whose image cannot be read.
+class Telling:
+    """Tells of progress, a few times a second at most."""
 
-    Quick: the file can be read, its header makes sense, its size is allowed, and a JPEG or PNG
-    reaches its end marker. `thorough`: every pixel is decoded.
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._told = 0.0
+        self(0)
+
+    def __call__(self, done: int) -> None:
+        if self._progress is not None and time.monotonic() - self._told > _TELL_EVERY:
+            self._told = time.monotonic()
+            self._progress(done, self._total)
+
+    def end(self) -> None:
+        """All is done, which is told in any case."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)
+
+
+def unreadable(
+    samples: Sequence[Sample],
+    *,
+    workers: int = 4,
+    progress: Progress | None = None,
+    remembered: Remembered | None = None,
+) -> dict[str, str]:
+    """Path → reason, for every sample whose image cannot be used.
+
+    All are decoded but those that are remembered as sound and have not changed. What is found is
+    remembered, also of a pass that is interrupted. `workers`: threads, at least one.
     """
-
-    def reasons_of(sample: Sample) -> dict[str, str]:
-        try:
-            refuse_unreadable(sample, thorough)
-        except BadImageError as error:
-            return error.reasons
-        return {}
-
+    store = Remembered() if remembered is None else remembered
     bad: dict[str, str] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="retinue-readable") as pool:
-        for reasons in pool.map(reasons_of, samples):
-            bad.update(reasons)
+    telling = Telling(progress, len(samples))
+    with (
+        complaints.told_once(),
+        ThreadPoolExecutor(max(workers, 1), thread_name_prefix="retinue-readable") as pool,
+    ):
+        keys, unknown = _unknown(samples, store, pool, workers)
+        done = len(samples) - len(unknown)
+        written = time.monotonic()
+        sound: list[int] = []
+        try:
+            judged = in_turn(pool, lambda k: _judge(samples[k]), unknown, 4 * workers + 4)
+            for position, reasons in zip(unknown, judged, strict=True):
+                if reasons:
+                    bad.update(reasons)
+                else:
+                    sound.append(position)
+                done += 1
+                telling(done)
+                if time.monotonic() - written > _WRITE_EVERY:
+                    store.add(keys[sound])
+                    store.write()
+                    sound, written = [], time.monotonic()
+        finally:
+            store.add(keys[sound])
+            store.write()
+    telling.end()
     return bad
 
 
-def refuse_unreadable(sample: Sample, thorough: bool) -> None:
+def _unknown(
+    samples: Sequence[Sample], store: Remembered, pool: ThreadPoolExecutor, workers: int
+) -> tuple[Facts, list[int]]:
+    """What identifies each file, and the positions of those that are not known to be sound."""
+
+    def look(start: int) -> Facts:
+        return facts([samples[k] for k in range(start, min(start + _CHUNK, len(samples)))])
+
+    starts = range(0, len(samples), _CHUNK)
+    found = [np.zeros(0, np.uint64), *in_turn(pool, look, starts, 2 * workers + 2)]
+    keys = np.concatenate(found)
+    return keys, np.flatnonzero(~store.knows(keys)).tolist()
+
+
+def in_turn(
+    pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], ahead: int
+) -> Iterator[_Out]:
+    """`pool.map`, at most `ahead` items in advance: of a million, few are held at a time. Closing
+    it, an error or an interrupt leaves nothing waiting."""
+    upcoming = iter(items)
+    waiting: deque[Future[_Out]] = deque()
+    try:
+        for item in islice(upcoming, max(ahead, 1)):
+            waiting.append(pool.submit(work, item))
+        while waiting:
+            result = waiting.popleft().result()
+            for item in islice(upcoming, 1):
+                waiting.append(pool.submit(work, item))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _judge(sample: Sample) -> dict[str, str]:
+    try:
+        refuse_unreadable(sample)
+    except BadImageError as error:
+        return error.reasons
+    return {}
+
+
+def refuse_unreadable(sample: Sample) -> None:
     """Raises `BadImageError` if the sample's image cannot be used."""
-    source = read_image(sample.key, sample.read)
-    if thorough or not isinstance(source, bytes):
-        Encoded(source, path=sample.key).decode()
-        return
-    with naming(sample.key):
-        if not source:
-            raise ValueError("zero bytes")
-        if is_jpeg(source):
-            Encoded(source, path=sample.key)
-            # Within a scan, 0xFF is always followed by 0 or a restart marker; a thumbnail's end
-            # marker lies before the last scan begins.
-            if source.rfind(_JPEG_END) < source.rfind(_JPEG_SCAN):
-                raise ValueError("truncated: no end marker")
-            return
-        check_size(*open_pillow(source).size)
-        if source.startswith(_PNG) and _PNG_END not in source[-4096:]:
-            raise ValueError("truncated: no end marker")
+    Encoded(read_image(sample.key, sample.read), path=sample.key).decode(SMALL)

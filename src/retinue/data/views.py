@@ -61,9 +61,14 @@ class View(Protocol):
         ...
 
 
-def open_image(sample: Sample) -> Encoded:
-    """The sample's image, its header read. Raises `BadImageError`."""
-    return Encoded(read_image(sample.key, sample.read), path=sample.key)
+def open_image(sample: Sample, how: Preprocessing | None = None) -> Encoded:
+    """The sample's image, its header read, to be seen as `how` says. Raises `BadImageError`."""
+    how = how or _PLAIN
+    source = read_image(sample.key, sample.read)
+    return Encoded(source, path=sample.key, background=how.background, depth=how.depth)
+
+
+_PLAIN = Preprocessing()
 
 
 class TrainView:
@@ -96,7 +101,7 @@ class TrainView:
         self, samples: Sequence[Sample], *, key: int, epoch: int, size: Size, out: Pixels
     ) -> tuple[Seen, list[ImageSize]]:
         """See `View`."""
-        images = [open_image(sample) for sample in samples]
+        images = [open_image(sample, self.preprocessing) for sample in samples]
         sizes = [image.size for image in images]
         composition = self.composer.compose(sizes, key=key, epoch=epoch, size=size)
         entries = []
@@ -178,7 +183,7 @@ class EvalView:
         out: Pixels,
     ) -> tuple[Seen, list[ImageSize]]:
         """See `View`."""
-        encoded = open_image(samples[0])
+        encoded = open_image(samples[0], self.preprocessing)
         width, height = encoded.size
         preprocessing = replace(self.preprocessing, size=size)
         box, (top, left, tall, wide) = eval_boxes(preprocessing, encoded.size)

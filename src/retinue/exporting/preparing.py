@@ -9,15 +9,24 @@ from __future__ import annotations
 from retinue.sample import Preprocessing
 
 _BEFORE = """\
-from operator import methodcaller
+import numpy as np
 from PIL import Image, ImageOps
 from torchvision import transforms
+
+def opaque(image):  # 16 bits to 8, transparency on its background
+    if image.mode.startswith("I;"):
+        values = np.minimum(np.asarray(image).astype("uint32"), {most})
+        image = Image.fromarray(((values * 255 + {half}) // {most}).astype("uint8"))
+    if image.has_transparency_data:
+        flat = Image.new("RGBA", image.size, {background})
+        image = Image.alpha_composite(flat, image.convert("RGBA"))
+    return image.convert("RGB")
 """
 
 _COMPOSE = """\
 prepare = transforms.Compose([
     ImageOps.exif_transpose,
-    methodcaller("convert", "RGB"),
+    opaque,
 {steps}
     transforms.ToTensor(),
     transforms.Normalize({mean}, {std}),
@@ -65,7 +74,9 @@ def code(how: Preprocessing) -> str:
     compose = _COMPOSE.format(
         steps="\n".join(f"    {step}," for step in steps), mean=how.mean, std=how.std
     )
-    return "\n".join(part for part in (_BEFORE, function and function + "\n", compose) if part)
+    most = (1 << how.depth) - 1
+    before = _BEFORE.format(most=most, half=most // 2, background=(*how.background, 255))
+    return "\n".join(part for part in (before, function and function + "\n", compose) if part)
 
 
 def words(how: Preprocessing) -> str:
@@ -82,5 +93,9 @@ def words(how: Preprocessing) -> str:
         if tall != wide:
             part = f"resized to cover {cover_tall}×{cover_wide}"
         part += f" ({filtered}), of that the middle {tall}×{wide}"
+    if how.background != (255, 255, 255):
+        part = f"transparency on {how.background}, {part}"
+    if how.depth != 16:
+        part = f"16-bit grey of {how.depth} bits, {part}"
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (how.mean, how.std))
     return f"RGB, {part}, values / 255, minus {mean}, divided by {std}"

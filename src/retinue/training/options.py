@@ -18,6 +18,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -210,6 +211,9 @@ class StageOptions(Options):
         return since >= 0 and since % self.validate_every == 0
 
 
+_COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
+
+
 class InputOptions(Options):
     """How images are brought to the network; what is not given is as its weights were trained."""
 
@@ -221,12 +225,20 @@ class InputOptions(Options):
     crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """Side of the centre crop as a fraction of the resized image's."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    background: Literal["white", "black"] | tuple[Byte, Byte, Byte] | None = None
+    """What transparent pixels lie on: `white`, `black`, or red, green and blue from 0 to 255;
+    by default white."""
+    depth: Annotated[int, Field(ge=8, le=16)] | None = None
+    """How many bits the values of 16-bit grey images use (12 where the largest is 4095); by
+    default all 16."""
 
     def applied(self, published: Preprocessing) -> Preprocessing:
         """`published` with what is given here in place."""
         given = {name: value for name, value in self if value is not None}
         if isinstance(self.size, int):
             given["size"] = (self.size, self.size)
+        if isinstance(self.background, str):
+            given["background"] = _COLOURS[self.background]
         return replace(published, **given)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from retinue import modelfile
+from retinue.data.loader import worker_count
 from retinue.data.readable import unreadable
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
@@ -50,7 +51,7 @@ from retinue.weights.files import sha256
 from retinue.weights.resolution import names_a_file
 
 
-def open_data(recipe: Recipe, split_file: Path | None = None) -> Dataset:
+def open_data(recipe: Recipe, split_file: Path | None = None, bar: Bar | None = None) -> Dataset:
     """The data set, with every unreadable file named before anything is trained."""
     data = recipe.data
     if split_file is not None:
@@ -60,7 +61,13 @@ def open_data(recipe: Recipe, split_file: Path | None = None) -> Dataset:
     refuse_missing_splits(recipe, dataset)
     if data.on_bad_image == "stop":
         samples = [sample for split in dataset.splits.values() for sample in split]
-        bad = unreadable(samples, thorough=False)
+        bar = bar or Bar(None)
+        bar.begin("looking at the images", len(samples))
+        bad = unreadable(
+            samples,
+            workers=worker_count(data.workers),
+            progress=lambda done, total: bar.advance(done),
+        )
         if bad:
             raise BadImageError(
                 bad,

@@ -58,10 +58,10 @@ def start(
     refuse_before_data(loaded)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     settings = settings_of(loaded)
-    with console(None, quiet=quiet or not is_main()):
+    with console(None, quiet=quiet or not is_main()) as bar:
         if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
             LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
-        dataset = open_data(loaded)
+        dataset = open_data(loaded, bar=bar)
     made = RunFolder.create(out, name) if is_main() else None
     folder = [str(made.path) if made is not None else None]
     broadcast_object_list(folder)
@@ -92,7 +92,7 @@ def resume(folder: Path, *, quiet: bool) -> Run:
     if before := environment.get("settings"):
         settings = same_as_before(before, settings)
     with run.locked() if is_main() else nullcontext():
-        with console(None, quiet=quiet or not is_main()):
+        with console(None, quiet=quiet or not is_main()) as bar:
             changed = {
                 f"{name} {old} → {versions().get(name)}"
                 for name, old in environment.get("versions", {}).items()
@@ -102,7 +102,7 @@ def resume(folder: Path, *, quiet: bool) -> Run:
                 said = ", ".join(sorted(changed))
                 LOGGER.warning("versions differ, the result may too: %s", said)
             split_file = run.path / "splits.csv"
-            dataset = open_data(recipe, split_file if split_file.is_file() else None)
+            dataset = open_data(recipe, split_file if split_file.is_file() else None, bar)
         refuse_changed(run, dataset)
         if is_main():
             write_down(run, recipe, dataset, settings)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retinue.data.decode import EXTENSIONS
+from retinue.data.formats import is_image_name as is_image_name
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError
 from retinue.files import nearest
@@ -120,11 +120,6 @@ def _whole(name: str) -> int:
     if not name.lstrip("-").isdecimal():
         raise ValueError(name)
     return int(name)
-
-
-def is_image_name(name: str) -> bool:
-    """By its extension, in any case."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def hidden(name: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retinue.files import open_file
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -15,7 +17,7 @@ class Member:
 
     def __call__(self) -> bytes:
         """The bytes, all of them."""
-        with open(self.file, "rb") as file:
+        with open_file(self.file) as file:
             file.seek(self.offset)
             content = file.read(self.length)
         if len(content) < self.length:

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from retinue.errors import RetinueError
+from retinue.files import cache_folder
 from retinue.training.features import segments
 from retinue.training.features.keys import Contents
 from retinue.training.features.segments import Keys, Layout, Rows, Segment, Writer
@@ -31,18 +31,7 @@ _LOWER = 0xFFFFFFFF
 
 def default_root() -> Path:
     """`$RETINUE_CACHE`, or retinue's folder where the system keeps caches."""
-    if chosen := os.environ.get("RETINUE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        caches = Path(local) if local else Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        if not caches.is_absolute():  # such a value does not count, says the specification
-            caches = Path.home() / ".cache"
-    return caches / "retinue" / "features"
+    return cache_folder() / ("" if os.environ.get("RETINUE_CACHE") else "features")
 
 
 class Space:

@@ -1,0 +1,103 @@
+"""Which files are images: by their names, by their content, and what those need that only an extra
+of the package reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+EXTENSIONS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif"),
+        *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k"),
+    }
+)
+"""File names that are taken for images, in lower case."""
+
+EXTRAS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "heic"),
+    **dict.fromkeys((".jxl",), "jxl"),
+}
+"""Extensions of images that an extra of the package reads: `pip install 'retinue[heic]'`."""
+
+_MODULES = {"heic": "pi_heif", "jxl": "imagecodecs"}
+_NAMES = {"heic": "HEIC", "jxl": "JPEG XL"}
+_HEIF = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
+_JXL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+_HEADS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"BM"),
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+)
+
+
+def suffix_of(name: str) -> str:
+    """The extension, in lower case, blanks around it put aside: `.jpg` of `a.JPG `."""
+    return os.path.splitext(name.strip())[1].lower()
+
+
+def installed(extra: str) -> bool:
+    """Whether what the extra brings is there; nothing is imported."""
+    return importlib.util.find_spec(_MODULES[extra]) is not None
+
+
+def is_image_name(name: str) -> bool:
+    """By its extension, in any case; those of extras where they are installed."""
+    suffix = suffix_of(name)
+    return suffix in EXTENSIONS or (suffix in EXTRAS and installed(EXTRAS[suffix]))
+
+
+def looks_like_image(head: bytes) -> bool:
+    """By the first 32 bytes: an image of a usual format, whatever its name."""
+    if head.startswith(_HEADS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return True
+    return head[4:12] in (b"ftypavif", b"ftypavis") or extra_for(head) is not None
+
+
+def extra_for(head: bytes) -> str | None:
+    """The extra that reads an image which begins so; None: none is needed."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF and b"avif" not in head[8:64]:
+        return "heic"
+    return "jxl" if head.startswith(_JXL) else None
+
+
+def not_read(names: Iterable[str]) -> list[str]:
+    """What to say of files among `names` that are images of a format whose extra is not installed:
+    the suffix, how many, and what to install."""
+    counts = Counter(map(suffix_of, names))
+    return [
+        f"{count} {suffix} file{'s' if count != 1 else ''} left out: {_NAMES[extra]} needs"
+        f" pip install 'retinue[{extra}]'"
+        for suffix, count in sorted(counts.items())
+        if (extra := EXTRAS.get(suffix)) is not None and not installed(extra)
+    ]
+
+
+def open_with_extra(source: bytes, extra: str) -> Image.Image:
+    """The image, upright as its container says. Raises `ValueError` where the extra is absent."""
+    if not installed(extra):
+        raise ValueError(f"{_NAMES[extra]} needs pip install 'retinue[{extra}]'")
+    if extra == "heic":
+        import pi_heif
+
+        opened: Image.Image = pi_heif.HeifImageFile(io.BytesIO(source))
+        return opened
+    import imagecodecs
+
+    values = np.asarray(imagecodecs.jpegxl_decode(source))
+    if values.ndim == 4:  # of an animation, the first frame
+        values = values[0]
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.dtype == np.uint16 and values.ndim == 3:
+        values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif values.dtype.kind == "f":
+        values = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(values)
