@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.evaluation import classification as figures
-from retinue.figures import wilson
+from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots, statistics
 from retinue.page.pictures import thumbnail
 from retinue.page.record import RunRecord
@@ -125,6 +125,8 @@ def calibration(record: RunRecord) -> Section | None:
             "ece": figures.expected_calibration_error(rows.labels, rows.scores),
             "confidence": float(rows.scores.max(axis=1).mean(dtype=np.float64)),
             "accuracy": float((rows.predicted == rows.labels).mean()),
+            "few": uncertainty(len(rows.labels)) > COARSE,
+            "temperature": "",
         },
     )
 
