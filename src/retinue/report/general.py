@@ -92,7 +92,9 @@ def curves(record: RunRecord) -> Section | None:
     ]
     if not drawn:
         return None
-    return _section("curves", "Training", {"plots": drawn, "kept": kept, "epochs": len(rows)})
+    fitted = {words(key.removeprefix("fitted_")) for key in measured if key.startswith("fitted_")}
+    return _section("curves", "Training", {"plots": drawn, "kept": kept, "epochs": len(rows),
+                                           "fitted": sorted(fitted)})  # fmt: skip
 
 
 def batches(record: RunRecord) -> Section | None:
