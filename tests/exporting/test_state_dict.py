@@ -344,6 +344,32 @@ def test_command_says_that_views_are_averaged(
     assert "retinue's are means over several, tta=flip" in capsys.readouterr().out
 
 
+def test_what_the_logits_are_divided_by_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description, tensors = modelfile.read(folder / "best.safetensors")
+    warm = description.model_copy(update={"task_state": {"temperature": 1.5}})
+    modelfile.write(folder / "best.safetensors", tensors, warm)
+    assert run(["export", str(folder), "--to", "timm"]) == 0
+    out = capsys.readouterr().out
+    assert "softmax of the logits divided by 1.5" in out
+    assert out.endswith(
+        '# (network.eval()(prepare(Image.open("photo.jpg"))[None]) / 1.5).softmax(1)\n'
+    )
+    exported = api.export(folder, "timm", force=True)
+    assert exported.temperature == exported.as_dict()["temperature"] == 1.5
+    with safe_open(exported.path, framework="pt") as file:
+        assert file.metadata()["temperature"] == "1.5"
+    odd = description.model_copy(update={"task_options": {"top_k": "all"}})
+    modelfile.write(folder / "best.safetensors", tensors, odd)
+    with pytest.raises(RetinueError, match="options that classification does not know"):
+        api.export(folder, "timm", force=True)
+    cold = description.model_copy(update={"task_state": {"temperature": 0}})
+    modelfile.write(folder / "best.safetensors", tensors, cold)
+    with pytest.raises(RetinueError, match=r"temperature 0 .* key task_state\.temperature"):
+        api.export(folder, "timm", force=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

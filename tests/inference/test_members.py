@@ -126,6 +126,26 @@ def test_a_models_own_calibration_is_heeded(
     )
 
 
+def test_each_view_is_divided_by_the_temperature(photos: list[str], tmp_path: Path) -> None:
+    """Before its softmax, and only then averaged."""
+    warm = write(tmp_path / "warm.safetensors", 1, task_state={"temperature": 3.0})
+    mirrored = []
+    for photo in photos:
+        mirrored.append(str(tmp_path / Path(photo).name))
+        with Image.open(photo) as image:
+            side = min(image.size)
+            # Square, so that the crop of the mirrored one is the mirrored crop.
+            square = image.crop((0, 0, side, side)).resize((32, 32))
+            square.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored[-1])
+            square.save(tmp_path / f"plain-{Path(photo).name}")
+    plain = [str(tmp_path / f"plain-{Path(photo).name}") for photo in photos]
+    each = [probabilities(warm, files) for files in (plain, mirrored)]
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    np.testing.assert_allclose(
+        probabilities(warm, plain, tta="flip"), np.mean(each, axis=0), rtol=0, atol=1e-6
+    )
+
+
 def test_they_are_judged_by_what_they_say_together(models: list[Path], photos: list[str]) -> None:
     samples = [Sample(photo, target=OneClass(i % 3, 3)) for i, photo in enumerate(photos)]
     made = load(models[:2], device="cpu", engine="torch")

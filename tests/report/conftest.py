@@ -136,3 +136,11 @@ def run_maker(tmp_path: Path) -> Callable[..., Path]:
         return make_run(tmp_path / "run", classes, **how)
 
     return make
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which is what takes the time."""
+    from retinue.page import plots
+
+    monkeypatch.setattr(plots, "draw", lambda *_: {"svg": "", "label": ""})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 from collections.abc import Callable
-from html import unescape
 from pathlib import Path
 
 import pytest
+from pages import section, write_splits
 
 from retinue.page.record import read_run
 from retinue.page.splits import counted
@@ -18,28 +16,7 @@ from retinue.report.html import write_report
 Maker = Callable[..., Path]
 
 
-def write_splits(run: Path, **splits: dict[str, int]) -> None:
-    """`write_splits(run, train={"a": 3})`: three images of `a` in train."""
-    with (run / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["path", "label", "split", "target"])
-        for split, counts in splits.items():
-            writer.writerows([f"{split}/{name}/{k}.png", name, split, ""]
-                             for name, count in counts.items() for k in range(count))  # fmt: skip
-
-
-def section(run: Path, name: str) -> str:
-    """The text of a section of the page, tags and line breaks left out."""
-    page = write_report(run).read_text(encoding="utf-8")
-    found = re.search(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[1])).split()) if found else ""
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retinue.page import plots
-
-    monkeypatch.setattr(plots, "draw", lambda *_: {"svg": "", "label": ""})
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_each_class_is_counted_in_each_split(run_maker: Maker) -> None:

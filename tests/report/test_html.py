@@ -66,14 +66,6 @@ def read(run: Path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made but not rendered, which is what takes the time."""
-    from retinue.page import plots
-
-    monkeypatch.setattr(plots, "draw", lambda *_: {"svg": "", "label": ""})
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, make_anywhere: Maker) -> tuple[Path, Page]:
     """A run of two classes, which have every section, and its page, drawn in full."""

@@ -268,6 +268,7 @@ def test_figures_say_what_their_split_was_to_the_training(tmp_path: Path, pictur
         assert not {key for key in figures if key.endswith("on_this_split")}
     recipe["stages"][0]["data"] = {"name": "with_validation"}
     learnt = _train(tmp_path, recipe, "learnt")
+    assert modelfile.read_description(learnt.best).task_state == {}, "what is learnt fits nothing"
     assert learnt.figures["trained_on_this_split"] is True
     assert retinue.evaluate(learnt.best, split="val")["trained_on_this_split"] is True
     assert retinue.evaluate(fitted.best, split="train")["trained_on_this_split"] is True

@@ -58,6 +58,8 @@ def export(
     say(f"  images        {preparing.words(exported.preprocessing)}")
     names = ", ".join(visible(name) for name in exported.classes[:5])
     say(f"  classes       {names}{' …' if len(exported.classes) > 5 else ''}")
+    if exported.temperature != 1.0:
+        say(f"  scores        softmax of the logits divided by {exported.temperature:.6g}")
     if exported.tta != "none":
         say(f"  answers       of one view; retinue's are means over several, tta={exported.tta}")
     say("")

@@ -122,6 +122,14 @@ def expected_calibration_error(
     return float(gaps / len(labels))
 
 
+def at_temperature(scores: Scores, temperature: float) -> npt.NDArray[np.float64]:
+    """What `scores` would be if their logits were divided by `temperature`."""
+    logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny).astype(np.float64)) / temperature
+    made = np.exp(logs - logs.max(axis=1, keepdims=True))
+    warmed: npt.NDArray[np.float64] = made / made.sum(axis=1, keepdims=True)
+    return warmed
+
+
 @dataclass(frozen=True, eq=False)
 class Confusion:
     """A confusion matrix without its zeros: its size follows the images, not the classes.

@@ -31,7 +31,8 @@ prepare = transforms.Compose([
     transforms.ToTensor(),
     transforms.Normalize({mean}, {std}),
 ])
-# network.eval()(prepare(Image.open("photo.jpg"))[None]).softmax(1)"""
+# {answer}.softmax(1)"""
+_LOGITS = 'network.eval()(prepare(Image.open("photo.jpg"))[None])'
 
 _COVER = """
 def resize(image):  # to cover a width of {wide} and a height of {tall}
@@ -51,8 +52,10 @@ def letterbox(image):
 """
 
 
-def code(how: Preprocessing) -> str:
-    """Python that defines `prepare`, from a Pillow image to float32 (3, height, width)."""
+def code(how: Preprocessing, temperature: float = 1.0) -> str:
+    """Python that defines `prepare`, from a Pillow image to float32 (3, height, width), and shows
+    how probabilities are made of the logits, which are divided by `temperature`."""
+    answer = _LOGITS if temperature == 1.0 else f"({_LOGITS} / {temperature:.6g})"
     tall, wide = how.size
     method = how.interpolation.upper()
     function = ""
@@ -72,7 +75,10 @@ def code(how: Preprocessing) -> str:
         function = _COVER.format(tall=cover_tall, wide=cover_wide, method=method)
         steps = ["resize", f"transforms.CenterCrop(({tall}, {wide}))"]
     compose = _COMPOSE.format(
-        steps="\n".join(f"    {step}," for step in steps), mean=how.mean, std=how.std
+        steps="\n".join(f"    {step}," for step in steps),
+        mean=how.mean,
+        std=how.std,
+        answer=answer,
     )
     most = (1 << how.depth) - 1
     before = _BEFORE.format(most=most, half=most // 2, background=(*how.background, 255))

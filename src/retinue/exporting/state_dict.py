@@ -22,6 +22,7 @@ from retinue.models.network import Network
 from retinue.models.registry import create_model, find
 from retinue.models.transformer import Transformer, resample_positions
 from retinue.sample import Preprocessing
+from retinue.tasks.task import described
 from retinue.weights import files
 from retinue.weights.layout import recognise, translate, untranslate
 
@@ -40,6 +41,8 @@ class Exported:
     """In the order of the logits."""
     tta: str = "none"
     """Test-time augmentation that the model file asks for, and a state dict cannot."""
+    temperature: float = 1.0
+    """What the logits are divided by before the softmax, which a state dict cannot do either."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -51,6 +54,7 @@ class Exported:
             "preprocessing": self.preprocessing.as_dict(),
             "prepare": self.prepare(),
             "tta": self.tta,
+            "temperature": self.temperature,
             "classes": list(self.classes),
         }
 
@@ -62,7 +66,7 @@ class Exported:
 
     def prepare(self) -> str:
         """Code that defines `prepare`, from a Pillow image to what the network takes."""
-        return preparing.code(self.preprocessing)
+        return preparing.code(self.preprocessing, self.temperature)
 
 
 def export_state_dict(
@@ -82,6 +86,7 @@ def export_state_dict(
     """
     description, tensors = modelfile.read(model)
     preprocessing = description.prepared()
+    temperature = float(described(description).fitted().get("temperature", 1.0))
     with torch.device("meta"):
         network = create_model(description.network, **description.arguments)
     made = construction(library, network, preprocessing.size)
@@ -93,13 +98,16 @@ def export_state_dict(
     try:
         with replacing(target) as temporary:
             if target.suffix == ".safetensors":
-                save_file(state, temporary, {"format": "pt", "classes": classes})
+                told = {"format": "pt", "classes": classes, "temperature": repr(temperature)}
+                save_file(state, temporary, told)
             else:
                 torch.save(state, temporary)
             _verify(temporary, target, find(description.network).family, tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RetinueError(f"the file cannot be written: {error}", where=str(target)) from error
-    return Exported(target, made, preprocessing, tuple(description.classes), description.tta)
+    return Exported(
+        target, made, preprocessing, tuple(description.classes), description.tta, temperature
+    )
 
 
 def _fitted(network: Network, tensors: dict[str, Tensor], size: Size) -> dict[str, Tensor]:

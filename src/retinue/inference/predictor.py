@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
-from pydantic import ValidationError
 from torch import Tensor
 
 from retinue import modelfile
@@ -27,7 +26,7 @@ from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
 from retinue.sample import Batch, Pixels, Preprocessing, Read, Result, Sample
-from retinue.tasks.task import Finding, Task, task_type
+from retinue.tasks.task import Finding, Task, described
 
 COMPILE_FROM = 64
 """`engine=auto` compiles once this many images of a stream have gone by; for fewer, it would cost
@@ -304,15 +303,8 @@ def held(image: bytes | Pixels) -> Read:
 
 def _member(file: Path, device: str) -> Member:
     description, tensors = modelfile.read(file)
-    kind = task_type(description.task)
     try:
-        options = kind.options_type.model_validate(description.task_options)
-    except ValidationError as error:
-        raise RetinueError(f"options that {description.task} does not know", where=str(file)) from (
-            error
-        )
-    try:
-        task = kind(description.classes, options, description.task_state)
+        task = described(description)
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
             network = task.build(description.network, dict(description.arguments), None)
     except RetinueError as error:

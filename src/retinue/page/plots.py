@@ -8,9 +8,10 @@ and dark, screen and paper.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from retinue.evaluation.classification import Confusion
+from retinue.figures import wilson
 from retinue.files import replacing
 from retinue.page.record import RunRecord, number
 from retinue.page.statistics import Floats, coarse
@@ -40,6 +42,11 @@ THEME = {
 }
 """CSS variable → its colour in the light theme, which is also the colour in the PNG files."""
 
+_FAR = 20
+"""Learning rates that differ by more than this factor do not share a linear axis."""
+_MOST_SIDE_BY_SIDE = 3
+_WEIGHTY = 30
+"""A bin of so many images is drawn in full strength."""
 _CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "SimHei")
 
 
@@ -118,61 +125,118 @@ def curves(
         _mark_stages(axes, rows, epochs)
         axes.set_title(title, pad=18)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.margins(x=0.03)
+        _epoch_axis(axes)
         if fractions:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
         axes.legend(loc="best", fontsize=9)
         return figure
 
 
-def learning_rate(rows: Sequence[dict[str, Any]]) -> Figure | None:
-    """The learning rate over the epochs, logarithmic where it spans more than a factor of 20."""
-    points = [(float(r["epoch"]), v) for r in rows if (v := number(r.get("lr"))) is not None]
-    if not points:
+def learning_rate(
+    rows: Sequence[dict[str, Any]], schedules: Mapping[str, str] | None = None
+) -> Figure | None:
+    """The learning rate over the epochs. `schedules`: stage → name of its schedule.
+
+    The axis is linear, as rates mostly fall along a cosine, which a logarithm would make a cliff;
+    it is logarithmic where they fall by factors (`step`). Stages whose rates lie far apart have an
+    axis each, side by side.
+    """
+    parts: list[tuple[str, list[tuple[float, float]]]] = []
+    for row in rows:
+        rate, stage = number(row.get("lr")), str(row.get("stage", ""))
+        if rate is not None:
+            if not parts or parts[-1][0] != stage:
+                parts.append((stage, []))
+            parts[-1][1].append((float(row["epoch"]), rate))
+    if not parts:
         return None
+    peaks = [peak for _, points in parts if (peak := max(rate for _, rate in points)) > 0]
+    apart = bool(peaks) and max(peaks) > _FAR * min(peaks)
+    groups = [[part] for part in parts] if apart and len(parts) <= _MOST_SIDE_BY_SIDE else [parts]
     with matplotlib.rc_context(_style()):
         figure = _figure(4.5, 3.2)
-        axes: Axes = figure.add_subplot()
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, color=THEME["three"], drawstyle="steps-mid")
-        positive = [v for v in y if v > 0]
-        if positive and max(positive) > 20 * min(positive):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        _mark_stages(axes, rows, [float(r["epoch"]) for r in rows])
-        axes.set_title("Learning rate", pad=18)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        epochs = [sum(len(points) for _, points in group) for group in groups]
+        widths = [max(count / sum(epochs), 0.25) for count in epochs]
+        drawn = figure.subplots(1, len(groups), width_ratios=widths, squeeze=False)[0]
+        for axes, group, width in zip(drawn, groups, widths, strict=True):
+            _rates(axes, group, schedules or {}, apart=apart and len(group) > 1)
+            _epoch_axis(axes, ticks=max(2, round(8 * width)))
+        figure.suptitle("Learning rate", x=0.01, ha="left", fontsize=10.5)
+        figure.supxlabel("epoch", fontsize=9.5, color=THEME["soft"])
         return figure
 
 
+def _rates(
+    axes: Axes,
+    parts: Sequence[tuple[str, list[tuple[float, float]]]],
+    schedules: Mapping[str, str],
+    *,
+    apart: bool,
+) -> None:
+    """The stages' (epoch, rate) on one pair of axes."""
+    for stage, points in parts:
+        x, y = zip(*points, strict=True)
+        if apart:  # a logarithm has no place for 0
+            y = tuple(rate if rate > 0 else math.nan for rate in y)
+        falls = schedules.get(stage) == "step"
+        marker = "o" if len(points) < 25 and not falls else None
+        axes.plot(x, y, color=THEME["three"], marker=marker, markersize=3.2,
+                  drawstyle="steps-mid" if falls else "default")  # fmt: skip
+    rates = [rate for _, points in parts for _, rate in points if rate > 0]
+    steps = all(schedules.get(stage) == "step" for stage, _ in parts)
+    if rates and (apart or (steps and max(rates) > _FAR * min(rates))):
+        lowest = min(max(rate for _, rate in points) for _, points in parts) / _FAR
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(lowest, min(rates) / 2) if apart else None)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("e-0", "e-")))
+    marks = [{"stage": stage} for stage, points in parts for _ in points]
+    _mark_stages(axes, marks, [epoch for _, points in parts for epoch, _ in points])
+
+
+def _epoch_axis(axes: Axes, ticks: int = 8) -> None:
+    """Whole epochs, a single one in the middle."""
+    axes.margins(x=0.03)
+    left, right = axes.get_xlim()
+    if right - left < 1:
+        axes.set_xlim(round(left) - 0.5, round(left) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks, min_n_ticks=1))
+
+
 def calibration(bins: Sequence[dict[str, Any]]) -> Figure:
-    """Accuracy against confidence, with the number of images in each bin below.
+    """Accuracy against confidence: each bin at its own means, as large as it has images, with its
+    95 % interval; below, how many images each bin has.
 
     `bins`: as `evaluation.classification.calibration_bins` makes them.
     """
     filled = [b for b in bins if b["images"]]
-    width = 0.9 / len(bins)
+    most = max((b["images"] for b in filled), default=1)
     with matplotlib.rc_context(_style()):
         figure = _figure(4.6, 4.4)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        centres = [(b["low"] + b["high"]) / 2 for b in filled]
-        accuracy = [b["accuracy"] for b in filled]
-        upper.bar(centres, accuracy, width=width, color=THEME["one"], alpha=0.75,
-                  label="share that was right")  # fmt: skip
         upper.plot([0, 1], [0, 1], "--", color=THEME["soft"], linewidth=1.2, label="ideal")
-        upper.plot([b["confidence"] for b in filled], accuracy, "o", color=THEME["two"],
-                   markersize=4, label="mean confidence")  # fmt: skip
+        for b in filled:
+            x, y, n = b["confidence"], b["accuracy"], b["images"]
+            # What few images say is drawn as lightly as it weighs.
+            weight = 0.35 + 0.65 * min(1.0, n / _WEIGHTY)
+            upper.vlines(x, *wilson(y * n, n), color=THEME["one"], linewidth=1.4, alpha=weight)
+            upper.scatter([x], [y], s=14 + 130 * n / most, color=THEME["one"], alpha=weight,
+                          linewidths=0, zorder=3, clip_on=False)  # fmt: skip
+        upper.plot([], [], "o-", color=THEME["one"], markersize=6, linewidth=1.4,
+                   label="bin of answers, 95 % interval")  # fmt: skip
         upper.set_ylim(0, 1)
         upper.set_xlim(0, 1)
-        upper.set_ylabel("accuracy")
-        figure.legend(loc="outside upper center", ncols=3, fontsize=8.5, columnspacing=1.2)
+        upper.set_ylabel("share that was right")
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8.5, columnspacing=1.2)
+        centres = [(b["low"] + b["high"]) / 2 for b in filled]
         counts = [b["images"] for b in filled]
-        lower.bar(centres, counts, width=width, color=THEME["soft"], alpha=0.6)
+        bars = lower.bar(centres, counts, width=0.9 / len(bins), color=THEME["soft"], alpha=0.6)
+        if most < 10_000:
+            lower.bar_label(bars, fmt="{:.0f}", fontsize=7, color=THEME["soft"], padding=1)
+        lower.margins(y=0.25)
         lower.set_xlabel("confidence (highest score)")
         lower.set_ylabel("images")
         lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))

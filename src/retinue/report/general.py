@@ -78,7 +78,13 @@ def curves(record: RunRecord) -> Section | None:
         drawing = plots.curves(rows, [f"train_{name}", f"val_{name}"], title=title,
                                fractions=figure.unit == "fraction", kept=kept)  # fmt: skip
         drawings.append((name, drawing, f"{title} over the epochs"))
-    drawings.append(("learning_rate", plots.learning_rate(rows), "Learning rate over the epochs"))
+    drawings.append(
+        (
+            "learning_rate",
+            plots.learning_rate(rows, _schedules(record)),
+            "Learning rate over the epochs",
+        )
+    )
     drawn = [
         plots.draw(record, name, drawing, label)
         for name, drawing, label in drawings
@@ -86,7 +92,9 @@ def curves(record: RunRecord) -> Section | None:
     ]
     if not drawn:
         return None
-    return _section("curves", "Training", {"plots": drawn, "kept": kept, "epochs": len(rows)})
+    fitted = {words(key.removeprefix("fitted_")) for key in measured if key.startswith("fitted_")}
+    return _section("curves", "Training", {"plots": drawn, "kept": kept, "epochs": len(rows),
+                                           "fitted": sorted(fitted)})  # fmt: skip
 
 
 def batches(record: RunRecord) -> Section | None:
@@ -156,6 +164,17 @@ def _curve(record: RunRecord, measured: set[str]) -> Figure | None:
         (f for f in (first, *known.values()) if f.name != "loss" and f"val_{f.name}" in measured),
         None,
     )
+
+
+def _schedules(record: RunRecord) -> dict[str, str]:
+    """Stage → the name of its schedule."""
+    stages = record.recipe.get("stages")
+    found = {}
+    for stage in stages if isinstance(stages, list) else []:
+        schedule = stage.get("schedule") if isinstance(stage, dict) else None
+        if isinstance(schedule, dict):
+            found[str(stage.get("name"))] = str(schedule.get("name"))
+    return found
 
 
 def _kept_epoch(record: RunRecord) -> float | None:

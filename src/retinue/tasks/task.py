@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from retinue.errors import RetinueError, UsageError, suggest
@@ -27,6 +28,7 @@ from retinue.tasks.shipped import SHIPPED, imported
 
 if TYPE_CHECKING:
     from retinue.data.sources.listing import Reader
+    from retinue.modelfile import ModelDescription
 
 Finding = Any
 """What a task reads off a network's outputs for one image: arrays, in pixels of the original."""
@@ -239,6 +241,17 @@ def task_type(name: str) -> type[Task]:
         assert isinstance(found, type)
         _TASKS[name] = found
     return found
+
+
+def described(description: ModelDescription) -> Task:
+    """The task of a model file, as it was there. Raises RetinueError for options or a state that it
+    does not know."""
+    kind = task_type(description.task)
+    try:
+        options = kind.options_type.model_validate(description.task_options)
+    except ValidationError as error:
+        raise RetinueError(f"options that {description.task} does not know") from error
+    return kind(description.classes, options, description.task_state)
 
 
 def _installed() -> dict[str, str]:

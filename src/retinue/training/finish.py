@@ -9,6 +9,7 @@ from retinue.data.sources import Dataset
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
+from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
@@ -67,14 +68,22 @@ def final_figures(
                 "training_s": round(progress.seconds, 2),
                 "evaluation_s": round(seconds, 2),
             },
-            "kept": {"epoch": progress.kept_epoch, "figures": progress.kept_figures},
+            "kept": {
+                "epoch": progress.kept_epoch,
+                "figures": progress.kept_figures,
+                "fitted": predictor.task.fitted(),
+            },
             "skipped": progress.skipped,
         },
     )
     run.write_json("metrics.json", figures)
     told = scalars(figures, predictor.task.figures())
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
+    for name, value in predictor.task.fitted().items():
+        LOGGER.info("fitted on the validation split: %s %s", words(name), flat(value))
     LOGGER.info("%s split, %s images: %s", split, figures.get("images"), shown)
+    if remark := predictor.task.sections().remark(figures):
+        LOGGER.info("%s", remark)
     return figures
 
 

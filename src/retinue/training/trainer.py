@@ -37,7 +37,7 @@ from retinue.training.recipe import Recipe
 from retinue.training.schedules import factor
 from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
-from retinue.training.stage_samples import stage_samples
+from retinue.training.stage_samples import learns_validation, stage_samples
 from retinue.training.validation import validate
 
 
@@ -347,7 +347,11 @@ class Trainer:
             if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)  # the ones that are kept
-            figures, state = validate(self.network, self.task, self.data, self.accelerator)
+            begun = self.recipe.stages[: self.progress.stage + 1]
+            unseen = not learns_validation(stage.data for stage in begun)
+            figures, state = validate(
+                self.network, self.task, self.data, self.accelerator, fit=unseen
+            )
         self.task = type(self.task)(self.task.classes, self.task.options, state)
         return figures
 

@@ -20,10 +20,10 @@ MEND = "lower optimizer.lr, or set clip_norm"
 
 @torch.inference_mode()
 def validate(
-    network: Network, task: Task, data: StageData, accelerator: Accelerator
+    network: Network, task: Task, data: StageData, accelerator: Accelerator, *, fit: bool = True
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The declared figures of the validation split, and the task's state after what it fits there;
-    the same on every process."""
+    the same on every process. `fit`: it may; images that were learnt from would mislead it."""
     meter = task.meter()
     feed = data.validation
     assert feed is not None
@@ -40,7 +40,8 @@ def validate(
             meter.extend(each)
     told: list[Any] = [None]
     if accelerator.is_main_process:
-        task.fit(meter)
+        if fit:
+            task.fit(meter)
         found = meter.compute()
         refuse_not_finite(found, "validation", mend=MEND)
         told = [(scalars(found, task.figures()), task.state())]

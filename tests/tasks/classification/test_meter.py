@@ -237,6 +237,118 @@ def test_answers_that_are_no_numbers_have_no_temperature() -> None:
     assert filled([0, 1, 2, 0], torch.full((4, 3), torch.nan)).calibrate(2.0) == 2.0
 
 
+# A cautious fit
+
+
+def drawn(n: int, seed: int, sharpness: float = 1.0, skill: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Labels and logits that are right about themselves, times `sharpness`: what tells the three
+    classes apart has unit spread, so that the exact logit is `skill` times what is seen."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=generator)
+    seen = torch.randn(n, 3, generator=generator) + skill * F.one_hot(labels, 3)
+    return labels, sharpness * skill * seen
+
+
+def cautiously(labels: Tensor, logits: Tensor) -> float:
+    return filled(labels.tolist(), logits).calibrate(cautious=True)
+
+
+@pytest.mark.parametrize("n", [2, 5, 20, 100])
+def test_a_cautious_fit_does_no_harm_where_all_is_well(n: int) -> None:
+    """On new images, over 60 validation splits of a network that is right about itself."""
+    new_labels, new_logits = drawn(4000, 999)
+    plain = losses_at([1.0], new_logits, new_labels)[0]
+    found = [cautiously(*drawn(n, seed)) for seed in range(60)]
+    assert sum(one != 1.0 for one in found) <= 9
+    harm = losses_at(found, new_logits, new_labels) - plain
+    assert harm.mean() < 0.005
+    assert harm.max() < 0.15
+    plunges = losses_at(
+        [filled(*_listed(drawn(n, seed))).calibrate() for seed in range(60)],
+        new_logits,
+        new_labels,
+    )
+    assert harm.mean() < 0.5 * (plunges - plain).mean(), "than one that is not"
+
+
+def _listed(pair: tuple[Tensor, Tensor]) -> tuple[list[Any], Tensor]:
+    return pair[0].tolist(), pair[1]
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 3.0])
+def test_a_cautious_fit_helps_where_much_is_wrong(sharpness: float) -> None:
+    new_labels, new_logits = drawn(4000, 999, sharpness)
+    before, best = losses_at([1.0, sharpness], new_logits, new_labels)
+    for seed in range(20):
+        found = cautiously(*drawn(150, seed, sharpness))
+        after = losses_at([found], new_logits, new_labels)[0]
+        assert before - after > 0.8 * (before - best)
+
+
+def test_a_few_images_that_were_all_recognised_prove_no_certainty() -> None:
+    """The plain fit goes to its bound, whence one mistake in a thousand costs the most."""
+    labels = torch.arange(3).repeat(4)
+    logits = 1.5 * F.one_hot(labels, 3)
+    assert filled(labels.tolist(), logits).calibrate() == pytest.approx(0.05, rel=1e-3)
+    assert cautiously(labels, logits) > 0.5
+
+
+def test_a_cautious_fit_starts_anew_each_time() -> None:
+    """What was divided by an older temperature is fitted as if it had not been, and left so where
+    none is borne out."""
+    labels, logits = drawn(200, 0, 3.0)
+    once = filled(labels.tolist(), logits)
+    expected = once.calibrate(cautious=True)
+    again = filled(labels.tolist(), logits / 2.5)
+    assert again.calibrate(2.5, cautious=True) == pytest.approx(expected, rel=1e-4)
+    assert again.compute()["loss"] == pytest.approx(once.compute()["loss"], rel=1e-4)
+    fine_labels, fine = drawn(200, 1)
+    back = filled(fine_labels.tolist(), fine / 2.5)
+    assert back.calibrate(2.5, cautious=True) == 1.0
+    plain = filled(fine_labels.tolist(), fine).compute()["loss"]
+    assert back.compute()["loss"] == pytest.approx(plain, rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 999), n=st.integers(1, 40), sharpness=st.sampled_from([0.01, 0.3, 1, 9, 99])
+)
+def test_a_cautious_fit_is_bounded_helps_here_and_changes_no_answer(
+    seed: int, n: int, sharpness: float
+) -> None:
+    labels, logits = drawn(n, seed, sharpness)
+    meter = filled(labels.tolist(), logits)
+    before = meter.compute()
+    found = meter.calibrate(cautious=True)
+    after = meter.compute()
+    assert 0.05 * 0.999 <= found <= 20.001
+    assert after["loss"] <= before["loss"] + 1e-6
+    if found != 1.0:
+        assert n * (before["loss"] - after["loss"]) > 1.9
+    assert after["top1"] == before["top1"]
+
+
+def test_a_cautious_fit_takes_nothing_from_what_is_no_number() -> None:
+    assert cautiously(LABELS, torch.full((4, 3), torch.nan)) == 1.0
+    assert filled([None] * 4).calibrate(cautious=True) == 1.0
+    assert filled([None] * 4).calibrate(2.0, cautious=True) == 1.0
+    impossible = torch.cat([drawn(200, 0, 3.0)[1], torch.full((200, 1), -torch.inf)], 1)
+    expected = cautiously(*drawn(200, 0, 3.0))
+    assert cautiously(drawn(200, 0)[0], impossible) == pytest.approx(expected, rel=1e-4)
+
+
+def test_by_default_a_task_fits_cautiously() -> None:
+    labels, logits = drawn(200, 0, 3.0)
+    fits = task()
+    chosen = fits.fit(filled(labels.tolist(), logits, fits))
+    assert chosen["temperature"] == pytest.approx(cautiously(labels, logits))
+    # The next epoch needs none: it is gone from the state, too.
+    fine_labels, fine = drawn(200, 1)
+    assert fits.fit(filled(fine_labels.tolist(), fine, fits)) == fits.state() == {}
+    never = task(calibration="none")
+    assert never.fit(filled(labels.tolist(), logits, never)) == never.state() == {}
+
+
 def test_the_confusion_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
 

@@ -27,6 +27,12 @@ HOTTEST = 20.0
 """The highest temperature; its inverse is the lowest."""
 FITTED_ON = 20_000
 """A temperature is one number: so many images, drawn evenly, say it as well as all."""
+PRIOR = 10
+"""A cautious fit believes that the network was right about itself as if so many more images had
+said so: that a few images were all recognised does not make it certain of everything."""
+LIKELY = 1.92
+"""By so many nats, in sum, the labels have to become more likely before a cautious fit takes a
+temperature: half the 95 % quantile of χ² with one degree of freedom (likelihood-ratio test)."""
 _TOLERANCE = 1e-4
 """Of a temperature's logarithm."""
 
@@ -94,10 +100,16 @@ class ClassificationMeter(Meter):
             "confusion": confusion_table(counted, self._classes),
         }
 
-    def calibrate(self, so_far: float = 1.0) -> float:
+    def calibrate(self, so_far: float = 1.0, *, cautious: bool = False) -> float:
         """The temperature, between 1/20 and 20, that makes the labels most likely; what was
         collected, and divided by `so_far` already, is rescaled by it. `so_far` where nothing is
-        known, or no other helps."""
+        known, or no other helps.
+
+        `cautious`: from 1 on, and only as far from it as the images bear out (`PRIOR`, `LIKELY`).
+        """
+        if cautious and so_far != 1.0:
+            self._rescale(so_far)
+            so_far = 1.0
         labels = np.array(self._labels, dtype=np.int64)
         known = np.flatnonzero(labels != UNKNOWN)
         if len(known) == 0:
@@ -106,12 +118,17 @@ class ClassificationMeter(Meter):
             known = known[np.linspace(0, len(known) - 1, FITTED_ON).round().astype(np.int64)]
         logs = self._all()
         low, high = so_far / HOTTEST, so_far * HOTTEST
-        sharpness = _best_sharpness(logs[known], labels[known], low, high)
-        if sharpness == 1.0:
+        chosen, of = logs[known], labels[known]
+        sharpness = _best_sharpness(chosen, of, low, high, prior=PRIOR if cautious else 0)
+        if sharpness == 1.0 or (cautious and not _gain(chosen, of, sharpness) > LIKELY):
             return so_far
-        self._logs = [_sharpened(logs, sharpness)]
-        self._confusion = None
+        self._rescale(sharpness)
         return so_far / sharpness
+
+    def _rescale(self, sharpness: float) -> None:
+        """Multiply all logits by `sharpness`."""
+        self._logs = [_sharpened(self._all(), sharpness)]
+        self._confusion = None
 
     def _all(self) -> Scores:
         if not self._logs:
@@ -132,9 +149,19 @@ class ClassificationMeter(Meter):
         return labels[known], np.exp(self._all()[known])
 
 
-def _best_sharpness(logs: Scores, labels: npt.NDArray[np.int64], low: float, high: float) -> float:
+def _gain(logs: Scores, labels: npt.NDArray[np.int64], by: float) -> float:
+    """How much more likely, in nats, `logs` times `by` make all the labels."""
+    rows = np.arange(len(labels))
+    before, after = (_sharpened(logs, by)[rows, labels].astype(np.float64) for by in (1.0, by))
+    return float((after - before).sum())
+
+
+def _best_sharpness(
+    logs: Scores, labels: npt.NDArray[np.int64], low: float, high: float, prior: float = 0.0
+) -> float:
     """What to multiply `logs` by, between `low` and `high`, so that the labels become most likely;
-    1.0 if that is no better.
+    1.0 if that is no better. `prior`: so many further images are believed in, labelled as often as
+    `logs` as they are expect it.
 
     The negative log-likelihood is convex in it: Newton's method finds where its slope is 0, within
     a bracket. The slope tells the place of a minimum far better than the loss does, which is flat
@@ -143,6 +170,12 @@ def _best_sharpness(logs: Scores, labels: npt.NDArray[np.int64], low: float, hig
     logs = logs - logs.max(axis=1, keepdims=True)
     np.maximum(logs, -1e4, out=logs)  # of what is impossible, 0 × −inf would be no number
     own = logs[np.arange(len(labels)), labels]
+    if prior:
+        share = prior / (prior + len(labels))
+        for rows in chunks(logs):
+            p = np.exp(logs[rows])
+            expected = (p * logs[rows]).sum(axis=1) / p.sum(axis=1)
+            own[rows] = (1 - share) * own[rows] + share * expected
 
     def slopes(at: float) -> tuple[float, float]:
         """The mean loss's first and second derivative."""

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.evaluation import classification as figures
-from retinue.figures import wilson
+from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots, statistics
 from retinue.page.pictures import thumbnail
-from retinue.page.record import RunRecord
+from retinue.page.record import RunRecord, number
 from retinue.page.section import Section, TaskSections
 from retinue.page.text import percent
 from retinue.tasks.classification.counts import TEMPLATES, counts
@@ -125,7 +125,35 @@ def calibration(record: RunRecord) -> Section | None:
             "ece": figures.expected_calibration_error(rows.labels, rows.scores),
             "confidence": float(rows.scores.max(axis=1).mean(dtype=np.float64)),
             "accuracy": float((rows.predicted == rows.labels).mean()),
+            "few": uncertainty(len(rows.labels)) > COARSE,
+            "temperature": _temperature(record, rows),
         },
+    )
+
+
+def _temperature(record: RunRecord, rows: Scored) -> str:
+    """What was fitted on the validation split, and what it did to these images."""
+    kept = record.environment.get("kept")
+    fitted = kept.get("fitted") if isinstance(kept, dict) else None
+    if not isinstance(fitted, dict):
+        return ""  # older, or no run at all
+    warmth = number(fitted.get("temperature"))
+    if warmth is None or warmth <= 0:
+        return (
+            "No temperature was fitted: the validation split did not bear one out, or none was"
+            " wanted (task_options.calibration)."
+        )
+    said = f"The logits are divided by {warmth:.3g}, a temperature fitted on the validation split"
+    if record.metrics.get("tta") != "none":  # of merged answers, those of one view are not known
+        return f"{said}."
+    before = figures.at_temperature(rows.scores, 1 / warmth)
+    loss, error = (
+        [f(rows.labels, scores) or 0.0 for scores in (before, rows.scores)]
+        for f in (figures.log_loss, figures.expected_calibration_error)
+    )
+    return (
+        f"{said}: on these images that took the loss from {loss[0]:.3f} to {loss[1]:.3f}, and the"
+        f" gap from {percent(error[0])} to {percent(error[1])}. Which answer is best stays."
     )
 
 

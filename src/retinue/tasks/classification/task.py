@@ -39,9 +39,10 @@ class ClassificationOptions(Options):
     """How much each auxiliary head counts, in networks that have them (Szegedy et al., 2015)."""
     top_k: int = Field(default=5, ge=1)
     """The K of the figure `topK`, and the most classes that a result names."""
-    calibration: Literal["none", "temperature"] = "none"
+    calibration: Literal["auto", "none", "temperature"] = "auto"
     """`temperature`: after each validation, divide the logits by what makes the validation split
-    most likely (Guo et al., 2017); the order of the answers stays."""
+    most likely (Guo et al., 2017); the order of the answers stays. `auto`: only where the split is
+    large enough to say that this helps. `none`: never."""
     distillation_weight: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the loss that follows the teacher instead of the labels, where there is one."""
     distillation_temperature: float = Field(default=2.0, gt=0.0)
@@ -179,9 +180,10 @@ class Classification(Task):
         return ClassificationMeter(self.classes, self.options.top_k)
 
     def fit(self, meter: Meter) -> dict[str, Any]:
-        """See `Task`: the temperature, if the options ask for it."""
-        if self.options.calibration == "temperature" and isinstance(meter, ClassificationMeter):
-            self._temperature = meter.calibrate(self._temperature)
+        """See `Task`: the temperature, as the options ask for it."""
+        how = self.options.calibration
+        if how != "none" and isinstance(meter, ClassificationMeter):
+            self._temperature = meter.calibrate(self._temperature, cautious=how == "auto")
         return self.fitted()
 
     def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
