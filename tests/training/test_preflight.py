@@ -20,6 +20,7 @@ from retinue.training import prepare
 from retinue.training.preflight import doubts, refuse_before_data, refuse_size
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
+from retinue.training.stage_data import steps_of_epochs
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
 
@@ -216,7 +217,8 @@ def test_what_is_hardly_meant_is_doubted(
         tiny.recipe("pictures", stages=[{"epochs": 5, "batch_size": 8}]),
         {f"stages.0.{key}": value for key, value in changes.items()},
     )
-    found = doubts(recipe, tiny.Tiny(num_classes=3), dataset)
+    steps = steps_of_epochs(recipe, dataset.splits)
+    found = doubts(recipe, tiny.Tiny(num_classes=3), steps)
     assert len(found) == bool(parts)
     for part in parts:
         assert part in found[0]

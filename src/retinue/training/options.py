@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -20,6 +21,13 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def share_of(trainable: str | int) -> float | None:
+    """`25%` as 0.25; None for what is no share above 0 and up to 100 %."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?) ?%", str(trainable))
+    share = float(match[1]) / 100 if match else 0.0
+    return share if 0 < share <= 1 else None
 
 
 class OptimizerOptions(Options):
@@ -110,8 +118,9 @@ class StageOptions(Options):
     ] = "train"
     """Appears in logs, metrics and plots."""
     trainable: str | Annotated[int, Field(ge=0, strict=True)] = "all"
-    """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
-    everything learns. `retinue models NAME` lists the units."""
+    """`all`; `head`; a number N: the last N units and the head; a share such as `25%`: the last
+    units that together cost at most so much of a forward pass, and the head; or a unit's name, from
+    which on everything learns. `retinue models NAME` lists the units."""
     epochs: PositiveInt | None = None
     """Passes over the stage's samples, or what `epoch_steps` makes of them. Exactly one of `epochs`
     and `steps`."""
@@ -153,10 +162,14 @@ class StageOptions(Options):
 
     @field_validator("trainable")
     @classmethod
-    def _no_switch(cls, trainable: str | int) -> str | int:
+    def _one_of_these(cls, trainable: str | int) -> str | int:
         switches = ("true", "false", "yes", "no", "none", "null")
         if isinstance(trainable, str) and trainable.lower() in switches:
-            raise ValueError("it is all, head, a number of units, or a unit's name")
+            raise ValueError(
+                "it is all, head, a number of units, a share such as 25%, or a unit's name"
+            )
+        if isinstance(trainable, str) and trainable.endswith("%") and share_of(trainable) is None:
+            raise ValueError("a share of the network is more than 0% and at most 100%")
         return trainable
 
     @field_validator("sampler", mode="before")
@@ -202,6 +215,10 @@ class StageOptions(Options):
             return (lambda epoch, step: size), [size]
         plan = SizePlan(self.sizes, seed)
         return plan.size, sorted({(side, side) for side in plan.sides})
+
+    def total_steps(self, epoch_steps: int) -> int:
+        """All its steps, where an epoch has `epoch_steps`."""
+        return self.steps or (self.epochs or 0) * epoch_steps
 
     def validates(self, epoch: int, *, last: bool) -> bool:
         """Whether the validation split is judged after the stage's `epoch`, counted from 1."""

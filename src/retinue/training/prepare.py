@@ -26,6 +26,7 @@ from retinue.run.recorder import Recorder
 from retinue.sample import Preprocessing
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
+from retinue.training.clock import Clock
 from retinue.training.environment import (
     Settings,
     build_accelerator,
@@ -46,7 +47,8 @@ from retinue.training.preflight import (
     task_options,
 )
 from retinue.training.recipe import Recipe
-from retinue.training.trainer import Training
+from retinue.training.stage_data import steps_of_epochs
+from retinue.training.training import Training
 from retinue.weights.files import sha256
 from retinue.weights.resolution import names_a_file
 
@@ -101,7 +103,12 @@ def same_as_before(before: dict[str, Any], now: Settings) -> Settings:
 
 
 def prepared(
-    run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings, bar: Bar
+    run: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    settings: Settings,
+    bar: Bar,
+    clock: Clock,
 ) -> Training:
     """The training, ready for its first step, or for the one after its last checkpoint."""
     train = dataset.splits["train"]
@@ -117,11 +124,12 @@ def prepared(
     refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
+    epoch_steps = steps_of_epochs(recipe, dataset.splits)
     if not resumed:
         refuse_lone_images(recipe, network, preprocessing.size, len(train), settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
         small = small_splits(sizes, picks=recipe.evaluation.keep == "best")
-        for doubt in [*doubts(recipe, network, dataset), *small]:
+        for doubt in [*doubts(recipe, network, epoch_steps), *small]:
             LOGGER.warning("%s", doubt)
     description = modelfile.ModelDescription(
         task=recipe.task,
@@ -150,7 +158,17 @@ def prepared(
         network, task.objective(network), None if teacher is None else teacher.network
     )
     return Training(
-        recipe, task, learner, dataset.splits, preprocessing, settings, recorder, bar, taught_by
+        recipe,
+        task,
+        learner,
+        dataset.splits,
+        preprocessing,
+        settings,
+        recorder,
+        bar,
+        clock,
+        epoch_steps,
+        taught_by,
     )
 
 

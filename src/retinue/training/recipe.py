@@ -26,6 +26,7 @@ from retinue.options.refusal import Written
 from retinue.options.typed import meant, read_yaml
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
+from retinue.training import machine
 from retinue.training.options import (
     CacheOptions,
     CheckpointOptions,
@@ -84,6 +85,10 @@ class Recipe(Options):
     cache: CacheOptions = CacheOptions()
     tensorboard: bool = True
     """Write event files into the run's `tensorboard/`."""
+    on_gpu: dict[str, Any] | None = None
+    """Fields that take the place of the others where the training runs on a GPU: a section within
+    a section field by field, the stages as a whole. It is settled when the training begins, before
+    overrides, and the run's recipe holds what came of it."""
 
     @classmethod
     def wanted(cls, field: str, values: Mapping[str, Any]) -> Any:
@@ -156,9 +161,17 @@ def load_recipe(
     """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in; where a key
     is taken for another (`lr`), that is logged.
 
-    `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`.
-    Raises `UsageError` for unknown keys, bad values and contradictions, naming file, line and key.
+    `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`. What
+    it says of machines (`on_gpu`) is settled for this one first. Raises `UsageError` for unknown
+    keys, bad values and contradictions, naming file, line and key.
     """
+    return settled_recipe(recipe, overrides)[0]
+
+
+def settled_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+) -> tuple[Recipe, str | None]:
+    """`load_recipe`, and which of the recipe's rules about machines held, if it has any."""
     values: Any
     if isinstance(recipe, Recipe):
         where, values = "recipe", recipe.model_dump(mode="json", exclude_unset=True)
@@ -167,6 +180,7 @@ def load_recipe(
     else:
         where, text = read_text(str(recipe))
         values = _parse(text, where)
+    values, note = machine.settle(values, overrides or {}, where)
     before = meant(Recipe, values)
     given = put_all(Recipe, values, overrides or {}, LOGGER.info)
     if ("data", "path") in given and ("data", "format") not in given:
@@ -181,7 +195,7 @@ def load_recipe(
         task_type(loaded.task).options_type.model_validate(loaded.task_options)
     except ValidationError as error:
         raise written.refusal(error, ("task_options",)) from None
-    return loaded
+    return loaded, note
 
 
 def dump(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from retinue.errors import RetinueError
 from retinue.modelfile import MODEL_FILE
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, console
+from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
 from retinue.training.finish import final_figures
 from retinue.training.preflight import refuse_before_data
@@ -29,7 +30,7 @@ from retinue.training.prepare import (
     with_absolute_paths,
     write_down,
 )
-from retinue.training.recipe import Recipe, dump, load_recipe
+from retinue.training.recipe import Recipe, dump, load_recipe, settled_recipe
 from retinue.training.trainer import Trainer
 
 
@@ -54,7 +55,8 @@ def start(
     quiet: bool,
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order."""
-    loaded = load_recipe(recipe, overrides)
+    clock = Clock()
+    loaded, machine = settled_recipe(recipe, overrides)
     refuse_before_data(loaded)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     settings = settings_of(loaded)
@@ -72,7 +74,8 @@ def start(
             if made is not None:
                 run.write("recipe.yaml", dump(loaded))
                 write_down(run, loaded, dataset, settings)
-            return _work(run, loaded, dataset, settings, quiet=quiet)
+            notes = [*filter(None, [machine]), *dataset.notes]
+            return _work(run, loaded, dataset, settings, clock, quiet=quiet, notes=notes)
         except RetinueError:
             if made is not None and not run.checkpoints.exists():
                 run.remove()  # nothing had begun that could go on
@@ -81,6 +84,7 @@ def start(
 
 def resume(folder: Path, *, quiet: bool) -> Run:
     """Go on with the training in `folder`; one that is done already only gives its figures."""
+    clock = Clock()
     run = RunFolder.open(folder)
     recipe = load_recipe(run.path / "recipe.yaml")
     refuse_edited(run, recipe)
@@ -106,22 +110,29 @@ def resume(folder: Path, *, quiet: bool) -> Run:
         refuse_changed(run, dataset)
         if is_main():
             write_down(run, recipe, dataset, settings)
-        return _work(run, recipe, dataset, settings, quiet=quiet)
+        return _work(run, recipe, dataset, settings, clock, quiet=quiet, notes=dataset.notes)
 
 
 def _work(
-    run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings, *, quiet: bool
+    run: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    settings: Settings,
+    clock: Clock,
+    *,
+    quiet: bool,
+    notes: Sequence[str],
 ) -> Run:
     torch.set_num_threads(settings.threads)
     with ExitStack() as stack:
         log = run.path / "train.log" if is_main() else None
         bar = stack.enter_context(console(log, quiet=quiet or not is_main()))
-        for note in dataset.notes:
+        for note in notes:
             LOGGER.info("%s", note)
         LOGGER.info("run folder %s", run.path)
-        training = prepared(run, recipe, dataset, settings, bar)
+        training = prepared(run, recipe, dataset, settings, bar, clock)
         progress = Trainer(training).fit()
         if not is_main():
             return Run(run.path, {}, run.path / MODEL_FILE)
-        figures = final_figures(run, recipe, dataset, settings, progress, bar)
+        figures = final_figures(run, recipe, dataset, settings, progress, bar, clock)
         return Run(run.path, figures, run.path / MODEL_FILE, progress.skipped)

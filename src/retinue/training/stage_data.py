@@ -31,6 +31,7 @@ from retinue.training.features.keys import pixel_code
 from retinue.training.options import StageOptions
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
+from retinue.training.stage_samples import changed
 from retinue.transfer import on_device
 
 
@@ -115,6 +116,8 @@ class _Cut:
     """What `StageData.cached` was, if the stage has had steps already."""
     check: Callable[[], None]
     """Called between portions of long work; may raise."""
+    tell: Callable[[float], None]
+    """Called with the share of it that is done."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,14 @@ class StageDataMaker:
         cut: int,
         *,
         check: Callable[[], None],
+        tell: Callable[[float], None],
         decided: Mapping[str, Any],
         skipped: Mapping[str, str],
     ) -> StageData:
         """For a stage that learns from `samples`. `check` is called between portions of long work,
-        and may raise. `decided`: what `cached` was for each stage that has had steps already; it
+        and may raise; `tell` with the share of the frozen part that is done.
+
+        `decided`: what `cached` was for each stage that has had steps already; it
         stays so, whatever room the disk has now. `skipped`: files that are known to be bad.
 
         Raises:
@@ -183,7 +189,7 @@ class StageDataMaker:
         before = decided.get(stage.name)
         if (stage.name in decided and before is None) or cut == 0:
             return data
-        self._cache(data, _Cut(stage, network, cut, sizes, before, check))
+        self._cache(data, _Cut(stage, network, cut, sizes, before, check, tell))
         return data
 
     def _refuse_uncut(self, stage: StageOptions) -> None:
@@ -236,9 +242,17 @@ class StageDataMaker:
                 if cut.before is None:
                     return why
                 LOGGER.warning("the features of stage %s stay cached, but %s", cut.stage.name, why)
+            whole = max(sum(map(len, made)), 1)
+            before = 0
             for views, split in zip(made, ("train", "val"), strict=False):
                 views.settle(made[0].engine)  # one for both, once the first has come to it
-                self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
+                self._compute(
+                    views,
+                    f"{cut.stage.name}: frozen part, {split}",
+                    cut.check,
+                    lambda done, before=before: cut.tell((before + done) / whole),  # type: ignore[misc]
+                )
+                before += len(views)
                 if any(gather_object([views.bytes_missing()])):
                     raise RetinueError(
                         "the frozen part was computed, but a process does not find it in the cache",
@@ -290,11 +304,18 @@ class StageDataMaker:
             stack.callback(made[1].close)
         return made
 
-    def _compute(self, views: CachedViews, text: str, check: Callable[[], None]) -> None:
+    def _compute(
+        self,
+        views: CachedViews,
+        text: str,
+        check: Callable[[], None],
+        tell: Callable[[int], None],
+    ) -> None:
         alone = self.accelerator.num_processes == 1
 
         def each_chunk(done: int, total: int) -> None:
             self.bar.advance(done)
+            tell(done)
             if alone:  # the check is a collective operation
                 check()
 
@@ -316,6 +337,16 @@ class StageDataMaker:
             raise RetinueError(what, where=where, mend=mend)
         if not alone:
             views.take_over(*told[1:])
+
+
+def steps_of_epochs(recipe: Recipe, splits: Mapping[str, Sequence[Sample]]) -> list[int]:
+    """The optimiser steps of an epoch of each stage."""
+    samples: Sequence[Sample] = splits["train"]
+    found = []
+    for stage in recipe.stages:
+        samples = changed(stage.data, samples, splits)
+        found.append(sampler_of(stage, samples, recipe.seed).steps)
+    return found
 
 
 def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sampler[Any]:
