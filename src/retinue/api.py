@@ -6,16 +6,41 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
     from retinue.exporting.state_dict import Exported
     from retinue.inference.predictor import Predictor
     from retinue.sample import Result
-    from retinue.training.session import Run
+    from retinue.training.session import Plan, Run
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
+
+
+@overload
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    report: bool = True,
+    quiet: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    dry_run: Literal[False] = False,
+    **fields: Any,
+) -> Run: ...
+
+
+@overload
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    quiet: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    dry_run: Literal[True],
+    **fields: Any,
+) -> Plan: ...
 
 
 def train(
@@ -26,19 +51,26 @@ def train(
     report: bool = True,
     quiet: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
     **fields: Any,
-) -> Run:
+) -> Run | Plan:
     """Train as `recipe` says; returns the run: its folder, figures and model file.
 
     `recipe`: the name of a shipped one, a YAML file, a mapping, or with `resume` the run folder to
     go on with. `overrides` maps dotted keys to values (`{"stages.1.epochs": 5}`); top-level fields
-    can also be keywords (`seed=1`; `data="photos/"` means `data.path`). Raises `UsageError` for a
+    can also be keywords (`seed=1`; `data="photos/"` means `data.path`). `dry_run`: nothing is
+    trained or written; what comes back instead is the plan: the recipe as it would be settled, what
+    was found, and how long it would take. Raises `UsageError` for a
     recipe or data that will not do, `BadImageError` for unreadable images, `Interrupted` after
     SIGINT or SIGTERM, `RetinueError` for anything else that ends the training.
     """
     from retinue.errors import UsageError
     from retinue.training import session
 
+    if dry_run:
+        if resume:
+            raise UsageError("a dry run is of a new training", mend="leave resume out")
+        return session.plan(recipe, {**fields, **(overrides or {})}, quiet=quiet)
     if resume:
         if overrides or fields or out is not None:
             raise UsageError(

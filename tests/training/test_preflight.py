@@ -17,10 +17,10 @@ from retinue.errors import UsageError
 from retinue.tasks.classification.task import ClassificationOptions
 from retinue.tasks.task import task_type
 from retinue.training import prepare
+from retinue.training.lengths import steps_of_epochs
 from retinue.training.preflight import doubts, refuse_before_data, refuse_size
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
-from retinue.training.stage_data import steps_of_epochs
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
 

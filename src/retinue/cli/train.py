@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retinue.cli.options import Json, Quiet
 from retinue.cli.output import end_with, figures, print_json, say
 from retinue.text import visible
+
+if TYPE_CHECKING:
+    from retinue.training.session import Plan
 
 EXAMPLES = (
     "Example: retinue train finetune data=photos/ model=efficientnet_lite0 stages.1.epochs=5"
@@ -40,6 +43,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run folder given as RECIPE.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained and how long it takes, and end."),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,6 +66,11 @@ def train(
             mend="its recipe.yaml starts a new training with them",
         )
     changes = dict(parse_override(text) for text in overrides or [])
+    if dry_run:
+        if resume:
+            raise UsageError("a dry run is of a new training", where="--dry-run --resume")
+        _show(api.train(recipe, dry_run=True, quiet=quiet, overrides=changes), as_json=as_json)
+        return
     run = api.train(recipe, out=out, resume=resume, quiet=quiet, overrides=changes)
     if not run.figures:
         return  # of several processes, only the first one tells
@@ -79,3 +91,12 @@ def train(
         if page.is_file():
             say(f"report  {visible(page)}")
     end_with(run.skipped)
+
+
+def _show(plan: Plan, *, as_json: bool) -> None:
+    """What a dry run found, on standard output."""
+    if as_json:
+        print_json(plan.as_dict())
+        return
+    for line in plan.lines():
+        say(visible(line))

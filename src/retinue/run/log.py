@@ -56,6 +56,10 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, left=self.time_left())  # type: ignore[arg-type]
 
+    def done(self) -> None:
+        """Nothing more of it is to come."""
+        self._total = 0
+
     def line(self) -> str:
         """How far the work is; empty if none has begun."""
         if not self._total:

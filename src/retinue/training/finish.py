@@ -15,6 +15,7 @@ from retinue.run.progress import Progress
 from retinue.training.clock import EVALUATION, Clock
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
+from retinue.training.planning import final_split
 from retinue.training.recipe import Recipe
 from retinue.training.validation import scalars
 
@@ -30,7 +31,7 @@ def final_figures(
 ) -> dict[str, Any]:
     """What stands in `metrics.json` from now on; the other files of the run are written on the
     way."""
-    split = _final_split(recipe, dataset)
+    split = final_split(recipe.evaluation, dataset.splits)
     workers = recipe.data.workers
     predictor = load(run.path / MODEL_FILE, device=settings.device, workers=workers)
     clock.begin()
@@ -97,10 +98,3 @@ def final_figures(
     if remark := predictor.task.sections().remark(figures):
         LOGGER.info("%s", remark)
     return figures
-
-
-def _final_split(recipe: Recipe, dataset: Dataset) -> str:
-    wanted = recipe.evaluation.split
-    if wanted != "auto":
-        return wanted
-    return next(split for split in ("test", "val", "train") if dataset.splits.get(split))

@@ -8,6 +8,7 @@ from typing import Any
 
 from retinue.errors import UsageError
 from retinue.inference.devices import choose_device
+from retinue.options.typed import Scalar
 
 KEY = "on_gpu"
 
@@ -28,9 +29,9 @@ def settle(values: Any, overrides: Mapping[str, Any], where: str) -> tuple[Any, 
             where=f"given as an override, key {aimed[0]}",
             mend="override the field itself, or choose with device=cpu",
         )
-    if not isinstance(values, MutableMapping) or values.get(KEY) is None:
+    rules = values.get(KEY) if isinstance(values, MutableMapping) else None
+    if rules is None or (isinstance(rules, Scalar) and rules.meaning is None):
         return values, None
-    rules = values[KEY]
     if not isinstance(rules, Mapping) or KEY in rules:
         raise UsageError(
             f"{KEY} holds fields of the recipe", where=f"{where}, key {KEY}", mend="say stages: …"

@@ -103,6 +103,37 @@ class EmaOptions(Options):
     """Per optimiser step; rises to this value over a stage's first steps."""
 
 
+_TIME = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7}(?:\.\d{1,3})?)s?)?")
+
+
+class BudgetOptions(Options):
+    """The time that the training may take."""
+
+    time: str | PositiveFloat
+    """`90s`, `10m`, `1h30m`, or seconds."""
+    fitted: bool = False
+    """Whether the stages have been fitted to it. That is done once, when the training begins."""
+
+    @field_validator("time")
+    @classmethod
+    def _is_a_time(cls, time: str | float) -> str | float:
+        if isinstance(time, str):
+            match = _TIME.fullmatch(time)
+            if match is None or not any(float(part or 0) for part in match.groups()):
+                raise ValueError("it is no time: say 90s, 10m, 1h30m, or seconds")
+        return time
+
+    @property
+    def seconds(self) -> float:
+        """The time in seconds."""
+        if not isinstance(self.time, str):
+            return self.time
+        match = _TIME.fullmatch(self.time)
+        assert match is not None
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
 class StageOptions(Options):
     """A part of a training: what learns, for how long, and how."""
 
@@ -126,6 +157,11 @@ class StageOptions(Options):
     and `steps`."""
     steps: PositiveInt | None = None
     """Optimiser steps."""
+    min_steps: PositiveInt | None = None
+    """At least so many steps, however few the images are: `epochs` are raised to that when the
+    training begins, and the views with them."""
+    max_steps: PositiveInt | None = None
+    """At most so many, however many the images are: `epochs` are lowered to that, not below one."""
     batch_size: PositiveInt = 32
     """Images an optimiser step, over all processes and accumulation."""
     sampler: SamplerOptions = ShuffledOptions()
@@ -182,6 +218,11 @@ class StageOptions(Options):
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
+        for name in ("min_steps", "max_steps"):
+            if self.steps is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} bounds epochs, and steps is given instead")
+        if self.min_steps and self.max_steps and self.min_steps > self.max_steps:
+            raise ValueError("min_steps is above max_steps")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be divided into {self.accumulate} portions"

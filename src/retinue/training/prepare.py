@@ -35,6 +35,7 @@ from retinue.training.environment import (
     versions,
 )
 from retinue.training.examples import draw_examples
+from retinue.training.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
     network_arguments,
@@ -46,8 +47,7 @@ from retinue.training.preflight import (
     refuse_undealt,
     task_options,
 )
-from retinue.training.recipe import Recipe
-from retinue.training.stage_data import steps_of_epochs
+from retinue.training.recipe import Recipe, dump
 from retinue.training.training import Training
 from retinue.weights.files import sha256
 from retinue.weights.resolution import names_a_file
@@ -277,6 +277,17 @@ def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Setti
     if run.read_json("environment.json") is None:
         begun = {"settings": settings.as_dict(), "versions": versions()}
         run.write_json("environment.json", {**begun, "recipe": dict(_decisive(recipe))})
+
+
+def write_fitted(run: RunFolder, training: Training, plan: dict[str, Any] | None) -> None:
+    """What the training's recipe came to when it was fitted to a budget, in place of what was
+    written down before; and how long it is thought to take."""
+    recipe, recorder = training.recipe, training.recorder
+    began = run.read_json("environment.json") or {}
+    run.write("recipe.yaml", dump(recipe))
+    run.write_json("environment.json", {**began, "recipe": dict(_decisive(recipe)), "plan": plan})
+    kept = {"recipe": _without_paths(recipe)}
+    recorder.description = recorder.description.model_copy(update=kept)
 
 
 def _decisive(recipe: Recipe) -> Iterator[tuple[str, Any]]:

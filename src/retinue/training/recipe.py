@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -28,6 +28,7 @@ from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
 from retinue.training import machine
 from retinue.training.options import (
+    BudgetOptions,
     CacheOptions,
     CheckpointOptions,
     EmaOptions,
@@ -69,6 +70,9 @@ class Recipe(Options):
     input: InputOptions = InputOptions()
     stages: Annotated[tuple[StageOptions, ...], Field(min_length=1)]
     """Run one after the other, each going on from the last weights."""
+    budget: BudgetOptions | None = None
+    """The time that the training may take: epochs, views and what learns are fitted to it, once,
+    before the first step. `10m` says `{time: 10m}`."""
     ema: EmaOptions | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, fp32 otherwise."""
@@ -97,6 +101,13 @@ class Recipe(Options):
         if field == "task_options" and task in task_names():
             return task_type(str(task)).options_type
         return super().wanted(field, values)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _a_time_alone(cls, budget: Any) -> Any:
+        """`10m` or seconds will do."""
+        is_time = isinstance(budget, str | int | float) and not isinstance(budget, bool)
+        return {"time": budget} if is_time else budget
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, console
 from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
+from retinue.training.estimate import Estimate
 from retinue.training.finish import final_figures
+from retinue.training.lengths import fitted_to_data, steps_of_epochs
+from retinue.training.planning import begin_forecast, planned
 from retinue.training.preflight import refuse_before_data
 from retinue.training.prepare import (
     open_data,
@@ -29,9 +33,11 @@ from retinue.training.prepare import (
     settings_of,
     with_absolute_paths,
     write_down,
+    write_fitted,
 )
 from retinue.training.recipe import Recipe, dump, load_recipe, settled_recipe
 from retinue.training.trainer import Trainer
+from retinue.training.training import Training
 
 
 @dataclass(frozen=True)
@@ -47,23 +53,53 @@ class Run:
     """Files that could not be read, with the reasons."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a training would be."""
+
+    recipe: Recipe
+    """With everything settled that is settled when a training begins."""
+    notes: list[str]
+    """What was found and chosen, a line each."""
+    settings: Settings
+    images: dict[str, int]
+    """Split → how many."""
+    estimate: Estimate | None
+    """How long it would take; None where that cannot be told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "notes": self.notes,
+            "settings": self.settings.as_dict(),
+            "images": self.images,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a person."""
+        yield from self.notes
+        chosen = self.settings
+        threads = f"{chosen.threads} thread{'s' * (chosen.threads != 1)}"
+        world = f", {chosen.world} processes" if chosen.world > 1 else ""
+        yield f"{self.recipe.model.name} on {chosen.device}, {chosen.precision}, {threads}{world}"
+        if self.estimate is None:
+            yield "how long it takes cannot be told"
+        else:
+            yield from self.estimate.lines()
+
+
+RecipeLike = str | Path | Mapping[str, Any] | Recipe
+
+
 def start(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
-    overrides: Mapping[str, Any],
-    *,
-    out: Path | None,
-    quiet: bool,
+    recipe: RecipeLike, overrides: Mapping[str, Any], *, out: Path | None, quiet: bool
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order."""
     clock = Clock()
-    loaded, machine = settled_recipe(recipe, overrides)
-    refuse_before_data(loaded)
+    loaded, dataset, settings, notes = _opened(recipe, overrides, quiet=quiet)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
-    settings = settings_of(loaded)
-    with console(None, quiet=quiet or not is_main()) as bar:
-        if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
-            LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
-        dataset = open_data(loaded, bar=bar)
     made = RunFolder.create(out, name) if is_main() else None
     folder = [str(made.path) if made is not None else None]
     broadcast_object_list(folder)
@@ -74,12 +110,47 @@ def start(
             if made is not None:
                 run.write("recipe.yaml", dump(loaded))
                 write_down(run, loaded, dataset, settings)
-            notes = [*filter(None, [machine]), *dataset.notes]
             return _work(run, loaded, dataset, settings, clock, quiet=quiet, notes=notes)
         except RetinueError:
             if made is not None and not run.checkpoints.exists():
                 run.remove()  # nothing had begun that could go on
             raise
+
+
+def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Plan:
+    """What `start` would do, up to its first step; nothing of it stays."""
+    clock = Clock()
+    loaded, dataset, settings, notes = _opened(recipe, overrides, quiet=quiet)
+    torch.set_num_threads(settings.threads)
+    with (
+        TemporaryDirectory() as folder,
+        console(None, quiet=quiet or not is_main()) as bar,
+    ):
+        loaded = with_absolute_paths(loaded, dataset)
+        training = prepared(RunFolder(Path(folder)), loaded, dataset, settings, bar, clock)
+        training, estimate, fitted = planned(training)
+    images = {split: len(samples) for split, samples in dataset.splits.items()}
+    return Plan(training.recipe, [*notes, *fitted], settings, images, estimate)
+
+
+def _opened(
+    recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool
+) -> tuple[Recipe, Dataset, Settings, list[str]]:
+    """The recipe, settled for machine and data; the data; what `auto` comes to; and what is to be
+    said of all that."""
+    loaded, machine = settled_recipe(recipe, overrides)
+    refuse_before_data(loaded)
+    settings = settings_of(loaded)
+    with console(None, quiet=quiet or not is_main()) as bar:
+        if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
+            LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
+        dataset = open_data(loaded, bar=bar)
+        bar.done()
+    notes = [*filter(None, [machine]), *dataset.notes]
+    if any(stage.min_steps or stage.max_steps for stage in loaded.stages):
+        loaded, lengths = fitted_to_data(loaded, steps_of_epochs(loaded, dataset.splits))
+        notes += lengths
+    return loaded, dataset, settings, notes
 
 
 def resume(folder: Path, *, quiet: bool) -> Run:
@@ -130,9 +201,26 @@ def _work(
         for note in notes:
             LOGGER.info("%s", note)
         LOGGER.info("run folder %s", run.path)
-        training = prepared(run, recipe, dataset, settings, bar, clock)
+        training = _told(run, prepared(run, recipe, dataset, settings, bar, clock))
+        recipe = training.recipe
         progress = Trainer(training).fit()
         if not is_main():
             return Run(run.path, {}, run.path / MODEL_FILE)
         figures = final_figures(run, recipe, dataset, settings, progress, bar, clock)
         return Run(run.path, figures, run.path / MODEL_FILE, progress.skipped)
+
+
+def _told(run: RunFolder, training: Training) -> Training:
+    """`training` with its recipe fitted to its budget, and how long it will take said aloud; of one
+    that goes on, what was found when it began."""
+    if run.checkpoints.exists():
+        written = (run.read_json("environment.json") or {}).get("plan")
+        estimate = None if written is None else Estimate.from_dict(written)
+    else:
+        training, estimate, notes = planned(training)
+        if is_main():
+            write_fitted(run, training, None if estimate is None else estimate.as_dict())
+        for line in [*notes, *(estimate.lines() if estimate is not None else ())]:
+            LOGGER.info("%s", line)
+    begin_forecast(training, estimate)
+    return training

@@ -67,7 +67,7 @@ class CachedViews:
         self._colour = views.colour
         self._samples = views.loader.samples
         self._cache = cache
-        self._sizes = views.sizes
+        self.sizes = views.sizes
         self._draws = views.draws
         self._contents = self._read_contents()
         self._position = {id(sample): k for k, sample in enumerate(self._samples)}
@@ -82,7 +82,7 @@ class CachedViews:
     def refresh(self) -> None:
         """Look again for what is there, as other processes may have written some of it."""
         names = candidates(str(self._frozen.device)) if self.engine == "auto" else [self.engine]
-        found = {name: {size: self._found(name, size) for size in self._sizes} for name in names}
+        found = {name: {size: self._found(name, size) for size in self.sizes} for name in names}
         there = {name: sum(int((r >= 0).sum()) for r in found[name].values()) for name in names}
         best = max(names, key=there.__getitem__)
         if self.engine == "auto" and there[best]:
@@ -116,9 +116,9 @@ class CachedViews:
         engine: Engine | None = None
         total = sum(len(rows) for rows in self._rows.values())
         # A bad image that is met on the way puts others in its place: then there is a next round.
-        while any(self.missing(size) for size in self._sizes):
-            done = total - sum(len(self.missing(size)) for size in self._sizes)
-            for size in self._sizes:
+        while any(self.missing(size) for size in self.sizes):
+            done = total - sum(len(self.missing(size)) for size in self.sizes)
+            for size in self.sizes:
                 absent = self.missing(size)
                 if not absent:
                     continue
