@@ -1,4 +1,4 @@
-"""Weights of which nothing can be learnt are refused before they are copied, by the tensor's name."""
+"""Weights that hold no numbers, or nothing learnt, are refused by the tensor's name, uncopied."""
 
 from __future__ import annotations
 
