@@ -18,7 +18,7 @@ from torch import Tensor
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest, replacing
-from retinue.sample import Interpolation, Preprocessing
+from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Interpolation, Preprocessing
 
 MODEL_FILE = "best.safetensors"
 """The model in a run folder."""
@@ -30,9 +30,10 @@ MOST_CLASSES = 1 << 20
 MOST_CHARACTERS = 64 * 2**20
 """Of the description."""
 
-Side = Annotated[int, Strict(), Field(ge=1, le=1 << 14)]
+Side = Annotated[int, Strict(), Field(ge=1, le=LARGEST_SIDE)]
 Mean = Annotated[float, Strict(), Field(ge=-1e3, le=1e3)]
 Std = Annotated[float, Strict(), Field(gt=0, le=1e3)]
+Crop = Annotated[float, Strict(), Field(ge=SMALLEST_CROP, le=1)]
 Grey = Annotated[int, Strict(), Field(ge=0, le=255)]
 
 
@@ -58,7 +59,9 @@ class _Preprocessing(BaseModel):
     std: tuple[Std, Std, Std]
     interpolation: Interpolation = Preprocessing.interpolation
     fit: Literal["crop", "squash", "letterbox"] = Preprocessing.fit
-    crop_fraction: Annotated[float, Strict(), Field(ge=0.01, le=1)] = Preprocessing.crop_fraction
+    crop_fraction: Annotated[float, Strict(), Field(ge=SMALLEST_CROP, le=1)] = (
+        Preprocessing.crop_fraction
+    )
     pad_value: Grey = Preprocessing.pad_value
     background: tuple[Grey, Grey, Grey] = Preprocessing.background
     depth: Annotated[int, Strict(), Field(ge=8, le=16)] = Preprocessing.depth

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, write_text
 from retinue.modelfile import MODEL_FILE
 from retinue.run.checkpoint import CheckpointStore
+from retinue.text import as_file_name
 
 
 @contextmanager
@@ -61,7 +61,7 @@ class RunFolder:
     def create(cls, wish: Path | None, name: str) -> RunFolder:
         """A new folder: `wish`, or `runs/name`, with a number if that is taken. An empty one that
         is there already is taken, too, by one training only."""
-        base = wish or Path("runs") / re.sub(r"[^\w.-]+", "-", name).strip("-")
+        base = wish or Path("runs") / as_file_name(name)
         with _writing(base):
             for place in (base, *base.parents):
                 if place.exists() and not place.is_dir():

@@ -12,10 +12,12 @@ from pydantic import Field, field_validator, model_validator
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
 from retinue.options import Options, Words
-from retinue.sample import Preprocessing
+from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Preprocessing
+from retinue.text import no_file_name
 from retinue.training.stage_samples import StageDataOptions
 
-PositiveInt = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -168,7 +170,7 @@ class StageOptions(Options):
     """Which images make up a batch."""
     data: StageDataOptions | None = None
     """Which samples the stage learns from; null: those of the stage before it."""
-    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | SideRange | None = None
+    sizes: Annotated[tuple[Side, ...], Field(min_length=1)] | SideRange | None = None
     """Sides of square inputs, of which each step draws one (multi-scale training): a list, or
     `min`, `max` and `step`; null: the input's size."""
     epoch_steps: PositiveInt | None = None
@@ -195,6 +197,13 @@ class StageOptions(Options):
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
     from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_a_file(cls, name: str) -> str:
+        if problem := no_file_name(name):
+            raise ValueError(f"files are called by it, and it is a name {problem}")
+        return name
 
     @field_validator("trainable")
     @classmethod
@@ -275,12 +284,12 @@ _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 class InputOptions(Options):
     """How images are brought to the network; what is not given is as its weights were trained."""
 
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    size: Side | tuple[Side, Side] | None = None
     """Side of the square input, or height and width, in pixels."""
     fit: Literal["crop", "squash", "letterbox"] | None = None
     """`crop`: the centre; `squash`: the whole image, out of proportion; `letterbox`: the whole
     image, padded."""
-    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    crop_fraction: Annotated[float, Field(ge=SMALLEST_CROP, le=1)] | None = None
     """Side of the centre crop as a fraction of the resized image's."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     background: Literal["white", "black"] | tuple[Byte, Byte, Byte] | None = None

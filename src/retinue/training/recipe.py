@@ -112,7 +112,7 @@ class Recipe(Options):
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:
         names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
+        if len({name.casefold() for name in names}) < len(names):  # files are called by them
             raise ValueError(f"two stages have one name: {', '.join(sorted(names))}")
         return self
 
