@@ -13,6 +13,7 @@ from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
+from retinue.training.card import model_card
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
 from retinue.training.recipe import Recipe
@@ -64,6 +65,7 @@ def final_figures(
             "cpu": cpu_name(),
             "trunk": progress.trunk or None,
             "teacher": predictor.description.teacher,
+            "model": model_card(predictor, run.path / MODEL_FILE, recipe, samples),
             "timings": {
                 "training_s": round(progress.seconds, 2),
                 "evaluation_s": round(seconds, 2),
