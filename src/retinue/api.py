@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from retinue.text import counted
+
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
     from retinue.exporting.state_dict import Exported
@@ -192,6 +194,13 @@ class Predictions:
     results: list[Result]
     """The answers, in order, unless they went to files or to `each`."""
 
+    def __repr__(self) -> str:
+        parts = [counted(self.images, "image")]
+        parts += [f"{len(self.skipped):,} skipped"] if self.skipped else []
+        parts += [counted(len(self.files), "file")] if self.files else []
+        first = f"; {self.results[0]!r}" if self.results else ""
+        return f"<Predictions {', '.join(parts)}{first}{', …' if self.results[1:] else ''}>"
+
 
 def predict(
     model: str | Path | Sequence[str | Path],
@@ -320,6 +329,9 @@ class Demo:
     """Of some test pictures; also written to the run's `predictions/`, drawn."""
     labels: dict[str, str]
     """The true class of each of them, by path."""
+
+    def __repr__(self) -> str:
+        return f"<Demo {self.run!r}, {self.predictions!r}>"
 
 
 def demo(*, out: str | Path | None = None, pictures: int = 8) -> Demo:

@@ -19,6 +19,7 @@ from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest, replacing
 from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Interpolation, Preprocessing
+from retinue.text import counted, few
 
 MODEL_FILE = "best.safetensors"
 """The model in a run folder."""
@@ -97,6 +98,12 @@ class ModelDescription(BaseModel):
     """SHA-256 of the file of the network that it was taught by, where there was one."""
     versions: dict[str, str] = Field(default_factory=dict)
     """What it was made with: retinue, torch, python, …"""
+
+    def __repr__(self) -> str:
+        classes = counted(len(self.classes), "class", "classes")
+        return f"<ModelDescription {self.network}: {self.task}, {classes} ({few(self.classes)})>"
+
+    __str__ = __repr__
 
     @field_validator("preprocessing")
     @classmethod

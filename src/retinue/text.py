@@ -23,6 +23,16 @@ def shorten(text: str, most: int) -> str:
     return f"{line[: most // 2]}…{line[-(most - most // 2 - 1) :]}"
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c, …`: the first few, for one line."""
+    return ", ".join([*(shorten(name, 24) for name in names[:most]), *["…"][: len(names) - most]])
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 image`, `1,024 images`, `2 classes`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """`“a”, “b” and “c”`; of more than `most` the others are counted."""
     shown = [f"“{shorten(name, 40)}”" for name in names[:most]]

@@ -12,6 +12,7 @@ from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
+from retinue.training.card import model_card
 from retinue.training.clock import EVALUATION, Clock
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
@@ -73,6 +74,7 @@ def final_figures(
             "cpu": cpu_name(),
             "trunk": progress.trunk or None,
             "teacher": predictor.description.teacher,
+            "model": model_card(predictor, run.path / MODEL_FILE, recipe, samples),
             "timings": {
                 "total_s": round(clock.total, 2),
                 "frozen_s": round(sum(progress.frozen_seconds.values()), 2),

@@ -153,7 +153,7 @@ def prepared(
         tensorboard=recipe.tensorboard,
     )
     if is_main() and not resumed:
-        draw_examples(run, recipe, train, preprocessing)
+        draw_examples(run, recipe, train, preprocessing, task.classes)
     learner = Learner(
         network, task.objective(network), None if teacher is None else teacher.network
     )

@@ -13,10 +13,12 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import Dataset
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, UsageError
 from retinue.modelfile import MODEL_FILE
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, console
+from retinue.tasks.task import task_type
+from retinue.text import counted, shorten
 from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
 from retinue.training.estimate import Estimate
@@ -51,6 +53,23 @@ class Run:
     """The model file."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that could not be read, with the reasons."""
+
+    def __repr__(self) -> str:
+        figures = self.figures
+        parts = [f"{figures['split']} split"] if figures.get("split") else []
+        if isinstance(images := figures.get("images"), int):
+            parts.append(counted(images, "image"))
+        try:
+            declared = task_type(str(figures.get("task"))).figures_among(list(figures), ())
+        except UsageError:  # of another installation
+            declared = []
+        for figure in declared[:2]:
+            value = figures.get(figure.name)
+            if isinstance(value, int | float):
+                parts.append(f"{figure.title.lower()} {figure.shown(value)}")
+        if self.skipped:
+            parts.append(f"{len(self.skipped):,} skipped")
+        return f"<Run {shorten(str(self.folder), 60)}: {', '.join(parts) or 'no figures yet'}>"
 
 
 @dataclass(frozen=True)
