@@ -84,6 +84,12 @@ def find(name: str) -> NetworkEntry:
     return _ENTRIES[name]
 
 
+def is_network(name: str) -> bool:
+    """Whether there is a network called `name`."""
+    _load_families()
+    return name in _ENTRIES
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all networks that match the shell-style `pattern`, sorted."""
     _load_families()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -146,15 +146,18 @@ def read_text(name: str) -> tuple[str, str]:
         raise UsageError("there is no such recipe file", where=name)
     raise UsageError(
         f"there is no recipe {name!r}",
-        mend=suggest(name, recipes) or f"shipped are {', '.join(recipes)}",
+        mend=suggest(name, recipes)
+        or f"shipped are {', '.join(recipes)}; nor is there a folder of that name",
     )
 
 
 def load_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = LOGGER.info,
 ) -> Recipe:
     """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in; where a key
-    is taken for another (`lr`), that is logged.
+    is taken for another (`lr`), `say` is told.
 
     `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`.
     Raises `UsageError` for unknown keys, bad values and contradictions, naming file, line and key.
@@ -168,7 +171,7 @@ def load_recipe(
         where, text = read_text(str(recipe))
         values = _parse(text, where)
     before = meant(Recipe, values)
-    given = put_all(Recipe, values, overrides or {}, LOGGER.info)
+    given = put_all(Recipe, values, overrides or {}, say)
     if ("data", "path") in given and ("data", "format") not in given:
         # A path of one's own replaces the source that the recipe came with.
         values["data"].pop("format", None)

@@ -30,6 +30,7 @@ from retinue.training.prepare import (
     write_down,
 )
 from retinue.training.recipe import Recipe, dump, load_recipe
+from retinue.training.request import asked
 from retinue.training.trainer import Trainer
 
 
@@ -54,11 +55,15 @@ def start(
     quiet: bool,
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order."""
-    loaded = load_recipe(recipe, overrides)
+    notes: list[str] = []
+    recipe, overrides = asked(recipe, overrides, notes.append)
+    loaded = load_recipe(recipe, overrides, notes.append)
     refuse_before_data(loaded)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()) as bar:
+        for note in notes:
+            LOGGER.info("%s", note)
         if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
             LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
         dataset = open_data(loaded, bar=bar)
