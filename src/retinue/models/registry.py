@@ -17,9 +17,12 @@ from typing import Any
 from torch import nn
 
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models import names
 from retinue.models.heads import LINEAR, build_head, head_choice
+from retinue.models.names import Called
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
+from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
 from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
@@ -75,25 +78,51 @@ def _load_families() -> None:
             register(entry)
 
 
-def find(name: str) -> NetworkEntry:
-    """The entry of `name`. Raises UsageError, with the nearest names, if there is none."""
+def called(name: str) -> Called:
+    """The network that `name` means, as it is called here or in another library
+    (`models.names`), and which of its weights, if the name says that: `resnet50.a1_in1k`.
+
+    Raises:
+        UsageError: no such network, with the nearest names; or none of its weights is called so.
+    """
     _load_families()
-    if name not in _ENTRIES:
-        mend = suggest(name, _ENTRIES) or "`retinue models` lists what there is"
-        raise UsageError(f"unknown network {name!r}", mend=mend)
-    return _ENTRIES[name]
+    if (found := names.look_up(name, _ENTRIES)) is not None:
+        return found
+    network, dot, tag = name.rpartition(".")
+    if dot and (found := names.look_up(network, _ENTRIES)) is not None:
+        tags = [entry.tag for entry in catalogue.entries(found.network)]
+        if tag in tags:
+            return Called(found.network, tag)
+        mend = suggest(tag, tags) or (f"it has {', '.join(tags)}" if tags else "it has none")
+        raise UsageError(f"{found.network} has no weights called {tag!r}", mend=mend)
+    mend = suggest(name, [*_ENTRIES, *names.aliases()]) or "`retinue models` lists what there is"
+    raise UsageError(f"unknown network {name!r}", mend=mend)
+
+
+def with_tag(meant: Called, weights: Any) -> Any:
+    """The `weights` that are asked for; where that is the usual set, those that the network's name
+    tells."""
+    return meant.tag if meant.tag and weights == "imagenet" else weights
+
+
+def find(name: str) -> NetworkEntry:
+    """The entry of what is called `name`, here or elsewhere. Raises UsageError, with the nearest
+    names, if there is none."""
+    return _ENTRIES[called(name).network]
 
 
 def is_network(name: str) -> bool:
-    """Whether there is a network called `name`."""
+    """Whether a network is called `name`, here or elsewhere."""
     _load_families()
-    return name in _ENTRIES
+    return names.look_up(name, _ENTRIES) is not None
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all networks that match the shell-style `pattern`, sorted."""
+    """Names of all networks that match the shell-style `pattern`, sorted; where none does, of those
+    that another library calls so."""
     _load_families()
-    return sorted(fnmatch.filter(_ENTRIES, pattern))
+    ours = fnmatch.filter(_ENTRIES, pattern)
+    return sorted(ours or names.matching(pattern) & set(_ENTRIES))
 
 
 def create_model(
@@ -138,7 +167,9 @@ def create_model(
         UsageError: unknown name or keyword, impossible value.
         RetinueError: weights that cannot be found or read, or do not fit.
     """
-    entry = find(name)
+    meant = called(name)
+    entry, name = _ENTRIES[meant.network], meant.network
+    weights = with_tag(meant, weights)
     num_classes = _counted(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     keywords = {key: value for key, value in given.items() if value is not None}

@@ -184,6 +184,9 @@ def load_recipe(
         task_type(loaded.task).options_type.model_validate(loaded.task_options)
     except ValidationError as error:
         raise written.refusal(error, ("task_options",)) from None
+    named = written.plain["model"]["name"] if "model" in written.plain else loaded.model.name
+    if named != loaded.model.name:
+        say(f"{named} is called {loaded.model.name} here, with the weights {loaded.model.weights}")
     return loaded
 
 
