@@ -27,6 +27,7 @@ from retinue.weights.catalogue import WeightsEntry
 from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
 from retinue.weights.resolution import ResolvedWeights, resolve
+from retinue.weights.strange_head import with_head
 
 log = logging.getLogger("retinue")
 
@@ -247,13 +248,15 @@ def _counted(num_classes: int | None, classes: Sequence[str]) -> int | None:
 def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
-    found = (resolved.layout, resolved.tensors, _shapes(network, resolved.layout))
+    shapes = _shapes(network, resolved.layout)
+    tensors, head = with_head(resolved.layout, resolved.tensors, shapes, network.logits_layer)
+    found = (resolved.layout, tensors, shapes)
     try:
         report = load_into(network, translate(*found), classes=classes, theirs=resolved.classes)
     except RetinueError as error:
         where = f"{resolved.source} for {network.name}"
         raise RetinueError(error.what, where=where, mend=error.mend) from error
-    report = replace(report, left_out=left_out(*found))
+    report = replace(report, left_out=left_out(*found), remark=head)
     parameters = inspect.signature(find(network.name).build).parameters
     defaults = {"head": None, **{key: p.default for key, p in parameters.items()}}
     brought = ", ".join(
