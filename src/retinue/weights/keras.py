@@ -105,15 +105,15 @@ def read_archive(path: Path) -> dict[str, Tensor]:
 
 
 def output(path: Path) -> str:
-    """What a model's configuration says of its last layer, for people: `its outputs are a sigmoid's
-    …`; empty where there is none, or nothing to say."""
+    """What the configuration of a model that has been read says of its last layer, for people;
+    empty where there is none, or nothing to say."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                config = json.loads(archive.read("config.json"))
+                config = parse_json(archive.read("config.json"), foreign=True)
         else:
             with h5py.File(path, "r") as root:
-                config = json.loads(root.attrs["model_config"])
+                config = parse_json(root.attrs["model_config"], foreign=True)
         name, layer = list(_layers(config).items())[-1]
         activation = layer.config.get("activation")
     except _DAMAGED:  # of which the reader has its own words
