@@ -229,7 +229,10 @@ def predict(
     from retinue.inference.predictor import Skipped
     from retinue.inference.predictor import load as open_model
     from retinue.inference.writers import PredictionFolder, common_base
+    from retinue.modelfile import find_model
 
+    for one in [model] if isinstance(model, str | Path) else model:
+        find_model(Path(one))  # which may be missing, whatever there is to predict
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = expand(named, sys.stdin)
     predictor = open_model(model, device=device, engine=engine, tta=tta)

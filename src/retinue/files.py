@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import islice
@@ -24,6 +24,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _MOST_LOOKED_AT = 10_000
+_MOST_NAMED = 5
 
 
 class NotAFileError(OSError):
@@ -182,16 +183,51 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") 
 
 def nearest(path: Path) -> str:
     """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
-    base = path
-    # pathlib's own questions fail for names that are too long, or lead in a circle.
-    while not os.path.exists(base) and base != base.parent:
-        base = base.parent
+    if near := _near(path):
+        return f"did you mean {str(near)!r}?"
+    base = _existing(path)
     if base == path or not os.path.isdir(base):
         return f"{str(base)!r} is a {'folder' if os.path.isdir(base) else 'file'}"
-    names: list[str] = []
-    with suppress(OSError):
-        names = [child.name for child in islice(base.iterdir(), _MOST_LOOKED_AT)]
-    near = get_close_matches(path.parts[len(base.parts)], names, n=1)
-    if near:
-        return f"did you mean {str(base / near[0])!r}?"
     return f"the nearest that exists is {str(base.absolute())!r}"
+
+
+def nearest_run(path: Path, holding: Sequence[str]) -> str:
+    """How to mend a `path` that is no run folder: the name that was meant, or the runs there are,
+    which are folders that hold one of the files `holding`."""
+    beside = {path.parent, path.parent / "runs", Path("runs")}
+    runs = sorted({run for folder in beside for run in _children(folder)
+                   if any(os.path.isfile(run / name) for name in holding)})  # fmt: skip
+    close = get_close_matches(path.name, [run.name for run in runs], n=1)
+    if close:
+        return f"did you mean {str(next(run for run in runs if run.name == close[0]))!r}?"
+    if near := _near(path):
+        return f"did you mean {str(near)!r}?"
+    if runs:
+        few = ", ".join(str(run) for run in runs[:_MOST_NAMED])
+        more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
+        return f"there {'are' if len(runs) > 1 else 'is'} {few}{more}"
+    return nearest(path)
+
+
+def _existing(path: Path) -> Path:
+    """As much of `path` as there is. pathlib's own questions fail for names that are too long, or
+    lead in a circle."""
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _near(path: Path) -> Path | None:
+    """What is there and called nearly so."""
+    base = _existing(path)
+    if base == path or not os.path.isdir(base):
+        return None
+    names = [child.name for child in _children(base)]
+    near = get_close_matches(path.parts[len(base.parts)], names, n=1)
+    return base / near[0] if near else None
+
+
+def _children(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return list(islice(folder.iterdir(), _MOST_LOOKED_AT))
+    return []

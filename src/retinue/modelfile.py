@@ -17,7 +17,7 @@ from torch import Tensor
 
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
-from retinue.files import nearest, replacing
+from retinue.files import nearest, nearest_run, replacing
 from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Interpolation, Preprocessing
 from retinue.text import counted, few
 
@@ -131,7 +131,8 @@ def find_model(path: Path) -> Path:
             mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
         raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
     if not path.exists():
-        raise UsageError("no such model", where=str(path), mend=nearest(path))
+        mend = nearest_run(path, (MODEL_FILE,))
+        raise UsageError("there is no such model", where=str(path), mend=mend)
     return path
 
 

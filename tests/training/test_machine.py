@@ -11,7 +11,7 @@ import tiny
 import retinue
 from retinue.errors import UsageError
 from retinue.training import machine
-from retinue.training.recipe import load_recipe, settled_recipe
+from retinue.training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
 
@@ -28,11 +28,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_on_a_gpu_it_takes_the_place_of_the_rest() -> None:
-    loaded, note = settled_recipe(_recipe(), {"stages.0.epochs": 5})
+    said: list[str] = []
+    loaded = load_recipe(_recipe(), {"stages.0.epochs": 5}, said.append)
     assert [(stage.name, stage.epochs) for stage in loaded.stages] == [("everything", 5)]
     assert (loaded.evaluation.tta, loaded.evaluation.batch_size) == ("flip", 16)  # field by field
     assert loaded.on_gpu is None
-    assert note == "it runs on cuda: the recipe's on_gpu holds (stages, evaluation)"
+    assert said == ["it runs on cuda: the recipe's on_gpu holds (stages, evaluation)"]
 
 
 @pytest.mark.usefixtures("gpu")
@@ -40,13 +41,16 @@ def test_on_a_gpu_it_takes_the_place_of_the_rest() -> None:
 def test_a_device_that_is_asked_for_decides(how: str) -> None:
     changes = {"device": "cpu"}
     given = (_recipe(), changes) if how == "override" else (_recipe(**changes), {})
-    loaded, note = settled_recipe(*given)
+    said: list[str] = []
+    loaded = load_recipe(*given, said.append)
     assert [stage.name for stage in loaded.stages] == ["head", "all"]
-    assert note == "it runs on cpu: the recipe's on_gpu (stages, evaluation) does not hold"
+    assert said == ["it runs on cpu: the recipe's on_gpu (stages, evaluation) does not hold"]
 
 
 def test_no_rules_no_note() -> None:
-    assert settled_recipe(tiny.recipe("photos"))[1] is None
+    said: list[str] = []
+    load_recipe(tiny.recipe("photos"), {}, said.append)
+    assert said == []
 
 
 @pytest.mark.parametrize(

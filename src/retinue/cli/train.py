@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli.line import sorted_words
 from retinue.cli.options import Json, Quiet
 from retinue.cli.output import end_with, figures, print_json, say
 from retinue.text import visible
@@ -14,25 +17,30 @@ if TYPE_CHECKING:
     from retinue.training.session import Plan
 
 EXAMPLES = (
-    "Example: retinue train finetune data=photos/ model=efficientnet_lite0 stages.1.epochs=5"
+    "Example: retinue train photos/"
+    "\n\n"
+    "With more said: retinue train finetune photos/ model=efficientnet_lite0 stages.1.epochs=5"
     "\n\n"
     "Resume:  retinue train runs/finetune --resume"
 )
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A shipped recipe's name, a YAML file, or with --resume the run folder.",
+            help="A shipped recipe's name, a YAML file, or with --resume the run folder. A folder"
+            " or table of pictures: finetune on it.",
         ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KEY=VALUE",
-            help="Override any field of the recipe: data=PATH, seed=1, stages.1.epochs=5 …",
+            metavar="[DATA] KEY=VALUE",
+            help="The pictures, and any field of the recipe: data=PATH, seed=1, lr=1e-4,"
+            " stages.1.epochs=5 …; --seed 1 is the same.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +65,6 @@ def train(
     """
     from retinue import api
     from retinue.errors import UsageError
-    from retinue.options.overrides import parse_override
 
     if resume and (out is not None or overrides):
         raise UsageError(
@@ -65,7 +72,7 @@ def train(
             where=visible((overrides or ["--out"])[0]),
             mend="its recipe.yaml starts a new training with them",
         )
-    changes = dict(parse_override(text) for text in overrides or [])
+    recipe, changes = _asked([recipe, *(overrides or [])], context)
     if dry_run:
         if resume:
             raise UsageError("a dry run is of a new training", where="--dry-run --resume")
@@ -100,3 +107,31 @@ def _show(plan: Plan, *, as_json: bool) -> None:
         return
     for line in plan.lines():
         say(visible(line))
+
+
+def _asked(words: Sequence[str], context: typer.Context) -> tuple[str, dict[str, Any]]:
+    """The recipe and the overrides of a line in any order; a second path is the data."""
+    from retinue.errors import UsageError
+    from retinue.files import nearest
+
+    alone, changes = sorted_words(words, context)
+    if len(alone) > 1:
+        path = Path(alone[1])
+        if not path.exists() and len(path.parts) == 1 and not path.suffix:
+            raise UsageError(
+                f"{alone[1]!r} is no folder or table of pictures",
+                where="second argument",
+                mend=f"an override looks like key=value, for example seed=1; {nearest(path)}",
+            )
+        if "data" in changes or len(alone) > 2:
+            other = alone[2] if len(alone) > 2 else changes["data"]
+            raise UsageError(
+                f"the data is given twice, {alone[1]!r} and {str(other)!r}",
+                mend="give one folder or table; a folder may hold train/, val/ and test/",
+            )
+        changes["data"] = alone[1]
+    if not alone and (data := changes.pop("data", None)) is not None:
+        alone = [str(data)]
+    if not alone:
+        raise UsageError("no recipe is named", mend="retinue train finetune data=PHOTOS")
+    return alone[0], changes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -162,27 +162,23 @@ def read_text(name: str) -> tuple[str, str]:
         raise UsageError("there is no such recipe file", where=name)
     raise UsageError(
         f"there is no recipe {name!r}",
-        mend=suggest(name, recipes) or f"shipped are {', '.join(recipes)}",
+        mend=suggest(name, recipes)
+        or f"shipped are {', '.join(recipes)}; nor is there a folder of that name",
     )
 
 
 def load_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = LOGGER.info,
 ) -> Recipe:
     """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in; where a key
-    is taken for another (`lr`), that is logged.
+    is taken for another (`lr`), or a rule about machines holds, `say` is told.
 
     `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`. What
     it says of machines (`on_gpu`) is settled for this one first. Raises `UsageError` for unknown
     keys, bad values and contradictions, naming file, line and key.
     """
-    return settled_recipe(recipe, overrides)[0]
-
-
-def settled_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
-) -> tuple[Recipe, str | None]:
-    """`load_recipe`, and which of the recipe's rules about machines held, if it has any."""
     values: Any
     if isinstance(recipe, Recipe):
         where, values = "recipe", recipe.model_dump(mode="json", exclude_unset=True)
@@ -192,8 +188,10 @@ def settled_recipe(
         where, text = read_text(str(recipe))
         values = _parse(text, where)
     values, note = machine.settle(values, overrides or {}, where)
+    if note is not None:
+        say(note)
     before = meant(Recipe, values)
-    given = put_all(Recipe, values, overrides or {}, LOGGER.info)
+    given = put_all(Recipe, values, overrides or {}, say)
     if ("data", "path") in given and ("data", "format") not in given:
         # A path of one's own replaces the source that the recipe came with.
         values["data"].pop("format", None)
@@ -206,7 +204,10 @@ def settled_recipe(
         task_type(loaded.task).options_type.model_validate(loaded.task_options)
     except ValidationError as error:
         raise written.refusal(error, ("task_options",)) from None
-    return loaded, note
+    named = written.plain["model"]["name"] if "model" in written.plain else loaded.model.name
+    if named != loaded.model.name:
+        say(f"{named} is called {loaded.model.name} here, with the weights {loaded.model.weights}")
+    return loaded
 
 
 def dump(recipe: Recipe) -> str:

@@ -37,7 +37,8 @@ from retinue.training.prepare import (
     write_down,
     write_fitted,
 )
-from retinue.training.recipe import Recipe, dump, load_recipe, settled_recipe
+from retinue.training.recipe import Recipe, dump, load_recipe
+from retinue.training.request import asked
 from retinue.training.trainer import Trainer
 from retinue.training.training import Training
 
@@ -117,7 +118,9 @@ def start(
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order."""
     clock = Clock()
-    loaded, dataset, settings, notes = _opened(recipe, overrides, quiet=quiet)
+    notes: list[str] = []
+    recipe, overrides = asked(recipe, overrides, notes.append)
+    loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     made = RunFolder.create(out, name) if is_main() else None
     folder = [str(made.path) if made is not None else None]
@@ -139,7 +142,9 @@ def start(
 def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Plan:
     """What `start` would do, up to its first step; nothing of it stays."""
     clock = Clock()
-    loaded, dataset, settings, notes = _opened(recipe, overrides, quiet=quiet)
+    notes: list[str] = []
+    recipe, overrides = asked(recipe, overrides, notes.append)
+    loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
     torch.set_num_threads(settings.threads)
     with (
         TemporaryDirectory() as folder,
@@ -153,11 +158,11 @@ def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Pl
 
 
 def _opened(
-    recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool
-) -> tuple[Recipe, Dataset, Settings, list[str]]:
-    """The recipe, settled for machine and data; the data; what `auto` comes to; and what is to be
-    said of all that."""
-    loaded, machine = settled_recipe(recipe, overrides)
+    recipe: RecipeLike, overrides: Mapping[str, Any], notes: list[str], *, quiet: bool
+) -> tuple[Recipe, Dataset, Settings]:
+    """The recipe, settled for machine and data; the data; and what `auto` comes to. What is to be
+    said of all that joins `notes`."""
+    loaded = load_recipe(recipe, overrides, notes.append)
     refuse_before_data(loaded)
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()) as bar:
@@ -165,11 +170,11 @@ def _opened(
             LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
         dataset = open_data(loaded, bar=bar)
         bar.done()
-    notes = [*filter(None, [machine]), *dataset.notes]
+    notes += dataset.notes
     if any(stage.min_steps or stage.max_steps for stage in loaded.stages):
         loaded, lengths = fitted_to_data(loaded, steps_of_epochs(loaded, dataset.splits))
         notes += lengths
-    return loaded, dataset, settings, notes
+    return loaded, dataset, settings
 
 
 def resume(folder: Path, *, quiet: bool) -> Run:

@@ -63,7 +63,9 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
         if suffix == ".safetensors":
             contents = _safetensors(path)
         else:
-            contents = Contents(tensors=_tensors(path, suffix), paths=(path,))
+            tensors = _tensors(path, suffix)
+            remark = keras.output(path) if suffix in (".h5", ".hdf5", ".keras") else ""
+            contents = Contents(tensors=tensors, paths=(path,), remark=remark)
         _warn_of_no_numbers(contents.tensors, path)
     if not contents.tensors:
         raise RetinueError("no weights in the file", where=str(path))

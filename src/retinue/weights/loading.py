@@ -72,6 +72,8 @@ class LoadReport:
     """Of another shape, and made to fit: an input layer for other channels, say."""
     classes: ClassNames | None = None
     """None: nothing is known of the names, or they are the same in the same order."""
+    remark: str = ""
+    """What else is to be said."""
 
     @property
     def complete(self) -> bool:
@@ -88,7 +90,8 @@ class LoadReport:
             ("of no use here", self.left_out),
         )
         text = "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
-        return text + (f"; classifier: {self.classes.describe()}" if self.classes else "")
+        text += f"; classifier: {self.classes.describe()}" if self.classes else ""
+        return text + (f"; {self.remark}" if self.remark else "")
 
 
 def _some(keys: tuple[str, ...], most: int = 8) -> str:
