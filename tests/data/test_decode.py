@@ -287,6 +287,27 @@ def test_formats_of_extras_say_what_is_missing(content: bytes, extra: str, modul
     assert f"pip install 'retinue[{extra}]'" in said
 
 
+def test_size_of_jpeg_xl() -> None:
+    """The first is what libjxl writes for 30 × 20 pixels."""
+    assert formats.jxl_size(JXL) == (30, 20)
+    assert formats.jxl_size(b"\xff\x0a" + (1 | 3 << 1 | 1 << 6).to_bytes(4, "little")) == (32, 32)
+    side = (1 << 30) - 1
+    huge = (0 | 3 << 1 | side << 3 | 1 << 33).to_bytes(14, "little")
+    assert formats.jxl_size(b"\xff\x0a" + huge) == (side + 1, side + 1)
+    box = b"\0\0\0\x0cJXL \r\n\x87\n" + (8 + len(JXL)).to_bytes(4, "big") + b"jxlc" + JXL
+    assert formats.jxl_size(box) == (30, 20)
+    with pytest.raises(ValueError, match="no picture"):
+        formats.jxl_size(box[:12])
+
+
+def test_a_cut_heic_is_refused_though_libheif_paints_it() -> None:
+    whole = HEIC + (24).to_bytes(4, "big") + b"mdat" + bytes(16)
+    formats._refuse_cut_boxes(whole)
+    formats._refuse_cut_boxes(whole + b"trailing bytes")
+    with pytest.raises(ValueError, match="truncated: 5 bytes"):
+        formats._refuse_cut_boxes(whole[:-5])
+
+
 def test_avif_is_read() -> None:
     assert formats.is_image_name("a.AVIF")
     content = encoded(picture(3), "AVIF", quality=95)
