@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -90,6 +90,27 @@ def cache_folder() -> Path:
         if not caches.is_absolute():  # such a value does not count, says the specification
             caches = Path.home() / ".cache"
     return caches / "retinue"
+
+
+class Entry(NamedTuple):
+    """What lies in a folder."""
+
+    name: str
+    is_folder: bool
+    """Or a link to one. What leads in a circle or nowhere is none."""
+
+
+def entries(folder: str | os.PathLike[str]) -> list[Entry]:
+    """What lies directly in `folder`, in no order. Raises OSError if it may not be looked into."""
+    with os.scandir(folder) as found:
+        return [Entry(e.name, _is_folder(e)) for e in found]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from retinue.data.formats import is_image_name as is_image_name
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import entries, nearest
 from retinue.sample import Read, Target
 
 SPLITS = {
@@ -92,7 +92,7 @@ def given_path(options: DataOptions) -> Path:
     if options.path is None:
         raise UsageError("no data", where="key data.path", mend="say data=PATH")
     path = Path(options.path).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
     return path
 
@@ -129,20 +129,20 @@ def hidden(name: str) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly below, hidden ones left out, sorted by name."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not hidden(e.name) and _is_folder(e)]
+    names = [
+        e.name
+        for e in entries(folder)
+        # A folder that is called like an image is a broken image, not a class.
+        if e.is_folder and not hidden(e.name) and not is_image_name(e.name)
+    ]
     return [folder / name for name in sorted(names, key=normal)]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # A folder that is called like an image is a broken image, not a class.
-    return entry.is_dir() and not is_image_name(entry.name)
 
 
 def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
     """Everything below that is called like an image, sorted; follows links, never in circles.
 
-    A folder called like an image is yielded, too: reading it will say what is wrong.
+    A folder called like an image is yielded, too, and one that may not be looked into: reading it
+    will say what is wrong.
     """
     seen: set[str] = set()
     stack = [folder]
@@ -152,14 +152,17 @@ def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
         if real in seen:
             continue
         seen.add(real)
-        with os.scandir(here) as found:
-            entries = sorted(found, key=lambda entry: normal(entry.name))
+        try:
+            found = sorted(entries(here), key=lambda entry: normal(entry.name))
+        except OSError:
+            yield here
+            continue
         deeper = []
-        for entry in entries:
+        for entry in found:
             if hidden(entry.name):
                 continue
             if is_image_name(entry.name):
                 yield here / entry.name
-            elif recursive and entry.is_dir():
+            elif recursive and entry.is_folder:
                 deeper.append(here / entry.name)
         stack.extend(reversed(deeper))

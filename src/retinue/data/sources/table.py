@@ -303,7 +303,7 @@ class _Finder:
         if folder not in self._listings:
             by_stem: dict[str, list[Path]] = defaultdict(list)
             by_name: dict[str, list[Path]] = {}
-            if folder.is_dir():
+            if os.path.isdir(folder):  # pathlib's own fails for names that are too long
                 for path in image_files(folder, recursive=False):
                     by_stem[normal(path.stem)].append(path)
                     by_name[normal(path.name)] = [path]
