@@ -375,14 +375,17 @@ def test_odd_names_and_links_never_end_a_check(
     assert {Path(path).name for path in report.unreadable} == {"self.jpg"}
     json.dumps(report.as_dict())
 
-    def closed(folder: str | os.PathLike[str]) -> list[Entry]:
+    def shut(folder: str | os.PathLike[str]) -> list[Entry]:
         if Path(folder).name == "deep":
             raise PermissionError(13, "Permission denied", str(folder))
         return entries(folder)
 
     (tmp_path / "b" / "deep").mkdir()
-    monkeypatch.setattr(listing, "entries", closed)  # the superuser may look into all of them
-    assert "deep" in {Path(path).name for path in check_of(tmp_path).unreadable}
+    monkeypatch.setattr(listing, "entries", shut)  # the superuser may look into all of them
+    (wrong,) = (f for f in check_of(tmp_path).findings if f.what == "errors")
+    assert wrong.fatal
+    assert "Permission denied" in wrong.items[0]
+    assert "deep" in wrong.items[0]
 
 
 def test_overlong_names_in_a_table_are_rows_without_a_file(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str | None, Path]:
 def _read_classes(listing: Listing, folder: Path, split: str | None) -> None:
     for class_folder in subfolders(folder):
         label = normal(class_folder.name)
-        paths = list(image_files(class_folder))
+        paths = list(image_files(class_folder, errors=listing.errors))
         if not paths:
             listing.empty_classes.append(label if split is None else f"{split}/{label}")
         for path in paths:

@@ -92,7 +92,7 @@ def given_path(options: DataOptions) -> Path:
     if options.path is None:
         raise UsageError("no data", where="key data.path", mend="say data=PATH")
     path = Path(options.path).expanduser()
-    if not os.path.exists(path):
+    if not path.exists():
         raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
     return path
 
@@ -138,11 +138,19 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=normal)]
 
 
-def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+def closed(error: OSError, folder: Path) -> UsageError:
+    """What to say of a folder that cannot be looked into."""
+    what = f"cannot look through the data: {error.strerror or error}"
+    return UsageError(what, where=repr(str(folder)), mend="see data=PATH")
+
+
+def image_files(
+    folder: Path, *, recursive: bool = True, errors: list[UsageError] | None = None
+) -> Iterator[Path]:
     """Everything below that is called like an image, sorted; follows links, never in circles.
 
-    A folder called like an image is yielded, too, and one that may not be looked into: reading it
-    will say what is wrong.
+    A folder called like an image is yielded, too: reading it will say what is wrong. One that may
+    not be looked into is passed over and told to `errors`.
     """
     seen: set[str] = set()
     stack = [folder]
@@ -154,8 +162,9 @@ def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
         seen.add(real)
         try:
             found = sorted(entries(here), key=lambda entry: normal(entry.name))
-        except OSError:
-            yield here
+        except OSError as error:
+            if errors is not None:
+                errors.append(closed(error, here))
             continue
         deeper = []
         for entry in found:
