@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -30,15 +31,14 @@ class NotAFileError(OSError):
     """Something that has a name like a file and would keep a reader waiting."""
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """The regular file at `path`, or at the end of its links, to be read.
 
     Nothing else is opened, so that nothing is waited for. Raises OSError: IsADirectoryError for a
     folder (PermissionError for one that may not be looked into), `NotAFileError` for named pipes,
     sockets and devices.
     """
-    file: BinaryIO = open(path, "rb", opener=_only_files)  # noqa: SIM115 - the caller closes it
-    return file
+    return open(path, "rb", opener=_only_files)
 
 
 def _only_files(path: str, flags: int) -> int:
@@ -201,6 +201,12 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") 
     return content.decode(encoding, errors=errors)
 
 
+def _kind(path: Path) -> str:
+    if os.path.isdir(path):
+        return "a folder"
+    return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "a file")
+
+
 def nearest(path: Path) -> str:
     """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
     base = path
@@ -208,7 +214,7 @@ def nearest(path: Path) -> str:
     while not os.path.exists(base) and base != base.parent:
         base = base.parent
     if base == path or not os.path.isdir(base):
-        return f"{str(base)!r} is a {'folder' if os.path.isdir(base) else 'file'}"
+        return f"{str(base)!r} is {_kind(base)}"
     names: list[str] = []
     with suppress(OSError):
         names = [child.name for child in islice(base.iterdir(), _MOST_LOOKED_AT)]

@@ -94,6 +94,8 @@ def given_path(options: DataOptions) -> Path:
     path = Path(options.path).expanduser()
     if not path.exists():
         raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
+    if not (path.is_dir() or path.is_file()):
+        raise UsageError("neither a file nor a folder", where=repr(str(path)), mend=nearest(path))
     return path
 
 
