@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -31,15 +32,14 @@ class NotAFileError(OSError):
     """Something that has a name like a file and would keep a reader waiting."""
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """The regular file at `path`, or at the end of its links, to be read.
 
     Nothing else is opened, so that nothing is waited for. Raises OSError: IsADirectoryError for a
     folder (PermissionError for one that may not be looked into), `NotAFileError` for named pipes,
     sockets and devices.
     """
-    file: BinaryIO = open(path, "rb", opener=_only_files)  # noqa: SIM115 - the caller closes it
-    return file
+    return open(path, "rb", opener=_only_files)
 
 
 def _only_files(path: str, flags: int) -> int:
@@ -91,6 +91,27 @@ def cache_folder() -> Path:
         if not caches.is_absolute():  # such a value does not count, says the specification
             caches = Path.home() / ".cache"
     return caches / "retinue"
+
+
+class Entry(NamedTuple):
+    """What lies in a folder."""
+
+    name: str
+    is_folder: bool
+    """Or a link to one. What leads in a circle or nowhere is none."""
+
+
+def entries(folder: str | os.PathLike[str]) -> list[Entry]:
+    """What lies directly in `folder`, in no order. Raises OSError if it may not be looked into."""
+    with os.scandir(folder) as found:
+        return [Entry(e.name, _is_folder(e)) for e in found]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def sync_folder(folder: Path) -> None:
@@ -181,13 +202,19 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") 
     return content.decode(encoding, errors=errors)
 
 
+def _kind(path: Path) -> str:
+    if os.path.isdir(path):
+        return "a folder"
+    return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "a file")
+
+
 def nearest(path: Path) -> str:
     """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
     if near := _near(path):
         return f"did you mean {str(near)!r}?"
     base = _existing(path)
     if base == path or not os.path.isdir(base):
-        return f"{str(base)!r} is a {'folder' if os.path.isdir(base) else 'file'}"
+        return f"{str(base)!r} is {_kind(base)}"
     return f"the nearest that exists is {str(base.absolute())!r}"
 
 

@@ -121,7 +121,7 @@ class ModelDescription(BaseModel):
 
 def find_model(path: Path) -> Path:
     """The model file that `path` means: itself, or `best.safetensors` in a run folder."""
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's own fails for names that are too long
         if (path / MODEL_FILE).is_file():
             return path / MODEL_FILE
         if (path / "recipe.yaml").is_file():
@@ -130,7 +130,7 @@ def find_model(path: Path) -> Path:
             others = sorted(path.glob("*.safetensors")) or sorted(path.glob(f"*/{MODEL_FILE}"))
             mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
         raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
-    if not path.exists():
+    if not os.path.exists(path):
         mend = nearest_run(path, (MODEL_FILE,))
         raise UsageError("there is no such model", where=str(path), mend=mend)
     return path
@@ -201,7 +201,7 @@ def read(path: str | os.PathLike[str]) -> tuple[ModelDescription, dict[str, Tens
 
 
 def _opened(path: Path) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError("no such model file", where=str(path), mend=nearest(path))
     try:
         return safe_open(path, framework="pt")
