@@ -7,10 +7,10 @@ Each training is a `retinue train` of its own, with an empty cache of features. 
 folders, or `train/` and `val/` or `test/` with class folders in each; where there is no `test/`,
 `val/` is the test split. Where nothing is divided, half of each class trains and half tests, drawn
 anew by each seed. `elpv` is the data that `elpv-dataset` brings, divided as the demo has it. All
-blocks train with the first seed alone and are stopped after `--minutes` of all cores; what they have
-kept until then is judged. The figure is the top-1 of the test split. Seconds are of the wall, and of the
-processor divided by the number of cores, which other work on the machine changes less. What is
-already in DIR is kept, so that the command can be interrupted.
+blocks train with the first seed alone and are stopped after `--minutes` of all cores; what they
+have kept until then is judged. The figure is the top-1 of the test split. Seconds are of the wall,
+and of the processor divided by the number of cores, which other work on the machine changes less.
+What is already in DIR is kept, so that the command can be interrupted.
 """
 
 from __future__ import annotations
