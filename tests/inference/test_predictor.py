@@ -558,9 +558,7 @@ def test_a_description_cannot_ask_for_more_memory_than_its_file_has(
         return made
 
     monkeypatch.setattr(Classification, "build", watched)
-    with pytest.raises(
-        RetinueError,
-        match=r"do not fit the model's own description: 2 of another shape .*lie\.safetensors, copy",
-    ):
+    told = r"do not fit the model's own description: 2 of another shape .*lie\.safetensors, copy"
+    with pytest.raises(RetinueError, match=told):
         load(path)
     assert [device.type for device in built] == ["meta"]
