@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -79,7 +80,7 @@ class Classification(Task):
                 f"classification needs two classes or more, there is {len(self.classes)}",
                 mend="add images of another class to tell this one from",
             )
-        doubled = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
         if doubled:
             raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
         known = dict(state or {})
