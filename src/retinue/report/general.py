@@ -52,7 +52,8 @@ def headline(record: RunRecord) -> Section | None:
         value = number(metrics.get(figure.name))
         if value is not None:
             shown = figure.shown(value).replace(" ", NARROW)
-            tiles.append({"name": figure.title, "value": shown, "note": _note(figure, metrics)})
+            tile = {"name": figure.title, "value": shown, "note": figure.note}
+            tiles.append({**tile, "interval": _interval(figure, metrics)})
     images = number(metrics.get("images"))
     if not tiles and images is None:
         return None
@@ -314,12 +315,9 @@ def _kept_epoch(record: RunRecord) -> float | None:
     return best[1]
 
 
-def _note(figure: Figure, values: dict[str, Any]) -> str:
+def _interval(figure: Figure, values: dict[str, Any]) -> str:
     interval = figure.interval(values)
-    if interval is None:
-        return figure.note
-    shown = f"95 % interval {figure.span(interval).replace(' ', NARROW)}"
-    return f"{shown}; {figure.note}" if figure.note else shown
+    return "" if interval is None else figure.span(interval).replace(" ", NARROW)
 
 
 def _about(record: RunRecord) -> str:
