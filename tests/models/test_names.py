@@ -124,6 +124,10 @@ def test_patterns_find_other_names_where_ours_do_not_match() -> None:
     assert list_models("resnet18*") == ["resnet18"]
 
 
+def test_the_zoo_is_known_without_building_it() -> None:
+    assert set(names.ZOO) == {name for name in ZOO if find(name).family not in ("tiny", "thin")}
+
+
 def test_names_are_told_without_torch() -> None:
     program = "import sys, retinue.models.names; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

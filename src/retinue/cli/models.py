@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli.complete import networks
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say, table
 
@@ -50,7 +51,9 @@ def models(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="PATTERN", help="Names with wildcards; a full name shows that network."
+            metavar="PATTERN",
+            help="Names with wildcards, ours or another library's; a full name shows that network.",
+            autocompletion=networks,
         ),
     ] = "*",
     family: Annotated[
