@@ -124,7 +124,7 @@ def prepared(
     refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
-    epoch_steps = steps_of_epochs(recipe, dataset.splits)
+    epoch_steps = steps_of_epochs(recipe, dataset.splits, run)
     if not resumed:
         refuse_lone_images(recipe, network, preprocessing.size, len(train), settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
