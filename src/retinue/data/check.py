@@ -227,7 +227,8 @@ def _unreadable(reasons: dict[str, str]) -> Finding:
 def _imbalance(classes: dict[str, int]) -> list[Finding]:
     most = max(classes.values(), default=0)
     rare = sorted((count, name) for name, count in classes.items() if 0 < count * IMBALANCE < most)
-    detail = f"more than {IMBALANCE} times fewer images than the largest class, {most}"
+    detail = f"more than {IMBALANCE} times fewer images than the largest class, {most};"
+    detail += " stages.0.sampler=balanced shows them as often"
     return [Finding("rare classes", [f"{name} ({count})" for count, name in rare], detail)]
 
 
