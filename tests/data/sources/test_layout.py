@@ -93,7 +93,7 @@ def test_files_that_are_no_images_are_counted_by_suffix(tmp_path: Path) -> None:
     (tmp_path / "a" / "readme.md").write_text("of mine", encoding="utf-8")
     notes = read(tmp_path, split=WHOLE).notes
     assert any("1 .nef, 1 without suffix, 1 .md, 1 .jpg_large" in note for note in notes)
-    assert any("some of these are images, 'a/4' among them" in note for note in notes)
+    assert any("some of these are images, 'a/3.nef' among them" in note for note in notes)
     report = check(DataOptions(path=str(tmp_path)), task_type("classification").readers())
     (found,) = (f for f in report.findings if f.what == "files that are not read")
     assert sorted(found.items) == ["a/3.nef", "a/4", "a/readme.md", "b/deep/5.jpg_large"]
