@@ -306,6 +306,15 @@ def test_progress_is_told_and_samples_may_be_any_sequence(six: list[Sample]) -> 
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+def test_processes_share_the_work(six: list[Sample], decoded: list[str]) -> None:
+    found = [unreadable(six, part=(k, 4)) for k in range(4)]
+    assert [list(bad) for bad in found] == [[], [six[5].key], [], []]
+    assert decoded == [six[k].key for k in (0, 4, 1, 5, 2, 3)]
+    decoded.clear()
+    unreadable(six)
+    assert decoded == [six[5].key]
+
+
 def test_facts_are_none_where_there_is_no_file(tmp_path: Path) -> None:
     odd = ["gone.jpg", "a\0b", "x" * 5000, str(tmp_path / ("y" * 300))]
     samples = [*map(Sample, odd), Sample("array", lambda: np.zeros((2, 2, 3), np.uint8))]
