@@ -141,3 +141,11 @@ def test_a_stream_is_read_as_it_comes(photos: Path) -> None:
 
     stream = expand(["-"], Endless())
     assert [next(stream) for _ in range(3)] == ["photos/b.jpg"] * 3
+
+
+def test_a_folders_pictures_of_an_extra_are_not_passed_over(tmp_path: Path) -> None:
+    """Where the extra is absent, reading them says so, and they are named among the skipped."""
+    for name in ("a.jpg", "b.HEIC", "c.jxl", "d.txt", "e"):
+        (tmp_path / name).touch()
+    found = [os.path.basename(path) for path in expand([tmp_path])]
+    assert found == ["a.jpg", "b.HEIC", "c.jxl"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from retinue.data.formats import is_image_name
+from retinue.data.formats import meant_as_image
 from retinue.errors import UsageError
 from retinue.files import nearest
 
@@ -108,7 +108,7 @@ def _walk(folder: str) -> Iterator[str]:
                 continue
             if os.path.isdir(path):
                 yield from descend(path)
-            elif is_image_name(name):
+            elif meant_as_image(name):
                 yield path
 
     return descend(folder)
