@@ -69,6 +69,15 @@ class _Preprocessing(BaseModel):
     depth: Annotated[int, Strict(), Field(ge=8, le=16)] = Preprocessing.depth
 
 
+def checked_preprocessing(values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, which are `Preprocessing.as_dict` of a file; ValueError says what is wrong."""
+    try:
+        _Preprocessing.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_said(error, _Preprocessing)) from error
+    return values
+
+
 class ModelDescription(BaseModel):
     """Everything that is needed to use the tensors. Plain JSON values, no absolute paths."""
 
@@ -109,11 +118,7 @@ class ModelDescription(BaseModel):
     @field_validator("preprocessing")
     @classmethod
     def _whole(cls, values: dict[str, Any]) -> dict[str, Any]:
-        try:
-            _Preprocessing.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(_said(error, _Preprocessing)) from error
-        return values
+        return checked_preprocessing(values)
 
     def prepared(self) -> Preprocessing:
         """The preprocessing as the object that the data room takes."""

@@ -8,6 +8,7 @@ one before it in place.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,16 @@ class CheckpointStore:
 
     def _current(self) -> str | None:
         try:
-            return (self.folder / POINTER).read_text(encoding="utf-8").strip()
+            name = (self.folder / POINTER).read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
+        if not re.fullmatch(r"[0-9]{6,12}", name):
+            raise RetinueError(
+                "this does not name a checkpoint",
+                where=str(self.folder / POINTER),
+                mend="write the name of the folder beside it into it, or start a new training",
+            )
+        return name
 
     def exists(self) -> bool:
         """Whether there is a checkpoint to go on from."""

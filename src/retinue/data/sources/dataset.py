@@ -18,7 +18,7 @@ from retinue.data.sources.records import NONE, Records, text_of, texts_of
 from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.data.sources.walking import about_others, normal
 from retinue.data.sources.words import ORDER, sort_names
-from retinue.errors import UsageError, suggest
+from retinue.errors import UsageError, some, suggest
 from retinue.sample import Target
 from retinue.text import counted, few, shorten
 
@@ -80,13 +80,12 @@ def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
     """All for which a listing is not used at all."""
     yield from listing.errors
     if listing.problems and options.on_bad_image == "stop":
-        shown = "; ".join(listing.problems[:10])
-        more = f" and {len(listing.problems) - 10} more" if len(listing.problems) > 10 else ""
         count = len(listing.problems)
         yield UsageError(
             f"{count} row{'s' if count != 1 else ''} cannot be used",
-            where=shown + more,
+            where=some(listing.problems, 10),
             mend="mend or remove them; data.on_bad_image=skip trains without them",
+            details=listing.problems if count > 10 else (),
         )
 
 

@@ -16,7 +16,7 @@ from retinue.data.sources.records import NONE, Records, as_names
 from retinue.data.sources.walking import about_others, normal, subfolders, walk
 from retinue.data.sources.words import ORDER
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 
 _SHOWN = 10
 
@@ -152,16 +152,16 @@ def _compare_splits(listing: Listing, splits: Mapping[str | None, Path]) -> None
         if unknown:
             error = UsageError(
                 f"{split} has classes that train has no images of: "
-                + ", ".join(map(repr, unknown[:_SHOWN])),
+                + some(list(map(repr, unknown)), _SHOWN, between=", "),
                 where=repr(str(splits[split])),
                 mend="add training images, or remove these folders",
+                details=list(map(repr, unknown)) if len(unknown) > _SHOWN else (),
             )
             listing.errors.append(error)
         absent = sorted(train - labels)
         if absent:
             listing.notes.append(
-                f"{split} has no images of: {', '.join(map(repr, absent[:_SHOWN]))}"
-                + (f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else "")
+                f"{split} has no images of: {some(list(map(repr, absent)), _SHOWN, between=', ')}"
             )
 
 
