@@ -31,23 +31,25 @@ def train(
     """Train as `recipe` says; returns the run: its folder, figures and model file.
 
     `recipe`: the name of a shipped one, a YAML file, a mapping, or with `resume` the run folder to
-    go on with. `overrides` maps dotted keys to values (`{"stages.1.epochs": 5}`); top-level fields
-    can also be keywords (`seed=1`; `data="photos/"` means `data.path`). Raises `UsageError` for a
-    recipe or data that will not do, `BadImageError` for unreadable images, `Interrupted` after
-    SIGINT or SIGTERM, `RetinueError` for anything else that ends the training.
+    go on with; overrides may then change what docs/train.md lists. `overrides` maps dotted keys to
+    values (`{"stages.1.epochs": 5}`); top-level fields can also be keywords (`seed=1`;
+    `data="photos/"` means `data.path`). Raises `UsageError` for a recipe or data that will not do,
+    `BadImageError` for unreadable images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for
+    anything else that ends the training.
     """
     from retinue.errors import UsageError
     from retinue.training import session
 
     if resume:
-        if overrides or fields or out is not None:
+        if out is not None:
             raise UsageError(
-                "a resumed training takes no overrides and no other folder",
-                mend="its recipe.yaml starts a new training with them",
+                "a training goes on in its own folder",
+                where="out",
+                mend="leave it out, or start a new training from the run's recipe.yaml",
             )
         if not isinstance(recipe, str | Path):
             raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
-        run = session.resume(Path(recipe), quiet=quiet)
+        run = session.resume(Path(recipe), {**fields, **(overrides or {})}, quiet=quiet)
     else:
         run = session.start(
             recipe,

@@ -250,30 +250,6 @@ def test_changed_labels_or_order_are_refused_on_resume(
     assert _resume(tmp_path / "run").figures["images"] > 0
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "key"),
-    [
-        ("  lr: 0.01", "  lr: 0.5", "stages.0.optimizer.lr"),
-        ("epochs: 2", "epochs: 3", "stages.0.epochs"),
-        ("  name: tiny\n", "  name: mnist_cnn\n", "model.name"),
-        ("  arguments: {}\n", "  arguments: {width: 2}\n", "model.arguments"),
-    ],
-)
-def test_an_edited_recipe_is_refused_on_resume(
-    tmp_path: Path, pictures: Path, old: str, new: str, key: str
-) -> None:
-    values = _one(pictures, epochs=2, optimizer={"name": "sgd", "lr": 0.01})
-    run = _train(values, tmp_path / "run").folder
-    text = (run / "recipe.yaml").read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (run / "recipe.yaml").write_text(text.replace(old, new), encoding="utf-8")
-    with pytest.raises(RetinueError, match="recipe was changed") as refused:
-        _resume(run)
-    assert f"key {key}" in str(refused.value)
-    (run / "recipe.yaml").write_text("# a remark\n" + text, encoding="utf-8")
-    _resume(run)
-
-
 def test_a_run_that_an_older_version_began_says_so_on_resume(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

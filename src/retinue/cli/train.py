@@ -14,6 +14,8 @@ EXAMPLES = (
     "Example: retinue train finetune data=photos/ model=efficientnet_lite0 stages.1.epochs=5"
     "\n\n"
     "Resume:  retinue train runs/finetune --resume"
+    "\n\n"
+    "Train on: retinue train runs/finetune --resume stages.1.epochs=20"
 )
 
 
@@ -52,11 +54,11 @@ def train(
     from retinue.errors import UsageError
     from retinue.options.overrides import parse_override
 
-    if resume and (out is not None or overrides):
+    if resume and out is not None:
         raise UsageError(
-            "a resumed training takes neither overrides nor --out",
-            where=visible((overrides or ["--out"])[0]),
-            mend="its recipe.yaml starts a new training with them",
+            "a training goes on in its own folder",
+            where="--out",
+            mend="leave it out, or start a new training from the run's recipe.yaml",
         )
     changes = dict(parse_override(text) for text in overrides or [])
     run = api.train(recipe, out=out, resume=resume, quiet=quiet, overrides=changes)

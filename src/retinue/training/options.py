@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
-from retinue.options import Options, Words
+from retinue.options import OnResume, Options, Words
 from retinue.sample import Preprocessing
 from retinue.training.stage_samples import StageDataOptions
 
@@ -112,10 +112,10 @@ class StageOptions(Options):
     trainable: str | Annotated[int, Field(ge=0, strict=True)] = "all"
     """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
     everything learns. `retinue models NAME` lists the units."""
-    epochs: PositiveInt | None = None
+    epochs: Annotated[PositiveInt | None, OnResume.LENGTH] = None
     """Passes over the stage's samples, or what `epoch_steps` makes of them. Exactly one of `epochs`
     and `steps`."""
-    steps: PositiveInt | None = None
+    steps: Annotated[PositiveInt | None, OnResume.LENGTH] = None
     """Optimiser steps."""
     batch_size: PositiveInt = 32
     """Images an optimiser step, over all processes and accumulation."""
@@ -132,7 +132,7 @@ class StageOptions(Options):
     """Every how many epochs the validation split is judged; the last one always is."""
     validate_from: PositiveInt | None = None
     """The first epoch of the stage that is; null: the first of every `validate_every`."""
-    accumulate: PositiveInt = 1
+    accumulate: Annotated[PositiveInt, OnResume.CLOSE] = 1
     """Portions that each step's batch is computed in: saves memory. BatchNorm that learns and
     mixing see a portion at a time; nothing else changes."""
     optimizer: OptimizerOptions = OptimizerOptions()
@@ -142,7 +142,7 @@ class StageOptions(Options):
     """Keep BatchNorm in eval mode in what learns, too (it always is in what is frozen)."""
     clip_norm: PositiveFloat | None = None
     """Gradients are scaled down to this L2 norm."""
-    early_stop: EarlyStopOptions | None = None
+    early_stop: Annotated[EarlyStopOptions | None, OnResume.LENGTH] = None
     cache_features: Literal["auto", "on", "off"] = "auto"
     """Compute the frozen units once per view of an image and train on what they give."""
     views: PositiveInt | None = None

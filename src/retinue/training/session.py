@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import Dataset
@@ -16,14 +17,17 @@ from retinue.errors import RetinueError
 from retinue.modelfile import MODEL_FILE
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, console
+from retinue.training import pictures
+from retinue.training.changes import RECORD, Changes, find_changes, go_on
 from retinue.training.environment import Settings, is_main, versions
 from retinue.training.finish import final_figures
 from retinue.training.preflight import refuse_before_data
 from retinue.training.prepare import (
+    on_another_device,
     open_data,
     prepared,
+    refuse_absent,
     refuse_changed,
-    refuse_edited,
     same_as_before,
     settings_of,
     with_absolute_paths,
@@ -79,18 +83,21 @@ def start(
             raise
 
 
-def resume(folder: Path, *, quiet: bool) -> Run:
-    """Go on with the training in `folder`; one that is done already only gives its figures."""
+def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
+    """Go on with the training in `folder`, with `overrides` of what may change on the way; one that
+    has nothing left to do only gives its figures."""
     run = RunFolder.open(folder)
-    recipe = load_recipe(run.path / "recipe.yaml")
-    refuse_edited(run, recipe)
-    environment = run.read_json("environment.json") or {}
+    found = find_changes(run, overrides)
+    recipe = found.recipe
+    environment = run.read_json(RECORD) or {}
     done = run.read_json("metrics.json")
-    if done is not None:
-        return Run(run.path, done, run.path / MODEL_FILE, environment.get("skipped", {}))
+    if done is not None and not found.goes_on:
+        return _done(run, found, done, environment.get("skipped", {}), quiet=quiet)
     settings = settings_of(recipe)
     if before := environment.get("settings"):
-        settings = same_as_before(before, settings)
+        another = any(change.key == "device" for change in found.changes)
+        settings = (on_another_device if another else same_as_before)(before, settings)
+    refuse_absent(run, recipe)
     with run.locked() if is_main() else nullcontext():
         with console(None, quiet=quiet or not is_main()) as bar:
             changed = {
@@ -104,9 +111,34 @@ def resume(folder: Path, *, quiet: bool) -> Run:
             split_file = run.path / "splits.csv"
             dataset = open_data(recipe, split_file if split_file.is_file() else None, bar)
         refuse_changed(run, dataset)
+        dataset.notes += [*found.said(), *pictures.other_pictures(run, dataset)]
+        PartialState().wait_for_everyone()  # all have read what the first one is about to change
         if is_main():
+            found.write(run, settings.as_dict())
             write_down(run, recipe, dataset, settings)
         return _work(run, recipe, dataset, settings, quiet=quiet)
+
+
+def _done(
+    run: RunFolder,
+    found: Changes,
+    figures: dict[str, Any],
+    skipped: dict[str, str],
+    *,
+    quiet: bool,
+) -> Run:
+    """A training with nothing left to do, which says so."""
+    with console(None, quiet=quiet):
+        for note in found.said():
+            LOGGER.warning("%s", note)
+        LOGGER.info(
+            "this training is done; more epochs continue it: %s",
+            go_on(run.path, f"stages.{len(found.recipe.stages) - 1}.epochs=MORE"),
+        )
+    if found.changes or not found.written:
+        with run.locked():
+            found.write(run)
+    return Run(run.path, figures, run.path / MODEL_FILE, skipped)
 
 
 def _work(

@@ -35,7 +35,7 @@ from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.schedules import factor
-from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
+from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
 from retinue.training.stage_samples import learns_validation, stage_samples
 from retinue.training.validation import validate
@@ -98,7 +98,9 @@ class Trainer:
         if state is not None:
             self._restore(state)
         if self.progress.stage == len(self.recipe.stages):
-            return self.progress  # only the final evaluation is missing
+            if is_over(self.recipe.stages[-1], self.progress):
+                return self.progress  # only the final evaluation is missing
+            self.progress.stage -= 1  # the last stage was given more to do
         samples: Sequence[Sample] = self.splits["train"]
         with guards.Interruptions() as self.interruptions:
             for index, stage in enumerate(self.recipe.stages):
@@ -111,7 +113,7 @@ class Trainer:
                 try:
                     self._begin(index, stage, samples, state)
                     state = None
-                    while not self._ended(stage):
+                    while not is_over(stage, self.progress):
                         self._epoch(stage)
                 finally:
                     self._close()
@@ -327,7 +329,7 @@ class Trainer:
             self.recorder.write_rows(progress.rows)
         best = judged and self.recipe.evaluation.keep == "best"
         LOGGER.info("%s", _line(row, best=best and progress.kept_epoch == progress.epochs))
-        if self._ended(stage):
+        if is_over(stage, progress):
             self._checkpoint()
 
     def _train_figures(self) -> dict[str, float]:
@@ -382,14 +384,6 @@ class Trainer:
                 kept = self.learner.network_state(state)
                 guards.refuse_not_finite(kept, f"after step {progress.steps}")
                 self.recorder.write_best(kept, figures, self.task.state())
-
-    def _ended(self, stage: StageOptions) -> bool:
-        """Whether the stage's last epoch is over."""
-        progress = self.progress
-        if progress.step > 0:  # taken up in an epoch, perhaps after the last of its steps
-            return False
-        stopped = stage.early_stop is not None and progress.stale >= stage.early_stop.patience
-        return stopped or progress.stage_steps >= self.total
 
     # --- what can happen -------------------------------------------------------------------------
 
