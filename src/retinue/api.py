@@ -37,37 +37,59 @@ def train(
     `BadImageError` for unreadable images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for
     anything else that ends the training.
     """
-    from retinue.errors import UsageError
-    from retinue.training import session
+    from retinue.errors import Interrupted, UsageError
+    from retinue.run.stopping import signal_of, terminable
 
-    if resume:
-        if out is not None:
-            raise UsageError(
-                "a training goes on in its own folder",
-                where="out",
-                mend="leave it out, or start a new training from the run's recipe.yaml",
-            )
-        if not isinstance(recipe, str | Path):
-            raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
-        run = session.resume(Path(recipe), {**fields, **(overrides or {})}, quiet=quiet)
-    else:
-        run = session.start(
-            recipe,
-            {**fields, **(overrides or {})},
-            out=Path(out) if out is not None else None,
-            quiet=quiet,
+    if resume and out is not None:
+        raise UsageError(
+            "a training goes on in its own folder",
+            where="out",
+            mend="leave it out, or start a new training from the run's recipe.yaml",
         )
-    if report and run.figures:
+    if resume and not isinstance(recipe, str | Path):
+        raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
+    changes = {**fields, **(overrides or {})}
+    with terminable():
         try:
-            write_report(run.folder)
-        except Exception as error:  # the training is done, whatever becomes of its page
-            logging.getLogger("retinue").error(
-                "the report could not be written (%s: %s); retinue report %s tries again",
-                type(error).__name__,
-                error,
-                run.folder,
-            )
+            from retinue.training import session  # takes a second or two
+
+            if resume:
+                run = session.resume(Path(str(recipe)), changes, quiet=quiet)
+            else:
+                place = Path(out) if out is not None else None
+                run = session.start(recipe, changes, out=place, quiet=quiet)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                signal_of(stop), mend="nothing had begun: the same command starts it"
+            ) from None
+        if report and run.figures:
+            _try_report(run.folder)
     return run
+
+
+def _try_report(run: Path) -> None:
+    """The page of a training that is done, whatever becomes of it."""
+    import shlex
+
+    from retinue.errors import Interrupted
+    from retinue.run.stopping import signal_of
+
+    again = f"retinue report {shlex.quote(str(run))}"
+    try:
+        write_report(run)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            signal_of(stop),
+            where=str(run),
+            mend=f"the training is done; its report: {again}",
+        ) from None
+    except Exception as error:
+        logging.getLogger("retinue").error(
+            "the report could not be written (%s: %s); %s tries again",
+            type(error).__name__,
+            error,
+            again,
+        )
 
 
 def load(

@@ -15,11 +15,21 @@ class RetinueError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        mend: str | None = None,
+        resumable: bool = False,
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.mend = mend
+        self.resumable = resumable
+        """Whether a training can go on once this is mended, if it has a checkpoint: whoever knows
+        the run then adds how."""
 
     def __str__(self) -> str:
         return ", ".join(part for part in (self.what, self.where, self.mend) if part)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import Dataset
-from retinue.errors import RetinueError
+from retinue.errors import Interrupted, RetinueError
 from retinue.modelfile import MODEL_FILE
-from retinue.run.folder import RunFolder
+from retinue.run.folder import NO_ROOM, RunFolder, holder, refused
 from retinue.run.log import LOGGER, console
+from retinue.run.stopping import signal_of
 from retinue.training import pictures
-from retinue.training.changes import RECORD, Changes, find_changes, go_on
+from retinue.training.changes import RECIPE, RECORD, Changes, find_changes, go_on
 from retinue.training.environment import Settings, is_main, versions
 from retinue.training.finish import final_figures
 from retinue.training.preflight import refuse_before_data
@@ -63,30 +65,32 @@ def start(
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()) as bar:
-        if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
+        if isinstance(recipe, str | Path) and Path(recipe, RECIPE).is_file():
             LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
         dataset = open_data(loaded, bar=bar)
     made = RunFolder.create(out, name) if is_main() else None
     folder = [str(made.path) if made is not None else None]
     broadcast_object_list(folder)
     run = made or RunFolder(Path(str(folder[0])))
-    with run.locked() if made is not None else nullcontext():
-        try:
-            loaded = with_absolute_paths(loaded, dataset)
-            if made is not None:
-                run.write("recipe.yaml", dump(loaded))
-                write_down(run, loaded, dataset, settings)
-            return _work(run, loaded, dataset, settings, quiet=quiet)
-        except RetinueError:
-            if made is not None and not run.checkpoints.exists():
-                run.remove()  # nothing had begun that could go on
-            raise
+    with run.locked() if made is not None else nullcontext(), _leaving(run, made=made is not None):
+        loaded = with_absolute_paths(loaded, dataset)
+        if made is not None:
+            run.write(RECIPE, dump(loaded))
+            if out is not None and run.path != out and (who := holder(out)):
+                dataset.notes.append(f"{out} is taken{who}; this training is in {run.path}")
+            write_down(run, loaded, dataset, settings)
+        return _work(run, loaded, dataset, settings, quiet=quiet)
 
 
 def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
     """Go on with the training in `folder`, with `overrides` of what may change on the way; one that
     has nothing left to do only gives its figures."""
     run = RunFolder.open(folder)
+    with _leaving(run, made=False):
+        return _resume(run, overrides, quiet=quiet)
+
+
+def _resume(run: RunFolder, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
     found = find_changes(run, overrides)
     recipe = found.recipe
     environment = run.read_json(RECORD) or {}
@@ -98,6 +102,7 @@ def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
         another = any(change.key == "device" for change in found.changes)
         settings = (on_another_device if another else same_as_before)(before, settings)
     refuse_absent(run, recipe)
+    _refuse_without_checkpoint(run)
     with run.locked() if is_main() else nullcontext():
         with console(None, quiet=quiet or not is_main()) as bar:
             changed = {
@@ -117,6 +122,44 @@ def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
             found.write(run, settings.as_dict())
             write_down(run, recipe, dataset, settings)
         return _work(run, recipe, dataset, settings, quiet=quiet)
+
+
+@contextmanager
+def _leaving(run: RunFolder, *, made: bool) -> Iterator[None]:
+    """Whatever ends the training early says how to go on, if that can be. `made`: the folder was
+    made for it, and goes again if nothing has begun that could go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:  # outside the loop, which ends by itself with a checkpoint
+        mend = f"go on with: {go_on(run.path)}"
+        if not (run.path / RECIPE).is_file():
+            run.remove()
+            mend = "nothing had begun: the same command starts it"
+        raise Interrupted(signal_of(stop), where=str(run.path), mend=mend) from None
+    except Interrupted:
+        raise
+    except (RetinueError, OSError) as error:
+        failure = error
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            failure = refused(error, Path(error.filename or run.path))
+        if run.checkpoints.exists():
+            if isinstance(failure, RetinueError) and failure.resumable:
+                ways = [failure.mend, f"go on with: {go_on(run.path)}"]
+                failure.mend = ", then ".join(filter(None, ways))
+        elif made:
+            run.remove()
+        raise failure from error.__cause__
+
+
+def _refuse_without_checkpoint(run: RunFolder) -> None:
+    """Raise RetinueError where the run has epochs, but nothing that can go on."""
+    if (run.path / "metrics.csv").is_file() and not run.checkpoints.exists():
+        again = shlex.join(["retinue", "train", str(run.path / RECIPE)])
+        raise RetinueError(
+            "the checkpoint of this training is gone",
+            where=str(run.checkpoints.folder),
+            mend=f"bring it back, or start a new training: {again}",
+        )
 
 
 def _done(

@@ -28,6 +28,7 @@ from retinue.sample import Batch, Preprocessing, Sample
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Losses, Task
 from retinue.training import guards
+from retinue.training.changes import go_on
 from retinue.training.ema import Ema
 from retinue.training.environment import Settings, build_accelerator
 from retinue.training.losses import Sums, add_up, portion_loss
@@ -426,7 +427,7 @@ class Trainer:
             raise Interrupted(
                 number,
                 where=f"{self.recorder.run.path}, after step {self.progress.steps}",
-                mend=f"go on with: retinue train {self.recorder.run.path} --resume",
+                mend=f"go on with: {go_on(self.recorder.run.path)}",
             )
 
     def _out_of_memory(self, stage: StageOptions, batch: Batch) -> RetinueError:

@@ -268,7 +268,8 @@ class Writer:
         return RetinueError(
             f"the cached features cannot be written ({error.strerror or error})",
             where=f"{self._base}.rows",
-            mend="make room and go on with --resume, or train with cache_features=off",
+            mend="make room, or take another place (cache.folder=FOLDER)",
+            resumable=True,
         )
 
 
