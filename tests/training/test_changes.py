@@ -204,7 +204,7 @@ def test_killed_while_it_goes_on_it_does_not_pass_for_done(
     """Neither with the old figures, nor with the old weights."""
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "fit", _killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             _resume(run, stages__0__epochs=3)
     assert not (run / "metrics.json").exists()
     _resume(run)
@@ -231,7 +231,7 @@ def test_killed_while_changes_are_written_they_are_found_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write", write)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             _resume(run, stages__0__epochs=3)
     _resume(run)
     assert len(tiny.rows(run)) == 3

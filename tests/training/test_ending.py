@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -102,25 +101,12 @@ def test_who_handles_sigterm_already_goes_on_to() -> None:
 # --- two at once ---------------------------------------------------------------------------------
 
 
-def _hold(path: Path, ready: Any, end: Any) -> None:
-    with RunFolder(path).locked():
-        ready.set()
-        end.wait(30)
-
-
 def test_who_is_at_work_in_a_folder_is_said(tmp_path: Path, pictures: Path) -> None:
     run = _train(_recipe(pictures), tmp_path / "run").folder
     (run / "metrics.json").unlink()
-    context = multiprocessing.get_context("spawn")
-    ready, end = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(run, ready, end))
-    other.start()
-    assert ready.wait(60)
-    with pytest.raises(RetinueError) as refused:
+    with RunFolder(run).locked(), pytest.raises(RetinueError) as refused:
         retinue.train(run, resume=True, quiet=True)
-    assert f"another training is at work here: process {other.pid} on " in refused.value.what
-    end.set()
-    other.join(30)
+    assert f"another training is at work here: process {os.getpid()} on " in refused.value.what
     assert not (run / ".holder").exists()
     (run / ".holder").write_text("half a li")  # of one that was killed
     assert retinue.train(run, resume=True, report=False, quiet=True).figures

@@ -69,7 +69,7 @@ def test_stopped_in_the_final_evaluation_it_is_only_evaluated_again(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(finish, "evaluate", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             _train(_one(pictures), run)
     before = (run / "best.safetensors").read_bytes()
     assert _resume(run).figures["split"] == "test"
@@ -292,7 +292,7 @@ def test_stopped_while_the_splits_are_written_down(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Dataset, "write_splits", half)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             _train(_one(pictures), run)
     _resume(run)
     whole = _train(_one(pictures), tmp_path / "whole").folder
