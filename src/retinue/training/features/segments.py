@@ -184,21 +184,22 @@ class _RowFile:
     def read(self, rows: Rows, into: npt.NDArray[np.void]) -> None:
         """What there is of `rows`, a record each."""
         size = into.dtype.itemsize
-        view = memoryview(into.view(np.uint8).reshape(-1))
+        view = into.view(np.uint8).reshape(-1).data
         for k, row in enumerate(rows.tolist()):
             with suppress(OSError):
-                data = self._at(row * size, size)
-                view[k * size : k * size + len(data)] = data
+                self._fill(view[k * size : (k + 1) * size], row * size)
 
     def close(self) -> None:
         self._file.close()
 
-    def _at(self, start: int, size: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), size, start)
+    def _fill(self, part: memoryview, start: int) -> None:
+        """From byte `start` on, as far as there is anything."""
+        if hasattr(os, "preadv"):
+            os.preadv(self._file.fileno(), [part], start)
+            return
         with self._turn:
             self._file.seek(start)
-            return self._file.read(size)
+            self._file.readinto(part)  # type: ignore[attr-defined]
 
     def _stamp(self) -> tuple[int, int]:
         found = os.fstat(self._file.fileno())
