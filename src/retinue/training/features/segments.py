@@ -199,7 +199,7 @@ class _RowFile:
             return
         with self._turn:
             self._file.seek(start)
-            self._file.readinto(part)  # type: ignore[attr-defined]
+            self._file.readinto(part)
 
     def _stamp(self) -> tuple[int, int]:
         found = os.fstat(self._file.fileno())
