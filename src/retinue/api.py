@@ -214,7 +214,7 @@ def predict(
     from retinue.inference.writers import PredictionFolder, common_base
 
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    found = expand(named, sys.stdin)
+    found = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
     predictor = open_model(model, device=device, engine=engine, tta=tta)
     results: list[Result] = []
     skipped: dict[str, str] = {}

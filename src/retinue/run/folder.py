@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import json
 import os
 import re
 import shutil
@@ -64,9 +63,9 @@ def _who() -> dict[str, Any]:
 def holder(path: Path) -> str:
     """`: process 123 on HOST since …` for the run folder `path`, as far as that is known."""
     try:
-        who = json.loads((path / HOLDER).read_text(encoding="utf-8"))
+        who = read_json(path / HOLDER)
         told = f": process {who['process']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, RetinueError, KeyError, TypeError):
         return ""
     return visible(told)
 
@@ -141,7 +140,7 @@ class RunFolder:
                 sweep(folder)
             self.checkpoints.tidy()
             with suppress(OSError):  # it only tells others
-                write_text(self.path / HOLDER, json.dumps(_who()) + "\n")
+                write_text(self.path / HOLDER, json_text(_who()))
             yield
         finally:
             (self.path / HOLDER).unlink(missing_ok=True)

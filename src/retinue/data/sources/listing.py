@@ -127,6 +127,15 @@ def hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX")) or name.lower() in ("thumbs.db", "desktop.ini")
 
 
+DRAWN_MARK = ".drawn-by-retinue"
+"""Stands in a folder of drawn predictions: no search for pictures goes in there."""
+
+
+def is_drawn(folder: str | os.PathLike[str]) -> bool:
+    """Whether the pictures in `folder` are drawn predictions."""
+    return os.path.exists(os.path.join(folder, DRAWN_MARK))
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly below, hidden ones left out, sorted by name."""
     with os.scandir(folder) as entries:
@@ -136,7 +145,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     # A folder that is called like an image is a broken image, not a class.
-    return entry.is_dir() and not is_image_name(entry.name)
+    return entry.is_dir() and not is_image_name(entry.name) and not is_drawn(entry.path)
 
 
 def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
@@ -160,6 +169,6 @@ def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
                 continue
             if is_image_name(entry.name):
                 yield here / entry.name
-            elif recursive and entry.is_dir():
+            elif recursive and entry.is_dir() and not is_drawn(entry.path):
                 deeper.append(here / entry.name)
         stack.extend(reversed(deeper))
