@@ -44,6 +44,7 @@ from retinue.training.preflight import (
     refuse_samplers,
     refuse_size,
     refuse_undealt,
+    refuse_undefined,
     task_options,
 )
 from retinue.training.recipe import Recipe
@@ -135,6 +136,7 @@ def prepared(
     resumed = run.checkpoints.exists()
     task = _task(run, recipe, dataset, resumed=resumed)
     refuse_metric(recipe, task)
+    refuse_undefined(recipe, task, dataset)
     if not resumed:
         refuse_samplers(recipe, dataset)
     torch.manual_seed(recipe.seed)
@@ -144,7 +146,7 @@ def prepared(
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     _refuse_another_teacher(run, recipe, taught_by)
     if not resumed:
-        refuse_lone_images(recipe, network, preprocessing.size, len(train), settings.world)
+        refuse_lone_images(recipe, network, preprocessing.size, dataset, settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
         small = small_splits(sizes, picks=recipe.evaluation.keep == "best")
         for doubt in [*doubts(recipe, network, dataset), *small]:
