@@ -276,8 +276,9 @@ def checks() -> dict[str, Any]:
 
     import torch
 
+    from retinue.data.cpus import usable_cpus
     from retinue.data.loader import worker_count
-    from retinue.inference.devices import choose_device
+    from retinue.inference.devices import choose_device, fit_threads
     from retinue.inference.engines import candidates, installed
     from retinue.training.environment import choose_precision, cpu_features, cpu_name, versions
 
@@ -286,7 +287,12 @@ def checks() -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "versions": versions(),
-        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "features": cpu_features()},
+        "cpu": {
+            "name": cpu_name(),
+            "cores": os.cpu_count(),
+            "usable": usable_cpus(),
+            "features": cpu_features(),
+        },
         "devices": ["cpu", *(f"cuda:{k} ({torch.cuda.get_device_name(k)})" for k in range(cuda))]
         + (["mps"] if torch.backends.mps.is_available() else []),
         "engines": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")},
@@ -295,7 +301,7 @@ def checks() -> dict[str, Any]:
             "engine": candidates(device)[0],
             "precision": choose_precision("auto", device),
             "workers": worker_count("auto"),
-            "threads": torch.get_num_threads(),
+            "threads": fit_threads(),
         },
     }
 

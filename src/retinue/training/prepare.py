@@ -15,7 +15,7 @@ from retinue.data.readable import unreadable
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.figures import small_splits
-from retinue.inference.devices import choose_device
+from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
 from retinue.models.network import Network
@@ -84,7 +84,7 @@ def settings_of(recipe: Recipe) -> Settings:
     precision = choose_precision(recipe.precision, device)
     world = build_accelerator(device, precision).num_processes
     refuse_undealt(recipe, world)
-    return Settings(device, precision, torch.get_num_threads(), world)
+    return Settings(device, precision, fit_threads(), world)
 
 
 def same_as_before(before: dict[str, Any], now: Settings) -> Settings:

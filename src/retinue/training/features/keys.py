@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retinue.data.cpus import usable_cpus
 from retinue.errors import BadImageError
 from retinue.files import replacing
 from retinue.training.environment import versions
@@ -141,7 +142,8 @@ class Contents:
         sources = list(sources)
         found = [recalled(*source) for source in sources]
         unknown = [source for source, content in zip(sources, found, strict=True) if not content]
-        with ThreadPoolExecutor() as pool:  # takes its time, so not for what is known
+        # Takes its time, so not for what is known.
+        with ThreadPoolExecutor(usable_cpus() + 4) as pool:
             fresh = pool.map(attempt, unknown)
         if bad:
             raise BadImageError(dict(sorted(bad.items())))
