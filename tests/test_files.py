@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from retinue import files
 from retinue.files import nearest, read_text, replacing, sweep, write_text
 
 
@@ -96,3 +98,46 @@ def test_what_kills_have_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "b.txt").read_text() == "whole"
     assert set(os.listdir(tmp_path)) == {*kept, ".e.abcd1234.partial", "b.txt"}
     sweep(tmp_path / "absent")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.timeout(10)
+def test_only_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to pipe").symlink_to("pipe")
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("file", "link"):
+        assert files.read_file(tmp_path / name) == b"content"
+    for name in ("pipe", "to pipe"):
+        with pytest.raises(files.NotAFileError, match="is a named pipe, not a file"):
+            files.open_file(tmp_path / name)
+    with pytest.raises(files.NotAFileError, match="device"):
+        files.open_file("/dev/zero")
+    with pytest.raises(IsADirectoryError):
+        files.open_file(tmp_path)
+    with pytest.raises(OSError, match="symbolic links"):
+        files.open_file(tmp_path / "circle")
+    with pytest.raises(FileNotFoundError):
+        files.open_file(tmp_path / "gone")
+    monkeypatch.chdir(tmp_path)  # a socket's path may not be long
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        with pytest.raises(files.NotAFileError, match="socket"):
+            files.open_file("socket")
+    assert files.nearest(tmp_path / "pipe").endswith("is a named pipe")
+
+
+def test_entries_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "to folder").symlink_to("folder")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").touch()
+    assert dict(files.entries(tmp_path)) == {
+        "folder": True, "to folder": True, "circle": False, "file": False
+    }  # fmt: skip
+
+
+def test_nearest_of_overlong_names(tmp_path: Path) -> None:
+    assert "exists" in files.nearest(tmp_path / ("x" * 300) / "y")

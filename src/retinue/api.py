@@ -6,16 +6,43 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from retinue.text import counted
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
     from retinue.exporting.state_dict import Exported
     from retinue.inference.predictor import Predictor
     from retinue.sample import Result
-    from retinue.training.session import Run
+    from retinue.training.session import Plan, Run
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
+
+
+@overload
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    report: bool = True,
+    quiet: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    dry_run: Literal[False] = False,
+    **fields: Any,
+) -> Run: ...
+
+
+@overload
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    quiet: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    dry_run: Literal[True],
+    **fields: Any,
+) -> Plan: ...
 
 
 def train(
@@ -26,20 +53,25 @@ def train(
     report: bool = True,
     quiet: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
     **fields: Any,
-) -> Run:
+) -> Run | Plan:
     """Train as `recipe` says; returns the run: its folder, figures and model file.
 
     `recipe`: the name of a shipped one, a YAML file, a mapping, or with `resume` the run folder to
     go on with; overrides may then change what docs/train.md lists. `overrides` maps dotted keys to
     values (`{"stages.1.epochs": 5}`); top-level fields can also be keywords (`seed=1`;
-    `data="photos/"` means `data.path`). Raises `UsageError` for a recipe or data that will not do,
-    `BadImageError` for unreadable images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for
-    anything else that ends the training.
+    `data="photos/"` means `data.path`). `dry_run`: nothing is trained or written; what comes back
+    instead is the plan: the recipe as it would be settled, what was found, and how long it would
+    take. Raises `UsageError` for a recipe or data that will not do, `BadImageError` for unreadable
+    images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for anything else that ends the
+    training.
     """
     from retinue.errors import Interrupted, UsageError
     from retinue.run.stopping import signal_of, terminable
 
+    if resume and dry_run:
+        raise UsageError("a dry run is of a new training", mend="leave resume out")
     if resume and out is not None:
         raise UsageError(
             "a training goes on in its own folder",
@@ -53,6 +85,8 @@ def train(
         try:
             from retinue.training import session  # takes a second or two
 
+            if dry_run:
+                return session.plan(recipe, changes, quiet=quiet)
             if resume:
                 run = session.resume(Path(str(recipe)), changes, quiet=quiet)
             else:
@@ -184,6 +218,13 @@ class Predictions:
     results: list[Result]
     """The answers, in order, unless they went to files or to `each`."""
 
+    def __repr__(self) -> str:
+        parts = [counted(self.images, "image")]
+        parts += [f"{len(self.skipped):,} skipped"] if self.skipped else []
+        parts += [counted(len(self.files), "file")] if self.files else []
+        first = f"; {self.results[0]!r}" if self.results else ""
+        return f"<Predictions {', '.join(parts)}{first}{', …' if self.results[1:] else ''}>"
+
 
 def predict(
     model: str | Path | Sequence[str | Path],
@@ -212,7 +253,10 @@ def predict(
     from retinue.inference.predictor import Skipped
     from retinue.inference.predictor import load as open_model
     from retinue.inference.writers import PredictionFolder, common_base
+    from retinue.modelfile import find_model
 
+    for one in [model] if isinstance(model, str | Path) else model:
+        find_model(Path(one))  # which may be missing, whatever there is to predict
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
     predictor = open_model(model, device=device, engine=engine, tta=tta)
@@ -318,6 +362,9 @@ class Demo:
     """Of some test pictures; also written to the run's `predictions/`, drawn."""
     labels: dict[str, str]
     """The true class of each of them, by path."""
+
+    def __repr__(self) -> str:
+        return f"<Demo {self.run!r}, {self.predictions!r}>"
 
 
 def demo(*, out: str | Path | None = None, pictures: int = 8) -> Demo:

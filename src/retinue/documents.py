@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from retinue.errors import RetinueError
+from retinue.files import read_file
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -143,7 +144,7 @@ def read_json(path: Path) -> Any:
         RetinueError: it is not JSON (see `parse_json`).
     """
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_file(path))
     except NotJson as error:
         raise RetinueError(f"this is not JSON ({error})", where=str(path)) from None
 

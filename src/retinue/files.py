@@ -12,12 +12,13 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 if sys.platform != "win32":
     import fcntl
@@ -32,21 +33,21 @@ _MOST_LOOKED_AT = 10_000
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.partial", re.DOTALL)
 _SECONDS_UNTOUCHED = 86_400
 """Where nothing tells whether a temporary file is still being written, its age does."""
+_MOST_NAMED = 5
 
 
 class NotAFileError(OSError):
     """Something that has a name like a file and would keep a reader waiting."""
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """The regular file at `path`, or at the end of its links, to be read.
 
     Nothing else is opened, so that nothing is waited for. Raises OSError: IsADirectoryError for a
     folder (PermissionError for one that may not be looked into), `NotAFileError` for named pipes,
     sockets and devices.
     """
-    file: BinaryIO = open(path, "rb", opener=_only_files)  # noqa: SIM115 - the caller closes it
-    return file
+    return open(path, "rb", opener=_only_files)
 
 
 def _only_files(path: str, flags: int) -> int:
@@ -98,6 +99,27 @@ def cache_folder() -> Path:
         if not caches.is_absolute():  # such a value does not count, says the specification
             caches = Path.home() / ".cache"
     return caches / "retinue"
+
+
+class Entry(NamedTuple):
+    """What lies in a folder."""
+
+    name: str
+    is_folder: bool
+    """Or a link to one. What leads in a circle or nowhere is none."""
+
+
+def entries(folder: str | os.PathLike[str]) -> list[Entry]:
+    """What lies directly in `folder`, in no order. Raises OSError if it may not be looked into."""
+    with os.scandir(folder) as found:
+        return [Entry(e.name, _is_folder(e)) for e in found]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def sync_folder(folder: Path) -> None:
@@ -230,18 +252,59 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") 
     return content.decode(encoding, errors=errors)
 
 
+def _kind(path: Path) -> str:
+    if os.path.isdir(path):
+        return "a folder"
+    return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "a file")
+
+
 def nearest(path: Path) -> str:
     """How to mend a `path` that is not there: the name that was meant, or how far it exists."""
-    base = path
-    # pathlib's own questions fail for names that are too long, or lead in a circle.
-    while not os.path.exists(base) and base != base.parent:
-        base = base.parent
+    if near := _near(path):
+        return f"did you mean {str(near)!r}?"
+    base = _existing(path)
     if base == path or not os.path.isdir(base):
-        return f"{str(base)!r} is a {'folder' if os.path.isdir(base) else 'file'}"
-    names: list[str] = []
-    with suppress(OSError):
-        names = [child.name for child in islice(base.iterdir(), _MOST_LOOKED_AT)]
-    near = get_close_matches(path.parts[len(base.parts)], names, n=1)
-    if near:
-        return f"did you mean {str(base / near[0])!r}?"
+        return f"{str(base)!r} is {_kind(base)}"
     return f"the nearest that exists is {str(base.absolute())!r}"
+
+
+def nearest_run(path: Path, holding: Sequence[str]) -> str:
+    """How to mend a `path` that is no run folder: the name that was meant, or the runs there are,
+    which are folders that hold one of the files `holding`."""
+    beside = {path.parent, path.parent / "runs", Path("runs")}
+    runs = sorted({run for folder in beside for run in _children(folder)
+                   if any(os.path.isfile(run / name) for name in holding)})  # fmt: skip
+    close = get_close_matches(path.name, [run.name for run in runs], n=1)
+    if close:
+        return f"did you mean {str(next(run for run in runs if run.name == close[0]))!r}?"
+    if near := _near(path):
+        return f"did you mean {str(near)!r}?"
+    if runs:
+        few = ", ".join(str(run) for run in runs[:_MOST_NAMED])
+        more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
+        return f"there {'are' if len(runs) > 1 else 'is'} {few}{more}"
+    return nearest(path)
+
+
+def _existing(path: Path) -> Path:
+    """As much of `path` as there is. pathlib's own questions fail for names that are too long, or
+    lead in a circle."""
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _near(path: Path) -> Path | None:
+    """What is there and called nearly so."""
+    base = _existing(path)
+    if base == path or not os.path.isdir(base):
+        return None
+    names = [child.name for child in _children(base)]
+    near = get_close_matches(path.parts[len(base.parts)], names, n=1)
+    return base / near[0] if near else None
+
+
+def _children(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return list(islice(folder.iterdir(), _MOST_LOOKED_AT))
+    return []

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
-from retinue.files import nearest, replacing
-from retinue.sample import Interpolation, Preprocessing
+from retinue.files import nearest, nearest_run, replacing
+from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Interpolation, Preprocessing
+from retinue.text import counted, few
 
 MODEL_FILE = "best.safetensors"
 """The model in a run folder."""
@@ -30,9 +31,10 @@ MOST_CLASSES = 1 << 20
 MOST_CHARACTERS = 64 * 2**20
 """Of the description."""
 
-Side = Annotated[int, Strict(), Field(ge=1, le=1 << 14)]
+Side = Annotated[int, Strict(), Field(ge=1, le=LARGEST_SIDE)]
 Mean = Annotated[float, Strict(), Field(ge=-1e3, le=1e3)]
 Std = Annotated[float, Strict(), Field(gt=0, le=1e3)]
+Crop = Annotated[float, Strict(), Field(ge=SMALLEST_CROP, le=1)]
 Grey = Annotated[int, Strict(), Field(ge=0, le=255)]
 
 
@@ -58,7 +60,9 @@ class _Preprocessing(BaseModel):
     std: tuple[Std, Std, Std]
     interpolation: Interpolation = Preprocessing.interpolation
     fit: Literal["crop", "squash", "letterbox"] = Preprocessing.fit
-    crop_fraction: Annotated[float, Strict(), Field(ge=0.01, le=1)] = Preprocessing.crop_fraction
+    crop_fraction: Annotated[float, Strict(), Field(ge=SMALLEST_CROP, le=1)] = (
+        Preprocessing.crop_fraction
+    )
     pad_value: Grey = Preprocessing.pad_value
     background: tuple[Grey, Grey, Grey] = Preprocessing.background
     depth: Annotated[int, Strict(), Field(ge=8, le=16)] = Preprocessing.depth
@@ -95,6 +99,12 @@ class ModelDescription(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     """What it was made with: retinue, torch, python, …"""
 
+    def __repr__(self) -> str:
+        classes = counted(len(self.classes), "class", "classes")
+        return f"<ModelDescription {self.network}: {self.task}, {classes} ({few(self.classes)})>"
+
+    __str__ = __repr__
+
     @field_validator("preprocessing")
     @classmethod
     def _whole(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +121,7 @@ class ModelDescription(BaseModel):
 
 def find_model(path: Path) -> Path:
     """The model file that `path` means: itself, or `best.safetensors` in a run folder."""
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's own fails for names that are too long
         if (path / MODEL_FILE).is_file():
             return path / MODEL_FILE
         if (path / "recipe.yaml").is_file():
@@ -120,8 +130,9 @@ def find_model(path: Path) -> Path:
             others = sorted(path.glob("*.safetensors")) or sorted(path.glob(f"*/{MODEL_FILE}"))
             mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
         raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
-    if not path.exists():
-        raise UsageError("no such model", where=str(path), mend=nearest(path))
+    if not os.path.exists(path):
+        mend = nearest_run(path, (MODEL_FILE,))
+        raise UsageError("there is no such model", where=str(path), mend=mend)
     return path
 
 
@@ -191,7 +202,7 @@ def read(path: str | os.PathLike[str]) -> tuple[ModelDescription, dict[str, Tens
 
 
 def _opened(path: Path) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError("no such model file", where=str(path), mend=nearest(path))
     try:
         return safe_open(path, framework="pt")

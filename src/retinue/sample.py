@@ -25,6 +25,10 @@ from retinue.arrays import Rectangle as Rectangle
 from retinue.arrays import Size as Size
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+LARGEST_SIDE = 1 << 14
+"""Of a network's input, in pixels: a batch of two such images is 6 GB."""
+SMALLEST_CROP = 0.01
+"""The smallest `crop_fraction`."""
 
 
 @dataclass(frozen=True)

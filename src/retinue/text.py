@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+MOST_BYTES = 100
+"""Of a name that becomes a part of files' names, which may have 255 in all."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
 
 
 def visible(text: object) -> str:
@@ -18,9 +23,46 @@ def shorten(text: str, most: int) -> str:
     return f"{line[: most // 2]}…{line[-(most - most // 2 - 1) :]}"
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c, …`: the first few, for one line."""
+    return ", ".join([*(shorten(name, 24) for name in names[:most]), *["…"][: len(names) - most]])
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 image`, `1,024 images`, `2 classes`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """`“a”, “b” and “c”`; of more than `most` the others are counted."""
     shown = [f"“{shorten(name, 40)}”" for name in names[:most]]
     if len(names) > most:
         shown.append(f"{len(names) - most:,} more")
     return " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
+
+
+def no_file_name(name: str) -> str:
+    """Why `name` cannot become (a part of) a file's name on every system, in words that follow "a
+    name"; empty if it can."""
+    if not name.strip():
+        return "of blanks alone"
+    if len(name.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        return f"of more than {MOST_BYTES} bytes"
+    odd = sorted({c for c in name if not c.isprintable() or c in '<>:"/\\|?*'})
+    if odd:
+        return f"with {visible(odd[0])!r}"
+    if name[-1] in ". ":
+        return "that ends in a dot or a blank"
+    if _RESERVED.fullmatch(name):
+        return "that is a device of Windows"
+    return ""
+
+
+def as_file_name(text: str, default: str = "run") -> str:
+    """`text` made a name that files can have on every system: letters of any script, digits, `_`,
+    `.` and `-`; `default` where nothing is left of it."""
+    name = re.sub(r"[^\w.-]+", "-", text).strip("-.")
+    while len(name.encode("utf-8", "replace")) > MOST_BYTES:
+        name = name[:-1]
+    name = name.rstrip("-.") or default
+    return f"{default}-{name}" if _RESERVED.fullmatch(name) else name

@@ -6,14 +6,16 @@ import builtins
 import io
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import damaged
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from retinue.data import geometry
+from retinue.data import complaints, formats, geometry
 from retinue.data.decode import Decoded, Encoded, read_bytes
 from retinue.data.views import turn
 from retinue.errors import BadImageError
@@ -227,3 +229,133 @@ def test_reading_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(builtins, "open", denied)
     with pytest.raises(BadImageError, match=r"x\.jpg.*permission denied"):
         read_bytes("x.jpg")
+
+
+# --- what the preprocessing says of decoding -----------------------------------------------------
+
+
+def test_background_of_transparency() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 255, 255, 255))
+    image.putpixel((1, 0), (9, 9, 9, 0))
+    content = encoded(image, "PNG")
+    for background in ((255, 255, 255), (0, 0, 0), (10, 20, 30)):
+        shown = Encoded(content, path="it", background=background).decode().image[0]
+        assert shown.tolist() == [[255, 255, 255], list(background)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_depth_of_16_bit_grey(kind: str) -> None:
+    values = np.array([[0, 16, 2048, 4095, 5000]], dtype=np.uint16)
+    content = encoded(Image.fromarray(values), kind)
+    source = Encoded(content, path="it", depth=12)
+    assert source.decode().image[0, :, 0].tolist() == [0, 1, 128, 255, 255]
+    assert source.largest == 5000
+    full = Encoded(content, path="it").decode().image[0, :, 0]
+    assert full.tolist() == [(v + 128) // 257 for v in values[0].tolist()]
+    byte = Encoded(encoded(picture(1).convert("L"), kind), path="it", depth=12)
+    assert byte.largest is None
+    assert np.array_equal(byte.decode().image[..., 0], np.asarray(picture(1).convert("L")))
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_images_of_one_value_are_black(mode: str) -> None:
+    """Nothing is divided by nothing."""
+    content = encoded(Image.new(mode, (3, 2), 700), "TIFF")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pixels(content).max() == 0
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+JXL = bytes.fromhex("ff0a98401009080401004400") + bytes(17)
+
+
+@pytest.mark.parametrize(
+    ("content", "extra", "module"), [(HEIC, "heic", "pi_heif"), (JXL, "jxl", "imagecodecs")]
+)
+def test_formats_of_extras_say_what_is_missing(content: bytes, extra: str, module: str) -> None:
+    if formats.installed(extra):
+        pytest.skip(f"{module} is installed")
+    with pytest.raises(BadImageError, match=rf"pip install 'retinue\[{extra}\]'"):
+        decode(content, path="photo")
+    assert not formats.is_image_name(f"a.{extra}")
+    names = [f"a.{extra}", f"b.{extra.upper()}", "c.jpg", "d.txt"]
+    (said,) = formats.not_read(names)
+    assert said.startswith(f"2 .{extra} files left out: ")
+    assert f"pip install 'retinue[{extra}]'" in said
+
+
+def test_size_of_jpeg_xl() -> None:
+    """The first is what libjxl writes for 30 × 20 pixels."""
+    assert formats.jxl_size(JXL) == (30, 20)
+    assert formats.jxl_size(b"\xff\x0a" + (1 | 3 << 1 | 1 << 6).to_bytes(4, "little")) == (32, 32)
+    side = (1 << 30) - 1
+    huge = (0 | 3 << 1 | side << 3 | 1 << 33).to_bytes(14, "little")
+    assert formats.jxl_size(b"\xff\x0a" + huge) == (side + 1, side + 1)
+    box = b"\0\0\0\x0cJXL \r\n\x87\n" + (8 + len(JXL)).to_bytes(4, "big") + b"jxlc" + JXL
+    assert formats.jxl_size(box) == (30, 20)
+    with pytest.raises(ValueError, match="no picture"):
+        formats.jxl_size(box[:12])
+
+
+def test_a_cut_heic_is_refused_though_libheif_paints_it() -> None:
+    whole = HEIC + (24).to_bytes(4, "big") + b"mdat" + bytes(16)
+    formats._refuse_cut_boxes(whole)
+    formats._refuse_cut_boxes(whole + b"trailing bytes")
+    with pytest.raises(ValueError, match="truncated: 5 bytes"):
+        formats._refuse_cut_boxes(whole[:-5])
+
+
+def test_avif_is_read() -> None:
+    assert formats.is_image_name("a.AVIF")
+    content = encoded(picture(3), "AVIF", quality=95)
+    assert np.abs(pixels(content).astype(int) - np.asarray(picture(3))).mean() < 6
+    assert formats.extra_for(content[:64]) is None
+
+
+@pytest.mark.parametrize("name", ["a.JPG ", "b.jfif", "c.JpEg", "d.tif"])
+def test_names_of_images(name: str) -> None:
+    assert formats.is_image_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.jpg_large", "b", "jpg", ".jpg", "c.jpg.txt"])
+def test_names_that_are_none(name: str) -> None:
+    assert not formats.is_image_name(name)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
+def test_content_that_looks_like_an_image(kind: str) -> None:
+    assert formats.looks_like_image(encoded(picture(1), kind)[:32])
+    assert not formats.looks_like_image(b"path,label\na.jpg,cat\n"[:32])
+
+
+# --- what decoders say ---------------------------------------------------------------------------
+
+
+def test_warnings_of_decoders_are_told_once_and_with_the_file(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = damaged.encoded("TIFF", compression="tiff_lzw")
+    cut = content[: len(content) * 2 // 3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with caplog.at_level("INFO", "retinue"), complaints.told_once():
+            for k in range(5):
+                with pytest.raises(BadImageError):
+                    decode(cut, path=f"{k}.tif")
+            with pytest.warns(UserWarning, match="not a decoder's"):
+                warnings.warn("not a decoder's", stacklevel=1)
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == 1
+    assert "'0.tif': Corrupt EXIF data" in said[0]
+    assert capfd.readouterr() == ("", "")
+    assert warnings.showwarning is not complaints._show
+
+
+@pytest.mark.parametrize("name", ["noise inside lzw.tif", "noise inside fax.tif"])
+def test_libtiff_prints_nothing(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadImageError, match="damaged"):
+        decode(damaged.damaged()[name], path=name)
+    assert capfd.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -16,15 +17,17 @@ import numpy as np
 import pytest
 
 from retinue.data import readable, remembered
-from retinue.data.check import check
+from retinue.data.check import CheckReport, check
 from retinue.data.decode import Encoded
 from retinue.data.loader import Loader, in_order
 from retinue.data.options import AugmentOptions, DataOptions
 from retinue.data.readable import unreadable
 from retinue.data.remembered import Remembered, facts
+from retinue.data.sources import listing
 from retinue.data.sources.member import Member
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import BadImageError
+from retinue.files import Entry, entries
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.task import task_type
 
@@ -62,10 +65,12 @@ def samples_of(files: dict[str, dict[str, str]]) -> list[Sample]:
     return [Sample(path) for kind in files.values() for path in kind]
 
 
+def check_of(path: Path) -> CheckReport:
+    return check(DataOptions(path=str(path), workers=2), task_type("classification").readers())
+
+
 def by_check(paths: Sequence[str]) -> set[str]:
-    root = Path(paths[0]).parent.parent
-    readers = task_type("classification").readers()
-    return set(check(DataOptions(path=str(root), workers=2), readers).unreadable)
+    return set(check_of(Path(paths[0]).parent.parent).unreadable)
 
 
 def by_scan(paths: Sequence[str]) -> set[str]:
@@ -331,7 +336,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
     paths = [str(path) for path in sorted(folder.iterdir())]
     for bad in (
         unreadable([Sample(path) for path in paths]),
-        check(DataOptions(path=str(tmp_path)), task_type("classification").readers()).unreadable,
+        check_of(tmp_path).unreadable,
     ):
         assert {Path(path).name: reason for path, reason in bad.items()} == expected
 
@@ -347,3 +352,49 @@ def test_a_large_file_that_is_no_image_is_not_read(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_odd_names_and_links_never_end_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(6):
+        path = tmp_path / "ab"[k % 2] / f"{k}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(picture(k), "JPEG"))
+    (tmp_path / "a" / ("x" * 251 + ".jpg")).write_bytes(encoded(picture(7), "JPEG"))
+    odd = os.fsencode(tmp_path / "a") + b"/\xff\xfe.jpg"
+    with open(odd, "wb") as file:
+        file.write(encoded(picture(8), "JPEG"))
+    (tmp_path / "b" / "loop").symlink_to("loop")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("gone")
+    (tmp_path / "b" / "self.jpg").symlink_to("self.jpg")
+    report = check_of(tmp_path)
+    assert report.images == 9
+    assert {Path(path).name for path in report.unreadable} == {"self.jpg"}
+    json.dumps(report.as_dict())
+
+    def shut(folder: str | os.PathLike[str]) -> list[Entry]:
+        if Path(folder).name == "deep":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return entries(folder)
+
+    (tmp_path / "b" / "deep").mkdir()
+    monkeypatch.setattr(listing, "entries", shut)  # the superuser may look into all of them
+    (wrong,) = (f for f in check_of(tmp_path).findings if f.what == "errors")
+    assert wrong.fatal
+    assert "Permission denied" in wrong.items[0]
+    assert "deep" in wrong.items[0]
+
+
+def test_overlong_names_in_a_table_are_rows_without_a_file(tmp_path: Path) -> None:
+    for k in range(4):
+        (tmp_path / f"{k}.jpg").write_bytes(encoded(picture(k), "JPEG"))
+    rows = [f"{k}.jpg,{'ab'[k % 2]}" for k in range(4)]
+    rows += ["z" * 300 + ".jpg,a", "q/" * 3000 + "w.jpg,a", "0.jpg/1.jpg,b"]
+    (tmp_path / "t.csv").write_text("path,label\n" + "\n".join(rows))
+    report = check_of(tmp_path / "t.csv")
+    assert report.images == 4
+    (missing,) = (f.items for f in report.findings if f.what == "labels without images")
+    assert len(missing) == 3

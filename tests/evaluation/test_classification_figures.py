@@ -239,7 +239,7 @@ def test_classes_that_are_absent_or_never_answered_are_named() -> None:
         " AUC needs both."
     )
     missed = c.figures(np.array([0, 1, 2]), np.eye(3)[[0, 0, 0]], list("xyz"))
-    assert c.remark(missed) == "“y” and “z” were never answered."
+    assert c.remark(missed) == "“y” and “z” were never the answer."
     assert [row["f1"] for row in missed["per_class"]] == [0.5, 0.0, 0.0], "they were there"
     assert c.remark(c.figures(np.arange(3), np.eye(3), list("xyz"))) == ""
     nothing = c.figures(*draw(0, 3, 0), list("xyz"))

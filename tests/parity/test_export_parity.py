@@ -427,7 +427,7 @@ def test_wrong_code_would_be_seen(
 ) -> None:
     code = preparing.code
     assert right in code(SQUARE)
-    monkeypatch.setattr(preparing, "code", lambda how: code(how).replace(right, wrong))
+    monkeypatch.setattr(preparing, "code", lambda *how: code(*how).replace(right, wrong))
     ours, theirs = answers(tiny(parity, SQUARE), "timm", write_pictures(tmp_path), references)
     assert (ours - theirs).abs().amax(1)[UPRIGHT].max() > 2 * ROUNDING
 

@@ -132,9 +132,7 @@ def test_an_override_is_refused_by_the_same_rule_with_a_command_that_works(
 
 
 def test_another_number_of_stages_is_refused(run: Path) -> None:
-    text = (run / "recipe.yaml").read_text(encoding="utf-8")
-    head, _, tail = text.partition("ema:")
-    (run / "recipe.yaml").write_text(f"{head}- name: more\n  epochs: 1\nema:{tail}")
+    _edit(run, "\nstages:\n", "\nstages:\n- name: more\n  epochs: 1\n")
     with pytest.raises(RetinueError, match="stages was 1 of them, is 2 of them"):
         _resume(run)
 

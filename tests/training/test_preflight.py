@@ -21,6 +21,7 @@ from retinue.sample import Sample
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.task import task_type
 from retinue.training import prepare
+from retinue.training.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
     refuse_before_data,
@@ -226,7 +227,8 @@ def test_what_is_hardly_meant_is_doubted(
         tiny.recipe("pictures", stages=[{"epochs": 5, "batch_size": 8}]),
         {f"stages.0.{key}": value for key, value in changes.items()},
     )
-    found = doubts(recipe, tiny.Tiny(num_classes=3), dataset)
+    steps = steps_of_epochs(recipe, dataset.splits)
+    found = doubts(recipe, tiny.Tiny(num_classes=3), steps)
     assert len(found) == bool(parts)
     for part in parts:
         assert part in found[0]

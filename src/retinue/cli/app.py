@@ -16,6 +16,7 @@ from retinue.cli import (
     demo,
     evaluate,
     export,
+    line,
     models,
     predict,
     recipes,
@@ -35,7 +36,7 @@ app = typer.Typer(
     "skipped, 130 and 143 interrupted.",
 )
 
-add(app, "train", train.train, train.EXAMPLES)
+add(app, "train", train.train, train.EXAMPLES, line.TAKE_ANY)
 add(app, "recipes", recipes.recipes, recipes.EXAMPLES)
 add(app, "evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add(app, "predict", predict.predict, predict.EXAMPLES)

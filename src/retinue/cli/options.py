@@ -41,8 +41,15 @@ Engine = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
 
 
-def add(app: typer.Typer, name: str, function: Callable[..., Any], examples: str) -> None:
-    """Make `function` the command `name`; its docstring is the help, each paragraph flowing."""
+def add(
+    app: typer.Typer,
+    name: str,
+    function: Callable[..., Any],
+    examples: str,
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Make `function` the command `name`; its docstring is the help, each paragraph flowing.
+    `settings`: Click's, of its context."""
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(name, help=text, epilog=examples)(function)
+    app.command(name, help=text, epilog=examples, context_settings=settings)(function)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli.line import sorted_words
 from retinue.cli.options import Json, Quiet
 from retinue.cli.output import end_with, figures, print_json, say
 from retinue.text import visible
 
+if TYPE_CHECKING:
+    from retinue.training.session import Plan
+
 EXAMPLES = (
-    "Example: retinue train finetune data=photos/ model=efficientnet_lite0 stages.1.epochs=5"
+    "Example: retinue train photos/"
+    "\n\n"
+    "With more said: retinue train finetune photos/ model=efficientnet_lite0 stages.1.epochs=5"
     "\n\n"
     "Resume:  retinue train runs/finetune --resume"
     "\n\n"
@@ -20,18 +28,21 @@ EXAMPLES = (
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A shipped recipe's name, a YAML file, or with --resume the run folder.",
+            help="A shipped recipe's name, a YAML file, or with --resume the run folder. A folder"
+            " or table of pictures: finetune on it.",
         ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KEY=VALUE",
-            help="Override any field of the recipe: data=PATH, seed=1, stages.1.epochs=5 …",
+            metavar="[DATA] KEY=VALUE",
+            help="The pictures, and any field of the recipe: data=PATH, seed=1, lr=1e-4,"
+            " stages.1.epochs=5 …; --seed 1 is the same.",
             show_default=False,
         ),
     ] = None,
@@ -41,6 +52,10 @@ def train(
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run folder given as RECIPE.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained and how long it takes, and end."),
     ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -52,7 +67,6 @@ def train(
     """
     from retinue import api
     from retinue.errors import UsageError
-    from retinue.options.overrides import parse_override
 
     if resume and out is not None:
         raise UsageError(
@@ -60,7 +74,12 @@ def train(
             where="--out",
             mend="leave it out, or start a new training from the run's recipe.yaml",
         )
-    changes = dict(parse_override(text) for text in overrides or [])
+    recipe, changes = _asked([recipe, *(overrides or [])], context)
+    if dry_run:
+        if resume:
+            raise UsageError("a dry run is of a new training", where="--dry-run --resume")
+        _show(api.train(recipe, dry_run=True, quiet=quiet, overrides=changes), as_json=as_json)
+        return
     run = api.train(recipe, out=out, resume=resume, quiet=quiet, overrides=changes)
     if not run.figures:
         return  # of several processes, only the first one tells
@@ -81,3 +100,40 @@ def train(
         if page.is_file():
             say(f"report  {visible(page)}")
     end_with(run.skipped)
+
+
+def _show(plan: Plan, *, as_json: bool) -> None:
+    """What a dry run found, on standard output."""
+    if as_json:
+        print_json(plan.as_dict())
+        return
+    for line in plan.lines():
+        say(visible(line))
+
+
+def _asked(words: Sequence[str], context: typer.Context) -> tuple[str, dict[str, Any]]:
+    """The recipe and the overrides of a line in any order; a second path is the data."""
+    from retinue.errors import UsageError
+    from retinue.files import nearest
+
+    alone, changes = sorted_words(words, context)
+    if len(alone) > 1:
+        path = Path(alone[1])
+        if not path.exists() and len(path.parts) == 1 and not path.suffix:
+            raise UsageError(
+                f"{alone[1]!r} is no folder or table of pictures",
+                where="second argument",
+                mend=f"an override looks like key=value, for example seed=1; {nearest(path)}",
+            )
+        if "data" in changes or len(alone) > 2:
+            other = alone[2] if len(alone) > 2 else changes["data"]
+            raise UsageError(
+                f"the data is given twice, {alone[1]!r} and {str(other)!r}",
+                mend="give one folder or table; a folder may hold train/, val/ and test/",
+            )
+        changes["data"] = alone[1]
+    if not alone and (data := changes.pop("data", None)) is not None:
+        alone = [str(data)]
+    if not alone:
+        raise UsageError("no recipe is named", mend="retinue train finetune data=PHOTOS")
+    return alone[0], changes

@@ -23,6 +23,7 @@ from retinue.data.sources.listing import Listing, Reader, Record
 from retinue.data.sources.recognise import Readers, read_listing
 from retinue.errors import UsageError
 from retinue.sample import Sample
+from retinue.text import counted, few, shorten
 
 IMBALANCE = 10
 """Classes whose sizes differ by more than this factor are remarked on."""
@@ -69,6 +70,13 @@ class CheckReport:
     findings: list[Finding] = field(default_factory=list)
     """All that was looked for and found."""
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        parts = [counted(self.images, "image"), counted(len(self.classes), "class", "classes")]
+        parts += [f"{len(self.unreadable):,} unreadable"] if self.unreadable else []
+        if self.findings:
+            parts.append(f"found: {few([finding.what for finding in self.findings], 6)}")
+        return f"<CheckReport {shorten(self.path, 60)}: {', '.join(parts)}>"
 
     @property
     def refused(self) -> bool:

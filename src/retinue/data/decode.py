@@ -36,12 +36,11 @@ from PIL import Image, UnidentifiedImageError
 from retinue.arrays import ImageSize, Matrix, Pixels, Read, Size
 from retinue.data import complaints, formats, geometry, jpeg, orientation
 from retinue.data.formats import EXTENSIONS as EXTENSIONS
+from retinue.data.formats import MAX_PIXELS as MAX_PIXELS
+from retinue.data.formats import check_size as check_size
 from retinue.data.jpeg import is_jpeg as is_jpeg
 from retinue.errors import BadImageError
 from retinue.files import open_file
-
-MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused; a 1 GiB RGB image has twice as many."""
 
 WHITE = (255, 255, 255)
 """What shows through transparent pixels, where nothing else is asked for."""
@@ -234,16 +233,6 @@ def _to_8_bit(image: Image.Image, depth: int) -> npt.NDArray[np.uint8]:
     scaled = (wide - low) * (255 / (high - low))
     result: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
     return result
-
-
-def check_size(width: int, height: int) -> None:
-    """Raises `ValueError` for images without pixels and for decompression bombs."""
-    if width < 1 or height < 1:
-        raise ValueError(f"has no pixels ({width} × {height})")
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"decompression bomb? {width} × {height} pixels are more than {MAX_PIXELS:,}"
-        )
 
 
 def _check_array(array: Pixels) -> None:

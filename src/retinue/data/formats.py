@@ -7,10 +7,13 @@ import importlib.util
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image
+
+MAX_PIXELS = 178_956_970
+"""Images with more pixels are refused; a 1 GiB RGB image has twice as many."""
 
 EXTENSIONS = frozenset(
     {
@@ -80,6 +83,16 @@ def not_read(names: Iterable[str]) -> list[str]:
     ]
 
 
+def check_size(width: int, height: int) -> None:
+    """Raises `ValueError` for images without pixels and for decompression bombs."""
+    if width < 1 or height < 1:
+        raise ValueError(f"has no pixels ({width} × {height})")
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"decompression bomb? {width} × {height} pixels are more than {MAX_PIXELS:,}"
+        )
+
+
 def open_with_extra(source: bytes, extra: str) -> Image.Image:
     """The image, upright as its container says. Raises `ValueError` where the extra is absent."""
     if not installed(extra):
@@ -87,10 +100,12 @@ def open_with_extra(source: bytes, extra: str) -> Image.Image:
     if extra == "heic":
         import pi_heif
 
+        _refuse_cut_boxes(source)
         opened: Image.Image = pi_heif.HeifImageFile(io.BytesIO(source))
         return opened
     import imagecodecs
 
+    check_size(*jxl_size(source))
     values = np.asarray(imagecodecs.jpegxl_decode(source))
     if values.ndim == 4:  # of an animation, the first frame
         values = values[0]
@@ -101,3 +116,57 @@ def open_with_extra(source: bytes, extra: str) -> Image.Image:
     elif values.dtype.kind == "f":
         values = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
     return Image.fromarray(values)
+
+
+def _boxes(source: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start of its content, end) of each box on the top level of an ISO media file."""
+    at = 0
+    while at + 8 <= len(source):
+        length, kind = int.from_bytes(source[at : at + 4], "big"), source[at + 4 : at + 8]
+        start = at + 8
+        if length == 1:
+            length, start = int.from_bytes(source[at + 8 : at + 16], "big"), at + 16
+        end = at + length if length else len(source)
+        if end < start:
+            return
+        yield kind, start, end
+        at = end
+
+
+def _refuse_cut_boxes(source: bytes) -> None:
+    """libheif paints what it has and leaves out the tiles that it lacks."""
+    for kind, _, end in _boxes(source):
+        if kind in (b"ftyp", b"meta", b"mdat") and end > len(source):
+            raise ValueError(f"truncated: {end - len(source)} bytes are missing")
+
+
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def jxl_size(source: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG XL says it has (ISO/IEC 18181-1, SizeHeader). Raises
+    `ValueError`."""
+    if not source.startswith(_JXL[0]):
+        skipped = {b"jxlc": 0, b"jxlp": 4}
+        starts = [start + skipped[kind] for kind, start, _ in _boxes(source) if kind in skipped]
+        if not starts:
+            raise ValueError("damaged: no picture in it")
+        source = source[starts[0] :]
+    bits, at = int.from_bytes(source[2:16], "little"), 0
+
+    def read(count: int) -> int:
+        nonlocal at
+        at += count
+        return (bits >> (at - count)) & ((1 << count) - 1)
+
+    in_eights = read(1)
+
+    def side() -> int:
+        return (1 + read(5)) * 8 if in_eights else 1 + read((9, 13, 18, 30)[read(2)])
+
+    height = side()
+    ratio = read(3)
+    if ratio == 0:
+        return side(), height
+    across, down = _RATIOS[ratio - 1]
+    return height * across // down, height

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from retinue.options import OnResume, Options
+from retinue.sample import LARGEST_SIDE
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -260,9 +261,9 @@ SamplerOptions = Annotated[
 class SideRange(Options):
     """Sides of a square input: `min`, `min + step`, … up to `max`."""
 
-    min: Annotated[int, Field(gt=0)]
-    max: Annotated[int, Field(gt=0)]
-    step: Annotated[int, Field(gt=0)] = 32
+    min: Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+    max: Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+    step: Annotated[int, Field(gt=0, le=LARGEST_SIDE)] = 32
 
     @model_validator(mode="after")
     def _ordered(self) -> SideRange:

@@ -299,7 +299,7 @@ def remark(values: Mapping[str, Any]) -> str:
             f" classes are over the other {rest:,}{'; AUC needs both' if len(rows) == 2 else ''}."
         )
     if never:
-        said.append(f"{listed(never)} {'was' if len(never) == 1 else 'were'} never answered.")
+        said.append(f"{listed(never)} {'was' if len(never) == 1 else 'were'} never the answer.")
     return " ".join(said)
 
 

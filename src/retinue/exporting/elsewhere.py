@@ -7,7 +7,8 @@ else.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from typing import Any, cast
 from torch import nn
 
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models import names
 from retinue.models.blocks import HiddenLayersHead
 from retinue.models.network import Network
 from retinue.models.registry import find
@@ -108,15 +110,10 @@ def _norm(kind: type[nn.Module]) -> Callable[[float], Keywords]:
     return lambda eps: {"norm_layer": partial(kind, eps=eps)}
 
 
-def _same(names: Iterable[str], **others: str) -> dict[str, str]:
-    """Names that both have, and the `others`."""
-    return {**{name: name for name in names}, **others}
+def _those(library: Mapping[str, str], pattern: str) -> dict[str, str]:
+    """Ours → theirs, of the networks of a `library` whose names begin as `pattern` says."""
+    return {ours: theirs for ours, theirs in library.items() if re.match(pattern, ours)}
 
-
-_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-            "resnext50_32x4d", "resnext101_32x8d")  # fmt: skip
-_VGGS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
-_SIZES = (*(f"b{k}" for k in range(9)), "l2", *(f"lite{k}" for k in range(5)))
 
 _GREY: Says = {"in_channels": lambda n: {"in_chans": n}}
 _MOBILE: Says = {
@@ -132,62 +129,41 @@ _TRANSFORMER: Says = {
 
 TIMM = {
     "darknet53": _Family(
-        names=_same(["darknet53"]),
+        names=_those(names.TIMM, "darknet53"),
         says={
             **_GREY,
             "slope": lambda slope: {"act_layer": partial(nn.LeakyReLU, negative_slope=slope)},
         },
     ),
-    "efficientnet": _Family(
-        names=_same(f"{prefix}efficientnet_{size}" for prefix in ("", "tf_") for size in _SIZES),
-        says=_MOBILE,
-    ),
+    "efficientnet": _Family(names=_those(names.TIMM, r"(tf_)?efficientnet_"), says=_MOBILE),
     "hybrid_vit": _Family(
-        names={"vit_base_r50_s16": "vit_base_r50_s16_224"},
+        names=_those(names.TIMM, "vit_base_r50"),
         says=_TRANSFORMER,
         fixed={"representation_size": None},
     ),
-    "mobilenet_v1": _Family(names={"mobilenet_v1": "mobilenetv1_100"}, says=_MOBILE),
-    "mobilenet_v2": _Family(
-        names={
-            "mobilenet_v2": "mobilenetv2_100",
-            **{f"mobilenet_v2_{w}": f"mobilenetv2_{w}" for w in ("035", "050", "075", "140")},
-        },
-        says=_MOBILE,
-    ),
-    "mobilenet_v3": _Family(
-        names={
-            f"mobilenet_v3_{size}{'' if width == '100' else f'_{width}'}":
-            f"mobilenetv3_{size}_{width}"
-            for size, width in (("small", "050"), ("small", "075"), ("small", "100"),
-                                ("large", "075"), ("large", "100"))
-        },
-        says=_MOBILE,
-    ),
+    "mobilenet_v1": _Family(names=_those(names.TIMM, "mobilenet_v1"), says=_MOBILE),
+    "mobilenet_v2": _Family(names=_those(names.TIMM, "mobilenet_v2"), says=_MOBILE),
+    "mobilenet_v3": _Family(names=_those(names.TIMM, "mobilenet_v3"), says=_MOBILE),
     "resnet": _Family(
-        names=_same(_RESNETS), says={**_GREY, "norm_eps": _norm(nn.BatchNorm2d)}
+        names=_those(names.TIMM, "res"), says={**_GREY, "norm_eps": _norm(nn.BatchNorm2d)}
     ),
-    "vgg": _Family(names=_same(_VGGS), says=_GREY, check_size=_map_within_the_kernel),
+    "vgg": _Family(names=_those(names.TIMM, "vgg"), says=_GREY, check_size=_map_within_the_kernel),
     "vit": _Family(
-        names={
-            f"vit_{size}_patch{patch}": f"vit_{size}_patch{patch}_224"
-            for size, patch in (("base", 16), ("base", 32), ("large", 16), ("large", 32),
-                                ("huge", 14))
-        },
+        names=_those(names.TIMM, r"vit_\w+_patch"),
         says=_TRANSFORMER,
         fixed={"representation_size": None},
     ),
-    "xception": _Family(names={"xception": "legacy_xception"}, says=_GREY),
+    "xception": _Family(names=_those(names.TIMM, "xception"), says=_GREY),
 }  # fmt: skip
 
 TORCHVISION = {
-    "alexnet": _Family(names=_same(["alexnet"])),
+    "alexnet": _Family(names=_those(names.TORCHVISION, "alexnet")),
     "efficientnet": _Family(
-        names=_same(f"efficientnet_b{k}" for k in range(8)),
+        names=_those(names.TORCHVISION, "efficientnet_"),
         says={"norm_eps": _norm(nn.BatchNorm2d)},
     ),
     "googlenet": _Family(
-        names=_same(["googlenet"]),
+        names=_those(names.TORCHVISION, "googlenet"),
         says={"auxiliary": lambda auxiliary: {"aux_logits": auxiliary}},
         fixed={"auxiliary": True},
         always={"init_weights": False},
@@ -201,18 +177,16 @@ TORCHVISION = {
         fixed={"width": 1.0},
     ),
     "mobilenet_v3": _Family(  # whose width_mult rounds otherwise
-        names=_same(f"mobilenet_v3_{size}" for size in ("small", "large")),
+        names=_those(names.TORCHVISION, "mobilenet_v3"),
         says={"norm_eps": _norm(nn.BatchNorm2d)},
         fixed={"width": 1.0},
     ),
-    "resnet": _Family(names=_same(_RESNETS), says={"norm_eps": _norm(nn.BatchNorm2d)}),
-    "vgg": _Family(names=_same(_VGGS)),
+    "resnet": _Family(
+        names=_those(names.TORCHVISION, "res"), says={"norm_eps": _norm(nn.BatchNorm2d)}
+    ),
+    "vgg": _Family(names=_those(names.TORCHVISION, "vgg")),
     "vit": _Family(
-        names={
-            f"vit_{size}_patch{patch}": f"vit_{size[0]}_{patch}"
-            for size, patch in (("base", 16), ("base", 32), ("large", 16), ("large", 32),
-                                ("huge", 14))
-        },
+        names=_those(names.TORCHVISION, "vit_"),
         says={
             "image_size": lambda size: {"image_size": size},
             "representation_size": lambda size: {"representation_size": size},

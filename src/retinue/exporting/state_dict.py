@@ -23,6 +23,7 @@ from retinue.models.registry import create_model, find
 from retinue.models.transformer import Transformer, resample_positions
 from retinue.sample import Preprocessing
 from retinue.tasks.task import described
+from retinue.text import shorten
 from retinue.weights import files
 from retinue.weights.layout import recognise, translate, untranslate
 
@@ -43,6 +44,9 @@ class Exported:
     """Test-time augmentation that the model file asks for, and a state dict cannot."""
     temperature: float = 1.0
     """What the logits are divided by before the softmax, which a state dict cannot do either."""
+
+    def __repr__(self) -> str:
+        return f"<Exported {shorten(str(self.path), 60)}: {self.construction.code()}>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -27,6 +27,7 @@ from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
 from retinue.sample import Batch, Pixels, Preprocessing, Read, Result, Sample
 from retinue.tasks.task import Finding, Task, described
+from retinue.text import counted, few
 
 COMPILE_FROM = 64
 """`engine=auto` compiles once this many images of a stream have gone by; for fewer, it would cost
@@ -137,6 +138,16 @@ class Predictor:
         self._plain: list[Engine] = [TorchEngine(m.network, device=device) for m in members]
         self._compiled: list[Engine] | None = self._plain if engine == "torch" else None
 
+    def __repr__(self) -> str:
+        names, (height, width) = self.classes, self.preprocessing.size
+        others = f" and {counted(len(self.members) - 1, 'other')}" if len(self.members) > 1 else ""
+        tta = f", tta={self.tta}" if self.tta != "none" else ""
+        return (
+            f"<Predictor {self.description.network}{others}: "
+            f"{counted(len(names), 'class', 'classes')} ({few(names)}), "
+            f"{height} × {width} pixels, {self.engine} on {self.device}{tta}>"
+        )
+
     @property
     def network(self) -> Network:
         """The first member's."""
@@ -152,6 +163,11 @@ class Predictor:
         """The name of the engine in use; `auto` runs PyTorch until there is much to do."""
         names = dict.fromkeys(engine.name for engine in self._compiled or self._plain)
         return "+".join(names)
+
+    @property
+    def views(self) -> int:
+        """How many views of an image the test-time augmentation looks at."""
+        return len(self._orientations)
 
     def compile(self, samples: Sequence[Sample]) -> None:
         """Take the engine that was wished for, compiled now and judged on some of `samples`."""

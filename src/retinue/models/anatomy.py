@@ -54,6 +54,21 @@ def count_macs(network: nn.Module, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def unit_macs(network: Network, size: tuple[int, int]) -> list[int]:
+    """Multiply-adds of each unit of `network` in eval mode for one image of `size` (height, width),
+    the head's last; as `count_macs` counts them."""
+    network = on_meta(network)
+    links = [*network.units(), Unit("head", network.head, joins=True)]
+    joins = any(unit.joins for unit in links[:-1])
+    state: Any = _image(network, size)
+    counted = []
+    for unit in links:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            state = unit.advance(state, taps=joins)
+        counted.append(int(counter.get_total_flops()) // 2)
+    return counted
+
+
 def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
     """The stages of `network` in eval mode for one image of `size` (height, width), the head last.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from retinue.errors import UsageError
 from retinue.options import Options
@@ -16,7 +17,8 @@ class ModelOptions(Options):
     alone: ClassVar[str | None] = "name"
 
     name: str
-    """The network; `retinue models` lists them."""
+    """The network; `retinue models` lists them. Names of timm, torchvision, Keras and transformers
+    are understood."""
     weights: str | None = "imagenet"
     """A tag of the catalogue such as `imagenet`, a file, or null (`None`) for fresh weights."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
@@ -66,10 +68,30 @@ class ModelOptions(Options):
             raise ValueError("the head is no argument, model.head chooses it")
         return arguments
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_own_name(cls, values: Any) -> Any:
+        """Other libraries' names are understood; ours is written down, and the weights that the
+        name tells."""
+        name = values.get("name") if isinstance(values, Mapping) else values
+        if not isinstance(name, str):
+            return values
+        # brings torch, which a mere --help must not
+        from retinue.models.registry import called, with_tag
+
+        try:
+            meant = called(name)
+        except UsageError:
+            return values  # `_known` says it
+        given = dict(values) if isinstance(values, Mapping) else {}
+        if meant.tag:
+            given["weights"] = with_tag(meant, given.get("weights", "imagenet"))
+        return {**given, "name": meant.network}
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        from retinue.models.registry import find  # brings torch, which a mere --help must not
+        from retinue.models.registry import find
 
         try:
             find(name)

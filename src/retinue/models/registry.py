@@ -17,13 +17,17 @@ from typing import Any
 from torch import nn
 
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models import names
 from retinue.models.heads import LINEAR, build_head, head_choice
+from retinue.models.names import Called
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
+from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
 from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
 from retinue.weights.resolution import ResolvedWeights, resolve
+from retinue.weights.strange_head import with_head
 
 log = logging.getLogger("retinue")
 
@@ -75,19 +79,51 @@ def _load_families() -> None:
             register(entry)
 
 
-def find(name: str) -> NetworkEntry:
-    """The entry of `name`. Raises UsageError, with the nearest names, if there is none."""
+def called(name: str) -> Called:
+    """The network that `name` means, as it is called here or in another library
+    (`models.names`), and which of its weights, if the name says that: `resnet50.a1_in1k`.
+
+    Raises:
+        UsageError: no such network, with the nearest names; or none of its weights is called so.
+    """
     _load_families()
-    if name not in _ENTRIES:
-        mend = suggest(name, _ENTRIES) or "`retinue models` lists what there is"
-        raise UsageError(f"unknown network {name!r}", mend=mend)
-    return _ENTRIES[name]
+    if (found := names.look_up(name, _ENTRIES)) is not None:
+        return found
+    network, dot, tag = name.rpartition(".")
+    if dot and (found := names.look_up(network, _ENTRIES)) is not None:
+        tags = [entry.tag for entry in catalogue.entries(found.network)]
+        if tag in tags:
+            return Called(found.network, tag)
+        mend = suggest(tag, tags) or (f"it has {', '.join(tags)}" if tags else "it has none")
+        raise UsageError(f"{found.network} has no weights called {tag!r}", mend=mend)
+    mend = suggest(name, [*_ENTRIES, *names.aliases()]) or "`retinue models` lists what there is"
+    raise UsageError(f"unknown network {name!r}", mend=mend)
+
+
+def with_tag(meant: Called, weights: Any) -> Any:
+    """The `weights` that are asked for; where that is the usual set, those that the network's name
+    tells."""
+    return meant.tag if meant.tag and weights == "imagenet" else weights
+
+
+def find(name: str) -> NetworkEntry:
+    """The entry of what is called `name`, here or elsewhere. Raises UsageError, with the nearest
+    names, if there is none."""
+    return _ENTRIES[called(name).network]
+
+
+def is_network(name: str) -> bool:
+    """Whether a network is called `name`, here or elsewhere."""
+    _load_families()
+    return names.look_up(name, _ENTRIES) is not None
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all networks that match the shell-style `pattern`, sorted."""
+    """Names of all networks that match the shell-style `pattern`, sorted; where none does, of those
+    that another library calls so."""
     _load_families()
-    return sorted(fnmatch.filter(_ENTRIES, pattern))
+    ours = fnmatch.filter(_ENTRIES, pattern)
+    return sorted(ours or names.matching(pattern) & set(_ENTRIES))
 
 
 def create_model(
@@ -132,7 +168,9 @@ def create_model(
         UsageError: unknown name or keyword, impossible value.
         RetinueError: weights that cannot be found or read, or do not fit.
     """
-    entry = find(name)
+    meant = called(name)
+    entry, name = _ENTRIES[meant.network], meant.network
+    weights = with_tag(meant, weights)
     num_classes = _counted(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     keywords = {key: value for key, value in given.items() if value is not None}
@@ -210,13 +248,15 @@ def _counted(num_classes: int | None, classes: Sequence[str]) -> int | None:
 def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
-    found = (resolved.layout, resolved.tensors, _shapes(network, resolved.layout))
+    shapes = _shapes(network, resolved.layout)
+    tensors, head = with_head(resolved.layout, resolved.tensors, shapes, network.logits_layer)
+    found = (resolved.layout, tensors, shapes)
     try:
         report = load_into(network, translate(*found), classes=classes, theirs=resolved.classes)
     except RetinueError as error:
         where = f"{resolved.source} for {network.name}"
         raise RetinueError(error.what, where=where, mend=error.mend) from error
-    report = replace(report, left_out=left_out(*found))
+    report = replace(report, left_out=left_out(*found), remark=head)
     parameters = inspect.signature(find(network.name).build).parameters
     defaults = {"head": None, **{key: p.default for key, p in parameters.items()}}
     brought = ", ".join(

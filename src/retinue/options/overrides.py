@@ -59,6 +59,7 @@ OTHER_WORDS: Mapping[str, str] = {
     "grad_accum_steps": "accumulate",
     "model_ema_decay": "ema.decay",
     "num_workers": "data.workers",
+    "j": "data.workers",
     "data_path": "data.path",
     "data_dir": "data.path",
     "valid_pct": "data.split.val",
@@ -79,7 +80,6 @@ ADVICE: Mapping[str, str] = {
     "num_classes": "they are the data's; data.classes chooses among them",
     "nc": "they are the data's; data.classes chooses among them",
     "cos_lr": "schedule says it: schedule=cosine",
-    "ema": "ema=true, or ema.decay=0.999",
     "project": "--out RUN names the run folder",
     "name": "--out RUN names the run folder",
     "output": "--out RUN names the run folder",
@@ -87,7 +87,6 @@ ADVICE: Mapping[str, str] = {
     "save_dir": "--out RUN names the run folder",
     "exist_ok": "a run folder is never overwritten: the next one gets a number",
     "gpus": "device=cuda:0 chooses one; several: torchrun -m retinue.cli train …",
-    "val": "data.split.val is its share; validation is always done",
     "test_size": "data.split says the shares: data.split.train, .val and .test",
     "train_dir": "data=FOLDER holds train/, val/ and test/",
     "val_dir": "data=FOLDER holds train/, val/ and test/",
@@ -162,18 +161,12 @@ def unknown(schema: Any, values: Any, key: str) -> UsageError:
 
 def nearest(schema: Any, values: Any, key: str) -> str:
     """`did you mean 'stages.0.optimizer.lr'?`, of all fields there are; empty if none is near."""
-    everything = list(places(schema, values))
-    word = _spelt(key).rpartition(".")[2]
     ends: dict[str, list[str]] = {}
-    for place in everything:
+    for place in places(schema, values):
         ends.setdefault(str(place[-1]), []).append(dotted(place))
-    for same in (word, OTHER_WORDS.get(word, "").rpartition(".")[2]):
-        if same in ends:
-            few = ends[same][:3]
-            return f"did you mean {' or '.join(map(repr, few))}?"
-    if said := suggest(key, map(dotted, everything)):
-        return said
-    near = re.findall(r"'([^']+)'", suggest(word, ends))
+    word = _spelt(key).rpartition(".")[2]
+    near = [w for w in (word, OTHER_WORDS.get(word, "").rpartition(".")[2]) if w in ends]
+    near = near or re.findall(r"'([^']+)'", suggest(word, ends))
     few = [place for name in near for place in ends[name]][:3]
     return f"did you mean {' or '.join(map(repr, few))}?" if few else ""
 
@@ -209,6 +202,8 @@ def _ending(everything: Sequence[Location], ending: Location) -> list[Location]:
     they do. Nothing is short for a `name`, which too many things have."""
     if ending == ("name",):
         return []
+    if ending in everything:
+        return [ending]
     whole = [p for p in everything if p[-len(ending) :] == ending]
     loose = [p for p in everything if p[-1] == ending[-1] and _within(ending, p)]
     found = whole or loose
@@ -224,15 +219,29 @@ def _within(short: Location, long: Location) -> bool:
 
 def _decided(schema: Any, values: Any, key: str, found: list[Location]) -> list[Location]:
     """The one that is meant of `found`, or all."""
+    found = [_leaf(schema, values, place) for place in found]
     patterns = {tuple("N" if isinstance(part, int) else part for part in p) for p in found}
     today = [_today(schema, values, place) for place in found]
     alike = len(patterns) == 1 and all(value == today[0] for value in today)
     if len(found) == 1 or (alike and not _own(schema, values, found[0])):
         return found
-    each = ", ".join(f"{dotted(p)} (now {shown(v)})" for p, v in zip(found, today, strict=True))
-    raise UsageError(
-        f"{key} may mean several fields", where=f"key {key}", mend=f"say which: {each}"
-    )
+    each = [f"{dotted(p)}{_now(v)}" for p, v in zip(found, today, strict=True)]
+    mend = f"say which: {' or '.join(each)}"
+    raise UsageError(f"{key} may mean several fields", where=f"key {key}", mend=mend)
+
+
+def _leaf(schema: Any, values: Any, location: Location) -> Location:
+    """`stages.0.optimizer` → `stages.0.optimizer.name`: what a value alone means there."""
+    wanted, _ = at(schema, values, location)
+    options = chosen(wanted, None)
+    plain = len(options) == 1 and NoneType not in kinds(wanted)
+    alone = getattr(options[0], "alone", None) if plain else None
+    return (*location, alone) if alone else location
+
+
+def _now(value: Any) -> str:
+    leaf = value is None or isinstance(value, str | int | float | list | tuple)
+    return f" (now {shown(value)})" if leaf else ""
 
 
 def _own(schema: Any, values: Any, location: Location) -> bool:

@@ -226,8 +226,9 @@ def _plain(wanted: Any, value: Any) -> Any:
 
 def places(wanted: Any, values: Any) -> Iterable[tuple[int | str, ...]]:
     """Where everything stands that options of the type `wanted` have, in order; lists have as many
-    elements as in `values`."""
-    for options in chosen(wanted, values):
+    elements as in `values`. Of options that are told apart by a name, those that are chosen."""
+    one = chosen(wanted, values)
+    for options in one if len(one) == 1 else ():
         for key in options.model_fields:
             inner = values.get(key) if isinstance(values, Mapping) else None
             yield (key,)

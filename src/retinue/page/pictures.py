@@ -31,6 +31,17 @@ def picture(content: bytes, *, most: int, quality: int = 82) -> str:
     return data_address(shrunk, quality)
 
 
+def cut(content: bytes, box: tuple[int, int, int, int], *, quality: int = 82) -> str:
+    """The part `box` (left, top, right, bottom) of an image file as a `data:` address of a JPEG."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        left, top, right, bottom = box
+        if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+            raise ValueError(f"there is no part {box} of {image.width} × {image.height} pixels")
+        return data_address(image.crop(box).convert("RGB"), quality)
+
+
 def data_address(image: Any, quality: int = 82) -> str:
     """A Pillow image as a `data:` address."""
     buffer = io.BytesIO()

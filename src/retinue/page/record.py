@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from retinue.documents import load_yaml, read_json
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import nearest_run
 from retinue.page.text import words
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def read_run(folder: Path) -> RunRecord:
     """The record of the run in `folder`; `UsageError` if that is no run folder."""
     if not folder.is_dir():
         raise UsageError(
-            "there is no such run folder", where=repr(str(folder)), mend=nearest(folder)
+            "there is no such run folder",
+            where=repr(str(folder)),
+            mend=nearest_run(folder, _SIGNS),
         )
     if not any((folder / name).exists() for name in _SIGNS):
         raise UsageError(

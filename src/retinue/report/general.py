@@ -6,13 +6,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from retinue.documents import read_json
 from retinue.figures import Figure, plain
 from retinue.page import plots
-from retinue.page.pictures import picture
+from retinue.page.pictures import cut, picture
 from retinue.page.record import RunRecord, number, reservation
 from retinue.page.section import Section
 from retinue.page.text import duration, flat, words
 from retinue.report.task import figures_of, remark_of, sections_of, watched_by
+from retinue.text import listed
 
 NARROW = "\u202f"
 """A narrow space that does not break, before a unit."""
@@ -98,16 +100,35 @@ def curves(record: RunRecord) -> Section | None:
 
 
 def batches(record: RunRecord) -> Section | None:
-    """Pictures of training batches as the network saw them."""
-    pictures: list[dict[str, str | None]] = []
+    """Pictures of training images as the network saw them, of each stage."""
+    stages: list[dict[str, Any]] = []
     for stage, path in record.batches[:8]:
+        shown: dict[str, Any] = {"stage": stage, "pictures": [], "data": None, "error": ""}
+        stages.append(shown)
         try:
-            pictures.append({"stage": stage, "data": picture(path.read_bytes(), most=1100)})
+            content = path.read_bytes()
+            shown["pictures"] = _cut_out(content, path.with_suffix(".json"))
+            if not shown["pictures"]:  # of an older run, which did not say what is where
+                shown["data"] = picture(content, most=1100)
         except Exception as error:  # named in the page instead of the picture
-            pictures.append({"stage": stage, "data": None, "error": f"{path.name}: {error}"})
-    if not pictures:
-        return None
-    return _section("batches", "What the network saw", {"pictures": pictures})
+            shown["error"] = f"{path.name}: {error}"
+    return _section("batches", "What the network saw", {"stages": stages}) if stages else None
+
+
+def _cut_out(sheet: bytes, told: Path) -> list[dict[str, str]]:
+    """The pictures on a sheet, each with what it shows; none where nothing tells."""
+    if not told.is_file():
+        return []
+    found = []
+    for one in read_json(told)["pictures"][:60]:
+        x, y, width, height = one["place"]
+        classes = [str(name) for name in one["classes"]]
+        caption = listed(classes, 4) if len(classes) > 1 else "".join(classes) or "no label"
+        if one.get("mixed"):
+            caption += ", with another mixed in"
+        data = cut(sheet, (x, y, x + width, y + height))
+        found.append({"data": data, "caption": caption, "name": str(one["name"])})
+    return found
 
 
 def recipe(record: RunRecord) -> Section | None:
@@ -132,23 +153,124 @@ def skipped(record: RunRecord) -> Section | None:
 def run(record: RunRecord) -> Section | None:
     """Timings, machine and versions."""
     environment = dict(record.environment)
-    for shown_elsewhere in ("skipped", "settings", "kept", "task_state"):
+    for shown_elsewhere in ("skipped", "settings", "kept", "task_state", "model"):
         environment.pop(shown_elsewhere, None)
-    timings = environment.pop("timings", None) or {}
+    timings = environment.pop("timings", None)
     versions = environment.pop("versions", None) or {}
-    speed = [s for row in record.epochs if (s := number(row.get("images_per_second"))) is not None]
-    times = [(words(str(key)), _timing(key, value)) for key, value in timings.items()]
-    if record.epochs:
-        times.append(("epochs", str(len(record.epochs))))
-    if speed:
-        times.append(("images a second, median epoch", f"{sorted(speed)[len(speed) // 2]:,.0f}"))
     tables = [
-        ("Time", times),
+        ("Time", _times(timings if isinstance(timings, dict) else {})),
+        ("Speed", _speeds(record)),
         ("Machine and choices", [(words(k), flat(v)) for k, v in environment.items()]),
         ("Versions", [(str(k), flat(v)) for k, v in versions.items()]),
     ]
     tables = [(title, rows) for title, rows in tables if rows]
     return _section("run", "Time, machine, versions", {"tables": tables}) if tables else None
+
+
+_PARTS = {
+    "frozen_s": "frozen part, computed once",
+    "training_s": "training",
+    "validation_s": "validation",
+    "evaluation_s": "final evaluation",
+}
+"""The parts of a training's time, in their order."""
+
+
+def _times(timings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each part, what is left of the whole, and the whole."""
+    seconds = {key: s for key, value in timings.items() if (s := number(value)) is not None}
+    rows = [(name, duration(seconds[key])) for key, name in _PARTS.items() if key in seconds]
+    rows += [(words(str(key)), _timing(key, value)) for key, value in timings.items()
+             if key not in (*_PARTS, "total_s")]  # fmt: skip
+    if (total := seconds.get("total_s")) is not None:
+        rest = total - sum(seconds.get(key, 0.0) for key in _PARTS)
+        if rest >= 0.1:
+            rows.append(("start, checkpoints and the rest", duration(rest)))
+        rows.append(("total", duration(total)))
+    return rows
+
+
+def _speeds(record: RunRecord) -> list[tuple[str, str]]:
+    """Images a second, each with what was done to an image; an epoch on cached features reads no
+    images at all."""
+    trunk = record.environment.get("trunk")
+    cached = {stage for stage, how in trunk.items() if how} if isinstance(trunk, dict) else set()
+    stages: dict[str, list[float]] = {}
+    for row in record.epochs:
+        if (speed := number(row.get("images_per_second"))) is not None:
+            stages.setdefault(str(row.get("stage", "")), []).append(speed)
+    rows = []
+    for stage, speeds in stages.items():
+        middle = sorted(speeds)[len(speeds) // 2]
+        what = "cached features, not images," if stage in cached else "images"
+        epochs = f"median of {len(speeds)} epochs" if len(speeds) > 1 else "its epoch"
+        rows.append((f"training, stage {stage}" if stage else "training",
+                     f"{middle:,.0f} {what} a second ({epochs})"))  # fmt: skip
+    if (rate := number(record.metrics.get("images_per_second"))) is not None:
+        rows.append(("final evaluation", f"{rate:,.0f} images a second, read and decoded"))
+    return rows
+
+
+def model(record: RunRecord) -> Section | None:
+    """The model card: what it is, weighs and costs, and where it comes from."""
+    card = record.environment.get("model")
+    if not isinstance(card, dict):
+        return None
+    rows = [("network", str(card.get("network") or "unknown"))]
+    if (count := number(card.get("parameters"))) is not None:
+        rows.append(("parameters", f"{count:,.0f}"))
+    if (macs := number(card.get("macs"))) is not None:
+        rows.append(("multiply-adds (MACs)", f"{macs:,.0f} for one image"))
+    if (size := number(card.get("file_bytes"))) is not None:
+        rows.append(("model file", f"{size / 1e6:,.1f} MB"))
+    shape = card.get("input")
+    if isinstance(shape, list) and len(shape) == 2:
+        rows.append(("input", f"{shape[0]} × {shape[1]} pixels (height × width)"))
+    if card.get("prepared"):
+        rows.append(("images are prepared", str(card["prepared"])))
+    rows += _answering(card.get("speed"), record)
+    rows.append(("began from", _beginning(card.get("weights"))))
+    return _section("model", "Model card", {"rows": rows})
+
+
+def _answering(speed: Any, record: RunRecord) -> list[tuple[str, str]]:
+    """Latency and throughput, with what they were measured with."""
+    if not isinstance(speed, dict):
+        return []
+    latency, rate = number(speed.get("latency_ms")), number(speed.get("images_per_second"))
+    threads = number(record.environment.get("threads"))
+    on = [str(speed.get("engine") or ""), str(speed.get("device") or "")]
+    if threads is not None and speed.get("device") == "cpu":
+        on.append(f"{threads:.0f} thread{'' if threads == 1 else 's'}")
+        on.append(str(record.environment.get("cpu") or ""))
+    how = ", ".join(part for part in on if part)
+    views = number(speed.get("views")) or 1
+    each = f" of {views:.0f} views" if views > 1 else ""
+    rows = []
+    if latency is not None:
+        rows.append(("one image alone", f"{_short(latency)} ms{each}"))
+    if rate is not None:
+        rows.append((f"{number(speed.get('batch')) or 1:.0f} images together",
+                     f"{_short(rate)} images a second"))  # fmt: skip
+    if rows:
+        rows.append(("measured with", f"{how}; from decoded pixels to the answer, without reading"
+                                      " and decoding the file"))  # fmt: skip
+    return rows
+
+
+def _short(value: float) -> str:
+    """Three figures before and after the point, or all before it."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _beginning(weights: Any) -> str:
+    if not isinstance(weights, dict):
+        return "random weights"
+    said = f"the weights “{weights.get('name')}”"
+    if weights.get("source"):
+        said += f" ({weights['source']})"
+    licence = weights.get("licence")
+    return f"{said}, licence {licence}" if licence else f"{said}, whose licence is not known here"
 
 
 def _section(name: str, title: str, values: dict[str, Any]) -> Section:

@@ -40,6 +40,7 @@ def render(record: RunRecord) -> str:
         general.curves,
         *sections_of(record.task).builders,
         general.batches,
+        general.model,
         general.recipe,
         general.skipped,
         general.run,

@@ -6,7 +6,6 @@ import csv
 import errno
 import io
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, sweep, write_text
 from retinue.modelfile import MODEL_FILE
 from retinue.run.checkpoint import CheckpointStore
-from retinue.text import visible
+from retinue.text import as_file_name, visible
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -91,7 +90,7 @@ class RunFolder:
     def create(cls, wish: Path | None, name: str) -> RunFolder:
         """A new folder: `wish`, or `runs/name`, with a number if that is taken. An empty one that
         is there already is taken, too, by one training only."""
-        base = wish or Path("runs") / re.sub(r"[^\w.-]+", "-", name).strip("-")
+        base = wish or Path("runs") / as_file_name(name)
         with _writing(base):
             for place in (base, *base.parents):
                 if place.exists() and not place.is_dir():

@@ -33,8 +33,14 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     """Of the running epoch: losses and running figures times weight, and the weight."""
     seconds: float = 0.0
-    """Spent training, over all interruptions."""
+    """Spent on steps, over all interruptions."""
     epoch_seconds: float = 0.0
+    frozen_seconds: dict[str, float] = field(default_factory=dict)
+    """Stage → spent on its frozen part, over all interruptions."""
+    validation_seconds: float = 0.0
+    """Spent judging between epochs, over all interruptions."""
+    total_seconds: float = 0.0
+    """From the beginning to this moment, without the interruptions."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """`metrics.csv`."""
     skipped: dict[str, str] = field(default_factory=dict)

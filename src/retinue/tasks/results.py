@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from retinue.sample import Result
+from retinue.text import counted, few, shorten
+
+
+def _scored(answers: Sequence[tuple[str, float]]) -> str:
+    """`rose 97.1 %, tulip 2.0 %, …`"""
+    return few([f"{shorten(name, 16)} {100 * score:.1f} %" for name, score in answers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +21,9 @@ class ClassResult(Result):
 
     path: str
     classes: list[tuple[str, float]]
+
+    def __repr__(self) -> str:
+        return f"<ClassResult {shorten(self.path, 60)}: {_scored(self.classes) or 'no class'}>"
 
     def as_dict(self) -> dict[str, Any]:
         """See `Result`."""
@@ -52,6 +62,11 @@ class BoxResult(Result):
 
     path: str
     boxes: list[Box]
+
+    def __repr__(self) -> str:
+        found = _scored([(box.name, box.score) for box in self.boxes])
+        count = counted(len(self.boxes), "object")
+        return f"<BoxResult {shorten(self.path, 60)}: {count}{found and f' ({found})'}>"
 
     def as_dict(self) -> dict[str, Any]:
         """See `Result`."""

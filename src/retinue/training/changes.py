@@ -101,6 +101,8 @@ class Changes:
             told = {"recipe": leaves_of(self.recipe), "changes": known.get("changes", []) + fresh}
             if settings is not None:
                 told["settings"] = settings
+            if any(change.mark is OnResume.LENGTH for change in self.changes):
+                told["plan"] = None  # how long it was thought to take is not true any more
             run.write_json(RECORD, {**known, **told})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,14 +15,18 @@ from retinue.sample import BatchPlan, Preprocessing, Row, Sample
 from retinue.training.recipe import Recipe
 from retinue.training.stage_data import image_feed
 
-COLUMNS, ROWS, SIDE = 6, 3, 160
+COLUMNS, ROWS, SIDE, GAP = 6, 3, 160, 4
 
 
 def draw_examples(
-    run: RunFolder, recipe: Recipe, samples: Sequence[Sample], preprocessing: Preprocessing
+    run: RunFolder,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
 ) -> None:
     """`plots/batch_STAGE.png`: images of the training split, evenly over it, as each stage varies
-    them and the network gets them."""
+    them and the network gets them; beside it `.json`, where on it each is and what it shows."""
     count = min(COLUMNS * ROWS, len(samples))
     # Evenly over the split, so that every class shows.
     chosen = np.linspace(0, len(samples) - 1, count).astype(int).tolist()
@@ -34,6 +39,17 @@ def draw_examples(
         path = run.path / "plots" / f"batch_{stage.name}.png"
         with replacing(path) as temporary:
             sheet.save(temporary, format="PNG")
+        pictures = [
+            {
+                "place": [*_corner(number), SIDE, SIDE],
+                "classes": _shown(row.samples, classes),
+                "name": row.samples[0].name or Path(row.samples[0].key).name,
+                "mixed": stage.augment.mixes_pixels,
+            }
+            for number, row in enumerate(rows)
+        ]
+        told = {"stage": stage.name, "pictures": pictures}
+        run.write_json(f"plots/batch_{stage.name}.json", told)
 
 
 def _sheet(inputs: torch.Tensor, preprocessing: Preprocessing) -> Image.Image:
@@ -43,11 +59,21 @@ def _sheet(inputs: torch.Tensor, preprocessing: Preprocessing) -> Image.Image:
     pixels = ((inputs.float() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     images = [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
     rows = -(-len(images) // COLUMNS)
-    gap = 4
     sheet = Image.new(
-        "RGB", (COLUMNS * (SIDE + gap) - gap, rows * (SIDE + gap) - gap), (255, 255, 255)
+        "RGB", (COLUMNS * (SIDE + GAP) - GAP, rows * (SIDE + GAP) - GAP), (255, 255, 255)
     )
     for number, image in enumerate(images):
         image = ImageOps.contain(image, (SIDE, SIDE))
-        sheet.paste(image, (number % COLUMNS * (SIDE + gap), number // COLUMNS * (SIDE + gap)))
+        sheet.paste(image, _corner(number))
     return sheet
+
+
+def _corner(number: int) -> tuple[int, int]:
+    """Where on the sheet a picture begins: x and y."""
+    return number % COLUMNS * (SIDE + GAP), number // COLUMNS * (SIDE + GAP)
+
+
+def _shown(samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
+    """What is known to be in the images that a row is made of, each name once."""
+    names = [name for one in samples if one.target is not None for name in one.target.names()]
+    return list(dict.fromkeys(classes[k] if isinstance(k, int) else k for k in names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from retinue.data.sources import Dataset
@@ -13,8 +12,11 @@ from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
+from retinue.training.card import model_card
+from retinue.training.clock import EVALUATION, Clock
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
+from retinue.training.planning import final_split
 from retinue.training.recipe import Recipe
 from retinue.training.validation import scalars
 
@@ -26,14 +28,22 @@ def final_figures(
     settings: Settings,
     progress: Progress,
     bar: Bar,
+    clock: Clock,
 ) -> dict[str, Any]:
     """What stands in `metrics.json` from now on; the other files of the run are written on the
     way."""
-    split = _final_split(recipe, dataset)
+    split = final_split(recipe.evaluation, dataset.splits)
     workers = recipe.data.workers
     predictor = load(run.path / MODEL_FILE, device=settings.device, workers=workers)
-    began = time.monotonic()
+    clock.begin()
     samples = dataset.splits[split]
+    seconds = 0.0
+
+    def evaluated(done: int, total: int) -> None:
+        nonlocal seconds
+        seconds += clock.lap(EVALUATION, done / total)
+        bar.advance(done)
+
     bar.begin(f"evaluating the {split} split", len(samples))
     judged = evaluate(
         predictor,
@@ -41,9 +51,9 @@ def final_figures(
         batch_size=recipe.evaluation.batch_size,
         bad_images="stop" if recipe.data.on_bad_image == "stop" else "drop",
         split=split,
-        progress=lambda done, total: bar.advance(done),
+        progress=evaluated,
     )
-    seconds = time.monotonic() - began
+    evaluated(len(samples), len(samples))
     figures = {"task": recipe.task, "split": split, **judged.figures}
     figures |= seen_in_training(predictor, split)
     progress.skipped.update(judged.skipped)
@@ -64,9 +74,14 @@ def final_figures(
             "cpu": cpu_name(),
             "trunk": progress.trunk or None,
             "teacher": predictor.description.teacher,
+            "model": model_card(predictor, run.path / MODEL_FILE, recipe, samples),
             "timings": {
+                "total_s": round(clock.total, 2),
+                "frozen_s": round(sum(progress.frozen_seconds.values()), 2),
                 "training_s": round(progress.seconds, 2),
+                "validation_s": round(progress.validation_seconds, 2),
                 "evaluation_s": round(seconds, 2),
+                "frozen_of_stages_s": {k: round(v, 2) for k, v in progress.frozen_seconds.items()},
             },
             "kept": {
                 "epoch": progress.kept_epoch,
@@ -85,10 +100,3 @@ def final_figures(
     if remark := predictor.task.sections().remark(figures):
         LOGGER.info("%s", remark)
     return figures
-
-
-def _final_split(recipe: Recipe, dataset: Dataset) -> str:
-    wanted = recipe.evaluation.split
-    if wanted != "auto":
-        return wanted
-    return next(split for split in ("test", "val", "train") if dataset.splits.get(split))

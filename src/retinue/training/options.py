@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -11,15 +12,24 @@ from pydantic import Field, field_validator, model_validator
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
 from retinue.options import OnResume, Options, Words
-from retinue.sample import Preprocessing
+from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Preprocessing
+from retinue.text import no_file_name
 from retinue.training.stage_samples import StageDataOptions
 
-PositiveInt = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def share_of(trainable: str | int) -> float | None:
+    """`25%` as 0.25; None for what is no share above 0 and up to 100 %."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?) ?%", str(trainable))
+    share = float(match[1]) / 100 if match else 0.0
+    return share if 0 < share <= 1 else None
 
 
 class OptimizerOptions(Options):
@@ -95,6 +105,37 @@ class EmaOptions(Options):
     """Per optimiser step; rises to this value over a stage's first steps."""
 
 
+_TIME = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7}(?:\.\d{1,3})?)s?)?")
+
+
+class BudgetOptions(Options):
+    """The time that the training may take."""
+
+    time: str | PositiveFloat
+    """`90s`, `10m`, `1h30m`, or seconds."""
+    fitted: bool = False
+    """Whether the stages have been fitted to it. That is done once, when the training begins."""
+
+    @field_validator("time")
+    @classmethod
+    def _is_a_time(cls, time: str | float) -> str | float:
+        if isinstance(time, str):
+            match = _TIME.fullmatch(time)
+            if match is None or not any(float(part or 0) for part in match.groups()):
+                raise ValueError("it is no time: say 90s, 10m, 1h30m, or seconds")
+        return time
+
+    @property
+    def seconds(self) -> float:
+        """The time in seconds."""
+        if not isinstance(self.time, str):
+            return self.time
+        match = _TIME.fullmatch(self.time)
+        assert match is not None
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
 class StageOptions(Options):
     """A part of a training: what learns, for how long, and how."""
 
@@ -110,20 +151,26 @@ class StageOptions(Options):
     ] = "train"
     """Appears in logs, metrics and plots."""
     trainable: str | Annotated[int, Field(ge=0, strict=True)] = "all"
-    """`all`; `head`; a number N: the last N units and the head; or a unit's name, from which on
-    everything learns. `retinue models NAME` lists the units."""
+    """`all`; `head`; a number N: the last N units and the head; a share such as `25%`: the last
+    units that together cost at most so much of a forward pass, and the head; or a unit's name, from
+    which on everything learns. `retinue models NAME` lists the units."""
     epochs: Annotated[PositiveInt | None, OnResume.LENGTH] = None
     """Passes over the stage's samples, or what `epoch_steps` makes of them. Exactly one of `epochs`
     and `steps`."""
     steps: Annotated[PositiveInt | None, OnResume.LENGTH] = None
     """Optimiser steps."""
+    min_steps: PositiveInt | None = None
+    """At least so many steps, however few the images are: `epochs` are raised to that when the
+    training begins, and the views with them."""
+    max_steps: PositiveInt | None = None
+    """At most so many, however many the images are: `epochs` are lowered to that, not below one."""
     batch_size: PositiveInt = 32
     """Images an optimiser step, over all processes and accumulation."""
     sampler: SamplerOptions = ShuffledOptions()
     """Which images make up a batch."""
     data: StageDataOptions | None = None
     """Which samples the stage learns from; null: those of the stage before it."""
-    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | SideRange | None = None
+    sizes: Annotated[tuple[Side, ...], Field(min_length=1)] | SideRange | None = None
     """Sides of square inputs, of which each step draws one (multi-scale training): a list, or
     `min`, `max` and `step`; null: the input's size."""
     epoch_steps: PositiveInt | None = None
@@ -151,12 +198,23 @@ class StageOptions(Options):
     from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
 
+    @field_validator("name")
+    @classmethod
+    def _can_be_a_file(cls, name: str) -> str:
+        if problem := no_file_name(name):
+            raise ValueError(f"files are called by it, and it is a name {problem}")
+        return name
+
     @field_validator("trainable")
     @classmethod
-    def _no_switch(cls, trainable: str | int) -> str | int:
+    def _one_of_these(cls, trainable: str | int) -> str | int:
         switches = ("true", "false", "yes", "no", "none", "null")
         if isinstance(trainable, str) and trainable.lower() in switches:
-            raise ValueError("it is all, head, a number of units, or a unit's name")
+            raise ValueError(
+                "it is all, head, a number of units, a share such as 25%, or a unit's name"
+            )
+        if isinstance(trainable, str) and trainable.endswith("%") and share_of(trainable) is None:
+            raise ValueError("a share of the network is more than 0% and at most 100%")
         return trainable
 
     @field_validator("sampler", mode="before")
@@ -169,6 +227,11 @@ class StageOptions(Options):
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
+        for name in ("min_steps", "max_steps"):
+            if self.steps is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} bounds epochs, and steps is given instead")
+        if self.min_steps and self.max_steps and self.min_steps > self.max_steps:
+            raise ValueError("min_steps is above max_steps")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be divided into {self.accumulate} portions"
@@ -203,6 +266,10 @@ class StageOptions(Options):
         plan = SizePlan(self.sizes, seed)
         return plan.size, sorted({(side, side) for side in plan.sides})
 
+    def total_steps(self, epoch_steps: int) -> int:
+        """All its steps, where an epoch has `epoch_steps`."""
+        return self.steps or (self.epochs or 0) * epoch_steps
+
     def validates(self, epoch: int, *, last: bool) -> bool:
         """Whether the validation split is judged after the stage's `epoch`, counted from 1."""
         if last:
@@ -217,12 +284,12 @@ _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 class InputOptions(Options):
     """How images are brought to the network; what is not given is as its weights were trained."""
 
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    size: Side | tuple[Side, Side] | None = None
     """Side of the square input, or height and width, in pixels."""
     fit: Literal["crop", "squash", "letterbox"] | None = None
     """`crop`: the centre; `squash`: the whole image, out of proportion; `letterbox`: the whole
     image, padded."""
-    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    crop_fraction: Annotated[float, Field(ge=SMALLEST_CROP, le=1)] | None = None
     """Side of the centre crop as a fraction of the resized image's."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     background: Literal["white", "black"] | tuple[Byte, Byte, Byte] | None = None

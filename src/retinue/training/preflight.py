@@ -256,8 +256,8 @@ def _first_line(failure: Exception) -> str:
     return (str(failure.args[0]).strip().splitlines() or [""])[0]
 
 
-def doubts(recipe: Recipe, network: Network, dataset: Dataset) -> list[str]:
-    """What is possible, but hardly meant."""
+def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list[str]:
+    """What is possible, but hardly meant. `epoch_steps`: the steps of an epoch of each stage."""
     found = []
     first = recipe.stages[0]
     if recipe.model.weights is None and first_to_learn(
@@ -272,11 +272,8 @@ def doubts(recipe: Recipe, network: Network, dataset: Dataset) -> list[str]:
             "evaluation.metric picks no weights, because evaluation.keep is last; it only ends"
             " stages that have early_stop"
         )
-    samples: Sequence[Sample] = dataset.splits["train"]
-    for index, stage in enumerate(recipe.stages):
-        samples = changed(stage.data, samples, dataset.splits)
-        each = sampler_of(stage, samples, recipe.seed).steps
-        total = stage.steps or (stage.epochs or 0) * each
+    for index, (stage, each) in enumerate(zip(recipe.stages, epoch_steps, strict=True)):
+        total = stage.total_steps(each)
         if warmup_steps(stage.schedule, each) >= total:
             length = "steps" if stage.steps else "epochs"
             found.append(

@@ -27,6 +27,7 @@ from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
 from retinue.training import pictures
 from retinue.training.changes import RECIPE, absolute, go_on, leaves_of
+from retinue.training.clock import Clock
 from retinue.training.environment import (
     Settings,
     build_accelerator,
@@ -35,6 +36,7 @@ from retinue.training.environment import (
     versions,
 )
 from retinue.training.examples import draw_examples
+from retinue.training.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
     network_arguments,
@@ -47,8 +49,8 @@ from retinue.training.preflight import (
     refuse_undefined,
     task_options,
 )
-from retinue.training.recipe import Recipe
-from retinue.training.trainer import Training
+from retinue.training.recipe import Recipe, dump
+from retinue.training.training import Training
 from retinue.weights.files import sha256
 from retinue.weights.resolution import names_a_file
 
@@ -127,7 +129,12 @@ def refuse_absent(run: RunFolder, recipe: Recipe) -> None:
 
 
 def prepared(
-    run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings, bar: Bar
+    run: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    settings: Settings,
+    bar: Bar,
+    clock: Clock,
 ) -> Training:
     """The training, ready for its first step, or for the one after its last checkpoint."""
     train = dataset.splits["train"]
@@ -145,11 +152,12 @@ def prepared(
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     _refuse_another_teacher(run, recipe, taught_by)
+    epoch_steps = steps_of_epochs(recipe, dataset.splits)
     if not resumed:
         refuse_lone_images(recipe, network, preprocessing.size, dataset, settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
         small = small_splits(sizes, picks=recipe.evaluation.keep == "best")
-        for doubt in [*doubts(recipe, network, dataset), *small]:
+        for doubt in [*doubts(recipe, network, epoch_steps), *small]:
             LOGGER.warning("%s", doubt)
     description = modelfile.ModelDescription(
         task=recipe.task,
@@ -173,12 +181,22 @@ def prepared(
         tensorboard=recipe.tensorboard,
     )
     if is_main() and not resumed:
-        draw_examples(run, recipe, train, preprocessing)
+        draw_examples(run, recipe, train, preprocessing, task.classes)
     learner = Learner(
         network, task.objective(network), None if teacher is None else teacher.network
     )
     return Training(
-        recipe, task, learner, dataset.splits, preprocessing, settings, recorder, bar, taught_by
+        recipe,
+        task,
+        learner,
+        dataset.splits,
+        preprocessing,
+        settings,
+        recorder,
+        bar,
+        clock,
+        epoch_steps,
+        taught_by,
     )
 
 
@@ -292,6 +310,17 @@ def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Setti
         run.write_json("environment.json", {**begun, "recipe": leaves_of(recipe)})
     if not (run.path / pictures.FILE).is_file():
         pictures.remember(run, dataset)
+
+
+def write_fitted(run: RunFolder, training: Training, plan: dict[str, Any] | None) -> None:
+    """What the training's recipe came to when it was fitted to a budget, in place of what was
+    written down before; and how long it is thought to take."""
+    recipe, recorder = training.recipe, training.recorder
+    began = run.read_json("environment.json") or {}
+    run.write(RECIPE, dump(recipe))
+    run.write_json("environment.json", {**began, "recipe": leaves_of(recipe), "plan": plan})
+    kept = {"recipe": _without_paths(recipe)}
+    recorder.description = recorder.description.model_copy(update=kept)
 
 
 def refuse_changed(run: RunFolder, dataset: Dataset) -> None:

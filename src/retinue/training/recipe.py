@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -26,7 +26,9 @@ from retinue.options.refusal import Written
 from retinue.options.typed import meant, read_yaml
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
+from retinue.training import machine
 from retinue.training.options import (
+    BudgetOptions,
     CacheOptions,
     CheckpointOptions,
     EmaOptions,
@@ -68,6 +70,9 @@ class Recipe(Options):
     input: InputOptions = InputOptions()
     stages: Annotated[tuple[StageOptions, ...], Field(min_length=1)]
     """Run one after the other, each going on from the last weights."""
+    budget: BudgetOptions | None = None
+    """The time that the training may take: epochs, views and what learns are fitted to it, once,
+    before the first step. `10m` says `{time: 10m}`."""
     ema: EmaOptions | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, fp32 otherwise."""
@@ -87,6 +92,10 @@ class Recipe(Options):
     cache: Annotated[CacheOptions, OnResume.FREE] = CacheOptions()
     tensorboard: Annotated[bool, OnResume.FREE] = True
     """Write event files into the run's `tensorboard/`."""
+    on_gpu: dict[str, Any] | None = None
+    """Fields that take the place of the others where the training runs on a GPU: a section within
+    a section field by field, the stages as a whole. It is settled when the training begins, before
+    overrides, and the run's recipe holds what came of it."""
 
     @classmethod
     def wanted(cls, field: str, values: Mapping[str, Any]) -> Any:
@@ -96,10 +105,17 @@ class Recipe(Options):
             return task_type(str(task)).options_type
         return super().wanted(field, values)
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _a_time_alone(cls, budget: Any) -> Any:
+        """`10m` or seconds will do."""
+        is_time = isinstance(budget, str | int | float) and not isinstance(budget, bool)
+        return {"time": budget} if is_time else budget
+
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:
         names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
+        if len({name.casefold() for name in names}) < len(names):  # files are called by them
             raise ValueError(f"two stages have one name: {', '.join(sorted(names))}")
         return self
 
@@ -149,18 +165,22 @@ def read_text(name: str) -> tuple[str, str]:
         raise UsageError("there is no such recipe file", where=name)
     raise UsageError(
         f"there is no recipe {name!r}",
-        mend=suggest(name, recipes) or f"shipped are {', '.join(recipes)}",
+        mend=suggest(name, recipes)
+        or f"shipped are {', '.join(recipes)}; nor is there a folder of that name",
     )
 
 
 def load_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = LOGGER.info,
 ) -> Recipe:
     """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in; where a key
-    is taken for another (`lr`), that is logged.
+    is taken for another (`lr`), or a rule about machines holds, `say` is told.
 
-    `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`.
-    Raises `UsageError` for unknown keys, bad values and contradictions, naming file, line and key.
+    `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`. What
+    it says of machines (`on_gpu`) is settled for this one first. Raises `UsageError` for unknown
+    keys, bad values and contradictions, naming file, line and key.
     """
     values: Any
     if isinstance(recipe, Recipe):
@@ -170,8 +190,11 @@ def load_recipe(
     else:
         where, text = read_text(str(recipe))
         values = _parse(text, where)
+    values, note = machine.settle(values, overrides or {}, where)
+    if note is not None:
+        say(note)
     before = meant(Recipe, values)
-    given = put_all(Recipe, values, overrides or {}, LOGGER.info)
+    given = put_all(Recipe, values, overrides or {}, say)
     if ("data", "path") in given and ("data", "format") not in given:
         # A path of one's own replaces the source that the recipe came with.
         values["data"].pop("format", None)
@@ -184,6 +207,9 @@ def load_recipe(
         task_type(loaded.task).options_type.model_validate(loaded.task_options)
     except ValidationError as error:
         raise written.refusal(error, ("task_options",)) from None
+    named = written.plain["model"]["name"] if "model" in written.plain else loaded.model.name
+    if named != loaded.model.name:
+        say(f"{named} is called {loaded.model.name} here, with the weights {loaded.model.weights}")
     return loaded
 
 

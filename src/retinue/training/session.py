@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,15 +15,21 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import Dataset
-from retinue.errors import Interrupted, RetinueError
+from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.modelfile import MODEL_FILE
 from retinue.run.folder import NO_ROOM, RunFolder, holder, refused
 from retinue.run.log import LOGGER, console
 from retinue.run.stopping import signal_of
+from retinue.tasks.task import task_type
+from retinue.text import counted, shorten
 from retinue.training import pictures
 from retinue.training.changes import RECIPE, RECORD, Changes, find_changes, go_on
+from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
+from retinue.training.estimate import Estimate
 from retinue.training.finish import final_figures
+from retinue.training.lengths import fitted_to_data, steps_of_epochs
+from retinue.training.planning import begin_forecast, planned
 from retinue.training.preflight import refuse_before_data
 from retinue.training.prepare import (
     on_another_device,
@@ -34,9 +41,12 @@ from retinue.training.prepare import (
     settings_of,
     with_absolute_paths,
     write_down,
+    write_fitted,
 )
 from retinue.training.recipe import Recipe, dump, load_recipe
+from retinue.training.request import asked
 from retinue.training.trainer import Trainer
+from retinue.training.training import Training
 
 
 @dataclass(frozen=True)
@@ -51,23 +61,73 @@ class Run:
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that could not be read, with the reasons."""
 
+    def __repr__(self) -> str:
+        figures = self.figures
+        parts = [f"{figures['split']} split"] if figures.get("split") else []
+        if isinstance(images := figures.get("images"), int):
+            parts.append(counted(images, "image"))
+        try:
+            declared = task_type(str(figures.get("task"))).figures_among(list(figures), ())
+        except UsageError:  # of another installation
+            declared = []
+        for figure in declared[:2]:
+            value = figures.get(figure.name)
+            if isinstance(value, int | float):
+                parts.append(f"{figure.title.lower()} {figure.shown(value)}")
+        if self.skipped:
+            parts.append(f"{len(self.skipped):,} skipped")
+        return f"<Run {shorten(str(self.folder), 60)}: {', '.join(parts) or 'no figures yet'}>"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would be."""
+
+    recipe: Recipe
+    """With everything settled that is settled when a training begins."""
+    notes: list[str]
+    """What was found and chosen, a line each."""
+    settings: Settings
+    images: dict[str, int]
+    """Split → how many."""
+    estimate: Estimate | None
+    """How long it would take; None where that cannot be told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "notes": self.notes,
+            "settings": self.settings.as_dict(),
+            "images": self.images,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a person."""
+        yield from self.notes
+        chosen = self.settings
+        threads = f"{chosen.threads} thread{'s' * (chosen.threads != 1)}"
+        world = f", {chosen.world} processes" if chosen.world > 1 else ""
+        yield f"{self.recipe.model.name} on {chosen.device}, {chosen.precision}, {threads}{world}"
+        if self.estimate is None:
+            yield "how long it takes cannot be told"
+        else:
+            yield from self.estimate.lines()
+
+
+RecipeLike = str | Path | Mapping[str, Any] | Recipe
+
 
 def start(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
-    overrides: Mapping[str, Any],
-    *,
-    out: Path | None,
-    quiet: bool,
+    recipe: RecipeLike, overrides: Mapping[str, Any], *, out: Path | None, quiet: bool
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order."""
-    loaded = load_recipe(recipe, overrides)
-    refuse_before_data(loaded)
+    clock = Clock()
+    notes: list[str] = []
+    recipe, overrides = asked(recipe, overrides, notes.append)
+    loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
-    settings = settings_of(loaded)
-    with console(None, quiet=quiet or not is_main()) as bar:
-        if isinstance(recipe, str | Path) and Path(recipe, RECIPE).is_file():
-            LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
-        dataset = open_data(loaded, bar=bar)
     made = RunFolder.create(out, name) if is_main() else None
     folder = [str(made.path) if made is not None else None]
     broadcast_object_list(folder)
@@ -77,20 +137,59 @@ def start(
         if made is not None:
             run.write(RECIPE, dump(loaded))
             if out is not None and run.path != out and (who := holder(out)):
-                dataset.notes.append(f"{out} is taken{who}; this training is in {run.path}")
+                notes.append(f"{out} is taken{who}; this training is in {run.path}")
             write_down(run, loaded, dataset, settings)
-        return _work(run, loaded, dataset, settings, quiet=quiet)
+        return _work(run, loaded, dataset, settings, clock, quiet=quiet, notes=notes)
+
+
+def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Plan:
+    """What `start` would do, up to its first step; nothing of it stays."""
+    clock = Clock()
+    notes: list[str] = []
+    recipe, overrides = asked(recipe, overrides, notes.append)
+    loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
+    torch.set_num_threads(settings.threads)
+    with (
+        TemporaryDirectory() as folder,
+        console(None, quiet=quiet or not is_main()) as bar,
+    ):
+        loaded = with_absolute_paths(loaded, dataset)
+        training = prepared(RunFolder(Path(folder)), loaded, dataset, settings, bar, clock)
+        training, estimate, fitted = planned(training)
+    images = {split: len(samples) for split, samples in dataset.splits.items()}
+    return Plan(training.recipe, [*notes, *fitted], settings, images, estimate)
+
+
+def _opened(
+    recipe: RecipeLike, overrides: Mapping[str, Any], notes: list[str], *, quiet: bool
+) -> tuple[Recipe, Dataset, Settings]:
+    """The recipe, settled for machine and data; the data; and what `auto` comes to. What is to be
+    said of all that joins `notes`."""
+    loaded = load_recipe(recipe, overrides, notes.append)
+    refuse_before_data(loaded)
+    settings = settings_of(loaded)
+    with console(None, quiet=quiet or not is_main()) as bar:
+        if isinstance(recipe, str | Path) and Path(recipe, RECIPE).is_file():
+            LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
+        dataset = open_data(loaded, bar=bar)
+        bar.done()
+    notes += dataset.notes
+    if any(stage.min_steps or stage.max_steps for stage in loaded.stages):
+        loaded, lengths = fitted_to_data(loaded, steps_of_epochs(loaded, dataset.splits))
+        notes += lengths
+    return loaded, dataset, settings
 
 
 def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
     """Go on with the training in `folder`, with `overrides` of what may change on the way; one that
     has nothing left to do only gives its figures."""
+    clock = Clock()
     run = RunFolder.open(folder)
     with _leaving(run, made=False):
-        return _resume(run, overrides, quiet=quiet)
+        return _resume(run, overrides, clock, quiet=quiet)
 
 
-def _resume(run: RunFolder, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
+def _resume(run: RunFolder, overrides: Mapping[str, Any], clock: Clock, *, quiet: bool) -> Run:
     found = find_changes(run, overrides)
     recipe = found.recipe
     environment = run.read_json(RECORD) or {}
@@ -121,7 +220,7 @@ def _resume(run: RunFolder, overrides: Mapping[str, Any], *, quiet: bool) -> Run
         if is_main():
             found.write(run, settings.as_dict())
             write_down(run, recipe, dataset, settings)
-        return _work(run, recipe, dataset, settings, quiet=quiet)
+        return _work(run, recipe, dataset, settings, clock, quiet=quiet, notes=dataset.notes)
 
 
 @contextmanager
@@ -185,18 +284,42 @@ def _done(
 
 
 def _work(
-    run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings, *, quiet: bool
+    run: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    settings: Settings,
+    clock: Clock,
+    *,
+    quiet: bool,
+    notes: Sequence[str],
 ) -> Run:
     torch.set_num_threads(settings.threads)
     with ExitStack() as stack:
         log = run.path / "train.log" if is_main() else None
         bar = stack.enter_context(console(log, quiet=quiet or not is_main()))
-        for note in dataset.notes:
+        for note in notes:
             LOGGER.info("%s", note)
         LOGGER.info("run folder %s", run.path)
-        training = prepared(run, recipe, dataset, settings, bar)
+        training = _told(run, prepared(run, recipe, dataset, settings, bar, clock))
+        recipe = training.recipe
         progress = Trainer(training).fit()
         if not is_main():
             return Run(run.path, {}, run.path / MODEL_FILE)
-        figures = final_figures(run, recipe, dataset, settings, progress, bar)
+        figures = final_figures(run, recipe, dataset, settings, progress, bar, clock)
         return Run(run.path, figures, run.path / MODEL_FILE, progress.skipped)
+
+
+def _told(run: RunFolder, training: Training) -> Training:
+    """`training` with its recipe fitted to its budget, and how long it will take said aloud; of one
+    that goes on, what was found when it began."""
+    if run.checkpoints.exists():
+        written = (run.read_json("environment.json") or {}).get("plan")
+        estimate = None if written is None else Estimate.from_dict(written)
+    else:
+        training, estimate, notes = planned(training)
+        if is_main():
+            write_fitted(run, training, None if estimate is None else estimate.as_dict())
+        for line in [*notes, *(estimate.lines() if estimate is not None else ())]:
+            LOGGER.info("%s", line)
+    begin_forecast(training, estimate)
+    return training

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from retinue.errors import UsageError, suggest
+from retinue.errors import RetinueError, UsageError, suggest
+from retinue.models.anatomy import unit_macs
 from retinue.models.network import Network
 from retinue.run.progress import Progress
 from retinue.tasks.learner import Learner
-from retinue.training.options import StageOptions
+from retinue.training.options import StageOptions, share_of
 
 
 def first_to_learn(network: Network, trainable: str | int, where: str) -> int:
@@ -26,6 +28,9 @@ def first_to_learn(network: Network, trainable: str | int, where: str) -> int:
                 mend="trainable: all",
             )
         return len(names) - trainable
+    share = share_of(trainable)
+    if share is not None:
+        return _first_within(network, share, where)
     if trainable in names:
         return names.index(trainable)
     raise UsageError(
@@ -44,6 +49,26 @@ def is_over(stage: StageOptions, progress: Progress) -> bool:
     if stage.steps is not None:
         return progress.stage_steps >= stage.steps
     return progress.epoch >= (stage.epochs or 0)
+
+
+def _first_within(network: Network, share: float, where: str) -> int:
+    """The first of the last units that cost, with the head, at most `share` of the multiply-adds of
+    a forward pass, at the size that the network's weights are for."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            macs = unit_macs(network, network.preprocessing.size)
+    except (RetinueError, RuntimeError) as error:
+        raise UsageError(
+            f"what the units of the network cost cannot be counted ({error})",
+            where=where,
+            mend="name a unit from which on everything learns",
+        ) from error
+    allowed = share * sum(macs)
+    first, cost = len(macs) - 1, macs[-1]
+    while first > 0 and cost + macs[first - 1] <= allowed:
+        first -= 1
+        cost += macs[first]
+    return first
 
 
 def cut_before(network: Network, first: int) -> int:

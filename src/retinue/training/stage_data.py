@@ -119,6 +119,8 @@ class _Cut:
     """What `StageData.cached` was, if the stage has had steps already."""
     check: Callable[[], None]
     """Called between portions of long work; may raise."""
+    tell: Callable[[float], None]
+    """Called with the share of it that is done."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,14 @@ class StageDataMaker:
         cut: int,
         *,
         check: Callable[[], None],
+        tell: Callable[[float], None],
         decided: Mapping[str, Any],
         skipped: Mapping[str, str],
     ) -> StageData:
         """For a stage that learns from `samples`. `check` is called between portions of long work,
-        and may raise. `decided`: what `cached` was for each stage that has had steps already; it
+        and may raise; `tell` with the share of the frozen part that is done.
+
+        `decided`: what `cached` was for each stage that has had steps already; it
         stays so, whatever room the disk has now. `skipped`: files that are known to be bad.
 
         Raises:
@@ -153,11 +158,24 @@ class StageDataMaker:
         """
         if cut == 0 and stage.name not in decided:
             self._refuse_uncut(stage)
+        data = self.images(stage, samples)
+        for loader in data.loaders:
+            own = {sample.key for sample in loader.samples}
+            loader.skipped.update({key: why for key, why in skipped.items() if key in own})
+        before = decided.get(stage.name)
+        if (stage.name in decided and before is None) or cut == 0:
+            return data
+        sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
+        self._cache(data, _Cut(stage, network, cut, sizes, before, check, tell))
+        return data
+
+    def images(self, stage: StageOptions, samples: Sequence[Sample]) -> StageData:
+        """The same with nothing cached: every batch is read and rendered anew."""
         recipe, device = self.recipe, self.accelerator.device
         workers = recipe.data.workers
         train = image_feed(recipe, stage, samples, self.preprocessing, device, workers=workers)
         loaders = [train.loader]
-        size_of, sizes = stage.input_sizes(self.preprocessing.size, recipe.seed)
+        size_of, _ = stage.input_sizes(self.preprocessing.size, recipe.seed)
         plans = StepPlans(
             samples,
             sampler_of(stage, samples, recipe.seed),
@@ -173,9 +191,6 @@ class StageDataMaker:
             view = EvalView(self.preprocessing)
             loaders.append(Loader(view, self.validation, workers=workers, bad_images=bad))
             validation = ImageFeed(loaders[1], Colour(self.preprocessing), device)
-        for loader in loaders:
-            own = {sample.key for sample in loader.samples}
-            loader.skipped.update({key: why for key, why in skipped.items() if key in own})
         judged = in_turn(
             self.validation,
             self.preprocessing.size,
@@ -183,12 +198,26 @@ class StageDataMaker:
             world=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
         )
-        data = StageData(train, plans, validation, judged, None, loaders)
-        before = decided.get(stage.name)
-        if (stage.name in decided and before is None) or cut == 0:
-            return data
-        self._cache(data, _Cut(stage, network, cut, sizes, before, check))
-        return data
+        return StageData(train, plans, validation, judged, None, loaders)
+
+    def absent(self, stage: StageOptions, data: StageData, network: Network, cut: int) -> float:
+        """The share of the views of `data`, the stage's images, that the cache does not hold."""
+        cache, sizes = (
+            self._store(),
+            stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1],
+        )
+        if not cache.root.is_dir():
+            return 1.0
+        with ExitStack() as stack:
+            probe = _Cut(stage, network, cut, sizes, None, lambda: None, lambda done: None)
+            made = self._views(data, probe, cache, stack)
+            missing = sum(len(views.missing(size)) for views in made for size in views.sizes)
+            return missing / max(sum(map(len, made)), 1)
+
+    def _store(self) -> FeatureCache:
+        folder = self.recipe.cache.folder
+        root = default_root() if folder is None else Path(folder).expanduser()
+        return FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
 
     def _refuse_uncut(self, stage: StageOptions) -> None:
         key = f"key stages.{self.recipe.stages.index(stage)}"
@@ -209,7 +238,7 @@ class StageDataMaker:
 
     def _cache(self, data: StageData, cut: _Cut) -> None:
         """Put cached views in the place of `data`'s images, if that is wanted and there is room."""
-        why = self._unwanted(cut.stage) or self._cached(data, cut)
+        why = unwanted(cut.stage) or self._cached(data, cut)
         if why is not None:
             if cut.stage.cache_features == "on":
                 raise UsageError(
@@ -219,20 +248,9 @@ class StageDataMaker:
                 )
             LOGGER.info("the frozen part runs with every batch: %s", why)
 
-    def _unwanted(self, stage: StageOptions) -> str | None:
-        if stage.cache_features == "off":
-            return "cache_features is off"
-        if stage.augment.mixes_pixels:
-            return "the augmentation mixes pixels of several images"
-        if stage.augment.draws and stage.views is None:
-            return "the augmentation is drawn anew in every epoch (views=K caches K of them)"
-        return None
-
     def _cached(self, data: StageData, cut: _Cut) -> str | None:
         """Do it; or why that cannot be done."""
-        folder = self.recipe.cache.folder
-        root = default_root() if folder is None else Path(folder).expanduser()
-        cache = FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
+        cache = self._store()
         if self.accelerator.is_main_process:
             cache.tidy()
         with ExitStack() as unless_done:
@@ -242,13 +260,21 @@ class StageDataMaker:
                 if cut.before is None:
                     return why
                 LOGGER.warning("the features of stage %s stay cached, but %s", cut.stage.name, why)
+            whole = max(sum(map(len, made)), 1)
+            before = 0
             for views, split in zip(made, ("train", "val"), strict=False):
                 views.settle(made[0].engine)  # one for both, once the first has come to it
-                self._compute(views, f"{cut.stage.name}: frozen part, {split}", cut.check)
+                self._compute(
+                    views,
+                    f"{cut.stage.name}: frozen part, {split}",
+                    cut.check,
+                    lambda done, before=before: cut.tell((before + done) / whole),  # type: ignore[misc]
+                )
+                before += len(views)
                 if any(gather_object([views.bytes_missing()])):
                     raise RetinueError(
                         "the frozen part was computed, but a process does not find it in the cache",
-                        where=repr(str(root)),
+                        where=repr(str(cache.root)),
                         mend="set cache.folder to one that all processes see, or"
                         " cache_features=off",
                     )
@@ -303,11 +329,18 @@ class StageDataMaker:
             stack.callback(made[1].close)
         return made
 
-    def _compute(self, views: CachedViews, text: str, check: Callable[[], None]) -> None:
+    def _compute(
+        self,
+        views: CachedViews,
+        text: str,
+        check: Callable[[], None],
+        tell: Callable[[int], None],
+    ) -> None:
         alone = self.accelerator.num_processes == 1
 
         def each_chunk(done: int, total: int) -> None:
             self.bar.advance(done)
+            tell(done)
             if alone:  # the check is a collective operation
                 check()
 
@@ -329,6 +362,17 @@ class StageDataMaker:
             raise RetinueError(what, where=where, mend=mend)
         if not alone:
             views.take_over(*told[1:])
+
+
+def unwanted(stage: StageOptions) -> str | None:
+    """Why the stage does not want its frozen part to be cached; None: it does."""
+    if stage.cache_features == "off":
+        return "cache_features is off"
+    if stage.augment.mixes_pixels:
+        return "the augmentation mixes pixels of several images"
+    if stage.augment.draws and stage.views is None:
+        return "the augmentation is drawn anew in every epoch (views=K caches K of them)"
+    return None
 
 
 def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sampler[Any]:

@@ -7,10 +7,8 @@ waits for the device: what is to be known of it is looked at later, together.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,41 +19,24 @@ from torch import Tensor, nn
 from retinue import nested
 from retinue.errors import Interrupted, RetinueError
 from retinue.figures import plain, refuse_not_finite
-from retinue.run.log import LOGGER, Bar
+from retinue.run.log import LOGGER, epoch_line
 from retinue.run.progress import Progress
-from retinue.run.recorder import Recorder
-from retinue.sample import Batch, Preprocessing, Sample
-from retinue.tasks.learner import Learner
-from retinue.tasks.task import Losses, Task
+from retinue.sample import Batch, Sample
+from retinue.tasks.task import Losses
 from retinue.training import guards
 from retinue.training.changes import go_on
+from retinue.training.clock import part
 from retinue.training.ema import Ema
-from retinue.training.environment import Settings, build_accelerator
+from retinue.training.environment import build_accelerator
 from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
-from retinue.training.recipe import Recipe
 from retinue.training.schedules import factor
 from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
 from retinue.training.stage_samples import learns_validation, stage_samples
+from retinue.training.training import Training
 from retinue.training.validation import validate
-
-
-@dataclass(frozen=True)
-class Training:
-    """All that a training is made of, ready for its first step."""
-
-    recipe: Recipe
-    task: Task
-    learner: Learner
-    splits: Mapping[str, Sequence[Sample]]
-    preprocessing: Preprocessing
-    settings: Settings
-    recorder: Recorder
-    bar: Bar
-    taught_by: str | None = None
-    """The hash of the teacher's file."""
 
 
 class Trainer:
@@ -67,6 +48,8 @@ class Trainer:
         self.splits = training.splits
         self.recorder = training.recorder
         self.bar = training.bar
+        self.clock = training.clock
+        self.epoch_steps = training.epoch_steps
         settings = training.settings
         self.accelerator = build_accelerator(settings.device, settings.precision)
         self.device: torch.device = self.accelerator.device
@@ -118,6 +101,7 @@ class Trainer:
                         self._epoch(stage)
                 finally:
                     self._close()
+                self.clock.finish_stage(stage.name)
             self.progress.stage = len(self.recipe.stages)
             self._checkpoint()
             self._agree(due=False)  # a signal that came with the last validation
@@ -135,6 +119,7 @@ class Trainer:
                 mend="start a new training from the run's recipe.yaml",
             )
         self.progress = Progress.from_dict(state["progress"])
+        self.clock.take_up(self.progress.total_seconds)
         self.learner.load_state_dict(state["learner"])
         self.task = type(self.task)(self.task.classes, self.task.options, state["task"])
         wide = torch.float32 if self.device.type == "mps" else torch.float64
@@ -176,18 +161,22 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if state is None:
             self._checkpoint()
+        self.clock.begin()
         self.data: StageData = self.maker.make(
             stage,
             samples,
             self.network,
             cut_before(self.network, self.first),
             check=lambda: self._agree(due=False),
+            tell=lambda done: self._computed(stage, done),
             decided=progress.trunk,
             skipped=progress.skipped,
         )
+        self._computed(stage, 1.0)
         progress.trunk[stage.name] = self.data.cached
         self.plans = self.data.plans
-        self.total = stage.steps or (stage.epochs or 0) * self.plans.steps
+        self.total = stage.total_steps(self.plans.steps)
+        self.clock.resume_stage(stage.name, progress.stage_steps / self.total)
         learning = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
         LOGGER.info(
             "stage %s: %d steps of %d images, %s of %s parameters learn",
@@ -197,6 +186,12 @@ class Trainer:
             f"{learning:,}",
             f"{sum(p.numel() for p in self.learner.parameters()):,}",
         )
+
+    def _computed(self, stage: StageOptions, done: float) -> None:
+        """The share `done` of the stage's frozen part is there."""
+        seconds = self.clock.lap(part(stage.name, "frozen part"), done)
+        spent = self.progress.frozen_seconds
+        spent[stage.name] = spent.get(stage.name, 0.0) + seconds
 
     def _prepare(self) -> None:
         """Wrap the learner for several processes and `torch.compile`, as the recipe says."""
@@ -212,21 +207,28 @@ class Trainer:
     def _epoch(self, stage: StageOptions) -> None:
         progress = self.progress
         count = min(self.plans.steps - progress.step, self.total - progress.stage_steps)
-        text = f"{stage.name} epoch {progress.epoch + 1}"
-        self.bar.begin(text, progress.step + count, progress.step)
+        self.bar.begin(self._named(progress.epochs + 1), progress.step + count, progress.step)
         train_mode(self.learner, self.first, stage)
-        began = time.monotonic()
+        self.clock.begin()
         for portions in self._steps(stage, count):
             self._step(stage, portions)
+            seconds = self.clock.lap(part(stage.name, "steps"), progress.stage_steps / self.total)
+            progress.seconds += seconds
+            progress.epoch_seconds += seconds
             self.bar.advance(progress.step)
-            now = time.monotonic()
-            progress.seconds += now - began
-            progress.epoch_seconds += now - began
-            began = now
             if self.watch.full:
                 self.watch.look()
             self._agree()
         self._end_epoch(stage)
+
+    def _named(self, epoch: int) -> str:
+        """`blocks epoch 21/28`: of all that the whole training will have, as far as is known."""
+        here = self.progress.stage
+        later = zip(self.recipe.stages[here + 1 :], self.epoch_steps[here + 1 :], strict=True)
+        steps = self.progress.stage_steps - self.progress.step
+        rest = -(-(self.total - steps) // self.plans.steps)
+        rest += sum(-(-stage.total_steps(each) // each) for stage, each in later)
+        return f"{self.recipe.stages[here].name} epoch {epoch}/{self.progress.epochs + rest}"
 
     def _steps(self, stage: StageOptions, count: int) -> Iterator[list[Batch]]:
         """The portions of each of the epoch's next `count` steps."""
@@ -244,7 +246,7 @@ class Trainer:
         """Forward, backward, update. Reads nothing back from the device."""
         progress = self.progress
         keys = [sample.key for batch in portions for sample in batch.samples]
-        where = f"stage {stage.name}, epoch {progress.epoch + 1}, step {progress.step + 1}"
+        where = f"stage {stage.name}, epoch {progress.epochs + 1}, step {progress.step + 1}"
         set_rate(self.optimizer, self._rate(stage, progress.stage_steps))
         for number, batch in enumerate(portions):
             torch.manual_seed(
@@ -306,7 +308,7 @@ class Trainer:
         last = progress.stage_steps >= self.total
         judged = self.data.validation is not None and stage.validates(progress.epoch, last=last)
         if judged:
-            figures = self._validate()
+            figures = self._validate(stage)
         for skipped in gather_object([self.data.skipped()]):
             progress.skipped.update(skipped)
         row = {
@@ -329,7 +331,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.recorder.write_rows(progress.rows)
         best = judged and self.recipe.evaluation.keep == "best"
-        LOGGER.info("%s", _line(row, best=best and progress.kept_epoch == progress.epochs))
+        best = best and progress.kept_epoch == progress.epochs
+        named = self._named(progress.epochs)
+        LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=self.bar.time_left()))
         if is_over(stage, progress):
             self._checkpoint()
 
@@ -343,8 +347,11 @@ class Trainer:
         refuse_not_finite(figures, "training", mend="lower optimizer.lr, or set clip_norm")
         return figures
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, stage: StageOptions) -> dict[str, float]:
         """Scalar figures of the validation split with the weights that would be kept."""
+        text = f"{self._named(self.progress.epochs)}, validation"
+        self.bar.begin(text, len(self.data.judged))
+        self.clock.begin()
         self.network.eval()
         with self.ema.applied() if self.ema else nullcontext():
             if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
@@ -353,8 +360,16 @@ class Trainer:
             begun = self.recipe.stages[: self.progress.stage + 1]
             unseen = not learns_validation(stage.data for stage in begun)
             figures, state = validate(
-                self.network, self.task, self.data, self.accelerator, fit=unseen
+                self.network,
+                self.task,
+                self.data,
+                self.accelerator,
+                self.bar.advance,
+                fit=unseen,
             )
+        done = self.progress.stage_steps / self.total
+        seconds = self.clock.lap(part(stage.name, "validation"), done)
+        self.progress.validation_seconds += seconds
         self.task = type(self.task)(self.task.classes, self.task.options, state)
         return figures
 
@@ -400,6 +415,7 @@ class Trainer:
             return
         if hasattr(self, "data"):
             self.progress.skipped.update(self.data.skipped())
+        self.progress.total_seconds = self.clock.total
         self.progress.sums = {n: float(value) for n, value in zip(names, sums, strict=True)}
         scaler = self.accelerator.scaler
         learner = self.learner.state_dict()
@@ -464,13 +480,3 @@ class Trainer:
 def _mix(*numbers: int) -> int:
     """One 63-bit seed out of several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _line(row: dict[str, Any], *, best: bool) -> str:
-    shown = {k: v for k, v in row.items() if k.startswith(("train_", "val_", "fitted_"))}
-    figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-    star = "  * best" if best else ""
-    return (
-        f"{row['stage']} epoch {row['epoch']}  {figures}"
-        f"  {row['images_per_second']:.0f} images/s  lr {row['lr']:.2e}{star}"
-    )

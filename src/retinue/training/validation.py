@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,19 +20,28 @@ MEND = "lower optimizer.lr, or set clip_norm"
 
 @torch.inference_mode()
 def validate(
-    network: Network, task: Task, data: StageData, accelerator: Accelerator, *, fit: bool = True
+    network: Network,
+    task: Task,
+    data: StageData,
+    accelerator: Accelerator,
+    each_batch: Callable[[int], None] | None = None,
+    *,
+    fit: bool = True,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The declared figures of the validation split, and the task's state after what it fits there;
-    the same on every process. `fit`: it may; images that were learnt from would mislead it."""
+    the same on every process. `fit`: it may; images that were learnt from would mislead it.
+    `each_batch` is called with the batches done."""
     meter = task.meter()
     feed = data.validation
     assert feed is not None
-    for batch in feed.batches(data.judged):
+    for done, batch in enumerate(feed.batches(data.judged), 1):
         with accelerator.autocast():
             outputs = network(batch.inputs, start=feed.cut)
         findings = task.answers(nested.single(outputs), batch, mend=MEND)
         real = [k for k, weight in enumerate(batch.weight.tolist()) if weight > 0]
         meter.update([findings[k] for k in real], [batch.samples[k] for k in real])
+        if each_batch is not None:
+            each_batch(done)
     if accelerator.num_processes > 1:
         rows = gather_object([meter.rows()])
         meter = task.meter()

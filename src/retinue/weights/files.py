@@ -21,7 +21,7 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
-from retinue.files import nearest
+from retinue.files import nearest, open_file, read_file
 from retinue.weights import darknet, folders, keras, pickled, signatures
 from retinue.weights.contents import Contents
 from retinue.weights.prefixes import without_wrappers
@@ -63,7 +63,9 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
         if suffix == ".safetensors":
             contents = _safetensors(path)
         else:
-            contents = Contents(tensors=_tensors(path, suffix), paths=(path,))
+            tensors = _tensors(path, suffix)
+            remark = keras.output(path) if suffix in (".h5", ".hdf5", ".keras") else ""
+            contents = Contents(tensors=tensors, paths=(path,), remark=remark)
         _warn_of_no_numbers(contents.tensors, path)
     if not contents.tensors:
         raise RetinueError("no weights in the file", where=str(path))
@@ -110,7 +112,7 @@ def _tensors(path: Path, suffix: str) -> dict[str, Tensor]:
 
 def _darknet(path: Path) -> dict[str, Tensor]:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise RetinueError(f"unreadable weights: {error.strerror}", where=str(path)) from error
     return darknet.read(data, where=str(path))
@@ -152,7 +154,7 @@ def sha256(*paths: Path) -> str:
     """The hash of the files' bytes, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while piece := file.read(2**20):
                 digest.update(piece)
     return digest.hexdigest()
@@ -160,5 +162,5 @@ def sha256(*paths: Path) -> str:
 
 def md5(path: Path) -> str:
     """That of the file's bytes, in hexadecimal, where nothing better is published."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

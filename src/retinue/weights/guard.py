@@ -8,6 +8,7 @@ from typing import Any
 
 from retinue.documents import parse_json
 from retinue.errors import RetinueError
+from retinue.files import read_file
 
 MOST_EXPANSION = 20
 """Trained weights hardly shrink; what unpacks to more times its size is no such thing."""
@@ -60,7 +61,7 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MOST_JSON:
             raise ValueError(f"{path.stat().st_size:,} bytes")
-        value = parse_json(path.read_bytes(), foreign=True)
+        value = parse_json(read_file(path), foreign=True)
     except (ValueError, OSError) as error:
         raise RetinueError(f"damaged description: {error}", where=str(path)) from error
     if not isinstance(value, dict):

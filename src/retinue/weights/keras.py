@@ -104,6 +104,27 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     return renumbered(_read_h5(io.BytesIO(data), str(path), len(data), layers))
 
 
+def output(path: Path) -> str:
+    """What the configuration of a model that has been read says of its last layer, for people;
+    empty where there is none, or nothing to say."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                config = parse_json(archive.read("config.json"), foreign=True)
+        else:
+            with h5py.File(path, "r") as root:
+                config = parse_json(root.attrs["model_config"], foreign=True)
+        name, layer = list(_layers(config).items())[-1]
+        activation = layer.config.get("activation")
+    except _DAMAGED:  # of which the reader has its own words
+        return ""
+    if activation == "sigmoid":
+        return (
+            f"{name!r} ends in a sigmoid: it was trained for classes that do not exclude each other"
+        )
+    return f"{name!r} ends in a softmax" if activation == "softmax" else ""
+
+
 def read_tfjs(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
     """The state in a TensorFlow.js layers model, and the shards that its `model.json` names.
 

@@ -216,6 +216,14 @@ def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Ten
     return translated
 
 
+def unused(layout: Layout, state: StateDict, shapes: Shapes) -> tuple[str, ...]:
+    """Their keys that nothing of ours is made of, but for those that are passed over."""
+    origins = layout.origins(shapes).values()
+    used = {key for origin in origins for key in origin.keys}
+    prepared = layout.prepare(state, shapes)
+    return tuple(k for k in prepared if k not in used and not _ignored(layout, k))
+
+
 def left_out(layout: Layout, state: StateDict, shapes: Shapes) -> tuple[str, ...]:
     """Their keys that `translate` passes over, since the network has no use for them."""
     origins = layout.origins(shapes).values()

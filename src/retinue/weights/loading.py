@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 from retinue.errors import RetinueError
+
+log = logging.getLogger("retinue")
 
 _COUNT = "num_batches_tracked"
 """BatchNorm's count of batches, which is no weight."""
@@ -68,6 +72,8 @@ class LoadReport:
     """Of another shape, and made to fit: an input layer for other channels, say."""
     classes: ClassNames | None = None
     """None: nothing is known of the names, or they are the same in the same order."""
+    remark: str = ""
+    """What else is to be said."""
 
     @property
     def complete(self) -> bool:
@@ -84,7 +90,8 @@ class LoadReport:
             ("of no use here", self.left_out),
         )
         text = "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
-        return text + (f"; classifier: {self.classes.describe()}" if self.classes else "")
+        text += f"; classifier: {self.classes.describe()}" if self.classes else ""
+        return text + (f"; {self.remark}" if self.remark else "")
 
 
 def _some(keys: tuple[str, ...], most: int = 8) -> str:
@@ -126,7 +133,8 @@ def load_into(
 
     Raises:
         RetinueError: any other tensor of another shape that cannot be made to fit, or none but a
-            classifier's that belongs here; nothing has been copied then.
+            classifier's that belongs here; a tensor that holds NaN or infinity; kernels and
+            matrices that are all of them the same number throughout. Nothing has been copied then.
     """
     own = network.state_dict()
     found = dict(tensors)
@@ -177,6 +185,7 @@ def load_into(
             f" {_some(tuple(found), 3) or 'them'}",
             mend="choose the network that they were made for",
         )
+    _refuse_untrained({key: tensor for key, tensor in found.items() if key in own})
     for key, tensor in own.items():
         if key in found:
             tensor.copy_(found[key])
@@ -188,6 +197,33 @@ def load_into(
         adapted=tuple(adapted),
         classes=names,
     )
+
+
+def _refuse_untrained(tensors: Mapping[str, Tensor]) -> None:
+    """What a copy that broke off, or a diverged training, left behind is no start for another."""
+    spoilt, constant, kernels = [], [], 0
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        least, most = (float(value) for value in tensor.float().aminmax())
+        if not math.isfinite(least) or not math.isfinite(most):
+            spoilt.append(key)
+        elif tensor.dim() > 1 and tensor.numel() > 1:  # gains are 1, and shifts 0, in good faith
+            kernels += 1
+            if least == most:
+                constant.append(f"{key} is {least:g} throughout")
+    if spoilt:
+        raise RetinueError(
+            f"the weights hold NaN or infinity: {_some(tuple(spoilt))}",
+            mend="take another file of them: of these no answer would be a number",
+        )
+    if constant and len(constant) == kernels:
+        raise RetinueError(
+            f"nothing has been learnt in these weights: {_some(tuple(constant), 3)}",
+            mend="take another file of them, or model.weights=null to begin with random ones",
+        )
+    if constant:
+        log.warning("of the weights, %s: nothing has been learnt there", _some(tuple(constant)))
 
 
 def _compared(classes: Sequence[str], theirs: Sequence[str]) -> ClassNames | None:

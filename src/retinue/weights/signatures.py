@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from retinue.errors import RetinueError
+from retinue.files import open_file
 from retinue.weights.guard import check_archive
 
 _HEAD = 512
@@ -50,7 +51,7 @@ def check(path: Path, suffix: str) -> None:
             implausibly large, or of another kind; says which.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(_HEAD)
     except OSError as error:
         raise RetinueError(f"unreadable weights: {error.strerror}", where=str(path)) from error

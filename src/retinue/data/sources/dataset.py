@@ -18,6 +18,7 @@ from retinue.data.sources.recognise import Readers, read_listing
 from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.errors import UsageError, suggest
 from retinue.sample import Sample
+from retinue.text import counted, few, shorten
 
 ORDER = ("train", "val", "test")
 
@@ -34,6 +35,12 @@ class Dataset:
     """What was found, and what is odd about it: to be said aloud."""
     options: DataOptions = field(default_factory=DataOptions)
     """What finds the same data again, from whatever folder."""
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(samples):,}" for split, samples in self.splits.items())
+        classes = counted(len(self.classes), "class", "classes")
+        place = f", {shorten(str(self.root), 60)}" if self.root is not None else ""
+        return f"<Dataset {sizes or 'no images'}; {classes} ({few(self.classes)}){place}>"
 
     def write_splits(self, path: str | Path) -> None:
         """Writes `path,label,split,target`, the paths relative to `root`: `data.split.file` repeats

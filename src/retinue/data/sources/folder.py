@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from retinue.data.options import DataOptions
@@ -27,7 +28,7 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
 
 def read_folder(root: Path, options: DataOptions) -> Listing:
     """Images may lie at any depth below their class folder. Raises `UsageError`."""
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError("not a folder", where=repr(str(root)), mend="give a folder of images")
     folders = subfolders(root)
     splits = _split_folders(root, folders)
@@ -69,7 +70,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str | None, Path]:
 def _read_classes(listing: Listing, folder: Path, split: str | None) -> None:
     for class_folder in subfolders(folder):
         label = normal(class_folder.name)
-        paths = list(image_files(class_folder))
+        paths = list(image_files(class_folder, errors=listing.errors))
         if not paths:
             listing.empty_classes.append(label if split is None else f"{split}/{label}")
         for path in paths:

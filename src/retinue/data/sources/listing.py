@@ -12,7 +12,7 @@ from pathlib import Path
 from retinue.data.formats import is_image_name as is_image_name
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import entries, nearest
 from retinue.sample import Read, Target
 
 SPLITS = {
@@ -94,6 +94,8 @@ def given_path(options: DataOptions) -> Path:
     path = Path(options.path).expanduser()
     if not path.exists():
         raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
+    if not (path.is_dir() or path.is_file()):
+        raise UsageError("neither a file nor a folder", where=repr(str(path)), mend=nearest(path))
     return path
 
 
@@ -138,20 +140,29 @@ def is_drawn(folder: str | os.PathLike[str]) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly below, hidden ones left out, sorted by name."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not hidden(e.name) and _is_folder(e)]
+    names = [
+        e.name
+        for e in entries(folder)
+        # A folder that is called like an image is a broken image, not a class.
+        if e.is_folder and not hidden(e.name) and not is_image_name(e.name)
+        if not is_drawn(folder / e.name)
+    ]
     return [folder / name for name in sorted(names, key=normal)]
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # A folder that is called like an image is a broken image, not a class.
-    return entry.is_dir() and not is_image_name(entry.name) and not is_drawn(entry.path)
+def closed(error: OSError, folder: Path) -> UsageError:
+    """What to say of a folder that cannot be looked into."""
+    what = f"cannot look through the data: {error.strerror or error}"
+    return UsageError(what, where=repr(str(folder)), mend="see data=PATH")
 
 
-def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+def image_files(
+    folder: Path, *, recursive: bool = True, errors: list[UsageError] | None = None
+) -> Iterator[Path]:
     """Everything below that is called like an image, sorted; follows links, never in circles.
 
-    A folder called like an image is yielded, too: reading it will say what is wrong.
+    A folder called like an image is yielded, too: reading it will say what is wrong. One that may
+    not be looked into is passed over and told to `errors`.
     """
     seen: set[str] = set()
     stack = [folder]
@@ -161,14 +172,18 @@ def image_files(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
         if real in seen:
             continue
         seen.add(real)
-        with os.scandir(here) as found:
-            entries = sorted(found, key=lambda entry: normal(entry.name))
+        try:
+            found = sorted(entries(here), key=lambda entry: normal(entry.name))
+        except OSError as error:
+            if errors is not None:
+                errors.append(closed(error, here))
+            continue
         deeper = []
-        for entry in entries:
+        for entry in found:
             if hidden(entry.name):
                 continue
             if is_image_name(entry.name):
                 yield here / entry.name
-            elif recursive and entry.is_dir() and not is_drawn(entry.path):
+            elif recursive and entry.is_folder and not is_drawn(here / entry.name):
                 deeper.append(here / entry.name)
         stack.extend(reversed(deeper))

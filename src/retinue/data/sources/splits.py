@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from retinue.data.sources.listing import Record, normal
 from retinue.errors import UsageError
+from retinue.files import read_text
 
 Stratum = tuple[str, str]
 
@@ -87,7 +89,7 @@ def _quotas(sizes: Mapping[Stratum, int], share: Fraction, seed: int) -> dict[St
 def read_splits(file: str) -> dict[str, str]:
     """Relative path → split, from a written-down `splits.csv`. Raises `UsageError`."""
     try:
-        with open(file, encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        with io.StringIO(read_text(file), newline="") as handle:
             reader = csv.DictReader(handle)
             if not {"path", "split"} <= set(reader.fieldnames or ()):
                 raise UsageError(

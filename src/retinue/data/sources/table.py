@@ -116,7 +116,7 @@ def read_table(table: Path, options: DataOptions) -> Listing:
             listing.records.append(_record(path, root, cells, where))
         except UsageError as error:
             listing.errors.append(error)
-    listing.without_label.extend(_not_listed(root, set(seen)))
+    listing.without_label.extend(_not_listed(root, set(seen), listing.errors))
     if not listing.records and not listing.errors:
         raise UsageError(
             "none of the table's images exist",
@@ -303,7 +303,7 @@ class _Finder:
         if folder not in self._listings:
             by_stem: dict[str, list[Path]] = defaultdict(list)
             by_name: dict[str, list[Path]] = {}
-            if folder.is_dir():
+            if os.path.isdir(folder):  # pathlib's own fails for names that are too long
                 for path in image_files(folder, recursive=False):
                     by_stem[normal(path.stem)].append(path)
                     by_name[normal(path.name)] = [path]
@@ -311,13 +311,13 @@ class _Finder:
         return self._listings[folder]
 
 
-def _not_listed(root: Path, listed: set[Path]) -> list[Path]:
+def _not_listed(root: Path, listed: set[Path], errors: list[UsageError]) -> list[Path]:
     """Images in the folders that the table speaks of, which it leaves out."""
     folders = sorted({path.parent for path in listed})
     return [
         path
         for folder in folders
-        for path in image_files(folder, recursive=False)
+        for path in image_files(folder, recursive=False, errors=errors)
         if path not in listed
     ]
 

@@ -31,3 +31,11 @@ for (const field of document.querySelectorAll("input.find")) {
       row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
   });
 }
+// A link to a group of images opens it.
+function openTarget() {
+  const group = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const folded = group && group.querySelector("details");
+  if (folded) folded.open = true;
+}
+addEventListener("hashchange", openTarget);
+openTarget();

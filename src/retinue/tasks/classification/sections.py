@@ -3,44 +3,24 @@ without them, its confusion matrix)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from retinue.evaluation import classification as figures
 from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots, statistics
-from retinue.page.pictures import thumbnail
 from retinue.page.record import RunRecord, number
 from retinue.page.section import Section, TaskSections
 from retinue.page.text import percent
+from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_pairs
 from retinue.tasks.classification.counts import TEMPLATES, counts
+from retinue.tasks.classification.scored import Scored, card, names_of, scored
 from retinue.text import shorten
 
 _MOST_IN_TABLE = 30
 """Up to that many classes, the confusion matrix is a table with names."""
 _MISTAKES = 24
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """What a classifier said of labelled images; unlabelled rows are left out."""
-
-    paths: list[str]
-    labels: npt.NDArray[np.int64]
-    """(n,) indices into the classes."""
-    scores: npt.NDArray[np.float32]
-    """(n, classes) probabilities."""
-    predicted: npt.NDArray[np.int64]
-    """(n,) the class with the highest score."""
-
-
-def scored(record: RunRecord) -> Scored | None:
-    """`predictions.parquet`, read once; None without it, or where no row has a label."""
-    return record.derived(_scored)
 
 
 def summary(record: RunRecord) -> str:
@@ -68,8 +48,15 @@ def confusion(record: RunRecord) -> Section | None:
     counts, names = found
     picture = plots.draw(record, "confusion", plots.confusion(counts, names), "Confusion matrix")
     totals = np.bincount(counts.true, weights=counts.count, minlength=len(names))
+    shown = confused_pairs(record)
     pairs = [
-        {"true": names[i], "predicted": names[j], "count": n, "share": n / totals[i]}
+        {
+            "true": names[i],
+            "predicted": names[j],
+            "count": n,
+            "share": n / totals[i],
+            "anchor": anchor(i, j) if (i, j) in shown else "",
+        }
         for i, j, n in statistics.confused_pairs(counts)
     ]
     rows = []
@@ -78,7 +65,12 @@ def confusion(record: RunRecord) -> Section | None:
         for i, name in enumerate(names):
             shares = matrix[i] / max(1, totals[i])
             cells = [
-                {"count": int(n), "tint": round(float(np.sqrt(share)) * 100), "right": i == j}
+                {
+                    "count": int(n),
+                    "tint": round(float(np.sqrt(share)) * 100),
+                    "right": i == j,
+                    "anchor": anchor(i, j) if (i, j) in shown else "",
+                }
                 for j, (n, share) in enumerate(zip(matrix[i], shares, strict=True))
             ]
             rows.append({"name": name, "cells": cells, "total": int(totals[i])})
@@ -181,7 +173,7 @@ def threshold(record: RunRecord) -> Section | None:
     return _section(
         "threshold",
         "Where to draw the line",
-        {"plots": drawn, "auc": auc, "positive": _names(record, 2)[1], "best": best},
+        {"plots": drawn, "auc": auc, "positive": names_of(record, 2)[1], "best": best},
     )
 
 
@@ -191,33 +183,17 @@ def mistakes(record: RunRecord) -> Section | None:
     if rows is None:
         return None
     wrong = int((rows.predicted != rows.labels).sum())
-    names = _names(record, rows.scores.shape[1])
-    cards = []
-    for row in statistics.confident_mistakes(rows.labels, rows.scores, _MISTAKES):
-        path = rows.paths[row]
-        said, truth = int(rows.predicted[row]), int(rows.labels[row])
-        data, problem = thumbnail(path, record)
-        cards.append(
-            {
-                "path": path,
-                "file": shorten(Path(path).name or path, 27),
-                "true": names[truth],
-                "said": names[said],
-                "score": float(rows.scores[row, said]),
-                "true_score": float(rows.scores[row, truth]),
-                "data": data,
-                "problem": problem,
-            }
-        )
+    chosen = statistics.confident_mistakes(rows.labels, rows.scores, _MISTAKES)
+    cards = [card(record, rows, int(row)) for row in chosen]
     return _section(
         "mistakes",
         "The most confident mistakes",
-        {"cards": cards, "wrong": wrong, "images": len(rows.labels)},
+        {"cards": cards, "cards_template": CARDS, "wrong": wrong, "images": len(rows.labels)},
     )
 
 
 SECTIONS = TaskSections(
-    (counts, confusion, classes, calibration, threshold, mistakes),
+    (counts, confusion, classes, calibration, threshold, mistakes, confused),
     summary=summary,
     baseline=baseline,
     remark=figures.remark,
@@ -226,23 +202,6 @@ SECTIONS = TaskSections(
 
 def _section(name: str, title: str, values: dict[str, Any]) -> Section:
     return Section(name, title, TEMPLATES / f"{name}.html", values)
-
-
-def _scored(record: RunRecord) -> Scored | None:
-    table = record.table("predictions.parquet")
-    if table is None or not {"path", "label", "scores"} <= set(table.column_names):
-        return None  # absent, damaged, or another task's
-    if not table.num_rows:
-        return None
-    labels = table["label"].to_numpy().astype(np.int64)
-    flat = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    scores = flat.reshape(table.num_rows, -1)
-    known = (labels >= 0) & (labels < scores.shape[1]) & np.isfinite(scores).all(axis=1)
-    if not known.any():
-        return None
-    paths = [str(p) for p, keep in zip(table["path"].to_pylist(), known, strict=True) if keep]
-    kept = scores if known.all() else scores[known]
-    return Scored(paths, labels[known], kept, kept.argmax(axis=1).astype(np.int64))
 
 
 def _confusion(record: RunRecord) -> tuple[figures.Confusion, list[str]] | None:
@@ -254,15 +213,10 @@ def _confusion(record: RunRecord) -> tuple[figures.Confusion, list[str]] | None:
     rows = scored(record)
     if rows is not None:
         counts = figures.confusion_counts(rows.labels, rows.predicted)
-        return counts, _names(record, rows.scores.shape[1])
+        return counts, names_of(record, rows.scores.shape[1])
     given = np.asarray(record.metrics.get("confusion") or (), dtype=np.int64)
     if given.ndim != 2 or given.shape[0] != given.shape[1]:
         return None
     true, predicted = np.nonzero(given)  # version 0.1 kept it there
     counts = figures.Confusion(true, predicted, given[true, predicted])
-    return counts, _names(record, len(given))
-
-
-def _names(record: RunRecord, count: int) -> list[str]:
-    known = list(record.classes[:count])
-    return known + [f"class {k}" for k in range(len(known), count)]
+    return counts, names_of(record, len(given))

@@ -69,7 +69,7 @@ class CachedViews:
         self._colour = views.colour
         self._samples = views.loader.samples
         self._cache = cache
-        self._sizes = views.sizes
+        self.sizes = views.sizes
         self._draws = views.draws
         self._contents = self._read_contents()
         self._position = {id(sample): k for k, sample in enumerate(self._samples)}
@@ -84,7 +84,7 @@ class CachedViews:
     def refresh(self) -> None:
         """Look again for what is there, as other processes may have written some of it."""
         names = candidates(str(self._frozen.device)) if self.engine == "auto" else [self.engine]
-        found = {name: {size: self._found(name, size) for size in self._sizes} for name in names}
+        found = {name: {size: self._found(name, size) for size in self.sizes} for name in names}
         there = {name: sum(int((r >= 0).sum()) for r in found[name].values()) for name in names}
         best = max(names, key=there.__getitem__)
         if self.engine == "auto" and there[best]:
@@ -119,7 +119,7 @@ class CachedViews:
         total = sum(len(rows) for rows in self._rows.values())
         before: tuple[int, int] | None = None
         # A bad image that is met on the way puts others in its place: then there is a next round.
-        while lacking := sum(len(self.missing(size)) for size in self._sizes):
+        while lacking := sum(len(self.missing(size)) for size in self.sizes):
             if before == (lacking, len(self.skipped)):
                 raise RetinueError(
                     "the cached features that were written are not found again",
@@ -129,7 +129,7 @@ class CachedViews:
                 )
             before = lacking, len(self.skipped)
             done = total - lacking
-            for size in self._sizes:
+            for size in self.sizes:
                 absent = self.missing(size)
                 if not absent:
                     continue

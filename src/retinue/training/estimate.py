@@ -1,0 +1,117 @@
+"""How long a training will take, part by part, from what a rehearsal has timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from retinue.run.forecast import spoken
+from retinue.training.clock import EVALUATION, part
+from retinue.training.lengths import told
+from retinue.training.options import StageOptions
+from retinue.training.recipe import Recipe
+from retinue.training.rehearsal import Judging, Rates
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """A stage, and the seconds that its parts will take."""
+
+    name: str
+    what: str
+    """What learns, for how long."""
+    images: int
+    frozen_s: float
+    steps_s: float
+    validation_s: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A training, and the seconds that it will take."""
+
+    stages: tuple[StageEstimate, ...]
+    judged: int
+    """Images of the final evaluation."""
+    evaluation_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Of everything."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, float]:
+        """The seconds of each part, as a forecast names them."""
+        found: dict[str, float] = {}
+        for stage in self.stages:
+            found[part(stage.name, "frozen part")] = stage.frozen_s
+            found[part(stage.name, "steps")] = stage.steps_s
+            found[part(stage.name, "validation")] = stage.validation_s
+        return {**found, EVALUATION: self.evaluation_s}
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "total_s": self.total_s}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse."""
+        stages = tuple(StageEstimate(**stage) for stage in values["stages"])
+        return cls(stages, values["judged"], values["evaluation_s"])
+
+    def lines(self) -> Iterator[str]:
+        """A short table for a person, the sum last."""
+        rows: list[tuple[str, ...]] = [("", "frozen part", "steps", "validation", "")]
+        for stage in self.stages:
+            seconds = (stage.frozen_s, stage.steps_s, stage.validation_s)
+            rows.append((stage.name, *(spoken(s) if s else "–" for s in seconds), stage.what))
+        width = max(len(row[0]) for row in rows)
+        for name, *columns, what in rows:
+            yield f"  {name:<{width}}" + "".join(f"{c:>13}" for c in columns) + f"  {what}".rstrip()
+        yield f"  evaluation of {self.judged:,} images {spoken(self.evaluation_s)}"
+        yield f"it will take about {spoken(self.total_s)} in all"
+
+
+def estimated(
+    recipe: Recipe,
+    rates: Sequence[Rates],
+    judging: Judging,
+    *,
+    images: Sequence[int],
+    epoch_steps: Sequence[int],
+    validated: int,
+    judged: int,
+) -> Estimate:
+    """What `recipe` will take at `rates`, a stage each: with `images` to learn from and
+    `epoch_steps` steps an epoch in each, `validated` images between epochs and `judged` at the
+    end. Linear in epochs, for a given number of views."""
+    stages = []
+    for stage, rate, count, each in zip(recipe.stages, rates, images, epoch_steps, strict=True):
+        frozen = 0.0
+        if rate.cached and rate.absent:
+            views = count * (stage.views or 1) * rate.view + validated * rate.judged_view
+            frozen = rate.ready + rate.absent * views
+        total = stage.total_steps(each)
+        validations = _validations(stage, -(-total // each)) if validated else 0
+        stages.append(
+            StageEstimate(
+                stage.name,
+                f"{stage.trainable} learns, {told(stage)}",
+                count,
+                frozen,
+                total * rate.step,
+                validations * validated * rate.judged,
+            )
+        )
+    return Estimate(tuple(stages), judged, judging.ready + judged * judging.image)
+
+
+def _validations(stage: StageOptions, epochs: int) -> int:
+    """How often the validation split is judged in so many epochs."""
+    since = stage.validate_from or stage.validate_every
+    if epochs < since:
+        return 1
+    regular = (epochs - since) // stage.validate_every + 1
+    last = since + (regular - 1) * stage.validate_every
+    return regular + (last < epochs)

@@ -1,0 +1,60 @@
+"""How long the stages of a recipe are on the data at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from retinue.sample import Sample
+from retinue.training.options import StageOptions
+from retinue.training.recipe import Recipe
+from retinue.training.stage_data import sampler_of
+from retinue.training.stage_samples import changed
+
+
+def steps_of_epochs(recipe: Recipe, splits: Mapping[str, Sequence[Sample]]) -> list[int]:
+    """The optimiser steps of an epoch of each stage."""
+    samples: Sequence[Sample] = splits["train"]
+    found = []
+    for stage in recipe.stages:
+        samples = changed(stage.data, samples, splits)
+        found.append(sampler_of(stage, samples, recipe.seed).steps)
+    return found
+
+
+def fitted_to_data(recipe: Recipe, epoch_steps: Sequence[int]) -> tuple[Recipe, list[str]]:
+    """`recipe` with its `min_steps` and `max_steps` made epochs, and lines that say what changed.
+    What comes out stays as it is if it is fitted again."""
+    stages, notes = [], []
+    for stage, each in zip(recipe.stages, epoch_steps, strict=True):
+        fitted = stage
+        if stage.epochs is not None:
+            least = -(-(stage.min_steps or 0) // each)
+            most = max((stage.max_steps or stage.epochs * each) // each, 1)
+            fitted = with_epochs(stage, min(max(stage.epochs, least), max(most, least)))
+            if fitted is not stage:
+                notes.append(f"stage {stage.name}: {told(fitted)}, of {each} steps each")
+        stages.append(fitted)
+    return recipe.model_copy(update={"stages": tuple(stages)}), notes
+
+
+def with_epochs(stage: StageOptions, epochs: int) -> StageOptions:
+    """`stage` with other epochs, and with what goes with them: of a longer stage the views are so
+    many more, of a shorter one at most one for each epoch. Its warm-up is no longer a part of it
+    than before; the schedule goes by shares of the stage anyway."""
+    assert stage.epochs is not None
+    if epochs == stage.epochs:
+        return stage
+    changes: dict[str, object] = {"epochs": epochs}
+    if stage.views is not None:
+        longer = max(epochs / stage.epochs, 1.0)
+        changes["views"] = max(min(round(stage.views * longer), epochs), 1)
+    warmup = stage.schedule.warmup_epochs * min(epochs / stage.epochs, 1.0)
+    if warmup != stage.schedule.warmup_epochs:
+        changes["schedule"] = stage.schedule.model_copy(update={"warmup_epochs": warmup})
+    return stage.model_copy(update=changes)
+
+
+def told(stage: StageOptions) -> str:
+    """`12 epochs with 4 views`."""
+    length = f"{stage.steps} steps" if stage.epochs is None else f"{stage.epochs} epochs"
+    return length + (f" with {stage.views} views" if stage.views is not None else "")

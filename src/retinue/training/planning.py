@@ -1,0 +1,105 @@
+"""How long a training will take, told before its first step, and its recipe fitted to a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from retinue.errors import RetinueError
+from retinue.run.forecast import Forecast
+from retinue.run.log import LOGGER
+from retinue.sample import Sample
+from retinue.training.budget import fitted_to_budget
+from retinue.training.environment import is_main
+from retinue.training.estimate import Estimate, estimated
+from retinue.training.options import EvaluationOptions
+from retinue.training.recipe import Recipe
+from retinue.training.rehearsal import Rehearsal
+from retinue.training.stage_samples import changed
+from retinue.training.training import Training
+
+
+def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
+    """`training` with its recipe fitted to its budget, if it has one that it was not yet fitted to;
+    what it will take, None where that cannot be told; and lines that say what was fitted.
+
+    All processes do the same, and take what the first one has found.
+
+    Raises:
+        UsageError: the budget is too small.
+    """
+    recipe = training.recipe
+    found: list[Any] = [recipe, None, [], None]
+    try:
+        rehearsal = Rehearsal(training)
+        judged = training.splits[final_split(recipe.evaluation, training.splits)]
+        judging = rehearsal.judging(judged)
+
+        def estimate(of: Recipe) -> Estimate:
+            return estimated(
+                of,
+                rehearsal.rates(of),
+                judging,
+                images=_images(of, training.splits),
+                epoch_steps=training.epoch_steps,
+                validated=len(training.splits.get("val", ())),
+                judged=len(judged),
+            )
+
+        budget = recipe.budget
+        if budget is not None and not budget.fitted:
+            left = budget.seconds - training.clock.total
+            fitted, told, notes = fitted_to_budget(recipe, training.learner.network, left, estimate)
+            done = budget.model_copy(update={"fitted": True})
+            fitted = fitted.model_copy(update={"budget": done})
+            said = f"fitted to the budget of {budget.time}"
+            found = [fitted, told, [f"{said}: {note}" for note in notes] or [f"{said} as it is"]]
+        else:
+            found = [recipe, estimate(recipe), []]
+        found.append(None)
+    except RetinueError as error:
+        found[3] = error
+    except (RuntimeError, ValueError, TypeError) as error:
+        # Whatever it is, the training itself meets and names it.
+        found[3] = RetinueError(f"how long it takes cannot be timed ({error})")
+    if training.settings.world > 1:
+        broadcast_object_list(found)
+    recipe, told, notes, failed = found
+    if failed is not None:
+        if recipe.budget is not None and not recipe.budget.fitted:
+            raise failed
+        LOGGER.info("%s", failed.what)
+        return training, None, []
+    return fitted_training(training, recipe), told, notes
+
+
+def fitted_training(training: Training, recipe: Recipe) -> Training:
+    """`training` by another recipe for its stages."""
+    return training if recipe is training.recipe else replace(training, recipe=recipe)
+
+
+def begin_forecast(training: Training, estimate: Estimate | None) -> None:
+    """The bar and the clock of `training` tell from now on how long all of it will take."""
+    if estimate is not None and is_main():
+        training.clock.forecast = Forecast(estimate.parts())
+        training.bar.left = training.clock.forecast.left
+
+
+def final_split(options: EvaluationOptions, splits: Mapping[str, Sequence[Sample]]) -> str:
+    """The split that the final figures are of."""
+    if options.split != "auto":
+        return options.split
+    return next(split for split in ("test", "val", "train") if splits.get(split))
+
+
+def _images(recipe: Recipe, splits: Mapping[str, Sequence[Sample]]) -> list[int]:
+    """How many each stage learns from."""
+    samples: Sequence[Sample] = splits["train"]
+    counts = []
+    for stage in recipe.stages:
+        samples = changed(stage.data, samples, splits)
+        counts.append(len(samples))
+    return counts

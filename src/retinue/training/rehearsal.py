@@ -1,0 +1,356 @@
+"""The work of a training, timed on a few of its images before it begins.
+
+Everything is done on a copy of what learns, with its own optimiser, and draws from no generator
+that the training uses: what is trained afterwards is bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from retinue import nested
+from retinue.data.loader import collate
+from retinue.inference.tracing import evaluating
+from retinue.inference.tta import views as orientations
+from retinue.run.log import Bar
+from retinue.sample import Batch, BatchPlan, Row, Sample
+from retinue.tasks.learner import TAUGHT, Learner
+from retinue.training.ema import Ema
+from retinue.training.environment import build_accelerator
+from retinue.training.features.frozen import CHUNK, FrozenPart
+from retinue.training.losses import portion_loss
+from retinue.training.optim import build_optimizer
+from retinue.training.options import StageOptions
+from retinue.training.recipe import Recipe
+from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
+from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker, unwanted
+from retinue.training.stage_samples import changed
+from retinue.training.training import Training
+
+MOST_ROWS = 64
+"""Images that are looked at for a stage; of larger batches a part is timed."""
+LONG_ENOUGH = 0.4
+"""Seconds after which something has been timed often enough."""
+REPEATS = 3
+WORTH_COMPILING = 5.0
+"""Seconds of a network's work from which on a faster engine is compiled."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the work of a stage takes, in seconds."""
+
+    cached: bool
+    """Whether its frozen part is computed once."""
+    ready: float
+    """Until the frozen part can run."""
+    view: float
+    """A training view through the frozen part, once."""
+    judged_view: float
+    """The same of an image of the validation split."""
+    absent: float
+    """The share of the views that is still to be computed."""
+    step: float
+    """An optimiser step, its images included where nothing is cached."""
+    judged: float
+    """An image of the validation split, each time that it is judged."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What the final evaluation takes, in seconds."""
+
+    ready: float
+    image: float
+
+
+class Rehearsal:
+    """Times parts of `training`, each once."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        settings = training.settings
+        self.accelerator = build_accelerator(settings.device, settings.precision)
+        self.device: torch.device = self.accelerator.device
+        own = training.learner
+        if own.teacher is not None:
+            own.teacher.to(self.device)
+        with _untouched(self.device):
+            self.learner: Learner = Learner(
+                copy.deepcopy(own.network), copy.deepcopy(own.objective), own.teacher
+            ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._known: dict[str, Rates] = {}
+        self._judging: Judging | None = None
+        self._faster: tuple[float, float] | None = None
+
+    def rates(self, recipe: Recipe) -> list[Rates]:
+        """Of each stage of `recipe`, the training's or one that differs in its stages."""
+        found = []
+        samples: Sequence[Sample] = self.training.splits["train"]
+        moved = len(self.learner.network.units())  # the first unit that has learnt so far
+        with _untouched(self.device):
+            for index, stage in enumerate(recipe.stages):
+                samples = changed(stage.data, samples, self.training.splits)
+                where = f"key stages.{index}.trainable"
+                first = first_to_learn(self.learner.network, stage.trainable, where)
+                cut = cut_before(self.learner.network, first)
+                # How long it goes on changes nothing.
+                free = {"epochs": 1, "steps": None, "min_steps": None, "max_steps": None}
+                like = stage.model_copy(update=free).model_dump_json() + f"{moved >= cut}"
+                if like not in self._known:
+                    timed = _Stage(self, recipe, stage, samples, first, cut)
+                    self._known[like] = timed.rates(probe=moved >= cut)
+                found.append(self._known[like])
+                moved = min(moved, first)
+        return found
+
+    def judging(self, samples: Sequence[Sample]) -> Judging:
+        """Of the final evaluation of `samples`, with the engine that it will take."""
+        if self._judging is None:
+            with _untouched(self.device):
+                self._judging = self._judge(samples)
+        return self._judging
+
+    def _judge(self, samples: Sequence[Sample]) -> Judging:
+        recipe = self.training.recipe
+        maker = self.maker(recipe, _spread(samples))
+        data = maker.images(recipe.stages[0], _spread(self.training.splits["train"]))
+        assert data.validation is not None
+        network = self.learner.network
+        whole = FrozenPart(network, len(network.units()), self.device)
+        chunk, load = self.load(data.validation, data.judged)
+        ready, each, _ = self.run_frozen(whole, chunk, len(samples))
+        count = len(orientations(recipe.evaluation.tta))
+        return Judging(ready, self.together(load, each * count))
+
+    # --- what is timed ---------------------------------------------------------------------------
+
+    def maker(self, recipe: Recipe, judged: Sequence[Sample]) -> StageDataMaker:
+        """Of the data of `recipe`'s stages; `judged` are the images between epochs."""
+        training = self.training
+        return StageDataMaker(
+            recipe,
+            judged,
+            training.preprocessing,
+            self.accelerator,
+            Bar(),
+            training.learner.teacher,
+            training.taught_by,
+        )
+
+    def load(self, feed: Any, plans: Sequence[BatchPlan]) -> tuple[Batch, float]:
+        """The first of the batches, and how long it takes to read and render an image."""
+        assert isinstance(feed, ImageFeed)
+        rows = [row for plan in plans for row in plan.rows][:MOST_ROWS]
+        chunks = [rows[k : k + CHUNK] for k in range(0, len(rows), CHUNK)]
+        first = None
+        began = time.perf_counter()
+        for batch in feed.batches(replace(plans[0], rows=chunk) for chunk in chunks):
+            first = batch if first is None else first
+        self.wait()
+        assert first is not None
+        return first, (time.perf_counter() - began) / len(rows)
+
+    def run_frozen(self, frozen: FrozenPart, batch: Batch, count: int) -> tuple[float, float, Any]:
+        """Seconds until it can run, seconds an image, and what it gave for `batch`, where it is to
+        run for `count` images."""
+        inputs = batch.inputs[:CHUNK]
+        engine = frozen.compile(inputs, "torch")
+        fields, seconds = self.repeat(lambda: frozen.fields(engine, inputs))
+        each = seconds / CHUNK
+        if self.device.type != "cpu" or count * each < WORTH_COMPILING:
+            return 0.0, each, fields
+        if self._faster is None:
+            self._faster = self._compiled(frozen, inputs, each)
+        ready, times = self._faster
+        return ready, each / times, fields
+
+    def _compiled(self, frozen: FrozenPart, inputs: Any, each: float) -> tuple[float, float]:
+        """Seconds until the engine that `auto` takes is there, and how many times faster it is than
+        `each`, the seconds that an image takes without. Taken to be so of all the network's
+        parts."""
+        began = time.perf_counter()
+        engine = frozen.compile(inputs, "auto")
+        ready = time.perf_counter() - began
+        _, seconds = self.repeat(lambda: frozen.fields(engine, inputs))
+        return ready, each / (seconds / CHUNK)
+
+    def repeat(self, work: Callable[[], Any]) -> tuple[Any, float]:
+        """What `work` gives, and the seconds that it takes once it has been done before."""
+        work()
+        self.wait()
+        taken = 0.0
+        for count in range(1, REPEATS + 1):  # noqa: B007
+            began = time.perf_counter()
+            given = work()
+            self.wait()
+            taken += time.perf_counter() - began
+            if taken > LONG_ENOUGH:
+                break
+        return given, taken / count
+
+    def wait(self) -> None:
+        """Until the device has done all that it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def together(self, load: float, compute: float) -> float:
+        """Of reading ahead and computing: on a CPU they share the cores."""
+        return load + compute if self.device.type == "cpu" else max(load, compute)
+
+
+class _Stage:
+    """The work of one stage, from its images to its steps."""
+
+    def __init__(
+        self,
+        rehearsal: Rehearsal,
+        recipe: Recipe,
+        stage: StageOptions,
+        samples: Sequence[Sample],
+        first: int,
+        cut: int,
+    ) -> None:
+        self._by = rehearsal
+        self._stage = stage
+        self._first = first
+        self._cut = cut
+        self._recipe = recipe
+        self.learner = rehearsal.learner
+        self._count = len(samples)
+        self._shown = _spread(samples)
+        self._judged = _spread(rehearsal.training.splits.get("val", ()))
+        self._maker = rehearsal.maker(recipe, self._judged)
+
+    def rates(self, *, probe: bool) -> Rates:
+        """`probe`: the frozen part is as it is now, so that the cache may hold some of it."""
+        freeze(self.learner.network, self._first)
+        data = self._maker.images(self._stage, self._shown)
+        cached = self._cut > 0 and unwanted(self._stage) is None
+        batch, load = self._by.load(data.train, [self._plan(data)])
+        ready = view = judged_view = absent = judged = 0.0
+        state: Any = batch.inputs
+        if cached:
+            network, size = self.learner.network, data.plans.size_of(0, 0)
+            with evaluating(network):
+                absent = 1.0
+                if probe:
+                    absent = self._maker.absent(self._stage, data, network, self._cut)
+                teacher, taught_by = self.learner.teacher, self._by.training.taught_by
+                frozen = FrozenPart(network, self._cut, self._by.device, teacher, taught_by)
+                count = self._count * (self._stage.views or 1)
+                ready, each, fields = self._by.run_frozen(frozen, batch, count)
+            state = frozen.state(fields, size)
+            if (taught := frozen.taught(fields, size)) is not None:
+                batch.targets[TAUGHT] = taught
+            view = self._by.together(load, each)
+        step = self._step(batch, state, data, None if cached else load)
+        if data.validation is not None:
+            judged, read = self._judging(data, cached)
+            judged_view = self._by.together(read, each) if cached else 0.0
+            judged = judged if cached else self._by.together(read, judged)
+        area = self._area(batch)
+        return Rates(cached, ready, view * area, judged_view, absent, step * area, judged)
+
+    def _plan(self, data: StageData) -> BatchPlan:
+        view = data.plans.view
+        rows = []
+        for k in range(len(self._shown)):
+            cast = view.cast(k, key=k, epoch=0)
+            rows.append(Row(k, tuple(self._shown[p] for p in cast), 1.0))
+        return BatchPlan(rows, data.plans.size_of(0, 0), 0, float(len(rows)))
+
+    def _area(self, batch: Batch) -> float:
+        """How much larger than those of `batch` the stage's images are on average."""
+        sizes = self._stage.input_sizes(self._by.training.preprocessing.size, 0)[1]
+        height, width = batch.images.shape[2:]
+        return sum(h * w for h, w in sizes) / len(sizes) / (height * width)
+
+    def _step(self, batch: Batch, state: Any, data: StageData, load: float | None) -> float:
+        """Seconds of a step; `load`: of reading an image, where every step does."""
+        stage, world = self._stage, self._by.training.settings.world
+        portion = min(stage.batch_size // (stage.accumulate * world), self._count)
+        rows = min(portion, MOST_ROWS)
+        there = len(batch)
+        where = torch.arange(rows) % there
+        inputs = nested.mapped(lambda t: t[where.to(t.device)], state)
+        targets: Any = nested.mapped(lambda t: t[where.to(t.device)], batch.targets)
+        weight = batch.weight.new_ones(rows)
+        start = self._cut if load is None else 0
+        optimizer = build_optimizer(
+            self.learner.network,
+            stage.optimizer,
+            [("objective", list(self.learner.objective.parameters()))],
+        )
+        ema = Ema(self.learner, self._recipe.ema.decay) if self._recipe.ema else None
+        train_mode(self.learner, self._first, stage)
+        accelerator = self._by.accelerator
+
+        def step() -> None:
+            for _ in range(stage.accumulate):
+                with accelerator.autocast():
+                    losses = self.learner(inputs, dict(targets), start)
+                loss, _ = portion_loss(
+                    losses, weight, float(rows), portions=1, processes=1, over_all=lambda v: v
+                )
+                accelerator.backward(loss)
+            if stage.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.learner.parameters(), stage.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if ema is not None:
+                ema.update()
+
+        _, seconds = self._by.repeat(step)
+        seconds *= portion / rows
+        each = load if load is not None else self._row(data)
+        reading = each * portion * stage.accumulate
+        return self._by.together(reading, seconds) if load is not None else reading + seconds
+
+    def _row(self, data: StageData) -> float:
+        """Seconds to make a row of a batch of what is cached."""
+        loader = data.loaders[0]
+        rows = self._plan(data).rows[:CHUNK]
+        plan = replace(self._plan(data), rows=rows)
+        _, rendered = next(iter(loader.rendered([plan])))
+        _, seconds = self._by.repeat(lambda: collate(plan, None, rendered))
+        return 2 * seconds / len(rows)  # the other half is planning and reading them
+
+    def _judging(self, data: StageData, cached: bool) -> tuple[float, float]:
+        """Seconds to judge an image, and to read one."""
+        assert data.validation is not None
+        batch, read = self._by.load(data.validation, data.judged)
+        network, task = self.learner.network, self._by.training.task
+        network.eval()
+        with torch.inference_mode(), self._by.accelerator.autocast():
+            state = network.run(batch.inputs, stop=self._cut) if cached else batch.inputs
+            start = self._cut if cached else 0
+
+            def judge() -> None:
+                task.decode(nested.single(network(state, start=start)), batch)
+
+            _, seconds = self._by.repeat(judge)
+        return seconds / len(batch), read
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """At most `MOST_ROWS` of them, from all over."""
+    step = max(len(samples) // MOST_ROWS, 1)
+    return list(samples[::step][:MOST_ROWS])
+
+
+@contextmanager
+def _untouched(device: torch.device) -> Iterator[None]:
+    """Leaves torch's generators as they are."""
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        yield

@@ -1,0 +1,71 @@
+"""What `train` is asked for: a recipe, or what people give in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from retinue.data.sources.table import EXTENSIONS
+from retinue.errors import UsageError
+from retinue.models.registry import is_network
+from retinue.run.folder import RunFolder
+from retinue.training.recipe import shipped
+from retinue.weights import files
+
+USUAL = "finetune"
+"""The recipe for pictures that come without one."""
+
+
+def asked(
+    recipe: Any, overrides: Mapping[str, Any], say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
+    """(recipe, overrides) as they are meant: pictures in the recipe's place are trained on by the
+    usual recipe, which `say` is told.
+
+    Raises:
+        UsageError: the run folder of a training that was interrupted, which can go on; a model.
+    """
+    changes = dict(overrides)
+    if not isinstance(recipe, str | Path):
+        return recipe, changes
+    path = Path(recipe)
+    if (path / "recipe.yaml").is_file():
+        _refuse_interrupted(path)
+    elif str(recipe) not in shipped() and (path.is_dir() or _is_table(path)):
+        if "data" in changes or "data.path" in changes:
+            raise UsageError(
+                "data is given twice",
+                where=f"{str(recipe)!r} and data={changes.get('data', changes.get('data.path'))}",
+                mend=f"name one; recipes are {', '.join(shipped())}",
+            )
+        say(f"{recipe} is taken for the pictures, to train on by the recipe {USUAL}")
+        return USUAL, {"data": str(recipe), **changes}
+    elif path.is_file() and files.kind(path):
+        raise UsageError(
+            "this is a model or weights, no recipe",
+            where=str(recipe),
+            mend=f"to begin from it: retinue train {USUAL} data=PHOTOS model.weights={recipe}",
+        )
+    elif not path.exists() and str(recipe) not in shipped() and is_network(str(recipe)):
+        raise UsageError(
+            f"{str(recipe)!r} is a network, no recipe",
+            mend=f"retinue train {USUAL} data=PHOTOS model={recipe}",
+        )
+    return recipe, changes
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and path.is_file()
+
+
+def _refuse_interrupted(path: Path) -> None:
+    run = RunFolder(path)
+    if not run.checkpoints.exists() or (path / "metrics.json").is_file():
+        return
+    raise UsageError(
+        "this training was interrupted",
+        where=str(path),
+        mend=f"`retinue train {path} --resume` goes on with it, "
+        f"`retinue train {path / 'recipe.yaml'}` begins a new one",
+    )
