@@ -90,8 +90,8 @@ def test_a_split_is_small_by_the_width_of_its_interval() -> None:
     (test,) = small_splits({"train": 12, "test": 2}, picks=True)
     assert test == (
         "the test split has 2 images: a share of them may be off by 41 percentage points either way"
-        " (95 % interval), so its figures say next to nothing; more images would help, or a larger"
-        " data.split.test"
+        " (95 % interval), so its figures say next to nothing; more images would help, or where it"
+        " is drawn a larger data.split.test"
     )
     (val,) = small_splits({"val": 1}, picks=True)
     assert val.startswith("the val split has 1 image: ")

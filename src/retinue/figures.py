@@ -140,6 +140,7 @@ def small_splits(images: Mapping[str, int], *, picks: bool) -> list[str]:
         found.append(
             f"the {split} split has {count:,} image{'' if count == 1 else 's'}: a share of them may"
             f" be off by {100 * spread:.0f} percentage points either way (95 % interval), so"
-            f" {judged}; more images would help, or a larger data.split.{split}"
+            f" {judged}; more images would help, or where it is drawn a larger"
+            f" data.split.{split}"
         )
     return found

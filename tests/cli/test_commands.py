@@ -338,3 +338,14 @@ def test_data_check_refuses_unknown_options(retinue: Command, tmp_path: Path) ->
     code, _, err = retinue("data", "check", tmp_path / "absent")
     assert code == 2
     assert "absent" in err
+
+
+def test_a_dry_run_shows_the_plan(retinue: Command, replace: Any, tmp_path: Path) -> None:
+    lines = ["found 3 classes", "it will take about 3:07 min in all"]
+    plan = SimpleNamespace(lines=lambda: iter(lines), as_dict=lambda: {"notes": lines})
+    train = replace("train", plan)
+    code, out, _ = retinue("train", "finetune", "data=photos", "--dry-run")
+    assert (code, out.splitlines()) == (0, lines)
+    assert train.named["dry_run"] is True
+    assert json.loads(retinue("train", "finetune", "--dry-run", "--json").out) == {"notes": lines}
+    assert retinue("train", tmp_path, "--dry-run", "--resume").code == 2

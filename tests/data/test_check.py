@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image, ImageEnhance
 
 from retinue.data import readable
 from retinue.data.check import CheckReport, check
 from retinue.data.duplicates import DISTANCE, Prints, exact_groups, near_pairs
 from retinue.data.image_check import HANDLING, check_image
-from retinue.data.options import DataOptions
+from retinue.data.options import DataOptions, SplitOptions
 from retinue.errors import UsageError
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
+from retinue.training.prepare import open_data
+from retinue.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from salted import SaltedFolder
@@ -134,7 +137,7 @@ def test_table_with_gaps(tmp_path: Path) -> None:
     items = found(report)
     assert items["labels without images"] == ["gone.jpg"]
     assert items["images without labels"] == ["1.jpg", "unlisted.jpg"]
-    assert len(items["rows that cannot be used"]) == 2
+    assert len(items["rows that cannot be used"]) == 1
     errors = next(finding.items for finding in report.findings if finding.what == "errors")
     assert any("tset" in error and "line 5" in error for error in errors)
 
@@ -285,3 +288,61 @@ def test_progress_is_told_and_what_is_sound_remembered(
     monkeypatch.setattr(readable, "refuse_unreadable", None)
     paths = sorted((tmp_path / "data").rglob("*.jpg"))
     assert not readable.unreadable([Sample(str(path)) for path in paths])
+
+
+ODD = {
+    "whole": {"t.csv": "path,label\n0.jpg,a\n1.jpg,b\n2.jpg,a\n3.jpg,b\n"},
+    "no file": {"t.csv": "path,label\n0.jpg,a\n1.jpg,b\ngone.jpg,a\n"},
+    "addresses": {"t.csv": "path,label\nhttps://x.org/0.jpg,a\nhttps://x.org/9.jpg,b\n1.jpg,b\n"},
+    "twice": {"t.csv": "path,label\n0.jpg,a\n1.jpg,b\n0.jpg,a\n"},
+    "two meanings": {"t.csv": "path,label\n0,a\n1.jpg,b\n", "0.png": "0.jpg"},
+    "no label": {"t.csv": "path,label\n0.jpg,a\n1.jpg,b\n2.jpg,\n3.jpg,nan\n"},
+    "unknown split": {"t.csv": "path,label,split\n0.jpg,a,train\n1.jpg,b,tset\n"},
+    "half split": {"t.csv": "path,label,split\n0.jpg,a,train\n1.jpg,b,\n2.jpg,b,train\n"},
+    "only test": {"t.csv": "path,label,split\n0.jpg,a,test\n1.jpg,b,test\n"},
+    "bad weight": {"t.csv": "path,label,sample_weight\n0.jpg,a,1\n1.jpg,b,-1\n"},
+    "one class": {"t.csv": "path,label\n0.jpg,a\n1.jpg,a\n"},
+    "no column": {"t.csv": "path,lable\n0.jpg,a\n"},
+    "quote": {"t.csv": 'path,label\n0.jpg,"a\n'},
+    "class without training": {"train/a/0.jpg": "0.jpg", "train/b/1.jpg": "1.jpg",
+                               "val/c/2.jpg": "2.jpg"},
+    "test alone": {"test/a/0.jpg": "0.jpg", "test/b/1.jpg": "1.jpg"},
+    "flat": {"train/0.jpg": "0.jpg", "test/1.jpg": "1.jpg"},
+    "folders": {"a/0.jpg": "0.jpg", "b/1.jpg": "1.jpg"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("name", ODD)
+def test_check_and_training_refuse_the_same(name: str, skip: bool, tmp_path: Path) -> None:
+    files, root = ODD[name], tmp_path / "d"
+    for k in range(4):
+        put((root if "t.csv" in files else tmp_path) / f"{k}.jpg", k)
+    for file, content in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        source = (root if "t.csv" in files else tmp_path) / content
+        if file.endswith("csv"):
+            (root / file).write_text(content, encoding="utf-8")
+        else:
+            (root / file).write_bytes(source.read_bytes())
+    options = DataOptions(
+        path=str(root / "t.csv" if "t.csv" in files else root),
+        on_bad_image="skip" if skip else "stop",
+        split=SplitOptions(train=1, val=0, test=0),
+    )
+    model = {"name": "mnist_cnn", "weights": None}
+    recipe = Recipe.model_validate(
+        {**tiny.recipe(""), "model": model, "data": options.model_dump()}
+    )
+    refused = False
+    try:
+        task_type(recipe.task)(open_data(recipe).classes)
+    except UsageError:
+        refused = True
+    try:
+        checked = check(options, task_type("classification").readers()).refused
+    except UsageError:
+        checked = True
+    assert checked == refused
+    if not skip:
+        assert refused == (name not in ("whole", "no label", "folders"))

@@ -23,7 +23,7 @@ from retinue.data.loader import Loader, in_order
 from retinue.data.options import AugmentOptions, DataOptions
 from retinue.data.readable import unreadable
 from retinue.data.remembered import Remembered, facts
-from retinue.data.sources import listing
+from retinue.data.sources import walking
 from retinue.data.sources.member import Member
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import BadImageError
@@ -381,7 +381,7 @@ def test_odd_names_and_links_never_end_a_check(
         return entries(folder)
 
     (tmp_path / "b" / "deep").mkdir()
-    monkeypatch.setattr(listing, "entries", shut)  # the superuser may look into all of them
+    monkeypatch.setattr(walking, "entries", shut)  # the superuser may look into all of them
     (wrong,) = (f for f in check_of(tmp_path).findings if f.what == "errors")
     assert wrong.fatal
     assert "Permission denied" in wrong.items[0]

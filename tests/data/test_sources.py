@@ -18,8 +18,10 @@ from PIL import Image
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
 from retinue.data.sources import open_dataset as open_with
-from retinue.data.sources.listing import Listing, Reader, Record, sort_classes
-from retinue.data.sources.splits import draw_splits
+from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.records import Record, Records
+from retinue.data.sources.splits import draw_splits as draw
+from retinue.data.sources.words import ORDER, sort_names
 from retinue.data.targets.one_class import OneClass
 from retinue.data.targets.several_labels import SeveralLabels
 from retinue.errors import RetinueError, UsageError
@@ -35,6 +37,12 @@ def label(sample: Sample) -> int:
     assert isinstance(sample.target, OneClass)
     assert isinstance(sample.target.of, int)
     return sample.target.of
+
+
+def draw_splits(records: list[Record], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Name → split."""
+    drawn = draw(Records.of(records), shares, seed).tolist()
+    return {record.name: ORDER[code] for record, code in zip(records, drawn, strict=True)}
 
 
 def put(root: Path, *names: str) -> Path:
@@ -137,10 +145,10 @@ def test_class_names_are_nfc(tmp_path: Path) -> None:
 
 
 def test_class_order() -> None:
-    assert sort_classes(["10", "9", "2"]) == ["2", "9", "10"]
-    assert sort_classes(["10", "9", "a"]) == ["10", "9", "a"]
-    assert sort_classes(["b", "B", "ä", "a"]) == ["B", "a", "b", "ä"]
-    assert sort_classes(["-1", "3", "-20"]) == ["-20", "-1", "3"]
+    assert sort_names(["10", "9", "2"]) == ["2", "9", "10"]
+    assert sort_names(["10", "9", "a"]) == ["10", "9", "a"]
+    assert sort_names(["b", "B", "ä", "a"]) == ["B", "a", "b", "ä"]
+    assert sort_names(["-1", "3", "-20"]) == ["-20", "-1", "3"]
 
 
 def test_links_in_a_circle(tmp_path: Path) -> None:
@@ -293,7 +301,7 @@ def test_weights_are_written_down_with_what_is_known(tmp_path: Path) -> None:
     def written(weights: str) -> str:
         lines = [f"{k}.png,{'xy'[k % 2]},train,{w}" for k, w in enumerate(weights.split())]
         table = tmp_path / "labels.csv"
-        table.write_text("\n".join(["path,label,split,weight", *lines]), encoding="utf-8")
+        table.write_text("\n".join(["path,label,split,sample_weight", *lines]), encoding="utf-8")
         read(table, split=SplitOptions(train=1, val=0, test=0)).write_splits(tmp_path / "out")
         return (tmp_path / "out").read_text(encoding="utf-8")
 
@@ -314,7 +322,9 @@ def test_classes_are_what_is_mentioned_and_labels_what_occurs(tmp_path: Path) ->
         Record(tmp_path / "a.png", "a.png", SeveralLabels(("dog",), unknown=("cat",)), "train"),
         Record(tmp_path / "b.png", "b.png", SeveralLabels(("fox",)), "train"),
     ]
-    reader = Reader("made up", lambda *_: tmp_path, lambda *_: Listing("", tmp_path, records))
+    reader = Reader(
+        "made up", lambda *_: tmp_path, lambda *_: Listing("", tmp_path, Records.of(records))
+    )
     options = DataOptions(path=str(tmp_path), split=SplitOptions(train=1, val=0, test=0))
     dataset = open_with(options, {"made up": reader})
     assert dataset.classes == ("cat", "dog", "fox")
@@ -370,7 +380,7 @@ def test_table_with_split_group_and_weight(tmp_path: Path) -> None:
     put(tmp_path, *[f"{i}.png" for i in range(4)])
     table = tmp_path / "t.csv"
     table.write_text(
-        "path,label,split,weight\n0.png,x,Train,2\n1.png,y,train,\n2.png,x,valid,1\n3.png,y,test,1\n"
+        "path,label,split,sample_weight\n0.png,x,Train,2\n1.png,y,train,\n2.png,x,valid,1\n3.png,y,test,1\n"
     )
     dataset = read(table)
     assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
@@ -382,9 +392,9 @@ def test_table_with_split_group_and_weight(tmp_path: Path) -> None:
     [
         ("path,label\na.png,x\ngone.png,y\n", r"line 3: no image 'gone\.png'"),
         ("path,label\na.png,x\na.png,y\n", r"line 3: 'a\.png' again, as in line 2"),
-        ("path,label\na.png,\nb.png,x\n", "line 2: no label"),
+        ("path,label\na.png,\nb.png,NaN\n", "no row of the table has a label"),
         ("path,label,split\na.png,x,tset\n", "unknown split 'tset'.*line 2"),
-        ("path,label,weight\na.png,x,heavy\n", "weight 'heavy'.*line 2"),
+        ("path,label,sample_weight\na.png,x,heavy\n", "weight 'heavy'.*line 2"),
         ("path,label\na.png,x\nb.png\n", "1 columns where 2 were expected.*line 3"),
         ("path,lable\na.png,x\n", "no column for the label.*line 1.*did you mean 'label'"),
         ("path,colour\na.png,x\n", "no column for the label.*line 1.*call the column `label`"),
@@ -465,7 +475,8 @@ def test_nothing_is_told_where_one_column_can_be_the_label(tmp_path: Path) -> No
     put(tmp_path, "a.png", "b.png")
     table = tmp_path / "t.csv"
     table.write_text("path,label,caption\na.png,x,1\nb.png,y,2\n")
-    assert not any("label" in note for note in read(table).notes[1:])
+    notes = read(table).notes[1:]
+    assert notes == ["t.csv read as: path=path, label=label; ignored: caption"]
 
 
 def test_unusable_rows_can_be_skipped(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retinue.data.sources.listing import DRAWN_MARK
+from retinue.data.sources.walking import DRAWN_MARK
 from retinue.errors import UsageError
 from retinue.files import write_text
 from retinue.inference.inputs import expand

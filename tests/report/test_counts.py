@@ -94,4 +94,4 @@ def test_the_page_names_classes_that_have_no_figures(run_maker: Maker) -> None:
     (run / "metrics.json").write_text(json.dumps(metrics))
     shown = section(run, "figures").replace("\u202f", " ")
     assert "“c” has no images here, so it has no figures" in shown
-    assert "95 % interval 25.0–90.0 %; mean recall" in shown
+    assert "95 % interval 25.0–90.0 % mean recall" in shown

@@ -37,8 +37,12 @@ def test_times_have_every_part_and_the_whole(run_maker: Maker) -> None:
     shown = section(run, "run")
     assert (
         "frozen part, computed once 1 min 30 s training 1 min 35 s validation 10.5 s"
-        " final evaluation 41.0 s start, checkpoints and the rest 47.5 s total 4 min 44 s"
+        " final evaluation 41.0 s estimates, checkpoints and the rest 47.5 s total 4 min 44 s"
     ) in shown
+    change(run, timings={**timings, "frozen_of_stages_s": {"head": 30.0, "last blocks": 60.0}})
+    shown = section(run, "run")
+    assert "computed once 1 min 30 s (head 30.0 s, last blocks 1 min 00 s) training" in shown
+    assert "of stages" not in shown
     change(run, timings={"training_s": 95.0, "evaluation_s": 41.0, "other_s": 2.0})
     shown = section(run, "run")
     assert "training 1 min 35 s final evaluation 41.0 s other 2.0 s Speed" in shown, "an older run"
@@ -104,5 +108,12 @@ def test_pictures_of_a_stage_say_what_they_are(run_maker: Maker) -> None:
     assert "no label" in shown
     told.write_text(json.dumps({"pictures": [{**pictures[0], "place": [150, 0, 100, 100]}]}))
     assert "there is no part" in section(run, "batches")
+    first = Image.new("RGB", (9, 9))
+    first.save(run / "plots" / "batch_aaa.png")
+    first.save(run / "plots" / "batch_last blocks.png")
+    shown = section(run, "batches")
+    assert [shown.index(f"Stage {name}") for name in ("head", "last blocks", "aaa")] == sorted(
+        shown.index(f"Stage {name}") for name in ("head", "last blocks", "aaa")
+    ), "in the recipe's order"
     told.write_text("{")
     assert "batch_head.png: " in section(run, "batches")

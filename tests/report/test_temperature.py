@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ def test_it_is_told_with_the_figures_before_and_after(run_maker: Maker) -> None:
     loss = [log_loss(labels, scores) for scores in (before, after)]
     gap = [expected_calibration_error(labels, scores) for scores in (before, after)]
     assert "divided by 1.5, a temperature fitted on the validation split: on these" in shown
+    assert "The curves of the training are without it." in shown
     assert f"took the loss from {loss[0]:.3f} to {loss[1]:.3f}" in shown
     assert f"the gap from {100 * gap[0]:.1f} % to {100 * gap[1]:.1f} %" in shown  # type: ignore[operator]
 
@@ -56,15 +56,3 @@ def test_that_there_is_none_is_told_where_it_is_known(run_maker: Maker) -> None:
     for fitted in ({}, {"temperature": "hot"}):
         change(run / "environment.json", kept={"epoch": 7, "fitted": fitted})
         assert "No temperature was fitted" in section(run, "calibration")
-
-
-def test_the_curves_say_what_was_fitted_in_each_epoch(run_maker: Maker) -> None:
-    run = run_maker(["a", "b"], images=60)
-    assert "was fitted" not in section(run, "curves")
-    with (run / "metrics.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    with (run / "metrics.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [*rows[0], "fitted_temperature"])
-        writer.writeheader()
-        writer.writerows({**row, "fitted_temperature": 1.25} for row in rows)
-    assert "with the temperature that was fitted on that split in each" in section(run, "curves")

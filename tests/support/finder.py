@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.listing import Listing, Reader, Record, relative_name
+from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.records import Record, Records
+from retinue.data.sources.walking import relative_name
 from retinue.data.targets.boxes import Boxes
 from retinue.figures import Figure
 from retinue.models.network import Level, Network, Unit
@@ -264,13 +266,13 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
 
 
 def _read(path: Path, options: DataOptions) -> Listing:
-    listing = Listing("patches", path.parent, [])
+    records = []
     for entry in json.loads(path.read_text(encoding="utf-8")):
         target = Boxes.made(entry["boxes"], entry["names"])
         place = path.parent / entry["file"]
         name = relative_name(place, path.parent)
-        listing.records.append(Record(place, name, target, entry.get("split")))
-    return listing
+        records.append(Record(place, name, target, entry.get("split")))
+    return Listing("patches", path.parent, Records.of(records))
 
 
 PATCHES = Reader("patches", _find, _read)

@@ -139,8 +139,10 @@ def test_what_cannot_be_timed_is_said_and_trained(
 
 
 def test_the_log_tells_it_before_the_first_step_and_all_along(
-    tmp_path: Path, pictures: Path
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Bar, "begin", lambda self, text, *rest: shown.append(text))
     run = retinue.train(tiny.recipe(pictures), out=tmp_path / "run", report=False, quiet=True)
     lines = (run.folder / "train.log").read_text(encoding="utf-8").splitlines()
     told = next(k for k, line in enumerate(lines) if "it will take about" in line)
@@ -150,6 +152,8 @@ def test_the_log_tells_it_before_the_first_step_and_all_along(
     assert [line.split("  ")[0] for line in epochs] == [
         "head epoch 1/5", "head epoch 2/5", "all epoch 3/5", "all epoch 4/5", "all epoch 5/5",
     ]  # fmt: skip
+    numbers = [re.findall(r"epoch (\d+/\d+)", text) for text in shown if " epoch " in text]
+    assert numbers == [[f"{k}/5"] for k in (1, 2, 3, 4, 5) for _ in ("steps", "validation")]
     assert [row["epoch"] for row in tiny.rows(run.folder)] == ["1", "2", "3", "4", "5"]
     assert all(line.endswith(" left") and len(line) < 100 for line in epochs)
 

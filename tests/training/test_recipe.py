@@ -7,7 +7,7 @@ from typing import Any
 import finder
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinue.errors import UsageError
@@ -248,6 +248,7 @@ def test_ones_own_path_replaces_the_source_of_a_recipe(tmp_path: Path) -> None:
     assert load_recipe(_file(tmp_path, text), {"data": "mine"}).data.format == "auto"
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**40),
     lr=st.floats(1e-8, 10),

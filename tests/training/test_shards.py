@@ -17,7 +17,7 @@ import retinue
 from retinue.data.check import check
 from retinue.data.options import DataOptions
 from retinue.data.readable import unreadable
-from retinue.data.sources import Dataset, Listing, Member, Reader, Record, open_dataset
+from retinue.data.sources import Dataset, Listing, Member, Reader, Record, Records, open_dataset
 from retinue.data.targets.one_class import OneClass
 from retinue.data.views import open_image
 from retinue.errors import BadImageError, UsageError
@@ -29,16 +29,16 @@ CLASSES = ("blue", "red")
 
 def _read(root: Path, options: DataOptions) -> Listing:
     """`index.json`: for each shard, its images' labels and lengths, one after the other."""
-    listing = Listing("concatenated", root, [])
+    records = []
     for name, entries in json.loads((root / "index.json").read_text()).items():
         offset, file = 0, str((root / name).absolute())
         for number, (label, length) in enumerate(entries):
             member = Member(file, offset, length)
             called = f"{name}/{number}"
             target = OneClass(label)
-            listing.records.append(Record(None, called, target, read=member, shard=file))
+            records.append(Record(None, called, target, read=member, shard=file))
             offset += length
-    return listing
+    return Listing("concatenated", root, Records.of(records))
 
 
 def _find(options: DataOptions, asked: bool) -> Path | None:
@@ -55,7 +55,7 @@ def _in_memory(root: Path, options: DataOptions) -> Listing:
         Record(None, f"array {k}", OneClass(CLASSES[k % 2]), read=lambda k=k: pixels[k])
         for k in range(20)
     ]
-    return Listing("in memory", root, records)
+    return Listing("in memory", root, Records.of(records))
 
 
 IN_MEMORY = Reader("in memory", lambda options, asked: Path() if asked else None, _in_memory)

@@ -23,7 +23,7 @@ from retinue.cli import (
     report,
     train,
 )
-from retinue.cli.failures import describe, hush
+from retinue.cli.failures import GONE, describe, hush, refuse_no_folder, secure_streams
 from retinue.cli.options import add
 
 app = typer.Typer(
@@ -71,12 +71,21 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code; see docs/errors.md for the contract."""
+    secure_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     debug = "--debug" in options
     if debug:
         given.remove("--debug")
     end(run(given, debug=debug))
+
+
+def _tell(line: str) -> None:
+    """On standard error; where that is full or has no reader, the exit code has to say it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        hush(sys.stderr)
 
 
 def end(code: int) -> NoReturn:
@@ -94,11 +103,12 @@ def end(code: int) -> NoReturn:
 def run(arguments: list[str], *, debug: bool = False) -> int:
     """The exit code of one command; everything that goes wrong ends as one line on stderr."""
     try:
+        refuse_no_folder()
         code = app(arguments, prog_name="retinue", standalone_mode=False)
         sys.stdout.flush()
-    except SystemExit as error:  # a broken pipe, as Rich and Typer see it
+    except SystemExit:  # a broken pipe, as Rich and Typer see it
         hush()
-        return error.code if isinstance(error.code, int) else 1
+        return GONE
     except BaseException as error:
         if debug:
             import traceback
@@ -108,8 +118,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             hush()
         line, code = describe(error)
         if line:
-            print(line, file=sys.stderr)
+            _tell(line)
         return code
     if code == 130:  # Typer has caught a Ctrl-C
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
     return code if isinstance(code, int) else 0

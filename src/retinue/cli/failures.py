@@ -5,9 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import TextIO
 
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, UsageError
 from retinue.text import visible
+
+GONE = 141
+"""The reader of standard output has gone away: as a shell reports a program that SIGPIPE ended."""
+
+_FULL = "make room, or choose another --out"
+_OFTEN = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: ("the disk is full", _FULL),
+    errno.EFBIG: ("a file grows larger than is allowed", "raise the limit (ulimit -f)"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("too many files are open", "close other programs"),
+    errno.ENOMEM: ("out of memory", "a smaller batch_size or fewer workers need less"),
+    errno.ENAMETOOLONG: ("a name is too long for the file system", "choose a shorter one"),
+    errno.EBADF: ("a file or stream was closed while it was needed", None),
+}
+"""What an error of the system means, and how to mend it, wherever it comes from."""
+_NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "size calculation overflowed")
 
 
 def describe(error: BaseException) -> tuple[str, int]:
@@ -21,32 +39,80 @@ def describe(error: BaseException) -> tuple[str, int]:
     elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return "interrupted", 130
     elif isinstance(error, BrokenPipeError):
-        return "", 0
+        return "", GONE
     elif hasattr(error, "format_message") and hasattr(error, "exit_code"):
         code, parts = 2, _usage(error)
         if not parts[0]:
             return "", code
-    elif isinstance(error, MemoryError):
-        code = 1
-        parts = ["out of memory", None, "a smaller batch_size or fewer workers need less"]
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        code = 1
-        parts = ["the disk is full", _place(error), "make room, or choose another --out"]
-    elif isinstance(error, OSError) and error.filename is not None:
-        code, parts = 1, [error.strerror or type(error).__name__, _place(error), _elsewhere(error)]
     else:
-        code = 1
-        first = (str(error).strip().splitlines() or [""])[0]
-        what = f"{type(error).__name__}: {first}" if first else type(error).__name__
-        parts = [what, "this is not expected", "--debug shows where it happened"]
+        code, parts = 1, _of_the_machine(error) or _unexpected(error)
     return f"error: {', '.join(visible(part) for part in parts if part)}", code
 
 
-def hush() -> None:
-    """Nobody reads standard output any more: let the interpreter's last flush go nowhere."""
+def _of_the_machine(error: BaseException) -> list[str | None] | None:
+    """What a limit of the machine, or of the user, came to: disk, memory, files, threads."""
+    said = str(error)
+    if isinstance(error, OSError):
+        if error.errno in _OFTEN:
+            what, mend = _OFTEN[error.errno]
+            return [what, _place(error), mend]
+        if "temporary directory" in said:
+            return ["there is no folder for temporary files", None, "set TMPDIR to one"]
+        if error.filename is not None:
+            return [error.strerror or type(error).__name__, _place(error), _elsewhere(error)]
+        if error.strerror:
+            return [error.strerror[:1].lower() + error.strerror[1:], None, _elsewhere(error)]
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in said for text in _NO_MEMORY)
+    ):
+        what, mend = _OFTEN[errno.ENOMEM]
+        return [what, None, mend]
+    if isinstance(error, RuntimeError) and "start new thread" in said:
+        return ["no thread can be started", None, "raise the limit (ulimit -u), or set workers=0"]
+    if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+        what = f"a library cannot be loaded ({_first_line(said)})"
+        return [what, None, "allow more memory (ulimit -v), or install it anew"]
+    return None
+
+
+def _unexpected(error: BaseException) -> list[str | None]:
+    first = _first_line(str(error))
+    what = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return [what, "this is not expected", "--debug shows where it happened"]
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
+
+
+def secure_streams() -> None:
+    """Where standard streams are closed (`>&-`), nothing else gets their numbers: what a library
+    prints would go into the first file that is opened. Output goes nowhere then, as to /dev/null.
+    """
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            if number:
+                setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def refuse_no_folder() -> None:
+    """UsageError where the working folder has been deleted: no relative path means anything, and
+    some libraries abort the process over it."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise UsageError("the working folder is gone", mend="cd to one that is there") from None
+
+
+def hush(stream: TextIO | None = None) -> None:
+    """Nobody reads `stream`, by default standard output, any more: let the interpreter's last flush
+    go nowhere."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, (stream or sys.stdout).fileno())
     except (OSError, ValueError):  # closed, or not a real file
         return
 

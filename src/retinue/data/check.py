@@ -13,14 +13,17 @@ import numpy.typing as npt
 
 from retinue.data import complaints
 from retinue.data.duplicates import LARGEST_BUCKET, Prints, exact_groups, near_pairs
+from retinue.data.formats import not_read
 from retinue.data.image_check import HANDLING, ImageCheck, check_image, thumbnail
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
 from retinue.data.readable import Progress, Telling, in_turn
 from retinue.data.remembered import Remembered, facts
-from retinue.data.sources.dataset import settle
-from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.sources.dataset import refusals, settle
+from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.recognise import Readers, read_listing
+from retinue.data.sources.records import Record
+from retinue.data.sources.walking import by_suffix
 from retinue.errors import UsageError
 from retinue.sample import Sample
 from retinue.text import counted, few, shorten
@@ -138,7 +141,7 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
         duplicates = _duplicates(
             records, looked.prints, [of.get(record.name, "") for record in records], pool
         )
-    unreadable = looked.unreadable
+    unreadable, needs = looked.unreadable, not_read(listing.not_images)
 
     found = [
         _unreadable(unreadable),
@@ -150,6 +153,11 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
             "in no class folder or row: left out",
         ),
         Finding("empty classes", listing.empty_classes, "no images"),
+        Finding(
+            "files that are not read",
+            listing.not_images,
+            "; ".join([f"not called like images: {by_suffix(listing.not_images)}", *needs]),
+        ),
         Finding(
             "only one class",
             list(classes) if len(classes) == 1 else [],
@@ -187,7 +195,7 @@ def _divide(
     listing: Listing, options: DataOptions, reader: Reader, findings: list[Finding]
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
     """Images by class and by split, and the split of each image, by its name."""
-    wrong = [str(error) for error in listing.errors]
+    wrong = [str(error) for error in refusals(listing, options)]
     named = (r.target.names() if r.target else ("",) for r in listing.records)
     classes = dict(Counter(str(name) for names in named for name in names))
     splits: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,13 +25,47 @@ class SplitOptions(Options):
     seed: int = 0
     """Another seed, another split."""
     file: Annotated[str | None, OnResume.FREE] = None
-    """A written-down `splits.csv` (path, label, split) to repeat instead of drawing."""
+    """A written-down `splits.csv` (path and split) to repeat instead of drawing; read as any table
+    is."""
 
     @model_validator(mode="after")
     def _add_up(self) -> SplitOptions:
         total = self.train + self.val + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, val and test must add up to 1, not to {total:g}")
+        return self
+
+
+class ColumnOptions(Options):
+    """Which columns of a table say what: a name, or in a table without a header a number from 1.
+    `auto` knows the usual names and says what it took; null reads none, whatever it is called."""
+
+    path: str = "auto"
+    """The image's file."""
+    label: str = "auto"
+    """The class."""
+    split: str | None = "auto"
+    """`train`, `val` or `test`, in the words that people use for them."""
+    group: str | None = "auto"
+    """Images of one group stay together in one split."""
+    stratum: str | None = "auto"
+    """Split evenly over these, too."""
+    weight: str | None = "auto"
+    """How much the image counts in the loss; `auto` takes a column called `sample_weight` only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {k: str(v) if type(v) is int else v for k, v in values.items()}
+
+    @model_validator(mode="after")
+    def _apart(self) -> ColumnOptions:
+        named = [n for name in type(self).model_fields if (n := getattr(self, name)) != "auto"]
+        given = [name for name in named if name is not None]
+        if len(set(given)) < len(given):
+            raise ValueError("one column is named for two things")
         return self
 
 
@@ -48,6 +82,8 @@ class DataOptions(Options):
     or `elpv`, the data of `pip install elpv-dataset`."""
     images: Annotated[str | None, OnResume.FREE] = None
     """The folder that a table's paths start from; by default the table's own folder."""
+    columns: ColumnOptions = ColumnOptions()
+    """Which columns of a table say what."""
     classes: list[str] | None = None
     """The classes to use, in this order; by default all that are found, sorted."""
     split: SplitOptions = SplitOptions()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from retinue.data.formats import is_image_name
-from retinue.data.sources.listing import is_drawn
+from retinue.data.sources.walking import is_drawn
 from retinue.errors import UsageError
 from retinue.files import encoding_of, nearest
 from retinue.text import shorten

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -322,12 +322,16 @@ def _member(file: Path, device: str) -> Member:
     description, tensors = modelfile.read(file)
     try:
         task = described(description)
+        # Without memory first: a description may speak of more than the file, or the machine, has.
+        with torch.device("meta"):
+            sketch = task.build(description.network, dict(description.arguments), None)
+        _compare(sketch.state_dict(), tensors)
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
             network = task.build(description.network, dict(description.arguments), None)
     except RetinueError as error:
         place = f"{file}, {error.where}" if error.where else str(file)
         raise type(error)(error.what, where=place, mend=error.mend) from error
-    _fill(network, tensors, file)
+    network.load_state_dict(tensors, strict=True)
     network.eval().to(device)
     return Member(network, task, description)
 
@@ -347,8 +351,8 @@ def _refuse_other(first: Member, other: Member, file: Path) -> None:
             )
 
 
-def _fill(network: Network, tensors: dict[str, Tensor], file: Path) -> None:
-    expected = network.state_dict()
+def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raise RetinueError unless `tensors` have the names and shapes of the `expected` ones."""
     missing = [key for key in expected if key not in tensors]
     surplus = [key for key in tensors if key not in expected]
     other = [k for k in expected if k in tensors and expected[k].shape != tensors[k].shape]
@@ -364,7 +368,5 @@ def _fill(network: Network, tensors: dict[str, Tensor], file: Path) -> None:
     if problems:
         raise RetinueError(
             f"the tensors do not fit the model's own description: {', '.join(problems)}",
-            where=str(file),
             mend="copy it anew from where it was made",
         )
-    network.load_state_dict(tensors, strict=True)

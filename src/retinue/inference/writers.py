@@ -29,7 +29,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retinue.data.decode import Encoded, read_bytes
-from retinue.data.sources.listing import DRAWN_MARK
+from retinue.data.sources.walking import DRAWN_MARK
 from retinue.data.views import turn
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError, suggest

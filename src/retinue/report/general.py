@@ -52,7 +52,8 @@ def headline(record: RunRecord) -> Section | None:
         value = number(metrics.get(figure.name))
         if value is not None:
             shown = figure.shown(value).replace(" ", NARROW)
-            tiles.append({"name": figure.title, "value": shown, "note": _note(figure, metrics)})
+            tile = {"name": figure.title, "value": shown, "note": figure.note}
+            tiles.append({**tile, "interval": _interval(figure, metrics)})
     images = number(metrics.get("images"))
     if not tiles and images is None:
         return None
@@ -94,15 +95,14 @@ def curves(record: RunRecord) -> Section | None:
     ]
     if not drawn:
         return None
-    fitted = {words(key.removeprefix("fitted_")) for key in measured if key.startswith("fitted_")}
-    return _section("curves", "Training", {"plots": drawn, "kept": kept, "epochs": len(rows),
-                                           "fitted": sorted(fitted)})  # fmt: skip
+    return _section("curves", "Training", {"plots": drawn, "kept": kept, "epochs": len(rows)})
 
 
 def batches(record: RunRecord) -> Section | None:
     """Pictures of training images as the network saw them, of each stage."""
     stages: list[dict[str, Any]] = []
-    for stage, path in record.batches[:8]:
+    rank = {str(stage.get("name")): k for k, stage in enumerate(_stages(record))}
+    for stage, path in sorted(record.batches, key=lambda one: rank.get(one[0], len(rank)))[:8]:
         shown: dict[str, Any] = {"stage": stage, "pictures": [], "data": None, "error": ""}
         stages.append(shown)
         try:
@@ -180,12 +180,17 @@ def _times(timings: dict[str, Any]) -> list[tuple[str, str]]:
     """Each part, what is left of the whole, and the whole."""
     seconds = {key: s for key, value in timings.items() if (s := number(value)) is not None}
     rows = [(name, duration(seconds[key])) for key, name in _PARTS.items() if key in seconds]
+    stages = timings.get("frozen_of_stages_s")
+    told = {k: s for k, v in stages.items() if (s := number(v))} if isinstance(stages, dict) else {}
+    if rows and len(told) > 1:
+        each = ", ".join(f"{stage} {duration(spent)}" for stage, spent in told.items())
+        rows = [(n, f"{t} ({each})" if n == _PARTS["frozen_s"] else t) for n, t in rows]
     rows += [(words(str(key)), _timing(key, value)) for key, value in timings.items()
-             if key not in (*_PARTS, "total_s")]  # fmt: skip
+             if key not in (*_PARTS, "total_s", "frozen_of_stages_s")]  # fmt: skip
     if (total := seconds.get("total_s")) is not None:
         rest = total - sum(seconds.get(key, 0.0) for key in _PARTS)
         if rest >= 0.1:
-            rows.append(("start, checkpoints and the rest", duration(rest)))
+            rows.append(("estimates, checkpoints and the rest", duration(rest)))
         rows.append(("total", duration(total)))
     return rows
 
@@ -288,12 +293,17 @@ def _curve(record: RunRecord, measured: set[str]) -> Figure | None:
     )
 
 
+def _stages(record: RunRecord) -> list[dict[str, Any]]:
+    """Those of the recipe, in their order."""
+    stages = record.recipe.get("stages")
+    return [one for one in stages if isinstance(one, dict)] if isinstance(stages, list) else []
+
+
 def _schedules(record: RunRecord) -> dict[str, str]:
     """Stage → the name of its schedule."""
-    stages = record.recipe.get("stages")
     found = {}
-    for stage in stages if isinstance(stages, list) else []:
-        schedule = stage.get("schedule") if isinstance(stage, dict) else None
+    for stage in _stages(record):
+        schedule = stage.get("schedule")
         if isinstance(schedule, dict):
             found[str(stage.get("name"))] = str(schedule.get("name"))
     return found
@@ -314,12 +324,9 @@ def _kept_epoch(record: RunRecord) -> float | None:
     return best[1]
 
 
-def _note(figure: Figure, values: dict[str, Any]) -> str:
+def _interval(figure: Figure, values: dict[str, Any]) -> str:
     interval = figure.interval(values)
-    if interval is None:
-        return figure.note
-    shown = f"95 % interval {figure.span(interval).replace(' ', NARROW)}"
-    return f"{shown}; {figure.note}" if figure.note else shown
+    return "" if interval is None else figure.span(interval).replace(" ", NARROW)
 
 
 def _about(record: RunRecord) -> str:

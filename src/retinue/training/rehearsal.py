@@ -39,6 +39,8 @@ MOST_ROWS = 64
 LONG_ENOUGH = 0.4
 """Seconds after which something has been timed often enough."""
 REPEATS = 3
+AROUND_A_STEP = 0.002
+"""Seconds that go into planning a step and looking after it."""
 WORTH_COMPILING = 5.0
 """Seconds of a network's work from which on a faster engine is compiled."""
 
@@ -314,7 +316,8 @@ class _Stage:
         seconds *= portion / rows
         each = load if load is not None else self._row(data)
         reading = each * portion * stage.accumulate
-        return self._by.together(reading, seconds) if load is not None else reading + seconds
+        taken = self._by.together(reading, seconds) if load is not None else reading + seconds
+        return taken + AROUND_A_STEP
 
     def _row(self, data: StageData) -> float:
         """Seconds to make a row of a batch of what is cached."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from retinue.data.sources.table import EXTENSIONS
+from retinue.data.sources.layout import TABLES
 from retinue.errors import UsageError
 from retinue.models.registry import is_network
 from retinue.run.folder import RunFolder
@@ -56,7 +56,7 @@ def asked(
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()
+    return path.suffix.lower() in TABLES and path.is_file()
 
 
 def _refuse_interrupted(path: Path) -> None:

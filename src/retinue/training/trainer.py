@@ -207,7 +207,7 @@ class Trainer:
     def _epoch(self, stage: StageOptions) -> None:
         progress = self.progress
         count = min(self.plans.steps - progress.step, self.total - progress.stage_steps)
-        self.bar.begin(self._named(progress.epochs + 1), progress.step + count, progress.step)
+        self.bar.begin(self._named(), progress.step + count, progress.step)
         train_mode(self.learner, self.first, stage)
         self.clock.begin()
         for portions in self._steps(stage, count):
@@ -221,14 +221,16 @@ class Trainer:
             self._agree()
         self._end_epoch(stage)
 
-    def _named(self, epoch: int) -> str:
-        """`blocks epoch 21/28`: of all that the whole training will have, as far as is known."""
+    def _named(self) -> str:
+        """The running epoch, `blocks epoch 21/28`, of all that the training will have as far as is
+        known."""
         here = self.progress.stage
         later = zip(self.recipe.stages[here + 1 :], self.epoch_steps[here + 1 :], strict=True)
         steps = self.progress.stage_steps - self.progress.step
         rest = -(-(self.total - steps) // self.plans.steps)
         rest += sum(-(-stage.total_steps(each) // each) for stage, each in later)
-        return f"{self.recipe.stages[here].name} epoch {epoch}/{self.progress.epochs + rest}"
+        done = self.progress.epochs
+        return f"{self.recipe.stages[here].name} epoch {done + 1}/{done + rest}"
 
     def _steps(self, stage: StageOptions, count: int) -> Iterator[list[Batch]]:
         """The portions of each of the epoch's next `count` steps."""
@@ -302,13 +304,14 @@ class Trainer:
         self.watch.look()
         train = self._train_figures()
         images = progress.step * self.plans.batch_size
+        named = self._named()
         progress.epochs += 1
         progress.epoch += 1
         figures: dict[str, float] = {}
         last = progress.stage_steps >= self.total
         judged = self.data.validation is not None and stage.validates(progress.epoch, last=last)
         if judged:
-            figures = self._validate(stage)
+            figures = self._validate(stage, named)
         for skipped in gather_object([self.data.skipped()]):
             progress.skipped.update(skipped)
         row = {
@@ -332,7 +335,6 @@ class Trainer:
             self.recorder.write_rows(progress.rows)
         best = judged and self.recipe.evaluation.keep == "best"
         best = best and progress.kept_epoch == progress.epochs
-        named = self._named(progress.epochs)
         LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=self.bar.time_left()))
         if is_over(stage, progress):
             self._checkpoint()
@@ -347,10 +349,9 @@ class Trainer:
         refuse_not_finite(figures, "training", mend="lower optimizer.lr, or set clip_norm")
         return figures
 
-    def _validate(self, stage: StageOptions) -> dict[str, float]:
+    def _validate(self, stage: StageOptions, named: str) -> dict[str, float]:
         """Scalar figures of the validation split with the weights that would be kept."""
-        text = f"{self._named(self.progress.epochs)}, validation"
-        self.bar.begin(text, len(self.data.judged))
+        self.bar.begin(f"{named}, validation", len(self.data.judged))
         self.clock.begin()
         self.network.eval()
         with self.ema.applied() if self.ema else nullcontext():

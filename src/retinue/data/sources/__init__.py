@@ -7,9 +7,10 @@ the same for all. Which formats there are is the task's affair.
 from __future__ import annotations
 
 from retinue.data.sources.dataset import Dataset, open_dataset
-from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.member import Member
 from retinue.data.sources.recognise import Readers, read_listing, recognise
+from retinue.data.sources.records import Record, Records
 
 __all__ = [
     "Dataset",
@@ -18,6 +19,7 @@ __all__ = [
     "Reader",
     "Readers",
     "Record",
+    "Records",
     "open_dataset",
     "read_listing",
     "recognise",

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from retinue.data.options import DataOptions, SplitOptions
-from retinue.data.sources.listing import (
-    Listing,
-    Reader,
-    Record,
-    normal,
-    sort_classes,
-)
-from retinue.data.sources.recognise import Readers, read_listing
-from retinue.data.sources.splits import draw_splits, read_splits, write_splits
-from retinue.errors import UsageError, suggest
-from retinue.sample import Sample
-from retinue.text import counted, few, shorten
+import numpy as np
+import numpy.typing as npt
 
-ORDER = ("train", "val", "test")
+from retinue.data.formats import not_read
+from retinue.data.options import DataOptions
+from retinue.data.samples import Samples
+from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.matching import match_known
+from retinue.data.sources.recognise import Readers, read_listing
+from retinue.data.sources.records import NONE, Records, text_of, texts_of
+from retinue.data.sources.splits import draw_splits, read_splits, write_splits
+from retinue.data.sources.walking import by_suffix, normal
+from retinue.data.sources.words import ORDER, sort_names
+from retinue.errors import UsageError, suggest
+from retinue.sample import Target
+from retinue.text import counted, few, shorten
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Dataset:
     classes that their targets index."""
 
     classes: tuple[str, ...]
-    splits: dict[str, list[Sample]]
+    splits: dict[str, Samples]
     root: Path | None = None
     notes: list[str] = field(default_factory=list)
     """What was found, and what is odd about it: to be said aloud."""
@@ -46,17 +47,18 @@ class Dataset:
         """Writes `path,label,split,target`, the paths relative to `root`: `data.split.file` repeats
         the split. `label` names the classes, `target` changes with anything that is known, the
         sample's weight included."""
-        rows = []
+        write_splits(Path(path), self._rows())
+
+    def _rows(self) -> Iterator[tuple[str, str, str, str]]:
         for split, samples in self.splits.items():
-            for sample in samples:
-                name = sample.name or sample.key
-                target = sample.target
-                label = "|".join(self._named(k) for k in target.names()) if target else ""
-                known = target.fingerprint() if target else ""
-                if sample.weight != 1:
-                    known += f" × {float(sample.weight)!r}"
-                rows.append((name, label, split, known))
-        write_splits(Path(path), rows)
+            said = [
+                ("|".join(map(self._named, t.names())), t.fingerprint()) for t in samples.targets
+            ]
+            weights = np.ones(len(samples)) if samples.weight is None else samples.weight
+            columns = (texts_of(samples.names), samples.target.tolist(), weights.tolist())
+            for name, known, weight in zip(*columns, strict=True):
+                label, target = ("", "") if known == NONE else said[known]
+                yield name, label, split, target if weight == 1 else f"{target} × {weight!r}"
 
     def _named(self, index: str | int) -> str:
         return self.classes[index] if isinstance(index, int) else index
@@ -70,18 +72,23 @@ def open_dataset(options: DataOptions, readers: Readers, *, to_train: bool = Tru
     be used are an error, or with `on_bad_image: skip` a note.
     """
     reader, listing = read_listing(options, readers)
-    if listing.errors:
-        raise listing.errors[0]
+    for error in refusals(listing, options):
+        raise error
+    return settle(listing, options, reader, to_train=to_train)
+
+
+def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
+    """All for which a listing is not used at all."""
+    yield from listing.errors
     if listing.problems and options.on_bad_image == "stop":
         shown = "; ".join(listing.problems[:10])
         more = f" and {len(listing.problems) - 10} more" if len(listing.problems) > 10 else ""
         count = len(listing.problems)
-        raise UsageError(
+        yield UsageError(
             f"{count} row{'s' if count != 1 else ''} cannot be used",
             where=shown + more,
             mend="mend or remove them; data.on_bad_image=skip trains without them",
         )
-    return settle(listing, options, reader, to_train=to_train)
 
 
 def settle(
@@ -91,34 +98,52 @@ def settle(
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
     notes += [f"class {name!r} has no images" for name in listing.empty_classes]
+    if listing.not_images:
+        kinds = by_suffix(listing.not_images)
+        notes += [f"files that are not called like images: {kinds}", *not_read(listing.not_images)]
     classes, records = _settle_classes(listing, options, reader, notes)
-    records, divided = _settle_splits(records, options.split, notes)
+    records, divided = _settle_splits(records, options, notes)
     index = {name: position for position, name in enumerate(classes)}
-    splits: dict[str, list[Sample]] = {}
-    for split in ORDER:
-        samples = [
-            Sample(
-                r.key if r.path is None else str(r.path.absolute()),
-                read=r.read,
-                target=r.target.remap(index) if r.target is not None else None,
-                weight=r.weight,
-                name=r.name,
-                shard=r.shard,
-            )
-            for r in records
-            if r.split == split
-        ]
-        if samples:
-            splits[split] = samples
+    targets = [target.remap(index) for target in records.targets]
+    known = np.array([*(t is not None for t in targets), False])
+    records = replace(records, target=np.where(known[records.target], records.target, NONE))
+    splits: dict[str, Samples] = {}
+    for code, split in enumerate(ORDER):
+        chosen = records.take(np.flatnonzero(records.splits() == code))
+        if len(chosen):
+            splits[split] = _samples(chosen, [t for t in targets if t is not None], known)
     if "train" not in splits and (to_train or not splits):
-        raise UsageError(
-            "no images to train on", where=repr(str(listing.root)), mend="see data.split"
-        )
+        raise _nothing_to_train_on(listing, splits)
     if len(classes) == 1:
         notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
-    notes.insert(0, f"{_found(listing, classes, records)}, {divided}: {shown}")
+    notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
     return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+
+
+def _samples(records: Records, targets: list[Target], known: npt.NDArray[np.bool_]) -> Samples:
+    """Of one split, `targets` being those of the records' that are `known`."""
+    place = np.where(known, np.cumsum(known) - 1, NONE)
+    return Samples(
+        records.names,
+        targets,
+        place[records.target],
+        root=str(records.root.absolute()),
+        files=records.files,
+        weight=records.weight,
+        read=records.read,
+        shard=records.shard,
+    )
+
+
+def _nothing_to_train_on(listing: Listing, splits: dict[str, Samples]) -> UsageError:
+    there = " and ".join(splits)
+    return UsageError(
+        "no images to train on" + (f": there is {there} alone" if there else ""),
+        where=repr(str(listing.root)),
+        mend="add a folder or rows called train"
+        + (f", or give {there}'s own folder or rows as data=PATH to divide them" if there else ""),
+    )
 
 
 def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
@@ -137,20 +162,17 @@ def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
     return options.model_copy(update={**placed, "split": split})
 
 
-def _found(listing: Listing, classes: list[str], records: list[Record]) -> str:
+def _found(listing: Listing, classes: list[str], images: int) -> str:
     noun = "class" if len(classes) == 1 else "classes"
-    return f"found {len(classes)} {noun}, {len(records):,} images ({listing.format})"
+    return f"found {len(classes)} {noun}, {images:,} images ({listing.format})"
 
 
 def _settle_classes(
     listing: Listing, options: DataOptions, reader: Reader, notes: list[str]
-) -> tuple[list[str], list[Record]]:
-    found = Counter(
-        str(name)
-        for record in listing.records
-        if record.target is not None
-        for name in record.target.mentioned()
-    )
+) -> tuple[list[str], Records]:
+    records = listing.records
+    occurring = [records.targets[k] for k in records.occurring()]
+    found = {str(name) for target in occurring for name in target.mentioned()}
     for name in found:
         try:
             name.encode()
@@ -160,10 +182,9 @@ def _settle_classes(
                 where=repr(str(listing.root)),
                 mend="rename the folder, or save the table as UTF-8",
             ) from None
-    own = reader.class_order
-    classes = list(own) if own else sort_classes(found)
+    classes = list(reader.class_order) if reader.class_order else sort_names(found)
     if options.classes is None:
-        return classes, listing.records
+        return classes, records
     chosen = [normal(name) for name in options.classes]
     for name in chosen:
         if name not in found:
@@ -174,55 +195,56 @@ def _settle_classes(
         raise UsageError("a class is named twice", where="key data.classes")
     left_out = [name for name in classes if name not in chosen]
     wanted = {name: position for position, name in enumerate(chosen)}
-    kept = [
-        r for r in listing.records if r.target is not None and r.target.remap(wanted) is not None
-    ]
+    # The last one is that of what has no target.
+    kept = np.array([*(t.remap(wanted) is not None for t in records.targets), False])
+    chosen_records = records.take(np.flatnonzero(kept[records.target]))
     if left_out:
-        count = len(listing.records) - len(kept)
+        count = len(records) - len(chosen_records)
         notes.append(f"left out {count} images of {len(left_out)} classes not in data.classes")
-    return chosen, kept
+    return chosen, chosen_records
 
 
-def _settle_splits(
-    records: list[Record], options: SplitOptions, notes: list[str]
-) -> tuple[list[Record], str]:
+def _settle_splits(records: Records, options: DataOptions, notes: list[str]) -> tuple[Records, str]:
     """The records with their splits, those that a written-down split leaves out removed; and how
     they were divided, in words."""
-    if options.file is not None:
-        return _repeat_splits(records, options.file, notes)
-    given = {record.split for record in records}
-    if given == {None}:
-        shares = {"test": options.test, "val": options.val, "train": options.train}
-        drawn = draw_splits(records, {k: v for k, v in shares.items() if v > 0}, options.seed)
-        said = f"{options.train:g}/{options.val:g}/{options.test:g}"
-        divided = [replace(record, split=drawn[record.name]) for record in records]
-        return divided, f"split {said} (seed {options.seed})"
-    if None in given:
-        missing = sum(record.split is None for record in records)
+    split, given = options.split, records.splits()
+    if split.file is not None:
+        return _repeat_splits(records, split.file, notes)
+    if not (given != NONE).any():
+        shares = {"test": split.test, "val": split.val, "train": split.train}
+        drawn = draw_splits(records, {k: v for k, v in shares.items() if v > 0}, split.seed)
+        said = f"{split.train:g}/{split.val:g}/{split.test:g}"
+        return replace(records, split=drawn), f"split {said} (seed {split.seed})"
+    if missing := int((given == NONE).sum()):
         raise UsageError(f"{missing} rows have no split", mend="give each one, or none")
-    if "val" in given or options.val == 0:
+    train = np.flatnonzero(given == ORDER.index("train"))
+    if (given == ORDER.index("val")).any() or split.val == 0 or not len(train):
         return records, "split as given"
-    share = options.val / (options.val + options.train)
-    train = [record for record in records if record.split == "train"]
-    drawn = draw_splits(train, {"val": share, "train": 1 - share}, options.seed)
-    notes.append(f"no validation images given: {share:.3g} of train taken, seed {options.seed}")
-    divided = [replace(r, split=drawn[r.name]) if r.split == "train" else r for r in records]
-    return divided, "split as given"
+    share = split.val / (split.val + split.train)
+    divided = given.copy()
+    shares = {"val": share, "train": 1 - share}
+    divided[train] = draw_splits(records.take(train), shares, split.seed)
+    notes.append(f"no validation images given: {share:.3g} of train taken, seed {split.seed}")
+    return replace(records, split=divided), "split as given"
 
 
-def _repeat_splits(records: list[Record], file: str, notes: list[str]) -> tuple[list[Record], str]:
-    written = read_splits(file)
-    absent = sorted(set(written) - {record.name for record in records})
-    if absent:
+def _repeat_splits(records: Records, file: str, notes: list[str]) -> tuple[Records, str]:
+    names, splits = read_splits(file)
+    position = match_known(names, records.names)
+    where = f"key data.split.file, {file!r}"
+    if (absent := np.flatnonzero(position < 0)).size:
+        first = min(text_of(names[k]) or "" for k in absent.tolist())
         raise UsageError(
-            f"{len(absent)} images of the written-down split are missing, first {absent[0]!r}",
-            where=f"key data.split.file, {file!r}",
+            f"{absent.size} images of the written-down split are missing, first {first!r}",
+            where=where,
             mend="is data.path the same folder?",
         )
-    bad = sorted({split for split in written.values() if split not in ORDER})
-    if bad:
-        raise UsageError(f"unknown split {bad[0]!r}", where=f"key data.split.file, {file!r}")
-    kept = [replace(r, split=written[r.name]) for r in records if r.name in written]
+    repeated = np.full(len(records), NONE, np.int8)
+    repeated[position] = splits
+    if (differ := np.flatnonzero(repeated[position] != splits)).size:
+        name = text_of(names[int(differ[0])])
+        raise UsageError(f"{name!r} stands in two splits", where=where, mend="leave one of them")
+    kept = replace(records, split=repeated).take(np.flatnonzero(repeated != NONE))
     if len(kept) < len(records):
         notes.append(f"left out {len(records) - len(kept)} images that {file!r} does not name")
     return kept, f"split repeated from {file!r}"

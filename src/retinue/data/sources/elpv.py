@@ -11,7 +11,8 @@ import importlib.util
 from pathlib import Path
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.listing import Listing, Reader, Record
+from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.records import Record, Records
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError
 
@@ -35,7 +36,8 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
 
 def _read(root: Path, options: DataOptions) -> Listing:
     table = root / "labels.csv"
-    listing = Listing("elpv", root, [])
+    records = []
+    known = {label: OneClass(label) for label in CLASSES}
     try:
         lines = table.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -52,8 +54,8 @@ def _read(root: Path, options: DataOptions) -> Listing:
             raise RetinueError(
                 "not `path probability type`", where=f"{str(table)!r} line {number}"
             ) from None
-        listing.records.append(Record(root / name, name, OneClass(label), stratum=kind))
-    return listing
+        records.append(Record(root / name, name, known[label], stratum=kind))
+    return Listing("elpv", root, Records.of(records))
 
 
 ELPV = Reader("elpv", _find, _read, class_order=CLASSES, installed=True)

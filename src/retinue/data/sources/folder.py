@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from retinue.data.formats import not_read
 from retinue.data.options import DataOptions
-from retinue.data.sources.listing import (
-    SPLITS,
-    Listing,
-    Reader,
-    Record,
-    given_path,
-    image_files,
-    normal,
-    relative_name,
-    subfolders,
-)
+from retinue.data.sources.layout import SplitFolders, split_folders, within
+from retinue.data.sources.listing import Listing, Reader, given_path
+from retinue.data.sources.matching import composed
+from retinue.data.sources.records import NONE, Records, as_names
+from retinue.data.sources.walking import by_suffix, normal, subfolders, walk
+from retinue.data.sources.words import ORDER
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
+
+_SHOWN = 10
 
 
 def _find(options: DataOptions, asked: bool) -> Path | None:
@@ -26,76 +27,134 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
     return path if asked or path.is_dir() else None
 
 
-def read_folder(root: Path, options: DataOptions) -> Listing:
+def read_folder(path: Path, options: DataOptions) -> Listing:
     """Images may lie at any depth below their class folder. Raises `UsageError`."""
-    if not os.path.isdir(root):
-        raise UsageError("not a folder", where=repr(str(root)), mend="give a folder of images")
-    folders = subfolders(root)
-    splits = _split_folders(root, folders)
-    listing = Listing("folder", root, [])
-    if splits:
-        ignored = [f.name for f in folders if f.name.lower() not in SPLITS]
-        if ignored:
-            listing.notes.append(f"ignored beside the splits: {', '.join(map(repr, ignored))}")
-    for split, folder in splits.items() or {None: root}.items():
-        _read_classes(listing, folder, split)
-    if not listing.records:
-        raise UsageError(
-            "no images found",
-            where=repr(str(root)),
-            mend="put the images into one folder a class, or give a table of paths and labels",
-        )
-    _compare_splits(listing, splits)
+    if not os.path.isdir(path):
+        raise UsageError("not a folder", where=repr(str(path)), mend="give a folder of images")
+    root = within(path)
+    splits = split_folders(root)
+    listing = Listing("folder", root, Records.of([]))
+    if root != path:
+        listing.notes.append(f"the data is in {str(root)!r}, the one folder there")
+    if splits.classes:
+        of: dict[str | None, Path] = dict(splits.of.items())
+        beside = [f.name for f in subfolders(root) if f not in splits.of.values()]
+        if beside:
+            listing.notes.append(f"ignored beside the splits: {', '.join(map(repr, beside))}")
+    else:
+        of = {None: root}
+        _refuse_flat_splits(root, splits, options)
+    found = _Found()
+    for split, folder in of.items():
+        _read_classes(listing, folder, split, found)
+    if not found.files:
+        for error in listing.errors:
+            raise error
+        raise _nothing_found(listing)
+    listing.records = found.records(root)
+    _compare_splits(listing, of)
     return listing
 
 
-def _split_folders(root: Path, folders: list[Path]) -> dict[str | None, Path]:
-    """The split folders, if there is one for training."""
-    found: dict[str | None, Path] = {}
-    for folder in folders:
-        split = SPLITS.get(folder.name.lower())
-        if split is None:
-            continue
-        if split in found:
-            raise UsageError(
-                f"two folders for the split {split!r}: {found[split].name!r} and {folder.name!r}",
-                where=repr(str(root)),
-                mend="keep one of them",
-            )
-        found[split] = folder
-    # A class may be called "test"; splits are meant only if there is one to train on.
-    return found if "train" in found and subfolders(found["train"]) else {}
+class _Found:
+    """The images of all classes and splits, one after the other."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.labels: dict[str, int] = {}
+        self._runs: list[tuple[int, int, int]] = []
+
+    def add(self, label: str, split: str | None, files: list[str]) -> None:
+        code = self.labels.setdefault(label, len(self.labels))
+        self._runs.append((code, NONE if split is None else ORDER.index(split), len(files)))
+        self.files += files
+
+    def records(self, root: Path) -> Records:
+        codes, splits, counts = np.array(self._runs, np.int64).T
+        files = as_names(self.files)
+        return Records(
+            names=composed(files),
+            targets=[OneClass(label) for label in self.labels],
+            target=np.repeat(codes, counts),
+            root=root,
+            files=files,
+            split=np.repeat(splits, counts).astype(np.int8),
+        )
 
 
-def _read_classes(listing: Listing, folder: Path, split: str | None) -> None:
+def _read_classes(listing: Listing, folder: Path, split: str | None, found: _Found) -> None:
     for class_folder in subfolders(folder):
         label = normal(class_folder.name)
-        paths = list(image_files(class_folder, errors=listing.errors))
-        if not paths:
+        inside = class_folder.relative_to(listing.root).as_posix()
+        images, others, closed = walk(class_folder)
+        listing.errors += closed
+        if not images:
             listing.empty_classes.append(label if split is None else f"{split}/{label}")
-        for path in paths:
-            name = relative_name(path, listing.root)
-            listing.records.append(Record(path, name, OneClass(label), split))
-    loose = list(image_files(folder, recursive=False))
+        found.add(label, split, [f"{inside}/{name}" for name in images])
+        listing.not_images += [f"{inside}/{name}" for name in others]
+    loose, others, _ = walk(folder, recursive=False)
+    if split is not None:
+        listing.not_images += [
+            (folder / name).relative_to(listing.root).as_posix() for name in others
+        ]
     if loose:
-        listing.without_label.extend(loose)
+        listing.without_label += [folder / name for name in loose]
         listing.notes.append(
             f"{len(loose)} images directly in {str(folder)!r} belong to no class and are left out"
         )
 
 
-def _compare_splits(listing: Listing, splits: dict[str | None, Path]) -> None:
-    by_split: dict[str | None, set[str]] = {split: set() for split in splits}
-    for record in listing.records:
-        if record.split in by_split and record.target is not None:
-            by_split[record.split].update(map(str, record.target.names()))
-    train = by_split.get("train", set())
+def _refuse_flat_splits(root: Path, splits: SplitFolders, options: DataOptions) -> None:
+    """Raises `UsageError` for `train/` and `test/` that hold pictures and no classes."""
+    names = [folder.name for folder in splits.of.values()]
+    if not names or not splits.alone or set(names) <= set(options.classes or ()):
+        return
+    if any(walk(folder).images for folder in splits.of.values()):
+        raise UsageError(
+            f"there are pictures in {' and '.join(f'{name}/' for name in names)}, but no class"
+            " folders in them, and no table that says what they show",
+            where=repr(str(root)),
+            mend=f"sort them into {names[0]}/CLASS/, or add a table of paths and labels"
+            f" (data.classes=[{','.join(names)}] takes these for the classes)",
+        )
+
+
+def _nothing_found(listing: Listing) -> UsageError:
+    """What is there instead, and what is missing."""
+    loose, others, _ = walk(listing.root, recursive=False)
+    others += listing.not_images
+    there = []
+    if loose:
+        lie = "1 picture lies" if len(loose) == 1 else f"{len(loose)} pictures lie"
+        there.append(f"{lie} directly in it, and no class folder")
+    if listing.empty_classes:
+        count = len(listing.empty_classes)
+        there.append("an empty folder" if count == 1 else f"{count} folders without any")
+    if others:
+        there += [f"files that are not called like images: {by_suffix(others)}", *not_read(others)]
+    return UsageError(
+        "no images found" + (f" in class folders: {'; '.join(there)}" if there else ""),
+        where=repr(str(listing.root)),
+        mend="put the images into one folder a class, or give a table of paths and labels",
+    )
+
+
+def _compare_splits(listing: Listing, splits: Mapping[str | None, Path]) -> None:
+    records = listing.records
+    given = records.splits()
+    by_split: dict[str, set[str]] = {}
+    for split in filter(None, splits):
+        codes = np.unique(records.target[given == ORDER.index(split)]).tolist()
+        by_split[split] = {str(n) for k in codes for n in records.targets[k].names()}
+    train = by_split.get("train")
+    if train is None:
+        return
     for split, labels in by_split.items():
         unknown = sorted(labels - train)
         if unknown:
             error = UsageError(
                 f"{split} has classes that train has no images of: "
-                + ", ".join(map(repr, unknown[:10])),
+                + ", ".join(map(repr, unknown[:_SHOWN])),
                 where=repr(str(splits[split])),
                 mend="add training images, or remove these folders",
             )
@@ -103,8 +162,8 @@ def _compare_splits(listing: Listing, splits: dict[str | None, Path]) -> None:
         absent = sorted(train - labels)
         if absent:
             listing.notes.append(
-                f"{split} has no images of: {', '.join(map(repr, absent[:10]))}"
-                + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+                f"{split} has no images of: {', '.join(map(repr, absent[:_SHOWN]))}"
+                + (f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else "")
             )
 
 

@@ -4,105 +4,155 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from retinue.data.sources.listing import Record, normal
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from retinue.data.options import ColumnOptions
+from retinue.data.sources.cells import read_cells
+from retinue.data.sources.columns import find_columns
+from retinue.data.sources.records import NONE, Names, Records, glued, texts_of
+from retinue.data.sources.words import ORDER
 from retinue.errors import UsageError
-from retinue.files import read_text
 
-Stratum = tuple[str, str]
+Codes = npt.NDArray[np.int8]
+"""Positions in `ORDER`, `NONE` among them."""
+Positions = npt.NDArray[np.int64]
 
 
-def draw_splits(
-    records: Sequence[Record], shares: Mapping[str, float], seed: int
-) -> dict[str, str]:
-    """Record name → split, for `shares` that add up to 1, the last one taking what remains.
+def draw_splits(records: Records, shares: Mapping[str, float], seed: int) -> Codes:
+    """The split of each record, for `shares` that add up to 1, the last one taking what remains.
 
     Within each class and stratum, images (groups, as a whole) are ranked by a hash of the seed and
     their name; the first ones go to the first split, and so on. Sizes are exact over all, and
     as even as whole images allow within each stratum.
     """
-    units: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        key = f"file\0{record.name}" if record.group is None else f"group\0{record.group}"
-        units[key].append(record)
-    strata: dict[Stratum, list[str]] = defaultdict(list)
-    for key, members in units.items():
-        strata[_majority(members)].append(key)
-    for keys in strata.values():
-        keys.sort(key=lambda key: _rank(seed, key))
-
-    result: dict[str, str] = {}
-    sizes = {name: sum(len(units[k]) for k in keys) for name, keys in strata.items()}
-    *drawn, rest = shares
+    names, unit, size = _units(records)
+    labels, stratum = _strata(records, unit, len(names))
+    rank = np.frombuffer(b"".join(_ranks(seed, names)), ">u8").reshape(-1, 4)
+    order = np.lexsort((*rank.T[::-1], stratum))
+    bounds = np.searchsorted(stratum[order], np.arange(len(labels) + 1))
+    members = {k: order[bounds[k] : bounds[k + 1]] for k in range(len(labels))}
     left = Fraction(1)
+    sizes = {k: int(size[units].sum()) for k, units in members.items()}
+    *drawn, rest = shares
+    result = np.full(len(names), NONE, np.int8)
     for split in drawn:
         share = Fraction(shares[split]).limit_denominator(10**6)
-        for stratum, quota in _quotas(sizes, share / left, seed).items():
-            taken = 0
-            for key in strata[stratum]:
-                members = units[key]
-                if members[0].name in result or taken >= quota:
-                    continue
-                # A group that would overshoot by more than half of itself is left to the others.
-                if taken + len(members) / 2 > quota:
-                    continue
-                taken += len(members)
-                result.update((record.name, split) for record in members)
-            sizes[stratum] -= taken
+        for k, quota in _quotas(sizes, share / left, seed, labels).items():
+            taken = _taken(members[k], size, quota)
+            result[taken] = ORDER.index(split)
+            sizes[k] -= int(size[taken].sum())
+            members[k] = members[k][result[members[k]] == NONE]
         left -= share
-    for record in records:
-        result.setdefault(record.name, rest)
-    return result
+    result[result == NONE] = ORDER.index(rest)
+    return result[unit]
 
 
-def _majority(members: Sequence[Record]) -> Stratum:
-    counts = Counter(
-        (record.target.stratum() if record.target else "", record.stratum) for record in members
-    )
-    return min(counts, key=lambda stratum: (-counts[stratum], stratum))
+def _units(records: Records) -> tuple[list[bytes], Positions, Positions]:
+    """What goes into one split as a whole, images of one name or one group: the key of each unit,
+    the unit of each record, and how many records each has."""
+    keys = glued(b"file\0", records.names)
+    if records.group is not None:
+        keys = pc.coalesce(glued(b"group\0", records.group), keys)
+    units = keys.dictionary_encode()
+    unit = units.indices.to_numpy().astype(np.int64)
+    return units.dictionary.to_pylist(), unit, np.bincount(unit, minlength=len(units.dictionary))
 
 
-def _rank(seed: int, key: str) -> bytes:
-    text = f"{seed}\0{key}".encode("utf-8", errors="surrogateescape")
-    return hashlib.sha256(text).digest()
+def _strata(
+    records: Records, unit: Positions, count: int
+) -> tuple[list[tuple[str, str]], Positions]:
+    """All pairs of class and stratum, sorted, and the one that each unit is counted to: that of
+    most of its records, of several the first."""
+    said = sorted({"", *(target.stratum() for target in records.targets)})
+    code = {text: k for k, text in enumerate(said)}
+    own = np.array([*(code[target.stratum()] for target in records.targets), code[""]], np.int64)
+    classes = own[records.target]  # the last one is that of none
+    if records.stratum is None:
+        strata, further = [""], np.zeros(len(records), np.int64)
+    else:
+        words = records.stratum.dictionary_encode()
+        texts = texts_of(words.dictionary)
+        strata = sorted(texts)
+        at = {text: k for k, text in enumerate(strata)}
+        place = np.array([at[text] for text in texts], np.int64)
+        further = place[words.indices.to_numpy()]
+    pairs, pair = np.unique(classes * len(strata) + further, return_inverse=True)
+    labels = [(said[p // len(strata)], strata[p % len(strata)]) for p in pairs.tolist()]
+    both, counts = np.unique(unit * len(pairs) + pair, return_counts=True)
+    units, of_both = both // len(pairs), both % len(pairs)
+    best = np.lexsort((of_both, -counts, units))
+    _, first = np.unique(units[best], return_index=True)
+    return labels, of_both[best][first]
 
 
-def _quotas(sizes: Mapping[Stratum, int], share: Fraction, seed: int) -> dict[Stratum, int]:
+def _taken(ranked: Positions, size: Positions, quota: int) -> Positions:
+    """The units that fill the quota, in their order."""
+    if quota <= 0:
+        return ranked[:0]
+    sizes = size[ranked]
+    if (sizes == 1).all():
+        return ranked[:quota]
+    taken, count = [], 0
+    for unit, here in zip(ranked.tolist(), sizes.tolist(), strict=True):
+        # A group that would overshoot by more than half of itself is left to the others.
+        if count < quota and count + here / 2 <= quota:
+            taken.append(unit)
+            count += here
+    return np.array(taken, np.int64)
+
+
+def _ranks(seed: int, keys: Iterable[bytes]) -> Iterable[bytes]:
+    start = hashlib.sha256(f"{seed}\0".encode())
+    for key in keys:
+        digest = start.copy()
+        digest.update(key)
+        yield digest.digest()
+
+
+def _quotas(
+    sizes: Mapping[int, int], share: Fraction, seed: int, labels: Sequence[tuple[str, str]]
+) -> dict[int, int]:
     """Whole numbers that add up to the rounded total: largest remainders are rounded up."""
-    wanted = {name: size * share for name, size in sizes.items()}
-    quotas = {name: int(value) for name, value in wanted.items()}
+    wanted = {k: size * share for k, size in sizes.items()}
+    quotas = {k: int(value) for k, value in wanted.items()}
     missing = round(sum(sizes.values()) * share) - sum(quotas.values())
     # Equal remainders (many small classes) are settled by hash, too, not by the alphabet.
-    by_remainder = sorted(
-        wanted, key=lambda name: (quotas[name] - wanted[name], _rank(seed, "\0".join(name)))
-    )
-    for name in by_remainder[: max(missing, 0)]:
-        quotas[name] += 1
+    keys = ["\0".join(label).encode("utf-8", "surrogateescape") for label in labels]
+    rank = dict(enumerate(_ranks(seed, keys)))
+    by_remainder = sorted(wanted, key=lambda k: (quotas[k] - wanted[k], rank[k]))
+    for k in by_remainder[: max(missing, 0)]:
+        quotas[k] += 1
     return quotas
 
 
-def read_splits(file: str) -> dict[str, str]:
-    """Relative path → split, from a written-down `splits.csv`. Raises `UsageError`."""
+# --- written down ---------------------------------------------------------------------------------
+
+
+def read_splits(file: str) -> tuple[Names, Codes]:
+    """Relative paths and the split of each, from a written-down table. Raises `UsageError`."""
     try:
-        with io.StringIO(read_text(file), newline="") as handle:
-            reader = csv.DictReader(handle)
-            if not {"path", "split"} <= set(reader.fieldnames or ()):
-                raise UsageError(
-                    "no columns `path` and `split`", where=f"key data.split.file, {file!r}"
-                )
-            return {normal(row["path"]): row["split"] for row in reader}
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the splits: {error.strerror}", where=f"key data.split.file, {file!r}"
-        ) from None
+        cells = read_cells(Path(file).expanduser())
+        columns = find_columns(cells, ColumnOptions(), ("path", "split"))
+    except UsageError as error:
+        where = ", ".join(filter(None, ("key data.split.file", error.where)))
+        raise UsageError(error.what, where=where, mend=error.mend) from None
+    splits, errors = columns.splits()
+    for wrong in errors:
+        raise wrong
+    assert splits is not None
+    if (none := np.flatnonzero(splits == NONE)).size:
+        where = columns.cells.at(int(columns.cells.lines[none[0]]))
+        raise UsageError(f"{none.size} rows have no split", where=where, mend="give each one")
+    return columns.of("path"), splits
 
 
-def write_splits(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
+def write_splits(path: Path, rows: Iterable[tuple[str, str, str, str]]) -> None:
     """A csv of (path, label, split, target), readable by `read_splits`."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")

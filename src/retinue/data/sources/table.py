@@ -2,324 +2,262 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.listing import (
-    SPLITS,
-    Listing,
-    Reader,
-    Record,
-    given_path,
-    hidden,
-    image_files,
-    is_image_name,
-    normal,
-    relative_name,
-    sort_classes,
-    subfolders,
-)
+from retinue.data.sources.cells import read_cells
+from retinue.data.sources.columns import Columns, find_columns
+from retinue.data.sources.layout import find_table, image_root, tables_in
+from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.matching import SEVERAL, Match, Positions, composed, match
+from retinue.data.sources.records import NONE, Names, Records, text_of, texts_of
+from retinue.data.sources.walking import normal, subfolders, walk
+from retinue.data.sources.words import is_missing, name_by_value, sort_names, split_of
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import UsageError, suggest
-from retinue.files import nearest, read_text
+from retinue.errors import UsageError
 
-EXTENSIONS = (".csv", ".tsv", ".txt")
-_COLUMNS = {
-    "path": "path image file filename file_name filepath file_path image_path image_name "
-    "image_file image_id img id",
-    "label": "label class target class_name category label_name name y class_id category_id "
-    "class_index species breed",
-    "split": "split set subset fold partition",
-    "group": "group group_id patient patient_id subject",
-    "stratum": "stratify stratum",
-    "weight": "weight sample_weight",
-}
-
-
-class _Row(NamedTuple):
-    line: int
-    cells: dict[str, str]
-    """By our names of the columns."""
-    others: dict[str, str]
-    """By their own, the columns that could have been the label, too."""
-
-
-def _find(options: DataOptions, asked: bool) -> Path | None:
-    path = given_path(options)
-    if path.is_file():
-        return path if asked or path.suffix.lower() in EXTENSIONS else None
-    tables = _tables(path)
-    if not asked and (not tables or _has_classes(path)):
-        return None
-    if len(tables) != 1:
-        found = ", ".join(repr(table.name) for table in tables) or "none"
-        raise UsageError(
-            f"one table was expected in this folder, found: {found}",
-            where=repr(options.path),
-            mend="give the table itself as data=PATH",
-        )
-    return tables[0]
-
-
-def _tables(folder: Path) -> list[Path]:
-    """Tables in the folder; text files only when they are called like labels."""
-    tables = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not hidden(path.name)
-    ]
-    return [p for p in tables if p.suffix.lower() != ".txt" or "label" in p.stem.lower()]
-
-
-def _has_classes(folder: Path) -> bool:
-    """Class folders are meant when there are several; one is where a table's images lie."""
-    return len(subfolders(folder)) > 1
+_SUGGESTED = 5
+"""Missing files for which a near one is looked for."""
+_SHOWN = 5
 
 
 def read_table(table: Path, options: DataOptions) -> Listing:
     """Columns `path` and `label` (or their usual other names); optionally `split`, `group`,
-    `stratify` and `weight`. Raises `UsageError` with the line for a table that makes no sense."""
-    rows = list(_rows(table))
-    if not rows:
+    `stratify` and `sample_weight`. Rows without a label are left out, and counted. Raises
+    `UsageError` with the line for a table that makes no sense."""
+    columns = find_columns(read_cells(table), options.columns)
+    paths, labels = columns.needed("path"), columns.needed("label")
+    if not len(paths):
         raise UsageError("the table is empty", where=repr(str(table)), mend="a row an image")
-    root = _image_root(table, rows, options)
-    listing = Listing("table", root, [], notes=_ambiguous_labels(rows))
-    find = _Finder(root)
-    seen: dict[Path, int] = {}
-    for line, cells, _ in rows:
-        where = f"{str(table)!r} line {line}"
-        found = find(cells["path"])
-        if len(found) > 1:
-            names = ", ".join(repr(path.name) for path in found)
-            listing.problems.append(f"{where}: {cells['path']!r} can be any of {names}")
-            continue
-        if not found:
-            listing.missing.append(cells["path"])
-            listing.problems.append(f"{where}: no image {cells['path']!r} in {str(root)!r}")
-            continue
-        path = found[0]
-        if path in seen:
-            listing.problems.append(f"{where}: {cells['path']!r} again, as in line {seen[path]}")
-            continue
-        seen[path] = line
-        if not cells["label"]:
-            listing.problems.append(f"{where}: no label")
-            listing.without_label.append(path)
-            continue
-        try:
-            listing.records.append(_record(path, root, cells, where))
-        except UsageError as error:
-            listing.errors.append(error)
-    listing.without_label.extend(_not_listed(root, set(seen), listing.errors))
-    if not listing.records and not listing.errors:
-        raise UsageError(
-            "none of the table's images exist",
-            where=listing.problems[0] if listing.problems else repr(str(table)),
-            mend="give the folder that the paths start from as data.images=FOLDER",
-        )
+    found = match(paths, image_root(table, paths, options))
+    listing = Listing("table", found.files.root, Records.of([]))
+    listing.notes += [*columns.notes, *_ambiguous_labels(columns), *_read_otherwise(paths, found)]
+    listing.notes += _not_read(table, options)
+    usable = _usable(columns, paths, found, listing)
+    listing.errors += found.files.closed
+    names, codes = _classes(labels, options.classes or (), listing.notes)
+    _note_unlabelled(table, columns, found, usable, codes, listing)
+    kept = np.flatnonzero(usable & (codes != NONE))
+    if not len(kept):
+        for error in listing.errors:
+            raise error
+        raise _nothing_left(table, texts_of(paths[:1])[0], usable, listing)
+    listing.records = _records(columns, found, kept, (names, codes), listing.errors)
     return listing
 
 
-def _record(path: Path, root: Path, cells: dict[str, str], where: str) -> Record:
-    split = cells.get("split") or None
-    if split is not None:
-        split = SPLITS.get(split.lower())
-        if split is None:
-            raise UsageError(
-                f"unknown split {cells['split']!r}", where=where, mend="use train, val or test"
-            )
-    try:
-        weight = float(cells.get("weight") or 1)
-        if not 0 <= weight < float("inf"):
-            raise ValueError
-    except ValueError:
-        raise UsageError(f"weight {cells['weight']!r} is not a number ≥ 0", where=where) from None
-    return Record(
-        path,
-        relative_name(path, root),
-        OneClass(normal(cells["label"])),
-        split,
-        cells.get("group") or None,
-        cells.get("stratum", ""),
-        weight,
+def _records(
+    columns: Columns,
+    found: Match,
+    kept: Positions,
+    labels: tuple[Sequence[str], Positions],
+    errors: list[UsageError],
+) -> Records:
+    """Of the rows `kept`; a split or weight that is none is an error."""
+    names, codes = labels
+    splits, wrong = columns.splits()
+    weights, wrong_weights = _weights(columns)
+    errors += [*wrong, *wrong_weights]
+    files = found.files.paths(found.position[kept])
+    group, stratum = columns.of("group"), columns.of("stratum")
+    if group is not None:
+        given = pc.greater(pc.binary_length(group), 0)
+        group = pc.if_else(given, group, pa.scalar(None, pa.large_binary())).take(pa.array(kept))
+    return Records(
+        names=composed(files),
+        targets=[OneClass(name) for name in names],
+        target=codes[kept],
+        root=found.files.root,
+        files=files,
+        split=None if splits is None else splits[kept],
+        group=group,
+        stratum=None if stratum is None else stratum.take(pa.array(kept)),
+        weight=None if weights is None else weights[kept],
     )
 
 
-def _ambiguous_labels(rows: list[_Row]) -> list[str]:
+def _weights(columns: Columns) -> tuple[npt.NDArray[np.float64] | None, list[UsageError]]:
+    """(rows,) what each counts, 1 where a cell is empty or no number ≥ 0; and an error for each
+    word that is none, with its first line."""
+    column = columns.of("weight")
+    if column is None:
+        return None, []
+    words = column.fill_null(b"").dictionary_encode()
+    texts, at = texts_of(words.dictionary), words.indices.to_numpy()
+    values = [_weight(word) for word in texts]
+    mend = "data.columns.weight=null reads no weights"
+    errors = [
+        UsageError(f"weight {word!r} is not a number ≥ 0", where=columns.cells.at(line), mend=mend)
+        for word, value, line in zip(texts, values, columns.first_lines(at), strict=True)
+        if value is None
+    ]
+    weights: npt.NDArray[np.float64] = np.array([1.0 if v is None else v for v in values])[at]
+    return weights, errors
+
+
+def _weight(word: str) -> float | None:
+    try:
+        weight = float(word or 1)
+    except ValueError:
+        return None
+    return weight if 0 <= weight < float("inf") else None
+
+
+# --- rows that say nothing ------------------------------------------------------------------------
+
+
+def _usable(
+    columns: Columns, paths: Names, found: Match, listing: Listing
+) -> npt.NDArray[np.bool_]:
+    """(rows,) whether a row has an image that no earlier one has; what is wrong with the others
+    becomes a problem each, in their order."""
+    cells, position = columns.cells, found.position
+    _, first = np.unique(position, return_index=True)
+    usable = np.zeros(len(position), bool)
+    usable[first] = True
+    usable &= position >= 0
+    lines = dict(zip(position[usable].tolist(), cells.lines[usable].tolist(), strict=True))
+    for row in np.flatnonzero(~usable).tolist():
+        name, at = text_of(paths[row]) or "", int(position[row])
+        if at == SEVERAL:
+            names = ", ".join(sorted(repr(found.files.path(k)) for k in found.candidates[row]))
+            what = f"{name!r} can be any of {names}"
+        elif at == NONE:
+            near = found.near(name) if len(listing.missing) < _SUGGESTED else ""
+            listing.missing.append(name)
+            what = f"no image {name!r} in {str(listing.root)!r}"
+            what += f" (there is {near!r})" if near else ""
+        else:
+            what = f"{name!r} again, as in line {lines[at]}"
+        listing.problems.append(f"{cells.at(int(cells.lines[row]))}: {what}")
+    return usable
+
+
+def _nothing_left(
+    table: Path, first: str, usable: npt.NDArray[np.bool_], listing: Listing
+) -> UsageError:
+    if usable.any():
+        mend = "fill the column of labels, or name another as data.columns.label=COLUMN"
+        return UsageError("no row of the table has a label", where=repr(str(table)), mend=mend)
+    mend = "give the folder that the paths start from as data.images=FOLDER"
+    if "://" in first:
+        mend = "download the images, and give their folder as data.images=FOLDER"
+    where = listing.problems[0] if listing.problems else repr(str(table))
+    return UsageError("none of the table's images exist", where=where, mend=mend)
+
+
+def _note_unlabelled(
+    table: Path,
+    columns: Columns,
+    found: Match,
+    usable: npt.NDArray[np.bool_],
+    codes: Positions,
+    listing: Listing,
+) -> None:
+    """Images of which the table does not say what they show: of rows without a label, and of no
+    row."""
+    rows = np.flatnonzero(usable & (codes == NONE))
+    if len(rows):
+        files = texts_of(found.files.paths(found.position[rows]))
+        listing.without_label += [found.files.root / name for name in files]
+        line = int(columns.cells.lines[rows[0]])
+        have = "row has" if len(rows) == 1 else "rows have"
+        listing.notes.append(f"{len(rows):,} {have} no label: left out, first line {line}")
+    beside = found.files.images_beside(found.position[usable])
+    known = {found.files.root / found.files.folders[k] for k in found.files.used(found.position)}
+    for folder in subfolders(table.parent):
+        if split_of(folder.name) and folder not in known and not subfolders(folder):
+            beside += [folder / name for name in walk(folder, recursive=False).images]
+    if beside:
+        listing.without_label += beside
+        have = "image has" if len(beside) == 1 else "images have"
+        listing.notes.append(f"{len(beside):,} {have} no row in {table.name}: left out")
+
+
+def _not_read(table: Path, options: DataOptions) -> Iterator[str]:
+    """Of a folder that holds more than this table."""
+    if options.path is None or not Path(options.path).expanduser().is_dir():
+        return
+    others = [other.name for other in tables_in(table.parent) if other != table]
+    if others:
+        yield f"not read beside {table.name}: {', '.join(others[:_SHOWN])}"
+    if len([f for f in subfolders(table.parent) if not split_of(f.name)]) > 1:
+        yield f"labels are those of {table.name}; data.format=folder takes the folders' names"
+
+
+def _read_otherwise(paths: Names, found: Match) -> Iterator[str]:
+    """Names that were not found to the letter."""
+    for what, count, row in found.readings():
+        name, file = text_of(paths[row]), found.files.path(int(found.position[row]))
+        rows = "1 row names its image" if count == 1 else f"{count:,} rows name their images"
+        yield f"{rows} with other {what}: {name!r} is read as {file!r}"
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def _classes(labels: Names, asked: Sequence[str], notes: list[str]) -> tuple[list[str], Positions]:
+    """The classes' names, and the class of each row; `NONE` where its label is missing."""
+    words = labels.fill_null(b"").dictionary_encode()
+    texts = [normal(text.strip()) for text in texts_of(words.dictionary)]
+    present = {text for text in texts if not is_missing(text, asked)}
+    named = name_by_value(present)
+    if changed := sorted(label for label in named if named[label] != label):
+        notes.append(
+            f"labels are numbers, and classes called so: {changed[0]!r} is {named[changed[0]]!r}"
+        )
+    names = sort_names(named.values())
+    code = {name: k for k, name in enumerate(names)}
+    codes = [code[named[text]] if text in named else NONE for text in texts]
+    for odd in sorted(present & {"None", "none"}):
+        notes.append(f"{odd!r} is taken for a class; an empty cell is a missing label")
+    notes += _nearly_alike(names)
+    return names, np.array(codes, np.int64)[words.indices.to_numpy()]
+
+
+def _nearly_alike(names: Sequence[str]) -> Iterator[str]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[" ".join(name.casefold().split())].append(name)
+    for several in alike.values():
+        if len(several) > 1:
+            yield f"classes apart by capitals or blanks alone: {', '.join(map(repr, several))}"
+
+
+def _ambiguous_labels(columns: Columns) -> Iterator[str]:
     """What is to be said where several columns could be the label: which are passed over, and
     labels that join what those tell apart."""
-    others = list(rows[0].others)
-    if not others:
-        return []
-    passed = ", ".join(map(repr, others))
-    notes = [f"not used as labels: {passed} (the column called `label` is, where there is one)"]
-    for column in others:
+    if not columns.others:
+        return
+    passed = ", ".join(map(repr, columns.others))
+    yield f"not used as labels: {passed} (data.columns.label=COLUMN takes another)"
+    labels = columns.needed("label")
+    for column, at in columns.others.items():
+        other = columns.cells.columns[at]
+        pairs = pa.table({"label": labels, "other": other}).group_by(["label", "other"])
         values: dict[str, set[str]] = defaultdict(set)
-        for row in rows:
-            if row.others.get(column):
-                values[row.cells["label"]].add(row.others[column])
-        joined = [label for label, found in values.items() if len(found) > 1]
+        both = pairs.aggregate([])
         # A column with other values nearly everywhere is no name of a class, as an image's own.
-        if joined and sum(map(len, values.values())) <= len(rows) / 2:
+        if len(both) > len(labels) / 2:
+            continue
+        for label, value in zip(texts_of(both["label"]), texts_of(both["other"]), strict=True):
+            if value:
+                values[label].add(value)
+        joined = [label for label, found in values.items() if len(found) > 1]
+        if joined:
             shown = ", ".join(
-                f"{label!r} ({', '.join(sort_classes(values[label])[:5])})" for label in joined[:5]
+                f"{label!r} ({', '.join(sort_names(values[label])[:_SHOWN])})"
+                for label in joined[:_SHOWN]
             )
-            more = f" and {len(joined) - 5} more" if len(joined) > 5 else ""
-            notes.append(f"one label for several values of {column!r}: {shown}{more}")
-    return notes
+            more = f" and {len(joined) - _SHOWN} more" if len(joined) > _SHOWN else ""
+            yield f"one label for several values of {column!r}: {shown}{more}"
 
 
-def _rows(table: Path) -> Iterator[_Row]:
-    """The rows with the columns by our names; a header is recognised and left out."""
-    try:
-        text = read_text(table)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the table: {error.strerror}", where=repr(str(table))
-        ) from None
-    try:
-        lines = list(_split_lines(text, table.suffix.lower()))
-    except csv.Error as error:
-        raise UsageError(
-            f"cannot read the table: {error}",
-            where=repr(str(table)),
-            mend='is a closing `"` missing?',
-        ) from None
-    if not lines:
-        return
-    names = [_plain(cell) for cell in lines[0][1]]
-    columns = _header(names)
-    others: dict[str, int] = {}
-    if columns is None:
-        _refuse_misspelt(names, f"{str(table)!r} line {lines[0][0]}")
-        columns = {"path": 0, "label": 1}
-        if len(lines[0][1]) != 2:
-            raise UsageError(
-                f"{len(lines[0][1])} columns and no header that names a path and a label",
-                where=f"{str(table)!r} line {lines[0][0]}",
-                mend="add the header `path,label`",
-            )
-    else:
-        labels = _COLUMNS["label"].split()
-        used = columns.values()
-        others = {n: i for i, n in enumerate(names) if n in labels and i not in used}
-        lines = lines[1:]
-    for line, cells in lines:
-        if len(cells) <= max(columns["path"], columns["label"]):
-            raise UsageError(
-                f"{len(cells)} columns where {max(columns.values()) + 1} were expected",
-                where=f"{str(table)!r} line {line}",
-                mend="quote values that contain the separator",
-            )
-        yield _Row(line, _picked(cells, columns), _picked(cells, others))
-
-
-def _picked(cells: list[str], columns: dict[str, int]) -> dict[str, str]:
-    return {name: cells[i].strip() for name, i in columns.items() if i < len(cells)}
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower().replace(" ", "_")
-
-
-def _refuse_misspelt(names: list[str], where: str) -> None:
-    """Raises `UsageError` if this is a header in which the path or the label is not recognised."""
-    for wanted, other in (("label", "path"), ("path", "label")):
-        near = {name: suggest(name, _COLUMNS[wanted].split()) for name in names}
-        # A first row of data can hold a label called `y`, but hardly a path called `path`.
-        if set(names) & set(_COLUMNS[other].split()) and (other == "path" or any(near.values())):
-            mend = next(filter(None, near.values()), f"call the column `{wanted}`")
-            shown = ", ".join(map(repr, names))
-            raise UsageError(f"no column for the {wanted} among {shown}", where=where, mend=mend)
-
-
-def _split_lines(text: str, suffix: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every line that is not blank."""
-    first = text.split("\n", 1)[0]
-    if suffix == ".txt" and "\t" not in first and "," not in first:
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                # The path may contain spaces; the label is what follows the last of them.
-                yield number, line.strip().rsplit(maxsplit=1)
-        return
-    candidates = "\t" if suffix == ".tsv" else ",;\t"
-    delimiter = max(candidates, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    start = 1
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield start, cells
-        start = reader.line_num + 1
-
-
-def _header(names: list[str]) -> dict[str, int] | None:
-    found: dict[str, int] = {}
-    for column, aliases in _COLUMNS.items():
-        # In the order of the aliases, so that `label` is preferred to `name`.
-        for alias in aliases.split():
-            if alias in names and names.index(alias) not in found.values():
-                found[column] = names.index(alias)
-                break
-    return found if "path" in found and "label" in found else None
-
-
-def _image_root(table: Path, rows: list[_Row], options: DataOptions) -> Path:
-    if options.images is not None:
-        root = Path(options.images).expanduser()
-        if not root.is_dir():
-            where = f"key data.images, {options.images!r}"
-            raise UsageError("no such folder", where=where, mend=nearest(root))
-        return root
-    folder = table.parent
-    # Relative to the table; many bring the images in one folder beside it.
-    names = [row.cells["path"] for row in rows[:20]]
-    for root in (folder, folder / "images", folder / table.stem):
-        find = _Finder(root)
-        if root.is_dir() and any(find(name) for name in names):
-            return root
-    return folder
-
-
-class _Finder:
-    """The files that a table can mean, given with or without their extension."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._listings: dict[Path, dict[str, list[Path]]] = {}
-
-    def __call__(self, name: str) -> list[Path]:
-        path = self.root / name
-        if name and os.path.lexists(path) and (is_image_name(name) or not path.is_dir()):
-            return [path]
-        return self._listing(path.parent).get(normal(path.name), [])
-
-    def _listing(self, folder: Path) -> dict[str, list[Path]]:
-        if folder not in self._listings:
-            by_stem: dict[str, list[Path]] = defaultdict(list)
-            by_name: dict[str, list[Path]] = {}
-            if os.path.isdir(folder):  # pathlib's own fails for names that are too long
-                for path in image_files(folder, recursive=False):
-                    by_stem[normal(path.stem)].append(path)
-                    by_name[normal(path.name)] = [path]
-            self._listings[folder] = {**by_stem, **by_name}
-        return self._listings[folder]
-
-
-def _not_listed(root: Path, listed: set[Path], errors: list[UsageError]) -> list[Path]:
-    """Images in the folders that the table speaks of, which it leaves out."""
-    folders = sorted({path.parent for path in listed})
-    return [
-        path
-        for folder in folders
-        for path in image_files(folder, recursive=False, errors=errors)
-        if path not in listed
-    ]
-
-
-TABLE = Reader("table", _find, read_table)
+TABLE = Reader("table", find_table, read_table)

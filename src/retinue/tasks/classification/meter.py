@@ -105,7 +105,8 @@ class ClassificationMeter(Meter):
         collected, and divided by `so_far` already, is rescaled by it. `so_far` where nothing is
         known, or no other helps.
 
-        `cautious`: from 1 on, and only as far from it as the images bear out (`PRIOR`, `LIKELY`).
+        `cautious`: only as far from 1 as the images bear out (`PRIOR`, `LIKELY`). What was
+        collected is then left as it is at 1, so that epochs compare, whichever took one.
         """
         if cautious and so_far != 1.0:
             self._rescale(so_far)
@@ -122,7 +123,8 @@ class ClassificationMeter(Meter):
         sharpness = _best_sharpness(chosen, of, low, high, prior=PRIOR if cautious else 0)
         if sharpness == 1.0 or (cautious and not _gain(chosen, of, sharpness) > LIKELY):
             return so_far
-        self._rescale(sharpness)
+        if not cautious:
+            self._rescale(sharpness)
         return so_far / sharpness
 
     def _rescale(self, sharpness: float) -> None:

@@ -138,6 +138,9 @@ def _temperature(record: RunRecord, rows: Scored) -> str:
     said = f"The logits are divided by {warmth:.3g}, a temperature fitted on the validation split"
     if record.metrics.get("tta") != "none":  # of merged answers, those of one view are not known
         return f"{said}."
+    options = record.recipe.get("task_options")
+    always = isinstance(options, dict) and options.get("calibration") == "temperature"
+    without = "" if always else " The curves of the training are without it."
     before = figures.at_temperature(rows.scores, 1 / warmth)
     loss, error = (
         [f(rows.labels, scores) or 0.0 for scores in (before, rows.scores)]
@@ -146,6 +149,7 @@ def _temperature(record: RunRecord, rows: Scored) -> str:
     return (
         f"{said}: on these images that took the loss from {loss[0]:.3f} to {loss[1]:.3f}, and the"
         f" gap from {percent(error[0])} to {percent(error[1])}. Which answer is best stays."
+        f"{without}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -42,7 +43,8 @@ class ClassificationOptions(Options):
     calibration: Literal["auto", "none", "temperature"] = "auto"
     """`temperature`: after each validation, divide the logits by what makes the validation split
     most likely (Guo et al., 2017); the order of the answers stays. `auto`: only where the split is
-    large enough to say that this helps. `none`: never."""
+    large enough to say that this helps, and the figures of the epochs are those without. `none`:
+    never."""
     distillation_weight: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the loss that follows the teacher instead of the labels, where there is one."""
     distillation_temperature: float = Field(default=2.0, gt=0.0)
@@ -79,7 +81,7 @@ class Classification(Task):
                 f"classification needs two classes or more, there is {len(self.classes)}",
                 mend="add images of another class to tell this one from",
             )
-        doubled = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
         if doubled:
             raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
         known = dict(state or {})

@@ -1,0 +1,179 @@
+"""What a folder holds: class folders, splits of them, a table with its images; or one folder that
+holds all that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from retinue.data.options import DataOptions
+from retinue.data.sources.cells import read_cells
+from retinue.data.sources.columns import find_columns
+from retinue.data.sources.listing import given_path
+from retinue.data.sources.matching import Files, match
+from retinue.data.sources.records import NONE, Names, texts_of
+from retinue.data.sources.walking import hidden, normal, subfolders, walk
+from retinue.data.sources.words import split_of
+from retinue.errors import UsageError
+from retinue.files import nearest
+
+TABLES = (".csv", ".tsv", ".txt")
+_AROUND = 3
+"""Folders that may lie around a data set, each alone in the one before."""
+_READ, _TRIED, _FOLDERS = 400, 20, 20
+"""Rows that a table is judged by, names among them that are looked for, folders they may be in."""
+
+
+class SplitFolders(NamedTuple):
+    """The folders of a data set that brings its splits."""
+
+    of: dict[str, Path]
+    """Split → folder."""
+    classes: bool
+    """Whether there are class folders in them."""
+    alone: bool
+    """Whether there is nothing beside them."""
+
+
+def split_folders(root: Path) -> SplitFolders:
+    """Those in `root` that are called like a split. Raises `UsageError` if two are the same."""
+    folders = subfolders(root)
+    found: dict[str, Path] = {}
+    for folder in folders:
+        split = split_of(folder.name)
+        if split is None:
+            continue
+        if split in found:
+            raise UsageError(
+                f"two folders for the split {split!r}: {found[split].name!r} and {folder.name!r}",
+                where=repr(str(root)),
+                mend="keep one of them",
+            )
+        found[split] = folder
+    alone = len(found) == len(folders)
+    # A class may be called "test": splits are meant where there is one to train on, or nothing but.
+    inside = [found["train"]] if "train" in found else list(found.values()) if alone else []
+    return SplitFolders(found, bool(inside) and all(map(subfolders, inside)), alone)
+
+
+def within(path: Path) -> Path:
+    """The folder that the data lies in: `path`, or the one that holds it all, as unpacked archives
+    have it."""
+    if tables_in(path):
+        return path
+    inner = path
+    for _ in range(_AROUND):
+        folders = subfolders(inner)
+        if len(folders) != 1 or split_of(folders[0].name) or walk(inner, recursive=False).images:
+            return path
+        inner = folders[0]
+        if len(subfolders(inner)) > 1 or tables_in(inner) or _holds_split(inner):
+            return inner
+    return path
+
+
+def _holds_split(folder: Path) -> bool:
+    return any(split_of(inner.name) and subfolders(inner) for inner in subfolders(folder))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """Tables in the folder; text files only when they are called like labels."""
+    tables = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in TABLES and path.is_file() and not hidden(path.name)
+    ]
+    return [p for p in tables if p.suffix.lower() != ".txt" or "label" in p.stem.lower()]
+
+
+def find_table(options: DataOptions, asked: bool) -> Path | None:
+    """The table that the options' path leads to. Raises `UsageError` where one must be there, or
+    several could be meant."""
+    path = given_path(options)
+    if path.is_file():
+        return path if asked or path.suffix.lower() in TABLES else None
+    folder = within(path)
+    tables = tables_in(folder)
+    splits = split_folders(folder)
+    if not asked and (not tables or splits.classes):
+        return None
+    told = [t for t in tables if "submission" not in t.stem.lower() and _tells(t, options, asked)]
+    if len(told) == 1:
+        return told[0]
+    # Class folders are meant when there are several; one is where a table's images lie.
+    several = len(subfolders(folder)) > 1 and not splits.alone
+    if not asked and not told and (several or not tables):
+        return None
+    if not told and len(tables) == 1:
+        return tables[0]
+    found = ", ".join(repr(table.name) for table in told or tables) or "none"
+    raise UsageError(
+        f"one table was expected in this folder, found: {found}",
+        where=repr(options.path),
+        mend="give the table itself as data=PATH",
+    )
+
+
+def _tells(table: Path, options: DataOptions, asked: bool) -> bool:
+    """Whether a table says of images that are there what they show; and, unless it was `asked` for,
+    says something else than the folders they lie in."""
+    try:
+        columns = find_columns(read_cells(table, most=_READ), options.columns)
+        paths, labels = columns.needed("path"), columns.needed("label")
+        files = image_root(table, paths, options)
+    except UsageError:
+        return False
+    at = _spread(len(paths))
+    found = match(paths.take(pa.array(at)), files)
+    there = np.flatnonzero(found.position >= 0)
+    if not len(there):
+        return False
+    lie = texts_of(found.files.paths(found.position[there]))
+    names = texts_of(labels.take(pa.array(at[there])))
+    same = [normal(n) in normal(f).split("/")[:-1] for n, f in zip(names, lie, strict=True)]
+    return asked or sum(same) * 2 < len(same)
+
+
+def image_root(table: Path, paths: Names, options: DataOptions) -> Files:
+    """The files of the folder that a table's paths start from. Raises `UsageError` for one that is
+    not there."""
+    if options.images is not None:
+        root = Path(options.images).expanduser()
+        if not root.is_dir():
+            where = f"key data.images, {options.images!r}"
+            raise UsageError("no such folder", where=where, mend=nearest(root))
+        return Files(root)
+    folder = table.parent
+    names = paths.take(pa.array(_spread(len(paths))))
+    # Relative to the table; many bring the images in one folder beside it.
+    files = Files(folder)
+    own = _hits(names, files)
+    if own.all():
+        return files
+    for root in (folder / "images", folder / table.stem):
+        beside = Files(root)
+        if root.is_dir() and _hits(names, beside).sum() > own.sum():
+            return beside
+    roots = sorted(subfolders(folder)[:_FOLDERS], key=lambda f: split_of(f.name) != "train")
+    others = [files, *map(Files, roots)]
+    hits = [own, *(_hits(names, other) for other in others[1:])]
+    best = int(np.argmax([h.sum() for h in hits]))
+    # Where the images lie in several folders, each is searched for below the table's own.
+    return others[best] if (np.logical_or.reduce(hits) == hits[best]).all() else files
+
+
+def _spread(count: int) -> npt.NDArray[np.int64]:
+    """A few of `count` positions, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(_TRIED, count)).astype(np.int64))
+
+
+def _hits(names: Names, files: Files) -> npt.NDArray[np.bool_]:
+    hits: npt.NDArray[np.bool_] = match(names, files, strict=True).position != NONE
+    return hits

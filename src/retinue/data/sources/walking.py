@@ -1,0 +1,133 @@
+"""Looking through folders: which files are images, and which are not."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from retinue.data.formats import is_image_name, suffix_of
+from retinue.errors import UsageError
+from retinue.files import Entry, entries
+
+_SHOWN = 6
+
+
+class Walked(NamedTuple):
+    """What lies in a folder, as paths from there with `/`."""
+
+    images: list[str]
+    others: list[str]
+    """Files that are not called like an image."""
+    closed: list[UsageError]
+    """Folders that may not be looked into."""
+
+
+def normal(text: str) -> str:
+    """Unicode NFC: what macOS and others write as different bytes becomes the same name."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """`path` below `root` (or across from it), with `/`, in NFC."""
+    return normal(Path(os.path.relpath(path, root)).as_posix())
+
+
+def hidden(name: str) -> bool:
+    """Files and folders that programs keep for themselves."""
+    return name.startswith((".", "__MACOSX")) or (
+        name[:1] in "TtDd" and name.lower() in ("thumbs.db", "desktop.ini")
+    )
+
+
+DRAWN_MARK = ".drawn-by-retinue"
+"""Stands in a folder of drawn predictions: no search for pictures goes in there."""
+
+
+def is_drawn(folder: str | os.PathLike[str]) -> bool:
+    """Whether the pictures in `folder` are drawn predictions."""
+    return os.path.exists(os.path.join(folder, DRAWN_MARK))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly below, hidden ones left out, sorted by name."""
+    names = [e.name for e in entries(folder) if is_looked_into(e) and not hidden(e.name)]
+    found = [folder / name for name in sorted(names, key=normal)]
+    return [place for place in found if not is_drawn(place)]
+
+
+def is_looked_into(entry: Entry) -> bool:
+    """Whether it is a folder, and no broken image: one that is called so."""
+    return entry.is_folder and not is_image_name(entry.name)
+
+
+def closed(error: OSError, folder: Path) -> UsageError:
+    """What to say of a folder that cannot be looked into."""
+    what = f"cannot look through the data: {error.strerror or error}"
+    return UsageError(what, where=repr(str(folder)), mend="see data=PATH")
+
+
+def image_names(names: Sequence[str]) -> list[bool]:
+    """`is_image_name` of each; a suffix is judged once."""
+    known: dict[str, bool] = {}
+    flags = []
+    for name in names:
+        dot = name.rfind(".")
+        if dot < 1 or name[0] in ". ":
+            flags.append(is_image_name(name))
+            continue
+        suffix = name[dot:]
+        if suffix not in known:
+            known[suffix] = is_image_name(name)
+        flags.append(known[suffix])
+    return flags
+
+
+def walk(folder: Path, *, recursive: bool = True) -> Walked:
+    """Everything in `folder`, sorted; with `recursive` below it, too, where links are followed, but
+    never in circles.
+
+    A folder called like an image counts as one: reading it will say what is wrong. One that may not
+    be looked into is passed over and told. Drawn predictions below are no pictures.
+    """
+    found = Walked([], [], [])
+    seen: set[str] = set()
+    stack = [""]
+    while stack:
+        inside = stack.pop()
+        here = folder / inside
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            listed = entries(here)
+        except OSError as error:
+            found.closed.append(closed(error, here))
+            continue
+        if inside and any(entry.name == DRAWN_MARK for entry in listed):
+            continue
+        shown = {entry.name: entry for entry in listed if not hidden(entry.name)}
+        names = sorted(shown, key=normal)
+        deeper = []
+        for name, image in zip(names, image_names(names), strict=True):
+            if image:
+                found.images.append(inside + name)
+            elif shown[name].is_folder:
+                deeper.append(f"{inside}{name}/")
+            else:
+                found.others.append(inside + name)
+        if recursive:
+            stack.extend(reversed(deeper))
+    return found
+
+
+def by_suffix(names: Iterable[str]) -> str:
+    """How many files there are of each suffix: `8 .heic, 3 without suffix`."""
+    counts = Counter(map(suffix_of, names))
+    kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts.most_common()]
+    more = f" and {len(kinds) - _SHOWN} more kinds" if len(kinds) > _SHOWN else ""
+    return ", ".join(kinds[:_SHOWN]) + more

@@ -1,0 +1,121 @@
+"""Folders as people have them: recognised, or what is there is said with what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from data_sets import WHOLE, labels, put, read, splits
+
+from retinue.errors import UsageError
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+IDS = [f"{k:06d}" for k in range(6)]
+
+
+@pytest.fixture(params=["", "zeros"])
+def kaggle(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Flat `train/` and `test/`, a table of ids, and one of how answers are to look."""
+    put(tmp_path, *[f"train/{k}.jpg" for k in IDS], *[f"test/{k}9.jpg" for k in IDS])
+    written = [str(int(k)) if request.param else k for k in IDS]
+    rows = "".join(f"{k},{'ab'[n % 2]}\n" for n, k in enumerate(written))
+    write(tmp_path / "labels.csv", f"id,breed\n{rows}")
+    write(tmp_path / "sample_submission.csv", "id,breed\n" + "".join(f"{k}9,a\n" for k in IDS))
+    return tmp_path
+
+
+def test_flat_folders_with_a_table(kaggle: Path) -> None:
+    dataset = read(kaggle, split=WHOLE)
+    assert labels(dataset) == {f"{k}.jpg": "ab"[n % 2] for n, k in enumerate(IDS)}
+    notes = "\n".join(dataset.notes)
+    assert "labels.csv read as: path=id, label=breed" in notes
+    assert "6 images have no row in labels.csv" in notes
+    assert "not read beside labels.csv: sample_submission.csv" in notes
+
+
+def test_flat_folders_without_a_table(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.png", "test/2.png")
+    with pytest.raises(UsageError, match=r"pictures in test/ and train/, but no class folders"):
+        read(tmp_path)
+    assert read(tmp_path, classes=["train", "test"], split=WHOLE).classes == ("train", "test")
+
+
+def test_only_a_test_split(tmp_path: Path) -> None:
+    put(tmp_path, "test/a/1.png", "test/b/2.png")
+    with pytest.raises(UsageError, match=r"no images to train on: there is test alone"):
+        read(tmp_path)
+    judged = read(tmp_path, to_train=False)
+    assert judged.classes == ("a", "b")
+    assert splits(judged) == {"test": ["test/a/1.png", "test/b/2.png"]}
+
+
+@pytest.mark.parametrize("inner", ["train/a train/b val/a val/b", "a b", "test/a test/b"])
+@pytest.mark.parametrize("around", ["flowers", "archive/flowers"])
+def test_one_folder_around_all(tmp_path: Path, inner: str, around: str) -> None:
+    files = [f"{folder}/{k}.png" for folder in inner.split() for k in "12"]
+    put(tmp_path / "plain", *files)
+    put(tmp_path / "wrapped" / around, *files)
+    (tmp_path / "wrapped" / "__MACOSX").mkdir()
+    plain, wrapped = (read(tmp_path / k, to_train=False) for k in ("plain", "wrapped"))
+    assert splits(plain) == splits(wrapped)
+    assert any("the one folder there" in note for note in wrapped.notes)
+
+
+def test_a_table_in_the_one_folder(tmp_path: Path) -> None:
+    put(tmp_path / "d", "images/1.png", "images/2.png")
+    write(tmp_path / "d" / "labels.csv", "file,label\n1,x\n2,y\n")
+    assert labels(read(tmp_path, split=WHOLE)) == {"1.png": "x", "2.png": "y"}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("1.png 2.png 3.png 4.png", "4 pictures lie directly in it, and no class folder"),
+        ("a/1.heic a/2.heic b/x", r"files that are not called like images: 2 \.heic, 1 without"),
+        ("", "no images found"),
+    ],
+)
+def test_what_is_there_and_what_is_missing(tmp_path: Path, files: str, words: str) -> None:
+    put(tmp_path, *files.split())
+    with pytest.raises(UsageError, match=words):
+        read(tmp_path)
+
+
+def test_files_that_are_no_images_are_counted_by_suffix(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png", "a/3.heic", "a/4", "b/deep/5.jpg_large", "b/.hidden")
+    notes = read(tmp_path, split=WHOLE).notes
+    assert any("1 .heic, 1 without suffix, 1 .jpg_large" in note for note in notes)
+
+
+def test_labels_of_a_table_beside_folders_that_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path, "part_1/a1.jpg", "part_1/a2.jpg", "part_2/a3.jpg")
+    write(tmp_path / "meta.csv", "lesion_id,image_id,dx\nl,a1,nv\nl,a2,mel\nl,a3,nv\n")
+    dataset = read(tmp_path, split=WHOLE)
+    assert labels(dataset) == {"part_1/a1.jpg": "nv", "part_1/a2.jpg": "mel", "part_2/a3.jpg": "nv"}
+    assert any("data.format=folder" in note for note in dataset.notes)
+    assert read(tmp_path, split=WHOLE, format="folder").classes == ("part_1", "part_2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\nrose/1.png,rose\ntulip/2.png,tulip\n",
+        "file_name,text\nrose/1.png,a red one\ntulip/2.png,b\n",
+        "anything\n",
+    ],
+)
+def test_class_folders_count_where_the_table_says_the_same_or_nothing(
+    tmp_path: Path, text: str
+) -> None:
+    put(tmp_path, "rose/1.png", "tulip/2.png")
+    write(tmp_path / "metadata.csv", text)
+    assert read(tmp_path, split=WHOLE).classes == ("rose", "tulip")
+
+
+def test_notebook_and_system_folders_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path, "rose/1.png", "tulip/2.png", ".ipynb_checkpoints/3.png", "__MACOSX/4.png")
+    assert read(tmp_path, split=WHOLE).classes == ("rose", "tulip")

@@ -1,0 +1,269 @@
+"""Tables as people have them: what is read, what is said of it, and what is refused by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import WHOLE, labels, put, read, splits
+
+from retinue.data.options import ColumnOptions
+from retinue.errors import UsageError
+
+FIVE = [f"{k}.jpg" for k in range(5)]
+
+
+def table(
+    root: Path, text: str, *images: str, name: str = "t.csv", encoding: str = "utf-8"
+) -> Path:
+    put(root, *(images or FIVE))
+    (root / name).write_bytes(text.encode(encoding))
+    return root / name
+
+
+def told(path: Path, **options: object) -> str:
+    return "\n".join(read(path, split=WHOLE, **options).notes)
+
+
+# Roles of columns
+
+
+def test_body_weights_never_weigh_the_loss(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label,weight\n0.jpg,a,0\n1.jpg,b,3.2\n2.jpg,a,4.1\n")
+    dataset = read(path, split=WHOLE)
+    assert [sample.weight for sample in dataset.splits["train"]] == [1.0, 1.0, 1.0]
+    assert "t.csv read as: path=file, label=label; ignored: weight" in dataset.notes
+    assert any("data.columns.weight=weight" in note for note in dataset.notes)
+    named = read(path, split=WHOLE, columns={"weight": "weight"})
+    assert [sample.weight for sample in named.splits["train"]] == [0.0, 3.2, 4.1]
+    assert "t.csv read as: path=file, label=label, weight=weight" in named.notes
+
+
+def test_columns_can_be_named_and_switched_off(tmp_path: Path) -> None:
+    text = "file,label,Species Name,split\n0.jpg,1,x,test\n1.jpg,2,y,test\n2.jpg,2,y,train\n"
+    path = table(tmp_path, text)
+    dataset = read(path, split=WHOLE, columns={"label": "species_name", "split": None})
+    assert labels(dataset) == {"0.jpg": "x", "1.jpg": "y", "2.jpg": "y"}
+    assert list(dataset.splits) == ["train"]
+    with pytest.raises(
+        UsageError, match=r"no column 'specie_name'.*data\.columns\.label.*did you mean"
+    ):
+        read(path, columns={"label": "specie_name"})
+    with pytest.raises(ValueError, match="named for two things"):
+        ColumnOptions(label="a", path="a")
+
+
+def test_columns_without_a_header_are_named_by_number(tmp_path: Path) -> None:
+    path = table(tmp_path, "z,0.jpg,a\nz,1.jpg,b\n")
+    with pytest.raises(UsageError, match=r"3 columns and no header.*data\.columns\.path=1"):
+        read(path)
+    dataset = read(path, split=WHOLE, columns={"path": 2, "label": 3})
+    assert labels(dataset) == {"0.jpg": "a", "1.jpg": "b"}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("Image,Id", "data.columns.label=Id"),
+        ("filename,colour", "call the column `label`, or say data.columns.label=colour"),
+        ("file,label,label", "2 columns called 'label'"),
+    ],
+)
+def test_a_label_that_is_not_sure_is_asked_for(tmp_path: Path, header: str, words: str) -> None:
+    cells = ",".join(["0.jpg", "a", "b"][: header.count(",") + 1])
+    with pytest.raises(UsageError) as caught:
+        read(table(tmp_path, f"{header}\n{cells}\n"))
+    assert words in str(caught.value)
+
+
+def test_folds_are_no_splits(tmp_path: Path) -> None:
+    rows = "".join(f"{k}.jpg,{'ab'[k % 2]},{k}\n" for k in range(5))
+    path = table(tmp_path, f"file,label,fold\n{rows}")
+    notes = told(path)
+    assert "ignored: fold" in notes
+    assert "data.columns.split=fold" in notes
+    with pytest.raises(UsageError, match=r"unknown split '0'.*line 2"):
+        read(path, columns={"split": "fold"})
+    words = "0.jpg,a,train\n1.jpg,b,train\n2.jpg,a,dev\n"
+    (tmp_path / "t.csv").write_text(f"file,label,fold\n{words}", encoding="utf-8")
+    assert splits(read(path)) == {"train": ["0.jpg", "1.jpg"], "val": ["2.jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "expected"),
+    [
+        ("Usage", "Training PublicTest PrivateTest Training", "train val test train"),
+        ("split", "Train valid TEST trn", "train val test train"),
+        ("phase", "training_set eval test-set DEV", "train val test val"),
+        ("is_valid", "False True 0 no", "train val train train"),
+        ("is_test", "f t F 1.0", "train test train test"),
+        ("is_training_image", "1 0 1 1", "train test train train"),
+    ],
+)
+def test_words_for_splits(tmp_path: Path, column: str, words: str, expected: str) -> None:
+    cells = "".join(f"{k}.jpg,{'ab'[k % 2]},{word}\n" for k, word in enumerate(words.split()))
+    dataset = read(table(tmp_path, f"file,label,{column}\n{cells}"), split=WHOLE)
+    of = {name: split for split, names in splits(dataset).items() for name in names}
+    assert " ".join(of[f"{k}.jpg"] for k in range(4)) == expected
+    assert any(f"split={column}" in note for note in dataset.notes)
+
+
+# Labels
+
+
+def test_whole_numbers_that_a_program_wrote_with_a_point(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label\n0.jpg,11.0\n1.jpg,2.0\n2.jpg,0.0\n3.jpg,\n4.jpg,nan\n")
+    dataset = read(path, split=WHOLE)
+    assert dataset.classes == ("0", "2", "11")
+    assert labels(dataset) == {"0.jpg": "11", "1.jpg": "2", "2.jpg": "0"}
+    notes = "\n".join(dataset.notes)
+    assert "'0.0' is '0'" in notes
+    assert "2 rows have no label: left out, first line 5" in notes
+
+
+@pytest.mark.parametrize(
+    ("given", "classes"),
+    [
+        ("0.5 10.25 2.0", ("0.5", "2", "10.25")),
+        ("007 7.0 7", ("007", "7", "7.0")),
+        ("v1.0 v2.0 v10.0", ("v1.0", "v10.0", "v2.0")),
+        ("-1.0 -0.0 3", ("-1", "0", "3")),
+    ],
+)
+def test_names_of_numbers(tmp_path: Path, given: str, classes: tuple[str, ...]) -> None:
+    rows = "".join(f"{k}.jpg,{label}\n" for k, label in enumerate(given.split()))
+    assert read(table(tmp_path, f"file,label\n{rows}"), split=WHOLE).classes == classes
+
+
+def test_missing_labels_and_classes_that_are_called_so(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label\n0.jpg,NA\n1.jpg,None\n2.jpg,null\n3.jpg,b\n4.jpg,NaN\n")
+    dataset = read(path, split=WHOLE)
+    assert labels(dataset) == {"1.jpg": "None", "3.jpg": "b"}
+    assert any("'None' is taken for a class" in note for note in dataset.notes)
+    assert any("3 rows have no label" in note for note in dataset.notes)
+    asked = read(path, split=WHOLE, classes=["NA", "b"])
+    assert labels(asked) == {"0.jpg": "NA", "3.jpg": "b"}
+    folders = put(tmp_path / "d", "nan/1.png", "null island/2.png", "NA/3.png")
+    assert read(folders, split=WHOLE).classes == ("NA", "nan", "null island")
+
+
+def test_classes_that_look_the_same_are_told(tmp_path: Path) -> None:
+    notes = told(table(tmp_path, "file,label\n0.jpg,Cat\n1.jpg,cat \n2.jpg,dog\n"))
+    assert "classes apart by capitals or blanks alone: 'Cat', 'cat'" in notes
+
+
+# Names of files
+
+
+@pytest.mark.parametrize(
+    ("written", "files", "said"),
+    [
+        (r"img\0.jpg img\1.jpg", "img/0.jpg img/1.jpg", ""),
+        ("./0.jpg .//1.jpg", "0.jpg 1.jpg", ""),
+        ("0 1", "000000.jpg 000001.jpg", "zeros"),
+        ("0.JPG 1.jpeg", "0.jpg 1.jpg", "suffix"),
+        ("IMG_0 Img_1.JPG", "img_0.jpg img_1.jpg", "capitals"),
+        (r"/home/b/d/cat/0.jpg C:\d\dog\1.jpg", "cat/0.jpg dog/1.jpg", "folders"),
+        ("https://x.org/a/0.jpg?w=1 https://x.org/a/1.jpg", "0.jpg 1.jpg", "folders"),
+        ("photos/0.jpg photos/1.jpg", "0.jpg 1.jpg", "folders"),
+        ("Train/0.jpg Train/1.jpg", "train/0.jpg train/1.jpg", "folders"),
+        ("a0 a1", "part_1/a0.jpg part_2/a1.jpg", "folders"),
+        ("é.jpg e\u0301b.jpg", "e\u0301.jpg éb.jpg", ""),
+        ("00.jpg 1", "0.jpg 01.jpg", "zeros"),
+    ],
+)
+def test_names_with_one_meaning(tmp_path: Path, written: str, files: str, said: str) -> None:
+    rows = "".join(f"{name},{label}\n" for name, label in zip(written.split(), "ab", strict=True))
+    path = table(tmp_path / "photos", f"file,label\n{rows}", *files.split())
+    dataset = read(path, split=WHOLE)
+    assert [Path(s.key) for s in dataset.splits["train"]] == [
+        path.parent / file for file in files.split()
+    ]
+    notes = "\n".join(dataset.notes)
+    assert (f"with other {said}" in notes) if said else ("with other" not in notes)
+
+
+@pytest.mark.parametrize(
+    ("written", "files", "words"),
+    [
+        ("0", "00.jpg 000.jpg", r"'0' can be any of '00\.jpg', '000\.jpg'"),
+        ("0.JPEG", "0.jpg 0.png", "can be any of"),
+        ("kitten.jpg", "kiten.jpg", r"no image 'kitten\.jpg'.*there is 'kiten\.jpg'"),
+        ("cat/1.jpg", "cat/2.jpg dog/1.jpg", r"no image 'cat/1\.jpg'"),
+        ("https://x.org/9.jpg", "0.jpg", r"download the images"),
+    ],
+)
+def test_names_without_one_meaning(tmp_path: Path, written: str, files: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read(table(tmp_path, f"file,label\n{written},a\n", *files.split()))
+
+
+def test_two_rows_that_mean_one_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"line 3: '0\.jpg' again, as in line 2"):
+        read(table(tmp_path, "file,label\n0,a\n0.jpg,b\n"))
+
+
+# Text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_encodings_and_separators(tmp_path: Path, encoding: str, mark: str) -> None:
+    text = f"file{mark}label\r\n0.jpg{mark}ä\r\n\r\n1.jpg{mark}b, c\r\n"
+    if mark == ",":
+        text = text.replace("b, c", '"b, c"')
+    path = table(tmp_path, text, encoding=encoding)
+    assert labels(read(path, split=WHOLE)) == {"0.jpg": "ä", "1.jpg": "b, c"}
+
+
+def test_only_newlines_end_a_line(tmp_path: Path) -> None:
+    odd = ["a\fb.jpg", "c\u2028d.jpg", "e\x85f.jpg", "g\x0bh.jpg"]
+    for name, mark in (("l.txt", " "), ("l.csv", ",")):
+        text = "".join(f"{image}{mark}{'xy'[k % 2]}\n" for k, image in enumerate(odd))
+        path = table(tmp_path, text, *odd, name=name)
+        assert list(labels(read(path, split=WHOLE))) == odd
+
+
+def test_fields_of_any_length(tmp_path: Path) -> None:
+    caption = "x" * 200_000
+    path = table(tmp_path, f'file,label,note\n0.jpg,a,"{caption}"\n1.jpg,b,\n')
+    assert labels(read(path, split=WHOLE)) == {"0.jpg": "a", "1.jpg": "b"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'file,label\n0.jpg,a\n1.jpg,"b\n2.jpg,c\n', r"line 3.*closing"),
+        (b'file,label\n0.jpg,"a"b\n', r"line 2"),
+        (b"file,label\n0.jpg,a\n\0\0.jpg,b\n", r"NUL byte.*line 3"),
+        (b"file,label\n0.jpg,a, b\n", r"3 columns where 2 were expected.*line 2"),
+        (b"file,label\n\n0.jpg,a\n\n\nx.jpg,b\n", r"line 6: no image 'x\.jpg'"),
+        (b'file,label\n0.jpg,"a\nb"\nx.jpg,b\n', r"line 4: no image 'x\.jpg'"),
+        (b"PK\x03\x04", "spreadsheet"),
+        (b"\xff\xfef\x00i", "UTF-16: truncated"),
+        (b"\xff\xfef\x00\x00\xd8x", "UTF-16"),
+        (b" \n\n", "the table is empty"),
+        (b"\xef\xbb\xbf", "the table is empty"),
+        (b"a," * 1_000_000 + b"\n", "1,000,001 columns"),
+        (b"file,label\n" + b"a," * 1_000_000 + b"\n", "columns where 2 were expected.*line 2"),
+    ],
+)
+def test_what_is_no_table_gets_its_line(tmp_path: Path, content: bytes, words: str) -> None:
+    put(tmp_path, *FIVE)
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        read(tmp_path / "t.csv", split=WHOLE)
+
+
+def test_lists_with_blanks_between(tmp_path: Path) -> None:
+    path = table(tmp_path, "0.jpg 1\n1.jpg\t 0\n")
+    assert labels(read(path, split=WHOLE)) == {"0.jpg": "1", "1.jpg": "0"}
+
+
+def test_weights_are_columns_of_their_own(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label,sample_weight\n0.jpg,a,\n1.jpg,b,0.5\n2.jpg,b,0\n")
+    samples = read(path, split=WHOLE).splits["train"]
+    assert samples.weight is not None
+    np.testing.assert_array_equal(samples.weight, [1, 0.5, 0])
+    assert [sample.weight for sample in samples] == [1, 0.5, 0]
