@@ -81,9 +81,9 @@ def test_a_signal_during_the_last_validation_counts(
 ) -> None:
     real = trainer.validate
 
-    def validate(*arguments: Any) -> dict[str, float]:
+    def validate(*arguments: Any, **keywords: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
+        return real(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "validate", validate)
