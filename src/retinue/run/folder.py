@@ -114,10 +114,14 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """A folder that a training was begun in."""
         if not (path / "recipe.yaml").is_file():
+            meant = (*list(path.parents)[:2], Path("runs") / path)
+            near = next((str(p) for p in meant if (p / "recipe.yaml").is_file()), None)
             raise UsageError(
                 "this is no run folder (it has no recipe.yaml)",
                 where=str(path),
-                mend="give the folder that the training named, runs/NAME",
+                mend="give the folder that the training named, runs/NAME"
+                if near is None
+                else f"did you mean {near!r}?",
             )
         return cls(path)
 
