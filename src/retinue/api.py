@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retinue.exporting.state_dict import Exported
     from retinue.inference.predictor import Predictor
     from retinue.sample import Result
+    from retinue.training.features.clearing import Cleared
     from retinue.training.session import Plan, Run
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
@@ -146,6 +147,13 @@ def write_report(run: str | Path) -> Path:
     from retinue.report.html import write_report as write
 
     return write(Path(run))
+
+
+def clean(run: str | Path | None = None, *, dry_run: bool = False) -> Cleared:
+    """Clear the cached features that a run has used, or all there are; `dry_run` only tells."""
+    from retinue.training.features.clearing import clear
+
+    return clear(None if run is None else Path(run), dry=dry_run)
 
 
 def check_data(

@@ -349,3 +349,24 @@ def test_a_dry_run_shows_the_plan(retinue: Command, replace: Any, tmp_path: Path
     assert train.named["dry_run"] is True
     assert json.loads(retinue("train", "finetune", "--dry-run", "--json").out) == {"notes": lines}
     assert retinue("train", tmp_path, "--dry-run", "--resume").code == 2
+
+
+def test_clean_says_what_is_freed_and_what_others_lose(
+    retinue: Command, replace: Any, tmp_path: Path
+) -> None:
+    from retinue.training.features.clearing import Cleared
+
+    clean = replace("clean", Cleared(tmp_path, {"1-a": 190_000_000}, 190_000_000, 0))
+    code, out, _ = retinue("clean")
+    assert (code, clean.named["dry_run"]) == (0, True)
+    assert "190.0 MB  1-a" in out
+    assert "`retinue clean --all` clears them" in out
+    retinue("clean", "--all")
+    assert clean.named["dry_run"] is False
+    replace("clean", Cleared(tmp_path, {"1-a": 20}, 20, 5_000_000, (tmp_path / "roses",)))
+    code, out, _ = retinue("clean", "runs/x")
+    assert "cleared" in out
+    assert "shared with roses: computed anew" in out
+    assert "5.0 MB of other runs stay" in out
+    assert json.loads(retinue("clean", "runs/x", "--json").out)["freed"] == 20
+    assert retinue("clean", "runs/x", "--all").code == 2

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from retinue.errors import UsageError
+from retinue.errors import RetinueError, UsageError
 from retinue.models import names, registry
 from retinue.models.names import Called, aliases
 from retinue.models.options import ModelOptions
 from retinue.models.registry import called, create_model, find, list_models
-from retinue.weights import catalogue
+from retinue.weights import catalogue, resolution
+from retinue.weights.catalogue import WeightsEntry
 
 ZOO = list_models()
 
@@ -122,6 +124,43 @@ def test_patterns_find_other_names_where_ours_do_not_match() -> None:
     assert list_models("resnet18*") == ["resnet18"]
 
 
+def test_the_zoo_is_known_without_building_it() -> None:
+    assert set(names.ZOO) == {name for name in ZOO if find(name).family not in ("tiny", "thin")}
+
+
 def test_names_are_told_without_torch() -> None:
     program = "import sys, retinue.models.names; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_weights_that_are_not_to_be_had_name_a_network_that_has_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(registry, "at_hand", lambda w: tmp_path if w.network == "vgg11" else None)
+
+    def nowhere(entry: WeightsEntry) -> Path:
+        raise RetinueError("not on this machine and cannot be fetched", mend="give a file")
+
+    monkeypatch.setattr(resolution, "locate", nowhere)
+    for name, weights in (("vgg13", "imagenet"), ("vgg13.tv_in1k", "imagenet"),
+                          ("resnet50", "a1"), ("efficientnet_lite4", "imagenet")):  # fmt: skip
+        with pytest.raises(RetinueError, match="; vgg11 has 'imagenet' on this machine"):
+            create_model(name, weights=weights)
+    with pytest.raises(UsageError, match=r"no weights called 'imagnet', did you mean"):
+        create_model("vgg13", weights="imagnet")
+    monkeypatch.setattr(registry, "at_hand", lambda w: None)
+    with pytest.raises(RetinueError) as raised:
+        create_model("vgg13", weights="imagenet")
+    assert "on this machine'" not in str(raised.value)
+
+
+def test_the_nearest_weights_are_of_the_family_and_then_of_the_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = {"resnet18", "resnet101", "vgg11", "tf_efficientnet_lite0"}
+    monkeypatch.setattr(registry, "at_hand", lambda w: tmp_path if w.network in here else None)
+    for name, other in (("resnet50", "resnet101"), ("resnet34", "resnet18"), ("vgg19", "vgg11"),
+                        ("mobilenet_v2", "tf_efficientnet_lite0")):  # fmt: skip
+        found = registry.nearest_at_hand(find(name))
+        assert found is not None
+        assert found.network == other

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -459,5 +460,18 @@ def test_hub_offline(hub, monkeypatch):
 def test_hub_that_is_not_there(hub):
     hub.shutdown()
     hub.server_close()
+    began = time.monotonic()
     with pytest.raises(RetinueError, match=r"cannot be reached.*owner/repo@.*weights=PATH"):
         resolution.from_hub(PLACE)
+    assert time.monotonic() - began < 10  # its own library tries six times, for 23 seconds
+
+
+def test_what_was_fetched_needs_no_hub(hub, caplog):
+    found = resolution.from_hub(PLACE)
+    asked = len(hub.seen)
+    assert resolution.from_hub(PLACE) == found
+    assert len(hub.seen) == asked  # a commit does not change
+    entry = WeightsEntry(network="x", tag="y", layout="timm", places=(PLACE,), licence="none")
+    assert resolution.at_hand(entry) == found
+    elsewhere = replace(entry, places=(Hub("owner/other", REVISION, "model.safetensors"),))
+    assert resolution.at_hand(elsewhere) is None

@@ -12,6 +12,7 @@ import typer
 
 from retinue.cli import (
     checks,
+    clean,
     data,
     demo,
     evaluate,
@@ -44,6 +45,7 @@ add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
 add(app, "report", report.report, report.EXAMPLES)
 add(app, "export", export.export, export.EXAMPLES)
+add(app, "clean", clean.clean, clean.EXAMPLES)
 add(app, "checks", checks.checks, checks.EXAMPLES)
 add(app, "demo", demo.demo, demo.EXAMPLES)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli.complete import networks
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say, table
 
@@ -48,7 +51,9 @@ def models(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="PATTERN", help="Names with wildcards; a full name shows that network."
+            metavar="PATTERN",
+            help="Names with wildcards, ours or another library's; a full name shows that network.",
+            autocompletion=networks,
         ),
     ] = "*",
     family: Annotated[
@@ -82,7 +87,7 @@ def models(
             f"no network {pattern!r}, but a family", mend=f"`retinue models --family {pattern}`"
         )
     if not names and not any(c in pattern for c in "*?["):
-        registry.find(pattern)  # raises, with the nearest names
+        names = [registry.find(pattern).name]  # or raises, with the nearest names
     entries = [registry.find(name) for name in names]
     if family is not None and family not in families:
         mend = suggest(family, families) or f"there are {', '.join(sorted(families))}"
@@ -99,29 +104,35 @@ def models(
         said = "matches" if not names else f"of the {len(names):,} that match passes the filters"
         raise UsageError(f"no network {said}", where=repr(pattern), mend="`retinue models` has all")
     rows.sort(key=lambda row: _order(row, sort))
-    alone = len(rows) == 1 and pattern == rows[0]["name"]
+    alone = len(rows) == 1 and registry.is_network(pattern)
     if alone:
-        rows[0] |= _anatomy(registry.find(pattern))
+        rows[0] |= _anatomy(entries[0])
     if as_json:
         print_json(rows)
     elif alone:
         _show(rows[0])
     else:
         table(
-            ["name", "params", "MACs", "top-1", "input", "weights"],
+            ["name", "params", "MACs", "top-1", "input", "weights", "here"],
             [_columns(row) for row in rows],
             right="params MACs top-1 input",
             whole="name",
         )
+        if sys.stdout.isatty():
+            say("here: the weights that are on this machine; the others are fetched when asked for")
 
 
 def _facts(entry: NetworkEntry) -> dict[str, Any]:
+    from retinue.models.names import names_of
     from retinue.weights import catalogue
     from retinue.weights.catalogue.entry import address
+    from retinue.weights.resolution import at_hand
 
+    files = {w.tag: at_hand(w) for w in catalogue.entries(entry.name)}
     return {
         "name": entry.name,
         "family": entry.family,
+        "also": names_of(entry.name),
         "parameters": entry.parameters,
         "macs": entry.macs,
         "size": list(entry.preprocessing.size),
@@ -135,7 +146,8 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
                 "places": [address(place) for place in w.places],
                 "sha256": w.sha256,
                 "md5": w.md5,
-                "bytes": w.size,
+                "bytes": w.size or _size(files[w.tag]),
+                "here": files[w.tag],
                 "preprocessing": entry.prepared(w).as_dict(),
             }
             for w in catalogue.entries(entry.name)
@@ -144,6 +156,10 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
         "paper": entry.paper,
         "reference": entry.reference,
     }
+
+
+def _size(file: Path | None) -> int | None:
+    return None if file is None else file.stat().st_size
 
 
 def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
@@ -204,6 +220,7 @@ def _columns(row: dict[str, Any]) -> list[str]:
         _percent(_best(row)),
         f"{row['size'][0]} px",
         ", ".join(w["tag"] for w in row["weights"]) or "–",
+        ", ".join(w["tag"] for w in row["weights"] if w["here"]) or "–",
     ]
 
 
@@ -216,6 +233,8 @@ def _show(row: dict[str, Any]) -> None:
     say(f"  images       {fit['interpolation']}, {fit['fit']}, mean {fit['mean']} std {fit['std']}")
     say(f"  paper        {row['paper']}")
     say(f"  reference    {row['reference']}")
+    if row["also"]:
+        say(f"  also called  {', '.join(row['also'])}")
     say("")
     table(
         ["stage", "units", "output", "params", "MACs", "sees", "stride", "level"],
@@ -239,9 +258,10 @@ def _show(row: dict[str, Any]) -> None:
     say("")
     if not row["weights"]:
         say("no weights in the catalogue: give a file")
+        _show_another(row["name"])
         return
     table(
-        ["weights", "top-1", "top-5", "input", "licence"],
+        ["weights", "top-1", "top-5", "input", "licence", "size"],
         [
             [
                 w["tag"] + ("" if w["classes"] == 1000 else f" ({w['classes']:,} classes)"),
@@ -249,10 +269,24 @@ def _show(row: dict[str, Any]) -> None:
                 _percent(w["top5"]),
                 f"{w['preprocessing']['size'][0]} px",
                 w["licence"],
+                "not stated" if w["bytes"] is None else f"{w['bytes'] / 1e6:.1f} MB",
             ]
             for w in row["weights"]
         ],
-        right="top-1 top-5 input",
+        right="top-1 top-5 input size",
     )
+    if any(w["bytes"] is None for w in row["weights"]):
+        say(f"not stated: the parameters alone take {4 * row['parameters'] / 1e6:,.0f} MB")
     for w in row["weights"]:  # no table: an address that is broken into lines cannot be copied
-        say(f"{w['tag']}: {' or '.join(w['places'])}")
+        place = f"on this machine, {w['here']}" if w["here"] else " or ".join(w["places"])
+        say(f"{w['tag']}: {place}")
+    if not any(w["here"] for w in row["weights"]):
+        _show_another(row["name"])
+
+
+def _show_another(name: str) -> None:
+    """Which weights are on this machine instead."""
+    from retinue.models import registry
+
+    if (other := registry.nearest_at_hand(registry.find(name))) is not None:
+        say(f"on this machine, and nearest to it: {other.network} with {other.tag!r}")

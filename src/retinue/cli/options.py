@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from retinue.cli import complete
+
 
 class EngineChoice(StrEnum):
     """What runs the network."""
@@ -28,7 +30,12 @@ class TtaChoice(StrEnum):
 
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model file (best.safetensors) or a run folder.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model file (best.safetensors) or a run folder.",
+        autocompletion=complete.models,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the outcome.")]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from retinue.cli.complete import shipped
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say, table
 from retinue.text import visible
@@ -16,7 +17,13 @@ EXAMPLES = "Example: retinue recipes finetune --copy mine.yaml"
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show this recipe.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show this recipe.",
+            show_default=False,
+            autocompletion=shipped,
+        ),
     ] = None,
     copy: Annotated[
         Path | None,

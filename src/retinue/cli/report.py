@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from retinue.cli.complete import runs
 from retinue.cli.options import Json
 from retinue.cli.output import print_json, say
 from retinue.text import visible
@@ -16,7 +17,11 @@ EXAMPLES = "Example: retinue report runs/finetune"
 def report(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run folder, or a folder that evaluate --out wrote."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, or a folder that evaluate --out wrote.",
+            autocompletion=runs,
+        ),
     ],
     as_json: Json = False,
 ) -> None:

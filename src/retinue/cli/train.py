@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli import complete
 from retinue.cli.line import sorted_words
 from retinue.cli.options import Json, Quiet
 from retinue.cli.output import end_with, figures, print_json, say
@@ -33,6 +34,7 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE",
+            autocompletion=complete.recipes,
             help="A shipped recipe's name, a YAML file, or with --resume the run folder. A folder"
             " or table of pictures: finetune on it.",
         ),
@@ -41,6 +43,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="[DATA] KEY=VALUE",
+            autocompletion=complete.overrides,
             help="The pictures, and any field of the recipe: data=PATH, seed=1, lr=1e-4,"
             " stages.1.epochs=5 …; --seed 1 is the same.",
             show_default=False,

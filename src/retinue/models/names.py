@@ -71,6 +71,13 @@ KERAS: Mapping[str, str] = {
 }
 """Ours → that of `keras.applications`."""
 
+ZOO = sorted({
+    *TIMM, *TORCHVISION, *KERAS,
+    *(f"mobilenet_v1_{width}" for width in ("025", "050", "075")),
+    "alexnet_half", "alexnet_half_1024_128", "alexnet_original", "googlenet_original", "mnist_cnn",
+})  # fmt: skip
+"""All networks of ours, those among them that no other library has."""
+
 _TRANSFORMERS: Mapping[str, Called] = {
     **{f"microsoft/resnet-{depth}": Called(f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
     **{f"google/efficientnet-b{k}": Called(f"tf_efficientnet_b{k}", "keras") for k in range(8)},

@@ -26,7 +26,7 @@ from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
 from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
-from retinue.weights.resolution import ResolvedWeights, resolve
+from retinue.weights.resolution import ResolvedWeights, at_hand, names_a_file, resolve
 from retinue.weights.strange_head import with_head
 
 log = logging.getLogger("retinue")
@@ -175,7 +175,7 @@ def create_model(
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     keywords = {key: value for key, value in given.items() if value is not None}
     _check(entry, keywords)
-    resolved = resolve(name, entry.family, weights) if weights is not None else None
+    resolved = _resolved(entry, weights) if weights is not None else None
     if resolved is not None:
         brought = dict(resolved.arguments)
         written = brought.pop("head", None)
@@ -229,6 +229,35 @@ def create_model(
                 mend=mend,
             )
     return network
+
+
+def _resolved(entry: NetworkEntry, weights: str | Path) -> ResolvedWeights:
+    """The weights of a network; where they are not to be had, the error names a network that has
+    some on this machine."""
+    try:
+        return resolve(entry.name, entry.family, weights)
+    except RetinueError as error:
+        tag = isinstance(weights, str) and not names_a_file(weights) and ":" not in weights
+        missing = not any(w.tag == weights for w in catalogue.entries(entry.name))
+        if not tag or (missing and any(catalogue.entries(entry.name))):
+            raise
+        other = nearest_at_hand(entry)
+        hint = f"; {other.network} has {other.tag!r} on this machine" if other else ""
+        raise type(error)(error.what, where=error.where, mend=f"{error.mend}{hint}") from error
+
+
+def nearest_at_hand(entry: NetworkEntry) -> WeightsEntry | None:
+    """Weights on this machine, of the network that is most like `entry`: of its family, and as
+    large; of ImageNet's 1,000 classes rather than others."""
+    _load_families()
+    here = [w for w in catalogue.entries() if w.network in _ENTRIES and at_hand(w) is not None]
+
+    def distance(weights: WeightsEntry) -> tuple[bool, bool, float]:
+        other = _ENTRIES[weights.network]
+        size = abs(math.log(other.parameters / entry.parameters))
+        return weights.classes != 1000, other.family != entry.family, size
+
+    return min(here, key=distance, default=None)
 
 
 def _counted(num_classes: int | None, classes: Sequence[str]) -> int | None:

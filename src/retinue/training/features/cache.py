@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -53,6 +53,11 @@ class Space:
         self._next = 0
         self._index: tuple[npt.NDArray[np.bytes_], Rows] | None = None
         self.refresh()
+
+    @property
+    def name(self) -> str:
+        """Of its folder in the cache."""
+        return self._folder.name
 
     def refresh(self) -> None:
         """Look again for what this and other processes have written."""
@@ -197,6 +202,26 @@ class FeatureCache:
                 return self._make_room(need)
         except OSError as error:
             return f"{str(self.root)!r} cannot be written ({error.strerror or error})"
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each space, by the name of its folder."""
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        found = {f.name: [segments.size_of(b) for b in segments.find_segments(f)] for f in folders}
+        return {name: sum(sizes) for name, sizes in found.items() if sizes}
+
+    def clear(self, names: Collection[str]) -> int:
+        """Remove the spaces of these `names`, but for what a living process holds, and nothing
+        else; the bytes that are free now."""
+        if not self.root.is_dir():
+            return 0
+        freed = 0
+        with FileLock(self._lock):
+            for folder in [f for f in self.root.iterdir() if f.name in names]:
+                for base in segments.find_segments(folder):
+                    size = segments.size_of(base)
+                    if not segments.is_held(base) and segments.remove(base):
+                        freed += size
+        return freed
 
     def _make_room(self, need: int) -> str | None:
         idle: list[tuple[int, Path, int]] = []

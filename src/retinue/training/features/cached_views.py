@@ -346,6 +346,11 @@ class CachedViews:
             ]
         return keys[size]
 
+    @property
+    def spaces(self) -> list[str]:
+        """The names of the folders in the cache where they lie."""
+        return sorted(space.name for space in self._spaces.values())
+
     def _space(self, engine: str, size: Size) -> Space:
         if (engine, size) not in self._spaces:
             key = self._frozen.key(size, engine)

@@ -1,0 +1,89 @@
+"""Cached features that nobody needs any more: whose they are, how large, and away with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retinue.errors import RetinueError
+from retinue.run.folder import RunFolder
+from retinue.training.features.cache import FeatureCache, default_root
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What was cleared, or what would be."""
+
+    folder: Path
+    """The cache."""
+    spaces: Mapping[str, int]
+    """Bytes that were meant, by the folder in the cache."""
+    freed: int
+    """Bytes that are free now: fewer, where a training at work holds some."""
+    kept: int
+    """Bytes of what else is in the cache."""
+    shared: tuple[Path, ...] = ()
+    """Other runs that had them in common, and compute them anew when they go on."""
+
+
+def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) -> Cleared:
+    """Clear the cached features that `run` has used, or all; with `dry` nothing is removed.
+
+    `folder`: the cache; None: that of the run, or the usual one. Nothing but cached features is
+    ever touched, and all of them can be computed again.
+
+    Raises:
+        UsageError: no run folder.
+        RetinueError: the run has not written down which features are its own.
+    """
+    if run is None:
+        cache = FeatureCache(folder or default_root(), 0)
+        wanted = cache.sizes()
+    else:
+        opened = RunFolder.open(run)
+        cache = FeatureCache(folder or _cache_of(opened), 0)
+        names = _spaces(opened)
+        if names is None:
+            raise RetinueError(
+                "the run does not say which cached features are its own",
+                where=str(run),
+                mend="`retinue clean` shows all that there are, `retinue clean --all` clears them",
+            )
+        wanted = {name: size for name, size in cache.sizes().items() if name in names}
+    others = () if run is None else tuple(_sharing(run, set(wanted)))
+    freed = 0 if dry else cache.clear(set(wanted))
+    kept = sum(cache.sizes().values()) - (sum(wanted.values()) if dry else 0)
+    return Cleared(cache.root, wanted, freed, kept, others)
+
+
+def _cache_of(run: RunFolder) -> Path:
+    """Where the run keeps its features: its recipe's folder, or the usual one."""
+    from retinue.training.recipe import load_recipe
+
+    chosen = load_recipe(run.path / "recipe.yaml").cache.folder
+    return default_root() if chosen is None else Path(chosen).expanduser()
+
+
+def _spaces(run: RunFolder) -> set[str] | None:
+    """The folders in the cache that the run has used; None: it does not say."""
+    environment: Any = run.read_json("environment.json")
+    trunk = environment.get("trunk") if isinstance(environment, dict) else None
+    if environment is None:
+        return None
+    stages = [stage for stage in (trunk or {}).values() if isinstance(stage, dict)]
+    if any("spaces" not in stage for stage in stages):
+        return None
+    return {str(name) for stage in stages for name in stage["spaces"]}
+
+
+def _sharing(run: Path, names: set[str]) -> list[Path]:
+    """The runs beside `run` that have used some of the spaces `names`."""
+    found = []
+    for other in sorted(run.absolute().parent.iterdir()):
+        if other == run.absolute() or not (other / "recipe.yaml").is_file():
+            continue
+        if (_spaces(RunFolder(other)) or set()) & names:
+            found.append(other)
+    return found
