@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from retinue import files
-from retinue.files import nearest, read_text, replacing, write_text
+from retinue.files import nearest, read_text, replacing, sweep, write_text
 
 
 def test_nothing_partial_is_left(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_errors_name_the_file_that_was_meant(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(NotADirectoryError, match=r"Not a directory: .*file/b/a\.txt'"):
         write_text(tmp_path / "file" / "b" / "a.txt", "")
 
-    def denied(**_: object) -> None:
+    def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/some/.temporary")
 
     monkeypatch.setattr("tempfile.mkstemp", denied)
@@ -75,6 +77,27 @@ def test_text_of_other_bytes_keeps_them_or_not(tmp_path: Path) -> None:
         read_text(path, errors="strict")
     path.write_bytes("\ufeffab".encode("utf-16-le") + b"\x00")  # torn in a character
     assert read_text(path) == "ab\ufffd"
+
+
+def test_what_kills_have_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from retinue.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.txt")], check=False)
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".a.txt.")
+    kept = [".hidden", "a.partial", ".b.partial", ".c.TOOLONG12.partial", ".d.abcd1234"]
+    for name in kept:
+        (tmp_path / name).touch()
+    (tmp_path / ".e.abcd1234.partial").mkdir()
+    with replacing(tmp_path / "b.txt") as temporary:
+        temporary.write_text("whole")
+        sweep(tmp_path)  # while another, or this very process, is writing
+    assert (tmp_path / "b.txt").read_text() == "whole"
+    assert set(os.listdir(tmp_path)) == {*kept, ".e.abcd1234.partial", "b.txt"}
+    sweep(tmp_path / "absent")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

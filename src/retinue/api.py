@@ -60,47 +60,71 @@ def train(
     """Train as `recipe` says; returns the run: its folder, figures and model file.
 
     `recipe`: the name of a shipped one, a YAML file, a mapping, or with `resume` the run folder to
-    go on with. `overrides` maps dotted keys to values (`{"stages.1.epochs": 5}`); top-level fields
-    can also be keywords (`seed=1`; `data="photos/"` means `data.path`). `dry_run`: nothing is
-    trained or written; what comes back instead is the plan: the recipe as it would be settled, what
-    was found, and how long it would take. Raises `UsageError` for a
-    recipe or data that will not do, `BadImageError` for unreadable images, `Interrupted` after
-    SIGINT or SIGTERM, `RetinueError` for anything else that ends the training.
+    go on with; overrides may then change what docs/train.md lists. `overrides` maps dotted keys to
+    values (`{"stages.1.epochs": 5}`); top-level fields can also be keywords (`seed=1`;
+    `data="photos/"` means `data.path`). `dry_run`: nothing is trained or written; what comes back
+    instead is the plan: the recipe as it would be settled, what was found, and how long it would
+    take. Raises `UsageError` for a recipe or data that will not do, `BadImageError` for unreadable
+    images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for anything else that ends the
+    training.
     """
-    from retinue.errors import UsageError
-    from retinue.training import session
+    from retinue.errors import Interrupted, UsageError
+    from retinue.run.stopping import signal_of, terminable
 
-    if dry_run:
-        if resume:
-            raise UsageError("a dry run is of a new training", mend="leave resume out")
-        return session.plan(recipe, {**fields, **(overrides or {})}, quiet=quiet)
-    if resume:
-        if overrides or fields or out is not None:
-            raise UsageError(
-                "a resumed training takes no overrides and no other folder",
-                mend="its recipe.yaml starts a new training with them",
-            )
-        if not isinstance(recipe, str | Path):
-            raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
-        run = session.resume(Path(recipe), quiet=quiet)
-    else:
-        run = session.start(
-            recipe,
-            {**fields, **(overrides or {})},
-            out=Path(out) if out is not None else None,
-            quiet=quiet,
+    if resume and dry_run:
+        raise UsageError("a dry run is of a new training", mend="leave resume out")
+    if resume and out is not None:
+        raise UsageError(
+            "a training goes on in its own folder",
+            where="out",
+            mend="leave it out, or start a new training from the run's recipe.yaml",
         )
-    if report and run.figures:
+    if resume and not isinstance(recipe, str | Path):
+        raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
+    changes = {**fields, **(overrides or {})}
+    with terminable():
         try:
-            write_report(run.folder)
-        except Exception as error:  # the training is done, whatever becomes of its page
-            logging.getLogger("retinue").error(
-                "the report could not be written (%s: %s); retinue report %s tries again",
-                type(error).__name__,
-                error,
-                run.folder,
-            )
+            from retinue.training import session  # takes a second or two
+
+            if dry_run:
+                return session.plan(recipe, changes, quiet=quiet)
+            if resume:
+                run = session.resume(Path(str(recipe)), changes, quiet=quiet)
+            else:
+                place = Path(out) if out is not None else None
+                run = session.start(recipe, changes, out=place, quiet=quiet)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                signal_of(stop), mend="nothing had begun: the same command starts it"
+            ) from None
+        if report and run.figures:
+            _try_report(run.folder)
     return run
+
+
+def _try_report(run: Path) -> None:
+    """The page of a training that is done, whatever becomes of it."""
+    import shlex
+
+    from retinue.errors import Interrupted
+    from retinue.run.stopping import signal_of
+
+    again = f"retinue report {shlex.quote(str(run))}"
+    try:
+        write_report(run)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            signal_of(stop),
+            where=str(run),
+            mend=f"the training is done; its report: {again}",
+        ) from None
+    except Exception as error:
+        logging.getLogger("retinue").error(
+            "the report could not be written (%s: %s); %s tries again",
+            type(error).__name__,
+            error,
+            again,
+        )
 
 
 def load(
@@ -242,7 +266,7 @@ def predict(
     for one in [model] if isinstance(model, str | Path) else model:
         find_model(Path(one))  # which may be missing, whatever there is to predict
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    found = expand(named, sys.stdin)
+    found = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
     predictor = open_model(model, device=device, engine=engine, tta=tta)
     results: list[Result] = []
     skipped: dict[str, str] = {}
@@ -304,8 +328,9 @@ def checks() -> dict[str, Any]:
 
     import torch
 
+    from retinue.data.cpus import usable_cpus
     from retinue.data.loader import worker_count
-    from retinue.inference.devices import choose_device
+    from retinue.inference.devices import choose_device, fit_threads
     from retinue.inference.engines import candidates, installed
     from retinue.training.environment import choose_precision, cpu_features, cpu_name, versions
 
@@ -314,7 +339,12 @@ def checks() -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "versions": versions(),
-        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "features": cpu_features()},
+        "cpu": {
+            "name": cpu_name(),
+            "cores": os.cpu_count(),
+            "usable": usable_cpus(),
+            "features": cpu_features(),
+        },
         "devices": ["cpu", *(f"cuda:{k} ({torch.cuda.get_device_name(k)})" for k in range(cuda))]
         + (["mps"] if torch.backends.mps.is_available() else []),
         "engines": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")},
@@ -323,7 +353,7 @@ def checks() -> dict[str, Any]:
             "engine": candidates(device)[0],
             "precision": choose_precision("auto", device),
             "workers": worker_count("auto"),
-            "threads": torch.get_num_threads(),
+            "threads": fit_threads(),
         },
     }
 

@@ -32,6 +32,7 @@ class RetinueError(Exception):
         where: str | None = None,
         mend: str | None = None,
         details: Sequence[str] = (),
+        resumable: bool = False,
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -40,6 +41,9 @@ class RetinueError(Exception):
         self.details = tuple(details)
         """All of which the message names `some`, an item a line: the command line writes them into
         a file, which it names. Empty where the message says everything."""
+        self.resumable = resumable
+        """Whether a training can go on once this is mended, if it has a checkpoint: whoever knows
+        the run then adds how."""
 
     def __str__(self) -> str:
         return ", ".join(part for part in (self.what, self.where, self.mend) if part)

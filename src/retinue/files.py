@@ -7,9 +7,11 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -18,6 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+if sys.platform != "win32":
+    import fcntl
+
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -25,6 +30,9 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _MOST_LOOKED_AT = 10_000
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.partial", re.DOTALL)
+_SECONDS_UNTOUCHED = 86_400
+"""Where nothing tells whether a temporary file is still being written, its age does."""
 _MOST_NAMED = 5
 
 
@@ -133,14 +141,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        descriptor, name = _made(path)
     except FileExistsError:
         code = errno.ENOTDIR  # a file where a folder should be
         raise NotADirectoryError(code, os.strerror(code), str(path)) from None
     except OSError as error:
         error.filename = str(path)  # nobody has heard of the temporary name
         raise
-    os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
@@ -154,6 +161,49 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _made(path: Path) -> tuple[int | None, str]:
+    """A new temporary file for `path`, and a descriptor that says it is in use while it is open;
+    None where the system has no such locks."""
+    while True:
+        descriptor, name = tempfile.mkstemp(".partial", f".{path.name[:80]}.", path.parent)
+        if sys.platform == "win32":
+            os.close(descriptor)
+            return None, name
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, name
+        os.close(descriptor)  # swept before it was locked
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left in `folder`: those of `replacing`,
+    by their names, which no living process is writing."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name):
+                with suppress(OSError):
+                    _remove_if_idle(entry)
+
+
+def _remove_if_idle(entry: os.DirEntry[str]) -> None:
+    if not entry.is_file(follow_symlinks=False):
+        return
+    if sys.platform == "win32":
+        if time.time() - entry.stat().st_mtime > _SECONDS_UNTOUCHED:
+            os.unlink(entry.path)
+        return
+    descriptor = os.open(entry.path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is written
+        os.unlink(entry.path)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

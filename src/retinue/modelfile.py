@@ -166,6 +166,7 @@ def write(
             f"the model cannot be written: {error}",
             where=str(path),
             mend="free some space or choose another folder; an older file there is untouched",
+            resumable=True,
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 import time
@@ -18,7 +19,6 @@ import torch
 from PIL import Image
 from rows import look, plan_of, sample_of
 
-from retinue.data import loader as module
 from retinue.data.loader import Loader, in_order, worker_count
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Population
@@ -401,8 +401,8 @@ def test_the_lock_is_released(work: str) -> None:
 
 def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_count(3) == 3
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(40)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(40)), raising=False)
     assert worker_count("auto") == 16
-    monkeypatch.delattr(module.os, "sched_getaffinity")
-    monkeypatch.setattr(module.os, "cpu_count", lambda: None)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert worker_count("auto") == 1

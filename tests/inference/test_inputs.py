@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from retinue.data.sources.walking import DRAWN_MARK
 from retinue.errors import UsageError
+from retinue.files import write_text
 from retinue.inference.inputs import expand
 
 ODD = ["a b.jpg", 'it\'s "so".PNG', "new\nline.jpg", "花.jpeg", "[1].jpg"]
@@ -149,3 +151,62 @@ def test_a_folders_pictures_of_an_extra_are_not_passed_over(tmp_path: Path) -> N
         (tmp_path / name).touch()
     found = [os.path.basename(path) for path in expand([tmp_path])]
     assert found == ["a.jpg", "b.HEIC", "c.jxl"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("given", ["a list", "standard input"])
+def test_a_list_is_read_whichever_program_wrote_it(photos: Path, encoding: str, given: str) -> None:
+    """PowerShell's `>` writes UTF-16."""
+    text = "photos/a.jpg\r\nphotos/ä 猫.jpg\r\n/nowhere/" + "x" * 70_000 + ".jpg\r\nlast.jpg"
+    expected = text.split("\r\n")
+    if given == "a list":
+        (photos / "list.txt").write_bytes(text.encode(encoding))
+        assert list(expand([f"@{photos / 'list.txt'}"])) == expected
+    else:
+        assert list(expand(["-"], io.BytesIO(text.encode(encoding)))) == expected
+
+
+def test_quotes_and_blanks_go_where_the_file_then_exists(photos: Path) -> None:
+    write_text(photos / "x y.jpg", "")
+    write_text(photos / " led.jpg", "")
+    entries = ['"x y.jpg"', " 'x y.jpg' ", "x y.jpg ", " led.jpg", '"gone.jpg"', "# a.jpg", "  "]
+    write_text(photos / "list.txt", "\n".join(entries))
+    at = os.path.join(photos, "x y.jpg")
+    found = list(expand([f"@{photos / 'list.txt'}"]))
+    assert found[:3] == [at, at, at]
+    assert found[3:] == [os.path.join(photos, " led.jpg"), '"gone.jpg"', "# a.jpg"]
+
+
+@pytest.mark.parametrize("entry", ["/", "~", "..", "{above}", "{home}"])
+def test_a_list_does_not_mean_the_whole_disk(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    monkeypatch.setenv("HOME", str(photos))
+    monkeypatch.chdir(photos)
+    named = entry.format(above=photos.parent, home=photos)
+    write_text(photos / "list.txt", f"a.jpg\n{named}\n")
+    found = expand(["@list.txt"])
+    assert next(found) == "a.jpg"
+    with pytest.raises(UsageError, match=r"holds far more than a list.*list\.txt', entry 2"):
+        list(found)
+
+
+def test_drawn_predictions_are_not_looked_at_again(photos: Path) -> None:
+    before = list(expand([photos]))
+    for folder in ("answers/drawn", "older/drawn"):
+        (photos / folder).mkdir(parents=True)
+        write_text(photos / folder / "a.jpg", "")
+    write_text(photos / "older" / "drawn" / DRAWN_MARK, "")
+    said: list[str] = []
+    assert list(expand([photos], out=photos / "answers", say=said.append)) == before
+    assert said == [f"passed over: {str(photos / 'older' / 'drawn')!r} holds drawn predictions"]
+    # Of pictures and answers that lie together, only the drawn ones are left out.
+    (photos / "drawn").mkdir()
+    write_text(photos / "drawn" / "a.jpg", "")
+    said.clear()
+    found = list(expand([photos], out=photos, say=said.append))
+    assert str(photos / "drawn" / "a.jpg") not in found
+    assert set(before) < set(found)
+    # Who names them means them.
+    drawn = photos / "older" / "drawn"
+    assert list(expand([drawn])) == [str(drawn / "a.jpg")]

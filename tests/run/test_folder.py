@@ -22,3 +22,23 @@ def test_a_file_is_no_folder_for_a_run(tmp_path: Path, under: str) -> None:
     with pytest.raises(UsageError, match=r"this is a file.*notes\.txt"):
         RunFolder.create(tmp_path / "notes.txt" / under, "run")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("given", ["best.safetensors", "last", "last/000001", "recipe.yaml"])
+def test_who_names_something_in_a_run_is_told_the_run(tmp_path: Path, given: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(UsageError, match=r"no run folder.*did you mean '.*/run'"):
+        RunFolder.open(tmp_path / "run" / given)
+
+
+def test_who_names_a_run_without_its_place_is_told_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "finetune").mkdir(parents=True)
+    (tmp_path / "runs" / "finetune" / "recipe.yaml").touch()
+    with pytest.raises(UsageError, match="did you mean 'runs/finetune'"):
+        RunFolder.open(Path("finetune"))
+    with pytest.raises(UsageError, match="give the folder that the training named"):
+        RunFolder.open(Path("other"))

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -60,9 +61,11 @@ class Warm:
         by: int = signal.SIGKILL,
         processes: int = 1,
         rank: int | None = None,
+        limit: int | None = None,
     ) -> Outcome:
         """Train `recipe` in `out`, or go on in the folder `recipe`. `rank`: the process that is
-        killed; None: all."""
+        killed; None: all. `limit`: instead of killing it, let the system refuse files of more
+        bytes from that moment on."""
         job = {
             "recipe": str(recipe) if isinstance(recipe, Path) else recipe,
             "out": None if out is None else str(out),
@@ -71,6 +74,7 @@ class Warm:
             "by": int(by),
             "processes": processes,
             "rank": rank,
+            "limit": limit,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -84,7 +88,7 @@ class Warm:
         self._process.wait(20)
 
 
-def _arm(moment: str, times: int, by: int) -> None:
+def _arm(moment: str, times: int, by: int, limit: int | None = None) -> None:
     count = 0
     if moment == IN_A_CHECKPOINT:
         import torch
@@ -112,7 +116,10 @@ def _arm(moment: str, times: int, by: int) -> None:
     def then(*arguments: Any, **keywords: Any) -> Any:
         nonlocal count
         count += 1
-        if count == times:
+        if count == times and limit is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        elif count == times:
             os.kill(os.getpid(), by)
         return real(*arguments, **keywords)
 
@@ -132,7 +139,7 @@ def _child(job: dict[str, Any], rank: int, port: int, told: int) -> None:
         os.environ |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": world}
     torch.set_num_threads(1)
     if job["moment"] is not None and job["rank"] in (None, rank):
-        _arm(job["moment"], job["times"], job["by"])
+        _arm(job["moment"], job["times"], job["by"], job["limit"])
     code, said = 0, ""
     try:
         if job["out"] is None:

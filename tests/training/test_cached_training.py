@@ -15,7 +15,7 @@ from warm import Warm
 
 import retinue
 import retinue.api
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.inference import engines
 from retinue.training import stage_data
 from retinue.training.features import keys
@@ -268,7 +268,7 @@ def test_room_is_made_for_a_resumed_stage_too(
     recipe["checkpoint"] = {"every_steps": 1}
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", step)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             _train(tmp_path, recipe)
     asked: list[int] = []
 
@@ -380,3 +380,33 @@ def test_all_processes_end_with_the_error_of_the_one_that_computes(
     outcome = warm.train(recipe, tmp_path / "run", processes=2)
     assert outcome.codes == [1, 1], outcome
     assert "not finite" in outcome.said
+
+
+def test_pictures_that_change_while_their_features_are_computed_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the cache would give them under the name of the old ones, to every later training."""
+    data = tiny.write_pictures(tmp_path / "data", each=6)
+    picture = data / "red" / "00.png"
+    before = picture.read_bytes()
+    after = (data / "green" / "00.png").read_bytes()
+    recipe = _one(data, trainable="head", augment={"horizontal_flip": 0})
+    recipe["cache"] = {"folder": str(tmp_path / "cache")}
+    real = CachedViews._compiled
+
+    def late(self: CachedViews, *arguments: Any) -> Any:
+        picture.write_bytes(after)
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedViews, "_compiled", late)
+        with pytest.raises(RetinueError, match=r"image was changed while.*red/00\.png") as told:
+            _train(tmp_path, recipe)
+    assert "go on with: retinue train" in str(told.value.mend)
+    retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
+    picture.write_bytes(before)
+    known = _train(tmp_path, recipe, "again").folder
+    recipe["cache"] = {"folder": str(tmp_path / "another cache")}
+    fresh = _train(tmp_path, recipe, "fresh").folder
+    for name, value in tiny.last_network(known).items():
+        assert value.equal(tiny.last_network(fresh)[name]), name

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,12 +14,21 @@ import torch
 import retinue
 from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
-from retinue.tasks.classification.task import ClassificationOptions
+from retinue.models.registry import create_model
+from retinue.sample import Sample
+from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.task import task_type
 from retinue.training import prepare
 from retinue.training.lengths import steps_of_epochs
-from retinue.training.preflight import doubts, refuse_before_data, refuse_size
+from retinue.training.preflight import (
+    doubts,
+    refuse_before_data,
+    refuse_lone_images,
+    refuse_size,
+    refuse_undefined,
+)
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
 
@@ -271,3 +281,124 @@ def test_one_image_at_a_time_is_enough_where_batchnorm_sees_several_values(
         "stages": [{"steps": 2, "batch_size": 1}],
     }
     assert _train(recipe, tmp_path / "run").figures["images"] > 0
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "processes", "mend"),
+    [
+        (40, {"batch_size": 1}, 1, "make it 2 or more"),
+        (40, {"batch_size": 4, "accumulate": 4}, 1, "make it 8 or more or set .*accumulate=2"),
+        (40, {"batch_size": 4, "accumulate": 2}, 2, "make it 8 or more or set .*accumulate=1"),
+        (40, {"batch_size": 2}, 2, "make it 4 or more"),
+        # A batch is never larger than the stage's samples.
+        (3, {"batch_size": 8, "accumulate": 4}, 1, "set stages.0.accumulate=1 or"),
+        (1, {"batch_size": 8}, 1, "give it more images"),
+        (40, {"batch_size": 8, "data": {"name": "subset", "share": 0.01}}, 1, "more images"),
+        (40, {"batch_size": 1, "sizes": [32, 96]}, 1, "make it 2 or more"),
+    ],
+)
+def test_every_way_to_a_portion_of_one_image_is_refused(
+    count: int, changes: dict[str, Any], processes: int, mend: str
+) -> None:
+    samples = [Sample(str(k), target=OneClass(0)) for k in range(count)]
+    dataset = Dataset(("a", "b"), {"train": samples})
+    network = create_model("mobilenet_v1_025", num_classes=2)
+    for side, refused in ((32, True), (96, "sizes" in changes)):
+        stage = {"epochs": 1, **changes}
+        recipe = load_recipe(
+            {"model": {"name": "mobilenet_v1_025", "weights": None}, "stages": [stage]}
+        )
+        if not refused:  # BatchNorm sees several values of each image
+            refuse_lone_images(recipe, network, (side, side), dataset, processes)
+            continue
+        with pytest.raises(UsageError, match=f"32 × 32 pixels, key stages.0.batch_size, .*{mend}"):
+            refuse_lone_images(recipe, network, (side, side), dataset, processes)
+
+
+def test_two_images_at_a_time_are_enough() -> None:
+    samples = [Sample(str(k), target=OneClass(0)) for k in range(5)]
+    network = create_model("mobilenet_v1_025", num_classes=2)
+    for stage, processes in (
+        ({"batch_size": 8, "accumulate": 4}, 1),  # a batch of 5, filled up to 8
+        ({"batch_size": 4, "sampler": {"name": "class_pairs", "images": 4}}, 2),
+        ({"batch_size": 1, "frozen_batchnorm": True}, 1),
+    ):
+        recipe = load_recipe(
+            {
+                "model": {"name": "mobilenet_v1_025", "weights": None},
+                "stages": [{"epochs": 1, **stage}],
+            }
+        )
+        dataset = Dataset(("a", "b"), {"train": samples})
+        refuse_lone_images(recipe, network, (32, 32), dataset, processes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "said"),
+    [
+        ([0, 0, 0], "auc", r"auc is not defined on the validation split.*class 'b'.*top1, loss"),
+        ([1, 1], "auc", r"no image of class 'a'"),
+        ([None, None], None, "top1 is not defined.*none of its images has a label"),
+        ([None], "loss", "none of its images has a label, key evaluation.metric, give the split"),
+        ([0, 1, None], "auc", None),
+        ([0], "balanced_accuracy", None),
+        ([], "auc", None),
+    ],
+)
+def test_a_figure_that_the_validation_split_cannot_have_is_refused(
+    labels: list[int | None], metric: str | None, said: str | None
+) -> None:
+    task = Classification(("a", "b"))
+    val = [
+        Sample(str(k), target=None if label is None else OneClass(label))
+        for k, label in enumerate(labels)
+    ]
+    recipe = load_recipe(
+        {
+            "model": {"name": "mnist_cnn", "weights": None},
+            "stages": [{"epochs": 1}],
+            "evaluation": {"metric": metric},
+        }
+    )
+    dataset = Dataset(("a", "b"), {"train": val, "val": val})
+    if said is None:
+        refuse_undefined(recipe, task, dataset)
+    else:
+        with pytest.raises(UsageError, match=said):
+            refuse_undefined(recipe, task, dataset)
+
+
+@pytest.mark.parametrize("classes", ["ab", "abc", "abcdefg"])
+@pytest.mark.parametrize("labels", [[], [None], [0, 0], [0, 1], [1, None], [0, 1, 0, 1, None]])
+def test_what_is_not_defined_is_what_the_meter_has_no_figure_for(
+    classes: str, labels: list[int | None]
+) -> None:
+    task = Classification(tuple(classes))
+    samples = [
+        Sample(str(k), target=None if label is None else OneClass(label))
+        for k, label in enumerate(labels)
+    ]
+    meter = task.meter()
+    even = np.log(np.full(len(classes), 1 / len(classes), np.float32))
+    meter.update([even] * len(samples), samples)
+    figures = meter.compute()
+    none = {figure.name for figure in task.figures() if figures.get(figure.name) is None}
+    assert set(task.undefined(samples)) == none
+
+
+def test_before_the_start_a_run_is_refused_whose_metric_no_epoch_could_give(
+    tmp_path: Path,
+) -> None:
+    data = tiny.write_pictures(tmp_path / "data", each=4)
+    rows = ["path,label,split"]
+    for k in range(4):
+        rows += [f"red/{k:02d}.png,red,train", f"green/{k:02d}.png,green,{['train', 'val'][k > 1]}"]
+    (data / "labels.csv").write_text("\n".join(rows))
+    recipe = tiny.recipe(data / "labels.csv", evaluation={"metric": "auc"})
+    with pytest.raises(UsageError, match="auc is not defined on the validation split"):
+        _train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    three = tiny.recipe(data, evaluation={"metric": "auc"})
+    (data / "labels.csv").unlink()
+    with pytest.raises(UsageError, match="the validation gives no figure 'auc'"):
+        _train(three, tmp_path / "run")

@@ -23,6 +23,8 @@ EXAMPLES = (
     "With more said: retinue train finetune photos/ model=efficientnet_lite0 stages.1.epochs=5"
     "\n\n"
     "Resume:  retinue train runs/finetune --resume"
+    "\n\n"
+    "Train on: retinue train runs/finetune --resume stages.1.epochs=20"
 )
 
 
@@ -69,11 +71,11 @@ def train(
     from retinue import api
     from retinue.errors import UsageError
 
-    if resume and (out is not None or overrides):
+    if resume and out is not None:
         raise UsageError(
-            "a resumed training takes neither overrides nor --out",
-            where=visible((overrides or ["--out"])[0]),
-            mend="its recipe.yaml starts a new training with them",
+            "a training goes on in its own folder",
+            where="--out",
+            mend="leave it out, or start a new training from the run's recipe.yaml",
         )
     recipe, changes = _asked([recipe, *(overrides or [])], context)
     if dry_run:

@@ -7,7 +7,6 @@ never on the number of threads.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from retinue.data import complaints
+from retinue.data.cpus import usable_cpus
 from retinue.data.readable import unreadable
 from retinue.data.views import Seen, View
 from retinue.errors import BadImageError
@@ -28,12 +28,8 @@ BadImages = Literal["stop", "substitute", "drop"]
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
-    """Threads to use: for `auto`, one for every CPU that this process may run on, at most 16."""
-    if workers != "auto":
-        return workers
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), 16)
-    return min(os.cpu_count() or 1, 16)
+    """Threads to use: for `auto`, one for every CPU that this process may use, at most 16."""
+    return min(usable_cpus(), 16) if workers == "auto" else workers
 
 
 def in_order(samples: Iterable[Sample], batch_size: int, size: Size) -> Iterator[BatchPlan]:

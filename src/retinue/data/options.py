@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from retinue.options import Options
+from retinue.options import OnResume, Options
 from retinue.sample import LARGEST_SIDE
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -24,7 +24,7 @@ class SplitOptions(Options):
     """Share that is looked at once, at the end."""
     seed: int = 0
     """Another seed, another split."""
-    file: str | None = None
+    file: Annotated[str | None, OnResume.FREE] = None
     """A written-down `splits.csv` (path and split) to repeat instead of drawing; read as any table
     is."""
 
@@ -74,13 +74,13 @@ class DataOptions(Options):
 
     alone: ClassVar[str | None] = "path"
 
-    path: str | None = None
+    path: Annotated[str | None, OnResume.FREE] = None
     """A folder of class folders (or of `train/`, `val/`, `test/`), or a table of paths and
     labels."""
     format: str = "auto"
     """`auto` recognises it and says what it found; or one that the task reads: `folder`, `table`,
     or `elpv`, the data of `pip install elpv-dataset`."""
-    images: str | None = None
+    images: Annotated[str | None, OnResume.FREE] = None
     """The folder that a table's paths start from; by default the table's own folder."""
     columns: ColumnOptions = ColumnOptions()
     """Which columns of a table say what."""
@@ -88,10 +88,10 @@ class DataOptions(Options):
     """The classes to use, in this order; by default all that are found, sorted."""
     split: SplitOptions = SplitOptions()
     """How the images are divided, where the data does not say."""
-    on_bad_image: Literal["stop", "skip"] = "stop"
+    on_bad_image: Annotated[Literal["stop", "skip"], OnResume.CLOSE] = "stop"
     """`stop` names every image that cannot be read; `skip` puts another in its place, always the
     same one, and lists it."""
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], OnResume.FREE] = "auto"
     """Threads that read and warp images; 0 does it between the steps. The batches are the same
     for any number."""
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from retinue.data import formats
 from retinue.data.sources.member import Member
-from retinue.files import cache_folder, replacing
+from retinue.files import cache_folder, replacing, sweep
 from retinue.sample import Sample
 
 LOGGER = logging.getLogger("retinue")
@@ -118,6 +118,7 @@ class Remembered:
                 there = _read(self._file)
                 there = there[~np.isin(there, fresh)]
                 keep = np.concatenate([there, fresh])[-LIMIT:]
+                sweep(self._folder)
                 with replacing(self._file) as temporary:
                     temporary.write_bytes(_MAGIC + _digest(keep.tobytes()) + keep.tobytes())
                 _forget_old(self._folder)

@@ -17,7 +17,7 @@ from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import preparing
 from retinue.exporting.elsewhere import Construction, Size, construction
-from retinue.files import replacing
+from retinue.files import replacing, sweep
 from retinue.models.network import Network
 from retinue.models.registry import create_model, find
 from retinue.models.transformer import Transformer, resample_positions
@@ -100,6 +100,7 @@ def export_state_dict(
     state = {key: tensor.clone() for key, tensor in untranslate(made.layout, tensors).items()}
     classes = json_text(description.classes)
     try:
+        sweep(target.parent)
         with replacing(target) as temporary:
             if target.suffix == ".safetensors":
                 told = {"format": "pt", "classes": classes, "temperature": repr(temperature)}

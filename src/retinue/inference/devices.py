@@ -1,10 +1,22 @@
-"""Which device `auto` means."""
+"""Which device `auto` means, and how many threads compute on a processor."""
 
 from __future__ import annotations
 
+import os
+
 import torch
 
+from retinue.data.cpus import usable_cpus
 from retinue.errors import UsageError
+
+
+def fit_threads() -> int:
+    """Let PyTorch, and the engines that follow it, compute with no more threads than this process
+    may use processors (a container has fewer than its machine); gives their number. What
+    `OMP_NUM_THREADS` says stays."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+    return torch.get_num_threads()
 
 
 def choose_device(wish: str) -> str:

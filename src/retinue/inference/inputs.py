@@ -2,39 +2,123 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from retinue.data.formats import meant_as_image
+from retinue.data.sources.walking import is_drawn
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import encoding_of, nearest
+from retinue.text import shorten
 
 _BLOCK = 1 << 16
+DRAWN = "drawn"
+"""The folder of drawn predictions, within that of the answers."""
+_ENOUGH = 4
+"""So many bytes tell how a list is written."""
+
+Say = Callable[[str], None]
 
 
-def expand(sources: Sequence[str | Path], stdin: IO[Any] | None = None) -> Iterator[str]:
+def expand(
+    sources: Sequence[str | Path],
+    stdin: IO[Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    say: Say = lambda line: None,
+) -> Iterator[str]:
     """The image files that `sources` name, in their order.
 
     A source is a file (whatever its extension), a folder (everything in it, at any depth, that has
     an image's extension, sorted; names beginning with a dot are passed over), a pattern
     (`'photos/**/*.jpg'`; sorted), `@LIST` (a file with a path a line, or separated by NUL), or `-`
     (the same from `stdin`). What exists under a name is taken before the name is read as a pattern
-    or a list. Entries of a list are as written, or else relative to the list's folder; what they
-    name need not exist: that shows when the file is read.
+    or a list. A list may be of UTF-8 or UTF-16, as PowerShell writes it. Its entries are as
+    written, or else relative to the list's folder, or else without the blanks and quotes around
+    them; what they name need not exist: that shows when the file is read.
+
+    What was drawn is not looked at again: folders of drawn predictions are passed over, and `say`
+    is told of each; so is the folder `out` where the answers go, unless it is a source itself.
 
     Raises UsageError at once, before anything is read, for a source that is not there, a folder
-    without images, a pattern without matches. Nothing is collected: a million files stream through.
+    without images, a pattern without matches; on the way for an entry of a list that means more
+    than a list can: the root, one's home, or a folder that holds the list or the current one.
+    Nothing is collected: a million files stream through.
     """
     if not sources:
         raise UsageError("nothing to predict on", mend="name a file, folder, pattern, @LIST or -")
-    checked = [_check(os.fspath(source), stdin) for source in sources]
-    return (path for kind, source in checked for path in _paths(kind, source, stdin))
+    named = [os.fspath(source) for source in sources]
+    search = _Search(named, out, say)
+    checked = [_check(source, stdin, search) for source in named]
+    return (path for kind, source in checked for path in _paths(kind, source, stdin, search))
 
 
-def _check(source: str, stdin: IO[Any] | None) -> tuple[str, str]:
+class _Search:
+    """Looks for image files in folders."""
+
+    def __init__(self, named: Sequence[str], out: str | Path | None, say: Say) -> None:
+        whole = {os.path.realpath(source) for source in named if "\0" not in source}
+        own = [] if out is None else [os.path.realpath(out)]
+        if own and own[0] in whole:  # pictures and answers are to lie together
+            own = []
+        if out is not None:
+            own.append(os.path.realpath(os.path.join(out, DRAWN)))
+        self._own = set(own) - whole
+        self._named = whole
+        self._say = say
+
+    def finds(self, folder: str) -> bool:
+        """Whether there is an image file below `folder`."""
+        say, self._say = self._say, lambda line: None
+        try:
+            return next(self.walk(folder), None) is not None
+        finally:
+            self._say = say
+
+    def passes_over(self, folder: str) -> bool:
+        """Whether nothing below is to be looked at; says so."""
+        real = os.path.realpath(folder)
+        if real in self._named:
+            return False
+        if real in self._own:
+            return True
+        if is_drawn(folder):
+            self._say(f"passed over: {folder!r} holds drawn predictions")
+            return True
+        return False
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """Image files below `folder`, sorted; links are followed, but no folder is entered
+        twice."""
+        entered = set()
+
+        def descend(place: str) -> Iterator[str]:
+            real = os.path.realpath(place)
+            if real in entered or self.passes_over(place):
+                return
+            entered.add(real)
+            try:
+                names = sorted(os.listdir(place))
+            except OSError:
+                yield place  # fails again when it is read, and is then named among the skipped
+                return
+            for name in names:
+                path = os.path.join(place, name)
+                if name.startswith("."):
+                    continue
+                if os.path.isdir(path):
+                    yield from descend(path)
+                elif meant_as_image(name):
+                    yield path
+
+        return descend(folder)
+
+
+def _check(source: str, stdin: IO[Any] | None, search: _Search) -> tuple[str, str]:
     if source == "-":
         if stdin is None:
             raise UsageError("there is no standard input to read paths from")
@@ -42,7 +126,7 @@ def _check(source: str, stdin: IO[Any] | None) -> tuple[str, str]:
     if _exists(source):
         if not os.path.isdir(source):
             return "file", source
-        if next(_walk(source), None) is None:
+        if not search.finds(source):
             raise UsageError("no images", where=repr(source), mend="name a folder that has some")
         return "folder", source
     if source.startswith("@"):
@@ -60,11 +144,11 @@ def _check(source: str, stdin: IO[Any] | None) -> tuple[str, str]:
     raise UsageError("no such file or folder", where=repr(source), mend=nearest(Path(source)))
 
 
-def _paths(kind: str, source: str, stdin: IO[Any] | None) -> Iterator[str]:
+def _paths(kind: str, source: str, stdin: IO[Any] | None, search: _Search) -> Iterator[str]:
     if kind == "file":
         yield source
     elif kind == "folder":
-        yield from _walk(source)
+        yield from search.walk(source)
     elif kind == "pattern":
         for match in sorted(glob.iglob(source, recursive=True)):
             if os.path.isfile(match):
@@ -72,53 +156,72 @@ def _paths(kind: str, source: str, stdin: IO[Any] | None) -> Iterator[str]:
     elif kind == "list":
         folder = os.path.dirname(source)
         with open(source, "rb") as file:
-            for entry in _entries(file):
-                beside = os.path.join(folder, entry)
-                yield from _entry(beside if not _exists(entry) and _exists(beside) else entry)
+            yield from _listed(_entries(file), folder, repr(source), search)
     else:
         assert stdin is not None
-        for entry in _entries(getattr(stdin, "buffer", stdin)):
-            yield from _entry(entry)
+        entries = _entries(getattr(stdin, "buffer", stdin))
+        yield from _listed(entries, "", "standard input", search)
 
 
-def _entry(path: str) -> Iterator[str]:
-    if _exists(path) and os.path.isdir(path):
-        yield from _walk(path)
-    else:
-        yield path
+def _listed(entries: Iterator[str], folder: str, where: str, search: _Search) -> Iterator[str]:
+    """The files of a list that lies in `folder`."""
+    for number, entry in enumerate(entries, 1):
+        path = next(filter(_exists, _readings(entry, folder)), entry)
+        if not path.strip() and not _exists(path):
+            continue
+        if not (_exists(path) and os.path.isdir(path)):
+            yield path
+            continue
+        if _holds_all(path, folder):
+            raise UsageError(
+                f"the list names {shorten(entry, 80)!r}, a folder that holds far more than a list"
+                " of pictures means",
+                where=f"{where}, entry {number}",
+                mend="name folders below it; or give it as a source by itself, if it is meant",
+            )
+        yield from search.walk(path)
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Image files below `folder`, sorted; links are followed, but no folder is entered twice."""
-    entered = set()
+def _readings(entry: str, folder: str) -> Iterator[str]:
+    """What an entry may mean: as it is written first."""
+    bare = entry.strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
+        bare = bare[1:-1]
+    for name in dict.fromkeys((entry, entry.strip(), bare)):
+        if name:
+            yield name
+            yield os.path.join(folder, name)
+            if name.startswith("~"):
+                yield os.path.expanduser(name)
 
-    def descend(place: str) -> Iterator[str]:
-        real = os.path.realpath(place)
-        if real in entered:
-            return
-        entered.add(real)
-        try:
-            names = sorted(os.listdir(place))
-        except OSError:
-            yield place  # fails again when it is read, and is then named among the skipped
-            return
-        for name in names:
-            path = os.path.join(place, name)
-            if name.startswith("."):
-                continue
-            if os.path.isdir(path):
-                yield from descend(path)
-            elif meant_as_image(name):
-                yield path
 
-    return descend(folder)
+def _holds_all(path: str, folder: str) -> bool:
+    """Whether it is the root, one's home, or holds that, the list, or the current folder."""
+    real = Path(os.path.realpath(path))
+    for inside in (os.getcwd(), folder or os.getcwd(), os.path.expanduser("~")):
+        place = Path(os.path.realpath(inside))
+        if real in place.parents or (real == place and inside == os.path.expanduser("~")):
+            return True
+    return real == Path(real.anchor)
 
 
 def _entries(file: IO[Any]) -> Iterator[str]:
     """Lines, or what lies between NULs if the first block has one; empty entries are left out."""
     rest, separator = b"", b""
+    decoder: codecs.IncrementalDecoder | None = None
+    begun = False
     while True:
         block = _read(file)
+        while not begun and 0 < len(block) < _ENOUGH and (more := _read(file)):
+            block += more
+        if not begun:
+            begun, encoding = True, encoding_of(block)
+            if encoding == "utf-8-sig":
+                block = block.removeprefix(codecs.BOM_UTF8)
+            else:
+                decoder = codecs.getincrementaldecoder(encoding)("replace")
+        if decoder is not None:
+            block = decoder.decode(block, final=not block).encode("utf-8", "replace")
         rest += block
         if not separator and b"\0" in rest:
             separator = b"\0"

@@ -20,7 +20,7 @@ from retinue.data.decode import to_rgb
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.inference.devices import choose_device
+from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
 from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import ModelDescription, find_model
@@ -72,6 +72,7 @@ def load(
     if not paths:
         raise UsageError("no model is named")
     chosen = choose_device(device)
+    fit_threads()
     members = [_member(find_model(Path(one)), chosen) for one in paths]
     for file, member in zip(paths[1:], members[1:], strict=True):
         _refuse_other(members[0], member, Path(file))

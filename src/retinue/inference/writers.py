@@ -29,10 +29,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from retinue.data.decode import Encoded, read_bytes
+from retinue.data.sources.walking import DRAWN_MARK
 from retinue.data.views import turn
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError, suggest
-from retinue.files import replacing
+from retinue.files import replacing, sweep
+from retinue.inference.inputs import DRAWN
 from retinue.inference.predictor import Skipped
 from retinue.sample import Result
 
@@ -151,6 +153,7 @@ class PredictionFolder:
         self._draw = draw
         self._base = Path(os.path.abspath(base if base is not None else Path.cwd()))
         self._taken: set[str] = set()
+        self._swept: set[Path] = set()
         self._stack = ExitStack()
         self._list = out / f"predictions{self._writer_type.suffix}"
         _check_place(out, self._list, self._writer_type)
@@ -158,6 +161,10 @@ class PredictionFolder:
     def __enter__(self) -> PredictionFolder:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
+            sweep(self.out)
+            if self._draw is not None:
+                (self.out / DRAWN).mkdir(exist_ok=True)
+                (self.out / DRAWN / DRAWN_MARK).touch()
             temporary = self._stack.enter_context(replacing(self._list))
         except OSError as error:
             raise _cannot_write(self.out, error) from error
@@ -207,8 +214,11 @@ class PredictionFolder:
     def _save_drawn(self, result: Result, draw: Draw) -> None:
         encoded = Encoded(read_bytes(result.path), path=result.path)
         image = turn(encoded.decode().image, encoded.orientation)
-        place = self.out / "drawn" / self._name_drawn(result.path)
+        place = self.out / DRAWN / self._name_drawn(result.path)
         kind = _SAVED_AS[place.suffix.lower()]
+        if place.parent not in self._swept:
+            self._swept.add(place.parent)
+            sweep(place.parent)
         with replacing(place) as temporary:
             Image.fromarray(draw(image, result)).save(temporary, format=kind, quality=92)
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from retinue.options.base import Contradiction, Options, Words
+from retinue.options.resuming import OnResume
 
-__all__ = ["Contradiction", "Options", "Words"]
+__all__ = ["Contradiction", "OnResume", "Options", "Words"]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import retinue
-from retinue.files import write_text
+from retinue.files import sweep, write_text
 from retinue.page.record import RunRecord, read_run
 from retinue.page.section import Builder, Section
 from retinue.page.text import percent
@@ -27,6 +27,8 @@ def write_report(run: Path | str) -> Path:
     """
     record = read_run(Path(run))
     page = record.folder / "report.html"
+    for folder in (record.folder, record.folder / "plots"):
+        sweep(folder)
     write_text(page, render(record))
     return page
 

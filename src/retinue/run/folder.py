@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,23 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.documents import json_text, read_json
 from retinue.errors import RetinueError, UsageError
-from retinue.files import replacing, write_text
+from retinue.files import replacing, sweep, write_text
 from retinue.modelfile import MODEL_FILE
 from retinue.page.written import checked
 from retinue.run.checkpoint import CheckpointStore
-from retinue.text import as_file_name
+from retinue.text import as_file_name, visible
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def refused(error: OSError, path: Path) -> RetinueError:
+    """What is to be said where the system does not let a training write to `path`."""
+    return RetinueError(
+        f"cannot write ({error.strerror or error})",
+        where=str(path),
+        mend="make room or make the folder writable",
+        resumable=True,
+    )
 
 
 @contextmanager
@@ -31,14 +47,27 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RetinueError(
-            f"cannot write ({error.strerror or error})",
-            where=str(path),
-            mend="make room or make the folder writable; a training goes on with --resume",
-        ) from error
+        raise refused(error, path) from error
 
 
 LOCK = ".lock"
+HOLDER = ".holder"
+"""Who has the lock: process, host, and since when."""
+
+
+def _who() -> dict[str, Any]:
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+
+
+def holder(path: Path) -> str:
+    """`: process 123 on HOST since …` for the run folder `path`, as far as that is known."""
+    try:
+        who = read_json(path / HOLDER)
+        told = f": process {who['process']} on {who['host']} since {who['since']}"
+    except (OSError, RetinueError, KeyError, TypeError):
+        return ""
+    return visible(told)
 
 
 def _claimed(path: Path) -> bool:
@@ -86,27 +115,39 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """A folder that a training was begun in."""
         if not (path / "recipe.yaml").is_file():
+            meant = (*list(path.parents)[:2], Path("runs") / path)
+            near = next((str(p) for p in meant if (p / "recipe.yaml").is_file()), None)
             raise UsageError(
                 "this is no run folder (it has no recipe.yaml)",
                 where=str(path),
-                mend="give the folder that the training named, runs/NAME",
+                mend="give the folder that the training named, runs/NAME"
+                if near is None
+                else f"did you mean {near!r}?",
             )
         return cls(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one training works in the folder at a time."""
+        """Only one training works in the folder at a time; what kills have left goes first."""
         with _writing(self.path):
             lock = FileLock(self.path / LOCK)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 raise RetinueError(
-                    "another training is at work here", where=str(self.path), mend="wait for it"
+                    f"another training is at work here{holder(self.path)}",
+                    where=str(self.path),
+                    mend="wait for it, or stop it (Ctrl-C or SIGTERM: it writes a checkpoint)",
                 ) from None
         try:
+            for folder in (self.path, self.path / "stages", self.path / "plots"):
+                sweep(folder)
+            self.checkpoints.tidy()
+            with suppress(OSError):  # it only tells others
+                write_text(self.path / HOLDER, json_text(_who()))
             yield
         finally:
+            (self.path / HOLDER).unlink(missing_ok=True)
             lock.release()
 
     def remove(self) -> None:

@@ -128,6 +128,11 @@ class Task(ABC):
     def figures(self) -> Sequence[Figure]:
         """The figures that its meter computes, the most telling first."""
 
+    def undefined(self, samples: Sequence[Sample]) -> Mapping[str, str]:
+        """Those of its figures that cannot be measured on `samples` whatever the answers are: name
+        and why. They are the ones that a meter gives None for."""
+        return {}
+
     @classmethod
     def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
         """Those of its figures that `names` (of a `metrics.json`) holds, whatever options it was

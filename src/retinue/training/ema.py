@@ -116,7 +116,7 @@ class Ema:
             raise RetinueError(
                 "the average of the weights was taken of another set of tensors",
                 where="checkpoint",
-                mend="start the training anew without --resume",
+                mend="start a new training from the run's recipe.yaml",
             )
         self.updates = int(state[""])
         self._followed = {name: self._followed[name] for name in averages}

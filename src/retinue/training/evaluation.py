@@ -13,7 +13,7 @@ from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.documents import json_text
 from retinue.errors import UsageError, some, suggest
-from retinue.files import replacing, write_text
+from retinue.files import replacing, sweep, write_text
 from retinue.inference.engines import EngineName
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import Predictor, load
@@ -74,6 +74,7 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
     if judged.skipped:
         figures["skipped"] = judged.skipped
     if out is not None:
+        sweep(out)
         write_text(out / "metrics.json", json_text(figures, indent=2) + "\n")
         for kind, table in judged.tables.items():
             with replacing(out / f"{kind}.parquet") as temporary:

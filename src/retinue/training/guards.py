@@ -110,7 +110,7 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], where: str) -> None:
             raise RetinueError(
                 f"the weights {name} are not finite",
                 where=where,
-                mend="lower optimizer.lr, or set clip_norm; --resume goes on from before that",
+                mend="lower optimizer.lr, or set clip_norm, in a new training",
             )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
-from retinue.options import Options, Words
+from retinue.options import OnResume, Options, Words
 from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Preprocessing
 from retinue.text import no_file_name
 from retinue.training.stage_samples import StageDataOptions
@@ -154,10 +154,10 @@ class StageOptions(Options):
     """`all`; `head`; a number N: the last N units and the head; a share such as `25%`: the last
     units that together cost at most so much of a forward pass, and the head; or a unit's name, from
     which on everything learns. `retinue models NAME` lists the units."""
-    epochs: PositiveInt | None = None
+    epochs: Annotated[PositiveInt | None, OnResume.LENGTH] = None
     """Passes over the stage's samples, or what `epoch_steps` makes of them. Exactly one of `epochs`
     and `steps`."""
-    steps: PositiveInt | None = None
+    steps: Annotated[PositiveInt | None, OnResume.LENGTH] = None
     """Optimiser steps."""
     min_steps: PositiveInt | None = None
     """At least so many steps, however few the images are: `epochs` are raised to that when the
@@ -179,7 +179,7 @@ class StageOptions(Options):
     """Every how many epochs the validation split is judged; the last one always is."""
     validate_from: PositiveInt | None = None
     """The first epoch of the stage that is; null: the first of every `validate_every`."""
-    accumulate: PositiveInt = 1
+    accumulate: Annotated[PositiveInt, OnResume.CLOSE] = 1
     """Portions that each step's batch is computed in: saves memory. BatchNorm that learns and
     mixing see a portion at a time; nothing else changes."""
     optimizer: OptimizerOptions = OptimizerOptions()
@@ -189,7 +189,7 @@ class StageOptions(Options):
     """Keep BatchNorm in eval mode in what learns, too (it always is in what is frozen)."""
     clip_norm: PositiveFloat | None = None
     """Gradients are scaled down to this L2 norm."""
-    early_stop: EarlyStopOptions | None = None
+    early_stop: Annotated[EarlyStopOptions | None, OnResume.LENGTH] = None
     cache_features: Literal["auto", "on", "off"] = "auto"
     """Compute the frozen units once per view of an image and train on what they give."""
     views: PositiveInt | None = None

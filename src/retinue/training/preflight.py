@@ -3,7 +3,7 @@ here, and what hardly anyone means is doubted aloud."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from retinue.models.registry import find
 from retinue.options import Options
 from retinue.sample import Sample
 from retinue.tasks.task import Task, task_type
+from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.schedules import warmup_steps
 from retinue.training.stage import first_to_learn
@@ -73,6 +74,25 @@ def refuse_metric(recipe: Recipe, task: Task) -> None:
             where="key evaluation.metric",
             mend=", ".join(filter(None, [suggest(metric, known), f"it gives {', '.join(known)}"])),
         )
+
+
+def refuse_undefined(recipe: Recipe, task: Task, dataset: Dataset) -> None:
+    """Raise UsageError where the figure that picks the weights cannot be measured on the validation
+    split, as its task tells."""
+    judged = dataset.splits.get("val")
+    if not judged:
+        return
+    undefined = task.undefined(judged)
+    metric = recipe.evaluation.metric or task.default_metric
+    if metric not in undefined:
+        return
+    others = [figure.name for figure in task.figures() if figure.name not in undefined]
+    instead = f"choose another figure ({', '.join(others)}), or " if others else ""
+    raise UsageError(
+        f"the figure {metric} is not defined on the validation split: {undefined[metric]}",
+        where="key evaluation.metric",
+        mend=f"{instead}give the split what it needs (data.split.val, data.split.seed)",
+    )
 
 
 def refuse_undealt(recipe: Recipe, processes: int) -> None:
@@ -182,30 +202,57 @@ def refuse_size(
 
 
 def refuse_lone_images(
-    recipe: Recipe, network: Network, size: tuple[int, int], images: int, processes: int
+    recipe: Recipe, network: Network, size: tuple[int, int], dataset: Dataset, processes: int
 ) -> None:
     """Raise UsageError where BatchNorm would learn from one image at a time and sees one value a
-    channel of it, whose variance is none. `size`: (height, width); `images`: those of training."""
+    channel of it, whose variance is none. `size`: (height, width) of the input."""
+    samples: Sequence[Sample] = dataset.splits["train"]
     for index, stage in enumerate(recipe.stages):
+        samples = changed(stage.data, samples, dataset.splits)
+        batch = sampler_of(stage, samples, recipe.seed).batch_size
         each = processes * stage.accumulate
-        if stage.frozen_batchnorm or min(stage.batch_size // each, images) > 1:
+        if stage.frozen_batchnorm or batch > each:  # a portion of one is filled up to that of all
             continue
-        shadow: Network = on_meta(network).train()
-        for unit in shadow.units()[: first_to_learn(shadow, stage.trainable, f"stages.{index}")]:
-            unit.module.eval()
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                shadow(torch.empty(1, 3, *size, device="meta"))
-        except ValueError as error:
-            more = f"make it {2 * each} or more" if images > 1 else "give it more images"
-            raise UsageError(
-                f"stage {stage.name} trains on one image at a time, from which BatchNorm in"
-                f" {recipe.model.name} cannot learn at {size[0]} × {size[1]} pixels",
-                where=f"key stages.{index}.batch_size",
-                mend=f"{more}, or set frozen_batchnorm: true with weights",
-            ) from error
-        except RuntimeError:  # the meta device cannot run this network: nothing can be told
-            continue
+        for seen in stage.input_sizes(size, recipe.seed)[1]:
+            if _learns_from_one(network, stage, seen, f"key stages.{index}.trainable"):
+                raise UsageError(
+                    f"stage {stage.name} trains on one image at a time, from which BatchNorm in"
+                    f" {recipe.model.name} cannot learn at {seen[0]} × {seen[1]} pixels",
+                    where=f"key stages.{index}.batch_size",
+                    mend=" or ".join(_more_at_a_time(stage, index, batch, len(samples), processes)),
+                )
+
+
+def _learns_from_one(
+    network: Network, stage: StageOptions, size: tuple[int, int], where: str
+) -> bool:
+    """Whether BatchNorm that learns in `stage` refuses a single image of `size`."""
+    shadow: Network = on_meta(network).train()
+    for unit in shadow.units()[: first_to_learn(shadow, stage.trainable, where)]:
+        unit.module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            shadow(torch.empty(1, 3, *size, device="meta"))
+    except ValueError:
+        return True
+    except RuntimeError:  # the meta device cannot run this network: nothing can be told
+        return False
+    return False
+
+
+def _more_at_a_time(
+    stage: StageOptions, index: int, batch: int, images: int, processes: int
+) -> Iterator[str]:
+    """What gives each portion more than one image."""
+    each = processes * stage.accumulate
+    if images > each and stage.batch_size <= each:
+        yield f"make it {2 * each} or more"
+    portions = next((n for n in range(batch // (2 * processes), 0, -1) if batch % n == 0), None)
+    if stage.accumulate > 1 and portions is not None:
+        yield f"set stages.{index}.accumulate={portions}"
+    elif images <= each:
+        yield "give it more images"
+    yield "set frozen_batchnorm: true with weights"
 
 
 def _first_line(failure: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ from retinue.data.remembered import Remembered
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.figures import small_splits
-from retinue.inference.devices import choose_device
+from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
 from retinue.models.network import Network
@@ -29,6 +28,8 @@ from retinue.run.recorder import Recorder
 from retinue.sample import Preprocessing
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
+from retinue.training import pictures
+from retinue.training.changes import RECIPE, absolute, go_on, leaves_of
 from retinue.training.clock import Clock
 from retinue.training.environment import (
     Settings,
@@ -48,6 +49,7 @@ from retinue.training.preflight import (
     refuse_samplers,
     refuse_size,
     refuse_undealt,
+    refuse_undefined,
     task_options,
 )
 from retinue.training.recipe import Recipe, dump
@@ -99,7 +101,7 @@ def settings_of(recipe: Recipe) -> Settings:
     precision = choose_precision(recipe.precision, device)
     world = build_accelerator(device, precision).num_processes
     refuse_undealt(recipe, world)
-    return Settings(device, precision, torch.get_num_threads(), world)
+    return Settings(device, precision, fit_threads(), world)
 
 
 def same_as_before(before: dict[str, Any], now: Settings) -> Settings:
@@ -112,9 +114,33 @@ def same_as_before(before: dict[str, Any], now: Settings) -> Settings:
         raise UsageError(
             error.what,
             where="the device that the training began on",
-            mend="go on where there is one, or start a new training from its recipe.yaml",
+            mend="go on where there is one, or elsewhere: --resume device=cpu (not bit for bit)",
         ) from None
     return Settings(device, before["precision"], before["threads"], now.world)
+
+
+def on_another_device(before: dict[str, Any], now: Settings) -> Settings:
+    """What a training goes on with whose device was changed: the same precision, if that is to be
+    had."""
+    precision = choose_precision(before["precision"], now.device)
+    return Settings(now.device, precision, now.threads, now.world)
+
+
+def refuse_absent(run: RunFolder, recipe: Recipe) -> None:
+    """Raise UsageError where what the run's recipe leads to is not there any more, with what says
+    where it is now."""
+    for key, place in (
+        ("data.path", recipe.data.path),
+        ("data.images", recipe.data.images),
+        ("teacher", recipe.teacher),
+    ):
+        if place is not None and not Path(place).exists():
+            short = "data" if key == "data.path" else key
+            raise UsageError(
+                f"{place!r} is not there any more",
+                where=f"{run.path / RECIPE}, key {key}",
+                mend=f"put it back, or say where it is now: {go_on(run.path, f'{short}=NEW')}",
+            )
 
 
 def prepared(
@@ -132,6 +158,7 @@ def prepared(
     resumed = run.checkpoints.exists()
     task = _task(run, recipe, dataset, resumed=resumed)
     refuse_metric(recipe, task)
+    refuse_undefined(recipe, task, dataset)
     if not resumed:
         refuse_samplers(recipe, dataset)
     torch.manual_seed(recipe.seed)
@@ -139,9 +166,10 @@ def prepared(
     refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
+    _refuse_another_teacher(run, recipe, taught_by)
     epoch_steps = steps_of_epochs(recipe, dataset.splits, run)
     if not resumed:
-        refuse_lone_images(recipe, network, preprocessing.size, len(train), settings.world)
+        refuse_lone_images(recipe, network, preprocessing.size, dataset, settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
         small = small_splits(sizes, picks=recipe.evaluation.keep == "best")
         for doubt in [*doubts(recipe, network, epoch_steps), *small]:
@@ -242,25 +270,28 @@ def _teacher(
     return teacher, sha256(file)
 
 
+def _refuse_another_teacher(run: RunFolder, recipe: Recipe, taught_by: str | None) -> None:
+    """Raise RetinueError where it is not the one that the training began with; note it if that is
+    now."""
+    began = run.read_json("environment.json") or {}
+    known = began.get("teacher")
+    if known is not None and known != taught_by:
+        raise RetinueError(
+            "the teacher is another one than when the training began",
+            where=f"key teacher, {recipe.teacher!r}",
+            mend="put the model file back that it was",
+        )
+    if known is None and taught_by is not None and is_main():
+        run.write_json("environment.json", {**began, "teacher": taught_by})
+
+
 # --- what is written down, and found again -------------------------------------------------------
 
 
 def with_absolute_paths(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """With paths of data and weights that lead there from anywhere, so that the run's recipe
-    repeats it."""
-
-    def placed(path: str) -> str:
-        return str(Path(path).expanduser().absolute())
-
-    model, changes = recipe.model, dict[str, Any](data=dataset.options)
-    if model.weights is not None and names_a_file(model.weights):
-        model = model.model_copy(update={"weights": placed(model.weights)})
-    if recipe.teacher is not None:
-        changes["teacher"] = placed(recipe.teacher)
-    if recipe.cache.folder is not None:
-        cache = {"folder": placed(recipe.cache.folder)}
-        changes["cache"] = recipe.cache.model_copy(update=cache)
-    return recipe.model_copy(update={**changes, "model": model})
+    """With what finds the data, weights and teacher from anywhere, so that the run's recipe repeats
+    it."""
+    return absolute(recipe.model_copy(update={"data": dataset.options}))
 
 
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
@@ -291,7 +322,9 @@ def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Setti
             dataset.write_splits(temporary)
     if run.read_json("environment.json") is None:
         begun = {"settings": settings.as_dict(), "versions": versions()}
-        run.write_json("environment.json", {**begun, "recipe": dict(_decisive(recipe))})
+        run.write_json("environment.json", {**begun, "recipe": leaves_of(recipe)})
+    if not (run.path / pictures.FILE).is_file():
+        pictures.remember(run, dataset)
 
 
 def write_fitted(run: RunFolder, training: Training, plan: dict[str, Any] | None) -> None:
@@ -299,46 +332,10 @@ def write_fitted(run: RunFolder, training: Training, plan: dict[str, Any] | None
     written down before; and how long it is thought to take."""
     recipe, recorder = training.recipe, training.recorder
     began = run.read_json("environment.json") or {}
-    run.write("recipe.yaml", dump(recipe))
-    run.write_json("environment.json", {**began, "recipe": dict(_decisive(recipe)), "plan": plan})
+    run.write(RECIPE, dump(recipe))
+    run.write_json("environment.json", {**began, "recipe": leaves_of(recipe), "plan": plan})
     kept = {"recipe": _without_paths(recipe)}
     recorder.description = recorder.description.model_copy(update=kept)
-
-
-def _decisive(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """What of a recipe decides the weights, as dotted key and plain value. Where the data lies and
-    how many threads read it do not."""
-    aside = {"about", "cache", "checkpoint", "tensorboard"}
-    free = {"data.path", "data.images", "data.split.file", "data.workers"}
-    values = {k: v for k, v in _without_paths(recipe).items() if k not in aside}
-    yield from ((key, value) for key, value in _leaves(values) if key not in free)
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list) and value:
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value
-
-
-def refuse_edited(run: RunFolder, recipe: Recipe) -> None:
-    """Raise RetinueError where the run's recipe says another thing than when the training began:
-    half of the training would have gone by each. Runs that did not write it down pass."""
-    begun = (run.read_json("environment.json") or {}).get("recipe")
-    if begun is None:
-        return
-    now = dict(_decisive(recipe))
-    # A field that the version of then did not have is an edit only where it is set.
-    chosen = {key for key, _ in _leaves(recipe.model_dump(mode="json", exclude_defaults=True))}
-    for key in [*begun, *(key for key in now if key not in begun and key in chosen)]:
-        old, new = begun.get(key, "nothing"), now.get(key, "nothing")
-        if old != new:
-            raise RetinueError(
-                f"the recipe was changed since the training began: {key} was {old}, is {new}",
-                where=f"{run.path / 'recipe.yaml'}, key {key}",
-                mend="put it back and go on, or start a new training from it (without --resume)",
-            )
 
 
 def refuse_changed(run: RunFolder, dataset: Dataset) -> None:

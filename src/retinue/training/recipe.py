@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
-from retinue.options import Contradiction, Options, Words
+from retinue.options import Contradiction, OnResume, Options, Words
 from retinue.options.overrides import put_all
 from retinue.options.refusal import Written
 from retinue.options.typed import meant, read_yaml
@@ -58,12 +58,12 @@ class About(Options):
 class Recipe(Options):
     """A whole training. `retinue recipes` shows the shipped ones."""
 
-    about: About = About()
+    about: Annotated[About, OnResume.FREE] = About()
     task: str = DEFAULT
     """What is recognised: the name of a task."""
     task_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the task, such as `label_smoothing`; checked against its own schema."""
-    teacher: str | None = None
+    teacher: Annotated[str | None, OnResume.FREE] = None
     """A model file or run folder to learn from as well: what it answers for the training images
     joins the loss, as the task says."""
     data: DataOptions = DataOptions()
@@ -78,7 +78,10 @@ class Recipe(Options):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, fp32 otherwise."""
     device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"), Words("auto, cpu, cuda, cuda:N or mps")
+        str,
+        Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
+        Words("auto, cpu, cuda, cuda:N or mps"),
+        OnResume.CLOSE,
     ] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     compile: bool = False
@@ -86,9 +89,9 @@ class Recipe(Options):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of every random draw; the split has its own, `data.split.seed`."""
     evaluation: EvaluationOptions = EvaluationOptions()
-    checkpoint: CheckpointOptions = CheckpointOptions()
-    cache: CacheOptions = CacheOptions()
-    tensorboard: bool = True
+    checkpoint: Annotated[CheckpointOptions, OnResume.FREE] = CheckpointOptions()
+    cache: Annotated[CacheOptions, OnResume.FREE] = CacheOptions()
+    tensorboard: Annotated[bool, OnResume.FREE] = True
     """Write event files into the run's `tensorboard/`."""
     on_gpu: dict[str, Any] | None = None
     """Fields that take the place of the others where the training runs on a GPU: a section within

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import Dataset
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.modelfile import MODEL_FILE
-from retinue.run.folder import RunFolder
+from retinue.run.folder import NO_ROOM, RunFolder, holder, refused
 from retinue.run.log import LOGGER, console
+from retinue.run.stopping import signal_of
 from retinue.tasks.task import task_type
 from retinue.text import counted, shorten
+from retinue.training import pictures
+from retinue.training.changes import RECIPE, RECORD, Changes, find_changes, go_on
 from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
 from retinue.training.estimate import Estimate
@@ -27,10 +32,11 @@ from retinue.training.lengths import fitted_to_data, steps_of_epochs
 from retinue.training.planning import begin_forecast, planned
 from retinue.training.preflight import refuse_before_data
 from retinue.training.prepare import (
+    on_another_device,
     open_data,
     prepared,
+    refuse_absent,
     refuse_changed,
-    refuse_edited,
     same_as_before,
     settings_of,
     with_absolute_paths,
@@ -126,17 +132,14 @@ def start(
     folder = [str(made.path) if made is not None else None]
     broadcast_object_list(folder)
     run = made or RunFolder(Path(str(folder[0])))
-    with run.locked() if made is not None else nullcontext():
-        try:
-            loaded = with_absolute_paths(loaded, dataset)
-            if made is not None:
-                run.write("recipe.yaml", dump(loaded))
-                write_down(run, loaded, dataset, settings)
-            return _work(run, loaded, dataset, settings, clock, quiet=quiet, notes=notes)
-        except RetinueError:
-            if made is not None and not run.checkpoints.exists():
-                run.remove()  # nothing had begun that could go on
-            raise
+    with run.locked() if made is not None else nullcontext(), _leaving(run, made=made is not None):
+        loaded = with_absolute_paths(loaded, dataset)
+        if made is not None:
+            run.write(RECIPE, dump(loaded))
+            if out is not None and run.path != out and (who := holder(out)):
+                notes.append(f"{out} is taken{who}; this training is in {run.path}")
+            write_down(run, loaded, dataset, settings)
+        return _work(run, loaded, dataset, settings, clock, quiet=quiet, notes=notes)
 
 
 def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Plan:
@@ -166,7 +169,7 @@ def _opened(
     refuse_before_data(loaded)
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()) as bar:
-        if isinstance(recipe, str | Path) and Path(recipe, "recipe.yaml").is_file():
+        if isinstance(recipe, str | Path) and Path(recipe, RECIPE).is_file():
             LOGGER.warning("this is a new training; --resume goes on with the one in %s", recipe)
         dataset = open_data(loaded, bar=bar)
         bar.done()
@@ -177,19 +180,28 @@ def _opened(
     return loaded, dataset, settings
 
 
-def resume(folder: Path, *, quiet: bool) -> Run:
-    """Go on with the training in `folder`; one that is done already only gives its figures."""
+def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
+    """Go on with the training in `folder`, with `overrides` of what may change on the way; one that
+    has nothing left to do only gives its figures."""
     clock = Clock()
     run = RunFolder.open(folder)
-    recipe = load_recipe(run.path / "recipe.yaml")
-    refuse_edited(run, recipe)
-    environment = run.read_json("environment.json") or {}
+    with _leaving(run, made=False):
+        return _resume(run, overrides, clock, quiet=quiet)
+
+
+def _resume(run: RunFolder, overrides: Mapping[str, Any], clock: Clock, *, quiet: bool) -> Run:
+    found = find_changes(run, overrides)
+    recipe = found.recipe
+    environment = run.read_json(RECORD) or {}
     done = run.read_json("metrics.json")
-    if done is not None:
-        return Run(run.path, done, run.path / MODEL_FILE, environment.get("skipped", {}))
+    if done is not None and not found.goes_on:
+        return _done(run, found, done, environment.get("skipped", {}), quiet=quiet)
     settings = settings_of(recipe)
     if before := environment.get("settings"):
-        settings = same_as_before(before, settings)
+        another = any(change.key == "device" for change in found.changes)
+        settings = (on_another_device if another else same_as_before)(before, settings)
+    refuse_absent(run, recipe)
+    _refuse_without_checkpoint(run)
     with run.locked() if is_main() else nullcontext():
         with console(None, quiet=quiet or not is_main()) as bar:
             changed = {
@@ -203,9 +215,72 @@ def resume(folder: Path, *, quiet: bool) -> Run:
             split_file = run.path / "splits.csv"
             dataset = open_data(recipe, split_file if split_file.is_file() else None, bar)
         refuse_changed(run, dataset)
+        dataset.notes += [*found.said(), *pictures.other_pictures(run, dataset)]
+        PartialState().wait_for_everyone()  # all have read what the first one is about to change
         if is_main():
+            found.write(run, settings.as_dict())
             write_down(run, recipe, dataset, settings)
         return _work(run, recipe, dataset, settings, clock, quiet=quiet, notes=dataset.notes)
+
+
+@contextmanager
+def _leaving(run: RunFolder, *, made: bool) -> Iterator[None]:
+    """Whatever ends the training early says how to go on, if that can be. `made`: the folder was
+    made for it, and goes again if nothing has begun that could go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:  # outside the loop, which ends by itself with a checkpoint
+        mend = f"go on with: {go_on(run.path)}"
+        if not (run.path / RECIPE).is_file():
+            run.remove()
+            mend = "nothing had begun: the same command starts it"
+        raise Interrupted(signal_of(stop), where=str(run.path), mend=mend) from None
+    except Interrupted:
+        raise
+    except (RetinueError, OSError) as error:
+        failure = error
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            failure = refused(error, Path(error.filename or run.path))
+        if run.checkpoints.exists():
+            if isinstance(failure, RetinueError) and failure.resumable:
+                ways = [failure.mend, f"go on with: {go_on(run.path)}"]
+                failure.mend = ", then ".join(filter(None, ways))
+        elif made:
+            run.remove()
+        raise failure from error.__cause__
+
+
+def _refuse_without_checkpoint(run: RunFolder) -> None:
+    """Raise RetinueError where the run has epochs, but nothing that can go on."""
+    if (run.path / "metrics.csv").is_file() and not run.checkpoints.exists():
+        again = shlex.join(["retinue", "train", str(run.path / RECIPE)])
+        raise RetinueError(
+            "the checkpoint of this training is gone",
+            where=str(run.checkpoints.folder),
+            mend=f"bring it back, or start a new training: {again}",
+        )
+
+
+def _done(
+    run: RunFolder,
+    found: Changes,
+    figures: dict[str, Any],
+    skipped: dict[str, str],
+    *,
+    quiet: bool,
+) -> Run:
+    """A training with nothing left to do, which says so."""
+    with console(None, quiet=quiet):
+        for note in found.said():
+            LOGGER.warning("%s", note)
+        LOGGER.info(
+            "this training is done; more epochs continue it: %s",
+            go_on(run.path, f"stages.{len(found.recipe.stages) - 1}.epochs=MORE"),
+        )
+    if found.changes or not found.written:
+        with run.locked():
+            found.write(run)
+    return Run(run.path, figures, run.path / MODEL_FILE, skipped)
 
 
 def _work(

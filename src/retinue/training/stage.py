@@ -8,6 +8,7 @@ from torch import nn
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models.anatomy import unit_macs
 from retinue.models.network import Network
+from retinue.run.progress import Progress
 from retinue.tasks.learner import Learner
 from retinue.training.options import StageOptions, share_of
 
@@ -37,6 +38,17 @@ def first_to_learn(network: Network, trainable: str | int, where: str) -> int:
         where=where,
         mend=suggest(trainable, names) or f"its units are {', '.join(names)}",
     )
+
+
+def is_over(stage: StageOptions, progress: Progress) -> bool:
+    """Whether nothing is left to do in the stage that `progress` is in."""
+    if progress.step > 0:  # taken up in an epoch, perhaps after the last of its steps
+        return False
+    if stage.early_stop is not None and progress.stale >= stage.early_stop.patience:
+        return True
+    if stage.steps is not None:
+        return progress.stage_steps >= stage.steps
+    return progress.epoch >= (stage.epochs or 0)
 
 
 def _first_within(network: Network, share: float, where: str) -> int:

@@ -33,6 +33,10 @@ from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
 from retinue.transfer import on_device
 
+NOT_PIXELS = {"path", "format", "images", "columns", "classes", "split", "on_bad_image", "workers"}
+"""Options of the data that no pixel depends on; what else there may be is part of a cached view's
+key."""
+
 
 class Feed(Protocol):
     """Batches with `inputs` for the network's unit `cut`."""
@@ -247,6 +251,8 @@ class StageDataMaker:
     def _cached(self, data: StageData, cut: _Cut) -> str | None:
         """Do it; or why that cannot be done."""
         cache = self._store()
+        if self.accelerator.is_main_process:
+            cache.tidy()
         with ExitStack() as unless_done:
             made = self._views(data, cut, cache, unless_done)
             why = self._no_room(cache, made)
@@ -302,8 +308,15 @@ class StageDataMaker:
         device = self.accelerator.device
         automatic: EngineName = "auto" if device.type == "cpu" else "torch"
         engine: EngineName = automatic if cut.before is None else cut.before["engine"]
+        if device.type != "cpu":
+            engine = "torch"  # whatever it was where the training began
         augment = cut.stage.augment
-        plain = {"preprocessing": self.preprocessing.as_dict(), "pixels": pixel_code()}
+        plain: dict[str, Any] = {
+            "preprocessing": self.preprocessing.as_dict(),
+            "pixels": pixel_code(),
+        }
+        if shaping := self.recipe.data.model_dump(mode="json", exclude=NOT_PIXELS):
+            plain["data"] = shaping
         varied = plain | {
             "augment": augment.model_dump(mode="json"),
             "seed": self.recipe.seed if augment.draws else None,

@@ -111,8 +111,9 @@ def stage_samples(
             lines = (json_text(_line(sample)) for sample in made)
             run.write(name, "".join(f"{line}\n" for line in lines))
         return made
-    known = {s.key: s for split in splits.values() for s in split}
-    kind = next((type(s.target) for s in known.values() if s.target is not None), None)
+    everything = [s for split in splits.values() for s in split]
+    known = {s.key: s for s in everything} | {s.name: s for s in everything if s.name}
+    kind = next((type(s.target) for s in everything if s.target is not None), None)
     found = []
     for number, line in enumerate(written, 1):
         try:
@@ -153,4 +154,5 @@ def _damaged(path: Path, number: int) -> RetinueError:
 
 def _line(sample: Sample) -> dict[str, Any]:
     target = None if sample.target is None else sample.target.as_dict()
-    return {"key": sample.key, "target": target, "weight": sample.weight}
+    # By its name within the data set, which may have moved until it is read again.
+    return {"key": sample.name or sample.key, "target": target, "weight": sample.weight}

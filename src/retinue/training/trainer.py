@@ -24,6 +24,7 @@ from retinue.run.progress import Progress
 from retinue.sample import Batch, Sample
 from retinue.tasks.task import Losses
 from retinue.training import guards
+from retinue.training.changes import go_on
 from retinue.training.clock import part
 from retinue.training.ema import Ema
 from retinue.training.environment import build_accelerator
@@ -31,7 +32,7 @@ from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
 from retinue.training.schedules import factor
-from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
+from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
 from retinue.training.stage_samples import learns_validation, stage_samples
 from retinue.training.training import Training
@@ -81,7 +82,9 @@ class Trainer:
         if state is not None:
             self._restore(state)
         if self.progress.stage == len(self.recipe.stages):
-            return self.progress  # only the final evaluation is missing
+            if is_over(self.recipe.stages[-1], self.progress):
+                return self.progress  # only the final evaluation is missing
+            self.progress.stage -= 1  # the last stage was given more to do
         samples: Sequence[Sample] = self.splits["train"]
         with guards.Interruptions() as self.interruptions:
             for index, stage in enumerate(self.recipe.stages):
@@ -94,7 +97,7 @@ class Trainer:
                 try:
                     self._begin(index, stage, samples, state)
                     state = None
-                    while not self._ended(stage):
+                    while not is_over(stage, self.progress):
                         self._epoch(stage)
                 finally:
                     self._close()
@@ -334,7 +337,7 @@ class Trainer:
         best = judged and self.recipe.evaluation.keep == "best"
         best = best and progress.kept_epoch == progress.epochs
         LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=self.bar.time_left()))
-        if self._ended(stage):
+        if is_over(stage, progress):
             self._checkpoint()
 
     def _train_figures(self) -> dict[str, float]:
@@ -400,14 +403,6 @@ class Trainer:
                 guards.refuse_not_finite(kept, f"after step {progress.steps}")
                 self.recorder.write_best(kept, figures, self.task.state())
 
-    def _ended(self, stage: StageOptions) -> bool:
-        """Whether the stage's last epoch is over."""
-        progress = self.progress
-        if progress.step > 0:  # taken up in an epoch, perhaps after the last of its steps
-            return False
-        stopped = stage.early_stop is not None and progress.stale >= stage.early_stop.patience
-        return stopped or progress.stage_steps >= self.total
-
     # --- what can happen -------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
@@ -450,7 +445,7 @@ class Trainer:
             raise Interrupted(
                 number,
                 where=f"{self.recorder.run.path}, after step {self.progress.steps}",
-                mend=f"go on with: retinue train {self.recorder.run.path} --resume",
+                mend=f"go on with: {go_on(self.recorder.run.path)}",
             )
 
     def _out_of_memory(self, stage: StageOptions, batch: Batch) -> RetinueError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,88 @@ def test_a_damaged_row_is_computed_anew(tmp_path: Path, computed: list[int]) -> 
     assert computed == []
 
 
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _halved(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for at in range(0, len(content), 16):
+        content[at] ^= 0x5A
+    with open(path, "r+b") as file:  # in place
+        file.write(content)
+
+
+def _replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _forbidden(path: Path) -> None:
+    path.chmod(0)
+
+
+DAMAGES = (Path.unlink, _emptied, _halved, _flipped, _replaced_by_a_folder, _forbidden)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_cache_is_only_a_cache(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Whatever happens to any file of it, before or meanwhile, gives what it gave before."""
+    whole = _views(tmp_path / "cache")
+    batches = [_epoch(whole, epoch) for epoch in range(VIEWS)]
+    whole.close()
+    names = sorted(p.relative_to(tmp_path / "cache") for p in (tmp_path / "cache").rglob("*.*"))
+    kinds = {name.suffix for name in names}
+    assert {".json", ".rows", ".keys"} <= kinds
+    (tmp_path / "cache" / "lock").touch()
+    for number, name in enumerate([*names, Path("lock")]):
+        before, meanwhile = (tmp_path / f"{when} {number}" for when in ("before", "meanwhile"))
+        for copy in (before, meanwhile):
+            shutil.copytree(tmp_path / "cache", copy)
+        damage(before / name)
+        mended = _views(before)
+        for epoch, batch in enumerate(batches):
+            _same(_epoch(mended, epoch), batch)
+        mended.close()
+        in_use = _views(meanwhile)
+        _same(_epoch(in_use, 0), batches[0])
+        if name.suffix != ".lease":
+            damage(meanwhile / name)
+        for epoch, batch in enumerate(batches):
+            _same(_epoch(in_use, epoch), batch)
+        in_use.close()
+
+
+def test_a_cache_that_is_removed_while_it_is_used(tmp_path: Path) -> None:
+    views = _views(tmp_path / "cache")
+    batches = [_epoch(views, epoch) for epoch in range(VIEWS)]
+    shutil.rmtree(tmp_path / "cache")
+    for epoch, batch in enumerate(batches):
+        _same(_epoch(views, epoch), batch)
+    views.close()
+
+
+def test_a_file_or_link_in_the_place_of_a_folder_of_the_cache_gives_way(tmp_path: Path) -> None:
+    views = _views(tmp_path / "cache")
+    batch = _epoch(views, 0)
+    views.close()
+    (folder,) = (p for p in (tmp_path / "cache").iterdir() if p.is_dir())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").touch()
+    for make in (Path.touch, lambda path: path.symlink_to(elsewhere)):
+        shutil.rmtree(folder)
+        make(folder)
+        again = _views(tmp_path / "cache")
+        _same(_epoch(again, 0), batch)
+        again.close()
+    assert [p.name for p in elsewhere.iterdir()] == ["mine"]
+
+
 def test_each_size_has_its_own_rows(tmp_path: Path, computed: list[int]) -> None:
     sizes = [(24, 24), (32, 32), (40, 40)]
     views = _views(tmp_path, sizes=sizes[:2])
@@ -385,10 +468,11 @@ def test_a_view_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     views = _views(tmp_path / "cache", _samples([0, 1, 2]), bad_images="drop")
     more = _views(tmp_path / "cache", _samples([0, 1, 3, 2]), bad_images="drop", compute=False)
     assert views.missing((32, 32)) == []
-    with pytest.raises(RetinueError, match=r"a view of '3' is not cached, '.*cache', .*--resume"):
+    with pytest.raises(RetinueError, match=r"a view of '3' is not cached, '.*cache'") as told:
         _epoch(more, 0)
     more.skipped["3"] = "broken"
     assert _epoch(more, 0).weight.tolist() == [1, 2, 0, 3]
+    assert told.value.resumable
 
 
 def test_bad_images_are_all_named(tmp_path: Path) -> None:
@@ -457,5 +541,5 @@ def test_a_full_disk_is_told_before_a_row_is_written(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(RetinueError, match=r"No space left.*\.rows.*cache_features=off"):
+    with pytest.raises(RetinueError, match=r"No space left.*\.rows.*cache\.folder=FOLDER"):
         _views(tmp_path / "cache")

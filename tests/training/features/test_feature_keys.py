@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,9 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path, memo: Path, reads: li
     os.replace(tmp_path / "new", name)
     assert Contents(memo).of(name) == identity(b"seven")
     assert reads == ["a.jpg"] * 4
-    # What the docstring says is not noticed: as long, and the time set back.
-    write(tmp_path / "a.jpg", b"SEVEN")
-    assert Contents(memo).of(name) == identity(b"seven")
+    if sys.platform != "win32":
+        write(tmp_path / "a.jpg", b"SEVEN")  # as long, in place, and the time set back
+        assert Contents(memo).of(name) == identity(b"SEVEN")
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(

@@ -45,10 +45,20 @@ def hidden(name: str) -> bool:
     )
 
 
+DRAWN_MARK = ".drawn-by-retinue"
+"""Stands in a folder of drawn predictions: no search for pictures goes in there."""
+
+
+def is_drawn(folder: str | os.PathLike[str]) -> bool:
+    """Whether the pictures in `folder` are drawn predictions."""
+    return os.path.exists(os.path.join(folder, DRAWN_MARK))
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly below, hidden ones left out, sorted by name."""
     names = [e.name for e in entries(folder) if is_looked_into(e) and not hidden(e.name)]
-    return [folder / name for name in sorted(names, key=normal)]
+    found = [folder / name for name in sorted(names, key=normal)]
+    return [place for place in found if not is_drawn(place)]
 
 
 def is_looked_into(entry: Entry) -> bool:
@@ -83,7 +93,7 @@ def walk(folder: Path, *, recursive: bool = True) -> Walked:
     never in circles.
 
     A folder called like an image counts as one: reading it will say what is wrong. One that may not
-    be looked into is passed over and told.
+    be looked into is passed over and told. Drawn predictions below are no pictures.
     """
     found = Walked([], [], [])
     seen: set[str] = set()
@@ -96,10 +106,13 @@ def walk(folder: Path, *, recursive: bool = True) -> Walked:
             continue
         seen.add(real)
         try:
-            shown = {entry.name: entry for entry in entries(here) if not hidden(entry.name)}
+            listed = entries(here)
         except OSError as error:
             found.closed.append(closed(error, here))
             continue
+        if inside and any(entry.name == DRAWN_MARK for entry in listed):
+            continue
+        shown = {entry.name: entry for entry in listed if not hidden(entry.name)}
         names = sorted(shown, key=normal)
         deeper = []
         for name, image in zip(names, image_names(names), strict=True):

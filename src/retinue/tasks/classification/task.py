@@ -149,6 +149,16 @@ class Classification(Task):
         """See `Task`."""
         return evaluation.declared(self.classes, self.options.top_k)
 
+    def undefined(self, samples: Sequence[Sample]) -> Mapping[str, str]:
+        """See `Task`."""
+        shown = {s.target.of for s in samples if isinstance(s.target, OneClass)}
+        if not shown:
+            return {figure.name: "none of its images has a label" for figure in self.figures()}
+        absent = [name for k, name in enumerate(self.classes) if k not in shown]
+        if len(self.classes) == 2 and absent:
+            return {"auc": f"it has no image of class {absent[0]!r}"}
+        return {}
+
     @classmethod
     def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
         """See `Task`; the K of `topK` is told by the name."""

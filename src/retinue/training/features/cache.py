@@ -20,7 +20,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from retinue.errors import RetinueError
-from retinue.files import cache_folder
+from retinue.files import cache_folder, sweep
 from retinue.training.features import segments
 from retinue.training.features.keys import Contents
 from retinue.training.features.segments import Keys, Layout, Rows, Segment, Writer
@@ -32,6 +32,10 @@ _LOWER = 0xFFFFFFFF
 def default_root() -> Path:
     """`$RETINUE_CACHE`, or retinue's folder where the system keeps caches."""
     return cache_folder() / ("" if os.environ.get("RETINUE_CACHE") else "features")
+
+
+class DamagedError(RetinueError):
+    """A row that had been found is not there any more as it was written."""
 
 
 class Space:
@@ -80,7 +84,7 @@ class Space:
             if not gone:
                 return found
             for number in gone:
-                del self._segments[number]
+                self._segments.pop(number).release()
             self._index = None
 
     def verify(self, rows: Rows) -> npt.NDArray[np.bool_]:
@@ -107,16 +111,12 @@ class Space:
         """The fields of `rows`, (n, *shape) each: copies, not contiguous.
 
         Raises:
-            RetinueError: one is damaged (nobody has verified it).
+            DamagedError: one is damaged.
         """
         if len(rows) and rows.min() < 0:
             raise ValueError("a row that was not found cannot be read")
         if not self.verify(rows).all():
-            raise RetinueError(
-                "a cached view is damaged",
-                where=str(self._folder),
-                mend="go on with --resume: it is computed anew",
-            )
+            raise DamagedError("a cached view is damaged", where=str(self._folder), resumable=True)
         parts = list(self._parts(rows))
         if len(parts) == 1:
             records = parts[0][0].read(rows & _LOWER)
@@ -170,10 +170,21 @@ class FeatureCache:
         self.root = root
         self.max_bytes = max_bytes
         self._lock = root / "lock"
+        with suppress(OSError):  # what stands in the lock's place
+            if self._lock.is_dir():
+                self._lock.rmdir()
 
     def space(self, key: str, layout: Layout) -> Space:
         """The rows of what computes them (`space_key`); nothing is written by that."""
         return Space(self.root / f"{segments.FORMAT}-{key}", layout, self._lock)
+
+    def tidy(self) -> None:
+        """Remove the temporary files that killed processes have left."""
+        sweep(self.root)
+        with suppress(OSError):
+            for folder in self.root.iterdir():
+                if (folder / segments.MARKER).is_file():
+                    sweep(folder)
 
     def contents(self) -> Contents:
         """Identities of images, remembered beside the spaces; drop it when done, it is large."""

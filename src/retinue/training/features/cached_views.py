@@ -18,13 +18,15 @@ from retinue.errors import RetinueError
 from retinue.inference.engines import Engine, EngineName, candidates
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
-from retinue.training.features.cache import FeatureCache, Space
+from retinue.training.features.cache import DamagedError, FeatureCache, Space
 from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, NotFiniteError, Size
-from retinue.training.features.keys import view_key
+from retinue.training.features.keys import identity_of_file, view_key
 from retinue.transfer import on_device
 
 MOST_REMEMBERED = 500_000
 """Views whose geometry is kept in memory; that of others is worked out again each time."""
+_ATTEMPTS = 3
+"""How often damaged rows are computed anew before that ends the training."""
 NOBODY = bytes(16)
 """The content of a file that cannot be read."""
 Place = tuple[int, int]
@@ -115,9 +117,18 @@ class CachedViews:
         raise to interrupt; the work so far is kept."""
         engine: Engine | None = None
         total = sum(len(rows) for rows in self._rows.values())
+        before: tuple[int, int] | None = None
         # A bad image that is met on the way puts others in its place: then there is a next round.
-        while any(self.missing(size) for size in self.sizes):
-            done = total - sum(len(self.missing(size)) for size in self.sizes)
+        while lacking := sum(len(self.missing(size)) for size in self.sizes):
+            if before == (lacking, len(self.skipped)):
+                raise RetinueError(
+                    "the cached features that were written are not found again",
+                    where=str(self._cache.root),
+                    mend="take another place (cache.folder=FOLDER)",
+                    resumable=True,
+                )
+            before = lacking, len(self.skipped)
+            done = total - lacking
             for size in self.sizes:
                 absent = self.missing(size)
                 if not absent:
@@ -129,6 +140,7 @@ class CachedViews:
                 with self._space(self.engine, size).writer(len(absent)) as writer:
                     for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
                         good = [k for k, row in enumerate(rendered) if row.seen is not None]
+                        self._refuse_changed(rendered[k].row for k in good)
                         if good:
                             rows = self._fields(engine, batch, rendered)
                             keys = [self._key(rendered[k].row, batch.epoch, size) for k in good]
@@ -164,6 +176,8 @@ class CachedViews:
     def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """A batch for each plan; of its rows, the keys tell which samples are meant.
 
+        What is damaged or removed meanwhile is computed anew.
+
         Raises:
             RetinueError: a view is not there, and not because its image is dropped.
         """
@@ -174,8 +188,7 @@ class CachedViews:
                 position = self._position[id(row.samples[0])]
                 places.append(((plan.epoch + row.key // count + position) % self.views, position))
             where = np.array([view * count + position for view, position in places])
-            rows = self._rows[plan.size][where]
-            fields = self._read(rows, plan.size)
+            rows, fields = self._read_sound(where, plan.size)
             rendered = [
                 self._rendered(row, place, sizes, plan.size)
                 if there >= 0
@@ -195,7 +208,7 @@ class CachedViews:
             raise RetinueError(
                 f"a view of {self._samples[position].key!r} is not cached",
                 where=repr(str(self._cache.root)),
-                mend="go on with --resume: it is computed",
+                resumable=True,
             )
         return Rendered(row._replace(weight=0.0), None, [])
 
@@ -210,6 +223,21 @@ class CachedViews:
             if len(self._remembered) < MOST_REMEMBERED:
                 self._remembered[place, size] = known
         return Rendered(row._replace(samples=known[0]), known[1], [])
+
+    def _read_sound(
+        self, where: npt.NDArray[np.int64], size: Size
+    ) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]:
+        """Rows of the views at `where`, and their fields."""
+        for _ in range(_ATTEMPTS):
+            try:
+                rows = self._rows[size][where]
+                return rows, self._read(rows, size)
+            except DamagedError as error:
+                failure = error
+                self.close()  # and open what is there now
+                self.refresh()
+                self.compute(lambda done, total: None, lambda text: None)
+        raise failure
 
     def _read(self, rows: npt.NDArray[np.int64], size: Size) -> dict[str, npt.NDArray[Any]]:
         """The fields of `rows`; zeros for what is not there."""
@@ -251,6 +279,19 @@ class CachedViews:
         except NotFiniteError as error:
             shown = [sample.key for k in error.rows for sample in rendered[k].row.samples]
             raise NotFiniteError(error.rows, list(dict.fromkeys(shown))) from None
+
+    def _refuse_changed(self, rows: Iterable[Row]) -> None:
+        """Raise RetinueError for an image that is another one than when its content was looked at:
+        its features would be found under the name of the old one for ever."""
+        for sample in {id(s): s for row in rows for s in row.samples}.values():
+            known = self._contents[self._position[id(sample)]]
+            if sample.read is None and identity_of_file(sample.key) != known:
+                raise RetinueError(
+                    "the image was changed while its features were computed",
+                    where=repr(sample.key),
+                    mend="let the images be while a training runs",
+                    resumable=True,
+                )
 
     # --- identities ------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retinue.data.cpus import usable_cpus
 from retinue.errors import BadImageError
 from retinue.files import replacing
 from retinue.training.environment import versions
@@ -77,11 +78,22 @@ def identity(image: Image) -> bytes:
     return _hash(header + np.ascontiguousarray(image).tobytes())
 
 
+def identity_of_file(path: str) -> bytes | None:
+    """The identity of the image in a file; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            digest: bytes = hashlib.file_digest(file, _blake).digest()
+            return digest
+    except OSError:
+        return None
+
+
 class Contents:
     """Identities of images; those of files are remembered in the file `memo`.
 
-    A file counts as unchanged while its path, size, inode and time of change are the same. Who
-    writes other bytes of the same number and sets the time back goes unnoticed.
+    A file counts as unchanged while its path, size, inode, time of writing and time of change are
+    the same. The last of these nobody can set back (but Windows has the time of making there: who
+    writes other bytes of the same number and sets the time of writing back goes unnoticed).
     """
 
     def __init__(self, memo: Path) -> None:
@@ -130,7 +142,8 @@ class Contents:
         sources = list(sources)
         found = [recalled(*source) for source in sources]
         unknown = [source for source, content in zip(sources, found, strict=True) if not content]
-        with ThreadPoolExecutor() as pool:  # takes its time, so not for what is known
+        # Takes its time, so not for what is known.
+        with ThreadPoolExecutor(usable_cpus() + 4) as pool:
             fresh = pool.map(attempt, unknown)
         if bad:
             raise BadImageError(dict(sorted(bad.items())))
@@ -162,8 +175,8 @@ def _from_hex(facts: bytes, content: bytes) -> tuple[bytes, bytes]:
 def _facts(path: str) -> bytes:
     """What tells whether a file has changed."""
     stat = os.stat(path)
-    facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino} ".encode() + os.fsencode(path)
-    return _hash(facts)
+    facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} "
+    return _hash(facts.encode() + os.fsencode(path))
 
 
 def _json(facts: Any) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,7 +95,7 @@ class Segment:
         self._layout = layout
         self._checks = np.zeros(0, np.uint32)
         self._state = np.zeros(0, np.uint8)
-        self._rows: npt.NDArray[Any] | None = None
+        self._rows: _RowFile | None = None
         self._lease: BaseFileLock | None = None
 
     def refresh(self) -> bool:
@@ -110,7 +111,6 @@ class Segment:
         self.keys = np.ascontiguousarray(entries["key"])
         self._checks = entries["check"].copy()
         self._state = np.pad(self._state, (0, len(entries) - known))
-        self._rows = None
         return True
 
     def usable(self) -> Rows:
@@ -118,15 +118,22 @@ class Segment:
         return np.flatnonzero(self._state != _DAMAGED)
 
     def check(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Which `rows` are as they were written; each is looked at once."""
+        """Which `rows` are as they were written; each is looked at once, and again once the file
+        was written to."""
+        if not self._opened() or (self._rows is not None and self._rows.was_touched()):
+            self._state[self._state == _SOUND] = _UNKNOWN
         for row in np.unique(rows[self._state[rows] == _UNKNOWN]):
-            sound = _checksum(self.keys[row], self._mapped()[row : row + 1]) == self._checks[row]
+            record = self.read(np.array([row]))
+            sound = _checksum(self.keys[row], record) == self._checks[row]
             self._state[row] = _SOUND if sound else _DAMAGED
         return np.equal(self._state[rows], _SOUND)
 
     def read(self, rows: Rows) -> npt.NDArray[np.void]:
-        """(n,) opaque records, copied."""
-        return self._mapped()[rows]
+        """(n,) opaque records, copied; zeros for what the disk does not give."""
+        records = np.zeros(len(rows), f"V{self._layout.dtype.itemsize}")
+        if self._opened() and self._rows is not None:
+            self._rows.read(rows, records)
+        return records
 
     def hold(self, lock: Path) -> bool:
         """Keep it from being removed; False if that has happened."""
@@ -148,13 +155,55 @@ class Segment:
                 os.utime(f"{self.base}.json")
             _release(self._lease)
             self._lease = None
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
 
-    def _mapped(self) -> npt.NDArray[Any]:
+    def _opened(self) -> bool:
+        """Whether the rows can be read at all."""
         if self._rows is None:
-            kind, count = f"V{self._layout.dtype.itemsize}", len(self.keys)
-            # Seen as a plain array: a memmap is slower to index.
-            self._rows = np.memmap(f"{self.base}.rows", kind, "r", shape=(count,)).view(np.ndarray)
-        return self._rows
+            with suppress(OSError):  # gone, or may not be read
+                self._rows = _RowFile(f"{self.base}.rows")
+        return self._rows is not None
+
+
+class _RowFile:
+    """The rows of a segment, read and not mapped: a mapped file that somebody cuts kills the
+    process. Several threads may read at once."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._seen = self._stamp()
+        self._turn = threading.Lock()
+
+    def was_touched(self) -> bool:
+        """Whether it was written to since it was opened, or last asked."""
+        before, self._seen = self._seen, self._stamp()
+        return before != self._seen
+
+    def read(self, rows: Rows, into: npt.NDArray[np.void]) -> None:
+        """What there is of `rows`, a record each."""
+        size = into.dtype.itemsize
+        view = into.view(np.uint8).reshape(-1).data
+        for k, row in enumerate(rows.tolist()):
+            with suppress(OSError):
+                self._fill(view[k * size : (k + 1) * size], row * size)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _fill(self, part: memoryview, start: int) -> None:
+        """From byte `start` on, as far as there is anything."""
+        if hasattr(os, "preadv"):
+            os.preadv(self._file.fileno(), [part], start)
+            return
+        with self._turn:
+            self._file.seek(start)
+            self._file.readinto(part)
+
+    def _stamp(self) -> tuple[int, int]:
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
 
 
 class Writer:
@@ -185,8 +234,7 @@ class Writer:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock):  # or the folder might be removed as an empty one
-                folder.mkdir(exist_ok=True)
-                (folder / MARKER).touch()
+                _make_ours(folder)
                 self._lease = _lease(self._base)
                 meta = {"format": FORMAT, "layout": layout.as_json()}
                 write_text(Path(f"{self._base}.json"), json_text(meta))
@@ -268,8 +316,19 @@ class Writer:
         return RetinueError(
             f"the cached features cannot be written ({error.strerror or error})",
             where=f"{self._base}.rows",
-            mend="make room and go on with --resume, or train with cache_features=off",
+            mend="make room, or take another place (cache.folder=FOLDER)",
+            resumable=True,
         )
+
+
+def _make_ours(folder: Path) -> None:
+    """The folder with its marker, whatever stands there under these names, which are ours."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+    if (folder / MARKER).is_dir():
+        (folder / MARKER).rmdir()
+    (folder / MARKER).touch()
 
 
 def find_segments(folder: Path) -> list[Path]:
@@ -295,6 +354,10 @@ def is_held(base: Path) -> bool:
             with FileLock(path, timeout=0):
                 pass
         except Timeout:
+            return True
+        except IsADirectoryError:  # no lease of ours
+            continue
+        except OSError:  # another user's
             return True
         path.unlink(missing_ok=True)  # its process was killed
     return False

@@ -1,0 +1,73 @@
+"""How many processors this process may use: what a container allows, not what the machine has."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Processors that this process may run on at once, at least 1: those that it is bound to, and
+    no more than the quota of its control groups (cgroup v2 or v1, as containers have them) gives
+    the time of. `root`: where the system's files lie."""
+    if hasattr(os, "sched_getaffinity"):
+        bound = len(os.sched_getaffinity(0))
+    else:
+        bound = os.cpu_count() or 1
+    quotas = [quota for quota in _quotas(root) if quota > 0]
+    return max(1, min([bound, *(math.ceil(quota - 0.01) for quota in quotas)]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """In processors, those of each group that this process is in, and of those that hold it."""
+    for controllers, path in _groups(root):
+        v2 = not controllers
+        mounts = ["sys/fs/cgroup", "sys/fs/cgroup/unified"] if v2 else [
+            f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"
+        ]  # fmt: skip
+        inner = Path(path.lstrip("/"))
+        for mount in mounts:
+            # Seen from inside a container, its own group is often the whole of what is mounted.
+            for group in dict.fromkeys((inner, *inner.parents, Path())):
+                quota = (_v2 if v2 else _v1)(root / mount / group)
+                if quota is not None:
+                    yield quota
+
+
+def _groups(root: Path) -> Iterator[tuple[str, str]]:
+    """(controllers, path) of the groups that may have a quota; no controllers: of version 2."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers or "cpu" in controllers.split(","):
+            yield controllers, path
+
+
+def _v2(group: Path) -> float | None:
+    quota, _, period = _read(group / "cpu.max").partition(" ")
+    return _ratio(quota, period)
+
+
+def _v1(group: Path) -> float | None:
+    return _ratio(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    """None where there is no quota: `max`, −1, or no such file."""
+    try:
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

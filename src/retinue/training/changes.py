@@ -1,0 +1,288 @@
+"""What may change while a training is under way: the one rule for a run's edited `recipe.yaml` and
+for overrides given with `--resume`.
+
+The fields of the schema are marked (`OnResume`): what is marked is taken over, everything else is
+refused by its name, with the command of a new training that starts from these weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retinue.errors import RetinueError, UsageError
+from retinue.modelfile import MODEL_FILE
+from retinue.options import OnResume
+from retinue.options.resuming import on_resume
+from retinue.run.folder import RunFolder
+from retinue.run.progress import Progress
+from retinue.training.options import StageOptions
+from retinue.training.recipe import Recipe, dump, load_recipe
+from retinue.training.stage import is_over
+from retinue.weights.resolution import names_a_file
+
+RECIPE = "recipe.yaml"
+RECORD = "environment.json"
+_NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that is another than when the training began."""
+
+    key: str
+    """Dotted."""
+    old: Any
+    new: Any
+    mark: OnResume | None
+    """None: it may not change."""
+    given: bool
+    """As an override, not in the file."""
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_shown(self.old)}, is {_shown(self.new)}"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A run's recipe as it is to go on, and what is new in it."""
+
+    recipe: Recipe
+    changes: Sequence[Change]
+    progress: Progress | None
+    """Where the training stands; None where no length has changed, or it has no checkpoint."""
+    written: bool
+    """Whether `recipe.yaml` says so already."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a training that was done has more to do by them."""
+        progress, stages = self.progress, self.recipe.stages
+        if progress is None or progress.stage < len(stages):
+            return False
+        return not is_over(stages[-1], progress)
+
+    def said(self) -> Iterator[str]:
+        """What is to be said of them aloud."""
+        for change in self.changes:
+            yield f"changed since the training began: {change}"
+        if any(change.mark is OnResume.CLOSE for change in self.changes):
+            yield "the training stays the same, but not bit for bit"
+        progress, stages = self.progress, self.recipe.stages
+        if progress is None:
+            return
+        index = min(progress.stage, len(stages) - 1)
+        lengths = [f"stages.{index}.epochs", f"stages.{index}.steps"]
+        if any(change.key in lengths for change in self.changes):
+            yield (
+                f"stage {stages[index].name} goes on from its step {progress.stage_steps}, from"
+                " here on by the schedule of the new length: the learning rate jumps to that, and"
+                " the weights are not those of a training that had this length from the beginning"
+            )
+
+    def write(self, run: RunFolder, settings: Mapping[str, Any] | None = None) -> None:
+        """Into the run. A kill in between leaves changes that are found again. `settings`: what
+        the recipe's choices come to now, where that is another thing than before."""
+        if not self.written:
+            run.write(RECIPE, dump(self.recipe))
+        if self.goes_on:
+            (run.path / "metrics.json").unlink(missing_ok=True)  # of what was done until here
+        if self.changes:
+            known = run.read_json(RECORD) or {}
+            steps = None if self.progress is None else self.progress.steps
+            fresh = [
+                {"after_step": steps, "key": c.key, "old": _plain(c.old), "new": _plain(c.new)}
+                for c in self.changes
+            ]
+            told = {"recipe": leaves_of(self.recipe), "changes": known.get("changes", []) + fresh}
+            if settings is not None:
+                told["settings"] = settings
+            if any(change.mark is OnResume.LENGTH for change in self.changes):
+                told["plan"] = None  # how long it was thought to take is not true any more
+            run.write_json(RECORD, {**known, **told})
+
+
+def find_changes(run: RunFolder, overrides: Mapping[str, Any]) -> Changes:
+    """What the run's `recipe.yaml` with `overrides` says, and how that differs from what the
+    training began with.
+
+    Raises UsageError for an override that makes no sense or that may not be, RetinueError for an
+    edit of the file that may not be.
+    """
+    file = run.path / RECIPE
+    on_file = load_recipe(file)
+    recipe = load_recipe(file, overrides) if overrides else on_file
+    if recipe.data.path != on_file.data.path and not any("format" in key for key in overrides):
+        kept = {"format": on_file.data.format}  # moved data is still of its format
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=kept)})
+    if recipe != on_file:
+        recipe = absolute(recipe)
+    recorded = (run.read_json(RECORD) or {}).get("recipe")
+    begun = leaves_of(on_file) if recorded is None else recorded
+    changes = list(_compared(begun, recipe, leaves_of(on_file)))
+    forbidden = [change for change in changes if change.mark is None]
+    if forbidden:
+        raise _refusal(run, recipe, forbidden)
+    progress = None
+    if any(change.mark is OnResume.LENGTH for change in changes) and run.checkpoints.exists():
+        progress = Progress.from_dict(run.checkpoints.load()["progress"])
+        for change in changes:
+            if change.mark is OnResume.LENGTH:
+                _refuse_late(run, recipe, change, progress)
+    return Changes(recipe, changes, progress, written=recipe == on_file)
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """With paths that lead there from anywhere."""
+
+    def placed(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    data, model = recipe.data, recipe.model
+    split = data.split.model_copy(update={"file": placed(data.split.file)})
+    places = {"path": placed(data.path), "images": placed(data.images), "split": split}
+    if model.weights is not None and names_a_file(model.weights):
+        model = model.model_copy(update={"weights": placed(model.weights)})
+    cache = recipe.cache.model_copy(update={"folder": placed(recipe.cache.folder)})
+    return recipe.model_copy(
+        update={
+            "data": data.model_copy(update=places),
+            "model": model,
+            "teacher": placed(recipe.teacher),
+            "cache": cache,
+        }
+    )
+
+
+def leaves_of(recipe: Recipe) -> dict[str, Any]:
+    """Dotted key → plain value, for everything that the recipe says of the training."""
+    return dict(_leaves(recipe.model_dump(mode="json", exclude={"about"})))
+
+
+def go_on(run: Path, *overrides: str) -> str:
+    """The command that goes on with the run."""
+    return shlex.join(["retinue", "train", str(run), "--resume", *overrides])
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def _compared(
+    begun: Mapping[str, Any], recipe: Recipe, on_file: Mapping[str, Any]
+) -> Iterator[Change]:
+    """`begun`: what was written down; `on_file`: what stands in the file."""
+    now = leaves_of(recipe)
+    old_stages, new_stages = _stages(begun), _stages(now)
+    if old_stages != new_stages:
+        yield Change("stages", f"{old_stages} of them", f"{new_stages} of them", None, given=False)
+        return
+    # A field that the version of then did not have is an edit only where it is set.
+    chosen = {key for key, _ in _leaves(recipe.model_dump(mode="json", exclude_defaults=True))}
+    for key in [*begun, *(key for key in now if key not in begun and key in chosen)]:
+        old, new = begun.get(key, _NOTHING), now.get(key, _NOTHING)
+        location = [int(part) if part.isdigit() else part for part in key.split(".")]
+        mark = on_resume(Recipe, location)
+        if mark is OnResume.FREE and old is _NOTHING:
+            continue  # an older version wrote only down what decides
+        if old != new and not _same_name(old, new):
+            yield Change(key, old, new, mark, given=on_file.get(key, _NOTHING) != new)
+
+
+def _stages(leaves: Mapping[str, Any]) -> int:
+    return len({key.split(".")[1] for key in leaves if key.startswith("stages.")})
+
+
+def _same_name(old: Any, new: Any) -> bool:
+    """An older version wrote the last part of a path down."""
+    texts = isinstance(old, str) and isinstance(new, str)
+    return texts and not Path(old).is_absolute() and Path(new).name == old
+
+
+def _refusal(run: RunFolder, recipe: Recipe, forbidden: Sequence[Change]) -> RetinueError:
+    keys = ", ".join(change.key for change in forbidden[:5])
+    what = "; ".join(map(str, forbidden[:5]))
+    if len(forbidden) > 5:
+        what += f"; and {len(forbidden) - 5} more"
+    given = [change for change in forbidden if change.given]
+    command = ["retinue", "train", str(run.path / RECIPE)]
+    same_network = not any(change.key.startswith("model.") for change in forbidden)
+    if same_network and (run.path / MODEL_FILE).is_file():
+        command.append(f"model.weights={run.path / MODEL_FILE}")
+    command += [f"{change.key}={_shown(change.new)}" for change in given]
+    place = "given as an override" if given else f"{run.path / RECIPE}"
+    kind: type[RetinueError] = UsageError if given else RetinueError
+    return kind(
+        f"a training that is under way cannot change this: {what}",
+        where=f"{place}, key{'s' * (len(forbidden) > 1)} {keys}",
+        mend=f"{'leave it out' if given else 'put it back'}, or start a new training"
+        f"{' from these weights' if 'model.weights=' in ' '.join(command) else ''}:"
+        f" {shlex.join(command)}",
+    )
+
+
+def _refuse_late(run: RunFolder, recipe: Recipe, change: Change, progress: Progress) -> None:
+    """Raise RetinueError where a stage's new length comes too late, or changes nothing."""
+    index = int(change.key.split(".")[1])
+    field = change.key.split(".")[2]
+    stage = recipe.stages[index]
+    reached = min(progress.stage, len(recipe.stages) - 1)
+    where = f"{'given as an override' if change.given else run.path / RECIPE}, key {change.key}"
+    fresh = f"or start a new training: {_repeated(run, change)}"
+    if index < reached:
+        raise RetinueError(
+            f"stage {stage.name} is over, and others have gone on from it: {change}",
+            where=where,
+            mend=f"put it back, {fresh}",
+        )
+    if index > reached or field == "early_stop":
+        return
+    if change.old is None or change.new is None:
+        raise RetinueError(
+            f"the length of stage {stage.name} is counted in another unit: {change}",
+            where=where,
+            mend=f"keep to the one it began with, {fresh}",
+        )
+    done = progress.stage_steps if field == "steps" else progress.epoch + (progress.step > 0)
+    if change.new < done or (change.new == done and change.new < change.old):
+        raise RetinueError(
+            f"stage {stage.name} has done {done} {field} already: {change}",
+            where=where,
+            mend=f"give it more than {done}, {fresh}",
+        )
+    if progress.step == 0 and _stopped(stage, progress):
+        raise RetinueError(
+            f"early_stop has ended stage {stage.name} after {progress.epoch} epochs, so that a new"
+            f" length changes nothing: {change}",
+            where=where,
+            mend=f"also raise stages.{index}.early_stop.patience, or set"
+            f" stages.{index}.early_stop=null",
+        )
+
+
+def _stopped(stage: StageOptions, progress: Progress) -> bool:
+    return stage.early_stop is not None and progress.stale >= stage.early_stop.patience
+
+
+def _repeated(run: RunFolder, change: Change) -> str:
+    setting = f"{change.key}={_shown(change.new)}"
+    return shlex.join(["retinue", "train", str(run.path / RECIPE), setting])
+
+
+def _shown(value: Any) -> str:
+    """As an override would give it."""
+    if value is _NOTHING:
+        return "nothing"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    return None if value is _NOTHING else value

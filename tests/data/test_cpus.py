@@ -1,0 +1,109 @@
+"""A container's share of its machine is followed, whichever kernel and runtime says it how."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinue.data import cpus, loader
+from retinue.data.cpus import usable_cpus
+from retinue.data.loader import worker_count
+from retinue.inference import devices
+from retinue.inference.devices import fit_threads
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may run on 64 processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+
+
+def _system(root: Path, groups: str, files: dict[str, str]) -> Path:
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def _v1(group: str, quota: int, period: int) -> dict[str, str]:
+    return {f"{group}cpu.cfs_quota_us": str(quota), f"{group}cpu.cfs_period_us": str(period)}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        # Docker and Kubernetes, version 2: one's own group is the mount.
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        # systemd: the slice above has the quota.
+        (
+            "0::/user.slice/a.scope\n",
+            {
+                "sys/fs/cgroup/user.slice/cpu.max": "300000 100000",
+                "sys/fs/cgroup/user.slice/a.scope/cpu.max": "max 100000",
+            },
+            3,
+        ),
+        # The host's path, seen from inside, where it does not exist.
+        ("0::/kubepods/pod7/abc\n", {"sys/fs/cgroup/cpu.max": "400000 100000"}, 4),
+        # Version 1, alone and together with accounting, or with both versions mounted.
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/docker/abc\n",
+            _v1("sys/fs/cgroup/cpu,cpuacct/", 250000, 100000),
+            3,
+        ),
+        (
+            "1:cpu:/a/b\n0::/\n",
+            _v1("sys/fs/cgroup/cpu/a/", 100000, 100000),
+            1,
+        ),
+        (
+            "1:cpu:/\n",
+            _v1("sys/fs/cgroup/cpu/", -1, 100000),
+            64,
+        ),
+        # Nothing, or nonsense.
+        ("", {}, 64),
+        ("no colons at all\n0::/\n", {"sys/fs/cgroup/cpu.max": "many few"}, 64),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "100000 0"}, 64),
+        ("0::/../../..\n", {"sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+    ],
+)
+def test_the_quota_of_a_container_counts(
+    tmp_path: Path, bound: None, groups: str, files: dict[str, str], expected: int
+) -> None:
+    assert usable_cpus(_system(tmp_path, groups, files)) == expected
+
+
+def test_without_any_of_these_files_it_is_what_the_process_is_bound_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: None
+) -> None:
+    assert usable_cpus(tmp_path) == 64
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus(tmp_path) == 1
+
+
+def test_workers_and_threads_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    for module in (loader, devices):
+        monkeypatch.setattr(module, "usable_cpus", lambda: 2)
+    try:
+        torch.set_num_threads(8)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert worker_count("auto") == 2
+        assert worker_count(5) == 5
+        assert fit_threads() == torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert fit_threads() == 1  # never more
+        monkeypatch.setenv("OMP_NUM_THREADS", "6")
+        torch.set_num_threads(6)
+        assert fit_threads() == 6
+    finally:
+        torch.set_num_threads(before)
+    assert cpus.usable_cpus() >= 1
