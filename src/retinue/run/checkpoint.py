@@ -11,6 +11,8 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +47,24 @@ class _Sink:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+@contextmanager
+def taking_up(folder: Path) -> Iterator[None]:
+    """While a state is put back into what it came from: one that does not fit there is a
+    checkpoint, in `folder`, that was damaged, edited, or is of another version."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error, MemoryError | RecursionError) or "out of memory" in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise RetinueError(
+            "the checkpoint is not what this version writes"
+            f" ({type(error).__name__}{f': {reason}' if reason else ''})",
+            where=str(folder),
+            mend="start a new training from the run's recipe.yaml",
+        ) from error
 
 
 class CheckpointStore:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from retinue import nested
 from retinue.errors import Interrupted, RetinueError
 from retinue.figures import plain, refuse_not_finite
+from retinue.run.checkpoint import taking_up
 from retinue.run.log import LOGGER, epoch_line
 from retinue.run.progress import Progress
 from retinue.sample import Batch, Sample
@@ -112,17 +113,11 @@ class Trainer:
             self.data.close()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        kept = ("progress", "learner", "optimizer", "ema", "scaler", "task")
-        if not isinstance(state, dict) or any(name not in state for name in kept):
-            raise RetinueError(
-                "the checkpoint is of an older version, which kept other things, or damaged",
-                where=str(self.recorder.run.path / "last"),
-                mend="start a new training from the run's recipe.yaml",
-            )
-        self.progress = Progress.from_dict(state["progress"])
-        self.clock.take_up(self.progress.total_seconds)
-        self.learner.load_state_dict(state["learner"])
-        self.task = type(self.task)(self.task.classes, self.task.options, state["task"])
+        with taking_up(self.recorder.run.path / "last"):
+            self.progress = Progress.from_dict(state["progress"])
+            self.clock.take_up(self.progress.total_seconds)
+            self.learner.load_state_dict(state["learner"])
+            self.task = type(self.task)(self.task.classes, self.task.options, state["task"])
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         mine = self.accelerator.is_main_process  # the sums are of all processes
         self.sums = {
@@ -153,13 +148,15 @@ class Trainer:
         own = list(self.learner.objective.parameters())
         self.optimizer = build_optimizer(self.network, stage.optimizer, [("objective", own)])
         self.ema = Ema(self.learner, self.recipe.ema.decay) if self.recipe.ema else None
-        if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
+        with taking_up(self.recorder.run.path / "last"):
+            if state is not None:
+                self.optimizer.load_state_dict(state["optimizer"])
+                if self.ema is not None:
+                    self.ema.load_state_dict(state["ema"])
         self._prepare()
-        if state is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        with taking_up(self.recorder.run.path / "last"):
+            if state is not None and state["scaler"] is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
         if state is None:
             self._checkpoint()
         self.clock.begin()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from retinue import modelfile
 from retinue.errors import RetinueError
+from retinue.inference.predictor import described
+from retinue.models.registry import create_model
 from retinue.page.record import read_run
-from retinue.run.checkpoint import CheckpointStore
+from retinue.run.checkpoint import CheckpointStore, taking_up
 from retinue.run.folder import RunFolder
 from retinue.run.progress import Progress
 
@@ -90,3 +96,54 @@ def test_a_pointer_to_no_checkpoint_is_refused(tmp_path: Path, pointer: bytes) -
     for use in (store.exists, store.load, lambda: store.save({})):
         with pytest.raises(RetinueError, match=r"does not name a checkpoint, .*current"):
             use()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("optimizer"), AttributeError("'int' object has no attribute 'copy'"),
+     RuntimeError("Error(s) in loading state_dict for Learner:\n\tsize mismatch"), TypeError()],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_is_a_damaged_checkpoint(
+    tmp_path: Path, error: Exception
+) -> None:
+    told = f"not what this version writes.*{type(error).__name__}"
+    with pytest.raises(RetinueError, match=told), taking_up(tmp_path):
+        raise error
+    for other in (RetinueError("its own words"), RuntimeError("CUDA out of memory")):
+        with pytest.raises(type(other), match=str(other)), taking_up(tmp_path):
+            raise other
+
+
+ODD_VALUES = [None, True, 0, -1, 10**30, 1.5, "", "x" * 300, [], [[]], {}, {"a": 1}, [None], ["a"]]
+
+
+def test_any_value_anywhere_in_a_models_description_is_one_line(tmp_path: Path) -> None:
+    """300 drawn ones: read whole, or refused by a RetinueError."""
+    network = create_model("mnist_cnn", num_classes=2)
+    whole = modelfile.ModelDescription(
+        task="classification",
+        task_options={"top_k": 2},
+        task_state={"temperature": 1.5},
+        classes=["a", "b"],
+        network="mnist_cnn",
+        arguments=dict(network.arguments),
+        preprocessing=network.preprocessing.as_dict(),
+        recipe={"stages": [{"data": None}]},
+    ).model_dump(mode="json")
+    places = [(key,) for key in whole]
+    for key in ("task_options", "task_state", "arguments", "preprocessing"):
+        places += [(key, inner) for inner in [*whole[key], "unheard of"]]
+    draw = random.Random(0)
+    path = tmp_path / "odd.safetensors"
+    refused: list[str] = []
+    for _ in range(300):
+        first, *inner = draw.choice(places)
+        value = draw.choice(ODD_VALUES)
+        changed = {**whole, first: {**whole[first], inner[0]: value} if inner else value}
+        save_file({"w": torch.zeros(1)}, path, {modelfile.KEY: json.dumps(changed)})
+        try:
+            described(modelfile.read_description(path))
+        except RetinueError as error:
+            refused.append(str(error))
+    assert len(refused) > 200
+    assert not [said for said in refused if "Value error" in said or "validation error" in said]
