@@ -29,6 +29,8 @@ KEY = "retinue"
 FORMAT_VERSION = 2
 
 MOST_CLASSES = 1 << 20
+MOST_TENSORS = 50_000
+"""Of any file of weights: the largest networks here have a few thousand."""
 MOST_CHARACTERS = 64 * 2**20
 """Of the description."""
 
@@ -211,7 +213,10 @@ def _opened(path: Path) -> Any:
     if not os.path.isfile(path):
         raise UsageError("no such model file", where=str(path), mend=nearest(path))
     try:
-        return safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
+        if len(file.keys()) > MOST_TENSORS:
+            raise SafetensorError(f"it has {len(file.keys()):,} tensors")
+        return file
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from retinue import modelfile
 from retinue.errors import RetinueError
 from retinue.models.registry import create_model
+from retinue.weights import files
 from retinue.weights.loading import load_into
 
 KERNELS = ("stem.conv.weight", "head.fc1.weight", "head.fc.weight")
@@ -59,3 +63,15 @@ def test_a_head_that_is_left_out_may_be_anything(sound: dict[str, torch.Tensor])
     spoilt = dict(sound) | {"head.fc.weight": torch.full_like(sound["head.fc.weight"], math.nan)}
     report = load_into(create_model("mnist_cnn", num_classes=7), spoilt)
     assert "head.fc.weight" in report.reinitialised
+
+
+def test_a_file_of_very_many_tensors_is_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.safetensors"
+    save_file({f"t{i}": torch.zeros(1) for i in range(12)}, path)
+    monkeypatch.setattr(modelfile, "MOST_TENSORS", 11)
+    with pytest.raises(RetinueError, match=r"it has 12 tensors.*many\.safetensors"):
+        files.read(path)
+    with pytest.raises(RetinueError, match=r"damaged one \(it has 12 tensors\), .*many"):
+        modelfile.read(path)

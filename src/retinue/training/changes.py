@@ -7,13 +7,13 @@ refused by its name, with the command of a new training that starts from these w
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
 from retinue.modelfile import MODEL_FILE
 from retinue.options import OnResume
@@ -281,7 +281,7 @@ def _shown(value: Any) -> str:
     """As an override would give it."""
     if value is _NOTHING:
         return "nothing"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json_text(value)
 
 
 def _plain(value: Any) -> Any:

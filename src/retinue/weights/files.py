@@ -120,6 +120,8 @@ def _darknet(path: Path) -> dict[str, Tensor]:
 def _safetensors(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
+            if len(file.keys()) > modelfile.MOST_TENSORS:
+                raise RetinueError(f"it has {len(file.keys()):,} tensors", where=str(path))
             metadata = file.metadata() or {}
             if modelfile.KEY not in metadata:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
