@@ -80,7 +80,9 @@ def test_weights_that_are_not_finite_are_named(bad: float) -> None:
     refuse_not_finite(tensors, "there")
     refuse_not_finite({}, "there")
     tensors["bad"] = torch.tensor([1.0, bad, 2.0])
-    with pytest.raises(RetinueError, match=r"the weights bad are not finite, there, .*--resume"):
+    with pytest.raises(
+        RetinueError, match=r"the weights bad are not finite, there, .*clip_norm, in a new training"
+    ):
         refuse_not_finite(tensors, "there")
 
 
