@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import replace
@@ -13,7 +14,8 @@ import tiny
 import torch
 
 import retinue
-from retinue.errors import UsageError
+from retinue.errors import Interrupted, UsageError
+from retinue.run.checkpoint import CheckpointStore
 from retinue.run.folder import RunFolder
 from retinue.run.log import Bar
 from retinue.training import planning, session
@@ -24,6 +26,7 @@ from retinue.training.options import StageOptions
 from retinue.training.prepare import open_data, prepared, settings_of
 from retinue.training.recipe import load_recipe
 from retinue.training.rehearsal import Judging, Rates, Rehearsal
+from retinue.training.trainer import Trainer
 from retinue.training.training import Training
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
@@ -169,6 +172,30 @@ def test_times_are_recorded_part_by_part(tmp_path: Path, pictures: Path) -> None
     assert sum(timings[part] for part in parts) <= timings["total_s"] <= whole
     assert set(timings["frozen_of_stages_s"]) == {"head", "all"}
     assert Estimate.from_dict(environment["plan"]).total_s > 0
+
+
+def test_what_was_done_before_an_interruption_is_not_waited_for(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = Trainer._epoch, []
+
+    def interrupted(self: Trainer, stage: Any) -> None:
+        assert self.clock.forecast is not None
+        left.append({k: 1 - p.done for k, p in self.clock.forecast._parts.items()})
+        if len(left) == 4:  # the second epoch of the second stage
+            self.interruptions.signal = 15
+        real(self, stage)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    with pytest.raises(Interrupted):
+        retinue.train(tiny.recipe(pictures), out=tmp_path / "run", report=False, quiet=True)
+    before = CheckpointStore(tmp_path / "run" / "last").load()["progress"]
+    run = retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
+    assert all(left[4][f"head: {kind}"] == 0 for kind in ("frozen part", "steps", "validation"))
+    assert 0 < left[4]["all: steps"] < 0.7
+    timings = json.loads((run.folder / "environment.json").read_text())["timings"]
+    assert timings["total_s"] > before["total_seconds"] > 0
+    assert timings["training_s"] > before["seconds"] > 0
 
 
 # --- lengths that follow the data ----------------------------------------------------------------

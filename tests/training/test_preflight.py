@@ -66,8 +66,8 @@ def test_scratch_runs_and_everything_learns(tmp_path: Path, pictures: Path, name
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        ({}, ["stage all", "key stages.1.frozen_batchnorm", "`retinue train scratch`"]),
-        ({"model.weights": "None"}, ["stage all", "key stages.1.frozen_batchnorm"]),
+        ({}, ["stage blocks", "key stages.1.frozen_batchnorm", "`retinue train scratch`"]),
+        ({"model.weights": "None"}, ["stage blocks", "key stages.1.frozen_batchnorm"]),
         ({"stages.0.frozen_batchnorm": True}, ["stage head", "key stages.0.frozen_batchnorm"]),
     ],
 )

@@ -62,6 +62,8 @@ def test_every_shipped_recipe_loads_and_says_what_to_expect(name: str) -> None:
     assert all([about.title, about.source, about.command, about.cost, about.figure])
     assert f"retinue train {name}" in about.command
     assert load_recipe(name).about == about
+    for device in ("cpu", "cuda"):  # what it says of machines, too
+        assert load_recipe(name, {"device": device}).on_gpu is None
 
 
 def test_a_number_like_1e_4_is_a_number(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
 
         budget = recipe.budget
         if budget is not None and not budget.fitted:
+            estimate(recipe)  # the timing is a part of the time, too
             left = budget.seconds - training.clock.total
             fitted, told, notes = fitted_to_budget(recipe, training.learner.network, left, estimate)
             done = budget.model_copy(update={"fitted": True})

@@ -92,6 +92,7 @@ class Rehearsal:
         self._known: dict[str, Rates] = {}
         self._judging: Judging | None = None
         self._faster: tuple[float, float] | None = None
+        self._loaded: dict[Any, tuple[Batch, float]] = {}
 
     def rates(self, recipe: Recipe) -> list[Rates]:
         """Of each stage of `recipe`, the training's or one that differs in its stages."""
@@ -127,7 +128,7 @@ class Rehearsal:
         assert data.validation is not None
         network = self.learner.network
         whole = FrozenPart(network, len(network.units()), self.device)
-        chunk, load = self.load(data.validation, data.judged)
+        chunk, load = self.load("final", data.validation, data.judged)
         ready, each, _ = self.run_frozen(whole, chunk, len(samples))
         count = len(orientations(recipe.evaluation.tta))
         return Judging(ready, self.together(load, each * count))
@@ -147,8 +148,14 @@ class Rehearsal:
             training.taught_by,
         )
 
-    def load(self, feed: Any, plans: Sequence[BatchPlan]) -> tuple[Batch, float]:
-        """The first of the batches, and how long it takes to read and render an image."""
+    def load(self, what: Any, feed: Any, plans: Sequence[BatchPlan]) -> tuple[Batch, float]:
+        """The first of the batches, and how long it takes to read and render an image. `what` tells
+        it from others: what is known is not read again."""
+        if what not in self._loaded:
+            self._loaded[what] = self._load(feed, plans)
+        return self._loaded[what]
+
+    def _load(self, feed: Any, plans: Sequence[BatchPlan]) -> tuple[Batch, float]:
         assert isinstance(feed, ImageFeed)
         rows = [row for plan in plans for row in plan.rows][:MOST_ROWS]
         chunks = [rows[k : k + CHUNK] for k in range(0, len(rows), CHUNK)]
@@ -250,7 +257,8 @@ class _Stage:
         freeze(self.learner.network, self._first)
         data = self._maker.images(self._stage, self._shown)
         cached = self._cut > 0 and unwanted(self._stage) is None
-        batch, load = self._by.load(data.train, [self._plan(data)])
+        what = (self._stage.augment.model_dump_json(), repr(self._stage.sizes), self._shown[0].key)
+        batch, load = self._by.load(what, data.train, [self._plan(data)])
         ready = view = judged_view = absent = judged = 0.0
         state: Any = batch.inputs
         if cached:
@@ -343,7 +351,7 @@ class _Stage:
     def _judging(self, data: StageData, cached: bool) -> tuple[float, float]:
         """Seconds to judge an image, and to read one."""
         assert data.validation is not None
-        batch, read = self._by.load(data.validation, data.judged)
+        batch, read = self._by.load("val", data.validation, data.judged)
         network, task = self.learner.network, self._by.training.task
         network.eval()
         with torch.inference_mode(), self._by.accelerator.autocast():

@@ -82,6 +82,8 @@ class Trainer:
         state = self.recorder.load()
         if state is not None:
             self._restore(state)
+        for stage in self.recipe.stages[: self.progress.stage]:
+            self.clock.finish_stage(stage.name)
         if self.progress.stage == len(self.recipe.stages):
             if is_over(self.recipe.stages[-1], self.progress):
                 return self.progress  # only the final evaluation is missing
