@@ -31,7 +31,7 @@ def test_it_is_told_with_the_figures_before_and_after(run_maker: Maker) -> None:
     before = np.exp(1.5 * np.log(after))
     before /= before.sum(1, keepdims=True)
     change(run / "metrics.json", tta="none")
-    change(run / "environment.json", kept={"epoch": 7, "fitted": {"temperature": 1.5}})
+    change(run / "environment.json", fitted={"temperature": 1.5})
     shown = section(run, "calibration").replace("\u202f", " ")
     loss = [log_loss(labels, scores) for scores in (before, after)]
     gap = [expected_calibration_error(labels, scores) for scores in (before, after)]
@@ -44,7 +44,7 @@ def test_it_is_told_with_the_figures_before_and_after(run_maker: Maker) -> None:
 def test_of_averaged_views_the_figures_before_are_not_known(run_maker: Maker) -> None:
     run = run_maker(["a", "b", "c"], images=60)
     change(run / "metrics.json", tta="flip")
-    change(run / "environment.json", kept={"epoch": 7, "fitted": {"temperature": 1.5}})
+    change(run / "environment.json", fitted={"temperature": 1.5})
     shown = section(run, "calibration")
     assert "a temperature fitted on the validation split." in shown
     assert "took the loss" not in shown
@@ -54,5 +54,5 @@ def test_that_there_is_none_is_told_where_it_is_known(run_maker: Maker) -> None:
     run = run_maker(["a", "b", "c"], images=60)
     assert "temperature" not in section(run, "calibration"), "an older run"
     for fitted in ({}, {"temperature": "hot"}):
-        change(run / "environment.json", kept={"epoch": 7, "fitted": fitted})
+        change(run / "environment.json", fitted=fitted)
         assert "No temperature was fitted" in section(run, "calibration")

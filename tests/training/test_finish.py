@@ -36,7 +36,7 @@ def test_it_leaves_a_card_labelled_pictures_and_warnings(tmp_path: Path, picture
     assert made["weights"] is None
     assert made["speed"]["engine"] == "torch"
     assert made["speed"]["latency_ms"] > 0
-    assert environment["kept"]["fitted"] == load(run.best).task.fitted()
+    assert environment["fitted"] == load(run.best).task.fitted()
 
     told = json.loads((run.folder / "plots" / "batch_all.json").read_text(encoding="utf-8"))
     assert told["stage"] == "all"

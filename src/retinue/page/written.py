@@ -40,6 +40,7 @@ class _Environment(BaseModel):
     skipped: dict[str, Text] = {}
     timings: Object = {}
     kept: Object = {}
+    fitted: Object = {}
     trunk: Object | None = None
     model: Object | None = None
 

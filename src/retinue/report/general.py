@@ -153,7 +153,7 @@ def skipped(record: RunRecord) -> Section | None:
 def run(record: RunRecord) -> Section | None:
     """Timings, machine and versions."""
     environment = dict(record.environment)
-    for shown_elsewhere in ("skipped", "settings", "kept", "task_state", "model", "recipe"):
+    for shown_elsewhere in _ELSEWHERE:
         environment.pop(shown_elsewhere, None)
     timings = environment.pop("timings", None)
     versions = environment.pop("versions", None) or {}
@@ -167,6 +167,8 @@ def run(record: RunRecord) -> Section | None:
     return _section("run", "Time, machine, versions", {"tables": tables}) if tables else None
 
 
+_ELSEWHERE = ("skipped", "settings", "kept", "fitted", "task_state", "model", "recipe")
+"""Keys of `environment.json` that other sections show, or that nobody reads."""
 _LONGEST = 400
 """So many characters of a value are shown; `environment.json` has it whole."""
 

@@ -83,11 +83,8 @@ def final_figures(
                 "evaluation_s": round(seconds, 2),
                 "frozen_of_stages_s": {k: round(v, 2) for k, v in progress.frozen_seconds.items()},
             },
-            "kept": {
-                "epoch": progress.kept_epoch,
-                "figures": progress.kept_figures,
-                "fitted": predictor.task.fitted(),
-            },
+            "kept": {"epoch": progress.kept_epoch, "figures": progress.kept_figures},
+            "fitted": predictor.task.fitted(),
             "skipped": progress.skipped,
         },
     )

@@ -90,6 +90,8 @@ class StageData:
     cached: dict[str, Any] | None = None
     """How the frozen part is computed; None: it runs with every batch."""
     loaders: Sequence[Loader] = ()
+    unseen: bool = True
+    """Whether none of the validation split's images is among those that it learns from."""
 
     def skipped(self) -> dict[str, str]:
         """Files that another was put in place of, with the reasons."""
@@ -198,7 +200,9 @@ class StageDataMaker:
             world=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
         )
-        return StageData(train, plans, validation, judged, None, loaders)
+        known = {sample.key for sample in self.validation}
+        unseen = not any(sample.key in known for sample in samples)
+        return StageData(train, plans, validation, judged, None, loaders, unseen)
 
     def absent(self, stage: StageOptions, data: StageData, network: Network, cut: int) -> float:
         """The share of the views of `data`, the stage's images, that the cache does not hold."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -80,11 +80,6 @@ _CHANGES: dict[type[Options], Change] = {Subset: _subset, WithValidation: _with_
 def changed(options: Options | None, samples: Sequence[Sample], splits: Splits) -> Sequence[Sample]:
     """What `options` make of the samples of the stage before."""
     return samples if options is None else _CHANGES[type(options)](options, samples, splits)
-
-
-def learns_validation(options: Iterable[Options | None]) -> bool:
-    """Whether a stage with any of these learns from the validation split."""
-    return any(isinstance(one, WithValidation) for one in options)
 
 
 def stage_samples(

@@ -35,7 +35,7 @@ from retinue.training.options import StageOptions
 from retinue.training.schedules import factor
 from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
-from retinue.training.stage_samples import learns_validation, stage_samples
+from retinue.training.stage_samples import stage_samples
 from retinue.training.training import Training
 from retinue.training.validation import validate
 
@@ -358,15 +358,8 @@ class Trainer:
             if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)  # the ones that are kept
-            begun = self.recipe.stages[: self.progress.stage + 1]
-            unseen = not learns_validation(stage.data for stage in begun)
             figures, state = validate(
-                self.network,
-                self.task,
-                self.data,
-                self.accelerator,
-                self.bar.advance,
-                fit=unseen,
+                self.network, self.task, self.data, self.accelerator, self.bar.advance
             )
         done = self.progress.stage_steps / self.total
         seconds = self.clock.lap(part(stage.name, "validation"), done)

@@ -25,12 +25,10 @@ def validate(
     data: StageData,
     accelerator: Accelerator,
     each_batch: Callable[[int], None] | None = None,
-    *,
-    fit: bool = True,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The declared figures of the validation split, and the task's state after what it fits there;
-    the same on every process. `fit`: it may; images that were learnt from would mislead it.
-    `each_batch` is called with the batches done."""
+    the same on every process. Images that were learnt from would mislead it: then nothing is
+    fitted. `each_batch` is called with the batches done."""
     meter = task.meter()
     feed = data.validation
     assert feed is not None
@@ -49,7 +47,7 @@ def validate(
             meter.extend(each)
     told: list[Any] = [None]
     if accelerator.is_main_process:
-        if fit:
+        if data.unseen:
             task.fit(meter)
         found = meter.compute()
         refuse_not_finite(found, "validation", mend=MEND)

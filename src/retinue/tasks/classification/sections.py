@@ -125,8 +125,7 @@ def calibration(record: RunRecord) -> Section | None:
 
 def _temperature(record: RunRecord, rows: Scored) -> str:
     """What was fitted on the validation split, and what it did to these images."""
-    kept = record.environment.get("kept")
-    fitted = kept.get("fitted") if isinstance(kept, dict) else None
+    fitted = record.environment.get("fitted")
     if not isinstance(fitted, dict):
         return ""  # older, or no run at all
     warmth = number(fitted.get("temperature"))
