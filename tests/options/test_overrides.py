@@ -86,6 +86,13 @@ def test_where_stages_differ_the_keys_are_named_with_todays_values() -> None:
     assert "stages.0.optimizer.lr (now 0.5) or stages.1.optimizer.lr (now 0.1)" in message
 
 
+def test_a_star_means_every_stage() -> None:
+    assert _means(TWO, "stages.*.epochs") == ["stages.0.epochs", "stages.1.epochs"]
+    assert _means(TWO, "stages.*.lr") == [f"stages.{k}.optimizer.lr" for k in (0, 1)]
+    assert "stages.*.optimizer.lr means all" in _refused(TWO, "lr")
+    assert [s.epochs for s in load_recipe(TWO, {"stages.*.epochs": 7}).stages] == [7, 7]
+
+
 def test_the_length_of_a_stage_is_its_own_even_where_they_agree() -> None:
     assert "stages.0.epochs (now 2) or stages.1.epochs (now 2)" in _refused(TWO, "epochs")
     assert "stages.0.trainable (now 'all')" in _refused(TWO, "trainable")

@@ -134,9 +134,16 @@ def meaning(schema: Any, values: Any, key: str) -> list[Location]:
     """The places in `values` that `key` means: itself, or what its end or another tool's word for
     it names, where that is one field, or the same one of all stages that agree about it today.
 
+    `stages.*.epochs` means that of every stage.
+
     Raises:
         UsageError: none, or several.
     """
+    before, every, after = key.partition(".*.")
+    if every:
+        count = len(_inside(values, tuple(before.split("."))) or ())
+        each = [meaning(schema, values, f"{before}.{k}.{after}") for k in range(count)]
+        return [location for found in each for location in found]
     location = tuple(int(p) if _is_index(p) else p for p in key.split("."))
     if location[0] in _names(schema):
         known = location
@@ -237,6 +244,9 @@ def _decided(schema: Any, values: Any, key: str, found: list[Location]) -> list[
         return found
     each = [f"{dotted(p)}{_now(v)}" for p, v in zip(found, today, strict=True)]
     mend = f"say which: {' or '.join(each)}"
+    if len(patterns) == 1:
+        every = ".".join("*" if isinstance(part, int) else part for part in found[0])
+        mend += f"; {every} means all"
     raise UsageError(f"{key} may mean several fields", where=f"key {key}", mend=mend)
 
 

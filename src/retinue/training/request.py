@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from retinue.data.sources.layout import TABLES
@@ -63,9 +64,10 @@ def _refuse_interrupted(path: Path) -> None:
     run = RunFolder(path)
     if not run.checkpoints.exists() or (path / "metrics.json").is_file():
         return
+    folder, recipe = quote(str(path)), quote(str(path / "recipe.yaml"))
     raise UsageError(
         "this training was interrupted",
         where=str(path),
-        mend=f"`retinue train {path} --resume` goes on with it, "
-        f"`retinue train {path / 'recipe.yaml'}` begins a new one",
+        mend=f"`retinue train {folder} --resume` goes on with it, "
+        f"`retinue train {recipe}` begins a new one",
     )
