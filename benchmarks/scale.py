@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import resource
 import subprocess
@@ -18,6 +19,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from retinue import api
+from retinue.data.options import DataOptions
+from retinue.data.sources import Dataset, open_dataset
+from retinue.tasks.task import task_type
+from retinue.training.trainer import Trainer
 
 FILES, CLASSES = 20_000, 1000
 ROWS = (10_000, 100_000, 1_280_000)
@@ -38,10 +46,12 @@ def make(root: Path, rows: int) -> None:
         settled = time.time() - 60  # what has just been written may still change
         for k in range(FILES):
             os.utime(files / f"{k:06d}.jpg", (settled, settled))
-    links = -(-rows // FILES)
-    for data in (root / "table", root / "folder"):
+    for data, links in (
+        (root / "table", -(-rows // FILES)),
+        (root / f"folder{rows}", rows // FILES),
+    ):
         data.mkdir(exist_ok=True)
-        for k in range(links):
+        for k in range(max(links, 2)):
             link = data / f"part{k:03d}"
             if not link.exists():
                 link.symlink_to(files, target_is_directory=True)
@@ -51,60 +61,47 @@ def make(root: Path, rows: int) -> None:
             table.write(f"table/part{k // FILES:03d}/{k % FILES:06d}.jpg,class {k % CLASSES}\n")
 
 
-def index(root: Path, rows: int) -> None:
-    """The table read, matched with files, divided and written down."""
-    from retinue.data.options import DataOptions
-    from retinue.data.sources import open_dataset
-    from retinue.tasks.task import task_type
-
-    readers = task_type("classification").readers()
-    start = time.perf_counter()
-    dataset = open_dataset(DataOptions(path=str(root / f"{rows}.csv")), readers)
-    found = time.perf_counter()
-    dataset.write_splits(root / "splits.csv")
-    written = time.perf_counter()
-    assert sum(map(len, dataset.splits.values())) == rows
-    print(f"index {found - start:.2f} s, splits.csv {written - found:.2f} s", end="")
+def index(root: Path, rows: int) -> int:
+    """The index of the table: read, matched with files, divided."""
+    assert sum(map(len, _opened(path=str(root / f"{rows}.csv")).splits.values())) == rows
+    return rows
 
 
-def folder(root: Path, rows: int) -> None:
-    """The same images as class folders."""
-    from retinue.data.options import DataOptions
-    from retinue.data.sources import open_dataset
-    from retinue.tasks.task import task_type
-
-    options = DataOptions(path=str(root / "folder"), format="folder")
-    start = time.perf_counter()
-    dataset = open_dataset(options, task_type("classification").readers())
-    images = sum(map(len, dataset.splits.values()))
-    print(f"folders of {images:,}: {time.perf_counter() - start:.2f} s", end="")
+def folder(root: Path, rows: int) -> int:
+    """The index of class folders."""
+    found = _opened(path=str(root / f"folder{rows}"), format="folder")
+    return sum(map(len, found.splits.values()))
 
 
-def check(root: Path, rows: int) -> None:
-    """`retinue data check`."""
-    import retinue
-
-    start = time.perf_counter()
-    retinue.check_data(root / f"{rows}.csv")
-    print(f"data check {time.perf_counter() - start:.2f} s", end="")
+def written(root: Path, rows: int) -> int:
+    """The index, and its splits.csv."""
+    _opened(path=str(root / f"{rows}.csv")).write_splits(root / "splits.csv")
+    return rows
 
 
-def train(root: Path, rows: int) -> None:
-    """`train` of a tiny network up to its first step."""
-    import retinue
-    from retinue.training.trainer import Trainer
+def _opened(**options: str) -> Dataset:
+    return open_dataset(DataOptions(**options), task_type("classification").readers())
+
+
+def check(root: Path, rows: int) -> int:
+    """data check."""
+    api.check_data(root / f"{rows}.csv")
+    return rows
+
+
+def train(root: Path, rows: int) -> int:
+    """The first step of train, by a tiny network."""
 
     class FirstStepError(Exception):
         """Not an error: as far as is measured."""
 
     step = Trainer._step
 
-    def first(*given: object) -> None:
+    def first(*given: Any) -> None:
         step(*given)
         raise FirstStepError
 
     Trainer._step = first
-    start = time.perf_counter()
     recipe = {
         "model": {"name": "mnist_cnn", "weights": None},
         "data": {"path": str(root / f"{rows}.csv"), "workers": 2},
@@ -113,11 +110,18 @@ def train(root: Path, rows: int) -> None:
         "tensorboard": False,
     }
     with contextlib.suppress(FirstStepError):
-        retinue.train(recipe, out=root / "run", report=False, quiet=True)
-    print(f"first step of train {time.perf_counter() - start:.2f} s", end="")
+        api.train(recipe, out=root / "run", report=False, quiet=True)
+    return rows
 
 
-PARTS = {"index": index, "folder": folder, "check": check, "train": train}
+PARTS = {
+    "index": (index, "index of the table"),
+    "written": (written, "index, and its splits.csv"),
+    "folder": (folder, "index of class folders"),
+    "check": (check, "data check"),
+    "scan": (train, "first step of train, images looked at"),
+    "train": (train, "first step of train, these remembered"),
+}
 
 
 def main() -> None:
@@ -129,19 +133,33 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.part:
-        PARTS[asked.part](asked.keep, asked.rows[0])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f", peak {peak:.2f} GB")
+        start = time.perf_counter()
+        count = PARTS[asked.part][0](asked.keep, asked.rows[0])
+        seconds = time.perf_counter() - start
+        print(count, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
         return
+    parts = ["index", "written", "folder", *["check"] * asked.check]
+    parts += ["scan", "train"] if asked.train else []
+    before: dict[str, tuple[int, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = (asked.keep or Path(temporary)).absolute()
+        env = {**os.environ, "RETINUE_CACHE": str(root / "cache")}
         for rows in asked.rows:
             make(root, rows)
-            parts = ["index", "folder", *["check"] * asked.check, *["train"] * asked.train]
             for part in parts:
                 command = [sys.executable, __file__, str(rows), "--part", part, "--keep", str(root)]
-                print(f"{rows:>9,}", end=" ", flush=True)
-                subprocess.run(command, check=True)
+                answer = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True, env=env
+                )
+                count, seconds, peak = map(float, answer.stdout.split()[-3:])
+                line = f"{count:>11,.0f}  {PARTS[part][1]:<38} {seconds:7.2f} s {peak:5.2f} GB"
+                if part in before:
+                    fewer, faster = before[part]
+                    decades = math.log10(count / fewer)
+                    each = (seconds / count) / (faster / fewer)
+                    line += f"  × {each ** (1 / decades):.2f} a row and decade"
+                before[part] = int(count), seconds
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

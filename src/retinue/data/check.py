@@ -21,7 +21,7 @@ from retinue.data.remembered import Remembered, facts
 from retinue.data.sources.dataset import refusals, settle
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.recognise import Readers, read_listing
-from retinue.data.sources.records import Record
+from retinue.data.sources.records import Record, Records
 from retinue.data.sources.walking import about_others
 from retinue.errors import UsageError
 from retinue.sample import Sample
@@ -195,8 +195,7 @@ def _divide(
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
     """Images by class and by split, and the split of each image, by its name."""
     wrong = [str(error) for error in refusals(listing, options)]
-    named = (r.target.names() if r.target else ("",) for r in listing.records)
-    classes = dict(Counter(str(name) for names in named for name in names))
+    classes = _counts(listing.records)
     splits: dict[str, int] = {}
     of: dict[str, str] = {}
     try:
@@ -210,6 +209,18 @@ def _divide(
     if wrong:
         findings.append(Finding("errors", wrong, "training would refuse this", fatal=True))
     return classes, splits, of
+
+
+def _counts(records: Records) -> dict[str, int]:
+    """Images by class, in the order in which the classes occur; those of nothing by the empty
+    name."""
+    places, first, counts = np.unique(records.target, return_index=True, return_counts=True)
+    found: Counter[str] = Counter()
+    for k in np.argsort(first).tolist():
+        names = records.targets[places[k]].names() if places[k] >= 0 else ("",)
+        for name in names:
+            found[str(name)] += int(counts[k])
+    return dict(found)
 
 
 def _said(record: Record) -> str:

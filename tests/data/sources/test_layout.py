@@ -68,6 +68,24 @@ def test_one_folder_around_all(tmp_path: Path, inner: str, around: str) -> None:
     assert any("the one folder there" in note for note in wrapped.notes)
 
 
+def test_splits_in_folders_of_their_own_names(tmp_path: Path) -> None:
+    put(tmp_path, "training_set/training_set/a/1.png", "training_set/training_set/b/2.png")
+    put(tmp_path, "test_set/test_set/a/3.png", "test_set/test_set/b/4.png")
+    dataset = read(tmp_path, split=WHOLE)
+    assert dataset.classes == ("a", "b")
+    assert {split: len(names) for split, names in splits(dataset).items()} == {
+        "train": 2,
+        "test": 2,
+    }
+
+
+def test_a_table_whose_columns_are_named_is_asked_for(tmp_path: Path) -> None:
+    put(tmp_path, "train/n0/1.png", "train/n1/2.png")
+    write(tmp_path / "train.csv", "filenames,cats\nn0/1.png,x\nn1/2.png,y\n")
+    assert read(tmp_path, split=WHOLE).classes == ("n0", "n1")
+    assert read(tmp_path, split=WHOLE, columns={"label": "cats"}).classes == ("x", "y")
+
+
 def test_a_table_in_the_one_folder(tmp_path: Path) -> None:
     put(tmp_path / "d", "images/1.png", "images/2.png")
     write(tmp_path / "d" / "labels.csv", "file,label\n1,x\n2,y\n")

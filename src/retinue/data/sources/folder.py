@@ -14,7 +14,7 @@ from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.matching import composed
 from retinue.data.sources.records import NONE, Records, as_names
 from retinue.data.sources.walking import about_others, normal, subfolders, walk
-from retinue.data.sources.words import ORDER
+from retinue.data.sources.words import ORDER, split_of
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
 
@@ -37,7 +37,7 @@ def read_folder(path: Path, options: DataOptions) -> Listing:
         listing.notes.append(f"the data is in {str(root)!r}, the one folder there")
     if splits.classes:
         of: dict[str | None, Path] = dict(splits.of.items())
-        beside = [f.name for f in subfolders(root) if f not in splits.of.values()]
+        beside = [f.name for f in subfolders(root) if split_of(f.name) is None]
         if beside:
             listing.notes.append(f"ignored beside the splits: {', '.join(map(repr, beside))}")
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from retinue.data.options import DataOptions
+from retinue.data.options import ColumnOptions, DataOptions
 from retinue.data.sources.cells import read_cells
 from retinue.data.sources.columns import find_columns
 from retinue.data.sources.listing import given_path
@@ -53,11 +53,18 @@ def split_folders(root: Path) -> SplitFolders:
                 where=repr(str(root)),
                 mend="keep one of them",
             )
-        found[split] = folder
+        found[split] = _innermost(folder, split)
     alone = len(found) == len(folders)
     # A class may be called "test": splits are meant where there is one to train on, or nothing but.
     inside = [found["train"]] if "train" in found else list(found.values()) if alone else []
     return SplitFolders(found, bool(inside) and all(map(subfolders, inside)), alone)
+
+
+def _innermost(folder: Path, split: str) -> Path:
+    """`train/train/` and the like, as archives have it, is one folder."""
+    while len(inner := subfolders(folder)) == 1 and split_of(inner[0].name) == split:
+        folder = inner[0]
+    return folder
 
 
 def within(path: Path) -> Path:
@@ -101,6 +108,7 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
         return path if asked or path.suffix.lower() in TABLES else None
     folder = within(path)
     tables = tables_in(folder)
+    asked = asked or (bool(tables) and options.columns != ColumnOptions())
     splits = split_folders(folder)
     if not asked and (not tables or splits.classes):
         return None

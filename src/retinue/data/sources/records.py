@@ -18,6 +18,7 @@ from retinue.sample import Read, Target
 
 Names = Any
 """A `pyarrow.LargeBinaryArray`: names of files as the system's bytes, which need not be UTF-8."""
+_CHUNK = 4_096
 NONE = -1
 """In an array of codes: there is none."""
 
@@ -108,22 +109,36 @@ class Records(Sequence[Record]):
     def __getitem__(self, k: int | slice) -> Record | Records:
         if isinstance(k, slice):
             return self.take(np.arange(len(self))[k])
-        file = None if self.files is None else text_of(self.files[k])
-        known, split = int(self.target[k]), NONE if self.split is None else int(self.split[k])
-        return Record(
-            None if file is None else self.root / file,
-            text_of(self.names[k]) or "",
-            None if known == NONE else self.targets[known],
-            None if split == NONE else ORDER[split],
-            None if self.group is None else text_of(self.group[k]),
-            "" if self.stratum is None else text_of(self.stratum[k]) or "",
-            1.0 if self.weight is None else float(self.weight[k]),
-            None if self.read is None else self.read[k],
-            "" if self.shard is None else self.shard[k],
-        )
+        at = range(len(self))[k]
+        return next(self._made(at, at + 1))
 
     def __iter__(self) -> Iterator[Record]:
-        return (self[k] for k in range(len(self)))
+        for start in range(0, len(self), _CHUNK):
+            yield from self._made(start, min(start + _CHUNK, len(self)))
+
+    def _made(self, start: int, stop: int) -> Iterator[Record]:
+        """The records from `start` to `stop`."""
+        files, groups, strata = (
+            [None] * (stop - start)
+            if column is None
+            else [None if v is None else os.fsdecode(v) for v in column[start:stop].to_pylist()]
+            for column in (self.files, self.group, self.stratum)
+        )
+        names, splits = texts_of(self.names[start:stop]), self.splits()[start:stop].tolist()
+        for k, (name, file) in enumerate(zip(names, files, strict=True)):
+            at, split = start + k, splits[k]
+            known = int(self.target[at])
+            yield Record(
+                None if file is None else self.root / file,
+                name,
+                None if known == NONE else self.targets[known],
+                None if split == NONE else ORDER[split],
+                groups[k],
+                strata[k] or "",
+                1.0 if self.weight is None else float(self.weight[at]),
+                None if self.read is None else self.read[at],
+                "" if self.shard is None else self.shard[at],
+            )
 
     def take(self, positions: npt.NDArray[np.int64]) -> Records:
         """Those at `positions`, in this order."""

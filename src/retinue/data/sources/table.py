@@ -48,7 +48,7 @@ def read_table(table: Path, options: DataOptions) -> Listing:
     if not len(kept):
         for error in listing.errors:
             raise error
-        raise _nothing_left(table, texts_of(paths[:1])[0], usable, listing)
+        raise _nothing_left(columns, texts_of(paths[:1])[0], usable, listing)
     listing.records = _records(columns, found, kept, (names, codes), listing.errors)
     return listing
 
@@ -141,12 +141,15 @@ def _usable(
 
 
 def _nothing_left(
-    table: Path, first: str, usable: npt.NDArray[np.bool_], listing: Listing
+    columns: Columns, first: str, usable: npt.NDArray[np.bool_], listing: Listing
 ) -> UsageError:
+    table = columns.cells.path
     if usable.any():
         mend = "fill the column of labels, or name another as data.columns.label=COLUMN"
         return UsageError("no row of the table has a label", where=repr(str(table)), mend=mend)
     mend = "give the folder that the paths start from as data.images=FOLDER"
+    if list(columns.names) == ["1", "2"]:
+        mend += ", or if the label comes first, data.columns.path=2 data.columns.label=1"
     if "://" in first:
         mend = "download the images, and give their folder as data.images=FOLDER"
     where = listing.problems[0] if listing.problems else repr(str(table))
