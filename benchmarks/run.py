@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("input_pipeline.py", "training_step.py", "cached_features.py")
+SCRIPTS = ("input_pipeline.py", "training_step.py", "cached_features.py", "scale.py")
 
 
 def main() -> None:

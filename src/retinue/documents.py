@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from retinue.errors import RetinueError
-from retinue.files import read_file
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -144,7 +143,7 @@ def read_json(path: Path) -> Any:
         RetinueError: it is not JSON (see `parse_json`).
     """
     try:
-        return parse_json(read_file(path))
+        return parse_json(path.read_bytes())
     except NotJson as error:
         raise RetinueError(f"this is not JSON ({error})", where=str(path)) from None
 

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import partial
+
+MOST_NAMED = 20
+"""Of many things, a message names so many; see `RetinueError.details` for the others."""
+
+
+def some(items: Sequence[str], most: int = MOST_NAMED, *, between: str = "; ") -> str:
+    """The first `most` of `items`, and how many more there are."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return between.join(items[:most]) + more
 
 
 class RetinueError(Exception):
@@ -21,12 +31,16 @@ class RetinueError(Exception):
         *,
         where: str | None = None,
         mend: str | None = None,
+        details: Sequence[str] = (),
         resumable: bool = False,
     ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.mend = mend
+        self.details = tuple(details)
+        """All of which the message names `some`, an item a line: the command line writes them into
+        a file, which it names. Empty where the message says everything."""
         self.resumable = resumable
         """Whether a training can go on once this is mended, if it has a checkpoint: whoever knows
         the run then adds how."""
@@ -45,15 +59,18 @@ class BadImageError(RetinueError):
     """Image files that cannot be used. `reasons` maps each path to what is wrong with it."""
 
     def __init__(self, reasons: dict[str, str], *, mend: str | None = None) -> None:
-        paths = list(reasons)
-        shown = "; ".join(f"{path!r} ({reasons[path]})" for path in paths[:20])
-        more = f" and {len(paths) - 20} more" if len(paths) > 20 else ""
-        count = "1 image" if len(paths) == 1 else f"{len(paths)} images"
-        super().__init__(f"{count} cannot be read", where=shown + more, mend=mend)
+        lines = [f"{path!r} ({reason})" for path, reason in reasons.items()]
+        count = "1 image" if len(lines) == 1 else f"{len(lines):,} images"
+        super().__init__(
+            f"{count} cannot be read",
+            where=some(lines),
+            mend=mend,
+            details=lines if len(lines) > MOST_NAMED else (),
+        )
         self.reasons = reasons
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.reasons,))
+        return (partial(type(self), mend=self.mend), (self.reasons,))
 
 
 class Interrupted(RetinueError):  # noqa: N818 - the field says KeyboardInterrupt, too

@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from io import BufferedReader
@@ -256,6 +256,18 @@ def _kind(path: Path) -> str:
     if os.path.isdir(path):
         return "a folder"
     return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "a file")
+
+
+def keep_list(lines: Iterable[str], name: str) -> Path | None:
+    """A new file `retinue-NAME-….txt` in the system's folder for temporary files that holds
+    `lines`; None where none can be written."""
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=f"retinue-{name}-", suffix=".txt")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError:
+        return None
+    return Path(path)
 
 
 def nearest(path: Path) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import nearest, nearest_run, replacing
+from retinue.options.wording import at, what_is_wrong
 from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Interpolation, Preprocessing
 from retinue.text import counted, few
 
@@ -68,6 +69,15 @@ class _Preprocessing(BaseModel):
     depth: Annotated[int, Strict(), Field(ge=8, le=16)] = Preprocessing.depth
 
 
+def checked_preprocessing(values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, which are `Preprocessing.as_dict` of a file; ValueError says what is wrong."""
+    try:
+        _Preprocessing.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_said(error, _Preprocessing)) from error
+    return values
+
+
 class ModelDescription(BaseModel):
     """Everything that is needed to use the tensors. Plain JSON values, no absolute paths."""
 
@@ -108,11 +118,7 @@ class ModelDescription(BaseModel):
     @field_validator("preprocessing")
     @classmethod
     def _whole(cls, values: dict[str, Any]) -> dict[str, Any]:
-        try:
-            _Preprocessing.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(_said(error)) from error
-        return values
+        return checked_preprocessing(values)
 
     def prepared(self) -> Preprocessing:
         """The preprocessing as the object that the data room takes."""
@@ -255,13 +261,13 @@ def _described(metadata: dict[str, str] | None, path: Path) -> ModelDescription:
         return ModelDescription.model_validate(values)
     except ValidationError as error:
         raise RetinueError(
-            f"the model's description is damaged: {_said(error)}",
+            f"the model's description is damaged: {_said(error, ModelDescription)}",
             where=str(path),
             mend="copy it anew from where it was made",
         ) from error
 
 
-def _said(error: ValidationError) -> str:
+def _said(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first thing that is wrong, in plain words: `size.0: must be at least 1`."""
     first = error.errors(include_url=False)[0]
     raised = first.get("ctx", {}).get("error")
@@ -272,6 +278,6 @@ def _said(error: ValidationError) -> str:
     elif first["type"] == "extra_forbidden":
         message = "is unknown"
     else:
-        message = first["msg"].replace("Input should be", "should be")
+        message = what_is_wrong(first, *at(schema, None, first["loc"]))
     # Ours is a message within a message where a part has a schema of its own.
     return f"{'.'.join(map(str, first['loc']))}{' ' if message[:3] == 'is ' else ': '}{message}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import io
+import logging
+import struct
 import sys
 import time
 import warnings
@@ -352,6 +354,24 @@ def test_warnings_of_decoders_are_told_once_and_with_the_file(
     assert "'0.tif': Corrupt EXIF data" in said[0]
     assert capfd.readouterr() == ("", "")
     assert warnings.showwarning is not complaints._show
+
+
+def test_what_pillow_logs_is_told_once(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """2048 samples a pixel."""
+    content = damaged.encoded("TIFF", compression="tiff_lzw")
+    tag = struct.pack("<HHI", 277, 3, 1)
+    at = content.find(tag) + len(tag)
+    odd = content[:at] + (2048).to_bytes(2, "little") + content[at + 2 :]
+    with caplog.at_level("INFO", "retinue"), complaints.told_once():
+        for k in range(3):
+            with pytest.raises(BadImageError):
+                decode(odd, path=f"{k}.tif")
+    assert [r.name for r in caplog.records] == ["retinue"]
+    assert "'0.tif': More samples per pixel" in caplog.text
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("PIL").propagate
 
 
 @pytest.mark.parametrize("name", ["noise inside lzw.tif", "noise inside fax.tif"])

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import damaged
 import numpy as np
 import pytest
+import tiny
 
+from retinue import modelfile
 from retinue.data import readable, remembered
 from retinue.data.check import CheckReport, check
 from retinue.data.decode import Encoded
@@ -28,6 +30,9 @@ from retinue.data.sources.member import Member
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import BadImageError
 from retinue.files import Entry, entries
+from retinue.inference.predictor import Skipped, load
+from retinue.modelfile import ModelDescription
+from retinue.models import registry
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.task import task_type
 
@@ -88,11 +93,31 @@ def by_loader(paths: Sequence[str], size: int, training: bool) -> set[str]:
     return set(loader.skipped)
 
 
-def test_all_ways_agree_on_what_is_broken(files: dict[str, dict[str, str]]) -> None:
+def by_predictor(paths: Sequence[str], folder: Path) -> set[str]:
+    own = "tiny" not in registry.list_models()
+    tiny.register()
+    network = registry.create_model("tiny", num_classes=2)
+    description = ModelDescription(
+        task="classification",
+        classes=["a", "b"],
+        network="tiny",
+        arguments={"num_classes": 2},
+        preprocessing=Preprocessing(size=(32, 32)).as_dict(),
+    )
+    modelfile.write(folder / "best.safetensors", network.state_dict(), description)
+    predictor = load(folder / "best.safetensors", device="cpu", engine="torch", workers=2)
+    answers = list(predictor.predict(paths))
+    if own:
+        del registry._ENTRIES["tiny"]
+    return {answer.path for answer in answers if isinstance(answer, Skipped)}
+
+
+def test_all_ways_agree_on_what_is_broken(files: dict[str, dict[str, str]], tmp_path: Path) -> None:
     assert len(files["damaged"]) >= 22
     paths = [sample.key for sample in samples_of(files)]
     ways: dict[str, set[str]] = {"check": by_check(paths), "scan": by_scan(paths)}
-    for size in SIZES:  # the evaluation's view is also what prediction looks through
+    ways["predict"] = by_predictor(paths, tmp_path)
+    for size in SIZES:
         for training in (False, True):
             ways[f"loader {size} {training}"] = by_loader(paths, size, training)
     for way, bad in ways.items():
@@ -304,6 +329,15 @@ def test_progress_is_told_and_samples_may_be_any_sequence(six: list[Sample]) -> 
     assert told[0] == (0, 6)
     assert told[-1] == (6, 6)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_processes_share_the_work(six: list[Sample], decoded: list[str]) -> None:
+    found = [unreadable(six, part=(k, 4)) for k in range(4)]
+    assert [list(bad) for bad in found] == [[], [six[5].key], [], []]
+    assert decoded == [six[k].key for k in (0, 4, 1, 5, 2, 3)]
+    decoded.clear()
+    unreadable(six)
+    assert decoded == [six[5].key]
 
 
 def test_facts_are_none_where_there_is_no_file(tmp_path: Path) -> None:

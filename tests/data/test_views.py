@@ -264,3 +264,18 @@ def test_writes_in_place_and_takes_one_pixel(view: TrainView | EvalView) -> None
     assert (out == 9).all()
     assert seen.original_size == (1, 1)
     assert sizes == [(1, 1)]
+
+
+def test_views_see_through_the_preprocessing() -> None:
+    """What lies behind transparency, and how many bits grey has."""
+    clear = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    deep = Image.fromarray(np.full((64, 64), 2048, np.uint16))
+    how = replace(Preprocessing(size=(32, 32)), background=(10, 20, 30), depth=12)
+    still = AugmentOptions(horizontal_flip=0)
+    for view in (EvalView(how), TrainView(still, how, 0)):
+        for image, seen in ((clear, [10, 20, 30]), (deep, [128] * 3)):
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            out = np.empty((32, 32, 3), np.uint8)
+            view.render([Sample("it", buffer.getvalue)], key=0, epoch=0, size=(32, 32), out=out)
+            assert (out == seen).all()

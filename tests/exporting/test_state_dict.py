@@ -5,20 +5,24 @@ tests/parity/test_export_parity.py loads the files with the libraries themselves
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from retinue import api, modelfile
 from retinue.cli.app import run
+from retinue.data.decode import Encoded
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import preparing, state_dict
 from retinue.exporting.elsewhere import LIBRARIES, TIMM, TORCHVISION, construction
@@ -413,3 +417,22 @@ def test_command_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (folder / "broken.safetensors").write_bytes(b"x" * 50)
     assert run(["export", str(folder / "broken.safetensors"), "--to", "timm"]) == 1
     assert "broken.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"background": (0, 0, 0), "depth": 12}, {"background": (9, 90, 200)}]
+)
+def test_the_printed_code_sees_transparency_and_16_bits_as_we_do(changes: Any) -> None:
+    how = replace(Preprocessing(), **changes)
+    lines = preparing.code(how).split("prepare = ")[0].splitlines()
+    known: dict[str, Any] = {}
+    exec("\n".join(line for line in lines if "torchvision" not in line), known)
+    rng = np.random.default_rng(0)
+    clear = Image.fromarray(rng.integers(0, 256, (9, 9, 4), dtype=np.uint8))
+    deep = Image.fromarray(rng.integers(0, 5000, (9, 9), dtype=np.uint16))
+    for image in (clear, deep, clear.convert("LA"), clear.convert("RGB"), clear.convert("L")):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        ours = Encoded(buffer.getvalue(), path="it", background=how.background, depth=how.depth)
+        theirs = np.asarray(known["opaque"](Image.open(buffer)))
+        assert np.array_equal(ours.decode().image, theirs)

@@ -145,6 +145,14 @@ def test_a_stream_is_read_as_it_comes(photos: Path) -> None:
     assert [next(stream) for _ in range(3)] == ["photos/b.jpg"] * 3
 
 
+def test_a_folders_pictures_of_an_extra_are_not_passed_over(tmp_path: Path) -> None:
+    """Where the extra is absent, reading them says so, and they are named among the skipped."""
+    for name in ("a.jpg", "b.HEIC", "c.jxl", "d.txt", "e"):
+        (tmp_path / name).touch()
+    found = [os.path.basename(path) for path in expand([tmp_path])]
+    assert found == ["a.jpg", "b.HEIC", "c.jxl"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("given", ["a list", "standard input"])
 def test_a_list_is_read_whichever_program_wrote_it(photos: Path, encoding: str, given: str) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 
-tiny.register()
+
+@pytest.fixture(autouse=True, scope="session")
+def _tiny_network() -> None:
+    tiny.register()

@@ -8,7 +8,7 @@ import pytest
 
 from retinue.errors import UsageError
 from retinue.options.overrides import ADVICE, OTHER_WORDS, meaning, parse_override
-from retinue.options.typed import read_yaml
+from retinue.options.typed import Unread, read_yaml
 from retinue.training.recipe import Recipe, load_recipe, read_text
 
 ONE: dict[str, Any] = {"model": {"name": "tiny"}, "stages": [{"epochs": 1}]}
@@ -130,3 +130,27 @@ def test_an_override_needs_key_and_value() -> None:
     for text in ("seed", "=1", " =1"):
         with pytest.raises(UsageError, match="key=value"):
             parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place", "value"),
+    [
+        ({"device": "0"}, "device", "cuda:0"),
+        ({"device": 1}, "device", "cuda:1"),
+        ({"momentum ": "0.5"}, "stages.0.optimizer.momentum", 0.5),
+        ({"-net": "resnet18"}, "model.name", "resnet18"),
+        ({"data": Unread("{dataset.location}/photos")}, "data.path", "{dataset.location}/photos"),
+        ({"epoch": 100}, "stages.0.epochs", 100),
+    ],
+)
+def test_lines_that_failed_elsewhere(overrides: Any, place: str, value: Any) -> None:
+    """As people report them to the makers of other tools."""
+    found: Any = load_recipe(ONE, overrides, lambda _: None)
+    for part in place.split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    assert found == value
+
+
+def test_a_list_without_brackets_says_how_to_write_it() -> None:
+    with pytest.raises(UsageError, match=r"must be a list of texts or null.*write \[rose, tulip\]"):
+        load_recipe(ONE, dict([parse_override("data.classes=rose, tulip")]))

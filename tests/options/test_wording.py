@@ -78,10 +78,21 @@ def test_a_missing_field_and_an_unknown_key_are_told_in_our_words() -> None:
         assert not THEIRS.search(_complaint({**GOOD, "stages": [wrong]}))
 
 
+@pytest.mark.parametrize("head", [
+    {"name": "mlp", "hidden": "x"}, {"name": "mlp", "hidden": [0]}, {"name": "mlp", "hidden": []},
+    {"name": "mlp", "dropout": 2}, {"name": "mlp", "activation": "x"}, {"name": "mlp", "x": 1},
+    {"name": "linear", "x": 1}, {"name": 3}, "wörd", {},
+])  # fmt: skip
+def test_heads_are_told_of_in_our_words_too(head: Any) -> None:
+    message = _complaint({**GOOD, "model": {"name": "tiny", "weights": None, "head": head}})
+    assert message
+    assert not THEIRS.search(message)
+
+
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("stages.0.epochs", "a whole number greater than 0 or null"),
+        ("stages.0.epochs", "a whole number greater than 0 and at most 1000000000 or null"),
         ("stages.0.optimizer.betas", "a list of two numbers of at least 0 and less than 1"),
         ("stages.0.name", "letters, digits, '.', '_' and '-', with a letter or digit first"),
         ("stages.0.cache_features", "one of auto, on, off"),

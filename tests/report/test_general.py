@@ -50,6 +50,17 @@ def test_times_have_every_part_and_the_whole(run_maker: Maker) -> None:
     assert "Time, machine" not in section(run, "figures")
 
 
+def test_no_value_of_the_machine_floods_the_page(run_maker: Maker) -> None:
+    run = run_maker(["a", "b"], images=40)
+    change(run, recipe={f"stages.0.key{k}": k for k in range(100)}, odd=list(range(1000)),
+           compiled=True)  # fmt: skip
+    shown = section(run, "run")
+    assert "stages.0.key1" not in shown, "the recipe has its own section"
+    assert "… (all of it in environment.json)" in shown
+    assert "compiled yes" in shown
+    assert len(shown) < 1500
+
+
 def test_a_speed_says_what_it_is_of(run_maker: Maker) -> None:
     run = run_maker(["a", "b"], images=40)
     change(run, trunk={"head": {"units": 18, "engine": "openvino"}, "last blocks": None})

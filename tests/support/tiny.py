@@ -152,7 +152,7 @@ def main() -> None:
     import retinue
     from retinue.cli.app import end
     from retinue.errors import RetinueError
-    from retinue.training.recipe import parse_override
+    from retinue.options.overrides import parse_override
 
     for package in ("openvino", "onnxruntime"):  # compiling takes longer than training
         sys.modules[package] = None  # type: ignore[assignment]

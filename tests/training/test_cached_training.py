@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from warm import Warm
 
 import retinue
+import retinue.api
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.inference import engines
 from retinue.training import stage_data
@@ -54,6 +55,10 @@ def test_cached_features_train_as_the_trunk_itself_does(
     run = _train(tmp_path, _one(pictures, cache_features="off", **stage), "off")
     environment = json.loads((cached.folder / "environment.json").read_text())
     assert environment["trunk"]["train"]["engine"] in {"openvino", "onnxruntime", "torch"}
+    assert set(environment["trunk"]["train"]["spaces"]) <= set(
+        retinue.api.clean(dry_run=True).spaces
+    )
+    assert environment["trunk"]["train"]["spaces"]
     ours, theirs = tiny.learnt(cached.folder), tiny.learnt(run.folder)
     assert theirs.norm() > 0.03
     assert (ours - theirs).norm() < 0.05 * theirs.norm()  # features are kept as float16

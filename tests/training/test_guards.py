@@ -16,6 +16,7 @@ from reads import counted_reads, no_reads
 import retinue
 from retinue.errors import Interrupted, RetinueError
 from retinue.run.checkpoint import CheckpointStore
+from retinue.run.recorder import Recorder
 from retinue.training import guards, trainer
 from retinue.training.guards import FiniteWatch, Interruptions, SignalExchange, refuse_not_finite
 
@@ -97,7 +98,7 @@ class _Kept:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.steps: list[int] = []
         self.models = 0
-        save, write = CheckpointStore.save, trainer.Recorder.write_best
+        save, write = CheckpointStore.save, Recorder.write_best
 
         def saved(store: CheckpointStore, state: dict[str, Any]) -> Path:
             self.check(state["learner"])
@@ -110,7 +111,7 @@ class _Kept:
             write(recorder, tensors, *others)
 
         patch.setattr(CheckpointStore, "save", saved)
-        patch.setattr(trainer.Recorder, "write_best", written)
+        patch.setattr(Recorder, "write_best", written)
 
     def check(self, tensors: dict[str, torch.Tensor]) -> None:
         assert all(torch.isfinite(t).all() for t in tensors.values())

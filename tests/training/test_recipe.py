@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from retinue.errors import UsageError
 from retinue.options.overrides import parse_override
 from retinue.options.typed import meant
+from retinue.sample import Preprocessing
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
 from retinue.training.recipe import (
@@ -298,3 +299,32 @@ def test_the_json_schema_tells_the_options_of_each_task(task: str | None) -> Non
     options = _task_options_of(json_schema(), recipe)
     assert set(options["properties"]) == set(task_type(task or DEFAULT).options_type.model_fields)
     assert options["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("said", "background"),
+    [("black", (0, 0, 0)), ("white", (255, 255, 255)), ("[1, 2, 3]", (1, 2, 3))],
+)
+def test_what_lies_behind_transparency(said: str, background: tuple[int, ...]) -> None:
+    changes = dict(map(parse_override, [f"input.background={said}", "input.depth=12"]))
+    how = load_recipe(tiny.recipe("pictures"), changes).input.applied(Preprocessing())
+    assert (how.background, how.depth) == (background, 12)
+    assert Preprocessing.from_dict(json.loads(json.dumps(how.as_dict()))) == how
+    older = {k: v for k, v in how.as_dict().items() if k not in ("background", "depth")}
+    assert Preprocessing.from_dict(older) == Preprocessing()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "background=blue",
+        "background=[1,2]",
+        "background=[1,2,256]",
+        "depth=7",
+        "depth=17",
+        "depth=x",
+    ],
+)
+def test_backgrounds_and_depths_that_there_are_not(wrong: str) -> None:
+    with pytest.raises(UsageError, match=r"input\."):
+        load_recipe(tiny.recipe("pictures"), dict([parse_override(f"input.{wrong}")]))

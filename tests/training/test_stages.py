@@ -15,6 +15,7 @@ import retinue
 from retinue import modelfile
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.run.checkpoint import CheckpointStore
+from retinue.run.recorder import Recorder
 from retinue.training import stage_samples, trainer
 from retinue.training.features.frozen import FrozenPart
 from retinue.training.guards import SignalExchange
@@ -369,8 +370,8 @@ def _judging(monkeypatch: pytest.MonkeyPatch, figures: list[dict[str, float]]) -
     told = iter(figures)
     real = trainer.validate
 
-    def validate(*arguments: Any) -> Any:
-        _, state = real(*arguments)
+    def validate(*arguments: Any, **options: Any) -> Any:
+        _, state = real(*arguments, **options)
         return next(told), state
 
     monkeypatch.setattr(trainer, "validate", validate)
@@ -414,13 +415,13 @@ def test_a_stage_may_begin_from_the_best_weights(
 
     monkeypatch.setattr(Trainer, "_begin", begin)
     kept: list[dict[str, torch.Tensor]] = []
-    write = trainer.Recorder.write_best
+    write = Recorder.write_best
 
     def written(self: Any, tensors: dict[str, torch.Tensor], *others: Any) -> None:
         kept.append({k: v.clone() for k, v in tensors.items()})
         write(self, tensors, *others)
 
-    monkeypatch.setattr(trainer.Recorder, "write_best", written)
+    monkeypatch.setattr(Recorder, "write_best", written)
     for best in (True, False):
         begun.clear()
         kept.clear()

@@ -69,7 +69,7 @@ def evaluate(
         figures(judged, own=data is None)
         if out is not None:
             say(f"written to {visible(out)}")
-    end_with(judged.get("skipped") or {})
+    end_with(judged.get("skipped") or {}, None if out is None else f"{out}/metrics.json")
 
 
 def _check_split(split: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from retinue.errors import RetinueError, UsageError
@@ -36,6 +37,8 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, RetinueError):
         code = error.exit_code
         parts = [error.what, error.where, error.mend]
+        if error.details:
+            parts.insert(2, _kept(error.details))
     elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return "interrupted", 130
     elif isinstance(error, BrokenPipeError):
@@ -47,6 +50,15 @@ def describe(error: BaseException) -> tuple[str, int]:
     else:
         code, parts = 1, _of_the_machine(error) or _unexpected(error)
     return f"error: {', '.join(visible(part) for part in parts if part)}", code
+
+
+def _kept(lines: Sequence[str]) -> str:
+    """Where all of the `lines` stand of which a message names some; they themselves, if nowhere."""
+    from retinue.files import keep_list
+
+    shown = [visible(line) for line in lines]
+    file = keep_list(shown, "list")
+    return f"all {len(lines):,} are in {str(file)!r}" if file else f"all: {'; '.join(shown)}"
 
 
 def _of_the_machine(error: BaseException) -> list[str | None] | None:

@@ -82,20 +82,29 @@ def figures(values: Mapping[str, Any], *, own: bool = True) -> None:
             say(spoken)
 
 
-def name_skipped(skipped: Mapping[str, str]) -> None:
-    """Each file that was left out, with the reason, and their number; on standard error."""
+def name_skipped(skipped: Mapping[str, str], kept: str | None = None) -> None:
+    """Each file that was left out, with the reason, and their number; on standard error. Of more
+    than a screen can show, a file has all: the one called `kept`, or one that is written now."""
     if not skipped:
         return
-    for path, reason in list(skipped.items())[:MOST_NAMED]:
-        typer.echo(f"skipped {visible(path)}: {visible(reason)}", err=True)
-    if len(skipped) > MOST_NAMED:
-        typer.echo(f"… and {len(skipped) - MOST_NAMED:,} more", err=True)
-    count = len(skipped)
+    lines = [f"skipped {visible(path)}: {visible(reason)}" for path, reason in skipped.items()]
+    count = len(lines)
+    place = kept
+    if count > MOST_NAMED and kept is None:
+        from retinue.files import keep_list
+
+        file = keep_list(lines, "skipped")
+        place = None if file is None else str(file)
+    all_here = count <= MOST_NAMED or place is None
+    for line in lines if all_here else lines[:MOST_NAMED]:
+        typer.echo(line, err=True)
+    if not all_here:
+        typer.echo(f"… and {count - MOST_NAMED:,} more: all are in {visible(place)}", err=True)
     typer.echo(f"{count:,} file{'s were' if count != 1 else ' was'} skipped", err=True)
 
 
-def end_with(skipped: Mapping[str, str]) -> None:
-    """Exit code 3 if files were skipped; they are named first."""
-    name_skipped(skipped)
+def end_with(skipped: Mapping[str, str], kept: str | None = None) -> None:
+    """Exit code 3 if files were skipped; they are named first, as `name_skipped` does."""
+    name_skipped(skipped, kept)
     if skipped:
         raise typer.Exit(3)

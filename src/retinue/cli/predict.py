@@ -101,7 +101,7 @@ def predict(
         say(f"{done.images:,} image{'s' if done.images != 1 else ''}")
         for file in done.files:
             say(f"  {visible(file)}")
-    end_with(done.skipped)
+    end_with(done.skipped, None if out is None else f"{out}/skipped.jsonl")
 
 
 def _print_json(result: Result) -> None:

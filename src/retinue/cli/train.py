@@ -102,7 +102,7 @@ def train(
         say(f"model   {visible(run.best)}")
         if page.is_file():
             say(f"report  {visible(page)}")
-    end_with(run.skipped)
+    end_with(run.skipped, str(run.folder / "environment.json"))
 
 
 def _show(plan: Plan, *, as_json: bool) -> None:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from retinue.data import complaints
 from retinue.data.duplicates import LARGEST_BUCKET, Prints, exact_groups, near_pairs
-from retinue.data.formats import not_read
 from retinue.data.image_check import HANDLING, ImageCheck, check_image, thumbnail
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
@@ -23,7 +22,7 @@ from retinue.data.sources.dataset import refusals, settle
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.recognise import Readers, read_listing
 from retinue.data.sources.records import Record
-from retinue.data.sources.walking import by_suffix
+from retinue.data.sources.walking import about_others
 from retinue.errors import UsageError
 from retinue.sample import Sample
 from retinue.text import counted, few, shorten
@@ -141,7 +140,7 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
         duplicates = _duplicates(
             records, looked.prints, [of.get(record.name, "") for record in records], pool
         )
-    unreadable, needs = looked.unreadable, not_read(listing.not_images)
+    unreadable = looked.unreadable
 
     found = [
         _unreadable(unreadable),
@@ -156,7 +155,7 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
         Finding(
             "files that are not read",
             listing.not_images,
-            "; ".join([f"not called like images: {by_suffix(listing.not_images)}", *needs]),
+            "; ".join(about_others(listing.root, listing.not_images)),
         ),
         Finding(
             "only one class",
@@ -227,7 +226,8 @@ def _unreadable(reasons: dict[str, str]) -> Finding:
 def _imbalance(classes: dict[str, int]) -> list[Finding]:
     most = max(classes.values(), default=0)
     rare = sorted((count, name) for name, count in classes.items() if 0 < count * IMBALANCE < most)
-    detail = f"more than {IMBALANCE} times fewer images than the largest class, {most}"
+    detail = f"more than {IMBALANCE} times fewer images than the largest class, {most};"
+    detail += " stages.0.sampler=balanced shows them as often"
     return [Finding("rare classes", [f"{name} ({count})" for count, name in rare], detail)]
 
 

@@ -1,7 +1,7 @@
 """What decoders say beside their results: warnings of Pillow and NumPy, and libtiff's errors.
 
 Left alone they land on the terminal between lines of progress, without the file's name, hundreds
-of times. While images are read, Python's warnings that a decoder raises are told once a kind, with
+of times. While images are read, what a decoder warns of or Pillow logs is told once a kind, with
 the first file; warnings from elsewhere go where they went before. What libtiff prints itself is
 taken from it, and counts as an error of the file.
 """
@@ -22,6 +22,7 @@ import PIL
 
 LOGGER = logging.getLogger("retinue")
 
+_PILLOW = logging.getLogger("PIL")
 _MOST_KINDS = 50
 
 
@@ -36,6 +37,7 @@ _here = _Here()
 _lock = threading.Lock()
 _listeners = 0
 _before: Any = None
+_propagated = True
 _told: set[str] = set()
 _libtiff: list[Any] | None = None
 
@@ -54,28 +56,49 @@ def reading(path: str) -> Iterator[None]:
 def told_once() -> Iterator[None]:
     """Inside, what decoders warn of while they read is told once a kind. For all threads; may be
     nested and overlap."""
-    global _listeners, _before
+    global _listeners, _before, _propagated
     with _lock:
         _listeners += 1
         if _listeners == 1:
             _before = warnings.showwarning
             warnings.showwarning = _show
+            _PILLOW.addHandler(_log)
+            _propagated, _PILLOW.propagate = _PILLOW.propagate, False
             _told.clear()
     try:
         yield
     finally:
         with _lock:
             _listeners -= 1
-            if _listeners == 0 and warnings.showwarning is _show:
-                warnings.showwarning = _before
+            if _listeners == 0:
+                if warnings.showwarning is _show:
+                    warnings.showwarning = _before
+                _PILLOW.removeHandler(_log)
+                _PILLOW.propagate = _propagated
 
 
 def _show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-    path = _here.path
-    if path is None:
+    if _here.path is None:
         _before(message, category, *place, **more)
-        return
-    text = " ".join(str(message).split())
+    else:
+        _tell(_here.path, str(message))
+
+
+class _Log(logging.Handler):
+    """What Pillow logs while it reads."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _here.path is None:
+            logging.getLogger().handle(record)
+        elif record.levelno >= logging.WARNING:
+            _tell(_here.path, record.getMessage())
+
+
+_log = _Log()
+
+
+def _tell(path: str, message: str) -> None:
+    text = " ".join(message.split())
     kind = re.sub(r"\d+", "…", text)[:80]
     with _lock:
         if kind in _told or len(_told) >= _MOST_KINDS:

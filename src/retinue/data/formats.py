@@ -57,6 +57,11 @@ def is_image_name(name: str) -> bool:
     return suffix in EXTENSIONS or (suffix in EXTRAS and installed(EXTRAS[suffix]))
 
 
+def meant_as_image(name: str) -> bool:
+    """The same whether the extra is installed or not, for where it is told what each lacks."""
+    return suffix_of(name) in EXTENSIONS or suffix_of(name) in EXTRAS
+
+
 def looks_like_image(head: bytes) -> bool:
     """By the first 32 bytes: an image of a usual format, whatever its name."""
     if head.startswith(_HEADS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from retinue.data.samples import Samples
+from retinue.sample import Sample
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -69,6 +72,41 @@ class Population:
             positions = np.repeat(np.arange(len(once)), [len(here) for here in once])
             shown = np.stack([positions, _codes(name for here in once for name in here)], axis=1)
         return cls(stratum, weight, None if shards is None else _codes(shards), shown)
+
+    @classmethod
+    def of_samples(cls, samples: Sequence[Sample]) -> Population:
+        """The same of `samples`; of those held by columns none is made."""
+        if isinstance(samples, Samples):
+            return cls._of_columns(samples)
+        shards = [sample.shard for sample in samples]
+        return cls.of(
+            ("" if s.target is None else s.target.stratum() for s in samples),
+            (s.weight for s in samples),
+            shards=None if "" in shards else shards,
+            names=[() if s.target is None else s.target.names() for s in samples],
+        )
+
+    @classmethod
+    def _of_columns(cls, samples: Samples) -> Population:
+        # The last one is that of samples of which nothing is known.
+        said = [*(target.stratum() for target in samples.targets), ""]
+        shown = [*(sorted(set(map(str, t.names()))) for t in samples.targets), []]
+        place = np.where(samples.target < 0, len(said) - 1, samples.target)
+        there = np.unique(place).tolist()
+        code = {text: k for k, text in enumerate(sorted({said[p] for p in there}))}
+        stratum = np.array([code.get(text, 0) for text in said], np.int64)[place]
+        name = {text: k for k, text in enumerate(sorted({n for p in there for n in shown[p]}))}
+        counts = np.array([len(names) for names in shown], np.int64)
+        codes = np.array([name.get(n, 0) for names in shown for n in names], np.int64)
+        each = counts[place]
+        start = (np.cumsum(counts) - counts)[place]
+        within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+        rows = np.stack(
+            [np.repeat(np.arange(len(place)), each), codes[np.repeat(start, each) + within]], axis=1
+        )
+        weight = np.ones(len(place)) if samples.weight is None else samples.weight
+        shards = None if samples.shard is None or "" in samples.shard else _codes(samples.shard)
+        return cls(stratum, weight, shards, rows)
 
     def __len__(self) -> int:
         return len(self.stratum)

@@ -54,25 +54,28 @@ def unreadable(
     workers: int = 4,
     progress: Progress | None = None,
     remembered: Remembered | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> dict[str, str]:
     """Path → reason, for every sample whose image cannot be used.
 
     All are decoded but those that are remembered as sound and have not changed. What is found is
-    remembered, also of a pass that is interrupted. `workers`: threads, at least one.
+    remembered, also of a pass that is interrupted. `workers`: threads, at least one. `part` (k, n):
+    every n-th sample alone, from the k-th on; several processes share the work so.
     """
+    chosen = range(part[0], len(samples), part[1])
     store = Remembered() if remembered is None else remembered
     bad: dict[str, str] = {}
-    telling = Telling(progress, len(samples))
+    telling = Telling(progress, len(chosen))
     with (
         complaints.told_once(),
         ThreadPoolExecutor(max(workers, 1), thread_name_prefix="retinue-readable") as pool,
     ):
-        keys, unknown = _unknown(samples, store, pool, workers)
-        done = len(samples) - len(unknown)
+        keys, unknown = _unknown(samples, chosen, store, pool, workers)
+        done = len(chosen) - len(unknown)
         written = time.monotonic()
         sound: list[int] = []
         try:
-            judged = in_turn(pool, lambda k: _judge(samples[k]), unknown, 4 * workers + 4)
+            judged = in_turn(pool, lambda k: _judge(samples[chosen[k]]), unknown, 4 * workers + 4)
             for position, reasons in zip(unknown, judged, strict=True):
                 if reasons:
                     bad.update(reasons)
@@ -92,14 +95,18 @@ def unreadable(
 
 
 def _unknown(
-    samples: Sequence[Sample], store: Remembered, pool: ThreadPoolExecutor, workers: int
+    samples: Sequence[Sample],
+    chosen: range,
+    store: Remembered,
+    pool: ThreadPoolExecutor,
+    workers: int,
 ) -> tuple[Facts, list[int]]:
-    """What identifies each file, and the positions of those that are not known to be sound."""
+    """What identifies the files of those `chosen`, and which of these are not known to be sound."""
 
     def look(start: int) -> Facts:
-        return facts([samples[k] for k in range(start, min(start + _CHUNK, len(samples)))])
+        return facts([samples[k] for k in chosen[start : start + _CHUNK]])
 
-    starts = range(0, len(samples), _CHUNK)
+    starts = range(0, len(chosen), _CHUNK)
     found = [np.zeros(0, np.uint64), *in_turn(pool, look, starts, 2 * workers + 2)]
     keys = np.concatenate(found)
     return keys, np.flatnonzero(~store.knows(keys)).tolist()

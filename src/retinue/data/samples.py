@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from retinue.sample import Read, Sample, Target
 
+_CHUNK = 65_536
+"""Samples that are made at a time."""
+
 
 class Samples(Sequence[Sample]):
     """`n` samples.
@@ -58,14 +61,21 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, k: slice) -> list[Sample]: ...
     def __getitem__(self, k: int | slice) -> Sample | list[Sample]:
         if isinstance(k, slice):
-            return [self[i] for i in range(len(self))[k]]
+            start, stop, step = k.indices(len(self))
+            if step == 1 and stop > start:
+                self._make(start, stop)
+            return [self[i] for i in range(start, stop, step)]
         made = self._made[k]
         if made is None:
-            made = self._made[k] = self._sample(range(len(self))[k])
+            at = range(len(self))[k]
+            self._make(at, at + 1)
+            made = self._made[at]
+            assert made is not None
         return made
 
     def __iter__(self) -> Iterator[Sample]:
-        return (self[k] for k in range(len(self)))
+        for start in range(0, len(self), _CHUNK):
+            yield from self[start : start + _CHUNK]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(other) != len(self):
@@ -74,15 +84,22 @@ class Samples(Sequence[Sample]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _sample(self, k: int) -> Sample:
-        name = os.fsdecode(self.names[k].as_py())
-        file = None if self.files is None else self.files[k].as_py()
-        known = int(self.target[k])
-        return Sample(
-            name if file is None else os.path.join(self.root, os.fsdecode(file)),
-            read=None if self.read is None else self.read[k],
-            target=None if known < 0 else self.targets[known],
-            weight=1.0 if self.weight is None else float(self.weight[k]),
-            name=name,
-            shard="" if self.shard is None else self.shard[k],
-        )
+    def _make(self, start: int, stop: int) -> None:
+        """Those from `start` to `stop` that are not made yet."""
+        names = self.names[start:stop].to_pylist()
+        files = names if self.files is None else self.files[start:stop].to_pylist()
+        known = self.target[start:stop].tolist()
+        decode, made = os.fsdecode, self._made
+        for k, (name, file, target) in enumerate(zip(names, files, known, strict=True), start):
+            if made[k] is not None:
+                continue
+            called = decode(name)
+            alone = self.files is not None and file is not None
+            made[k] = Sample(
+                os.path.join(self.root, decode(file)) if alone else called,
+                read=None if self.read is None else self.read[k],
+                target=None if target < 0 else self.targets[target],
+                weight=1.0 if self.weight is None else float(self.weight[k]),
+                name=called,
+                shard="" if self.shard is None else self.shard[k],
+            )

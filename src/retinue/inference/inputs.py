@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from retinue.data.formats import is_image_name
+from retinue.data.formats import meant_as_image
 from retinue.data.sources.walking import is_drawn
 from retinue.errors import UsageError
 from retinue.files import encoding_of, nearest
@@ -112,7 +112,7 @@ class _Search:
                     continue
                 if os.path.isdir(path):
                     yield from descend(path)
-                elif is_image_name(name):
+                elif meant_as_image(name):
                     yield path
 
         return descend(folder)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from retinue.errors import UsageError, suggest
 from retinue.models.blocks import Activation, hard_swish, initialise, relu, silu
 from retinue.options import Options
+from retinue.options.wording import at, what_is_wrong
 
 LINEAR: Mapping[str, Any] = {"name": "linear"}
 """What every family has of its own."""
@@ -76,7 +77,8 @@ def head_choice(head: str | Mapping[str, Any]) -> dict[str, Any]:
         if first["type"] == "extra_forbidden":
             mend = suggest(key, known) or f"it takes {', '.join(known) or 'nothing'}"
             raise UsageError(f"the head {name} takes no {key!r}", mend=mend) from error
-        raise UsageError(f"the head {name}'s {key}: {first['msg']}") from error
+        said = what_is_wrong(first, *at(entry.options_type, given, first["loc"]))
+        raise UsageError(f"the head {name}'s {key}: {said}") from error
     return {"name": name, **options.model_dump(mode="json")}
 
 

@@ -16,8 +16,10 @@ from retinue.options.typed import Scalar, Unread, chosen, kinds, meant, places, 
 from retinue.options.wording import Location, at, shown
 
 OTHER_WORDS: Mapping[str, str] = {
+    "a": "model.name",
     "arch": "model.name",
     "backbone": "model.name",
+    "net": "model.name",
     "network": "model.name",
     "imgsz": "input.size",
     "img_size": "input.size",
@@ -27,6 +29,7 @@ OTHER_WORDS: Mapping[str, str] = {
     "b": "batch_size",
     "batch": "batch_size",
     "bs": "batch_size",
+    "e": "epochs",
     "epoch": "epochs",
     "n_epochs": "epochs",
     "num_epochs": "epochs",
@@ -80,6 +83,8 @@ ADVICE: Mapping[str, str] = {
     "num_classes": "they are the data's; data.classes chooses among them",
     "nc": "they are the data's; data.classes chooses among them",
     "cos_lr": "schedule says it: schedule=cosine",
+    "mode": "it is the command: retinue train, evaluate, predict or export",
+    "gpu": "device says it: device=cuda:0",
     "project": "--out RUN names the run folder",
     "name": "--out RUN names the run folder",
     "output": "--out RUN names the run folder",
@@ -178,7 +183,7 @@ def dotted(location: Sequence[int | str]) -> str:
 
 def _spelt(word: str) -> str:
     """As our keys are: `Batch-Size` → `batch_size`."""
-    return word.lstrip("-").replace("-", "_").lower()
+    return word.strip().lstrip("-").replace("-", "_").lower()
 
 
 def _names(schema: Any) -> list[str]:
@@ -209,7 +214,12 @@ def _ending(everything: Sequence[Location], ending: Location) -> list[Location]:
     found = whole or loose
     of_stages = [p for p in found if len(p) == 2 + len(ending) and isinstance(p[-len(ending) - 1],
                                                                              int)]  # fmt: skip
-    return of_stages or found
+    return of_stages or [p for p in found if not any(_deeper(p, other) for other in found)]
+
+
+def _deeper(place: Location, other: Location) -> bool:
+    """Whether `place` is in a group within that of `other`: `data.columns.path`, `data.path`."""
+    return len(place) > len(other) and place[: len(other) - 1] == other[:-1] != ()
 
 
 def _within(short: Location, long: Location) -> bool:

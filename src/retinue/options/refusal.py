@@ -12,7 +12,7 @@ from retinue.errors import UsageError, suggest
 from retinue.options.base import Contradiction
 from retinue.options.overrides import dotted, nearest, put_all
 from retinue.options.typed import chosen, classes, meant, names
-from retinue.options.wording import Location, at, what_is_wrong
+from retinue.options.wording import Location, at, what_is_wrong, wish
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,14 @@ class Written:
             return f"unknown key {last!r}", mend or f"known are {', '.join(known)}"
         wanted, rules = at(self.schema, self.plain, location)
         if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            tag, listed = error.get("ctx", {}).get("tag"), names(wanted)
+            tag, known = error.get("ctx", {}).get("tag"), list(names(wanted))
             message = f"unknown name {tag!r}" if tag else f"{dotted(location)}.name is missing"
-            return message, suggest(tag or "", listed) or f"there are {', '.join(listed)}"
+            return message, suggest(tag or "", known) or f"there are {', '.join(known)}"
         if error["type"] == "missing":
             return f"{dotted(location)} is missing", None
-        return what_is_wrong(error, wanted, rules), None
+        given = error["input"]
+        listed = isinstance(given, str) and "," in given and wish(wanted).startswith("a list")
+        return what_is_wrong(error, wanted, rules), f"write [{given}]" if listed else None
 
 
 def validated(schema: type[BaseModel], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from retinue.documents import load_yaml, read_json
 from retinue.errors import UsageError
 from retinue.files import nearest_run
 from retinue.page.text import words
+from retinue.page.written import checked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,6 +171,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    checked(path.name, value, path.name)
     return value
 
 

@@ -26,6 +26,8 @@ def flat(value: Any) -> str:
         return ", ".join(flat(v) for v in value)
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

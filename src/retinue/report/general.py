@@ -153,18 +153,27 @@ def skipped(record: RunRecord) -> Section | None:
 def run(record: RunRecord) -> Section | None:
     """Timings, machine and versions."""
     environment = dict(record.environment)
-    for shown_elsewhere in ("skipped", "settings", "kept", "task_state", "model"):
+    for shown_elsewhere in ("skipped", "settings", "kept", "task_state", "model", "recipe"):
         environment.pop(shown_elsewhere, None)
     timings = environment.pop("timings", None)
     versions = environment.pop("versions", None) or {}
     tables = [
         ("Time", _times(timings if isinstance(timings, dict) else {})),
         ("Speed", _speeds(record)),
-        ("Machine and choices", [(words(k), flat(v)) for k, v in environment.items()]),
+        ("Machine and choices", [(words(k), _short_flat(v)) for k, v in environment.items()]),
         ("Versions", [(str(k), flat(v)) for k, v in versions.items()]),
     ]
     tables = [(title, rows) for title, rows in tables if rows]
     return _section("run", "Time, machine, versions", {"tables": tables}) if tables else None
+
+
+_LONGEST = 400
+"""So many characters of a value are shown; `environment.json` has it whole."""
+
+
+def _short_flat(value: Any) -> str:
+    text = flat(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… (all of it in environment.json)"
 
 
 _PARTS = {

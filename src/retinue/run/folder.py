@@ -24,6 +24,7 @@ from retinue.documents import json_text, read_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, sweep, write_text
 from retinue.modelfile import MODEL_FILE
+from retinue.page.written import checked
 from retinue.run.checkpoint import CheckpointStore
 from retinue.text import as_file_name, visible
 
@@ -183,11 +184,24 @@ class RunFolder:
         self.write(name, text + "\n")
 
     def read_json(self, name: str) -> Any:
-        """What the JSON file `name` holds; None if it is not there."""
+        """What the JSON file `name` holds; None if it is not there. RetinueError for one that
+        cannot be read, or holds what no training writes."""
+        path = self.path / name
         try:
-            return read_json(self.path / name)
+            found = checked(name, read_json(path), str(path))
+            if name == "environment.json" and found.get("preprocessing"):
+                modelfile.checked_preprocessing(found["preprocessing"])
+            return found
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise RetinueError(
+                f"this is not what a training writes ({error})",
+                where=f"{path}, key preprocessing",
+                mend="put it back as it was, or start a new training from the run's recipe.yaml",
+            ) from None
+        except OSError as error:
+            raise RetinueError(f"cannot be read ({error.strerror})", where=str(path)) from None
 
     def read_lines(self, name: str) -> list[str] | None:
         """The lines of the file `name`; None if it is not there."""

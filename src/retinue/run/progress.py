@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from retinue.errors import RetinueError
 
 
 @dataclass
 class Progress:
     """Counters and figures. What a step changes here, a resumed training finds again."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     stage: int = 0
     """Index of the stage."""
@@ -61,4 +67,14 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        return cls(**values)
+        """The inverse; RetinueError for what `as_dict` never gives."""
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise RetinueError(
+                f"the checkpoint is not what a training writes ({first['msg']})",
+                where=f"progress, key {key}",
+                mend="start a new training from the run's recipe.yaml",
+            ) from None

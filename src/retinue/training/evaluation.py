@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.documents import json_text
-from retinue.errors import UsageError, suggest
+from retinue.errors import UsageError, some, suggest
 from retinue.files import replacing, sweep, write_text
 from retinue.inference.engines import EngineName
 from retinue.inference.evaluator import evaluate
@@ -135,11 +135,13 @@ def in_order_of(
     position = {name: index for index, name in enumerate(wanted)}
     strange = [name for name in found if name not in position]
     if strange:
-        shown = ", ".join(map(repr, strange[:10]))
+        lines = list(map(repr, strange))
+        knows = f"it knows {some(list(map(repr, wanted)), between=', ')}"
         raise UsageError(
-            f"the model does not know the classes {shown}",
+            f"the model does not know the classes {some(lines, 10, between=', ')}",
             where="key data",
-            mend=suggest(strange[0], wanted) or f"it knows {', '.join(map(repr, wanted[:20]))}",
+            mend=suggest(strange[0], wanted) or knows,
+            details=lines if len(lines) > 10 else (),
         )
     moved = {index: position[name] for index, name in enumerate(found)}
     return [s if s.target is None else replace(s, target=s.target.remap(moved)) for s in samples]

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from retinue.run.folder import RunFolder
 from retinue.sample import Sample
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.stage_data import sampler_of
-from retinue.training.stage_samples import changed
+from retinue.training.stage_samples import changed, stage_samples
+
+Splits = Mapping[str, Sequence[Sample]]
 
 
-def steps_of_epochs(recipe: Recipe, splits: Mapping[str, Sequence[Sample]]) -> list[int]:
-    """The optimiser steps of an epoch of each stage."""
+def samples_of_stages(
+    recipe: Recipe, splits: Splits, run: RunFolder | None = None
+) -> Iterator[Sequence[Sample]]:
+    """What each stage learns from; what `run` has written of that is not asked for again."""
     samples: Sequence[Sample] = splits["train"]
-    found = []
     for stage in recipe.stages:
-        samples = changed(stage.data, samples, splits)
-        found.append(sampler_of(stage, samples, recipe.seed).steps)
-    return found
+        if run is None:
+            samples = changed(stage.data, samples, splits)
+        else:
+            samples = stage_samples(run, stage.name, stage.data, samples, splits, write=False)
+        yield samples
+
+
+def steps_of_epochs(recipe: Recipe, splits: Splits, run: RunFolder | None = None) -> list[int]:
+    """The optimiser steps of an epoch of each stage."""
+    each = zip(recipe.stages, samples_of_stages(recipe, splits, run), strict=True)
+    return [sampler_of(stage, samples, recipe.seed).steps for stage, samples in each]
 
 
 def fitted_to_data(recipe: Recipe, epoch_steps: Sequence[int]) -> tuple[Recipe, list[str]]:

@@ -15,10 +15,10 @@ from retinue.sample import Sample
 from retinue.training.budget import fitted_to_budget
 from retinue.training.environment import is_main
 from retinue.training.estimate import Estimate, estimated
+from retinue.training.lengths import samples_of_stages
 from retinue.training.options import EvaluationOptions
 from retinue.training.recipe import Recipe
 from retinue.training.rehearsal import Rehearsal
-from retinue.training.stage_samples import changed
 from retinue.training.training import Training
 
 
@@ -43,7 +43,7 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
                 of,
                 rehearsal.rates(of),
                 judging,
-                images=_images(of, training.splits),
+                images=[len(s) for s in samples_of_stages(of, training.splits)],
                 epoch_steps=training.epoch_steps,
                 validated=len(training.splits.get("val", ())),
                 judged=len(judged),
@@ -93,13 +93,3 @@ def final_split(options: EvaluationOptions, splits: Mapping[str, Sequence[Sample
     if options.split != "auto":
         return options.split
     return next(split for split in ("test", "val", "train") if splits.get(split))
-
-
-def _images(recipe: Recipe, splits: Mapping[str, Sequence[Sample]]) -> list[int]:
-    """How many each stage learns from."""
-    samples: Sequence[Sample] = splits["train"]
-    counts = []
-    for stage in recipe.stages:
-        samples = changed(stage.data, samples, splits)
-        counts.append(len(samples))
-    return counts

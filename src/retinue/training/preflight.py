@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -124,10 +125,12 @@ def refuse_missing_splits(recipe: Recipe, dataset: Dataset) -> None:
     """Raise UsageError where a split that the recipe needs has no images."""
     if not dataset.splits.get("train"):
         raise UsageError("there are no training images", where=str(recipe.data.path))
-    unlabelled = [sample.key for sample in dataset.splits["train"] if sample.target is None]
-    if unlabelled:
+    train = dataset.splits["train"]
+    unlabelled = np.flatnonzero(train.target < 0)
+    if len(unlabelled):
         raise UsageError(
-            f"{len(unlabelled)} training images have no label, first {unlabelled[0]!r}",
+            f"{len(unlabelled)} training images have no label,"
+            f" first {train[int(unlabelled[0])].key!r}",
             where=str(recipe.data.path),
             mend="label them, or leave them out",
         )

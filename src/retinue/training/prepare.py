@@ -8,10 +8,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from retinue import modelfile
 from retinue.data.loader import worker_count
 from retinue.data.readable import unreadable
+from retinue.data.remembered import Remembered
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.figures import small_splits
@@ -64,20 +67,32 @@ def open_data(recipe: Recipe, split_file: Path | None = None, bar: Bar | None = 
     dataset = open_dataset(data, task_type(recipe.task).readers())
     refuse_missing_splits(recipe, dataset)
     if data.on_bad_image == "stop":
-        samples = [sample for split in dataset.splits.values() for sample in split]
-        bar = bar or Bar(None)
-        bar.begin("looking at the images", len(samples))
-        bad = unreadable(
-            samples,
-            workers=worker_count(data.workers),
-            progress=lambda done, total: bar.advance(done),
-        )
+        bad = _unreadable(dataset, worker_count(data.workers), bar or Bar(None))
         if bad:
             raise BadImageError(
                 bad,
                 mend="remove or replace these files, or go on without with data.on_bad_image=skip",
             )
     return dataset
+
+
+def _unreadable(dataset: Dataset, workers: int, bar: Bar) -> dict[str, str]:
+    """Path → reason. Each process looks at its share of the images, and all learn of all."""
+    process = PartialState()
+    part = (process.process_index, process.num_processes)
+    shares = {s: len(range(part[0], len(rows), part[1])) for s, rows in dataset.splits.items()}
+    store = Remembered()
+    found: dict[str, str] = {}
+    before = 0
+    bar.begin("looking at the images", sum(shares.values()))
+    for split, samples in dataset.splits.items():
+
+        def tell(done: int, total: int, before: int = before) -> None:
+            bar.advance(before + done)
+
+        found |= unreadable(samples, workers=workers, progress=tell, remembered=store, part=part)
+        before += shares[split]
+    return {path: why for bad in gather_object([found]) for path, why in bad.items()}
 
 
 def settings_of(recipe: Recipe) -> Settings:
@@ -152,7 +167,7 @@ def prepared(
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     _refuse_another_teacher(run, recipe, taught_by)
-    epoch_steps = steps_of_epochs(recipe, dataset.splits)
+    epoch_steps = steps_of_epochs(recipe, dataset.splits, run)
     if not resumed:
         refuse_lone_images(recipe, network, preprocessing.size, dataset, settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}

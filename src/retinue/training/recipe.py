@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -111,6 +112,12 @@ class Recipe(Options):
         """`10m` or seconds will do."""
         is_time = isinstance(budget, str | int | float) and not isinstance(budget, bool)
         return {"time": budget} if is_time else budget
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _numbered(cls, device: Any) -> Any:
+        """A number alone is that of a GPU, as elsewhere."""
+        return f"cuda:{device}" if re.fullmatch(r"\d{1,3}", str(device)[:9]) else device
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:

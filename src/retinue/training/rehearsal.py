@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from retinue import nested
 from retinue.data.loader import collate
@@ -25,13 +26,13 @@ from retinue.tasks.learner import TAUGHT, Learner
 from retinue.training.ema import Ema
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart
+from retinue.training.lengths import samples_of_stages
 from retinue.training.losses import portion_loss
 from retinue.training.optim import build_optimizer
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
 from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker, unwanted
-from retinue.training.stage_samples import changed
 from retinue.training.training import Training
 
 MOST_ROWS = 64
@@ -95,11 +96,10 @@ class Rehearsal:
     def rates(self, recipe: Recipe) -> list[Rates]:
         """Of each stage of `recipe`, the training's or one that differs in its stages."""
         found = []
-        samples: Sequence[Sample] = self.training.splits["train"]
         moved = len(self.learner.network.units())  # the first unit that has learnt so far
         with _untouched(self.device):
-            for index, stage in enumerate(recipe.stages):
-                samples = changed(stage.data, samples, self.training.splits)
+            each = zip(recipe.stages, samples_of_stages(recipe, self.training.splits), strict=True)
+            for index, (stage, samples) in enumerate(each):
                 where = f"key stages.{index}.trainable"
                 first = first_to_learn(self.learner.network, stage.trainable, where)
                 cut = cut_before(self.learner.network, first)
@@ -163,26 +163,38 @@ class Rehearsal:
     def run_frozen(self, frozen: FrozenPart, batch: Batch, count: int) -> tuple[float, float, Any]:
         """Seconds until it can run, seconds an image, and what it gave for `batch`, where it is to
         run for `count` images."""
-        inputs = batch.inputs[:CHUNK]
-        engine = frozen.compile(inputs, "torch")
-        fields, seconds = self.repeat(lambda: frozen.fields(engine, inputs))
-        each = seconds / CHUNK
-        if self.device.type != "cpu" or count * each < WORTH_COMPILING:
-            return 0.0, each, fields
+        there = len(batch)
+        inputs = batch.inputs
+        if there < CHUNK:
+            inputs = torch.cat([inputs, inputs[-1:].expand(CHUNK - there, -1, -1, -1)])
+        state, seconds = self._frozen(frozen, inputs, "torch")
+        state = nested.mapped(lambda t: t[:there].float().clone(), state)
+        if self.device.type != "cpu" or count * seconds < WORTH_COMPILING:
+            return 0.0, seconds, state
         if self._faster is None:
-            self._faster = self._compiled(frozen, inputs, each)
+            began = time.perf_counter()
+            _, compiled = self._frozen(frozen, inputs, "auto")
+            ready = time.perf_counter() - began
+            # Taken to be so of all the network's parts.
+            self._faster = ready, seconds / compiled
         ready, times = self._faster
-        return ready, each / times, fields
+        return ready, seconds / times, state
 
-    def _compiled(self, frozen: FrozenPart, inputs: Any, each: float) -> tuple[float, float]:
-        """Seconds until the engine that `auto` takes is there, and how many times faster it is than
-        `each`, the seconds that an image takes without. Taken to be so of all the network's
-        parts."""
-        began = time.perf_counter()
-        engine = frozen.compile(inputs, "auto")
-        ready = time.perf_counter() - began
-        _, seconds = self.repeat(lambda: frozen.fields(engine, inputs))
-        return ready, each / (seconds / CHUNK)
+    def _frozen(
+        self, frozen: FrozenPart, inputs: Tensor, engine: Literal["torch", "auto"]
+    ) -> tuple[Any, float]:
+        """What it gives for `CHUNK` inputs, and the seconds an image."""
+        compiled = frozen.compile(inputs, engine)
+        teacher = self.learner.teacher
+
+        def work() -> Any:
+            if teacher is not None:
+                with torch.inference_mode():
+                    teacher(inputs)
+            return compiled(inputs)
+
+        given, seconds = self.repeat(work)
+        return given, seconds / CHUNK
 
     def repeat(self, work: Callable[[], Any]) -> tuple[Any, float]:
         """What `work` gives, and the seconds that it takes once it has been done before."""
@@ -242,7 +254,7 @@ class _Stage:
         ready = view = judged_view = absent = judged = 0.0
         state: Any = batch.inputs
         if cached:
-            network, size = self.learner.network, data.plans.size_of(0, 0)
+            network = self.learner.network
             with evaluating(network):
                 absent = 1.0
                 if probe:
@@ -250,10 +262,10 @@ class _Stage:
                 teacher, taught_by = self.learner.teacher, self._by.training.taught_by
                 frozen = FrozenPart(network, self._cut, self._by.device, teacher, taught_by)
                 count = self._count * (self._stage.views or 1)
-                ready, each, fields = self._by.run_frozen(frozen, batch, count)
-            state = frozen.state(fields, size)
-            if (taught := frozen.taught(fields, size)) is not None:
-                batch.targets[TAUGHT] = taught
+                ready, each, state = self._by.run_frozen(frozen, batch, count)
+            if teacher is not None:
+                with torch.no_grad():
+                    batch.targets[TAUGHT] = teacher(batch.inputs)
             view = self._by.together(load, each)
         step = self._step(batch, state, data, None if cached else load)
         if data.validation is not None:

@@ -314,7 +314,14 @@ def _told(run: RunFolder, training: Training) -> Training:
     that goes on, what was found when it began."""
     if run.checkpoints.exists():
         written = (run.read_json("environment.json") or {}).get("plan")
-        estimate = None if written is None else Estimate.from_dict(written)
+        try:
+            estimate = None if written is None else Estimate.from_dict(written)
+        except (LookupError, TypeError):
+            raise RetinueError(
+                "this is not what a training writes",
+                where=f"{run.path / 'environment.json'}, key plan",
+                mend="remove it there: the training goes on without saying how long it takes",
+            ) from None
     else:
         training, estimate, notes = planned(training)
         if is_main():

@@ -159,7 +159,7 @@ class StageDataMaker:
         if cut == 0 and stage.name not in decided:
             self._refuse_uncut(stage)
         data = self.images(stage, samples)
-        for loader in data.loaders:
+        for loader in data.loaders if skipped else ():
             own = {sample.key for sample in loader.samples}
             loader.skipped.update({key: why for key, why in skipped.items() if key in own})
         before = decided.get(stage.name)
@@ -384,7 +384,7 @@ def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sam
     """A stage's sampler. Raises UsageError where these samples do not allow it."""
     return make_sampler(
         stage.sampler,
-        _population(samples),
+        Population.of_samples(samples),
         batch_size=stage.batch_size,
         seed=seed,
         epoch_steps=stage.epoch_steps,
@@ -402,19 +402,9 @@ def image_feed(
 ) -> ImageFeed:
     """A stage's training images, varied as its options say."""
     augment = stage.augment
-    view = TrainView(augment, preprocessing, recipe.seed, _population(samples))
+    view = TrainView(augment, preprocessing, recipe.seed, Population.of_samples(samples))
     bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "substitute"
     loader = Loader(view, samples, workers=workers, bad_images=bad)
     colour = Colour(preprocessing, augment.colour, recipe.seed)
     mixing = Mixing(augment.mixing, recipe.seed) if augment.mixes_pixels else None
     return ImageFeed(loader, colour, device, mixing)
-
-
-def _population(samples: Sequence[Sample]) -> Population:
-    shards = [sample.shard for sample in samples]
-    return Population.of(
-        ("" if s.target is None else s.target.stratum() for s in samples),
-        (s.weight for s in samples),
-        shards=None if "" in shards else shards,
-        names=[() if s.target is None else s.target.names() for s in samples],
-    )

@@ -77,9 +77,9 @@ def _with_validation(
 _CHANGES: dict[type[Options], Change] = {Subset: _subset, WithValidation: _with_validation}
 
 
-def changed(options: Options | None, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+def changed(options: Options | None, samples: Sequence[Sample], splits: Splits) -> Sequence[Sample]:
     """What `options` make of the samples of the stage before."""
-    return list(samples) if options is None else _CHANGES[type(options)](options, samples, splits)
+    return samples if options is None else _CHANGES[type(options)](options, samples, splits)
 
 
 def learns_validation(options: Iterable[Options | None]) -> bool:
@@ -95,14 +95,14 @@ def stage_samples(
     splits: Splits,
     *,
     write: bool,
-) -> list[Sample]:
+) -> Sequence[Sample]:
     """The samples of the stage called `stage`, from those of the stage before.
 
     Raises:
         RetinueError: what was written down when the stage began names images that are not there.
     """
     if options is None:
-        return list(samples)
+        return samples
     name = f"stages/{stage}.jsonl"
     written = run.read_lines(name)
     if written is None:

@@ -112,9 +112,10 @@ class Trainer:
             self.data.close()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if "learner" not in state:
+        kept = ("progress", "learner", "optimizer", "ema", "scaler", "task")
+        if not isinstance(state, dict) or any(name not in state for name in kept):
             raise RetinueError(
-                "the checkpoint is of an older version, which kept other things",
+                "the checkpoint is of an older version, which kept other things, or damaged",
                 where=str(self.recorder.run.path / "last"),
                 mend="start a new training from the run's recipe.yaml",
             )

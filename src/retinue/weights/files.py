@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from retinue import modelfile
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import RetinueError, UsageError, some
 from retinue.files import nearest, open_file, read_file
 from retinue.weights import darknet, folders, keras, pickled, signatures
 from retinue.weights.contents import Contents
@@ -75,8 +75,7 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
 def _warn_of_no_numbers(tensors: Mapping[str, Tensor], path: Path) -> None:
     keys = [key for key, tensor in tensors.items() if not _finite(tensor)]
     if keys:
-        more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-        log.warning("%s: NaN or infinity in %s%s", path, ", ".join(keys[:8]), more)
+        log.warning("%s: NaN or infinity in %s", path, some(keys, 8, between=", "))
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, some
 
 log = logging.getLogger("retinue")
 
@@ -95,8 +95,7 @@ class LoadReport:
 
 
 def _some(keys: tuple[str, ...], most: int = 8) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
+    return some(keys, most, between=", ")
 
 
 def _other_head(
@@ -178,6 +177,7 @@ def load_into(
         raise RetinueError(
             f"the weights belong to another network: {_some(tuple(unfit), 3)}",
             mend="choose the network that they were made for",
+            details=unfit if len(unfit) > 3 else (),
         )
     if not any(key in own for key in found):
         raise RetinueError(
@@ -216,6 +216,7 @@ def _refuse_untrained(tensors: Mapping[str, Tensor]) -> None:
         raise RetinueError(
             f"the weights hold NaN or infinity: {_some(tuple(spoilt))}",
             mend="take another file of them: of these no answer would be a number",
+            details=spoilt if len(spoilt) > 8 else (),
         )
     if constant and len(constant) == kernels:
         raise RetinueError(

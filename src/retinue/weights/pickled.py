@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, some
 from retinue.weights.prefixes import is_network, one_of
 
 _ALONE = "where it was made, save the state dict alone: torch.save(model.state_dict(), path)"
@@ -84,8 +84,7 @@ def _outline(loaded: object) -> str:
     if not isinstance(loaded, Mapping):
         return f"which holds a {type(loaded).__name__}"
     keys = [repr(key) for key in loaded]
-    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-    return f"whose keys are {', '.join(keys[:8])}{more}" if keys else "which holds nothing"
+    return f"whose keys are {some(keys, 8, between=', ')}" if keys else "which holds nothing"
 
 
 def _unusual(tensor: Tensor) -> str:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from data_sets import WHOLE, labels, put, read, splits
 
+from retinue.data.check import check
+from retinue.data.options import DataOptions
 from retinue.errors import UsageError
+from retinue.tasks.task import task_type
 
 
 def write(path: Path, text: str) -> None:
@@ -75,7 +78,7 @@ def test_a_table_in_the_one_folder(tmp_path: Path) -> None:
     ("files", "words"),
     [
         ("1.png 2.png 3.png 4.png", "4 pictures lie directly in it, and no class folder"),
-        ("a/1.heic a/2.heic b/x", r"files that are not called like images: 2 \.heic, 1 without"),
+        ("a/1.nef a/2.nef b/x", r"files that are not called like images: 2 \.nef, 1 without"),
         ("", "no images found"),
     ],
 )
@@ -86,9 +89,15 @@ def test_what_is_there_and_what_is_missing(tmp_path: Path, files: str, words: st
 
 
 def test_files_that_are_no_images_are_counted_by_suffix(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.png", "b/2.png", "a/3.heic", "a/4", "b/deep/5.jpg_large", "b/.hidden")
+    put(tmp_path, "a/1.png", "b/2.png", "a/3.nef", "a/4", "b/deep/5.jpg_large", "b/.hidden")
+    (tmp_path / "a" / "readme.md").write_text("of mine", encoding="utf-8")
     notes = read(tmp_path, split=WHOLE).notes
-    assert any("1 .heic, 1 without suffix, 1 .jpg_large" in note for note in notes)
+    assert any("1 .nef, 1 without suffix, 1 .md, 1 .jpg_large" in note for note in notes)
+    assert any("some of these are images, 'a/3.nef' among them" in note for note in notes)
+    report = check(DataOptions(path=str(tmp_path)), task_type("classification").readers())
+    (found,) = (f for f in report.findings if f.what == "files that are not read")
+    assert sorted(found.items) == ["a/3.nef", "a/4", "a/readme.md", "b/deep/5.jpg_large"]
+    assert "1 .nef" in found.detail
 
 
 def test_labels_of_a_table_beside_folders_that_are_no_classes(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from data_sets import WHOLE, labels, put, read, splits
 
 from retinue.data.options import ColumnOptions
+from retinue.data.sources import matching
 from retinue.errors import UsageError
+from retinue.files import Entry, entries
 
 FIVE = [f"{k}.jpg" for k in range(5)]
 
@@ -267,3 +269,18 @@ def test_weights_are_columns_of_their_own(tmp_path: Path) -> None:
     assert samples.weight is not None
     np.testing.assert_array_equal(samples.weight, [1, 0.5, 0])
     assert [sample.weight for sample in samples] == [1, 0.5, 0]
+
+
+def test_each_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows lie in it: the index grows with the files, not with rows times files."""
+    files = [f"{folder}/{k}.jpg" for folder in "xyz" for k in range(30)]
+    path = table(tmp_path, "file,label\n" + "".join(f"{f},{f[0]}\n" for f in files), *files)
+    listed: list[str] = []
+
+    def counting(folder: Path) -> list[Entry]:
+        listed.append(Path(folder).name)
+        return entries(folder)
+
+    monkeypatch.setattr(matching, "entries", counting)
+    read(path, split=WHOLE)
+    assert sorted(listed) == ["x", "y", "z"]

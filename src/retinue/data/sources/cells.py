@@ -27,7 +27,8 @@ MOST_COLUMNS = 10_000
 _SEPARATORS = ",;\t|"
 _SAMPLE = 20
 """Lines that the separator is found out from."""
-_CHUNK = 65_536
+_CHUNK = 2_048
+"""Rows that are read at a time: lists of many keep the garbage collector busy."""
 _BINARY = {b"PK\x03\x04": "a spreadsheet or zip file", b"PAR1": "a Parquet file"}
 _BLANK = " \t\r\n"
 _OWN = (b"path,label,split\n", b"path,label,split,target\n")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retinue.data.formats import not_read
 from retinue.data.options import DataOptions
 from retinue.data.samples import Samples
 from retinue.data.sources.listing import Listing, Reader
@@ -17,9 +16,9 @@ from retinue.data.sources.matching import match_known
 from retinue.data.sources.recognise import Readers, read_listing
 from retinue.data.sources.records import NONE, Records, text_of, texts_of
 from retinue.data.sources.splits import draw_splits, read_splits, write_splits
-from retinue.data.sources.walking import by_suffix, normal
+from retinue.data.sources.walking import about_others, normal
 from retinue.data.sources.words import ORDER, sort_names
-from retinue.errors import UsageError, suggest
+from retinue.errors import UsageError, some, suggest
 from retinue.sample import Target
 from retinue.text import counted, few, shorten
 
@@ -81,13 +80,12 @@ def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
     """All for which a listing is not used at all."""
     yield from listing.errors
     if listing.problems and options.on_bad_image == "stop":
-        shown = "; ".join(listing.problems[:10])
-        more = f" and {len(listing.problems) - 10} more" if len(listing.problems) > 10 else ""
         count = len(listing.problems)
         yield UsageError(
             f"{count} row{'s' if count != 1 else ''} cannot be used",
-            where=shown + more,
+            where=some(listing.problems, 10),
             mend="mend or remove them; data.on_bad_image=skip trains without them",
+            details=listing.problems if count > 10 else (),
         )
 
 
@@ -98,9 +96,7 @@ def settle(
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
     notes += [f"class {name!r} has no images" for name in listing.empty_classes]
-    if listing.not_images:
-        kinds = by_suffix(listing.not_images)
-        notes += [f"files that are not called like images: {kinds}", *not_read(listing.not_images)]
+    notes += about_others(listing.root, listing.not_images)
     classes, records = _settle_classes(listing, options, reader, notes)
     records, divided = _settle_splits(records, options, notes)
     index = {name: position for position, name in enumerate(classes)}

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from retinue.data.formats import not_read
 from retinue.data.options import DataOptions
 from retinue.data.sources.layout import SplitFolders, split_folders, within
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.matching import composed
 from retinue.data.sources.records import NONE, Records, as_names
-from retinue.data.sources.walking import by_suffix, normal, subfolders, walk
+from retinue.data.sources.walking import about_others, normal, subfolders, walk
 from retinue.data.sources.words import ORDER
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 
 _SHOWN = 10
 
@@ -130,8 +129,7 @@ def _nothing_found(listing: Listing) -> UsageError:
     if listing.empty_classes:
         count = len(listing.empty_classes)
         there.append("an empty folder" if count == 1 else f"{count} folders without any")
-    if others:
-        there += [f"files that are not called like images: {by_suffix(others)}", *not_read(others)]
+    there += about_others(listing.root, others)
     return UsageError(
         "no images found" + (f" in class folders: {'; '.join(there)}" if there else ""),
         where=repr(str(listing.root)),
@@ -154,16 +152,16 @@ def _compare_splits(listing: Listing, splits: Mapping[str | None, Path]) -> None
         if unknown:
             error = UsageError(
                 f"{split} has classes that train has no images of: "
-                + ", ".join(map(repr, unknown[:_SHOWN])),
+                + some(list(map(repr, unknown)), _SHOWN, between=", "),
                 where=repr(str(splits[split])),
                 mend="add training images, or remove these folders",
+                details=list(map(repr, unknown)) if len(unknown) > _SHOWN else (),
             )
             listing.errors.append(error)
         absent = sorted(train - labels)
         if absent:
             listing.notes.append(
-                f"{split} has no images of: {', '.join(map(repr, absent[:_SHOWN]))}"
-                + (f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else "")
+                f"{split} has no images of: {some(list(map(repr, absent)), _SHOWN, between=', ')}"
             )
 
 

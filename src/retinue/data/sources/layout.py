@@ -104,7 +104,8 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
     splits = split_folders(folder)
     if not asked and (not tables or splits.classes):
         return None
-    told = [t for t in tables if "submission" not in t.stem.lower() and _tells(t, options, asked)]
+    tables = [t for t in tables if "submission" not in t.stem.lower()] or tables
+    told = [t for t in tables if _tells(t, options, asked)]
     if len(told) == 1:
         return told[0]
     # Class folders are meant when there are several; one is where a table's images lie.

@@ -39,7 +39,7 @@ def read_table(table: Path, options: DataOptions) -> Listing:
     found = match(paths, image_root(table, paths, options))
     listing = Listing("table", found.files.root, Records.of([]))
     listing.notes += [*columns.notes, *_ambiguous_labels(columns), *_read_otherwise(paths, found)]
-    listing.notes += _not_read(table, options)
+    listing.notes += _beside(table, options)
     usable = _usable(columns, paths, found, listing)
     listing.errors += found.files.closed
     names, codes = _classes(labels, options.classes or (), listing.notes)
@@ -181,7 +181,7 @@ def _note_unlabelled(
         listing.notes.append(f"{len(beside):,} {have} no row in {table.name}: left out")
 
 
-def _not_read(table: Path, options: DataOptions) -> Iterator[str]:
+def _beside(table: Path, options: DataOptions) -> Iterator[str]:
     """Of a folder that holds more than this table."""
     if options.path is None or not Path(options.path).expanduser().is_dir():
         return

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from retinue.data.formats import is_image_name, suffix_of
+from retinue.data.formats import EXTRAS, is_image_name, looks_like_image, not_read, suffix_of
 from retinue.errors import UsageError
-from retinue.files import Entry, entries
+from retinue.files import Entry, entries, open_file
 
 _SHOWN = 6
+_OPENED = 100
+"""Files that are opened at most, to see whether they are images."""
 
 
 class Walked(NamedTuple):
@@ -131,3 +133,24 @@ def by_suffix(names: Iterable[str]) -> str:
     kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts.most_common()]
     more = f" and {len(kinds) - _SHOWN} more kinds" if len(kinds) > _SHOWN else ""
     return ", ".join(kinds[:_SHOWN]) + more
+
+
+def about_others(root: Path, names: Sequence[str]) -> list[str]:
+    """What to say of files in `root` that are not called like images: how many of each suffix, what
+    reads those of an extra, and whether some are images by their content. Nothing of none."""
+    if not names:
+        return []
+    alike = [name for name in names if suffix_of(name) not in EXTRAS][:_OPENED]
+    images = [name for name in alike if _begins_like_image(root / name)]
+    said = [f"files that are not called like images: {by_suffix(names)}", *not_read(names)]
+    if images:
+        said.append(f"some of these are images, {images[0]!r} among them: give them their suffix")
+    return said
+
+
+def _begins_like_image(path: Path) -> bool:
+    try:
+        with open_file(path) as file:
+            return looks_like_image(file.read(32))
+    except OSError:
+        return False

@@ -349,7 +349,7 @@ class CachedViews:
     @property
     def spaces(self) -> list[str]:
         """The names of the folders in the cache where they lie."""
-        return sorted(space.name for space in self._spaces.values())
+        return sorted(s.name for (engine, _), s in self._spaces.items() if engine == self.engine)
 
     def _space(self, engine: str, size: Size) -> Space:
         if (engine, size) not in self._spaces:

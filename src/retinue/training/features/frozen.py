@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue import nested
-from retinue.errors import RetinueError
+from retinue.errors import MOST_NAMED, RetinueError, some
 from retinue.inference.engines import Engine, EngineName, compile_engine
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network, State
@@ -39,12 +39,12 @@ class NotFiniteError(RetinueError):
     `names`: what these are called."""
 
     def __init__(self, rows: Sequence[int], names: Sequence[str] = ()) -> None:
-        shown = "; ".join(repr(name) for name in names[:20])
-        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        lines = [repr(name) for name in names]
         super().__init__(
             "the frozen part gave values that are not finite",
-            where=f"{shown}{more}" or "cached features",
+            where=some(lines) or "cached features",
             mend="cache_features=off, and look at the weights",
+            details=lines if len(lines) > MOST_NAMED else (),
         )
         self.rows = rows
 
