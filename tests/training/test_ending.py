@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def _recipe(data: Path) -> dict[str, Any]:
 
 def _train(recipe: Any, out: Path, **options: Any) -> Any:
     return retinue.train(recipe, out=out, quiet=True, **{"report": False, **options})
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_in_a_terminal() -> Iterator[None]:
+    """In the background, a shell lets SIGINT be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 MOMENTS = {

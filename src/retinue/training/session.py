@@ -231,7 +231,7 @@ def _leaving(run: RunFolder, *, made: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:  # outside the loop, which ends by itself with a checkpoint
         mend = f"go on with: {go_on(run.path)}"
-        if not (run.path / RECIPE).is_file():
+        if made and not (run.path / RECIPE).is_file():
             run.remove()
             mend = "nothing had begun: the same command starts it"
         raise Interrupted(signal_of(stop), where=str(run.path), mend=mend) from None
