@@ -161,6 +161,15 @@ def test_the_log_tells_it_before_the_first_step_and_all_along(
     assert all(line.endswith(" left") and len(line) < 100 for line in epochs)
 
 
+def test_short_epochs_that_nobody_judges_have_no_line(tmp_path: Path, pictures: Path) -> None:
+    recipe = tiny.recipe(pictures)
+    recipe["stages"] = [{**recipe["stages"][0], "epochs": 7, "validate_every": 3}]
+    run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
+    log = (run.folder / "train.log").read_text(encoding="utf-8")
+    assert re.findall(r" epoch (\d+)/7 ", log) == ["3", "6", "7"]
+    assert len(tiny.rows(run.folder)) == 7
+
+
 def test_times_are_recorded_part_by_part(tmp_path: Path, pictures: Path) -> None:
     began = time.monotonic()
     run = retinue.train(tiny.recipe(pictures), out=tmp_path / "run", report=False, quiet=True)

@@ -328,6 +328,8 @@ class Trainer:
         progress.rows.append(row)
         if judged or self.data.validation is None:
             self._keep(stage, figures)
+        # Short epochs that nobody judged have a row in metrics.csv, and no line of their own.
+        worth_a_line = judged or last or progress.epoch_seconds > 1
         progress.step = 0
         self.sums = {}
         progress.epoch_seconds = 0.0
@@ -335,7 +337,9 @@ class Trainer:
             self.recorder.write_rows(progress.rows)
         best = judged and self.recipe.evaluation.keep == "best"
         best = best and progress.kept_epoch == progress.epochs
-        LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=self.bar.time_left()))
+        if worth_a_line:
+            left = self.bar.time_left()
+            LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=left))
         if is_over(stage, progress):
             self._checkpoint()
 
