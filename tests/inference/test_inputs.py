@@ -191,6 +191,18 @@ def test_a_list_does_not_mean_the_whole_disk(
         list(found)
 
 
+def test_the_plots_of_a_run_are_not_looked_at(photos: Path) -> None:
+    before = list(expand([photos]))
+    run = photos / "runs" / "finetune"
+    (run / "plots").mkdir(parents=True)
+    for name in ("recipe.yaml", "environment.json", "plots/loss.png"):
+        write_text(run / name, "")
+    said: list[str] = []
+    assert list(expand([photos], say=said.append)) == before
+    assert said == [f"passed over: {str(run)!r} is what a training or an evaluation left"]
+    assert list(expand([run])) == [str(run / "plots" / "loss.png")]
+
+
 def test_drawn_predictions_are_not_looked_at_again(photos: Path) -> None:
     before = list(expand([photos]))
     for folder in ("answers/drawn", "older/drawn"):

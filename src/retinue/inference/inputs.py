@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from retinue.data.formats import meant_as_image
-from retinue.data.sources.walking import is_drawn
+from retinue.data.sources.walking import is_drawn, is_run
 from retinue.errors import UsageError
 from retinue.files import encoding_of, nearest
 from retinue.text import shorten
@@ -41,8 +41,9 @@ def expand(
     written, or else relative to the list's folder, or else without the blanks and quotes around
     them; what they name need not exist: that shows when the file is read.
 
-    What was drawn is not looked at again: folders of drawn predictions are passed over, and `say`
-    is told of each; so is the folder `out` where the answers go, unless it is a source itself.
+    What was drawn is not looked at again: folders of drawn predictions and of runs are passed over,
+    and `say` is told of each; so is the folder `out` where the answers go, unless it is a source
+    itself.
 
     Raises UsageError at once, before anything is read, for a source that is not there, a folder
     without images, a pattern without matches; on the way for an entry of a list that means more
@@ -88,6 +89,9 @@ class _Search:
             return True
         if is_drawn(folder):
             self._say(f"passed over: {folder!r} holds drawn predictions")
+            return True
+        if is_run(folder):
+            self._say(f"passed over: {folder!r} is what a training or an evaluation left")
             return True
         return False
 

@@ -146,3 +146,21 @@ def test_class_folders_count_where_the_table_says_the_same_or_nothing(
 def test_notebook_and_system_folders_are_no_classes(tmp_path: Path) -> None:
     put(tmp_path, "rose/1.png", "tulip/2.png", ".ipynb_checkpoints/3.png", "__MACOSX/4.png")
     assert read(tmp_path, split=WHOLE).classes == ("rose", "tulip")
+
+
+def test_a_run_is_no_data(tmp_path: Path) -> None:
+    put(tmp_path, "plots/a.png", "other/b.png")
+    for name in ("recipe.yaml", "environment.json"):
+        write(tmp_path / name, "")
+    with pytest.raises(UsageError, match="this is what a training or an evaluation left") as said:
+        read(tmp_path)
+    assert said.value.mend == "give the folder or table of the pictures"
+
+
+def test_the_runs_beside_the_classes_are_passed_over_and_named(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png", "runs/finetune/plots/3.png")
+    for name in ("recipe.yaml", "environment.json"):
+        write(tmp_path / "runs" / "finetune" / name, "")
+    dataset = read(tmp_path, split=WHOLE)
+    assert dataset.classes == ("a", "b")
+    assert "passed over: 'runs', which trainings or evaluations left" in dataset.notes

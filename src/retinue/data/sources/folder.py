@@ -13,7 +13,7 @@ from retinue.data.sources.layout import SplitFolders, split_folders, within
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.matching import composed
 from retinue.data.sources.records import NONE, Records, as_names
-from retinue.data.sources.walking import about_others, normal, subfolders, walk
+from retinue.data.sources.walking import about_others, about_runs, is_run, normal, subfolders, walk
 from retinue.data.sources.words import ORDER, split_of
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
@@ -30,6 +30,12 @@ def read_folder(path: Path, options: DataOptions) -> Listing:
     """Images may lie at any depth below their class folder. Raises `UsageError`."""
     if not os.path.isdir(path):
         raise UsageError("not a folder", where=repr(str(path)), mend="give a folder of images")
+    if is_run(path):
+        raise UsageError(
+            "this is what a training or an evaluation left, and no data",
+            where=repr(str(path)),
+            mend="give the folder or table of the pictures",
+        )
     root = within(path)
     splits = split_folders(root)
     listing = Listing("folder", root, Records.of([]))
@@ -44,6 +50,7 @@ def read_folder(path: Path, options: DataOptions) -> Listing:
         of = {None: root}
         _refuse_flat_splits(root, splits, options)
     found = _Found()
+    listing.notes += about_runs(root)
     for split, folder in of.items():
         _read_classes(listing, folder, split, found)
     if not found.files:

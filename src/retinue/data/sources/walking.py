@@ -54,11 +54,49 @@ def is_drawn(folder: str | os.PathLike[str]) -> bool:
     return os.path.exists(os.path.join(folder, DRAWN_MARK))
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The folders directly below, hidden ones left out, sorted by name."""
+OF_RUNS = (
+    frozenset(("recipe.yaml", "environment.json")),
+    frozenset(("metrics.json", "predictions.parquet")),
+)
+"""Files that stand together in the folder of a training, or of an evaluation: the pictures there
+are plots, and no search takes them for others."""
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` is what a training or an evaluation left."""
+    return any(all(os.path.isfile(os.path.join(folder, n)) for n in names) for names in OF_RUNS)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether `folder` is a run, or holds runs and nothing else, as `runs/` does."""
+    if is_run(folder):
+        return True
+    try:
+        inside = [entry for entry in entries(folder) if not hidden(entry.name)]
+    except OSError:
+        return False
+    return bool(inside) and all(e.is_folder and is_run(folder / e.name) for e in inside)
+
+
+def _below(folder: Path) -> list[Path]:
     names = [e.name for e in entries(folder) if is_looked_into(e) and not hidden(e.name)]
-    found = [folder / name for name in sorted(names, key=normal)]
-    return [place for place in found if not is_drawn(place)]
+    return [folder / name for name in sorted(names, key=normal)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly below, sorted by name; hidden ones, drawn predictions and runs are left
+    out."""
+    return [p for p in _below(folder) if not is_drawn(p) and not _holds_runs(p)]
+
+
+def about_runs(folder: Path) -> list[str]:
+    """What to say of the runs directly below `folder`, which `subfolders` leaves out."""
+    runs = [place.name for place in _below(folder) if _holds_runs(place)]
+    return (
+        [f"passed over: {', '.join(map(repr, runs))}, which trainings or evaluations left"]
+        if runs
+        else []
+    )
 
 
 def is_looked_into(entry: Entry) -> bool:
@@ -93,7 +131,7 @@ def walk(folder: Path, *, recursive: bool = True) -> Walked:
     never in circles.
 
     A folder called like an image counts as one: reading it will say what is wrong. One that may not
-    be looked into is passed over and told. Drawn predictions below are no pictures.
+    be looked into is passed over and told. Drawn predictions and runs below are no pictures.
     """
     found = Walked([], [], [])
     seen: set[str] = set()
@@ -111,6 +149,8 @@ def walk(folder: Path, *, recursive: bool = True) -> Walked:
             found.closed.append(closed(error, here))
             continue
         if inside and any(entry.name == DRAWN_MARK for entry in listed):
+            continue
+        if inside and any(names.issubset(entry.name for entry in listed) for names in OF_RUNS):
             continue
         shown = {entry.name: entry for entry in listed if not hidden(entry.name)}
         names = sorted(shown, key=normal)
