@@ -82,6 +82,10 @@ class Interrupted(RetinueError):  # noqa: N818 - the field says KeyboardInterrup
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'a' or 'b'?` for the known names nearest to `name`; empty if none is near."""
-    near: Sequence[str] = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    """`did you mean 'a' or 'b'?` for the known names nearest to `name`, those first that begin with
+    it; empty if none is near."""
+    names = list(known)
+    longer = [n for n in names if len(name) >= 3 and n.startswith(name)]
+    close: Sequence[str] = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    near = list(dict.fromkeys([*sorted(longer, key=len), *close]))[:3]
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

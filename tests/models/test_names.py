@@ -94,7 +94,8 @@ def test_names_that_people_type(name: str, network: str, tag: str | None) -> Non
 
 def test_what_nobody_calls_so_names_the_nearest() -> None:
     for wrong, near in (("vit_base_patch16_24", "vit_base_patch16"), ("RasNet5O", "ResNet50"),
-                        ("mobilnetv2_100", "mobilenetv2_100")):  # fmt: skip
+                        ("mobilnetv2_100", "mobilenetv2_100"),
+                        ("resnext", "resnext50")):  # fmt: skip
         with pytest.raises(UsageError, match=f"unknown network.*{near}"):
             called(wrong)
     with pytest.raises(UsageError, match=r"resnet50 has no weights called 'b2k_in1k', it has"):
