@@ -166,13 +166,19 @@ def _note_unlabelled(
 ) -> None:
     """Images of which the table does not say what they show: of rows without a label, and of no
     row."""
+    labels = columns.needed("label")
     rows = np.flatnonzero(usable & (codes == NONE))
     if len(rows):
         files = texts_of(found.files.paths(found.position[rows]))
         listing.without_label += [found.files.root / name for name in files]
         line = int(columns.cells.lines[rows[0]])
         have = "row has" if len(rows) == 1 else "rows have"
-        listing.notes.append(f"{len(rows):,} {have} no label: left out, first line {line}")
+        none = sorted({text.strip() for text in texts_of(labels.take(rows).unique())} - {""})
+        mean, them = ("means", "it") if len(none) == 1 else ("mean", "them")
+        such = f" ({', '.join(map(repr, none))} {mean} none, unless data.classes names {them})"
+        listing.notes.append(
+            f"{len(rows):,} {have} no label: left out, first line {line}{such if none else ''}"
+        )
     beside = found.files.images_beside(found.position[usable])
     known = {found.files.root / found.files.folders[k] for k in found.files.used(found.position)}
     for folder in subfolders(table.parent):
