@@ -229,6 +229,7 @@ def test_few_images_are_seen_more_often_and_many_less(
     fitted, notes = fitted_to_data(recipe, [steps])
     assert (fitted.stages[0].epochs, fitted.stages[0].views) == (epochs, views)
     assert bool(notes) == (epochs != 8)
+    assert all(note.endswith(f"of {steps:,} step{'s' * (steps > 1)} each") for note in notes)
     assert fitted_to_data(fitted, [steps])[0] == fitted
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from retinue.run.folder import RunFolder
 from retinue.sample import Sample
+from retinue.text import counted
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.stage_data import sampler_of
@@ -44,7 +45,7 @@ def fitted_to_data(recipe: Recipe, epoch_steps: Sequence[int]) -> tuple[Recipe, 
             most = max((stage.max_steps or stage.epochs * each) // each, 1)
             fitted = with_epochs(stage, min(max(stage.epochs, least), max(most, least)))
             if fitted is not stage:
-                notes.append(f"stage {stage.name}: {told(fitted)}, of {each} steps each")
+                notes.append(f"stage {stage.name}: {told(fitted)}, of {counted(each, 'step')} each")
         stages.append(fitted)
     return recipe.model_copy(update={"stages": tuple(stages)}), notes
 
