@@ -105,6 +105,7 @@ def test_a_folder_whose_name_has_a_line_break(photos: Path) -> None:
         ("fotos/x/b.jpg", "did you mean 'photos'"),
         ("nothing-like-it", "no such file or folder"),
         ("photos/*.gif", "no file matches"),
+        ("photos*", r"only folders do.*photos\*[/\\]+\*' stands for what lies in them"),
         ("@lists.txt", "no such list"),
         ("empty", "no images"),
         ("a\0b", "no such file"),

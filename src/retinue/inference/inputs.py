@@ -6,6 +6,7 @@ import codecs
 import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -140,9 +141,17 @@ def _check(source: str, stdin: IO[Any] | None, search: _Search) -> tuple[str, st
             )
         return "list", source[1:]
     if glob.has_magic(source):
-        if next(glob.iglob(source, recursive=True), None) is None:
+        matches = glob.iglob(source, recursive=True)
+        if (first := next(matches, None)) is None:
             raise UsageError(
                 "no file matches the pattern", where=repr(source), mend="** stands for any folders"
+            )
+        if not any(os.path.isfile(match) for match in chain([first], matches)):
+            within = os.path.join(source, "*")
+            raise UsageError(
+                "no file matches the pattern, only folders do",
+                where=repr(source),
+                mend=f"{within!r} stands for what lies in them",
             )
         return "pattern", source
     raise UsageError("no such file or folder", where=repr(source), mend=nearest(Path(source)))
