@@ -164,3 +164,9 @@ def test_the_runs_beside_the_classes_are_passed_over_and_named(tmp_path: Path) -
     dataset = read(tmp_path, split=WHOLE)
     assert dataset.classes == ("a", "b")
     assert "passed over: 'runs', which trainings or evaluations left" in dataset.notes
+
+
+def test_class_folders_apart_by_blanks_alone_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "red rose/1.png", "red  rose/2.png", "tulip/3.png")
+    told = "classes apart by capitals or blanks alone: 'red  rose', 'red rose'"
+    assert told in read(tmp_path, split=WHOLE).notes

@@ -14,7 +14,7 @@ from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.matching import composed
 from retinue.data.sources.records import NONE, Records, as_names
 from retinue.data.sources.walking import about_others, about_runs, is_run, normal, subfolders, walk
-from retinue.data.sources.words import ORDER, split_of
+from retinue.data.sources.words import ORDER, nearly_alike, split_of
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
 
@@ -57,6 +57,7 @@ def read_folder(path: Path, options: DataOptions) -> Listing:
         for error in listing.errors:
             raise error
         raise _nothing_found(listing)
+    listing.notes += nearly_alike(found.labels)
     listing.records = found.records(root)
     _compare_splits(listing, of)
     return listing

@@ -19,7 +19,13 @@ from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import SEVERAL, Match, Positions, composed, match
 from retinue.data.sources.records import NONE, Names, Records, text_of, texts_of
 from retinue.data.sources.walking import normal, subfolders, walk
-from retinue.data.sources.words import is_missing, name_by_value, sort_names, split_of
+from retinue.data.sources.words import (
+    is_missing,
+    name_by_value,
+    nearly_alike,
+    sort_names,
+    split_of,
+)
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
 
@@ -227,17 +233,8 @@ def _classes(labels: Names, asked: Sequence[str], notes: list[str]) -> tuple[lis
     codes = [code[named[text]] if text in named else NONE for text in texts]
     for odd in sorted(present & {"None", "none"}):
         notes.append(f"{odd!r} is taken for a class; an empty cell is a missing label")
-    notes += _nearly_alike(names)
+    notes += nearly_alike(names)
     return names, np.array(codes, np.int64)[words.indices.to_numpy()]
-
-
-def _nearly_alike(names: Sequence[str]) -> Iterator[str]:
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        alike[" ".join(name.casefold().split())].append(name)
-    for several in alike.values():
-        if len(several) > 1:
-            yield f"classes apart by capitals or blanks alone: {', '.join(map(repr, several))}"
 
 
 def _ambiguous_labels(columns: Columns) -> Iterator[str]:

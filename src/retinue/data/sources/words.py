@@ -6,7 +6,8 @@ One vocabulary for folders, tables and written-down splits.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
 
 ORDER = ("train", "val", "test")
@@ -45,6 +46,16 @@ def is_missing(label: str, classes: Collection[str] = ()) -> bool:
     """Whether a label says that there is none: an empty cell, or what programs write for it. One of
     the `classes` that were asked for is none of them. (`None` and `none` are names.)"""
     return label in _MISSING and label not in classes
+
+
+def nearly_alike(names: Iterable[str]) -> Iterator[str]:
+    """What to say of classes whose names are apart by capitals or blanks alone."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[" ".join(name.casefold().split())].append(name)
+    for several in alike.values():
+        if len(several) > 1:
+            yield f"classes apart by capitals or blanks alone: {', '.join(map(repr, several))}"
 
 
 def name_by_value(labels: Collection[str]) -> dict[str, str]:
