@@ -170,3 +170,14 @@ def test_class_folders_apart_by_blanks_alone_are_named(tmp_path: Path) -> None:
     put(tmp_path, "red rose/1.png", "red  rose/2.png", "tulip/3.png")
     told = "classes apart by capitals or blanks alone: 'red  rose', 'red rose'"
     assert told in read(tmp_path, split=WHOLE).notes
+
+
+def test_a_table_for_each_split_is_told_to_be_joined(tmp_path: Path) -> None:
+    put(tmp_path, *[f"images/{k}.jpg" for k in IDS])
+    for name, ids in (("train", IDS[:4]), ("test", IDS[4:])):
+        rows = "".join(f"{k}.jpg,{'ab'[n % 2]}\n" for n, k in enumerate(ids))
+        write(tmp_path / f"{name}.csv", f"file,label\n{rows}")
+    with pytest.raises(UsageError, match=r"found: 'test.csv', 'train.csv'") as said:
+        read(tmp_path)
+    assert said.value.mend is not None
+    assert "a column `split`" in said.value.mend

@@ -123,10 +123,15 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
     if not told and len(tables) == 1:
         return tables[0]
     found = ", ".join(repr(table.name) for table in told or tables) or "none"
+    mend = "give the table itself as data=PATH"
+    if len({split for t in told if (split := split_of(t.stem))}) > 1:
+        mend = (
+            "join those of the splits into one, with a column `split` that says which row is whose"
+        )
     raise UsageError(
         f"one table was expected in this folder, found: {found}",
         where=repr(options.path),
-        mend="give the table itself as data=PATH",
+        mend=mend,
     )
 
 
