@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from retinue.errors import UsageError
 from retinue.options.overrides import parse_override
 from retinue.options.typed import meant, read_yaml
 from retinue.training.recipe import Recipe, dump, load_recipe
@@ -45,6 +46,13 @@ def test_what_may_be_left_out_can_be_null(tmp_path: Path, text: str) -> None:
     assert recipe.ema is None
     assert recipe.model.weights is None
     assert recipe.stages[1].views is None
+
+
+@pytest.mark.parametrize("text", ["#fff", "# x", "---", "..."])
+def test_what_yaml_would_read_as_nothing_is_not_taken_for_null(tmp_path: Path, text: str) -> None:
+    for key in ("input.background", "stages.1.views", "ema", "data.classes"):
+        with pytest.raises(UsageError, match="will not do"):
+            _loaded(tmp_path, TWO_STAGES, f"{key}={text}")
 
 
 def test_quotes_around_the_whole_are_no_part_of_it(tmp_path: Path) -> None:

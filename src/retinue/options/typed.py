@@ -174,9 +174,12 @@ def _read(wanted: Any, value: Unread) -> Any:
             return _typed(wanted, text[1:-1])
         return _typed(wanted, Scalar(value))
     try:
-        return meant(wanted, read_yaml(value))
+        read = read_yaml(value)
     except YAMLError:
         return str(value)
+    if text and (read is None or (isinstance(read, Scalar) and not read)):
+        return str(value)  # a comment alone (`#fff`), say, was meant to say something
+    return meant(wanted, read)
 
 
 def _typed(wanted: Any, text: str) -> Any:
