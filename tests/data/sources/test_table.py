@@ -285,3 +285,21 @@ def test_each_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(matching, "entries", counting)
     read(path, split=WHOLE)
     assert sorted(listed) == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("word", ["-1", "nan", "inf", "1e400", "1e31", "much"])
+def test_weights_that_the_loss_cannot_count_are_refused_with_their_line(
+    tmp_path: Path, word: str
+) -> None:
+    path = table(tmp_path, f"file,label,sample_weight\n0.jpg,a,1\n1.jpg,b,{word}\n")
+    with pytest.raises(UsageError, match=r"weight .* is not a number from 0 to 1e\+30.*line 3"):
+        read(path, split=WHOLE)
+
+
+@pytest.mark.parametrize("word", ["0", "0.0", "1e-320"])
+def test_a_training_of_which_no_image_counts_is_refused(tmp_path: Path, word: str) -> None:
+    rows = f"0.jpg,a,{word},train\n1.jpg,b,{word},train\n2.jpg,b,1,val\n"
+    path = table(tmp_path, f"file,label,sample_weight,split\n{rows}")
+    with pytest.raises(UsageError, match=r"the weights of all of them are 0.*columns\.weight=null"):
+        read(path)
+    assert len(read(path, columns={"weight": None}).splits["train"]) == 2

@@ -110,11 +110,22 @@ def settle(
             splits[split] = _samples(chosen, [t for t in targets if t is not None], known)
     if "train" not in splits and (to_train or not splits):
         raise _nothing_to_train_on(listing, splits)
+    if to_train and (weight := splits["train"].weight) is not None and not _weighs(weight):
+        raise UsageError(
+            "no image to train on counts: the weights of all of them are 0",
+            where=repr(str(listing.root)),
+            mend="data.columns.weight=null reads no weights",
+        )
     if len(classes) == 1:
         notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
     return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+
+
+def _weighs(weight: npt.NDArray[np.float64]) -> bool:
+    """Whether anything is left of weights as the loss counts them."""
+    return bool(weight.astype(np.float32).any())
 
 
 def _samples(records: Records, targets: list[Target], known: npt.NDArray[np.bool_]) -> Samples:

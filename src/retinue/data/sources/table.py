@@ -89,9 +89,13 @@ def _records(
     )
 
 
+_HEAVIEST = 1e30
+"""The sum of a batch's losses, each times its weight, is a 32-bit number."""
+
+
 def _weights(columns: Columns) -> tuple[npt.NDArray[np.float64] | None, list[UsageError]]:
-    """(rows,) what each counts, 1 where a cell is empty or no number ≥ 0; and an error for each
-    word that is none, with its first line."""
+    """(rows,) what each counts, 1 where a cell is empty or no weight; and an error for each word
+    that is none, with its first line."""
     column = columns.of("weight")
     if column is None:
         return None, []
@@ -100,7 +104,11 @@ def _weights(columns: Columns) -> tuple[npt.NDArray[np.float64] | None, list[Usa
     values = [_weight(word) for word in texts]
     mend = "data.columns.weight=null reads no weights"
     errors = [
-        UsageError(f"weight {word!r} is not a number ≥ 0", where=columns.cells.at(line), mend=mend)
+        UsageError(
+            f"weight {word!r} is not a number from 0 to {_HEAVIEST:g}",
+            where=columns.cells.at(line),
+            mend=mend,
+        )
         for word, value, line in zip(texts, values, columns.first_lines(at), strict=True)
         if value is None
     ]
@@ -113,7 +121,7 @@ def _weight(word: str) -> float | None:
         weight = float(word or 1)
     except ValueError:
         return None
-    return weight if 0 <= weight < float("inf") else None
+    return weight if 0 <= weight <= _HEAVIEST else None
 
 
 # --- rows that say nothing ------------------------------------------------------------------------
