@@ -89,6 +89,14 @@ def test_too_little_says_what_would_do() -> None:
         _fit(2.0)
 
 
+def test_time_that_has_gone_by_is_told_and_is_a_part_of_what_would_do() -> None:
+    with pytest.raises(UsageError, match=r"about 4 s here.* and 6 s have gone by.*budget=11s"):
+        fitted_to_budget(_recipe(), NETWORK, 8.0, _estimate, spent=6.0)
+    fitted, estimate, _ = fitted_to_budget(_recipe(), NETWORK, 11.0, _estimate, spent=6.0)
+    assert estimate.total_s <= AIM * (11.0 - 6.0)
+    assert [epochs for _, epochs, _ in _lengths(fitted)] == [1, 1]
+
+
 def test_time_to_spare_is_used_up_to_a_bound() -> None:
     whole = _estimate(_recipe()).total_s
     generous = _lengths(_fit(100 * whole))
@@ -113,7 +121,9 @@ def test_times(text: str | float, seconds: float) -> None:
     assert load_recipe(tiny.recipe("photos"), {"budget": text}).budget == BudgetOptions(time=text)
 
 
-@pytest.mark.parametrize("text", ["soon", "", "0", "0m", "1m1h", "-5s", 0, -3, True, "10 m!"])
+@pytest.mark.parametrize(
+    "text", ["soon", "", "0", "0m", "1m1h", "-5s", 0, -3, True, "10 m!", "1h30", "5m30"]
+)
 def test_no_times(text: Any) -> None:
     with pytest.raises(UsageError, match="budget"):
         load_recipe(tiny.recipe("photos"), {"budget": text})

@@ -30,9 +30,12 @@ def fitted_to_budget(
     network: Network,
     seconds: float,
     estimate: Callable[[Recipe], Estimate],
+    *,
+    spent: float = 0.0,
 ) -> tuple[Recipe, Estimate, list[str]]:
     """`recipe` made to take about `AIM` of `seconds`, what it will take, and lines that say what
-    changed. `estimate` tells what a recipe takes whose stages differ from it.
+    changed. `estimate` tells what a recipe takes whose stages differ from it; `spent` of the
+    seconds have gone by.
 
     The epochs of all stages become longer or shorter by one factor, and the views with them; where
     that is less than `LEAST`, less of the network learns, so that more of it is computed once.
@@ -40,7 +43,7 @@ def fitted_to_budget(
     Raises:
         UsageError: one epoch of every stage takes longer, whatever learns.
     """
-    allowed = AIM * seconds
+    allowed = AIM * (seconds - spent)
     best: tuple[float, Recipe] | None = None
     shortest = float("inf")
     for cut in _cuts(recipe, network):
@@ -56,9 +59,11 @@ def fitted_to_budget(
                 break
     if best is None:
         raise UsageError(
-            f"an epoch of every stage takes about {spoken(shortest)} here, whatever learns",
+            f"an epoch of every stage takes about {spoken(shortest)} here, whatever learns,"
+            f" and {spoken(spent)} have gone by",
             where="key budget",
-            mend=f"budget={_rounded(shortest / AIM)}, fewer images, or a smaller network or input",
+            mend=f"budget={_rounded((spent + shortest) / AIM)}, fewer images,"
+            " or a smaller network or input",
         )
     fitted = _scaled(best[1], best[0])
     changed = [

@@ -105,7 +105,8 @@ class EmaOptions(Options):
     """Per optimiser step; rises to this value over a stage's first steps."""
 
 
-_TIME = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7}(?:\.\d{1,3})?)s?)?")
+_TIME = re.compile(r"(?!.*[hm].*\d$)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7}(?:\.\d{1,3})?)s?)?")
+"""Of `1h30` nobody knows whether it ends in minutes."""
 
 
 class BudgetOptions(Options):

@@ -52,8 +52,10 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
         budget = recipe.budget
         if budget is not None and not budget.fitted:
             estimate(recipe)  # the timing is a part of the time, too
-            left = budget.seconds - training.clock.total
-            fitted, told, notes = fitted_to_budget(recipe, training.learner.network, left, estimate)
+            spent = training.clock.total
+            fitted, told, notes = fitted_to_budget(
+                recipe, training.learner.network, budget.seconds, estimate, spent=spent
+            )
             done = budget.model_copy(update={"fitted": True})
             fitted = fitted.model_copy(update={"budget": done})
             said = f"fitted to the budget of {budget.time}"
