@@ -113,3 +113,11 @@ def test_a_missing_model_is_told_before_anything_else(
         assert f"there is no such {'run folder' if command == 'report' else 'model'}" in err
         assert "nowhere" not in err
         assert mend in err
+
+
+def test_an_override_may_be_longer_than_the_name_of_any_file(asked: Command) -> None:
+    classes = [f"class_{number}" for number in range(1000)]
+    _, overrides = asked("finetune", "photos", f"data.classes=[{','.join(classes)}]")
+    assert overrides == {"data": "photos", "data.classes": f"[{','.join(classes)}]"}
+    _, overrides = asked("photos", f"--data.classes=[{','.join(classes)}]")
+    assert list(overrides) == ["data.classes"]

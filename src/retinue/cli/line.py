@@ -34,7 +34,7 @@ def sorted_words(words: Sequence[str], context: typer.Context) -> tuple[list[str
     waiting = deque(words)
     while waiting:
         word = waiting.popleft()
-        if word.startswith("-") and word.lstrip("-") and not Path(word).exists():
+        if word.startswith("-") and word.lstrip("-") and not _is_there(word):
             word = _option(word, waiting, context)
         elif not _is_pair(word):
             alone.append(word)
@@ -47,7 +47,14 @@ def sorted_words(words: Sequence[str], context: typer.Context) -> tuple[list[str
 
 
 def _is_pair(word: str) -> bool:
-    return "=" in word and not Path(word).exists()
+    return "=" in word and not _is_there(word)
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):  # a list of many classes is too long for a name
+        return False
 
 
 def _option(word: str, waiting: deque[str], context: typer.Context) -> str:
