@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,24 @@ def test_lines_that_failed_elsewhere(overrides: Any, place: str, value: Any) -> 
 def test_a_list_without_brackets_says_how_to_write_it() -> None:
     with pytest.raises(UsageError, match=r"must be a list of texts or null.*write \[rose, tulip\]"):
         load_recipe(ONE, dict([parse_override("data.classes=rose, tulip")]))
+
+
+@pytest.mark.parametrize("null", ["null", "~", ""])
+def test_fields_of_a_section_that_a_file_says_is_null(tmp_path: Path, null: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"model: tiny\nbudget: {null}\nema: {null}\n"
+        f"stages: [{{name: a, epochs: 1, early_stop: {null or 'null'}}}]\n",
+        encoding="utf-8",
+    )
+    given = ["budget.time=10m", "ema.decay=0.9", "stages.0.early_stop.min_delta=0.1"]
+    recipe = load_recipe(path, dict(map(parse_override, given)))
+    assert recipe.budget is not None
+    assert recipe.budget.time == "10m"
+    assert recipe.ema is not None
+    assert recipe.ema.decay == 0.9
+    assert recipe.stages[0].early_stop is not None
+    assert (recipe.stages[0].early_stop.patience, recipe.stages[0].early_stop.min_delta) == (
+        10,
+        0.1,
+    )

@@ -348,7 +348,8 @@ def _step(schema: Any, location: Location, depth: int, inner: Any, part: int | s
     if not isinstance(there, Mapping | list):
         options = chosen(at(schema, None, location[: depth + 1])[0], None)
         alone = options[0].alone if options and issubclass(options[0], Options) else None
-        there = {} if there is None or not options else {alone: there} if alone else there
+        absent = there is None or (isinstance(there, Scalar) and there.meaning is None)
+        there = {} if absent or not options else {alone: there} if alone else there
         inner[part] = there  # type: ignore[index]
     return there
 
