@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 import retinue
 from retinue.errors import Interrupted, RetinueError, UsageError
+from retinue.options.overrides import parse_override
 from retinue.options.resuming import OnResume, marked
 from retinue.run.folder import RunFolder
 from retinue.training import trainer
@@ -129,6 +131,26 @@ def test_an_override_is_refused_by_the_same_rule_with_a_command_that_works(
     assert overrides.keys() == {"model.weights", "stages.0.optimizer.lr", "seed"}
     recipe = load_recipe(command[0], {**overrides, "stages.0.optimizer.lr": 0.5, "seed": 3})
     assert _train(recipe.model_dump(mode="json"), tmp_path / "fresh").figures["images"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        ({"budget": "10m"}, {"budget.time": "10m"}),
+        ({"ema": None}, {"ema": "null"}),
+    ],
+)
+def test_a_section_that_comes_or_goes_leaves_a_command_that_works(
+    run: Path, overrides: dict[str, Any], wanted: dict[str, str]
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        retinue.train(run, resume=True, quiet=True, overrides=overrides)
+    command = shlex.split(str(refused.value.mend).split(": retinue train ")[1])
+    given = dict(map(parse_override, command[1:]))
+    assert given == {"model.weights": given["model.weights"], **wanted}
+    assert load_recipe(command[0], given) == load_recipe(
+        command[0], {"model.weights": given["model.weights"], **overrides}
+    )
 
 
 def test_another_number_of_stages_is_refused(run: Path) -> None:

@@ -217,7 +217,7 @@ def _refusal(run: RunFolder, recipe: Recipe, forbidden: Sequence[Change]) -> Ret
     same_network = not any(change.key.startswith("model.") for change in forbidden)
     if same_network and (run.path / MODEL_FILE).is_file():
         command.append(f"model.weights={run.path / MODEL_FILE}")
-    command += [f"{change.key}={_shown(change.new)}" for change in given]
+    command += dict.fromkeys(setting for change in given for setting in _settings(recipe, change))
     place = "given as an override" if given else f"{run.path / RECIPE}"
     kind: type[RetinueError] = UsageError if given else RetinueError
     return kind(
@@ -227,6 +227,18 @@ def _refusal(run: RunFolder, recipe: Recipe, forbidden: Sequence[Change]) -> Ret
         f"{' from these weights' if 'model.weights=' in ' '.join(command) else ''}:"
         f" {shlex.join(command)}",
     )
+
+
+def _settings(recipe: Recipe, change: Change) -> Iterator[str]:
+    """The override that gives what `change` came to. Of a section that is gone its own; one that
+    has come has its fields among the changes."""
+    if change.new is not _NOTHING:
+        yield f"{change.key}={_shown(change.new)}"
+        return
+    now = leaves_of(recipe)
+    parts = change.key.split(".")
+    sections = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    yield from (f"{section}={_shown(now[section])}" for section in sections if section in now)
 
 
 def _refuse_late(run: RunFolder, recipe: Recipe, change: Change, progress: Progress) -> None:
