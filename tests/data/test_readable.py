@@ -432,3 +432,19 @@ def test_overlong_names_in_a_table_are_rows_without_a_file(tmp_path: Path) -> No
     assert report.images == 4
     (missing,) = (f.items for f in report.findings if f.what == "labels without images")
     assert len(missing) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are named pipes on POSIX alone")
+def test_a_pipe_in_the_place_of_the_store_is_no_store(tmp_path: Path) -> None:
+    keys = np.array([3, 5], np.uint64)
+    before = Remembered(tmp_path)
+    before.add(keys)
+    before.write()
+    (store,) = tmp_path.glob("*.sound")
+    store.unlink()
+    os.mkfifo(store)
+    store_is_a_pipe = Remembered(tmp_path)
+    assert not store_is_a_pipe.knows(keys).any()
+    store_is_a_pipe.add(keys)
+    store_is_a_pipe.write()
+    assert Remembered(tmp_path).knows(keys).all()

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from retinue.data import formats
 from retinue.data.sources.member import Member
-from retinue.files import cache_folder, replacing, sweep
+from retinue.files import cache_folder, read_file, replacing, sweep
 from retinue.sample import Sample
 
 LOGGER = logging.getLogger("retinue")
@@ -131,7 +131,7 @@ def _read(file: Path) -> Facts:
     """In the order of their last use; none if the store is not there, or damaged."""
     data = b""
     with suppress(OSError):
-        data = file.read_bytes()
+        data = read_file(file)
     start = len(_MAGIC) + _DIGEST
     body = data[start:]
     if len(body) % 8 or data[:start] != _MAGIC + _digest(body):
