@@ -217,3 +217,35 @@ def test_a_buffer_that_is_replaced_is_followed() -> None:
     with ema.applied():
         assert network.centres.tolist() == pytest.approx([9 / 11] * 2)
     assert network.centres.tolist() == [1, 1]
+
+
+def test_the_start_has_its_share_in_what_is_kept_and_none_in_the_average() -> None:
+    """By hand: from 0, weights 8 and 16 with decays 2/11 and 1/4 average to
+    1/4 · 9/11 · 8 + 3/4 · 16; a quarter of the start, 0, leaves three quarters of that."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    ema = Ema(network, 0.9, start_share=0.25)
+    for value in (8.0, 16.0):
+        nn.init.constant_(network.weight, value)
+        ema.update()
+    average = 0.25 * (9 / 11) * 8 + 0.75 * 16
+    assert ema.state_dict()["weight"].item() == pytest.approx(average)
+    assert ema.shadow["weight"].item() == pytest.approx(0.75 * average)
+    with ema.applied():
+        assert network.weight.item() == pytest.approx(0.75 * average)
+    assert network.weight.item() == 16
+
+
+def test_the_start_is_of_the_stage_and_survives_a_resume() -> None:
+    network = frozen(1)
+    ema = Ema(network, 0.9, start_share=0.5)
+    for _ in steps(network, 3):
+        ema.update()
+    state = copy.deepcopy(ema.state_dict())
+    resumed = copy.deepcopy(network)
+    other = Ema(resumed, 0.9, start_share=0.5)  # built of the weights of now
+    mode(resumed, 1)
+    other.load_state_dict(state)
+    assert all(torch.equal(a, other.shadow[name]) for name, a in ema.shadow.items())
+    plain = Ema(frozen(1), 0.9)
+    assert not any(name.startswith("start") for name in plain.state_dict())

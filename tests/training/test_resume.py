@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -46,10 +47,17 @@ def _figures(run: Path) -> list[dict[str, str]]:
     ]
 
 
+def _recipe(pictures: Path, **changes: Any) -> dict[str, Any]:
+    """The last stage keeps a share of what it began with."""
+    recipe = tiny.recipe(pictures, **changes)
+    recipe["stages"][1]["start_share"] = 0.25
+    return recipe
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path, warm: Warm) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert warm.train(tiny.recipe(pictures), run).code == 0
+    assert warm.train(_recipe(pictures), run).code == 0
     assert len(_figures(run)) == 5
     return run
 
@@ -75,7 +83,7 @@ def test_killed_at_every_moment(
     """SIGKILLs over the life of one run, each where it hurts: between any two of them the training
     comes further."""
     run = tmp_path / "run"
-    recipe = tiny.recipe(
+    recipe = _recipe(
         pictures, checkpoint={"every_steps": 1}, cache={"folder": str(tmp_path / "cache")}
     )
     for number, (moment, times) in enumerate(KILLS):
@@ -92,7 +100,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, pictures: Path, undisturbed: Path, warm: Warm, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    outcome = warm.train(tiny.recipe(pictures), run, moment="in a step", times=6, by=number)
+    outcome = warm.train(_recipe(pictures), run, moment="in a step", times=6, by=number)
     assert outcome.code == 128 + number, outcome
     assert f"retinue train {run} --resume" in outcome.said
     before = CheckpointStore(run / "last").load()["progress"]["steps"]
@@ -105,7 +113,7 @@ def test_sigterm_while_a_checkpoint_is_written(
     tmp_path: Path, pictures: Path, undisturbed: Path, warm: Warm
 ) -> None:
     run = tmp_path / "run"
-    recipe = tiny.recipe(pictures, checkpoint={"every_steps": 1})
+    recipe = _recipe(pictures, checkpoint={"every_steps": 1})
     outcome = warm.train(
         recipe, run, moment="before a checkpoint counts", times=7, by=signal.SIGTERM
     )
@@ -131,7 +139,7 @@ def test_a_disk_that_fills_up_ends_clearly_and_loses_nothing(
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    recipe = tiny.recipe(pictures, checkpoint={"every_steps": 1})
+    recipe = _recipe(pictures, checkpoint={"every_steps": 1})
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(RetinueError, match="No space left") as raised:
@@ -164,7 +172,7 @@ def test_two_trainings_in_one_folder_are_refused(
     tmp_path: Path, pictures: Path, warm: Warm
 ) -> None:
     run = tmp_path / "run"
-    assert warm.train(tiny.recipe(pictures), run, moment="in a step", times=2).code == -9
+    assert warm.train(_recipe(pictures), run, moment="in a step", times=2).code == -9
     with RunFolder.open(run).locked():
         outcome = warm.train(run)
     assert outcome.code == 1

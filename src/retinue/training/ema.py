@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights."""
+"""Exponential moving average of a network's weights, and its way back to where a stage began."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import RetinueError
+from retinue.training.options import EmaOptions, StageOptions
+
+_START = "start of "
+"""Before the name of a tensor, in a checkpoint: what it was when the stage began."""
 
 
 @dataclass(slots=True, eq=False)
 class _Followed:
-    """A tensor of the network and its average."""
+    """A tensor of the network, its average, and what it was at first where that has a share."""
 
     module: nn.Module
     name: str
     average: Tensor
+    start: Tensor | None = None
+
+    def kept(self, start_share: float) -> Tensor:
+        """The average, or what lies between it and the start; may be the average itself."""
+        if self.start is None or not self.average.dtype.is_floating_point:
+            return self.average
+        return torch.lerp(self.average, self.start, start_share)
 
     @property
     def own(self) -> Tensor:
@@ -42,11 +53,15 @@ class Ema:
     gradient when this is built, and the buffers of the modules that are in training mode at the
     first update. So freeze before building it, and call `train` before the first step; what is
     frozen then must stay so. Nothing is read back from the device.
+
+    `start_share`: of the weights that this was built from, in what is given out as shadow (Wortsman
+    et al., "Robust fine-tuning of zero-shot models", CVPR 2022); the average itself is without it.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, start_share: float = 0.0) -> None:
         self.network = network
         self.decay = decay
+        self.start_share = start_share
         self.updates = 0
         self._followed: dict[str, _Followed] = {}
         known: dict[int, _Followed] = {}  # a tensor under several names has one average
@@ -57,15 +72,17 @@ class Ema:
             if id(value) not in known:
                 owner, _, leaf = name.rpartition(".")
                 module = network.get_submodule(owner)
-                known[id(value)] = _Followed(module, leaf, value.detach().clone())
+                own = value.detach().clone()
+                start = own.clone() if start_share else None
+                known[id(value)] = _Followed(module, leaf, own, start)
             self._followed[name] = known[id(value)]
 
     @property
     def shadow(self) -> dict[str, Tensor]:
-        """A whole state dict: the averages of what is followed, and of the rest the network's own
+        """A whole state dict: what is kept of what is followed, and of the rest the network's own
         tensors (not copies)."""
-        averages = {name: each.average for name, each in self._followed.items()}
-        return {**self.network.state_dict(), **averages}
+        kept = {name: each.kept(self.start_share) for name, each in self._followed.items()}
+        return {**self.network.state_dict(), **kept}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -96,7 +113,8 @@ class Ema:
         there leaves the shadow alone; its parameters are the shadow's."""
         swapped = [(each.own, each.own.data) for each in self._each()]
         for each in self._each():
-            each.own.data = each.average if each.is_parameter else each.average.clone()
+            kept = each.kept(self.start_share)
+            each.own.data = kept.clone() if kept is each.average and not each.is_parameter else kept
         try:
             yield
         finally:
@@ -104,13 +122,20 @@ class Ema:
                 tensor.data = data
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """The averages of what is followed, by name; under the empty name how many updates."""
+        """The averages of what is followed, by name, and the starts that have a share; under the
+        empty name how many updates."""
         averages = {name: each.average for name, each in self._followed.items()}
-        return {**averages, "": self.updates}
+        starts = {
+            _START + name: each.start
+            for name, each in self._followed.items()
+            if each.start is not None
+        }
+        return {**averages, **starts, "": self.updates}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         """The inverse; the network must be frozen as it was then."""
-        averages = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        averages = {n: value for n, value in tensors.items() if not n.startswith(_START)}
         parameters = {name for name, each in self._followed.items() if each.is_parameter}
         if not parameters <= set(averages) <= set(self._followed):
             raise RetinueError(
@@ -122,7 +147,15 @@ class Ema:
         self._followed = {name: self._followed[name] for name in averages}
         for name, value in averages.items():
             self._followed[name].average.copy_(value)
+            start = self._followed[name].start
+            if start is not None:
+                start.copy_(tensors[_START + name])
 
     def _each(self) -> list[_Followed]:
         """What is followed, each once, whatever names it has."""
         return list({id(each): each for each in self._followed.values()}.values())
+
+
+def build_ema(network: nn.Module, options: EmaOptions | None, stage: StageOptions) -> Ema | None:
+    """The average that the recipe wants for `stage`, if it wants one."""
+    return None if options is None else Ema(network, options.decay, stage.start_share)

@@ -127,6 +127,19 @@ class Recipe(Options):
         return self
 
     @model_validator(mode="after")
+    def _an_average_has_shares(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if stage.start_share and self.ema is None:
+                raise Contradiction(
+                    f"start_share of stage {stage.name} is a share in the average of the weights,"
+                    " but ema is null",
+                    ("stages", index, "start_share"),
+                    ("ema",),
+                    mend="ema.decay=0.99, or leave start_share out",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _best_is_kept(self) -> Self:
         for index, stage in enumerate(self.stages):
             if stage.from_best and self.evaluation.keep == "last":

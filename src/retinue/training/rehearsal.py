@@ -23,7 +23,7 @@ from retinue.inference.tta import views as orientations
 from retinue.run.log import Bar
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT, Learner
-from retinue.training.ema import Ema
+from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart
 from retinue.training.lengths import samples_of_stages
@@ -313,7 +313,7 @@ class _Stage:
             stage.optimizer,
             [("objective", list(self.learner.objective.parameters()))],
         )
-        ema = Ema(self.learner, self._recipe.ema.decay) if self._recipe.ema else None
+        ema = build_ema(self.learner, self._recipe.ema, stage)
         train_mode(self.learner, self._first, stage)
         accelerator = self._by.accelerator
 

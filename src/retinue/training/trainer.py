@@ -27,7 +27,7 @@ from retinue.tasks.task import Losses
 from retinue.training import guards
 from retinue.training.changes import go_on
 from retinue.training.clock import part
-from retinue.training.ema import Ema
+from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
@@ -149,7 +149,7 @@ class Trainer:
         freeze(self.network, self.first)
         own = list(self.learner.objective.parameters())
         self.optimizer = build_optimizer(self.network, stage.optimizer, [("objective", own)])
-        self.ema = Ema(self.learner, self.recipe.ema.decay) if self.recipe.ema else None
+        self.ema = build_ema(self.learner, self.recipe.ema, stage)
         with taking_up(self.recorder.run.path / "last"):
             if state is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
