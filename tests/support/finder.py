@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from retinue.data.options import DataOptions
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.records import Record, Records
-from retinue.data.sources.walking import relative_name
 from retinue.data.targets.boxes import Boxes
 from retinue.figures import Figure
 from retinue.models.network import Level, Network, Unit
@@ -270,8 +269,7 @@ def _read(path: Path, options: DataOptions) -> Listing:
     for entry in json.loads(path.read_text(encoding="utf-8")):
         target = Boxes.made(entry["boxes"], entry["names"])
         place = path.parent / entry["file"]
-        name = relative_name(place, path.parent)
-        records.append(Record(place, name, target, entry.get("split")))
+        records.append(Record(place, entry["file"], target, entry.get("split")))
     return Listing("patches", path.parent, Records.of(records))
 
 

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from retinue import files
 from retinue.data.options import DataOptions
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
@@ -106,13 +107,6 @@ class Recipe(Options):
             return task_type(str(task)).options_type
         return super().wanted(field, values)
 
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _a_time_alone(cls, budget: Any) -> Any:
-        """`10m` or seconds will do."""
-        is_time = isinstance(budget, str | int | float) and not isinstance(budget, bool)
-        return {"time": budget} if is_time else budget
-
     @field_validator("device", mode="before")
     @classmethod
     def _numbered(cls, device: Any) -> Any:
@@ -162,7 +156,7 @@ def read_text(name: str) -> tuple[str, str]:
         path = path / "recipe.yaml"
     if path.is_file():
         try:
-            return str(path), path.read_text(encoding="utf-8")
+            return str(path), files.read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"the recipe cannot be read ({error})", where=str(path)) from error
     recipes = shipped()

@@ -6,7 +6,7 @@ the same for all. Which formats there are is the task's affair.
 
 from __future__ import annotations
 
-from retinue.data.sources.dataset import Dataset, open_dataset
+from retinue.data.sources.dataset import Dataset, judged_split, open_dataset
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.member import Member
 from retinue.data.sources.recognise import Readers, read_listing, recognise
@@ -20,6 +20,7 @@ __all__ = [
     "Readers",
     "Record",
     "Records",
+    "judged_split",
     "open_dataset",
     "read_listing",
     "recognise",
