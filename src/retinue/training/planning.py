@@ -74,12 +74,7 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
             raise failed
         LOGGER.info("%s", failed.what)
         return training, None, []
-    return fitted_training(training, recipe), told, notes
-
-
-def fitted_training(training: Training, recipe: Recipe) -> Training:
-    """`training` by another recipe for its stages."""
-    return training if recipe is training.recipe else replace(training, recipe=recipe)
+    return replace(training, recipe=recipe), told, notes
 
 
 def begin_forecast(training: Training, estimate: Estimate | None) -> None:

@@ -6,7 +6,6 @@ touched, with the YAML line and the nearest valid key.
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from retinue import files
 from retinue.data.options import DataOptions
+from retinue.documents import yaml_text
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, OnResume, Options, Words
@@ -216,13 +215,7 @@ def load_recipe(
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every field spelled out."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.allow_unicode = True
-    stream = io.StringIO()
-    yaml.dump(recipe.model_dump(mode="json"), stream)
-    return stream.getvalue()
+    return yaml_text(recipe.model_dump(mode="json"))
 
 
 def json_schema() -> dict[str, Any]:

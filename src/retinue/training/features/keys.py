@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from retinue.data.cpus import usable_cpus
+from retinue.data.remembered import SETTLED_NS
 from retinue.errors import BadImageError
 from retinue.files import open_file, replacing
 from retinue.training.environment import versions
@@ -33,8 +34,6 @@ PIXELS = 2
 """Counts up when decoding, rendering or colour gives other values for the same draws."""
 NETWORKS = 1
 """Counts up when a network gives other values for the same weights."""
-SETTLED_NS = 2_000_000_000
-"""A file that changed less than this ago may change again and its time stay the same."""
 MEMO_LINES = 100_000
 """A memo of more lines than these, most of them of no use, is written anew."""
 _MEMO = re.compile(rb"^([0-9a-f]{32}) ([0-9a-f]{32})$", re.MULTILINE)
