@@ -23,6 +23,7 @@ from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
 from retinue.tasks.classification.task import Classification
 from retinue.training import finish, prepare, trainer
+from retinue.training.changes import without_paths
 from retinue.training.features.cache import FeatureCache
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
@@ -124,7 +125,7 @@ def test_the_model_file_says_which_hub_its_weights_came_from() -> None:
         )
         placed = prepare.with_absolute_paths(named, dataset)
         assert placed.model.weights == weights
-        assert prepare._without_paths(placed)["model"]["weights"] == kept
+        assert without_paths(placed)["model"]["weights"] == kept
 
 
 def test_bf16_on_the_cpu_trains_and_resumes_exactly(
