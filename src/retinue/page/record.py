@@ -177,7 +177,9 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     value = load_yaml(read_text(path))
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        raise ValueError("not a mapping of keys to values")
+    return value
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
