@@ -1,13 +1,14 @@
 """YAML and JSON from outside: bounded before anything is built of them, and nothing but values.
 
-All YAML and JSON of the package is read and written here. A text that stands for more than a few
-hundred thousand values, is nested deeper than any recipe, or holds itself is refused while it is
-looked through, not after it has filled the memory. What JSON does not know, NaN and infinity, is
+All YAML and JSON files of the package are read and written here. A text that stands for more than
+a few hundred thousand values, is nested deeper than any recipe, or holds itself is refused while it
+is looked through, not after it has filled the memory. What JSON does not know, NaN and infinity, is
 neither read nor written.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -45,6 +46,19 @@ def load_yaml(text: str, yaml: YAML | None = None, *, numbers: bool = True) -> A
         raise
     except Exception as error:  # a date of month 13, say, is whatever Python finds it to be
         raise MarkedYAMLError(problem=f"{type(error).__name__}: {error}") from error
+
+
+def yaml_text(value: Any) -> str:
+    """Plain `value` as YAML, a line each, mappings in their order."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.allow_unicode = True
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()
 
 
 def _bounded(text: str, numbers: bool) -> None:

@@ -103,7 +103,11 @@ def refuse_not_finite(values: Any, split: str, *, mend: str, name: str = "") -> 
         raise RetinueError(f"the figure {name} is {values}", where=where, mend=mend)
 
 
-def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:
+Z = 1.959964
+"""The normal distribution has 95 % of itself within so many standard deviations."""
+
+
+def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson, 1927); (0, 1) when nothing was counted."""
     if n <= 0:
         return 0.0, 1.0

@@ -20,6 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from retinue.errors import some
+
 if sys.platform != "win32":
     import fcntl
 
@@ -238,18 +240,14 @@ def encoding_of(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def read_text(path: str | os.PathLike[str], *, errors: str = "surrogateescape") -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """The text of the file `path`, whichever program wrote it: UTF-8, UTF-16 or UTF-32 (Excel,
     PowerShell's `>`), with or without a mark. Line ends stay as they are.
 
-    `errors`: what becomes of bytes that are no such text; by default they are kept, as file names
-    need them. Raises OSError for a file that cannot be read.
+    Raises OSError for a file that cannot be read, UnicodeDecodeError for what is no such text.
     """
     content = read_file(path)
-    encoding = encoding_of(content[:_LOOKED_AT])
-    if encoding != "utf-8-sig" and errors == "surrogateescape":
-        errors = "replace"  # a name of odd bytes has no place there
-    return content.decode(encoding, errors=errors)
+    return content.decode(encoding_of(content[:_LOOKED_AT]))
 
 
 def _kind(path: Path) -> str:
@@ -284,7 +282,7 @@ def nearest_run(path: Path, holding: Sequence[str]) -> str:
     """How to mend a `path` that is no run folder: the name that was meant, or the runs there are,
     which are folders that hold one of the files `holding`."""
     beside = {path.parent, path.parent / "runs", Path("runs")}
-    runs = sorted({run for folder in beside for run in _children(folder)
+    runs = sorted({run for folder in beside for run in children(folder)
                    if any(os.path.isfile(run / name) for name in holding)})  # fmt: skip
     close = get_close_matches(path.name, [run.name for run in runs], n=1)
     if close:
@@ -292,9 +290,8 @@ def nearest_run(path: Path, holding: Sequence[str]) -> str:
     if near := _near(path):
         return f"did you mean {str(near)!r}?"
     if runs:
-        few = ", ".join(str(run) for run in runs[:_MOST_NAMED])
-        more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
-        return f"there {'are' if len(runs) > 1 else 'is'} {few}{more}"
+        named = some(list(map(str, runs)), _MOST_NAMED, between=", ")
+        return f"there {'are' if len(runs) > 1 else 'is'} {named}"
     return nearest(path)
 
 
@@ -311,12 +308,13 @@ def _near(path: Path) -> Path | None:
     base = _existing(path)
     if base == path or not os.path.isdir(base):
         return None
-    names = [child.name for child in _children(base)]
+    names = [child.name for child in children(base)]
     near = get_close_matches(path.parts[len(base.parts)], names, n=1)
     return base / near[0] if near else None
 
 
-def _children(folder: Path) -> list[Path]:
+def children(folder: Path, most: int = _MOST_LOOKED_AT) -> list[Path]:
+    """What lies in `folder`, at most so much, in no order; nothing if it cannot be looked into."""
     with suppress(OSError):
-        return list(islice(folder.iterdir(), _MOST_LOOKED_AT))
+        return list(islice(folder.iterdir(), most))
     return []

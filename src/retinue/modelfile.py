@@ -6,6 +6,7 @@ Reading executes nothing. Writing replaces an older file only by a whole new one
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,9 +64,7 @@ class _Preprocessing(BaseModel):
     std: tuple[Std, Std, Std]
     interpolation: Interpolation = Preprocessing.interpolation
     fit: Literal["crop", "squash", "letterbox"] = Preprocessing.fit
-    crop_fraction: Annotated[float, Strict(), Field(ge=SMALLEST_CROP, le=1)] = (
-        Preprocessing.crop_fraction
-    )
+    crop_fraction: Crop = Preprocessing.crop_fraction
     pad_value: Grey = Preprocessing.pad_value
     background: tuple[Grey, Grey, Grey] = Preprocessing.background
     depth: Annotated[int, Strict(), Field(ge=8, le=16)] = Preprocessing.depth
@@ -133,7 +132,8 @@ def find_model(path: Path) -> Path:
         if (path / MODEL_FILE).is_file():
             return path / MODEL_FILE
         if (path / "recipe.yaml").is_file():
-            mend = f"its training has not come that far: retinue train {path} --resume"
+            resume = f"retinue train {shlex.quote(str(path))} --resume"
+            mend = f"its training has not come that far: {resume}"
         else:
             others = sorted(path.glob("*.safetensors")) or sorted(path.glob(f"*/{MODEL_FILE}"))
             mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"

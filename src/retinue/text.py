@@ -15,6 +15,17 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def utf8(text: str) -> str:
+    """`text` with what is no valid Unicode, as in some names of files, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_line(said: object, otherwise: str = "") -> str:
+    """The first line of what an error says, a library's may have many; `otherwise` if it says
+    nothing."""
+    return (str(said).strip().splitlines() or [otherwise])[0]
+
+
 def shorten(text: str, most: int) -> str:
     """`visible(text)`, its middle left out where it is longer than `most` characters."""
     line = visible(text)

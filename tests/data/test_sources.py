@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from data_sets import put, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
@@ -43,19 +43,6 @@ def draw_splits(records: list[Record], shares: dict[str, float], seed: int) -> d
     """Name → split."""
     drawn = draw(Records.of(records), shares, seed).tolist()
     return {record.name: ORDER[code] for record, code in zip(records, drawn, strict=True)}
-
-
-def put(root: Path, *names: str) -> Path:
-    """Tiny images at these relative paths."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(path, "PNG")
-    return root
-
-
-def read(path: Path, **options: object) -> Dataset:
-    return open_dataset(DataOptions(path=str(path), **options))
 
 
 def names(dataset: Dataset, split: str) -> set[str]:
@@ -133,7 +120,7 @@ def test_odd_names_hidden_files_and_empty_classes(tmp_path: Path) -> None:
     assert dataset.classes == ('it\'s "x"', "猫 & dog")
     assert everything(dataset) == {"1.JPG": "猫 & dog", "new\nline.PNG": 'it\'s "x"'}
     assert "class 'empty' has no images" in dataset.notes
-    assert any("1 images directly in" in note for note in dataset.notes)
+    assert any("1 image directly in" in note for note in dataset.notes)
 
 
 def test_class_names_are_nfc(tmp_path: Path) -> None:
@@ -288,10 +275,10 @@ def test_written_down_splits_are_repeated(tmp_path: Path) -> None:
         assert names(again, split) == names(dataset, split)
     put(root, "a/new.png")
     assert any(
-        "left out 1 images" in n for n in read(root, split=SplitOptions(file=str(file))).notes
+        "left out 1 image " in n for n in read(root, split=SplitOptions(file=str(file))).notes
     )
     (root / "a" / "x,\n3.png").unlink()
-    with pytest.raises(UsageError, match=r"1 images of the written-down split are missing"):
+    with pytest.raises(UsageError, match=r"1 image of the written-down split is missing"):
         read(root, split=SplitOptions(file=str(file)))
 
 
@@ -338,80 +325,7 @@ def test_shares_must_add_up() -> None:
         SplitOptions(train=0.8, val=0.3, test=0.1)
 
 
-# Tables
-
-
-TABLES = {
-    "header.csv": "path,label\na.png,x\nb.png,y z\n",
-    "bom-semicolon.csv": "\ufefflabel;file\nx;a.png\ny z;b.png\n",
-    "tabs.tsv": "image_id\tclass\na\tx\nb\ty z\n",
-    "quoted.csv": 'id,target,extra\n"a.png","x",1\n"b.png","y z",2\n',
-    "bare.csv": "a.png,x\nb.png,y z\n",
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_tables(tmp_path: Path, name: str) -> None:
-    put(tmp_path, "a.png", "b.png")
-    (tmp_path / name).write_text(TABLES[name], encoding="utf-8")
-    for path in (tmp_path / name, tmp_path):
-        dataset = read(path, split=SplitOptions(train=1, val=0, test=0))
-        assert everything(dataset) == {"a.png": "x", "b.png": "y z"}
-
-
-def test_text_without_header_and_integers_with_gaps(tmp_path: Path) -> None:
-    put(tmp_path / "pictures", "my cat.png", "b.png", "c.png")
-    table = tmp_path / "list.txt"
-    table.write_text("my cat.png 10\n\nb.png 2\nc 7\n")
-    dataset = read(
-        table, images=str(tmp_path / "pictures"), split=SplitOptions(train=1, val=0, test=0)
-    )
-    assert dataset.classes == ("2", "7", "10")
-    assert everything(dataset) == {"my cat.png": "10", "b.png": "2", "c.png": "7"}
-
-
-def test_images_beside_the_table(tmp_path: Path) -> None:
-    put(tmp_path / "images", "a.png", "b.png")
-    (tmp_path / "labels.csv").write_text("path,label\na,x\nb,y\n")
-    assert len(everything(read(tmp_path, split=SplitOptions(train=1, val=0, test=0)))) == 2
-
-
-def test_table_with_split_group_and_weight(tmp_path: Path) -> None:
-    put(tmp_path, *[f"{i}.png" for i in range(4)])
-    table = tmp_path / "t.csv"
-    table.write_text(
-        "path,label,split,sample_weight\n0.png,x,Train,2\n1.png,y,train,\n2.png,x,valid,1\n3.png,y,test,1\n"
-    )
-    dataset = read(table)
-    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
-    assert [s.weight for s in dataset.splits["train"]] == [2.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("path,label\na.png,x\ngone.png,y\n", r"line 3: no image 'gone\.png'"),
-        ("path,label\na.png,x\na.png,y\n", r"line 3: 'a\.png' again, as in line 2"),
-        ("path,label\na.png,\nb.png,NaN\n", "no row of the table has a label"),
-        ("path,label,split\na.png,x,tset\n", "unknown split 'tset'.*line 2"),
-        ("path,label,sample_weight\na.png,x,heavy\n", "weight 'heavy'.*line 2"),
-        ("path,label\na.png,x\nb.png\n", "1 columns where 2 were expected.*line 3"),
-        ("path,lable\na.png,x\n", "no column for the label.*line 1.*did you mean 'label'"),
-        ("path,colour\na.png,x\n", "no column for the label.*line 1.*call the column `label`"),
-        ("pth,label\na.png,x\n", "no column for the path.*line 1.*did you mean 'path'"),
-        ('path,label\na.png,"x\n' + "b" * 200_000, r'cannot read the table.*t\.csv.*closing `"`'),
-        ("a,b,c\n", "no header that names a path and a label"),
-        ("path,label\ngone.png,x\n", "none of the table's images exist"),
-        ("", "the table is empty"),
-        ("path,label,split\na.png,x,train\nb.png,y,\n", "1 rows have no split"),
-    ],
-)
-def test_tables_that_make_no_sense(tmp_path: Path, text: str, words: str) -> None:
-    put(tmp_path, "a.png", "b.png")
-    table = tmp_path / "t.csv"
-    table.write_text(text)
-    with pytest.raises(UsageError, match=words):
-        read(table)
+# Only some of the splits
 
 
 def test_only_a_training_needs_a_train_split(tmp_path: Path) -> None:
@@ -422,70 +336,6 @@ def test_only_a_training_needs_a_train_split(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no images to train on"):
         open_dataset(options)
     assert list(open_dataset(options, to_train=False).splits) == ["test"]
-
-
-def test_encodings_of_tables(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "b.png")
-    table = tmp_path / "t.tsv"
-    text = "path\tlabel\na.png\tthé\nb.png\t猫\n"
-    whole = SplitOptions(train=1, val=0, test=0)
-    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
-        table.write_text(text, encoding=encoding)
-        assert everything(read(table, split=whole)) == {"a.png": "thé", "b.png": "猫"}
-    table.write_bytes("path\tlabel\r\na.png\tthé\r\nb.png\tx\r\n".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"class name 'th.udce9' is not UTF-8.*save the table"):
-        read(table)
-
-
-def test_two_images_that_a_row_can_mean(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "a.jpg", "b.png")
-    table = tmp_path / "t.csv"
-    table.write_text("path,label\na,x\nb,y\n")
-    with pytest.raises(UsageError, match=r"line 2: 'a' can be any of 'a\.jpg', 'a\.png'"):
-        read(table)
-    table.write_text("path,label\na.png,x\nb,y\n")
-    whole = SplitOptions(train=1, val=0, test=0)
-    assert everything(read(table, split=whole)) == {"a.png": "x", "b.png": "y"}
-
-
-def test_first_row_of_data_is_no_misspelt_header(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "b.png")
-    table = tmp_path / "t.csv"
-    table.write_text("a.png,y\nb.png,n\n")
-    whole = SplitOptions(train=1, val=0, test=0)
-    assert everything(read(table, split=whole)) == {"a.png": "y", "b.png": "n"}
-
-
-def test_classes_that_share_a_name_are_told(tmp_path: Path) -> None:
-    put(tmp_path, *[f"{i}.png" for i in range(8)])
-    table = tmp_path / "t.csv"
-    rows = [(i, (134, 517, 3, 3)[i % 4], ("crane", "crane", "fish", "fish")[i % 4])
-            for i in range(8)]  # fmt: skip
-    table.write_text(
-        "filename,class_index,name\n" + "".join(f"{i},{k},{name}\n" for i, k, name in rows)
-    )
-    dataset = read(table)
-    assert dataset.classes == ("crane", "fish")
-    assert any("not used as labels: 'class_index'" in note for note in dataset.notes)
-    told = [note for note in dataset.notes if note.startswith("one label for several values")]
-    assert told == ["one label for several values of 'class_index': 'crane' (134, 517)"]
-
-
-def test_nothing_is_told_where_one_column_can_be_the_label(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "b.png")
-    table = tmp_path / "t.csv"
-    table.write_text("path,label,caption\na.png,x,1\nb.png,y,2\n")
-    notes = read(table).notes[1:]
-    assert notes == ["t.csv read as: path=path, label=label; ignored: caption"]
-
-
-def test_unusable_rows_can_be_skipped(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "b.png")
-    table = tmp_path / "t.csv"
-    table.write_text("path,label\na.png,x\ngone.png,y\nb.png,x\n")
-    dataset = read(table, on_bad_image="skip", split=SplitOptions(train=1, val=0, test=0))
-    assert everything(dataset) == {"a.png": "x", "b.png": "x"}
-    assert any(note.startswith("skipped: ") and "line 3" in note for note in dataset.notes)
 
 
 # The solar cells

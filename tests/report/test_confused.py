@@ -13,7 +13,7 @@ from pages import section
 
 from retinue.page.record import read_run
 from retinue.report.html import write_report
-from retinue.tasks.classification.confused import confused, confused_pairs
+from retinue.tasks.classification.confused import confused, confused_rows
 
 Maker = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -48,7 +48,7 @@ def test_a_group_holds_its_images_the_most_confident_first(run_maker: Maker) -> 
     record = read_run(run)
     table = pq.read_table(run / "predictions.parquet")
     scores, labels = np.array(table["scores"].to_pylist()), table["label"].to_numpy()
-    found = confused_pairs(record)
+    found = confused_rows(record)
     counts = [len(members) for members in found.values()]
     assert counts == sorted(counts, reverse=True)
     for (true, said), members in found.items():

@@ -3,8 +3,7 @@
 Everything that a task may bring is there: a format of its own, several outputs, padded targets, a
 loss that owns a parameter and parts that are divided by their positives, figures of which less is
 better, a table, views that are merged in the original's pixels, drawing, and a section of the
-report. Run as a script, it is the command line of an installation that knows the task:
-`python finder.py train …`.
+report. Importing this makes it known.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import tiny
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -25,7 +23,6 @@ from torch.nn import functional as F
 from retinue.data.options import DataOptions
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.records import Record, Records
-from retinue.data.sources.walking import relative_name
 from retinue.data.targets.boxes import Boxes
 from retinue.figures import Figure
 from retinue.models.network import Level, Network, Unit
@@ -270,8 +267,7 @@ def _read(path: Path, options: DataOptions) -> Listing:
     for entry in json.loads(path.read_text(encoding="utf-8")):
         target = Boxes.made(entry["boxes"], entry["names"])
         place = path.parent / entry["file"]
-        name = relative_name(place, path.parent)
-        records.append(Record(place, name, target, entry.get("split")))
+        records.append(Record(place, entry["file"], target, entry.get("split")))
     return Listing("patches", path.parent, Records.of(records))
 
 
@@ -337,18 +333,3 @@ def recipe(data: Path | str, **changes: Any) -> dict[str, Any]:
     }
     values.update(changes)
     return values
-
-
-def main() -> None:
-    from retinue.cli import main as command_line
-
-    torch.set_num_threads(1)
-    tiny.register()
-    command_line()
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.modules["finder"] = sys.modules["__main__"]
-    main()

@@ -177,7 +177,7 @@ def test_it_is_settled_once_and_repeated(
     assert model is not None
     assert [stage["epochs"] for stage in model["stages"]] == [1, 1]
     log = (run.folder / "train.log").read_text(encoding="utf-8")
-    assert "fitted to the budget of 30s: stage all: all learns, 1 epochs" in log
+    assert "fitted to the budget of 30s: stage all: all learns, 1 epoch (" in log
     again = retinue.train(run.folder / "recipe.yaml", out=tmp_path / "b", report=False, quiet=True)
     assert [stage.epochs for stage in load_recipe(again.folder).stages] == [1, 1]
 

@@ -56,6 +56,14 @@ def _refused(tmp_path: Path, text: str, overrides: dict[str, Any] | None = None)
     return str(raised.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_is_read_whichever_program_wrote_it(tmp_path: Path, encoding: str) -> None:
+    """`retinue recipes finetune > mine.yaml` in PowerShell, say."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(shipped()["finetune"], encoding=encoding)
+    assert load_recipe(path) == load_recipe("finetune")
+
+
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_every_shipped_recipe_loads_and_says_what_to_expect(name: str) -> None:
     about = header(shipped()[name])

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
 from retinue import modelfile
+from retinue.cli.app import run as command
 from retinue.data.targets.boxes import Boxes
 from retinue.run.checkpoint import CheckpointStore
 from retinue.sample import Sample
@@ -181,15 +180,11 @@ def test_it_learns_to_find(tmp_path: Path, patches: Path) -> None:
 
 
 def test_the_command_line_evaluates_predicts_and_reports_it(
-    tmp_path: Path, patches: Path, whole: Path
+    tmp_path: Path, patches: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, finder.__file__, *arguments],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert command(list(arguments)) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
 
     figures = json.loads(
         run("evaluate", str(whole), "--split", "test", "--engine", "torch", "--json")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from interrupted import interrupted
 from safetensors.torch import load_file, save_file
 
 import retinue
@@ -22,6 +23,7 @@ from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
 from retinue.tasks.classification.task import Classification
 from retinue.training import finish, prepare, trainer
+from retinue.training.changes import without_paths
 from retinue.training.features.cache import FeatureCache
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
@@ -41,23 +43,6 @@ def _resume(run: Path) -> Run:
 
 def _one(data: Path | str, **stage: Any) -> dict[str, Any]:
     return tiny.recipe(data, stages=[{"epochs": 1, "batch_size": 8, **stage}], ema=None)
-
-
-def _interrupted(
-    recipe: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch, *, step: int = 2
-) -> None:
-    """A training that is told to stop in `step`."""
-    real = trainer.Trainer._step
-
-    def step_and_signal(self: trainer.Trainer, *arguments: Any) -> None:
-        real(self, *arguments)
-        if self.progress.steps == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", step_and_signal)
-        with pytest.raises(Interrupted):
-            _train(recipe, out)
 
 
 def test_stopped_in_the_final_evaluation_it_is_only_evaluated_again(
@@ -113,7 +98,7 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
     recipe = _one(pictures, epochs=2)
     recipe["model"]["weights"] = f"./{weights.name}"
     whole = _train(recipe, tmp_path / "whole")
-    _interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
+    interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
     monkeypatch.chdir("/")
     _resume(tmp_path / "run")
     resumed, theirs = tiny.last_network(tmp_path / "run"), tiny.last_network(whole.folder)
@@ -140,7 +125,7 @@ def test_the_model_file_says_which_hub_its_weights_came_from() -> None:
         )
         placed = prepare.with_absolute_paths(named, dataset)
         assert placed.model.weights == weights
-        assert prepare._without_paths(placed)["model"]["weights"] == kept
+        assert without_paths(placed)["model"]["weights"] == kept
 
 
 def test_bf16_on_the_cpu_trains_and_resumes_exactly(
@@ -148,7 +133,7 @@ def test_bf16_on_the_cpu_trains_and_resumes_exactly(
 ) -> None:
     recipe = tiny.recipe(pictures, precision="bf16")
     whole = _train(recipe, tmp_path / "whole")
-    _interrupted(recipe, tmp_path / "run", monkeypatch, step=11)
+    interrupted(recipe, tmp_path / "run", monkeypatch, step=11)
     resumed = _resume(tmp_path / "run")
     ours, theirs = tiny.last_network(resumed.folder), tiny.last_network(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -182,7 +167,7 @@ def test_a_resumed_stage_is_cached_if_it_was_before(
     recipe["cache"] = {"folder": str(tmp_path / "cache")}
     budget(room)
     whole = _train(recipe, tmp_path / "whole")
-    _interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
+    interrupted(recipe, tmp_path / "run", monkeypatch, step=6)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     budget(not room)
     _resume(tmp_path / "run")
@@ -225,7 +210,7 @@ def test_a_file_that_went_missing_is_named_on_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiny.write_pictures(tmp_path / "data")
-    _interrupted(_one(data), tmp_path / "run", monkeypatch)
+    interrupted(_one(data), tmp_path / "run", monkeypatch)
     (data / "red" / "04.png").rename(tmp_path / "04.png")
     with pytest.raises(UsageError, match=r"missing, first 'red/04\.png'.*splits\.csv"):
         _resume(tmp_path / "run")
@@ -240,7 +225,7 @@ def test_changed_labels_or_order_are_refused_on_resume(
     rows = [f"{p.relative_to(data)},{p.parent.name}" for p in sorted(data.rglob("*.png"))]
     table = data / "table.csv"
     table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
-    _interrupted(_one(table), tmp_path / "run", monkeypatch)
+    interrupted(_one(table), tmp_path / "run", monkeypatch)
     for changed in (
         [rows[0].replace(",blue 猫", ",red"), *rows[1:]],
         rows[::-1],
@@ -256,7 +241,7 @@ def test_a_run_that_an_older_version_began_says_so_on_resume(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    _interrupted(_one(pictures), run, monkeypatch)
+    interrupted(_one(pictures), run, monkeypatch)
     rows = (run / "splits.csv").read_text(encoding="utf-8").splitlines()
     older = [",".join(row.split(",")[:3]) for row in rows]
     (run / "splits.csv").write_text("\n".join(older) + "\n", encoding="utf-8")
@@ -269,7 +254,7 @@ def test_a_task_goes_on_with_the_state_that_it_began_with(
 ) -> None:
     """Not with one that is worked out anew, which need not come to the same."""
     recipe = _one(pictures) | {"task_options": {"class_weights": "balanced"}}
-    _interrupted(recipe, tmp_path / "run", monkeypatch)
+    interrupted(recipe, tmp_path / "run", monkeypatch)
 
     def refuse(*_: object) -> None:
         raise AssertionError("prepared anew")

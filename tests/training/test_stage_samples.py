@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +10,18 @@ from typing import Any
 
 import pytest
 import tiny
+from interrupted import interrupted
 
 import retinue
 from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.data.targets.boxes import Boxes
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import Interrupted, RetinueError
+from retinue.errors import RetinueError
 from retinue.run.folder import RunFolder
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
 from retinue.training import stage_samples as module
-from retinue.training import trainer
 from retinue.training.stage_samples import Subset, WithValidation, stage_samples
 
 COUNTS = {0: 40, 1: 20, 2: 1}
@@ -175,17 +173,7 @@ def test_a_stage_with_its_own_data_goes_on_from_another_folder(
     recipe = tiny.recipe("photos", stages=stages, ema=None)
     recipe["data"]["on_bad_image"] = "skip"
     monkeypatch.chdir(data.parent)
-    real, run = trainer.Trainer._step, tmp_path / "run"
-
-    def step_and_signal(self: trainer.Trainer, *arguments: Any) -> None:
-        real(self, *arguments)
-        if self.progress.steps == self.plans.steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", step_and_signal)
-        with pytest.raises(Interrupted):
-            retinue.train(recipe, out=run, report=False, quiet=True)
+    run = interrupted(recipe, tmp_path / "run", monkeypatch, step=None)
     monkeypatch.chdir(tmp_path)
     resumed = retinue.train(run, resume=True, report=False, quiet=True)
     assert resumed.skipped

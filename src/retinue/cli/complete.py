@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 
 import typer
+
+from retinue.files import children, read_text
 
 _MOST = 1_000
 """Entries of a folder that are looked at."""
@@ -28,7 +29,7 @@ def shipped(incomplete: str) -> list[str]:
 def runs(incomplete: str) -> list[str]:
     """Run folders."""
     folders = [Path(incomplete).parent, Path("runs")]
-    found = [str(path) for folder in folders for path in _children(folder)
+    found = [str(path) for folder in folders for path in children(folder, _MOST)
              if (path / "recipe.yaml").is_file()]  # fmt: skip
     return _begun(dict.fromkeys(found), incomplete)
 
@@ -98,7 +99,7 @@ def _stages(recipe: str) -> int:
     path = Path(recipe)
     path = path / "recipe.yaml" if path.is_dir() else path
     with suppress(Exception):  # a shell's completion never complains
-        text = path.read_text("utf-8") if path.is_file() else _text(recipe)
+        text = read_text(path) if path.is_file() else _text(recipe)
         return len(load_yaml(text)["stages"])
     return 2
 
@@ -123,7 +124,7 @@ def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
     """Folders, ending in a slash, and files with one of the `suffixes`."""
     before = incomplete[: incomplete.rfind("/") + 1]
     found = []
-    for path in sorted(_children(Path(before or "."))):
+    for path in sorted(children(Path(before or "."), _MOST)):
         if path.name.startswith("."):
             continue
         if path.is_dir():
@@ -131,9 +132,3 @@ def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
         elif path.suffix.lower() in suffixes:
             found.append(f"{before}{path.name}")
     return _begun(found, incomplete)
-
-
-def _children(folder: Path) -> list[Path]:
-    with suppress(OSError):
-        return list(islice(folder.iterdir(), _MOST))
-    return []

@@ -9,7 +9,7 @@ import typer
 
 from retinue.cli.options import Json, Model
 from retinue.cli.output import print_json, say
-from retinue.text import visible
+from retinue.text import few, visible
 
 EXAMPLES = (
     "Example: retinue export runs/finetune --to timm"
@@ -56,8 +56,7 @@ def export(
     say(f"  network       {exported.construction.code()}")
     say(f"  weights       network.load_state_dict({visible(exported.load())})")
     say(f"  images        {preparing.words(exported.preprocessing)}")
-    names = ", ".join(visible(name) for name in exported.classes[:5])
-    say(f"  classes       {names}{' …' if len(exported.classes) > 5 else ''}")
+    say(f"  classes       {few(exported.classes, 5)}")
     if exported.temperature != 1.0:
         say(f"  scores        softmax of the logits divided by {exported.temperature:.6g}")
     if exported.tta != "none":

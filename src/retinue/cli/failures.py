@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from retinue.errors import RetinueError, UsageError
-from retinue.text import visible
+from retinue.text import first_line, visible
 
 GONE = 141
 """The reader of standard output has gone away: as a shell reports a program that SIGPIPE ended."""
@@ -82,19 +82,15 @@ def _of_the_machine(error: BaseException) -> list[str | None] | None:
     if isinstance(error, RuntimeError) and "start new thread" in said:
         return ["no thread can be started", None, "raise the limit (ulimit -u), or set workers=0"]
     if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
-        what = f"a library cannot be loaded ({_first_line(said)})"
+        what = f"a library cannot be loaded ({first_line(said)})"
         return [what, None, "allow more memory (ulimit -v), or install it anew"]
     return None
 
 
 def _unexpected(error: BaseException) -> list[str | None]:
-    first = _first_line(str(error))
+    first = first_line(error)
     what = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return [what, "this is not expected", "--debug shows where it happened"]
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
 
 
 def secure_streams() -> None:

@@ -83,7 +83,7 @@ def _classes(annotation: str) -> list[str]:
     for word in words:
         if word in outline.classes:
             found.append(word)
-        elif (word in outline.aliases and word != annotation.strip()) or word in outline.aliases:
+        elif word in outline.aliases:
             found += _classes(outline.aliases[word])
     return list(dict.fromkeys(found))
 

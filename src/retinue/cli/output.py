@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from retinue.documents import json_text
-from retinue.text import visible
+from retinue.text import counted, visible
 
 MOST_NAMED = 50
 """Skipped files beyond that many are counted; a file or `--json` has them all."""
@@ -66,7 +66,7 @@ def figures(values: Mapping[str, Any], *, own: bool = True) -> None:
     images = values.get("images")
     if isinstance(images, int):
         split = values.get("split")
-        say(f"{images:,} images" + (f", {split} split" if split and split != "all" else ""))
+        say(counted(images, "image") + (f", {split} split" if split and split != "all" else ""))
     for figure in figures_of(record):
         value = number(values.get(figure.name))
         if value is None:
@@ -100,7 +100,7 @@ def name_skipped(skipped: Mapping[str, str], kept: str | None = None) -> None:
         typer.echo(line, err=True)
     if not all_here:
         typer.echo(f"… and {count - MOST_NAMED:,} more: all are in {visible(place)}", err=True)
-    typer.echo(f"{count:,} file{'s were' if count != 1 else ' was'} skipped", err=True)
+    typer.echo(f"{counted(count, 'file was', 'files were')} skipped", err=True)
 
 
 def end_with(skipped: Mapping[str, str], kept: str | None = None) -> None:

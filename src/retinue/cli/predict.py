@@ -9,7 +9,7 @@ import typer
 
 from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model, TtaChoice
 from retinue.cli.output import end_with, print_json, say
-from retinue.text import visible
+from retinue.text import counted, visible
 
 if TYPE_CHECKING:
     from retinue.sample import Result
@@ -98,7 +98,7 @@ def predict(
     if out is not None and as_json:
         print_json({"images": done.images, "files": done.files, "skipped": done.skipped})
     elif out is not None:
-        say(f"{done.images:,} image{'s' if done.images != 1 else ''}")
+        say(counted(done.images, "image"))
         for file in done.files:
             say(f"  {visible(file)}")
     end_with(done.skipped, None if out is None else f"{out}/skipped.jsonl")

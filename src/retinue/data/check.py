@@ -23,7 +23,7 @@ from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.recognise import Readers, read_listing
 from retinue.data.sources.records import Record, Records
 from retinue.data.sources.walking import about_others
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 from retinue.sample import Sample
 from retinue.text import counted, few, shorten
 
@@ -101,12 +101,11 @@ class CheckReport:
     def rows(self) -> list[tuple[str, int, str]]:
         """(what, count, detail) for a table; the detail ends with the first few items."""
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
-        classes = f"{len(self.classes)} class{'es' if len(self.classes) != 1 else ''}"
+        classes = counted(len(self.classes), "class", "classes")
         rows = [("images", self.images, f"{classes}; {splits or 'no splits'}")]
         for finding in self.findings:
-            shown = "; ".join(repr(item) for item in finding.items[:3])
-            more = f" and {len(finding.items) - 3} more" if len(finding.items) > 3 else ""
-            rows.append((finding.what, len(finding.items), f"{finding.detail}: {shown}{more}"))
+            shown = some(list(map(repr, finding.items)), 3)
+            rows.append((finding.what, len(finding.items), f"{finding.detail}: {shown}"))
         if not self.findings:
             rows.append(("problems", 0, "none found"))
         return rows

@@ -35,10 +35,6 @@ from PIL import Image, UnidentifiedImageError
 
 from retinue.arrays import ImageSize, Matrix, Pixels, Read, Size
 from retinue.data import complaints, formats, geometry, jpeg, orientation
-from retinue.data.formats import EXTENSIONS as EXTENSIONS
-from retinue.data.formats import MAX_PIXELS as MAX_PIXELS
-from retinue.data.formats import check_size as check_size
-from retinue.data.jpeg import is_jpeg as is_jpeg
 from retinue.errors import BadImageError
 from retinue.files import open_file
 
@@ -48,7 +44,6 @@ DEPTH = 16
 """Bits that 16-bit grey images use, where nothing else is asked for."""
 
 _LARGE = 8_000_000
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NOT_READ: dict[type[Exception], str] = {
     FileNotFoundError: "no such file",
     PermissionError: "permission denied",
@@ -93,21 +88,21 @@ class Encoded:
             elif not source:
                 raise ValueError("zero bytes")
             else:
-                if is_jpeg(source):
+                if jpeg.is_jpeg(source):
                     self._jpeg = jpeg.read_header(source)
                 if self._jpeg is None:
                     width, height = self._open_pillow(source)
                 else:
                     height, width = self._jpeg[:2]
                     self.orientation = orientation.of_jpeg(source)
-            check_size(width, height)
+            formats.check_size(width, height)
         self.stored_size = (width, height)
         self.size = (height, width) if self.orientation >= 5 else (width, height)
 
     def _open_pillow(self, source: bytes) -> tuple[int, int]:
         image = open_pillow(source)
         # Only now may anything be decoded: looking for a PNG's or TIFF's orientation does that.
-        check_size(*image.size)
+        formats.check_size(*image.size)
         load(image)
         self.orientation = orientation.of_pillow(image)
         self._pillow = image
@@ -172,7 +167,7 @@ def _refuse_from_header(file: BinaryIO) -> None:
     """So that not all of a video or a database is read to learn that it is no image."""
     if formats.extra_for(file.read(64)) is None:
         file.seek(0)
-        check_size(*Image.open(file).size)
+        formats.check_size(*Image.open(file).size)
     file.seek(0)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
+from retinue.text import counted
+
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused; a 1 GiB RGB image has twice as many."""
 
@@ -81,7 +83,7 @@ def not_read(names: Iterable[str]) -> list[str]:
     the suffix, how many, and what to install."""
     counts = Counter(map(suffix_of, names))
     return [
-        f"{count} {suffix} file{'s' if count != 1 else ''} left out: {_NAMES[extra]} needs"
+        f"{counted(count, f'{suffix} file')} left out: {_NAMES[extra]} needs"
         f" pip install 'retinue[{extra}]'"
         for suffix, count in sorted(counts.items())
         if (extra := EXTRAS.get(suffix)) is not None and not installed(extra)

@@ -181,7 +181,7 @@ def per_class(confusion: Confusion, names: Sequence[str]) -> list[dict[str, Any]
     Precision is None for a class that was never predicted. Recall and F1 are None for one without
     images: nothing was there to be found, however often it was answered.
     """
-    hits, predicted, support = _tallies(confusion, len(names))
+    hits, predicted, support = tallies(confusion, len(names))
     return [
         {
             "name": name,
@@ -306,7 +306,7 @@ def remark(values: Mapping[str, Any]) -> str:
 def _intervals(
     labels: Labels, scores: Scores, counts: Confusion, classes: int, auc: float | None
 ) -> dict[str, list[float]]:
-    hits, answers, images = (column.tolist() for column in _tallies(counts, classes))
+    hits, answers, images = (column.tolist() for column in tallies(counts, classes))
     found = {
         "loss": intervals.of_mean(_losses(labels, scores)),
         "balanced_accuracy": intervals.of_mean_share(list(zip(hits, images, strict=True))),
@@ -323,7 +323,7 @@ def _losses(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
     return -np.log(np.maximum(own, np.finfo(np.float32).tiny))
 
 
-def _tallies(confusion: Confusion, classes: int) -> tuple[Labels, Labels, Labels]:
+def tallies(confusion: Confusion, classes: int) -> tuple[Labels, Labels, Labels]:
     """int64 (classes,) each: right answers, answers, images of each class."""
     right = confusion.true == confusion.predicted
     return (

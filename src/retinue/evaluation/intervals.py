@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retinue.figures import wilson
+from retinue.figures import Z, wilson
 
 Interval = tuple[float, float]
 
-_Z = 1.959964
 _FEWEST = 10
 """So many values tell how far they spread; of fewer, a few of them do."""
 
@@ -29,7 +28,7 @@ def of_mean(values: npt.NDArray[np.floating[Any]]) -> Interval | None:
         return None
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
     # Student's quantile out of the normal one (Abramowitz and Stegun, 26.7.5), good for so many.
-    z, v = _Z, n - 1
+    z, v = Z, n - 1
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
     t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
     return mean - t * error, mean + t * error
@@ -68,7 +67,7 @@ def of_auc(auc: float, positives: int, negatives: int) -> Interval | None:
     def surprise(area: float) -> float:
         spread = half * ((1 - area) / (2 - area) + area / (1 + area))
         variance = area * (1 - area) * (1 + spread) / (positives * negatives)
-        return abs(auc - area) - _Z * math.sqrt(variance)
+        return abs(auc - area) - Z * math.sqrt(variance)
 
     def edge(outside: float) -> float:
         """Between the end of the scale, which is a surprise, and the area itself, which is not."""

@@ -22,6 +22,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import TOLERANCE, Scores, compare
 from retinue.inference.tracing import evaluating, onnx_program, openvino_model
 from retinue.nested import Nested, leaves, mapped, single
+from retinue.text import first_line
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -108,7 +109,8 @@ def compile_engine(
                 raise
             continue
         except Exception as error:
-            problem = f"{name} cannot compile this network: {_first_line(error)}"
+            said = f"{type(error).__name__}: {first_line(error)}"
+            problem = f"{name} cannot compile this network: {said}"
         else:
             if name == "torch":
                 return made
@@ -254,11 +256,6 @@ def _check_bf16(precision: Precision, capabilities: list[str]) -> None:
         raise UsageError(
             "this engine has no bf16 on this processor", mend="use precision fp32, or engine=torch"
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from retinue.files import replacing, sweep
 from retinue.inference.inputs import DRAWN
 from retinue.inference.predictor import Skipped
 from retinue.sample import Result
+from retinue.text import utf8
 
 Draw = Callable[[npt.NDArray[np.uint8], Result], npt.NDArray[np.uint8]]
 
@@ -94,7 +95,7 @@ class Csv(Writer):
             self._rows.writerow(result.columns())
             self._header = True
         rows = result.rows() or [[result.path]]
-        self._rows.writerows([_text(str(value)) for value in row] for row in rows)
+        self._rows.writerows([utf8(str(value)) for value in row] for row in rows)
 
     @classmethod
     def wrote(cls, line: str) -> bool:
@@ -204,7 +205,7 @@ class PredictionFolder:
     def _list_skipped(self) -> None:
         place = self.out / SKIPPED_FILE
         if not self.skipped:
-            if place.is_file() and _first_line(place, JsonLines):
+            if place.is_file() and _is_ours(place, JsonLines):
                 place.unlink()  # of an earlier prediction into this folder
             return
         with replacing(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -262,21 +263,17 @@ def json_line(value: dict[str, Any]) -> str:
     return json_text(value) + "\n"
 
 
-def _text(value: str) -> str:
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _one_line(value: str) -> str:
     for raw, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
         value = value.replace(raw, escaped)
-    return _text(value)
+    return utf8(value)
 
 
 def _check_place(out: Path, place: Path, writer: type[Writer]) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError("the output is a file, not a folder", where=str(out))
     for path, kind in ((place, writer), (out / SKIPPED_FILE, JsonLines)):
-        if path.exists() and not _first_line(path, kind):
+        if path.exists() and not _is_ours(path, kind):
             raise UsageError(
                 "there is another file of that name, which will not be overwritten",
                 where=str(path),
@@ -284,7 +281,7 @@ def _check_place(out: Path, place: Path, writer: type[Writer]) -> None:
             )
 
 
-def _first_line(path: Path, kind: type[Writer]) -> bool:
+def _is_ours(path: Path, kind: type[Writer]) -> bool:
     """Whether `path` looks like what `kind` writes, or is empty."""
     if not path.is_file():
         return False

@@ -22,6 +22,7 @@ from retinue.models.heads import LINEAR, build_head, head_choice
 from retinue.models.names import Called
 from retinue.models.network import Builder, Network
 from retinue.sample import Preprocessing
+from retinue.text import first_line
 from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
 from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
@@ -192,9 +193,8 @@ def create_model(
             network.replace_head(build_head(chosen, network.pooled_features, width))
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         said = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
-        reason = str(error).strip().splitlines() or [""]
         raise UsageError(
-            f"{name} cannot be built with {said}: {type(error).__name__} {reason[0]}",
+            f"{name} cannot be built with {said}: {type(error).__name__} {first_line(error)}",
             mend="leave out what is not a size of the family's",
         ) from error
     network.name = name

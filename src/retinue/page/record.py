@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from retinue.documents import load_yaml, read_json
 from retinue.errors import UsageError
-from retinue.files import nearest_run
+from retinue.files import nearest_run, read_text
 from retinue.page.text import words
 from retinue.page.written import checked
 
@@ -99,7 +99,7 @@ def read_run(folder: Path) -> RunRecord:
 
     metrics: dict[str, Any] = attempt("metrics.json", _read_object, {})
     classes: tuple[str, ...] = attempt("classes.json", _read_classes, ())
-    recipe_text = attempt("recipe.yaml", lambda p: p.read_text(encoding="utf-8"), "")
+    recipe_text = attempt("recipe.yaml", read_text, "")
     return RunRecord(
         folder=folder,
         recipe_text=recipe_text,
@@ -176,8 +176,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    value = load_yaml(path.read_text(encoding="utf-8"))
-    return value if isinstance(value, dict) else {}
+    value = load_yaml(read_text(path))
+    if not isinstance(value, dict):
+        raise ValueError("not a mapping of keys to values")
+    return value
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from retinue.errors import RetinueError
 
 Text = Annotated[str, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Object = dict[str, Any]
 
 

@@ -14,7 +14,7 @@ from retinue.page.record import RunRecord, number, reservation
 from retinue.page.section import Section
 from retinue.page.text import duration, flat, words
 from retinue.report.task import figures_of, remark_of, sections_of, watched_by
-from retinue.text import listed
+from retinue.text import counted, listed
 
 NARROW = "\u202f"
 """A narrow space that does not break, before a unit."""
@@ -39,7 +39,7 @@ def status(record: RunRecord) -> str:
     if record.metrics:
         return ""
     done = len(record.epochs)
-    count = f"{done} epoch{'s' if done != 1 else ''}" if done else "nothing"
+    count = counted(done, "epoch") if done else "nothing"
     resume = f"retinue train {shlex.quote(str(record.folder))} --resume"
     return f"This run has no final figures yet: {count} so far. To go on with it: {resume}"
 
@@ -257,7 +257,7 @@ def _answering(speed: Any, record: RunRecord) -> list[tuple[str, str]]:
     threads = number(record.environment.get("threads"))
     on = [str(speed.get("engine") or ""), str(speed.get("device") or "")]
     if threads is not None and speed.get("device") == "cpu":
-        on.append(f"{threads:.0f} thread{'' if threads == 1 else 's'}")
+        on.append(counted(round(threads), "thread"))
         on.append(str(record.environment.get("cpu") or ""))
     how = ", ".join(part for part in on if part)
     views = number(speed.get("views")) or 1

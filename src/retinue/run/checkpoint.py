@@ -20,6 +20,7 @@ import torch
 
 from retinue.errors import RetinueError
 from retinue.files import sweep, sync_folder, write_text
+from retinue.text import first_line
 
 POINTER = "current"
 STATE = "state.pt"
@@ -58,7 +59,7 @@ def taking_up(folder: Path) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if isinstance(error, MemoryError | RecursionError) or "out of memory" in str(error):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        reason = first_line(error)
         raise RetinueError(
             "the checkpoint is not what this version writes"
             f" ({type(error).__name__}{f': {reason}' if reason else ''})",

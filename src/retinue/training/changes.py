@@ -8,21 +8,20 @@ refused by its name, with the command of a new training that starts from these w
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from retinue.documents import json_text
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import RetinueError, UsageError, some
 from retinue.modelfile import MODEL_FILE
 from retinue.options import OnResume
 from retinue.options.resuming import on_resume
 from retinue.run.folder import RunFolder
 from retinue.run.progress import Progress
-from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe, dump, load_recipe
-from retinue.training.stage import is_over
+from retinue.training.stage import is_over, is_stopped
 from retinue.weights.resolution import names_a_file
 
 RECIPE = "recipe.yaml"
@@ -138,9 +137,19 @@ def find_changes(run: RunFolder, overrides: Mapping[str, Any]) -> Changes:
 
 def absolute(recipe: Recipe) -> Recipe:
     """With paths that lead there from anywhere."""
+    return _moved(recipe, lambda path: str(path.expanduser().absolute()))
+
+
+def without_paths(recipe: Recipe) -> dict[str, Any]:
+    """Plain values of the recipe as a model file keeps it: what paths lead to by its name alone."""
+    return _moved(recipe, lambda path: path.name).model_dump(mode="json")
+
+
+def _moved(recipe: Recipe, place: Callable[[Path], str]) -> Recipe:
+    """With every path that it holds as `place` gives it."""
 
     def placed(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else place(Path(path))
 
     data, model = recipe.data, recipe.model
     split = data.split.model_copy(update={"file": placed(data.split.file)})
@@ -166,6 +175,11 @@ def leaves_of(recipe: Recipe) -> dict[str, Any]:
 def go_on(run: Path, *overrides: str) -> str:
     """The command that goes on with the run."""
     return shlex.join(["retinue", "train", str(run), "--resume", *overrides])
+
+
+def begin_anew(run: Path, *overrides: str) -> str:
+    """The command that begins a new training by the run's recipe."""
+    return shlex.join(["retinue", "train", str(run / RECIPE), *overrides])
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -209,23 +223,22 @@ def _same_name(old: Any, new: Any) -> bool:
 
 def _refusal(run: RunFolder, recipe: Recipe, forbidden: Sequence[Change]) -> RetinueError:
     keys = ", ".join(change.key for change in forbidden[:5])
-    what = "; ".join(map(str, forbidden[:5]))
-    if len(forbidden) > 5:
-        what += f"; and {len(forbidden) - 5} more"
+    what = some(list(map(str, forbidden)), 5)
     given = [change for change in forbidden if change.given]
-    command = ["retinue", "train", str(run.path / RECIPE)]
+    each = (setting for change in given for setting in _settings(recipe, change))
+    settings = list(dict.fromkeys(each))
     same_network = not any(change.key.startswith("model.") for change in forbidden)
-    if same_network and (run.path / MODEL_FILE).is_file():
-        command.append(f"model.weights={run.path / MODEL_FILE}")
-    command += dict.fromkeys(setting for change in given for setting in _settings(recipe, change))
+    begins_here = same_network and (run.path / MODEL_FILE).is_file()
+    if begins_here:
+        settings.insert(0, f"model.weights={run.path / MODEL_FILE}")
     place = "given as an override" if given else f"{run.path / RECIPE}"
     kind: type[RetinueError] = UsageError if given else RetinueError
     return kind(
         f"a training that is under way cannot change this: {what}",
         where=f"{place}, key{'s' * (len(forbidden) > 1)} {keys}",
         mend=f"{'leave it out' if given else 'put it back'}, or start a new training"
-        f"{' from these weights' if 'model.weights=' in ' '.join(command) else ''}:"
-        f" {shlex.join(command)}",
+        f"{' from these weights' if begins_here else ''}:"
+        f" {begin_anew(run.path, *settings)}",
     )
 
 
@@ -248,7 +261,7 @@ def _refuse_late(run: RunFolder, recipe: Recipe, change: Change, progress: Progr
     stage = recipe.stages[index]
     reached = min(progress.stage, len(recipe.stages) - 1)
     where = f"{'given as an override' if change.given else run.path / RECIPE}, key {change.key}"
-    fresh = f"or start a new training: {_repeated(run, change)}"
+    fresh = f"or start a new training: {begin_anew(run.path, f'{change.key}={_shown(change.new)}')}"
     if index < reached:
         raise RetinueError(
             f"stage {stage.name} is over, and others have gone on from it: {change}",
@@ -270,7 +283,7 @@ def _refuse_late(run: RunFolder, recipe: Recipe, change: Change, progress: Progr
             where=where,
             mend=f"give it more than {done}, {fresh}",
         )
-    if progress.step == 0 and _stopped(stage, progress):
+    if progress.step == 0 and is_stopped(stage, progress):
         raise RetinueError(
             f"early_stop has ended stage {stage.name} after {progress.epoch} epochs, so that a new"
             f" length changes nothing: {change}",
@@ -278,15 +291,6 @@ def _refuse_late(run: RunFolder, recipe: Recipe, change: Change, progress: Progr
             mend=f"also raise stages.{index}.early_stop.patience, or set"
             f" stages.{index}.early_stop=null",
         )
-
-
-def _stopped(stage: StageOptions, progress: Progress) -> bool:
-    return stage.early_stop is not None and progress.stale >= stage.early_stop.patience
-
-
-def _repeated(run: RunFolder, change: Change) -> str:
-    setting = f"{change.key}={_shown(change.new)}"
-    return shlex.join(["retinue", "train", str(run.path / RECIPE), setting])
 
 
 def _shown(value: Any) -> str:

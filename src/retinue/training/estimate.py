@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from retinue.run.forecast import spoken
+from retinue.text import counted
 from retinue.training.clock import EVALUATION, part
 from retinue.training.lengths import told
 from retinue.training.options import StageOptions
@@ -69,7 +70,7 @@ class Estimate:
         width = max(len(row[0]) for row in rows)
         for name, *columns, what in rows:
             yield f"  {name:<{width}}" + "".join(f"{c:>13}" for c in columns) + f"  {what}".rstrip()
-        yield f"  evaluation of {self.judged:,} images {spoken(self.evaluation_s)}"
+        yield f"  evaluation of {counted(self.judged, 'image')} {spoken(self.evaluation_s)}"
         yield f"it will take about {spoken(self.total_s)} in all"
 
 

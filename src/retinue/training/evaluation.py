@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from retinue.data.options import DataOptions, SplitOptions
-from retinue.data.sources import Dataset, open_dataset
+from retinue.data.sources import Dataset, judged_split, open_dataset
 from retinue.documents import json_text
 from retinue.errors import UsageError, some, suggest
 from retinue.files import replacing, sweep, write_text
@@ -165,12 +165,10 @@ def _own_data(file: Path) -> DataOptions:
 
 
 def _choose(dataset: Dataset, split: str) -> str:
-    if split == "auto":
-        return next(name for name in ("test", "val", "train") if dataset.splits.get(name))
-    if not dataset.splits.get(split):
+    if split != "auto" and not dataset.splits.get(split):
         raise UsageError(
             f"the data has no {split} split",
             where="key split",
             mend=f"it has {', '.join(dataset.splits)}",
         )
-    return split
+    return judged_split(split, dataset.splits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retinue.data.sources import Dataset
+from retinue.data.sources import Dataset, judged_split
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
@@ -13,10 +13,10 @@ from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.training.card import model_card
+from retinue.training.changes import RECORD
 from retinue.training.clock import EVALUATION, Clock
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
-from retinue.training.planning import final_split
 from retinue.training.recipe import Recipe
 from retinue.training.validation import scalars
 
@@ -32,7 +32,7 @@ def final_figures(
 ) -> dict[str, Any]:
     """What stands in `metrics.json` from now on; the other files of the run are written on the
     way."""
-    split = final_split(recipe.evaluation, dataset.splits)
+    split = judged_split(recipe.evaluation.split, dataset.splits)
     workers = recipe.data.workers
     predictor = load(run.path / MODEL_FILE, device=settings.device, workers=workers)
     clock.begin()
@@ -60,9 +60,9 @@ def final_figures(
     for name, table in judged.tables.items():
         run.write_table(f"{name}.parquet", table)
     run.write_json(
-        "environment.json",
+        RECORD,
         {
-            **(run.read_json("environment.json") or {}),
+            **(run.read_json(RECORD) or {}),
             "versions": versions(),
             "settings": settings.as_dict(),
             "preprocessing": predictor.preprocessing.as_dict(),

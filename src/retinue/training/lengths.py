@@ -69,5 +69,6 @@ def with_epochs(stage: StageOptions, epochs: int) -> StageOptions:
 
 def told(stage: StageOptions) -> str:
     """`12 epochs with 4 views`."""
-    length = f"{stage.steps} steps" if stage.epochs is None else f"{stage.epochs} epochs"
-    return length + (f" with {stage.views} views" if stage.views is not None else "")
+    lengths = ((stage.epochs, "epoch"), (stage.steps, "step"))
+    length = next(counted(number, unit) for number, unit in lengths if number is not None)
+    return length + (f" with {counted(stage.views, 'view')}" if stage.views is not None else "")

@@ -112,6 +112,8 @@ _TIME = re.compile(r"(?!.*[hm].*\d$)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7}(?:
 class BudgetOptions(Options):
     """The time that the training may take."""
 
+    alone: ClassVar[str | None] = "time"
+
     time: str | PositiveFloat
     """`90s`, `10m`, `1h30m`, or seconds."""
     fitted: bool = False

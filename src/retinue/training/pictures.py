@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from retinue.data.sources import Dataset
 from retinue.run.folder import RunFolder
 from retinue.sample import Sample
+from retinue.text import counted
 
 FILE = "last/images.parquet"
 """A row an image, in the order of `splits.csv`: `size` in bytes and `time` of its last change in
@@ -70,7 +71,7 @@ def _name(sample: Sample) -> str:
 
 
 def _count(found: npt.NDArray[np.intp], one: str = "has", more: str = "have") -> str:
-    return f"1 image {one}" if len(found) == 1 else f"{len(found):,} images {more}"
+    return counted(len(found), f"image {one}", f"images {more}")
 
 
 def _looked_at(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from retinue.data.sources import judged_split
 from retinue.errors import RetinueError
 from retinue.run.forecast import Forecast
 from retinue.run.log import LOGGER
-from retinue.sample import Sample
 from retinue.training.budget import fitted_to_budget
 from retinue.training.environment import is_main
 from retinue.training.estimate import Estimate, estimated
 from retinue.training.lengths import samples_of_stages
-from retinue.training.options import EvaluationOptions
 from retinue.training.recipe import Recipe
 from retinue.training.rehearsal import Rehearsal
 from retinue.training.training import Training
@@ -35,7 +33,7 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
     found: list[Any] = [recipe, None, [], None]
     try:
         rehearsal = Rehearsal(training)
-        judged = training.splits[final_split(recipe.evaluation, training.splits)]
+        judged = training.splits[judged_split(recipe.evaluation.split, training.splits)]
         judging = rehearsal.judging(judged)
 
         def estimate(of: Recipe) -> Estimate:
@@ -76,12 +74,7 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
             raise failed
         LOGGER.info("%s", failed.what)
         return training, None, []
-    return fitted_training(training, recipe), told, notes
-
-
-def fitted_training(training: Training, recipe: Recipe) -> Training:
-    """`training` by another recipe for its stages."""
-    return training if recipe is training.recipe else replace(training, recipe=recipe)
+    return replace(training, recipe=recipe), told, notes
 
 
 def begin_forecast(training: Training, estimate: Estimate | None) -> None:
@@ -89,10 +82,3 @@ def begin_forecast(training: Training, estimate: Estimate | None) -> None:
     if estimate is not None and is_main():
         training.clock.forecast = Forecast(estimate.parts())
         training.bar.left = training.clock.forecast.left
-
-
-def final_split(options: EvaluationOptions, splits: Mapping[str, Sequence[Sample]]) -> str:
-    """The split that the final figures are of."""
-    if options.split != "auto":
-        return options.split
-    return next(split for split in ("test", "val", "train") if splits.get(split))

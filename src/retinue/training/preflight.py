@@ -20,6 +20,7 @@ from retinue.models.registry import find
 from retinue.options import Options
 from retinue.sample import Sample
 from retinue.tasks.task import Task, task_type
+from retinue.text import first_line
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.schedules import warmup_steps
@@ -180,7 +181,7 @@ def refuse_size(
             if failure is not None and _failure(on_meta(network), size) is None:
                 raise UsageError(
                     f"{recipe.model.name} cannot take images of {other[0]} × {other[1]} pixels:"
-                    f" {_first_line(failure)}",
+                    f" {first_line(failure.args[0])}",
                     where=f"key stages.{index}.sizes",
                     mend="leave that size out",
                 )
@@ -193,7 +194,7 @@ def refuse_size(
         return  # it is not the size: the meta device cannot run this network
     ways = _ways(recipe, task, shadow, size)
     where = "input.size" if recipe.input.size is not None else "model.arguments"
-    reason = _first_line(failure)
+    reason = first_line(failure.args[0])
     raise UsageError(
         f"{recipe.model.name} cannot take images of {size[0]} × {size[1]} pixels: {reason}",
         where=f"key {where}",
@@ -253,10 +254,6 @@ def _more_at_a_time(
     elif images <= each:
         yield "give it more images"
     yield "set frozen_batchnorm: true with weights"
-
-
-def _first_line(failure: Exception) -> str:
-    return (str(failure.args[0]).strip().splitlines() or [""])[0]
 
 
 def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list[str]:

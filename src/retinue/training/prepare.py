@@ -29,7 +29,7 @@ from retinue.sample import Preprocessing
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
 from retinue.training import pictures
-from retinue.training.changes import RECIPE, absolute, go_on, leaves_of
+from retinue.training.changes import RECIPE, RECORD, absolute, go_on, leaves_of, without_paths
 from retinue.training.clock import Clock
 from retinue.training.environment import (
     Settings,
@@ -55,7 +55,6 @@ from retinue.training.preflight import (
 from retinue.training.recipe import Recipe, dump
 from retinue.training.training import Training
 from retinue.weights.files import sha256
-from retinue.weights.resolution import names_a_file
 
 
 def open_data(recipe: Recipe, split_file: Path | None = None, bar: Bar | None = None) -> Dataset:
@@ -183,7 +182,7 @@ def prepared(
         arguments=dict(network.arguments),
         preprocessing=preprocessing.as_dict(),
         tta=recipe.evaluation.tta,
-        recipe=_without_paths(recipe),
+        recipe=without_paths(recipe),
         figures={},
         teacher=taught_by,
         versions=versions(),
@@ -218,12 +217,12 @@ def prepared(
 def _task(run: RunFolder, recipe: Recipe, dataset: Dataset, *, resumed: bool) -> Task:
     """Prepared from the training samples, or as it was when the training began."""
     kind, options = task_type(recipe.task), task_options(recipe)
-    began = run.read_json("environment.json") or {}
+    began = run.read_json(RECORD) or {}
     if resumed and "task_state" in began:
         return kind(dataset.classes, options, began["task_state"])
     task = kind.prepared(dataset.classes, options, dataset.splits["train"])
     if is_main():
-        run.write_json("environment.json", {**began, "task_state": task.state()})
+        run.write_json(RECORD, {**began, "task_state": task.state()})
     return task
 
 
@@ -235,7 +234,7 @@ def _network(
     Weights can bring arguments, too (another epsilon, say). A resumed run, which needs no weights
     any more, keeps the arguments and the preprocessing that it began with.
     """
-    began = run.read_json("environment.json") or {}
+    began = run.read_json(RECORD) or {}
     if resumed and "arguments" in began:
         network = task.build(recipe.model.name, began["arguments"], None)
         return network, Preprocessing.from_dict(began["preprocessing"])
@@ -243,7 +242,7 @@ def _network(
     chosen = recipe.input.applied(network.preprocessing)
     if is_main():
         facts = {"arguments": dict(network.arguments), "preprocessing": chosen.as_dict()}
-        run.write_json("environment.json", {**began, **facts})
+        run.write_json(RECORD, {**began, **facts})
     return network, chosen
 
 
@@ -273,7 +272,7 @@ def _teacher(
 def _refuse_another_teacher(run: RunFolder, recipe: Recipe, taught_by: str | None) -> None:
     """Raise RetinueError where it is not the one that the training began with; note it if that is
     now."""
-    began = run.read_json("environment.json") or {}
+    began = run.read_json(RECORD) or {}
     known = began.get("teacher")
     if known is not None and known != taught_by:
         raise RetinueError(
@@ -282,7 +281,7 @@ def _refuse_another_teacher(run: RunFolder, recipe: Recipe, taught_by: str | Non
             mend="put the model file back that it was",
         )
     if known is None and taught_by is not None and is_main():
-        run.write_json("environment.json", {**began, "teacher": taught_by})
+        run.write_json(RECORD, {**began, "teacher": taught_by})
 
 
 # --- what is written down, and found again -------------------------------------------------------
@@ -294,25 +293,6 @@ def with_absolute_paths(recipe: Recipe, dataset: Dataset) -> Recipe:
     return absolute(recipe.model_copy(update={"data": dataset.options}))
 
 
-def _without_paths(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as the model file keeps it: folders by their last name only."""
-    values: dict[str, Any] = recipe.model_dump(mode="json")
-    held = [
-        (values["data"], "path"),
-        (values["data"], "images"),
-        (values["data"]["split"], "file"),
-        (values["cache"], "folder"),
-        (values, "teacher"),
-    ]
-    weights = values["model"]["weights"]
-    if weights is not None and names_a_file(weights):
-        held.append((values["model"], "weights"))
-    for holder, name in held:
-        if holder[name] is not None:
-            holder[name] = Path(holder[name]).name
-    return values
-
-
 def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Settings) -> None:
     """What the training began with, but for what an interrupted one has already written down."""
     if run.read_json("classes.json") is None:
@@ -320,9 +300,9 @@ def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Setti
     if not (run.path / "splits.csv").is_file():
         with run.replacing("splits.csv") as temporary:
             dataset.write_splits(temporary)
-    if run.read_json("environment.json") is None:
+    if run.read_json(RECORD) is None:
         begun = {"settings": settings.as_dict(), "versions": versions()}
-        run.write_json("environment.json", {**begun, "recipe": leaves_of(recipe)})
+        run.write_json(RECORD, {**begun, "recipe": leaves_of(recipe)})
     if not (run.path / pictures.FILE).is_file():
         pictures.remember(run, dataset)
 
@@ -331,10 +311,10 @@ def write_fitted(run: RunFolder, training: Training, plan: dict[str, Any] | None
     """What the training's recipe came to when it was fitted to a budget, in place of what was
     written down before; and how long it is thought to take."""
     recipe, recorder = training.recipe, training.recorder
-    began = run.read_json("environment.json") or {}
+    began = run.read_json(RECORD) or {}
     run.write(RECIPE, dump(recipe))
-    run.write_json("environment.json", {**began, "recipe": leaves_of(recipe), "plan": plan})
-    kept = {"recipe": _without_paths(recipe)}
+    run.write_json(RECORD, {**began, "recipe": leaves_of(recipe), "plan": plan})
+    kept = {"recipe": without_paths(recipe)}
     recorder.description = recorder.description.model_copy(update=kept)
 
 

@@ -6,7 +6,6 @@ touched, with the YAML line and the nearest valid key.
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from retinue import files
 from retinue.data.options import DataOptions
+from retinue.documents import yaml_text
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, OnResume, Options, Words
@@ -106,13 +106,6 @@ class Recipe(Options):
             return task_type(str(task)).options_type
         return super().wanted(field, values)
 
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _a_time_alone(cls, budget: Any) -> Any:
-        """`10m` or seconds will do."""
-        is_time = isinstance(budget, str | int | float) and not isinstance(budget, bool)
-        return {"time": budget} if is_time else budget
-
     @field_validator("device", mode="before")
     @classmethod
     def _numbered(cls, device: Any) -> Any:
@@ -175,7 +168,7 @@ def read_text(name: str) -> tuple[str, str]:
         path = path / "recipe.yaml"
     if path.is_file():
         try:
-            return str(path), path.read_text(encoding="utf-8")
+            return str(path), files.read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"the recipe cannot be read ({error})", where=str(path)) from error
     recipes = shipped()
@@ -235,13 +228,7 @@ def load_recipe(
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every field spelled out."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.allow_unicode = True
-    stream = io.StringIO()
-    yaml.dump(recipe.model_dump(mode="json"), stream)
-    return stream.getvalue()
+    return yaml_text(recipe.model_dump(mode="json"))
 
 
 def json_schema() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT, Learner
 from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
-from retinue.training.features.frozen import CHUNK, FrozenPart
+from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
 from retinue.training.lengths import samples_of_stages
 from retinue.training.losses import portion_loss
 from retinue.training.optim import build_optimizer
@@ -171,9 +171,7 @@ class Rehearsal:
         """Seconds until it can run, seconds an image, and what it gave for `batch`, where it is to
         run for `count` images."""
         there = len(batch)
-        inputs = batch.inputs
-        if there < CHUNK:
-            inputs = torch.cat([inputs, inputs[-1:].expand(CHUNK - there, -1, -1, -1)])
+        inputs = whole_chunk(batch.inputs)
         state, seconds = self._frozen(frozen, inputs, "torch")
         state = nested.mapped(lambda t: t[:there].float().clone(), state)
         if self.device.type != "cpu" or count * seconds < WORTH_COMPILING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from retinue.data.sources.layout import TABLES
 from retinue.errors import UsageError
 from retinue.models.registry import is_network
 from retinue.run.folder import RunFolder
+from retinue.training.changes import RECIPE, begin_anew, go_on
 from retinue.training.recipe import shipped
 from retinue.weights import files
 
@@ -31,7 +31,7 @@ def asked(
     if not isinstance(recipe, str | Path):
         return recipe, changes
     path = Path(recipe)
-    if (path / "recipe.yaml").is_file():
+    if (path / RECIPE).is_file():
         _refuse_interrupted(path)
     elif str(recipe) not in shipped() and (path.is_dir() or _is_table(path)):
         if "data" in changes or "data.path" in changes:
@@ -64,10 +64,8 @@ def _refuse_interrupted(path: Path) -> None:
     run = RunFolder(path)
     if not run.checkpoints.exists() or (path / "metrics.json").is_file():
         return
-    folder, recipe = quote(str(path)), quote(str(path / "recipe.yaml"))
     raise UsageError(
         "this training was interrupted",
         where=str(path),
-        mend=f"`retinue train {folder} --resume` goes on with it, "
-        f"`retinue train {recipe}` begins a new one",
+        mend=f"`{go_on(path)}` goes on with it, `{begin_anew(path)}` begins a new one",
     )

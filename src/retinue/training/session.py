@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from retinue.run.stopping import signal_of
 from retinue.tasks.task import task_type
 from retinue.text import counted, shorten
 from retinue.training import pictures
-from retinue.training.changes import RECIPE, RECORD, Changes, find_changes, go_on
+from retinue.training.changes import RECIPE, RECORD, Changes, begin_anew, find_changes, go_on
 from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
 from retinue.training.estimate import Estimate
@@ -107,7 +106,7 @@ class Plan:
         """For a person."""
         yield from self.notes
         chosen = self.settings
-        threads = f"{chosen.threads} thread{'s' * (chosen.threads != 1)}"
+        threads = counted(chosen.threads, "thread")
         world = f", {chosen.world} processes" if chosen.world > 1 else ""
         yield f"{self.recipe.model.name} on {chosen.device}, {chosen.precision}, {threads}{world}"
         if self.estimate is None:
@@ -253,11 +252,10 @@ def _leaving(run: RunFolder, *, made: bool) -> Iterator[None]:
 def _refuse_without_checkpoint(run: RunFolder) -> None:
     """Raise RetinueError where the run has epochs, but nothing that can go on."""
     if (run.path / "metrics.csv").is_file() and not run.checkpoints.exists():
-        again = shlex.join(["retinue", "train", str(run.path / RECIPE)])
         raise RetinueError(
             "the checkpoint of this training is gone",
             where=str(run.checkpoints.folder),
-            mend=f"bring it back, or start a new training: {again}",
+            mend=f"bring it back, or start a new training: {begin_anew(run.path)}",
         )
 
 
@@ -313,13 +311,13 @@ def _told(run: RunFolder, training: Training) -> Training:
     """`training` with its recipe fitted to its budget, and how long it will take said aloud; of one
     that goes on, what was found when it began."""
     if run.checkpoints.exists():
-        written = (run.read_json("environment.json") or {}).get("plan")
+        written = (run.read_json(RECORD) or {}).get("plan")
         try:
             estimate = None if written is None else Estimate.from_dict(written)
         except (LookupError, TypeError):
             raise RetinueError(
                 "this is not what a training writes",
-                where=f"{run.path / 'environment.json'}, key plan",
+                where=f"{run.path / RECORD}, key plan",
                 mend="remove it there: the training goes on without saying how long it takes",
             ) from None
     else:

@@ -44,11 +44,16 @@ def is_over(stage: StageOptions, progress: Progress) -> bool:
     """Whether nothing is left to do in the stage that `progress` is in."""
     if progress.step > 0:  # taken up in an epoch, perhaps after the last of its steps
         return False
-    if stage.early_stop is not None and progress.stale >= stage.early_stop.patience:
+    if is_stopped(stage, progress):
         return True
     if stage.steps is not None:
         return progress.stage_steps >= stage.steps
     return progress.epoch >= (stage.epochs or 0)
+
+
+def is_stopped(stage: StageOptions, progress: Progress) -> bool:
+    """Whether its `early_stop` ends the stage that `progress` is in."""
+    return stage.early_stop is not None and progress.stale >= stage.early_stop.patience
 
 
 def _first_within(network: Network, share: float, where: str) -> int:

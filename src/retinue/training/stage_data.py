@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -24,7 +23,7 @@ from retinue.inference.engines import EngineName
 from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
-from retinue.training.features.cache import FeatureCache, default_root
+from retinue.training.features.cache import FeatureCache, root_of
 from retinue.training.features.cached_views import CachedViews, Views
 from retinue.training.features.frozen import FrozenPart, Size
 from retinue.training.features.keys import pixel_code
@@ -206,10 +205,8 @@ class StageDataMaker:
 
     def absent(self, stage: StageOptions, data: StageData, network: Network, cut: int) -> float:
         """The share of the views of `data`, the stage's images, that the cache does not hold."""
-        cache, sizes = (
-            self._store(),
-            stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1],
-        )
+        cache = self._store()
+        sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
         if not cache.root.is_dir():
             return 1.0
         with ExitStack() as stack:
@@ -219,9 +216,8 @@ class StageDataMaker:
             return missing / max(sum(map(len, made)), 1)
 
     def _store(self) -> FeatureCache:
-        folder = self.recipe.cache.folder
-        root = default_root() if folder is None else Path(folder).expanduser()
-        return FeatureCache(root, round(self.recipe.cache.max_gb * 1e9))
+        asked = self.recipe.cache
+        return FeatureCache(root_of(asked.folder), round(asked.max_gb * 1e9))
 
     def _refuse_uncut(self, stage: StageOptions) -> None:
         key = f"key stages.{self.recipe.stages.index(stage)}"

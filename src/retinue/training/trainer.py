@@ -115,7 +115,7 @@ class Trainer:
             self.data.close()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        with taking_up(self.recorder.run.path / "last"):
+        with taking_up(self.recorder.run.checkpoints.folder):
             self.progress = Progress.from_dict(state["progress"])
             self.clock.take_up(self.progress.total_seconds)
             self.learner.load_state_dict(state["learner"])
@@ -150,13 +150,13 @@ class Trainer:
         own = list(self.learner.objective.parameters())
         self.optimizer = build_optimizer(self.network, stage.optimizer, [("objective", own)])
         self.ema = build_ema(self.learner, self.recipe.ema, stage)
-        with taking_up(self.recorder.run.path / "last"):
+        with taking_up(self.recorder.run.checkpoints.folder):
             if state is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
                 if self.ema is not None:
                     self.ema.load_state_dict(state["ema"])
         self._prepare()
-        with taking_up(self.recorder.run.path / "last"):
+        with taking_up(self.recorder.run.checkpoints.folder):
             if state is not None and state["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         if state is None:

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from retinue.errors import RetinueError
 from retinue.files import sync_folder
+from retinue.text import first_line
 
 log = logging.getLogger("retinue")
 
@@ -149,7 +150,7 @@ def _own_words() -> Iterator[None]:
 
 
 def _broken_off(url: str, have: int, error: Exception) -> RetinueError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error, type(error).__name__)
     kept = f"; {have / 1e6:,.1f} MB have arrived, and the next attempt goes on from there"
     return RetinueError(f"{url} cannot be reached: {reason}{kept if have else ''}")
 

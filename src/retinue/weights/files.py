@@ -22,6 +22,7 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError, some
 from retinue.files import nearest, open_file, read_file
+from retinue.text import first_line
 from retinue.weights import darknet, folders, keras, pickled, signatures
 from retinue.weights.contents import Contents
 from retinue.weights.prefixes import without_wrappers
@@ -145,7 +146,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
             return keras.from_arrays({name: arrays[name] for name in arrays.files}, str(path))
     except (ValueError, KeyError, AttributeError, OSError, EOFError, MemoryError,
             zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error, type(error).__name__)
         if "allow_pickle" in reason:
             reason = "it holds Python objects, and reading them could execute code"
         raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error

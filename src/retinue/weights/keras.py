@@ -30,6 +30,7 @@ from torch import Tensor
 
 from retinue.documents import parse_json
 from retinue.errors import RetinueError
+from retinue.text import first_line
 from retinue.weights.guard import MOST_JSON, check_archive, check_size, inside, load_json
 
 Array = npt.NDArray[Any]
@@ -213,7 +214,7 @@ def _read_h5(
                 return _legacy(top, datasets, layers, where)
             return _numbered(root, datasets, layers, where)
     except (*_MISSHAPEN, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error, type(error).__name__)
         raise RetinueError(f"not a file of Keras', or a damaged one ({reason})", where=where) from (
             error
         )

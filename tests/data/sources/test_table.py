@@ -303,3 +303,138 @@ def test_a_training_of_which_no_image_counts_is_refused(tmp_path: Path, word: st
     with pytest.raises(UsageError, match=r"the weights of all of them are 0.*columns\.weight=null"):
         read(path)
     assert len(read(path, columns={"weight": None}).splits["train"]) == 2
+
+
+# The forms that tables have
+
+
+TABLES = {
+    "header.csv": "path,label\na.png,x\nb.png,y z\n",
+    "bom-semicolon.csv": "\ufefflabel;file\nx;a.png\ny z;b.png\n",
+    "tabs.tsv": "image_id\tclass\na\tx\nb\ty z\n",
+    "quoted.csv": 'id,target,extra\n"a.png","x",1\n"b.png","y z",2\n',
+    "bare.csv": "a.png,x\nb.png,y z\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "a.png", "b.png")
+    (tmp_path / name).write_text(TABLES[name], encoding="utf-8")
+    for path in (tmp_path / name, tmp_path):
+        dataset = read(path, split=WHOLE)
+        assert labels(dataset) == {"a.png": "x", "b.png": "y z"}
+
+
+def test_text_without_header_and_integers_with_gaps(tmp_path: Path) -> None:
+    put(tmp_path / "pictures", "my cat.png", "b.png", "c.png")
+    path = tmp_path / "list.txt"
+    path.write_text("my cat.png 10\n\nb.png 2\nc 7\n")
+    dataset = read(path, images=str(tmp_path / "pictures"), split=WHOLE)
+    assert dataset.classes == ("2", "7", "10")
+    assert labels(dataset) == {"my cat.png": "10", "b.png": "2", "c.png": "7"}
+
+
+def test_images_beside_the_table(tmp_path: Path) -> None:
+    put(tmp_path / "images", "a.png", "b.png")
+    (tmp_path / "labels.csv").write_text("path,label\na,x\nb,y\n")
+    assert len(labels(read(tmp_path, split=WHOLE))) == 2
+
+
+def test_table_with_split_group_and_weight(tmp_path: Path) -> None:
+    put(tmp_path, *[f"{i}.png" for i in range(4)])
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "path,label,split,sample_weight\n0.png,x,Train,2\n1.png,y,train,\n2.png,x,valid,1\n3.png,y,test,1\n"
+    )
+    dataset = read(path)
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert [s.weight for s in dataset.splits["train"]] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,label\na.png,x\ngone.png,y\n", r"line 3: no image 'gone\.png'"),
+        ("path,label\na.png,x\na.png,y\n", r"line 3: 'a\.png' again, as in line 2"),
+        ("path,label\na.png,\nb.png,NaN\n", "no row of the table has a label"),
+        ("path,label,split\na.png,x,tset\n", "unknown split 'tset'.*line 2"),
+        ("path,label,sample_weight\na.png,x,heavy\n", "weight 'heavy'.*line 2"),
+        ("path,label\na.png,x\nb.png\n", "1 column where 2 were expected.*line 3"),
+        ("path,lable\na.png,x\n", "no column for the label.*line 1.*did you mean 'label'"),
+        ("path,colour\na.png,x\n", "no column for the label.*line 1.*call the column `label`"),
+        ("pth,label\na.png,x\n", "no column for the path.*line 1.*did you mean 'path'"),
+        ('path,label\na.png,"x\n' + "b" * 200_000, r'cannot read the table.*t\.csv.*closing `"`'),
+        ("a,b,c\n", "no header that names a path and a label"),
+        ("path,label\ngone.png,x\n", "none of the table's images exist"),
+        ("", "the table is empty"),
+        ("path,label,split\na.png,x,train\nb.png,y,\n", "1 row has no split"),
+    ],
+)
+def test_tables_that_make_no_sense(tmp_path: Path, text: str, words: str) -> None:
+    put(tmp_path, "a.png", "b.png")
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read(path)
+
+
+def test_encodings_of_tables(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    path = tmp_path / "t.tsv"
+    text = "path\tlabel\na.png\tthé\nb.png\t猫\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text(text, encoding=encoding)
+        assert labels(read(path, split=WHOLE)) == {"a.png": "thé", "b.png": "猫"}
+    path.write_bytes("path\tlabel\r\na.png\tthé\r\nb.png\tx\r\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"class name 'th.udce9' is not UTF-8.*save the table"):
+        read(path)
+
+
+def test_two_images_that_a_row_can_mean(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "a.jpg", "b.png")
+    path = tmp_path / "t.csv"
+    path.write_text("path,label\na,x\nb,y\n")
+    with pytest.raises(UsageError, match=r"line 2: 'a' can be any of 'a\.jpg', 'a\.png'"):
+        read(path)
+    path.write_text("path,label\na.png,x\nb,y\n")
+    assert labels(read(path, split=WHOLE)) == {"a.png": "x", "b.png": "y"}
+
+
+def test_first_row_of_data_is_no_misspelt_header(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    path = tmp_path / "t.csv"
+    path.write_text("a.png,y\nb.png,n\n")
+    assert labels(read(path, split=WHOLE)) == {"a.png": "y", "b.png": "n"}
+
+
+def test_classes_that_share_a_name_are_told(tmp_path: Path) -> None:
+    put(tmp_path, *[f"{i}.png" for i in range(8)])
+    path = tmp_path / "t.csv"
+    rows = [(i, (134, 517, 3, 3)[i % 4], ("crane", "crane", "fish", "fish")[i % 4])
+            for i in range(8)]  # fmt: skip
+    path.write_text(
+        "filename,class_index,name\n" + "".join(f"{i},{k},{name}\n" for i, k, name in rows)
+    )
+    dataset = read(path)
+    assert dataset.classes == ("crane", "fish")
+    assert any("not used as labels: 'class_index'" in note for note in dataset.notes)
+    shared = [note for note in dataset.notes if note.startswith("one label for several values")]
+    assert shared == ["one label for several values of 'class_index': 'crane' (134, 517)"]
+
+
+def test_nothing_is_told_where_one_column_can_be_the_label(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    path = tmp_path / "t.csv"
+    path.write_text("path,label,caption\na.png,x,1\nb.png,y,2\n")
+    notes = read(path).notes[1:]
+    assert notes == ["t.csv read as: path=path, label=label; ignored: caption"]
+
+
+def test_unusable_rows_can_be_skipped(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    path = tmp_path / "t.csv"
+    path.write_text("path,label\na.png,x\ngone.png,y\nb.png,x\n")
+    dataset = read(path, on_bad_image="skip", split=WHOLE)
+    assert labels(dataset) == {"a.png": "x", "b.png": "x"}
+    assert any(note.startswith("skipped: ") and "line 3" in note for note in dataset.notes)

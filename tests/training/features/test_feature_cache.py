@@ -35,7 +35,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from retinue.errors import RetinueError
 from retinue.training.features import cache as feature_cache
 from retinue.training.features import segments
-from retinue.training.features.cache import FeatureCache, Space, default_root
+from retinue.training.features.cache import FeatureCache, Space, root_of
 
 # Several processes
 
@@ -273,7 +273,7 @@ def test_where_the_cache_is(
     for name, value in {**environment, "HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.platform", platform)
-    assert default_root() == tmp_path / expected
+    assert root_of(None) == tmp_path / expected
 
 
 # Any sequence of what may happen

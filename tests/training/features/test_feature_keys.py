@@ -188,6 +188,14 @@ def test_all_that_cannot_be_read_are_named(tmp_path: Path, memo: Path) -> None:
         Contents(memo).of(str(tmp_path / "no"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.timeout(30)
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path, memo: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(BadImageError, match="is a named pipe, not a file"):
+        Contents(memo).of_all([(str(tmp_path / "a.jpg"), None)])
+
+
 def test_odd_names(tmp_path: Path, memo: Path, reads: list[str]) -> None:
     for name in ["a\nb", "ü 画.jpg", os.fsdecode(b"\xff\xfe")]:
         path = write(tmp_path / name, name.encode("utf-8", "surrogateescape"))

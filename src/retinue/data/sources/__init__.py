@@ -6,10 +6,9 @@ the same for all. Which formats there are is the task's affair.
 
 from __future__ import annotations
 
-from retinue.data.sources.dataset import Dataset, open_dataset
+from retinue.data.sources.dataset import Dataset, judged_split, open_dataset
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.member import Member
-from retinue.data.sources.recognise import Readers, read_listing, recognise
 from retinue.data.sources.records import Record, Records
 
 __all__ = [
@@ -17,10 +16,8 @@ __all__ = [
     "Listing",
     "Member",
     "Reader",
-    "Readers",
     "Record",
     "Records",
+    "judged_split",
     "open_dataset",
-    "read_listing",
-    "recognise",
 ]

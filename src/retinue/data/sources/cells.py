@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from retinue.data.sources.records import Names
 from retinue.errors import UsageError
-from retinue.files import encoding_of, open_file
+from retinue.files import encoding_of, read_file
+from retinue.text import counted
 
 MOST_COLUMNS = 10_000
 """A table with more is none that anyone means."""
@@ -124,7 +125,9 @@ def _fitted(
 def misfit(where: str, found: int, width: int) -> UsageError:
     """A row of another length than it should have."""
     mend = "quote values that contain the separator"
-    return UsageError(f"{found} columns where {width} were expected", where=where, mend=mend)
+    return UsageError(
+        f"{counted(found, 'column')} where {width} were expected", where=where, mend=mend
+    )
 
 
 def _refuse_wide(path: Path, width: int, line: int) -> None:
@@ -143,8 +146,7 @@ def _as_utf8(path: Path) -> bytes:
     """The file's bytes, those of UTF-16 and UTF-32 as UTF-8, without a byte-order mark."""
     where = repr(str(path))
     try:
-        with open_file(path) as file:
-            content = file.read()
+        content = read_file(path)
     except OSError as error:
         what = f"cannot read the table: {error.strerror or error}"
         raise UsageError(what, where=where) from None

@@ -14,7 +14,7 @@ from retinue.data.options import ColumnOptions
 from retinue.data.sources.cells import Cells, misfit
 from retinue.data.sources.records import NONE, Names, texts_of
 from retinue.data.sources.words import ORDER, split_of, yes_or_no
-from retinue.errors import UsageError, suggest
+from retinue.errors import UsageError, some, suggest
 
 ALIASES = {
     "path": "path image file filename file_name filepath file_path image_path image_name "
@@ -259,5 +259,4 @@ def _plain(name: str) -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return some(names, _SHOWN, between=", ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.data.sources.walking import about_others, normal
 from retinue.data.sources.words import ORDER, sort_names
 from retinue.errors import UsageError, some, suggest
-from retinue.sample import Target
+from retinue.sample import Sample, Target
 from retinue.text import counted, few, shorten
 
 
@@ -76,13 +76,21 @@ def open_dataset(options: DataOptions, readers: Readers, *, to_train: bool = Tru
     return settle(listing, options, reader, to_train=to_train)
 
 
+def judged_split(asked: str, splits: Mapping[str, Sequence[Sample]]) -> str:
+    """The split that figures are of: the one that is `asked` for; `auto`: the first of test, val
+    and train that has images."""
+    if asked != "auto":
+        return asked
+    return next(split for split in ("test", "val", "train") if splits.get(split))
+
+
 def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
     """All for which a listing is not used at all."""
     yield from listing.errors
     if listing.problems and options.on_bad_image == "stop":
         count = len(listing.problems)
         yield UsageError(
-            f"{count} row{'s' if count != 1 else ''} cannot be used",
+            f"{counted(count, 'row')} cannot be used",
             where=some(listing.problems, 10),
             mend="mend or remove them; data.on_bad_image=skip trains without them",
             details=listing.problems if count > 10 else (),
@@ -170,8 +178,8 @@ def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
 
 
 def _found(listing: Listing, classes: list[str], images: int) -> str:
-    noun = "class" if len(classes) == 1 else "classes"
-    return f"found {len(classes)} {noun}, {images:,} images ({listing.format})"
+    found = f"{counted(len(classes), 'class', 'classes')}, {counted(images, 'image')}"
+    return f"found {found} ({listing.format})"
 
 
 def _settle_classes(
@@ -207,7 +215,8 @@ def _settle_classes(
     chosen_records = records.take(np.flatnonzero(kept[records.target]))
     if left_out:
         count = len(records) - len(chosen_records)
-        notes.append(f"left out {count} images of {len(left_out)} classes not in data.classes")
+        classes_left = counted(len(left_out), "class", "classes")
+        notes.append(f"left out {counted(count, 'image')} of {classes_left} not in data.classes")
     return chosen, chosen_records
 
 
@@ -223,7 +232,8 @@ def _settle_splits(records: Records, options: DataOptions, notes: list[str]) -> 
         said = f"{split.train:g}/{split.val:g}/{split.test:g}"
         return replace(records, split=drawn), f"split {said} (seed {split.seed})"
     if missing := int((given == NONE).sum()):
-        raise UsageError(f"{missing} rows have no split", mend="give each one, or none")
+        have = counted(missing, "row has", "rows have")
+        raise UsageError(f"{have} no split", mend="give each one, or none")
     train = np.flatnonzero(given == ORDER.index("train"))
     if (given == ORDER.index("val")).any() or split.val == 0 or not len(train):
         return records, "split as given"
@@ -241,8 +251,10 @@ def _repeat_splits(records: Records, file: str, notes: list[str]) -> tuple[Recor
     where = f"key data.split.file, {file!r}"
     if (absent := np.flatnonzero(position < 0)).size:
         first = min(text_of(names[k]) or "" for k in absent.tolist())
+        of = "of the written-down split"
+        count = counted(absent.size, f"image {of} is missing", f"images {of} are missing")
         raise UsageError(
-            f"{absent.size} images of the written-down split are missing, first {first!r}",
+            f"{count}, first {first!r}",
             where=where,
             mend="is data.path the same folder?",
         )
@@ -253,5 +265,6 @@ def _repeat_splits(records: Records, file: str, notes: list[str]) -> tuple[Recor
         raise UsageError(f"{name!r} stands in two splits", where=where, mend="leave one of them")
     kept = replace(records, split=repeated).take(np.flatnonzero(repeated != NONE))
     if len(kept) < len(records):
-        notes.append(f"left out {len(records) - len(kept)} images that {file!r} does not name")
+        count = counted(len(records) - len(kept), "image")
+        notes.append(f"left out {count} that {file!r} does not name")
     return kept, f"split repeated from {file!r}"

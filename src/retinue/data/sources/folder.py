@@ -17,6 +17,7 @@ from retinue.data.sources.walking import about_others, about_runs, is_run, norma
 from retinue.data.sources.words import ORDER, nearly_alike, split_of
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
+from retinue.text import counted
 
 _SHOWN = 10
 
@@ -107,7 +108,7 @@ def _read_classes(listing: Listing, folder: Path, split: str | None, found: _Fou
     if loose:
         listing.without_label += [folder / name for name in loose]
         listing.notes.append(
-            f"{len(loose)} images directly in {str(folder)!r} belong to no class and are left out"
+            f"{counted(len(loose), 'image')} directly in {str(folder)!r} left out: of no class"
         )
 
 
@@ -132,11 +133,11 @@ def _nothing_found(listing: Listing) -> UsageError:
     others += listing.not_images
     there = []
     if loose:
-        lie = "1 picture lies" if len(loose) == 1 else f"{len(loose)} pictures lie"
+        lie = counted(len(loose), "picture lies", "pictures lie")
         there.append(f"{lie} directly in it, and no class folder")
     if listing.empty_classes:
         count = len(listing.empty_classes)
-        there.append("an empty folder" if count == 1 else f"{count} folders without any")
+        there.append("an empty folder" if count == 1 else f"{count:,} folders without any")
     there += about_others(listing.root, others)
     return UsageError(
         "no images found" + (f" in class folders: {'; '.join(there)}" if there else ""),

@@ -18,6 +18,7 @@ from retinue.data.sources.columns import find_columns
 from retinue.data.sources.records import NONE, Names, Records, glued, texts_of
 from retinue.data.sources.words import ORDER
 from retinue.errors import UsageError
+from retinue.text import counted
 
 Codes = npt.NDArray[np.int8]
 """Positions in `ORDER`, `NONE` among them."""
@@ -148,7 +149,8 @@ def read_splits(file: str) -> tuple[Names, Codes]:
     assert splits is not None
     if (none := np.flatnonzero(splits == NONE)).size:
         where = columns.cells.at(int(columns.cells.lines[none[0]]))
-        raise UsageError(f"{none.size} rows have no split", where=where, mend="give each one")
+        have = counted(none.size, "row has", "rows have")
+        raise UsageError(f"{have} no split", where=where, mend="give each one")
     return columns.of("path"), splits
 
 

@@ -27,7 +27,8 @@ from retinue.data.sources.words import (
     split_of,
 )
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
+from retinue.text import counted
 
 _SUGGESTED = 5
 """Missing files for which a near one is looked for."""
@@ -186,13 +187,11 @@ def _note_unlabelled(
         files = texts_of(found.files.paths(found.position[rows]))
         listing.without_label += [found.files.root / name for name in files]
         line = int(columns.cells.lines[rows[0]])
-        have = "row has" if len(rows) == 1 else "rows have"
+        have = counted(len(rows), "row has", "rows have")
         none = sorted({text.strip() for text in texts_of(labels.take(rows).unique())} - {""})
         mean, them = ("means", "it") if len(none) == 1 else ("mean", "them")
         such = f" ({', '.join(map(repr, none))} {mean} none, unless data.classes names {them})"
-        listing.notes.append(
-            f"{len(rows):,} {have} no label: left out, first line {line}{such if none else ''}"
-        )
+        listing.notes.append(f"{have} no label: left out, first line {line}{such if none else ''}")
     beside = found.files.images_beside(found.position[usable])
     known = {found.files.root / found.files.folders[k] for k in found.files.used(found.position)}
     for folder in subfolders(table.parent):
@@ -200,8 +199,8 @@ def _note_unlabelled(
             beside += [folder / name for name in walk(folder, recursive=False).images]
     if beside:
         listing.without_label += beside
-        have = "image has" if len(beside) == 1 else "images have"
-        listing.notes.append(f"{len(beside):,} {have} no row in {table.name}: left out")
+        have = counted(len(beside), "image has", "images have")
+        listing.notes.append(f"{have} no row in {table.name}: left out")
 
 
 def _beside(table: Path, options: DataOptions) -> Iterator[str]:
@@ -210,7 +209,7 @@ def _beside(table: Path, options: DataOptions) -> Iterator[str]:
         return
     others = [other.name for other in tables_in(table.parent) if other != table]
     if others:
-        yield f"not read beside {table.name}: {', '.join(others[:_SHOWN])}"
+        yield f"not read beside {table.name}: {some(others, _SHOWN, between=', ')}"
     if len([f for f in subfolders(table.parent) if not split_of(f.name)]) > 1:
         yield f"labels are those of {table.name}; data.format=folder takes the folders' names"
 
@@ -219,7 +218,7 @@ def _read_otherwise(paths: Names, found: Match) -> Iterator[str]:
     """Names that were not found to the letter."""
     for what, count, row in found.readings():
         name, file = text_of(paths[row]), found.files.path(int(found.position[row]))
-        rows = "1 row names its image" if count == 1 else f"{count:,} rows name their images"
+        rows = counted(count, "row names its image", "rows name their images")
         yield f"{rows} with other {what}: {name!r} is read as {file!r}"
 
 
@@ -266,12 +265,12 @@ def _ambiguous_labels(columns: Columns) -> Iterator[str]:
                 values[label].add(value)
         joined = [label for label, found in values.items() if len(found) > 1]
         if joined:
-            shown = ", ".join(
-                f"{label!r} ({', '.join(sort_names(values[label])[:_SHOWN])})"
-                for label in joined[:_SHOWN]
-            )
-            more = f" and {len(joined) - _SHOWN} more" if len(joined) > _SHOWN else ""
-            yield f"one label for several values of {column!r}: {shown}{more}"
+            shown = [
+                f"{label!r} ({some(sort_names(values[label]), _SHOWN, between=', ')})"
+                for label in joined
+            ]
+            said = some(shown, _SHOWN, between=", ")
+            yield f"one label for several values of {column!r}: {said}"
 
 
 TABLE = Reader("table", find_table, read_table)

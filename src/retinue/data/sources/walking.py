@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinue.data.formats import EXTRAS, is_image_name, looks_like_image, not_read, suffix_of
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 from retinue.files import Entry, entries, open_file
 
 _SHOWN = 6
@@ -31,11 +31,6 @@ class Walked(NamedTuple):
 def normal(text: str) -> str:
     """Unicode NFC: what macOS and others write as different bytes becomes the same name."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def relative_name(path: Path, root: Path) -> str:
-    """`path` below `root` (or across from it), with `/`, in NFC."""
-    return normal(Path(os.path.relpath(path, root)).as_posix())
 
 
 def hidden(name: str) -> bool:
@@ -171,8 +166,7 @@ def by_suffix(names: Iterable[str]) -> str:
     """How many files there are of each suffix: `8 .heic, 3 without suffix`."""
     counts = Counter(map(suffix_of, names))
     kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts.most_common()]
-    more = f" and {len(kinds) - _SHOWN} more kinds" if len(kinds) > _SHOWN else ""
-    return ", ".join(kinds[:_SHOWN]) + more
+    return some(kinds, _SHOWN, between=", ")
 
 
 def about_others(root: Path, names: Sequence[str]) -> list[str]:

@@ -33,15 +33,15 @@ def anchor(true: int, predicted: int) -> str:
     return f"confused-{true}-{predicted}"
 
 
-def confused_pairs(record: RunRecord) -> dict[Pair, list[int]]:
+def confused_rows(record: RunRecord) -> dict[Pair, list[int]]:
     """(truth, answer) → the rows of `scored` with that mistake, the most confident first; the most
     frequent pairs first. Empty without predictions."""
-    return record.derived(_confused_pairs)
+    return record.derived(_confused_rows)
 
 
 def confused(record: RunRecord) -> Section | None:
     """The images of each confusion: some as pictures, the others by name."""
-    pairs, rows = confused_pairs(record), scored(record)
+    pairs, rows = confused_rows(record), scored(record)
     if not pairs or rows is None:
         return None
     pictured = _pictured(pairs)
@@ -84,7 +84,7 @@ def _pictured(pairs: dict[Pair, list[int]]) -> dict[Pair, int]:
     return dealt
 
 
-def _confused_pairs(record: RunRecord) -> dict[Pair, list[int]]:
+def _confused_rows(record: RunRecord) -> dict[Pair, list[int]]:
     rows: Scored | None = scored(record)
     if rows is None:
         return {}

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from retinue.text import visible
+
 _SYSTEM_FONTS = (
     "NotoSansCJK-Regular.ttc",
     "NotoSansCJKsc-Regular.otf",
@@ -52,24 +54,16 @@ def caption(image: npt.NDArray[np.uint8], lines: Sequence[str]) -> npt.NDArray[n
     band = Image.new("RGB", (picture.width, min(picture.height, len(lines) * (size + pad) + pad)))
     pen = ImageDraw.Draw(band)
     for i, line in enumerate(lines):
-        text, font = _fit(printable(line), size, picture.width - 2 * pad)
+        text, font = _fit(visible(line), size, picture.width - 2 * pad)
         pen.text((pad, pad // 2 + i * (size + pad)), text, fill=(255, 255, 255), font=font)
     under = picture.crop((0, 0, band.width, band.height))
     picture.paste(Image.blend(under, band, 0.65), (0, 0))
     # The blend dims the letters; drawing them again at full strength keeps them readable.
     pen = ImageDraw.Draw(picture)
     for i, line in enumerate(lines):
-        text, font = _fit(printable(line), size, picture.width - 2 * pad)
+        text, font = _fit(visible(line), size, picture.width - 2 * pad)
         pen.text((pad, pad // 2 + i * (size + pad)), text, fill=(255, 255, 255), font=font)
     return np.asarray(picture, dtype=np.uint8).copy()
-
-
-def printable(text: str) -> str:
-    """`text` in one line, with what cannot be shown at all written as an escape."""
-    return "".join(
-        ch if ch.isprintable() else ch.encode("unicode_escape", "backslashreplace").decode()
-        for ch in text
-    )
 
 
 def _fit(text: str, size: int, width: int) -> tuple[str, Font]:

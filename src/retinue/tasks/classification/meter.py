@@ -20,6 +20,7 @@ from retinue.evaluation.classification import (
 )
 from retinue.sample import Sample
 from retinue.tasks.task import Meter
+from retinue.text import utf8
 
 Scores = npt.NDArray[np.float32]
 
@@ -87,7 +88,7 @@ class ClassificationMeter(Meter):
         predictions = pa.table(
             {
                 # File names need not be valid text; what is not is escaped, as in the writers.
-                "path": pa.array([_text(path) for path in self._paths], pa.string()),
+                "path": pa.array([utf8(path) for path in self._paths], pa.string()),
                 "label": pa.array(self._labels, pa.int32()),
                 "scores": pa.LargeListArray.from_arrays(
                     pa.array(offsets), pa.array(scores.reshape(-1), pa.float32())
@@ -220,7 +221,3 @@ def _sharpened(logs: Scores, by: float) -> Scores:
         made[rows] -= made[rows].max(axis=1, keepdims=True)
         made[rows] -= np.log(np.exp(made[rows]).sum(axis=1, keepdims=True))
     return made
-
-
-def _text(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -13,10 +13,10 @@ from retinue.page import plots, statistics
 from retinue.page.record import RunRecord, number
 from retinue.page.section import Section, TaskSections
 from retinue.page.text import percent
-from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_pairs
+from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_rows
 from retinue.tasks.classification.counts import TEMPLATES, counts
 from retinue.tasks.classification.scored import Scored, card, names_of, scored
-from retinue.text import shorten
+from retinue.text import counted, shorten
 
 _MOST_IN_TABLE = 30
 """Up to that many classes, the confusion matrix is a table with names."""
@@ -25,7 +25,7 @@ _MISTAKES = 24
 
 def summary(record: RunRecord) -> str:
     """`3 classes`."""
-    return f"{len(record.classes):,} classes" if record.classes else ""
+    return counted(len(record.classes), "class", "classes") if record.classes else ""
 
 
 def baseline(record: RunRecord) -> str:
@@ -47,8 +47,8 @@ def confusion(record: RunRecord) -> Section | None:
         return None
     counts, names = found
     picture = plots.draw(record, "confusion", plots.confusion(counts, names), "Confusion matrix")
-    totals = np.bincount(counts.true, weights=counts.count, minlength=len(names))
-    shown = confused_pairs(record)
+    *_, totals = figures.tallies(counts, len(names))
+    shown = confused_rows(record)
     pairs = [
         {
             "true": names[i],
@@ -94,12 +94,10 @@ def classes(record: RunRecord) -> Section | None:
         return None
     counts, names = found
     rows = figures.per_class(counts, names)
-    right = counts.true == counts.predicted
-    hits = np.bincount(counts.true[right], weights=counts.count[right], minlength=len(names))
-    answers = np.bincount(counts.predicted, weights=counts.count, minlength=len(names))
+    hits, answers, _ = figures.tallies(counts, len(names))
     for row, hit, answered in zip(rows, hits.tolist(), answers.tolist(), strict=True):
         row["interval"] = wilson(hit, row["support"])
-        row["predicted"] = int(answered)
+        row["predicted"] = answered
     return _section("classes", "Class by class", {"rows": rows, "long": len(rows) > 25})
 
 

@@ -29,8 +29,11 @@ LOGGER = logging.getLogger("retinue")
 _LOWER = 0xFFFFFFFF
 
 
-def default_root() -> Path:
-    """`$RETINUE_CACHE`, or retinue's folder where the system keeps caches."""
+def root_of(folder: str | None) -> Path:
+    """Where cached features lie: in the `folder` that a recipe names, or else in `$RETINUE_CACHE`
+    itself, or in `features` of retinue's folder where the system keeps caches."""
+    if folder is not None:
+        return Path(folder).expanduser()
     return cache_folder() / ("" if os.environ.get("RETINUE_CACHE") else "features")
 
 

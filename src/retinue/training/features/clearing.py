@@ -9,7 +9,8 @@ from typing import Any
 
 from retinue.errors import RetinueError
 from retinue.run.folder import RunFolder
-from retinue.training.features.cache import FeatureCache, default_root
+from retinue.training.features.cache import FeatureCache, root_of
+from retinue.training.recipe import load_recipe
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) ->
         RetinueError: the run has not written down which features are its own.
     """
     if run is None:
-        cache = FeatureCache(folder or default_root(), 0)
+        cache = FeatureCache(folder or root_of(None), 0)
         wanted = cache.sizes()
     else:
         opened = RunFolder.open(run)
-        cache = FeatureCache(folder or _cache_of(opened), 0)
+        cache = FeatureCache(folder or root_of(load_recipe(run).cache.folder), 0)
         names = _spaces(opened)
         if names is None:
             raise RetinueError(
@@ -58,21 +59,14 @@ def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) ->
     return Cleared(cache.root, wanted, freed, kept, others)
 
 
-def _cache_of(run: RunFolder) -> Path:
-    """Where the run keeps its features: its recipe's folder, or the usual one."""
-    from retinue.training.recipe import load_recipe
-
-    chosen = load_recipe(run.path / "recipe.yaml").cache.folder
-    return default_root() if chosen is None else Path(chosen).expanduser()
-
-
 def _spaces(run: RunFolder) -> set[str] | None:
     """The folders in the cache that the run has used; None: it does not say."""
     environment: Any = run.read_json("environment.json")
-    trunk = environment.get("trunk") if isinstance(environment, dict) else None
     if environment is None:
         return None
-    stages = [stage for stage in (trunk or {}).values() if isinstance(stage, dict)]
+    stages = [
+        stage for stage in (environment.get("trunk") or {}).values() if isinstance(stage, dict)
+    ]
     if any("spaces" not in stage for stage in stages):
         return None
     return {str(name) for stage in stages for name in stage["spaces"]}

@@ -111,8 +111,7 @@ class FrozenPart:
             NotFiniteError: a value is not finite.
         """
         count = len(inputs)
-        if count < CHUNK:
-            inputs = torch.cat([inputs, inputs[-1:].expand(CHUNK - count, -1, -1, -1)])
+        inputs = whole_chunk(inputs)
         found = {"state": engine(inputs)}
         if self._teacher is not None:
             with torch.inference_mode():
@@ -166,6 +165,12 @@ class FrozenPart:
                 taught = None if self._teacher is None else self._teacher(blank)
             self._measured[size] = state, taught
         return self._measured[size]
+
+
+def whole_chunk(inputs: Tensor) -> Tensor:
+    """`CHUNK` images: those of `inputs`, the last one again for what they lack."""
+    lacking = CHUNK - len(inputs)
+    return torch.cat([inputs, inputs[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else inputs
 
 
 _OF_HEAD = ("num_classes", "dropout", "drop_path", "head")

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from retinue.data.cpus import usable_cpus
+from retinue.data.remembered import SETTLED_NS
 from retinue.errors import BadImageError
-from retinue.files import replacing
+from retinue.files import open_file, replacing
 from retinue.training.environment import versions
 
 Image = bytes | npt.NDArray[np.uint8]
@@ -33,8 +34,6 @@ PIXELS = 2
 """Counts up when decoding, rendering or colour gives other values for the same draws."""
 NETWORKS = 1
 """Counts up when a network gives other values for the same weights."""
-SETTLED_NS = 2_000_000_000
-"""A file that changed less than this ago may change again and its time stay the same."""
 MEMO_LINES = 100_000
 """A memo of more lines than these, most of them of no use, is written anew."""
 _MEMO = re.compile(rb"^([0-9a-f]{32}) ([0-9a-f]{32})$", re.MULTILINE)
@@ -81,9 +80,7 @@ def identity(image: Image) -> bytes:
 def identity_of_file(path: str) -> bytes | None:
     """The identity of the image in a file; None where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            digest: bytes = hashlib.file_digest(file, _blake).digest()
-            return digest
+        return _content_of(path)
     except OSError:
         return None
 
@@ -151,8 +148,7 @@ class Contents:
 
     def _look_at(self, path: str) -> bytes:
         before = _facts(path)
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, _blake).digest()
+        content = _content_of(path)
         settled = time.time_ns() - os.stat(path).st_mtime_ns > SETTLED_NS
         if settled and _facts(path) == before:
             self._known[before] = content
@@ -162,6 +158,11 @@ class Contents:
                 with open(self._memo, "ab", buffering=0) as memo:
                     memo.write(line)  # in one piece: other processes write, too
         return content
+
+
+def _content_of(path: str) -> bytes:
+    with open_file(path) as file:
+        return hashlib.file_digest(file, _blake).digest()
 
 
 def _line(facts: bytes, content: bytes) -> bytes:
