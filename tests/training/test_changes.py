@@ -179,6 +179,13 @@ def test_a_training_that_is_done_says_so(run: Path, capsys: pytest.CaptureFixtur
     assert "this training is done" in capsys.readouterr().err
 
 
+def test_a_training_that_is_done_takes_no_data_that_is_not_there(run: Path) -> None:
+    before = (run / "recipe.yaml").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="'/nowhere' is not there"):
+        _resume(run, data__path="/nowhere")
+    assert (run / "recipe.yaml").read_text(encoding="utf-8") == before
+
+
 @pytest.mark.parametrize("by", ["an edit", "an override"])
 def test_a_training_that_is_done_goes_on_with_more_epochs(run: Path, by: str) -> None:
     before = tiny.rows(run)

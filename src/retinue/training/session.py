@@ -194,6 +194,8 @@ def _resume(run: RunFolder, overrides: Mapping[str, Any], clock: Clock, *, quiet
     environment = run.read_json(RECORD) or {}
     done = run.read_json("metrics.json")
     if done is not None and not found.goes_on:
+        if found.changes:
+            refuse_absent(run, recipe)
         return _done(run, found, done, environment.get("skipped", {}), quiet=quiet)
     settings = settings_of(recipe)
     if before := environment.get("settings"):
