@@ -14,6 +14,7 @@ SOURCE = ROOT / "src" / "retinue"
 FRAME = (
     "training/*.py",
     "training/features/*.py",
+    "training/planning/*.py",
     "run/*.py",
     "data/loader.py",
     "inference/*.py",

@@ -21,7 +21,7 @@ from retinue.sample import Sample
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.task import task_type
 from retinue.training import prepare
-from retinue.training.lengths import steps_of_epochs
+from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
     refuse_before_data,

@@ -14,9 +14,9 @@ from retinue.run.log import LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.training.card import model_card
 from retinue.training.changes import RECORD
-from retinue.training.clock import EVALUATION, Clock
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
+from retinue.training.planning.clock import EVALUATION, Clock
 from retinue.training.recipe import Recipe
 from retinue.training.validation import scalars
 

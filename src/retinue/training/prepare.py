@@ -30,7 +30,6 @@ from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
 from retinue.training import pictures
 from retinue.training.changes import RECIPE, RECORD, absolute, go_on, leaves_of, without_paths
-from retinue.training.clock import Clock
 from retinue.training.environment import (
     Settings,
     build_accelerator,
@@ -39,7 +38,8 @@ from retinue.training.environment import (
     versions,
 )
 from retinue.training.examples import draw_examples
-from retinue.training.lengths import steps_of_epochs
+from retinue.training.planning.clock import Clock
+from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
     network_arguments,

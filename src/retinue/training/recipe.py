@@ -27,7 +27,6 @@ from retinue.options.refusal import Written
 from retinue.options.typed import meant, read_yaml
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
-from retinue.training import machine
 from retinue.training.options import (
     BudgetOptions,
     CacheOptions,
@@ -37,6 +36,7 @@ from retinue.training.options import (
     InputOptions,
     StageOptions,
 )
+from retinue.training.planning import machine
 
 LOGGER = logging.getLogger("retinue")
 

@@ -23,12 +23,12 @@ from retinue.tasks.task import task_type
 from retinue.text import counted, shorten
 from retinue.training import pictures
 from retinue.training.changes import RECIPE, RECORD, Changes, begin_anew, find_changes, go_on
-from retinue.training.clock import Clock
 from retinue.training.environment import Settings, is_main, versions
-from retinue.training.estimate import Estimate
 from retinue.training.finish import final_figures
-from retinue.training.lengths import fitted_to_data, steps_of_epochs
-from retinue.training.planning import begin_forecast, planned
+from retinue.training.planning.clock import Clock
+from retinue.training.planning.estimate import Estimate
+from retinue.training.planning.lengths import fitted_to_data, steps_of_epochs
+from retinue.training.planning.plan import begin_forecast, planned
 from retinue.training.preflight import refuse_before_data
 from retinue.training.prepare import (
     on_another_device,

@@ -26,12 +26,12 @@ from retinue.sample import Batch, Sample
 from retinue.tasks.task import Losses
 from retinue.training import guards
 from retinue.training.changes import go_on
-from retinue.training.clock import part
 from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
+from retinue.training.planning.clock import part
 from retinue.training.schedules import factor
 from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker

@@ -10,8 +10,8 @@ from retinue.run.recorder import Recorder
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task
-from retinue.training.clock import Clock
 from retinue.training.environment import Settings
+from retinue.training.planning.clock import Clock
 from retinue.training.recipe import Recipe
 
 

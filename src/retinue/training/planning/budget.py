@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from retinue.errors import UsageError
 from retinue.models.network import Network
 from retinue.run.forecast import spoken
-from retinue.training.estimate import Estimate
-from retinue.training.lengths import told, with_epochs
 from retinue.training.options import StageOptions
+from retinue.training.planning.estimate import Estimate
+from retinue.training.planning.lengths import told, with_epochs
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn
 

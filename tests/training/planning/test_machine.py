@@ -10,7 +10,7 @@ import tiny
 
 import retinue
 from retinue.errors import UsageError
-from retinue.training import machine
+from retinue.training.planning import machine
 from retinue.training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("torch_alone")

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from retinue.run.forecast import spoken
 from retinue.text import counted
-from retinue.training.clock import EVALUATION, part
-from retinue.training.lengths import told
 from retinue.training.options import StageOptions
+from retinue.training.planning.clock import EVALUATION, part
+from retinue.training.planning.lengths import told
+from retinue.training.planning.rehearsal import Judging, Rates
 from retinue.training.recipe import Recipe
-from retinue.training.rehearsal import Judging, Rates
 
 
 @dataclass(frozen=True)

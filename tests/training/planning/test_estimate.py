@@ -18,14 +18,15 @@ from retinue.errors import Interrupted, UsageError
 from retinue.run.checkpoint import CheckpointStore
 from retinue.run.folder import RunFolder
 from retinue.run.log import Bar
-from retinue.training import planning, session
-from retinue.training.clock import Clock
-from retinue.training.estimate import Estimate, estimated
-from retinue.training.lengths import fitted_to_data, with_epochs
+from retinue.training import session
 from retinue.training.options import StageOptions
+from retinue.training.planning import plan
+from retinue.training.planning.clock import Clock
+from retinue.training.planning.estimate import Estimate, estimated
+from retinue.training.planning.lengths import fitted_to_data, with_epochs
+from retinue.training.planning.rehearsal import Judging, Rates, Rehearsal
 from retinue.training.prepare import open_data, prepared, settings_of
 from retinue.training.recipe import load_recipe
-from retinue.training.rehearsal import Judging, Rates, Rehearsal
 from retinue.training.trainer import Trainer
 from retinue.training.training import Training
 
@@ -94,7 +95,7 @@ def test_a_rehearsal_leaves_everything_as_it_is(tmp_path: Path, pictures: Path) 
     learns = [p.requires_grad for p in training.learner.parameters()]
     torch.manual_seed(7)
     generator = torch.get_rng_state()
-    _, estimate, notes = planning.planned(training)
+    _, estimate, notes = plan.planned(training)
     assert estimate is not None
     assert not notes
     assert all(each > 0 for name, each in estimate.parts().items() if name != "all: frozen part")

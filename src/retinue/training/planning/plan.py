@@ -11,12 +11,12 @@ from retinue.data.sources import judged_split
 from retinue.errors import RetinueError
 from retinue.run.forecast import Forecast
 from retinue.run.log import LOGGER
-from retinue.training.budget import fitted_to_budget
 from retinue.training.environment import is_main
-from retinue.training.estimate import Estimate, estimated
-from retinue.training.lengths import samples_of_stages
+from retinue.training.planning.budget import fitted_to_budget
+from retinue.training.planning.estimate import Estimate, estimated
+from retinue.training.planning.lengths import samples_of_stages
+from retinue.training.planning.rehearsal import Rehearsal
 from retinue.training.recipe import Recipe
-from retinue.training.rehearsal import Rehearsal
 from retinue.training.training import Training
 
 

@@ -26,10 +26,10 @@ from retinue.tasks.learner import TAUGHT, Learner
 from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
-from retinue.training.lengths import samples_of_stages
 from retinue.training.losses import portion_loss
 from retinue.training.optim import build_optimizer
 from retinue.training.options import StageOptions
+from retinue.training.planning.lengths import samples_of_stages
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
 from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker, unwanted

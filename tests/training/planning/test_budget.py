@@ -12,12 +12,12 @@ import tiny
 
 import retinue
 from retinue.errors import Interrupted, UsageError
-from retinue.training import budget, planning
-from retinue.training.budget import AIM, MOST, fitted_to_budget
-from retinue.training.estimate import Estimate, estimated
 from retinue.training.options import BudgetOptions
+from retinue.training.planning import budget, plan
+from retinue.training.planning.budget import AIM, MOST, fitted_to_budget
+from retinue.training.planning.estimate import Estimate, estimated
+from retinue.training.planning.rehearsal import Judging, Rates
 from retinue.training.recipe import Recipe, load_recipe
-from retinue.training.rehearsal import Judging, Rates
 from retinue.training.stage import first_to_learn
 from retinue.training.trainer import Trainer
 
@@ -135,7 +135,7 @@ def test_no_times(text: Any) -> None:
 def _slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The machine is slow by the same factor whenever it is asked; how often it was."""
     asked: list[int] = []
-    real: Callable[..., Estimate] = planning.estimated
+    real: Callable[..., Estimate] = plan.estimated
 
     def estimate(recipe: Recipe, *rest: Any, **given: Any) -> Estimate:
         asked.append(1)
@@ -147,7 +147,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         )
         return Estimate(stages, told.judged, 0.0)
 
-    monkeypatch.setattr(planning, "estimated", estimate)
+    monkeypatch.setattr(plan, "estimated", estimate)
     return asked
 
 
