@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.training.options import ScheduleOptions
-from retinue.training.schedules import factor
+from retinue.training.options import ScheduleOptions, StageOptions
+from retinue.training.schedules import factor, span
 
 
 def test_cosine_goes_from_one_over_a_half_to_the_final_fraction() -> None:
@@ -46,3 +46,35 @@ def test_the_factor_stays_between_nothing_and_one(
     schedule = ScheduleOptions(name=name, warmup_epochs=warmup)  # type: ignore[arg-type]
     step = data.draw(st.integers(0, total - 1))
     assert 0 <= factor(schedule, step, total, 7) <= 1
+
+
+def test_a_quadratic_warm_up_is_slow_at_first() -> None:
+    schedule = ScheduleOptions(warmup_epochs=2, warmup_start=0.1, warmup_power=2)
+    assert factor(schedule, 10, 100, 10) == pytest.approx(0.1 + 0.9 * 0.25)
+    assert factor(schedule, 20, 100, 10) == pytest.approx(1.0)
+
+
+def test_it_ends_flat_and_can_be_held_for_an_epoch() -> None:
+    schedule = ScheduleOptions(final=0.01, flat_epochs=2, hold="epoch")
+    got = [factor(schedule, step, 100, 10) for step in (0, 9, 40, 49, 80, 99)]
+    assert got == pytest.approx([1, 1, 0.505, 0.505, 0.01, 0.01])
+
+
+def test_over_the_training_a_stage_goes_on_where_the_one_before_it_ended() -> None:
+    over = {"name": "cosine", "over": "training", "warmup_epochs": 1, "warmup_start": 0.1}
+    stages = [
+        StageOptions(name="frozen", epochs=5, schedule=over),
+        StageOptions(name="all", epochs=15, batch_size=16, schedule=over),
+    ]
+    assert span(stages, [10, 20], 0) == (0, 200)
+    assert span(stages, [10, 20], 1) == (100, 400)
+    # Epoch 5 of 20, by the steps of either.
+    last = factor(stages[0].schedule, 50, 200, 10)
+    assert factor(stages[1].schedule, 100, 400, 20) == pytest.approx(last)
+    # Not warmed up again.
+    assert factor(stages[1].schedule, 101, 400, 20) < last
+
+
+def test_a_stage_alone_counts_its_own_steps() -> None:
+    stages = [StageOptions(name="a", steps=7), StageOptions(name="b", epochs=3)]
+    assert span(stages, [10, 20], 1) == (0, 60)

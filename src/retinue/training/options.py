@@ -67,10 +67,19 @@ class ScheduleOptions(Options):
 
     name: Literal["constant", "cosine", "step", "poly"] = "cosine"
     warmup_epochs: NonNegative = 0.0
-    """Linear rise from `warmup_start` times the rate, in epochs (fractions are allowed)."""
+    """Rise from `warmup_start` times the rate, in epochs (fractions are allowed)."""
     warmup_start: Fraction = 0.01
+    warmup_power: PositiveFloat = 1.0
+    """1: the rise is linear; 2: quadratic, slow at first."""
     final: Fraction = 0.0
     """The fraction of the rate that `cosine` and `poly` end at."""
+    flat_epochs: NonNegative = 0.0
+    """Epochs at the end in which `cosine` and `poly` stay at `final`."""
+    hold: Literal["step", "epoch"] = "step"
+    """How often the rate changes."""
+    over: Literal["stage", "training"] = "stage"
+    """`training`: the curve goes over the epochs of all stages, of which this one has its part: it
+    begins where the stage before it has ended, and warms up only if it is the first."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     """Where in the stage `step` falls, as fractions of its length."""
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -300,6 +309,13 @@ class InputOptions(Options):
     crop_fraction: Annotated[float, Field(ge=SMALLEST_CROP, le=1)] | None = None
     """Side of the centre crop as a fraction of the resized image's."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    """What is taken from red, green and blue, as values between 0 and 1."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """What the difference is divided by; `mean: [0, 0, 0]` with `std: [1, 1, 1]` leaves the values
+    between 0 and 1."""
+    pad_value: Byte | None = None
+    """Grey of a letterbox's padding, from 0 to 255."""
     background: Literal["white", "black"] | tuple[Byte, Byte, Byte] | None = None
     """What transparent pixels lie on: `white`, `black`, or red, green and blue from 0 to 255;
     by default white."""

@@ -23,7 +23,7 @@ from retinue.tasks.task import Task, task_type
 from retinue.text import first_line
 from retinue.training.options import StageOptions
 from retinue.training.recipe import Recipe
-from retinue.training.schedules import warmup_steps
+from retinue.training.schedules import span, warmup_steps
 from retinue.training.stage import first_to_learn
 from retinue.training.stage_data import sampler_of
 from retinue.training.stage_samples import changed
@@ -274,7 +274,7 @@ def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list
         )
     for index, (stage, each) in enumerate(zip(recipe.stages, epoch_steps, strict=True)):
         total = stage.total_steps(each)
-        if warmup_steps(stage.schedule, each) >= total:
+        if warmup_steps(stage.schedule, each) >= span(recipe.stages, epoch_steps, index)[1]:
             length = "steps" if stage.steps else "epochs"
             found.append(
                 f"stage {stage.name}: the warm-up takes all of its {total} steps, so that it never"

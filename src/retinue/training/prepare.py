@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from retinue.models.network import Network
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.recorder import Recorder
-from retinue.sample import Preprocessing
+from retinue.sample import Preprocessing, Sample
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
 from retinue.training import pictures
@@ -162,6 +163,7 @@ def prepared(
         refuse_samplers(recipe, dataset)
     torch.manual_seed(recipe.seed)
     network, preprocessing = _network(run, recipe, task, resumed=resumed)
+    _settle(run, task, train, preprocessing, resumed=resumed)
     refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
@@ -220,10 +222,24 @@ def _task(run: RunFolder, recipe: Recipe, dataset: Dataset, *, resumed: bool) ->
     began = run.read_json(RECORD) or {}
     if resumed and "task_state" in began:
         return kind(dataset.classes, options, began["task_state"])
-    task = kind.prepared(dataset.classes, options, dataset.splits["train"])
+    return kind.prepared(dataset.classes, options, dataset.splits["train"])
+
+
+def _settle(
+    run: RunFolder,
+    task: Task,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    *,
+    resumed: bool,
+) -> None:
+    """The task's state as a whole, written down for a resume, which finds it there."""
+    began = run.read_json(RECORD) or {}
+    if resumed and "task_state" in began:
+        return
+    task.settle(samples, preprocessing)
     if is_main():
         run.write_json(RECORD, {**began, "task_state": task.state()})
-    return task
 
 
 def _network(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from retinue.training.options import ScheduleOptions
+from retinue.training.options import ScheduleOptions, StageOptions
 
 
 def warmup_steps(schedule: ScheduleOptions, steps_per_epoch: int) -> int:
@@ -13,15 +14,20 @@ def warmup_steps(schedule: ScheduleOptions, steps_per_epoch: int) -> int:
 
 
 def factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: int) -> float:
-    """What the rate is multiplied with in `step` (from 0) of a stage of `total` steps.
+    """What the rate is multiplied with in `step` (from 0) of `total` steps: of the stage, or of the
+    training if the schedule goes over that.
 
-    Warm-up is linear and reaches 1 with the first step after it; what follows goes from 1 over the
-    remaining steps. Cosine: Loshchilov & Hutter, "SGDR", 2017, eq. 5, without restarts.
+    Warm-up reaches 1 with the first step after it; what follows goes from 1 over the remaining
+    steps. Cosine: Loshchilov & Hutter, "SGDR", 2017, eq. 5, without restarts.
     """
+    if schedule.hold == "epoch":
+        step -= step % steps_per_epoch
     warmup = min(warmup_steps(schedule, steps_per_epoch), total)
     if step < warmup:
-        return schedule.warmup_start + (1 - schedule.warmup_start) * step / warmup
-    progress = (step - warmup) / max(total - warmup, 1)
+        risen = float((step / warmup) ** schedule.warmup_power)
+        return schedule.warmup_start + (1 - schedule.warmup_start) * risen
+    flat = round(schedule.flat_epochs * steps_per_epoch)
+    progress = min((step - warmup) / max(total - warmup - flat, 1), 1.0)
     final = schedule.final
     match schedule.name:
         case "constant":
@@ -33,3 +39,16 @@ def factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: in
         case "step":
             passed = sum(step >= milestone * total for milestone in schedule.milestones)
             return float(schedule.gamma**passed)
+
+
+def span(stages: Sequence[StageOptions], epoch_steps: Sequence[int], index: int) -> tuple[int, int]:
+    """How many steps of stage `index` came before it, and how many there are in all, as its
+    schedule counts them. `epoch_steps`: the steps of an epoch of each stage, by which the epochs of
+    the others are turned into steps of this one."""
+    own = epoch_steps[index]
+    here = stages[index].total_steps(own)
+    if stages[index].schedule.over == "stage":
+        return 0, here
+    counted = zip(stages, epoch_steps, strict=True)
+    steps = [round(stage.total_steps(each) / each * own) for stage, each in counted]
+    return sum(steps[:index]), sum(steps)

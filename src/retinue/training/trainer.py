@@ -32,7 +32,7 @@ from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
 from retinue.training.planning.clock import part
-from retinue.training.schedules import factor
+from retinue.training.schedules import factor, span
 from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
 from retinue.training.stage_samples import stage_samples
@@ -276,7 +276,8 @@ class Trainer:
 
     def _rate(self, stage: StageOptions, step: int) -> float:
         """The learning rate of the stage's `step`."""
-        return stage.optimizer.lr * factor(stage.schedule, step, self.total, self.plans.steps)
+        before, total = span(self.recipe.stages, self.epoch_steps, self.progress.stage)
+        return stage.optimizer.lr * factor(stage.schedule, before + step, total, self.plans.steps)
 
     def _loss(self, batch: Batch, portions: int) -> Tensor:
         """The batch's part of the step's mean loss; notes sums for the epoch's figures."""
