@@ -23,7 +23,7 @@ from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
-from retinue.sample import Batch, Result, Sample
+from retinue.sample import Batch, Preprocessing, Result, Sample
 from retinue.tasks.shipped import SHIPPED, imported
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class Task(ABC):
         """The task for a training on `samples`, before its network is built: what depends on them
         (class weights, anchors) is worked out here and becomes its state."""
         return cls(classes, options)
+
+    def settle(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
+        """Work out the rest of the state, once the network is there: what depends on how the
+        images of the training `samples` come to it."""
 
     @classmethod
     def sketch(cls, options: Options) -> Self:
