@@ -8,6 +8,7 @@ import tiny
 import torch
 from torch import nn
 
+from retinue.errors import UsageError
 from retinue.models.registry import create_model
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import OptimizerOptions
@@ -163,3 +164,18 @@ def test_the_fused_form_is_for_cuda(name: Any, monkeypatch: pytest.MonkeyPatch) 
     assert not build_optimizer(network, OptimizerOptions(name=name)).defaults["fused"]
     monkeypatch.setattr(nn.Parameter, "is_cuda", True)
     assert build_optimizer(network, OptimizerOptions(name=name)).defaults["fused"] is True
+
+
+def test_weight_decay_can_begin_at_a_unit() -> None:
+    network = tiny.Tiny(num_classes=3)
+    optimizer = build_optimizer(network, OptimizerOptions(weight_decay=0.1, decay_from="last"))
+    decayed = {
+        id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
+    names = {name for name, p in network.named_parameters() if id(p) in decayed}
+    assert names == {"last.0.weight", "head.fc.weight"}
+
+
+def test_a_unit_that_is_not_there_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="no unit 'lost'.*decay_from.*last"):
+        build_optimizer(tiny.Tiny(num_classes=3), OptimizerOptions(decay_from="lost"))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from retinue.errors import UsageError, suggest
 from retinue.models.network import Network
 from retinue.training.options import OptimizerOptions
 
@@ -30,6 +31,7 @@ def build_optimizer(
     rather than a few for each unit.
     """
     links = network.parameter_groups()
+    first = _first_to_decay([name for name, _ in links], options.decay_from)
     weights = {
         id(p) for name, p in network.named_parameters() if p.ndim > 1 and name.endswith("weight")
     }
@@ -40,7 +42,8 @@ def build_optimizer(
             scale *= options.head_lr_scale
         decayed = [p for p in parameters if id(p) in weights]
         others = [p for p in parameters if id(p) not in weights]
-        groups.add(name, "weights", decayed, scale, options.weight_decay)
+        decay = options.weight_decay if depth >= first else 0.0
+        groups.add(name, "weights", decayed, scale, decay)
         groups.add(name, "others", others, scale, 0.0)
     for name, members in extra:
         groups.add(name, "others", members, options.objective_lr_scale, 0.0)
@@ -67,6 +70,20 @@ def build_optimizer(
             return torch.optim.RMSprop(
                 parts, lr=options.lr, momentum=options.momentum, eps=options.eps
             )
+
+
+def _first_to_decay(names: Sequence[str], wanted: str | None) -> int:
+    """Where in the chain of `names` weight decay begins. Raises UsageError for a unit that is not
+    among them."""
+    if wanted is None:
+        return 0
+    if wanted not in names:
+        raise UsageError(
+            f"the network has no unit {wanted!r}",
+            where="key optimizer.decay_from",
+            mend=suggest(wanted, names) or f"its units are {', '.join(names)}",
+        )
+    return names.index(wanted)
 
 
 class _Groups:

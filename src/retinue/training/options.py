@@ -43,6 +43,8 @@ class OptimizerOptions(Options):
     """Learning rate that the schedule starts from, for the deepest layers."""
     weight_decay: NonNegative = 1e-4
     """Never applied to biases and to normalisation layers. Decoupled for `adamw`, L2 otherwise."""
+    decay_from: str | None = None
+    """The first unit of the network whose weights decay, such as `neck`; null: all of them do."""
     momentum: Decay = 0.9
     """Momentum of `sgd` and `rmsprop`."""
     nesterov: bool = True
