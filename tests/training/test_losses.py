@@ -60,6 +60,14 @@ def test_a_part_by_counts_is_divided_by_all_of_them() -> None:
     assert loss.item() == pytest.approx(3.2)
 
 
+def test_a_part_of_columns_has_a_fraction_for_each() -> None:
+    """(6 + 2·5) / (3 + 2·1) + (1 + 0) / max(0.5, 1) = 4.2: padding is in neither."""
+    sums = torch.tensor([[6.0, 1.0], [5.0, 0.0], [9.0, 9.0]])
+    counts = torch.tensor([[3.0, 0.5], [1.0, 0.0], [2.0, 9.0]])
+    loss, _ = _loss({"a": (sums, counts)}, [1, 2, 0])
+    assert loss.item() == pytest.approx(4.2)
+
+
 def test_nothing_counted_is_no_division_by_zero() -> None:
     sums = torch.zeros(2, requires_grad=True)
     loss, _ = _loss({"a": (sums, torch.zeros(2))}, [1, 1])

@@ -35,7 +35,8 @@ Finding = Any
 
 Part = Tensor | tuple[Tensor, Tensor]
 """A part of the loss: (n,), a value an image, of which the mean by the images' weights is taken; or
-sums (n,) with counts (n,), of which Σ sums / max(Σ counts, 1) is, over the whole portion."""
+sums (n,) with counts (n,), of which Σ sums / max(Σ counts, 1) is, over the whole portion; or both
+(n, k), of which the k fractions are added up."""
 
 
 class Losses(NamedTuple):

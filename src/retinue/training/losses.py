@@ -29,8 +29,9 @@ def portion_loss(
 
     The gradients of the processes are averaged afterwards, those of the `portions` added up. A part
     (n,) is averaged over the step by the rows' weights. A part (sums, counts), (n,) each, is
-    Σ sums / max(Σ counts, 1) over this portion on all the processes, rows weighed; the step's is
-    the mean over its portions, as each is a batch of its own there. `over_all` adds a tensor up
+    Σ sums / max(Σ counts, 1) over this portion on all the processes, rows weighed, and of (n, k)
+    the sum of k such fractions; the step's is the mean over its portions, as each is a batch of its
+    own there. `over_all` adds a tensor up
     over the processes, without gradients. Nothing is read back from the device.
     """
     share = weight * (processes / max(total_weight, 1e-12))
@@ -38,9 +39,9 @@ def portion_loss(
     total = share.new_zeros(())
     for name, part in losses.parts.items():
         if isinstance(part, tuple):
-            sums, counts = ((value.float() * weight).sum() for value in part)
+            sums, counts = (_weighed(value, weight) for value in part)
             whole = over_all(counts.detach()).clamp(min=1)
-            value = sums * (processes / whole) / portions
+            value = (sums * (processes / whole)).sum() / portions
         else:
             value = (part.float() * share).sum()
         shown[f"loss_{name}"] = value.detach()
@@ -52,6 +53,11 @@ def portion_loss(
         shown[name] = (each.detach().float() * share).sum()
     shown[""] = share.sum()
     return total, shown
+
+
+def _weighed(values: Tensor, weight: Tensor) -> Tensor:
+    """The rows of `values` (n,) or (n, k) by their weights (n,), added up: a scalar, or (k,)."""
+    return (values.float() * weight.view(-1, *[1] * (values.dim() - 1))).sum(0)
 
 
 def add_up(sums: Sums, more: Sums) -> None:

@@ -38,16 +38,16 @@ class Candidates:
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), size
         )
 
-
-def merged(parts: Sequence[Candidates]) -> Candidates:
-    """All those of several views, tiles or models of one image, of which there is at least one.
-    Raises ValueError where they are of images of different sizes."""
-    sizes = {part.size for part in parts}
-    if len(sizes) != 1:
-        raise ValueError(f"candidates of images of {len(sizes)} sizes: {sorted(sizes)}")
-    return Candidates(
-        np.concatenate([part.xyxy for part in parts]),
-        np.concatenate([part.score for part in parts]),
-        np.concatenate([part.of for part in parts]),
-        parts[0].size,
-    )
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All those of several views, tiles or models of one image, of which there is at least one.
+        Raises ValueError where they are of images of different sizes."""
+        sizes = {part.size for part in parts}
+        if len(sizes) != 1:
+            raise ValueError(f"candidates of images of {len(sizes)} sizes: {sorted(sizes)}")
+        return cls(
+            np.concatenate([part.xyxy for part in parts]),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.of for part in parts]),
+            parts[0].size,
+        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,9 +56,9 @@ def grid(
     levels: Sequence[Tensor],
     anchors: Anchors,
     strides: Sequence[int],
-    reach: Sequence[float] | None = None,
+    scale_xy: Sequence[float] | None = None,
 ) -> Grid:
-    """That of the maps `levels`. `reach`: Darknet's `scale_x_y`, a number a level; 1 by default.
+    """That of the maps `levels`. `scale_xy`: Darknet's `scale_x_y`, a number a level; 1 by default.
     Raises UsageError for maps that do not go with the anchors."""
     if not len(levels) == len(anchors) == len(strides):
         raise UsageError(
@@ -88,7 +87,7 @@ def grid(
         )
         count = rows * columns * len(own)
         steps.append(torch.full((count, 1), float(stride), device=device))
-        reaches.append(torch.full((count, 1), reach[k] if reach else 1.0, device=device))
+        reaches.append(torch.full((count, 1), scale_xy[k] if scale_xy else 1.0, device=device))
         shapes.append((rows, columns, len(own)))
     return Grid(
         torch.cat(cells),
@@ -127,21 +126,21 @@ def decode(
     *,
     anchors: Anchors,
     strides: Sequence[int],
-    reach: Sequence[float] | None = None,
+    scale_xy: Sequence[float] | None = None,
     confidence: float = 0.001,
+    several_classes: bool = True,
     most: int = 30000,
-    classes: Literal["all", "best"] = "all",
 ) -> list[Candidates]:
     """What the maps say of each image of `batch`, in pixels of its original.
 
     A candidate is a box with a class whose score, objectness times the class's, is `confidence` or
-    more; `all`: every such class of a box, as the published Keras version has it; `best`: its best
-    class alone, as the PyTorch version. Of more than `most` the best are kept, of equals those of
-    finer levels, and what is left of a box within the image. Numbers that are not finite are handed
-    on, for `Task.answers` to refuse.
+    more; with `several_classes` every such class of a box, as the published Keras version has it,
+    otherwise its best class alone, as the PyTorch version. Of more than `most` the best are kept,
+    of equals those of finer levels. Boxes are cut off at the image's border; those beside it are
+    dropped. Numbers that are not finite are handed on, for `Task.answers` to refuse.
     """
     with torch.inference_mode():
-        where = grid(levels, anchors, strides, reach)
+        where = grid(levels, anchors, strides, scale_xy)
         raw = in_a_row(levels, anchors)
         objectness = raw[..., 4].sigmoid()
         # A score is at most its box's objectness. What is no number is not below anything.
@@ -159,7 +158,7 @@ def decode(
                     (width, height),
                     confidence=confidence,
                     most=most,
-                    best=classes == "best",
+                    best=not several_classes,
                 )
             )
     return found

@@ -8,6 +8,7 @@ nothing is looked at any more once `max_boxes` are kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,15 +29,15 @@ BLOCK = 256
 def suppress(
     candidates: Candidates,
     *,
-    confidence: float,
+    confidence: float | Sequence[float],
     iou: float,
     max_boxes: int,
     class_wise: bool = True,
     kind: Kind = "greedy",
     sigma: float = 0.5,
 ) -> Candidates:
-    """The at most `max_boxes` best of those that score `confidence` or more and do not overlap a
-    better one, best first; of equal scores the earlier candidate.
+    """The at most `max_boxes` best of those that score `confidence` (a number, or one for each
+    class) or more and do not overlap a better one, best first; of equal scores the earlier one.
 
     `class_wise`: boxes of different classes never suppress each other. `greedy`: what overlaps by
     more than `iou` is dropped. `diou`: the same by IoU less the squared distance of the centres in
@@ -45,11 +46,12 @@ def suppress(
     exp(−IoU² / sigma) instead (Bodla et al., 2017), and it goes where that is below `confidence`;
     `iou` has no say.
     """
-    order = np.argsort(-candidates.score, kind="stable")
-    order = order[candidates.score[order] >= confidence]
+    least = _least(confidence, candidates.of)
+    there = np.flatnonzero(candidates.score >= least)
+    order = there[np.argsort(-candidates.score[there], kind="stable")]
     able = candidates[order]
     if kind == "soft":
-        return _soft(able, confidence, max_boxes, class_wise=class_wise, sigma=sigma)
+        return _soft(able, least[order], max_boxes, class_wise=class_wise, sigma=sigma)
     of = able.of if class_wise else np.zeros_like(able.of)
     return able[_greedy(able.xyxy, of, iou, max_boxes, by_distance=kind == "diou")]
 
@@ -104,8 +106,14 @@ def _distances(first: Boxes, second: Boxes) -> npt.NDArray[np.float64]:
     return distances
 
 
+def _least(confidence: float | Sequence[float], of: Places) -> npt.NDArray[np.float32]:
+    """The least score of each candidate, of the classes `of`."""
+    asked = np.asarray(confidence, np.float32)
+    return np.broadcast_to(asked, of.shape) if asked.ndim == 0 else asked[of]
+
+
 def _soft(
-    able: Candidates, confidence: float, most: int, *, class_wise: bool, sigma: float
+    able: Candidates, least: npt.NDArray[np.float32], most: int, *, class_wise: bool, sigma: float
 ) -> Candidates:
     score, left = able.score.astype(np.float64), np.arange(len(able))
     kept: list[int] = []
@@ -117,7 +125,7 @@ def _soft(
         if class_wise:
             shares[able.of[left] != able.of[best]] = 0
         score[left] *= np.exp(-np.square(shares) / sigma)
-        left = left[score[left] >= confidence]
+        left = left[score[left] >= least[left]]
     picked = np.array(kept, np.int64)
     return Candidates(
         able.xyxy[picked], score[picked].astype(np.float32), able.of[picked], able.size
