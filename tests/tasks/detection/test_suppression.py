@@ -71,7 +71,8 @@ _CANDIDATE = st.tuples(_BOX, st.integers(0, 8).map(lambda k: k / 8), st.integers
 
 @given(
     rows=st.lists(_CANDIDATE, max_size=30),
-    iou=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+    # None of them is the quotient of two such areas: nothing depends on the last digit.
+    iou=st.sampled_from([0.013, 0.257, 0.511, 1.0]),
     most=st.sampled_from([1, 3, 100]),
     confidence=st.sampled_from([0.0, 0.3]),
     class_wise=st.booleans(),
