@@ -25,7 +25,7 @@ from retinue.models.vgg import VGG
 from retinue.models.vit import VisionTransformer
 from retinue.models.xception import Xception
 
-ENTRIES = [find(name) for name in list_models()]
+ENTRIES = [find(name) for name in list_models(kind="classifier")]
 
 
 def _entry(name: str, like: str, build: Callable[..., Network]) -> NetworkEntry:

@@ -132,6 +132,7 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "family": entry.family,
+        "kind": entry.kind,
         "also": names_of(entry.name),
         "parameters": entry.parameters,
         "macs": entry.macs,
@@ -227,8 +228,9 @@ def _columns(row: dict[str, Any]) -> list[str]:
 def _show(row: dict[str, Any]) -> None:
     height, width = row["size"]
     fit = row["preprocessing"]
-    say(f"{row['name']}, of the family {row['family']}")
-    say(f"  {row['parameters']:,} parameters with 1,000 classes")
+    detector = row["kind"] == "detector"
+    say(f"{row['name']}, {'a detector' * detector}{', ' * detector}of the family {row['family']}")
+    say(f"  {row['parameters']:,} parameters with {80 if detector else 1000:,} classes")
     say(f"  {row['macs']:,} multiply-adds (MACs) for an image of {height} × {width} pixels")
     say(f"  images       {fit['interpolation']}, {fit['fit']}, mean {fit['mean']} std {fit['std']}")
     say(f"  paper        {row['paper']}")

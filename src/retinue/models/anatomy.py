@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from retinue.errors import RetinueError
-from retinue.models.network import Network, Unit, split
+from retinue.models.network import Network, Unit
+from retinue.nested import leaves
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
         for unit in links:
             with FlopCounterMode(display=False) as counter:
                 state = unit.advance(state, taps=joins)
-            first, _ = split(state)
+            # of what a detector answers, the finest level
+            first = leaves(state)[0]
             # without positions a unit has no neighbours, and the classifier sees everything
             field = tracer.field(first) if first.ndim > 2 else NOWHERE
             row = StageAnatomy(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from retinue.errors import UsageError
 from retinue.models.blocks import (
     Activation,
     ClassifierHead,
@@ -72,9 +73,15 @@ class MBConv(nn.Module):
         drop_path: float,
         same_padding: bool,
         norm_eps: float,
+        norm_momentum: float,
     ) -> None:
         super().__init__()
-        conv = partial(ConvNormAct, same_padding=same_padding, norm_eps=norm_eps)
+        conv = partial(
+            ConvNormAct,
+            same_padding=same_padding,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+        )
         wide = in_channels * expansion
         self.expand = conv(in_channels, wide, act=act) if expansion > 1 else nn.Identity()
         self.depthwise = conv(wide, wide, kernel=kernel, stride=stride, groups=wide, act=act)
@@ -96,7 +103,10 @@ class EfficientNet(Network):
     """`width` and `depth` scale channels and repeats.
 
     `lite`: stem, top and the repeats of the first and last stage keep B0's size.
-    `same_padding` and `norm_eps=1e-3` are TensorFlow's.
+    `same_padding` and `norm_eps=1e-3` are TensorFlow's; so is `norm_momentum=0.01`, the share of a
+    new batch in the statistics, which they were trained with. `drop_path_blocks`: among how many
+    blocks stochastic depth rises to its rate; None: as many as there are. Keras versions divide by
+    B0's 16 whatever the depth, so that deeper ones end above the rate.
     """
 
     def __init__(
@@ -107,14 +117,22 @@ class EfficientNet(Network):
         lite: bool = False,
         same_padding: bool = False,
         norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
         drop_path: float = 0.2,
+        drop_path_blocks: int | None = None,
     ) -> None:
         super().__init__()
         act = relu6 if lite else silu
-        conv = partial(ConvNormAct, act=act, same_padding=same_padding, norm_eps=norm_eps)
+        conv = partial(
+            ConvNormAct,
+            act=act,
+            same_padding=same_padding,
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+        )
         channels = 32 if lite else make_divisible(32 * width)
         self.stem = conv(in_channels, channels, kernel=3, stride=2)
         repeats = [math.ceil(stage.repeats * depth) for stage in STAGES]
@@ -123,6 +141,12 @@ class EfficientNet(Network):
         self.stages = nn.ModuleList()
         self._channels: list[int] = []
         blocks_before = 0
+        divisor = drop_path_blocks or sum(repeats)
+        if drop_path * (sum(repeats) - 1) / divisor >= 1:
+            raise UsageError(
+                f"drop_path={drop_path} over {divisor} blocks always drops the {sum(repeats)}th",
+                mend="take a smaller rate, or leave out drop_path_blocks",
+            )
         for stage, repeat in zip(STAGES, repeats, strict=True):
             blocks = []
             for i in range(repeat):
@@ -134,9 +158,10 @@ class EfficientNet(Network):
                     kernel=stage.kernel,
                     squeeze=not lite,
                     act=act,
-                    drop_path=drop_path * (blocks_before + i) / sum(repeats),
+                    drop_path=drop_path * (blocks_before + i) / divisor,
                     same_padding=same_padding,
                     norm_eps=norm_eps,
+                    norm_momentum=norm_momentum,
                 )
                 blocks.append(block)
             self.stages.append(nn.Sequential(*blocks))
@@ -209,6 +234,7 @@ def _entry(variant: str, *, tensorflow: bool) -> NetworkEntry:
             norm_eps=1e-3 if tensorflow else 1e-5,
             dropout=v.dropout,
         ),
+        as_backbone={"norm_momentum": 0.01} if tensorflow else {},
         preprocessing=preprocessing,
         parameters=v.parameters,
         macs=v.macs,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from retinue.errors import UsageError
 from retinue.models.blocks import initialise
 from retinue.sample import Preprocessing
+from retinue.weights.loading import ClassRows
 
 State = Tensor | tuple[Tensor, ...]
 """What flows between units: a tensor, or a tensor followed by taps, kept for later."""
@@ -70,7 +71,7 @@ class Level:
 
 
 class Network(nn.Module):
-    """A classifier as a chain of units and a head.
+    """A classifier, or a detector, as a chain of units and a head.
 
     A family sets `head`, and implements `units` and `feature_levels`. `create_model` fills in
     the rest: `create_model(network.name, **network.arguments)` builds the same network again.
@@ -80,7 +81,7 @@ class Network(nn.Module):
     """The linear layers that are as wide as there are classes."""
     logits_layer: ClassVar[str] = "head.fc"
     """What makes logits of the pooled feature: a linear layer, or the head put in its place."""
-    input_layer: ClassVar[str] = "stem.conv"
+    input_layer: str = "stem.conv"
     """The convolution that takes the image."""
 
     head: nn.Module
@@ -126,12 +127,13 @@ class Network(nn.Module):
             x = unit.advance(x, taps=taps)
         return x
 
-    def forward(self, x: State, *, start: int = 0) -> Tensor | dict[str, Tensor]:
+    def forward(self, x: State, *, start: int = 0) -> Any:
         """Images float32 (n, 3, height, width), normalised, to logits (n, classes).
 
         `start`: x is the output of the units before that one. In training mode the answer is a
         dict with `logits`, and what else the head and the network's auxiliary classifiers give; in
-        eval mode it is what the head gives, of a head with several outputs maybe a dict.
+        eval mode it is what the head gives, of a head with several outputs maybe a dict. What a
+        detector answers is told by `models.detector`.
 
         Raises:
             ValueError: training mode, and the state lacks the taps that belong to this cut.
@@ -145,7 +147,7 @@ class Network(nn.Module):
             state = self.run(x, start=start)
         if self.training:
             _require_taps(state, units)
-        answer: Tensor | dict[str, Tensor] = self.head(state)
+        answer = self.head(state)
         if not self.training:
             return answer
         outputs = answer if isinstance(answer, dict) else {"logits": answer}
@@ -200,17 +202,25 @@ class Network(nn.Module):
     def reset_head(self, num_classes: int) -> None:
         """Fresh classifiers for `num_classes` classes in place of the present ones."""
         for name in self.classifiers:
-            old = cast(nn.Linear, self.get_submodule(name))
-            new = nn.Linear(
-                old.in_features,
-                num_classes,
-                bias=old.bias is not None,
-                device=old.weight.device,
-                dtype=old.weight.dtype,
-            )
-            initialise(new)
-            self.put(name, new)
+            self.put(name, self.resized(name, num_classes))
         self.arguments = {**self.arguments, "num_classes": num_classes}
+
+    def resized(self, name: str, num_classes: int) -> nn.Module:
+        """A fresh layer for `num_classes` classes in place of the one called `name`."""
+        old = cast(nn.Linear, self.get_submodule(name))
+        new = nn.Linear(
+            old.in_features,
+            num_classes,
+            bias=old.bias is not None,
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
+        initialise(new)
+        return new
+
+    def class_rows(self, name: str) -> ClassRows:
+        """How the rows of the classifier `name` belong to classes. Here: each to one, in order."""
+        return ClassRows()
 
     def put(self, name: str, module: nn.Module) -> None:
         """`module` in place of the one called `name`."""

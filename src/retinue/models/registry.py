@@ -9,10 +9,10 @@ import logging
 import math
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -27,10 +27,19 @@ from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
 from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
-from retinue.weights.resolution import ResolvedWeights, at_hand, names_a_file, resolve
+from retinue.weights.resolution import (
+    Backbone,
+    ResolvedWeights,
+    at_hand,
+    names_a_file,
+    resolve,
+)
 from retinue.weights.strange_head import with_head
 
 log = logging.getLogger("retinue")
+
+_DEFAULT_CLASSES = 1000
+"""Of every classifier, unless it is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +49,22 @@ class NetworkEntry:
     name: str
     family: str
     build: Builder
-    """Takes keywords only: `num_classes`, `in_channels`, `dropout`, `drop_path` and its own."""
+    """Takes keywords only: `num_classes`, `in_channels`, `dropout`, `drop_path` and its own. One
+    that builds on another network takes `backbone`, its name or itself, and `backbone_arguments`,
+    and has it as its attribute `backbone`."""
     preprocessing: Preprocessing
     """That of the network's native size; a set of weights may bring another."""
     parameters: int
-    """Trainable ones, with 1,000 classes."""
+    """Trainable ones, with 1,000 classes; a detector's with 80."""
     macs: int
     """Multiply-adds of convolutions, linear layers and attention's two products for one image of
     the native size."""
     paper: str
     reference: str
     """Where the same network is found elsewhere, for comparison."""
+    kind: Literal["classifier", "detector"] = "classifier"
+    as_backbone: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords with which it is built as a detector's backbone, as published."""
 
     def prepared(self, weights: WeightsEntry) -> Preprocessing:
         """How images are prepared for `weights`, one of its published sets."""
@@ -119,12 +133,15 @@ def is_network(name: str) -> bool:
     return names.look_up(name, _ENTRIES) is not None
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of all networks that match the shell-style `pattern`, sorted; where none does, of those
-    that another library calls so."""
+def list_models(
+    pattern: str = "*", *, kind: Literal["classifier", "detector"] | None = None
+) -> list[str]:
+    """Names of all networks, or of one kind, that match the shell-style `pattern`, sorted; where
+    none does, of those that another library calls so."""
     _load_families()
-    ours = fnmatch.filter(_ENTRIES, pattern)
-    return sorted(ours or names.matching(pattern) & set(_ENTRIES))
+    known = [name for name, entry in _ENTRIES.items() if kind in (None, entry.kind)]
+    ours = fnmatch.filter(known, pattern)
+    return sorted(ours or names.matching(pattern) & set(known))
 
 
 def create_model(
@@ -170,17 +187,79 @@ def create_model(
         RetinueError: weights that cannot be found or read, or do not fit.
     """
     meant = called(name)
-    entry, name = _ENTRIES[meant.network], meant.network
+    entry = _ENTRIES[meant.network]
     weights = with_tag(meant, weights)
     num_classes = _counted(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     keywords = {key: value for key, value in given.items() if value is not None}
     _check(entry, keywords)
-    resolved = _resolved(entry, weights) if weights is not None else None
+    if head is not None and entry.kind != "classifier":
+        raise UsageError(f"{entry.name} has a head of its own: it takes none", where="head")
+    wanted = Wanted(head, classes, partial_weights)
+    resolved = _resolved(entry, weights, keywords) if weights is not None else None
+    below = _backbone(entry, keywords)
+    if below is None or resolved is None or not resolved.of_backbone:
+        return _created(entry, keywords, resolved, wanted)
+    backbone = _created_backbone(below, keywords, resolved, partial_weights)
+    network = _created(entry, {**keywords, "backbone": backbone}, None, wanted)
+    loaded, total = (len(part.state_dict()) for part in (backbone, network))
+    fresh = "neck and head are drawn anew"
+    log.info("%s: %d of %d tensors are its backbone's; %s", entry.name, loaded, total, fresh)
+    return network
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a network beside its keywords, see `create_model`."""
+
+    head: str | Mapping[str, Any] | None = None
+    classes: Sequence[str] = ()
+    partial_weights: bool = False
+
+
+def create_backbone(name: str, arguments: Mapping[str, Any] | None) -> Network:
+    """The network called `name`, with fresh weights, for a detector to build on: as `create_model`,
+    but for what published detectors have it built with. Raises UsageError for a detector."""
+    entry = find(name)
+    if entry.kind != "classifier":
+        raise UsageError(f"{entry.name} is a detector, not a backbone for one")
+    return create_model(entry.name, **{"num_classes": 1, **entry.as_backbone, **(arguments or {})})
+
+
+def _created_backbone(
+    entry: NetworkEntry,
+    keywords: Mapping[str, Any],
+    resolved: ResolvedWeights,
+    partial_weights: bool,
+) -> Network:
+    """With the weights that are found for it alone; `keywords` are the detector's."""
+    own = {**entry.as_backbone, **keywords.get("backbone_arguments", {})}
+    if "drop_path" in keywords:
+        own["drop_path"] = keywords["drop_path"]
+    # Its classifier is loaded, too, so that the file is seen to be whole, and then thrown away.
+    own["num_classes"] = len(resolved.classes) or _DEFAULT_CLASSES
+    _check(entry, own)
+    return _created(entry, own, resolved, Wanted(partial_weights=partial_weights))
+
+
+def _created(
+    entry: NetworkEntry,
+    keywords: Mapping[str, Any],
+    resolved: ResolvedWeights | None,
+    wanted: Wanted,
+) -> Network:
+    name, head, given = entry.name, wanted.head, keywords
     if resolved is not None:
         brought = dict(resolved.arguments)
         written = brought.pop("head", None)
         head = written if head is None else head
+        theirs = brought.get("backbone")
+        if theirs and called(keywords.get("backbone", theirs)).network != theirs:
+            raise RetinueError(
+                f"the weights are for the backbone {theirs}, not {keywords['backbone']}",
+                where=resolved.source,
+                mend=f"build on {theirs} (in a recipe: model.arguments.backbone={theirs})",
+            )
         keywords = {**brought, **keywords}
         _check(entry, keywords)  # a file's arguments need not be possible ones, either
     chosen = head_choice(LINEAR if head is None else head)
@@ -192,31 +271,42 @@ def create_model(
             width = bound.arguments["num_classes"]
             network.replace_head(build_head(chosen, network.pooled_features, width))
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        said = ", ".join(f"{key}={value!r}" for key, value in keywords.items())
+        shown = {k: v.name if isinstance(v, Network) else v for k, v in keywords.items()}
+        said = ", ".join(f"{key}={value!r}" for key, value in shown.items())
         raise UsageError(
             f"{name} cannot be built with {said}: {type(error).__name__} {first_line(error)}",
             mend="leave out what is not a size of the family's",
         ) from error
     network.name = name
     network.arguments = bound.kwargs if chosen == LINEAR else {**bound.kwargs, "head": chosen}
+    if isinstance(backbone := getattr(network, "backbone", None), Network):
+        network.arguments = {
+            **network.arguments,
+            "backbone": backbone.name,
+            "backbone_arguments": {
+                key: value
+                for key, value in backbone.arguments.items()
+                if key not in ("num_classes", "dropout", "head")  # of its classifier
+            },
+        }
     network.preprocessing = entry.preprocessing
     if resolved is not None:
         network.preprocessing = resolved.preprocessing or replace(
             entry.preprocessing, **resolved.layout.preprocessing
         )
     known = resolved.preprocessing if resolved is not None else None
-    side = (keywords if known is None else arguments).get("image_size")
+    side = (keywords if known is None else given).get("image_size")
     if side is not None:
         network.preprocessing = replace(network.preprocessing, size=(side, side))
     if resolved is not None:
-        report = _fill(network, resolved, classes)
+        report = _fill(network, resolved, wanted.classes)
         sizes = {
             key: tensor.numel()
             for key, tensor in network.state_dict().items()
             if key not in report.reinitialised
         }
         mostly = sum(sizes[key] for key in report.missing) > sum(sizes.values()) / 2
-        if mostly or not (report.complete or partial_weights):
+        if mostly or not (report.complete or wanted.partial_weights):
             mend = "choose the network they belong to"
             if not mostly:
                 mend += (
@@ -231,12 +321,23 @@ def create_model(
     return network
 
 
-def _resolved(entry: NetworkEntry, weights: str | Path) -> ResolvedWeights:
-    """The weights of a network; where they are not to be had, the error names a network that has
-    some on this machine."""
+def _backbone(entry: NetworkEntry, keywords: Mapping[str, Any]) -> NetworkEntry | None:
+    """The network that `entry` builds on, if it does."""
+    parameter = inspect.signature(entry.build).parameters.get("backbone")
+    return find(keywords.get("backbone", parameter.default)) if parameter is not None else None
+
+
+def _resolved(
+    entry: NetworkEntry, weights: str | Path, keywords: Mapping[str, Any]
+) -> ResolvedWeights:
+    """The weights of a network, or of its backbone alone; where they are not to be had, the error
+    names a network that has some on this machine."""
+    below = _backbone(entry, keywords)
+    part = Backbone(below.name, below.family, below.parameters) if below is not None else None
     try:
-        return resolve(entry.name, entry.family, weights)
+        return resolve(entry.name, entry.family, weights, backbone=part)
     except RetinueError as error:
+        entry = below or entry
         tag = isinstance(weights, str) and not names_a_file(weights) and ":" not in weights
         missing = not any(w.tag == weights for w in catalogue.entries(entry.name))
         if not tag or (missing and any(catalogue.entries(entry.name))):
@@ -336,6 +437,8 @@ def _impossible(key: str, value: Any, parameter: inspect.Parameter) -> str:
     if parameter.annotation == "int | None":
         whole = isinstance(value, int) and not isinstance(value, bool)
         return "" if value is None or (whole and value >= 0) else "be a whole number, 0 or above"
+    if default is None and key in ("dropout", "drop_path"):
+        default = 0.0
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "be true or false"
     if isinstance(default, str):

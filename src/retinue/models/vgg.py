@@ -4,7 +4,6 @@ Recognition"), also with batch normalisation after each convolution."""
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -58,7 +57,7 @@ class VGG(Network):
     of that size. `dropout` is the probability behind each of the two hidden layers.
     """
 
-    input_layer: ClassVar[str] = "stem.0.conv"
+    input_layer = "stem.0.conv"
 
     def __init__(
         self,

@@ -19,12 +19,33 @@ _COUNT = "num_batches_tracked"
 """BatchNorm's count of batches, which is no weight."""
 
 
+@dataclass(frozen=True)
+class ClassRows:
+    """How the rows of a layer's weight and bias belong to classes: `groups` times `shared` rows
+    that are no class's, followed by a row a class."""
+
+    groups: int = 1
+    shared: int = 0
+
+    def count(self, classes: int) -> int:
+        """The rows for so many classes."""
+        return self.groups * (self.shared + classes)
+
+    def classes(self, rows: int) -> int:
+        """The way back; 0: so many rows are for no number of classes."""
+        each, odd = divmod(rows, self.groups)
+        return 0 if odd else max(0, each - self.shared)
+
+
 class Loadable(Protocol):
     """What loading asks of a network."""
 
     @property
     def classifiers(self) -> tuple[str, ...]:
-        """The linear layers that are as wide as there are classes."""
+        """The layers that are as wide as there are classes."""
+
+    def class_rows(self, name: str) -> ClassRows:
+        """How the rows of one of those belong to classes."""
 
     def in_logits_layer(self, name: str) -> bool:
         """Whether the tensor `name` is of the layer or head that makes the logits."""
@@ -72,6 +93,8 @@ class LoadReport:
     """Of another shape, and made to fit: an input layer for other channels, say."""
     classes: ClassNames | None = None
     """None: nothing is known of the names, or they are the same in the same order."""
+    shared: tuple[str, ...] = ()
+    """Of a classifier for other classes: where the rows that belong to no class were taken over."""
     remark: str = ""
     """What else is to be said."""
 
@@ -87,6 +110,7 @@ class LoadReport:
             ("unexpected", self.unexpected),
             ("re-initialised", self.reinitialised),
             ("adapted", self.adapted),
+            ("of other classes, but for the rows of boxes", self.shared),
             ("of no use here", self.left_out),
         )
         text = "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
@@ -127,8 +151,9 @@ def load_into(
     known there keeps its row, wherever it stands; a new one's is left as it is.
 
     A classifier of another size, or one that is not there, is left as it is (a fresh network's is
-    freshly drawn) and reported; so is the whole head, where theirs is of another kind or has other
-    hidden layers. BatchNorm's count of batches is no weight: it may be missing.
+    freshly drawn) and reported, but for rows that are no class's (a detector's boxes); so is the
+    whole head, where theirs is of another kind or has other hidden layers. BatchNorm's count of
+    batches is no weight: it may be missing.
 
     Raises:
         RetinueError: any other tensor of another shape that cannot be made to fit, or none but a
@@ -145,21 +170,26 @@ def load_into(
             del found[key]
         fresh += head
     names = _compared(classes, theirs) if not fresh else None
+    shared: list[str] = []
     for name in network.classifiers:
         keys = [key for key in (f"{name}.weight", f"{name}.bias") if key in own]
         if fresh and set(keys) <= set(fresh):
             continue
         given = [key for key in keys if key in found]
-        if names and names.carried and all(len(found[key]) == len(theirs) for key in given):
+        rows = network.class_rows(name)
+        alike = {key: _alike(own[key], found[key], rows) for key in given}
+        resized = any(found[key].shape != own[key].shape for key in given)
+        named = given and all(count == len(theirs) for count in alike.values())
+        if names and named and (names.carried or rows.shared):
             for key in given:
-                found[key] = _by_name(own[key], found[key], classes, theirs)
-        elif names:  # as many classes, maybe, but others
-            fresh += keys
+                found[key] = _by_name(own[key], found[key], rows, classes, theirs)
+            shared += given if not names.carried else []
+        elif rows.shared and given and all(alike.values()) and (names or resized):
             for key in given:
-                del found[key]
-            continue
-        if not given or any(found[key].shape != own[key].shape for key in given):
-            fresh += keys
+                found[key] = _by_name(own[key], found[key], rows, (), ("",) * alike[key])
+            shared += given
+        elif names or not given or resized:
+            fresh += keys  # as many classes, maybe, but others
             for key in given:
                 del found[key]
     adapted: list[str] = []
@@ -196,6 +226,7 @@ def load_into(
         reinitialised=tuple(fresh),
         adapted=tuple(adapted),
         classes=names,
+        shared=tuple(shared),
     )
 
 
@@ -239,14 +270,25 @@ def _compared(classes: Sequence[str], theirs: Sequence[str]) -> ClassNames | Non
     )
 
 
-def _by_name(own: Tensor, found: Tensor, classes: Sequence[str], theirs: Sequence[str]) -> Tensor:
+def _alike(own: Tensor, found: Tensor, rows: ClassRows) -> int:
+    """For how many classes `found` is, of a layer that is `own` but for those; 0: of another."""
+    return rows.classes(len(found)) if found.ndim and own.shape[1:] == found.shape[1:] else 0
+
+
+def _by_name(
+    own: Tensor,
+    found: Tensor,
+    layout: ClassRows,
+    classes: Sequence[str],
+    theirs: Sequence[str],
+) -> Tensor:
     """The classifier's weight or bias with the rows of `found` at the places of their classes, and
-    `own` rows where there is none; `found` itself if the layers differ in width."""
-    if own.shape[1:] != found.shape[1:]:
-        return found
+    those that are no class's; `own` rows where there is none."""
     there = {name: row for row, name in enumerate(theirs)}
     known = [(i, there[name]) for i, name in enumerate(classes) if name in there]
-    to, at = (list(rows) for rows in zip(*known, strict=True))
-    rows = own.clone()
-    rows[to] = found[at].to(rows.dtype)
-    return rows
+    rows = own.clone().reshape(layout.groups, -1, *own.shape[1:])
+    given = found.to(rows.dtype).reshape(layout.groups, -1, *own.shape[1:])
+    rows[:, : layout.shared] = given[:, : layout.shared]
+    to = [layout.shared + i for i, _ in known]
+    rows[:, to] = given[:, [layout.shared + row for _, row in known]]
+    return rows.flatten(0, 1)

@@ -91,7 +91,8 @@ def _shared(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _known(tensors: Mapping[str, Tensor]) -> bool:
-    if {"stem", "head"} <= {key.partition(".")[0] for key in tensors}:  # our own networks'
+    parts = {key.partition(".")[0] for key in tensors}
+    if {"stem", "head"} <= parts or {"backbone", "neck", "head"} <= parts:  # our own networks'
         return True
     return any(
         layout.marks and all(mark in tensors for mark in layout.marks) for layout in all_layouts()

@@ -20,9 +20,10 @@ from torch import Tensor, hub
 from retinue.errors import RetinueError, UsageError
 from retinue.sample import Preprocessing
 from retinue.text import first_line
-from retinue.weights import catalogue, download, files
+from retinue.weights import catalogue, darknet, download, files
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
-from retinue.weights.layout import Layout, ours, recognise
+from retinue.weights.contents import Contents
+from retinue.weights.layout import Layout, layouts, ours, recognise
 
 log = logging.getLogger("retinue")
 
@@ -44,11 +45,25 @@ class ResolvedWeights:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keywords that the network needs for these weights to mean anything."""
     classes: tuple[str, ...] = ()
-    """Of a model file: their names, in the order of the classifier's rows."""
+    """Their names, in the order of the classifier's rows, as far as they are known."""
+    of_backbone: bool = False
+    """Whether they are those of the network that the asked one builds on."""
 
 
-def resolve(name: str, family: str, weights: str | Path) -> ResolvedWeights:
-    """The weights that `weights` names for the network `name` of `family`.
+@dataclass(frozen=True)
+class Backbone:
+    """The network that a detector builds on, which has weights of its own."""
+
+    name: str
+    family: str
+    parameters: int
+
+
+def resolve(
+    name: str, family: str, weights: str | Path, *, backbone: Backbone | None = None
+) -> ResolvedWeights:
+    """The weights that `weights` names for the network `name` of `family`, or for its `backbone`
+    alone: a tag that only that has, a file that is no detector's.
 
     `weights` is a tag of the catalogue, a file, or `hub:OWNER/REPO@REVISION/FILE`.
 
@@ -70,9 +85,11 @@ def resolve(name: str, family: str, weights: str | Path) -> ResolvedWeights:
             " fetched",
         )
     if weights.startswith("hub:"):
-        return _from_file(name, family, from_hub(_parse_hub(weights)))
+        return _from_file(name, family, from_hub(_parse_hub(weights)), backbone)
     if names_a_file(weights):
-        return _from_file(name, family, Path(os.path.expanduser(weights)))
+        return _from_file(name, family, Path(os.path.expanduser(weights)), backbone)
+    if backbone is not None and not any(e.tag == weights for e in catalogue.entries(name)):
+        return replace(resolve(backbone.name, backbone.family, weights), of_backbone=True)
     entry = catalogue.find(name, weights)
     path = locate(entry)
     if said := wrong(entry, path):
@@ -114,8 +131,25 @@ def names_a_file(weights: str) -> bool:
     return bool(files.kind(Path(weights))) or "/" in weights or "\\" in weights
 
 
-def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
+def _of_backbone(contents: Contents, family: str, backbone: Backbone) -> bool:
+    """Whether a file that may be a detector's of `family` is its `backbone`'s alone."""
+    if contents.network is not None:
+        return contents.network == backbone.name
+    if (floats := contents.tensors.get(darknet.FLOATS)) is not None:
+        return len(floats) <= 1.05 * backbone.parameters  # with the norms' statistics
+    if {"backbone", "neck", "head"} <= {key.partition(".")[0] for key in contents.tensors}:
+        return False
+    return not any(
+        layout.marks and all(mark in contents.tensors for mark in layout.marks)
+        for layout in layouts(family)
+    )
+
+
+def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) -> ResolvedWeights:
     contents = files.read(path)
+    of_backbone = backbone is not None and _of_backbone(contents, family, backbone)
+    if backbone is not None and of_backbone:
+        name, family = backbone.name, backbone.family
     try:
         layout = recognise(contents.tensors, family) if contents.network is None else ours(family)
     except RetinueError as error:
@@ -158,6 +192,7 @@ def _from_file(name: str, family: str, path: Path) -> ResolvedWeights:
         preprocessing=preprocessing,
         arguments=arguments,
         classes=contents.classes if contents.network is not None else (),
+        of_backbone=of_backbone,
     )
 
 

@@ -1,0 +1,148 @@
+"""What every detector has: a backbone, a neck, and a head that answers on several levels at once.
+
+The backbone is any network of the zoo; its units come first in the chain, then the neck as a unit
+of its own, so that the cached trunk may end between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from retinue.models.network import Level, Network, State, Unit, as_backbone, split, tapped
+from retinue.models.registry import create_backbone
+from retinue.sample import Preprocessing
+from retinue.weights.loading import ClassRows
+
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
+"""(width, height) in pixels of the network's input; per level, the finest first."""
+
+YOLOV3_ANCHORS: Anchors = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
+"""For strides 8, 16 and 32, of COCO's boxes at 416 × 416 (Redmon & Farhadi, 2018, section 2.3)."""
+
+BOX = 5
+"""Values of an anchor that are no class's: x, y, width, height, objectness."""
+
+PREPROCESSING = Preprocessing(
+    size=(416, 416),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    fit="letterbox",
+    pad_value=128,
+)
+"""Values from 0 to 1, the whole image, grey around it."""
+
+
+class LevelsHead(nn.Module):
+    """On each level a 3×3 convolution, then a linear 1×1 one: maps (n, widths[i], h, w), the finest
+    first, to `{"levels": …}`, (n, anchors · (5 + classes), h, w) each.
+
+    Of each anchor in turn x, y, width, height, objectness and the classes' logits, all of them raw,
+    as Darknet and Keras publish them.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        hidden: Sequence[int],
+        conv: Callable[..., nn.Module],
+        *,
+        anchors: Anchors,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            conv(*sides, kernel=3) for sides in zip(widths, hidden, strict=True)
+        )
+        self.outs = nn.ModuleList(
+            nn.Conv2d(width, len(each) * (BOX + num_classes), 1)
+            for width, each in zip(hidden, anchors, strict=True)
+        )
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """What the network calls its layers that are as wide as there are classes."""
+        return tuple(f"head.outs.{i}" for i in range(len(self.outs)))
+
+    def forward(self, state: State) -> dict[str, tuple[Tensor, ...]]:
+        first, more = split(state)
+        maps = zip(self.convs, self.outs, (first, *more), strict=True)
+        return {"levels": tuple(out(conv(x)) for conv, out, x in maps)}
+
+
+class Detector(Network):
+    """A family sets `backbone`, `neck`, `head`, and the attributes below.
+
+    `forward` answers, in eval and in training mode, `{"levels": (…)}`: raw float maps
+    (n, anchors · (5 + classes), h, w), the finest first, as `LevelsHead` lays them out.
+    """
+
+    logits_layer = "head"
+    backbone: Network
+    """Without what lies beyond the last of `taps`."""
+    neck: nn.Module
+    """Takes the state behind the backbone, (C5, C3, C4), and gives the head's maps."""
+    taps: tuple[int, ...] = (3, 4, 5)
+    """The feature levels that the neck takes."""
+    anchors: Anchors
+    """The published ones: what the network's default is, unless a task has others."""
+    scale_xy: tuple[float, ...] = ()
+    """A level's factor by which the centre may leave its cell, 1 where nothing is said."""
+
+    def take(self, backbone: Network) -> None:
+        """Build on `backbone`, which no longer classifies then. Raises UsageError if it lacks one
+        of the levels."""
+        self.backbone = as_backbone(backbone, self.taps)
+        self.input_layer = f"backbone.{backbone.input_layer}"
+
+    def units(self) -> list[Unit]:
+        chain = tapped(self.backbone, self.taps, prefix="backbone.")
+        return [*chain, Unit("neck", self.neck, joins=True)]
+
+    @property
+    def feature_levels(self) -> list[Level]:
+        return [level for level in self.backbone.feature_levels if level.index in self.taps]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input a cell of each level is wide, the finest first."""
+        return tuple(level.stride for level in self.feature_levels)
+
+    def class_rows(self, name: str) -> ClassRows:
+        """Each anchor has the rows of its box, which are no class's, before those of classes."""
+        level = self.classifiers.index(name)
+        return ClassRows(groups=len(self.anchors[level]), shared=BOX)
+
+    def resized(self, name: str, num_classes: int) -> nn.Module:
+        """A fresh convolution, as wide as `num_classes` need, in place of the one called `name`."""
+        old = cast(nn.Conv2d, self.get_submodule(name))
+        new = nn.Conv2d(
+            old.in_channels,
+            self.class_rows(name).count(num_classes),
+            1,
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
+        draw(new)
+        return new
+
+
+def draw(module: nn.Module) -> None:
+    """Fresh weights of neck and head, as published: convolutions normal, std 0.02, biases zero,
+    norms at identity. On the meta device there is nothing to draw."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and not part.weight.is_meta:
+            nn.init.normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def built(backbone: str | Network, arguments: dict[str, Any] | None) -> Network:
+    """The network that `backbone` names, or is, for a detector to take."""
+    return backbone if isinstance(backbone, Network) else create_backbone(backbone, arguments)
