@@ -14,7 +14,8 @@ def area(boxes: Numbers) -> Numbers:
     """Of `boxes` (…, 4), in square pixels: (…). A box whose corners are the wrong way round has
     none."""
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    return np.maximum(width, 0) * np.maximum(height, 0)
+    areas: Numbers = np.maximum(width, 0) * np.maximum(height, 0)
+    return areas
 
 
 def intersection(first: Numbers, second: Numbers) -> Numbers:
@@ -23,7 +24,8 @@ def intersection(first: Numbers, second: Numbers) -> Numbers:
     low_y = np.maximum(first[..., 1], second[..., 1])
     width = np.minimum(first[..., 2], second[..., 2]) - low_x
     height = np.minimum(first[..., 3], second[..., 3]) - low_y
-    return np.maximum(width, 0) * np.maximum(height, 0)
+    shared: Numbers = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
 
 
 def iou(first: Numbers, second: Numbers) -> Numbers:
