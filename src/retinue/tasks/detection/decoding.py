@@ -1,0 +1,204 @@
+"""From raw maps to boxes, and to candidates in pixels of the original image.
+
+A level is (n, A·(5 + classes), h, w): for each of its A anchors in turn x, y, width, height,
+objectness and the logits of the classes, as Darknet and Keras publish it. In a row, predictions are
+ordered by level (finest first), then by y, x and anchor: 10,647 of an image of 416×416.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from retinue.data import geometry
+from retinue.errors import UsageError
+from retinue.sample import Batch
+from retinue.tasks.detection.candidates import Candidates
+
+Anchors = Sequence[Sequence[Sequence[float]]]
+"""Levels × A × (width, height) in pixels of the network's input, finest level first."""
+
+LARGEST = 10.0
+"""A logarithm of a size over the anchor's is taken as at most this: exp(10) ≈ 22,000 times."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the P predictions of an image stand, on the device of the maps."""
+
+    cell: Tensor
+    """float32 (P, 2): column and row."""
+    anchor: Tensor
+    """float32 (P, 2): width and height in pixels."""
+    stride: Tensor
+    """float32 (P, 1): pixels from a cell to the next."""
+    reach: Tensor
+    """float32 (P, 1): 1: a centre stays within its cell; s: it may lie (s − 1)/2 beyond."""
+    shapes: tuple[tuple[int, int, int], ...]
+    """Of each level: rows, columns and anchors of a cell."""
+    strides: tuple[int, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        """Predictions of each level."""
+        return [rows * columns * anchors for rows, columns, anchors in self.shapes]
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+
+def grid(
+    levels: Sequence[Tensor],
+    anchors: Anchors,
+    strides: Sequence[int],
+    reach: Sequence[float] | None = None,
+) -> Grid:
+    """That of the maps `levels`. `reach`: Darknet's `scale_x_y`, a number a level; 1 by default.
+    Raises UsageError for maps that do not go with the anchors."""
+    if not len(levels) == len(anchors) == len(strides):
+        raise UsageError(
+            f"{len(levels)} levels with {len(anchors)} rows of anchors and {len(strides)} strides",
+            where="key anchors",
+            mend="give a row of anchors for each level of the network, finest first",
+        )
+    device = levels[0].device
+    cells, sizes, steps, reaches, shapes = [], [], [], [], []
+    for k, (level, own, stride) in enumerate(zip(levels, anchors, strides, strict=True)):
+        rows, columns = level.shape[-2:]
+        if level.shape[1] % len(own):
+            raise UsageError(
+                f"a level of {level.shape[1]} channels with {len(own)} anchors",
+                where="key anchors",
+                mend="give as many anchors as the network has been built with",
+            )
+        y, x = torch.meshgrid(
+            torch.arange(rows, device=device, dtype=torch.float32),
+            torch.arange(columns, device=device, dtype=torch.float32),
+            indexing="ij",
+        )
+        cells.append(torch.stack([x, y], -1).reshape(-1, 1, 2).repeat(1, len(own), 1).view(-1, 2))
+        sizes.append(
+            torch.tensor(own, device=device, dtype=torch.float32).repeat(rows * columns, 1)
+        )
+        count = rows * columns * len(own)
+        steps.append(torch.full((count, 1), float(stride), device=device))
+        reaches.append(torch.full((count, 1), reach[k] if reach else 1.0, device=device))
+        shapes.append((rows, columns, len(own)))
+    return Grid(
+        torch.cat(cells),
+        torch.cat(sizes),
+        torch.cat(steps),
+        torch.cat(reaches),
+        tuple(shapes),
+        tuple(strides),
+    )
+
+
+def in_a_row(levels: Sequence[Tensor], anchors: Anchors) -> Tensor:
+    """The maps as float32 (n, P, 5 + classes), in the grid's order."""
+    rows = []
+    for level, own in zip(levels, anchors, strict=True):
+        n, channels = level.shape[:2]
+        rows.append(level.permute(0, 2, 3, 1).reshape(n, -1, channels // len(own)))
+    return torch.cat(rows, 1).float()
+
+
+def boxes(raw: Tensor, where: Grid, index: Tensor | None = None) -> Tensor:
+    """Of raw x, y, width, height (n, P, ≥ 4) the boxes x1, y1, x2, y2 in pixels of the network's
+    input (n, P, 4): centre (σ(t) + cell)·stride, size exp(t)·anchor (Redmon and Farhadi, 2018,
+    section 2.1). `index`, int64 (n, k): `raw` is that of these predictions alone."""
+    cell, anchor, stride, reach = where.cell, where.anchor, where.stride, where.reach
+    if index is not None:
+        cell, anchor, stride, reach = (part[index] for part in (cell, anchor, stride, reach))
+    centre = (reach * raw[..., :2].sigmoid() - (reach - 1) / 2 + cell) * stride
+    half = raw[..., 2:4].clamp(max=LARGEST).exp() * anchor / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def decode(
+    levels: Sequence[Tensor],
+    batch: Batch,
+    *,
+    anchors: Anchors,
+    strides: Sequence[int],
+    reach: Sequence[float] | None = None,
+    confidence: float = 0.001,
+    most: int = 30000,
+    classes: Literal["all", "best"] = "all",
+) -> list[Candidates]:
+    """What the maps say of each image of `batch`, in pixels of its original.
+
+    A candidate is a box with a class whose score, objectness times the class's, is `confidence` or
+    more; `all`: every such class of a box, as the published Keras version has it; `best`: its best
+    class alone, as the PyTorch version. Of more than `most` the best are kept, of equals those of
+    finer levels, and what is left of a box within the image. Numbers that are not finite are handed
+    on, for `Task.answers` to refuse.
+    """
+    with torch.inference_mode():
+        where = grid(levels, anchors, strides, reach)
+        raw = in_a_row(levels, anchors)
+        objectness = raw[..., 4].sigmoid()
+        # A score is at most its box's objectness. What is no number is not below anything.
+        there = ~(objectness < confidence)
+        found = []
+        for k, (width, height) in enumerate(batch.original_size.tolist()):
+            rows = there[k].nonzero().squeeze(1)
+            scores = objectness[k, rows, None] * raw[k, rows, 5:].sigmoid()
+            placed = boxes(raw[None, k, rows], where, rows[None])[0]
+            found.append(
+                _candidates(
+                    placed.cpu().numpy(),
+                    scores.cpu().numpy(),
+                    batch.to_original[k],
+                    (width, height),
+                    confidence=confidence,
+                    most=most,
+                    best=classes == "best",
+                )
+            )
+    return found
+
+
+def _candidates(
+    placed: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    to_original: npt.NDArray[np.float64],
+    size: tuple[int, int],
+    *,
+    confidence: float,
+    most: int,
+    best: bool,
+) -> Candidates:
+    if best and len(scores):
+        of = scores.argmax(1)
+        row = np.flatnonzero(~(scores[np.arange(len(of)), of] < confidence))
+        of = of[row]
+    else:
+        row, of = np.nonzero(~(scores < confidence))
+    score = scores[row, of]
+    picked = first_by_score(score, most)
+    row, of, score = row[picked], of[picked], score[picked]
+    corners = placed[row][:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2).astype(np.float64)
+    quads = geometry.apply(to_original, corners).reshape(-1, 4, 2)
+    xyxy = np.concatenate([quads.min(axis=1), quads.max(axis=1)], axis=1)
+    xyxy = np.clip(xyxy, 0, [*size, *size]).astype(np.float32)
+    shown = ~((xyxy[:, 2:] <= xyxy[:, :2]).any(axis=1))
+    return Candidates(xyxy[shown], score[shown], of[shown].astype(np.int64), size)
+
+
+def first_by_score(score: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.int64]:
+    """The places of the `most` highest, best first, of equals the first; what is no number is
+    before all."""
+    if len(score) > most > 0:
+        least = np.partition(-np.nan_to_num(score, nan=np.inf), most - 1)[most - 1]
+        within = np.flatnonzero(~(score < -least))
+    else:
+        within = np.arange(len(score))
+    order = np.argsort(-np.nan_to_num(score[within], nan=np.inf), kind="stable")
+    return within[order[:most]]
