@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flowers import task
 
-from retinue.tasks.classification import drawing
+from retinue.tasks import lettering
 from retinue.tasks.results import ClassResult
 
 
@@ -35,16 +35,6 @@ def test_names_of_any_script_are_drawn_and_differ(name: str) -> None:
     assert (drawn != other).any()
 
 
-def test_what_no_font_covers_is_written_as_its_code_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    dejavu = drawing._font_files()[:1]
-    monkeypatch.setattr(drawing, "_font_files", lambda: dejavu)
-    text, _ = drawing._fit("花 rose é", 20, 1000)
-    assert text == "\\u82b1 rose é"
-    monkeypatch.setattr(drawing, "_font_files", tuple)
+def test_without_any_font_there_is_a_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lettering, "_font_files", tuple)
     assert task().draw(np.zeros((50, 90, 3), np.uint8), ClassResult("a", [("花", 1.0)])).max() > 200
-
-
-def test_long_names_are_cut_with_an_ellipsis() -> None:
-    text, font = drawing._fit("tulip " * 50, 12, 100)
-    assert text.endswith("…")
-    assert font.getlength(text) <= 100

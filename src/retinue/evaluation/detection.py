@@ -1,0 +1,209 @@
+"""Figures of a detector: pure functions on arrays, as `metrics.json` has them.
+
+A figure that is not defined (of a class without objects, say) is None, never NaN, so that it
+survives JSON; it does not pull a mean down. Objects that are difficult or a crowd are not counted,
+and boxes on them are no mistakes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from retinue.evaluation.coco import AREAS, coco_figures
+from retinue.evaluation.detections import Detections, Found, Truth, gathered
+from retinue.evaluation.matching import Matches, match
+from retinue.evaluation.precision_recall import (
+    Curve,
+    Point,
+    average_precision,
+    average_precision_07,
+    best_f1,
+    curves,
+    log_average_miss_rate,
+    mean,
+    pooled,
+)
+from retinue.figures import Figure
+from retinue.text import listed
+
+__all__ = ["Found", "Truth", "declared", "declared_among", "figures", "remark", "undefined"]
+
+MAX_BOXES = 100
+"""COCO's: so many boxes of an image count, the best."""
+IOU = 0.5
+"""From where on a box has found an object, but for the means over several IoUs."""
+_SIZES = {
+    "small": "below 32² pixels",
+    "medium": "from 32² to 96² pixels",
+    "large": "from 96² pixels on",
+}
+
+
+def declared(classes: Sequence[str], max_boxes: int = MAX_BOXES) -> list[Figure]:
+    """What `figures` measures and a training can watch, the most telling first. `arN` is named by
+    its N, the last one being `max_boxes`."""
+    recalls = counts_of_boxes(max_boxes)
+    told = [
+        ("map50", "mAP50", "COCO's average precision at IoU 0.5, mean of the classes"),
+        ("map50_95", "mAP50:95", "mean over IoU 0.5, 0.55 … 0.95"),
+        ("map75", "mAP75", "at IoU 0.75: boxes that fit well"),
+        *((f"map_{size}", f"mAP of {size} objects", of) for size, of in _SIZES.items()),
+        *((f"ar{n}", f"AR{n}", f"recall with {n} of a class in an image") for n in recalls),
+        *((f"ar_{size}", f"AR of {size} objects", of) for size, of in _SIZES.items()),
+        ("voc_ap50", "VOC AP50", "area under precision and recall, as VOC 2010"),
+        ("voc07_ap50", "VOC07 AP50", "mean precision at 11 recalls, as VOC 2007"),
+        ("f1", "F1", "of all boxes, at the confidence where it is highest"),
+        ("precision", "Precision", "at that confidence"),
+        ("recall", "Recall", "at that confidence"),
+    ]
+    missed = "log-average over 0.01 to 1 false boxes an image"
+    return [
+        *(Figure(name, title, "fraction", note=note) for name, title, note in told),
+        Figure("miss_rate", "Miss rate", "fraction", less_is_better=True, note=missed),
+    ]
+
+
+def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
+    """`declared`, for the figures `names` that were measured: they tell the N of `arN`."""
+    most = max((int(name[2:]) for name in names if re.fullmatch(r"ar[1-9]\d*", name)), default=1)
+    return [figure for figure in declared(classes, most) if figure.name in names]
+
+
+def counts_of_boxes(max_boxes: int) -> list[int]:
+    """COCO's 1, 10 and 100 with `max_boxes` for the last."""
+    return [n for n in (1, 10) if n < max_boxes] + [max_boxes]
+
+
+def figures(
+    found: Sequence[Found],
+    truth: Sequence[Truth],
+    names: Sequence[str],
+    *,
+    max_boxes: int = MAX_BOXES,
+) -> dict[str, Any]:
+    """All figures of the boxes `found` in the images of `truth`: plain JSON values, fractions
+    between 0 and 1.
+
+    Beside the declared ones: `images`, `objects`, `confidence` (where F1 is highest), `max_boxes`,
+    `most_objects` (of one image), and `per_class`: see `per_class`.
+    """
+    return figures_of(gathered(found, truth, len(names)), names, max_boxes=max_boxes)
+
+
+def figures_of(
+    of: Detections,
+    names: Sequence[str],
+    *,
+    max_boxes: int = MAX_BOXES,
+    matches: Matches | None = None,
+) -> dict[str, Any]:
+    """`figures` of what is gathered already, and matched at `IOU` perhaps."""
+    matches = matches or match(of, IOU)
+    by_class = curves(of, matches)
+    coco = coco_figures(of, counts_of_boxes(max_boxes))
+    rows = per_class(of, by_class, names)
+    for k, row in enumerate(rows):
+        row["ap50"], row["ap50_95"] = coco.ap(0, of=k), coco.ap(of=k)
+    best = best_f1(pooled(of, matches))
+    found: dict[str, Any] = {
+        "images": of.images,
+        "objects": int(of.counted.sum()),
+        "map50": coco.ap(0),
+        "map50_95": coco.ap(),
+        "map75": coco.ap(5),
+    }
+    found |= {f"map_{size}": coco.ap(area=size) for size in AREAS[1:]}
+    found |= {f"ar{n}": coco.ar(k) for k, n in enumerate(counts_of_boxes(max_boxes))}
+    found |= {f"ar_{size}": coco.ar(area=size) for size in AREAS[1:]}
+    found["voc_ap50"] = mean([row["voc_ap50"] for row in rows])
+    found["voc07_ap50"] = mean([average_precision_07(curve) for curve in by_class])
+    found |= _told(best)
+    found["confidence"] = found.pop("threshold")
+    found["miss_rate"] = mean([row["miss_rate"] for row in rows])
+    found["max_boxes"] = max_boxes
+    found["most_objects"] = int(np.bincount(of.true_image[of.counted], minlength=1).max())
+    found["per_class"] = rows
+    return found
+
+
+def per_class(
+    of: Detections, by_class: Sequence[Curve], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """`name, objects, found` (how many boxes), `ap50, ap50_95` (COCO's, to be filled in),
+    `voc_ap50`, `precision, recall, f1` and `threshold` where its F1 is highest, `miss_rate`; None
+    for a class without objects."""
+    found = np.bincount(of.of, minlength=of.classes).tolist()
+    return [
+        {
+            "name": name,
+            "objects": curve.objects,
+            "found": found[k],
+            "ap50": None,
+            "ap50_95": None,
+            "voc_ap50": average_precision(curve),
+            **_told(best_f1(curve)),
+            "miss_rate": log_average_miss_rate(curve, of.images),
+        }
+        for k, (name, curve) in enumerate(zip(names, by_class, strict=True))
+    ]
+
+
+def undefined(
+    truth: Sequence[Truth], names: Sequence[str], max_boxes: int = MAX_BOXES
+) -> dict[str, str]:
+    """The figures that are None whatever was found in the images of `truth`: name and why."""
+    of = gathered([_NOTHING] * len(truth), truth, len(names))
+    areas = of.area[of.counted]
+    if not len(areas):
+        why = "none of its images has an object of the classes that is to be found"
+        return {figure.name: why for figure in declared(names, max_boxes)}
+    ranges = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+    return {
+        f"{kind}_{size}": f"it has no {size} object ({_SIZES[size]})"
+        for size, (low, high) in ranges.items()
+        if not ((areas >= low) & (areas <= high)).any()
+        for kind in ("map", "ar")
+    }
+
+
+def remark(values: Mapping[str, Any]) -> str:
+    """What the figures `values` (of `metrics.json`) leave out, in sentences; empty where there is
+    nothing."""
+    rows = values.get("per_class")
+    rows = [r for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
+    said = []
+    absent = [str(r.get("name")) for r in rows if r.get("objects") == 0]
+    if absent and len(absent) < len(rows):
+        has, it = ("has", "it") if len(absent) == 1 else ("have", "they")
+        said.append(
+            f"{listed(absent)} {has} no objects here, so {it} {has} no figures; means of the"
+            f" classes are over the other {len(rows) - len(absent):,}."
+        )
+    blind = [str(r.get("name")) for r in rows if r.get("objects") and r.get("found") == 0]
+    if blind:
+        said.append(f"{listed(blind)} {'was' if len(blind) == 1 else 'were'} never found.")
+    most, limit = values.get("most_objects"), values.get("max_boxes")
+    if isinstance(most, int) and isinstance(limit, int) and most > limit:
+        said.append(
+            f"An image has {most:,} objects, but only the best {limit:,} boxes of an image count:"
+            f" not all can be found; task_options.max_boxes={most} would let them."
+        )
+    return " ".join(said)
+
+
+def _told(best: Point | None) -> dict[str, float | None]:
+    if best is None:
+        return dict.fromkeys(("precision", "recall", "f1", "threshold"))
+    return {
+        "precision": best.precision,
+        "recall": best.recall,
+        "f1": best.f1,
+        "threshold": best.threshold,
+    }
+
+
+_NOTHING = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64))

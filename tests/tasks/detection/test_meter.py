@@ -1,0 +1,180 @@
+"""What a detector's boxes come to: figures, thresholds and tables, whatever the order."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from detections import scene
+
+from retinue.data.targets.boxes import Boxes
+from retinue.evaluation.detection import declared, figures
+from retinue.evaluation.detections import Found
+from retinue.sample import Sample
+from retinue.tasks.detection.candidates import Candidates
+from retinue.tasks.detection.meter import DetectionMeter, truth_of
+
+NAMES = ["cat", "dog", "人", "bird"]
+SIZE = (640, 480)
+
+
+def candidates(*rows: tuple[float, ...]) -> Candidates:
+    """Each (class, score, x1, y1, x2, y2)."""
+    table = np.array(rows, dtype=np.float32).reshape(-1, 6)
+    return Candidates(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64), SIZE)
+
+
+def split(images: int = 30, seed: int = 0) -> list[tuple[Candidates, Sample]]:
+    """Each found box comes twice, a little aside and below it in score, as before suppression."""
+    founds, truths = scene(images, 4, seed=seed, digits=6)
+    rows = []
+    for i, (f, t) in enumerate(zip(founds, truths, strict=True)):
+        again = Found(f.xyxy + np.float32(0.01), f.score * np.float32(0.5), f.of)
+        both = [np.concatenate(pair) for pair in zip(
+            (f.xyxy, f.score, f.of), (again.xyxy, again.score, again.of), strict=True)]  # fmt: skip
+        target = Boxes.made(
+            t.xyxy, t.of.tolist(), difficult=t.difficult, crowd=t.crowd,
+            not_exhaustive=t.not_exhaustive,
+        )  # fmt: skip
+        rows.append(
+            (Candidates(both[0], both[1], both[2], SIZE), Sample(f"{i:03}.jpg", None, target))
+        )
+    return rows
+
+
+def meter_of(
+    rows: list[tuple[Candidates, Sample]], batch: int = 7, **options: Any
+) -> DetectionMeter:
+    meter = DetectionMeter(NAMES, **options)
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        meter.update([found for found, _ in part], [sample for _, sample in part])
+    return meter
+
+
+def test_figures_are_those_of_what_suppression_leaves() -> None:
+    target = Boxes.made([[0, 0, 10, 10]], [0])
+    meter = DetectionMeter(NAMES, confidence=0.2, iou=0.5, max_boxes=2)
+    boxes = candidates(
+        (0, 0.9, 0, 0, 10, 10), (0, 0.8, 0, 0, 10, 9), (1, 0.7, 0, 0, 10, 10),
+        (0, 0.3, 50, 50, 60, 60), (0, 0.1, 80, 80, 90, 90),
+    )  # fmt: skip
+    meter.update([boxes], [Sample("a.jpg", None, target)])
+    (row,) = meter.tables()["predictions"].to_pylist()
+    # The second overlaps the first, the last scores too little, of the others two are kept.
+    assert row["labels"] == [0, 1]
+    assert row["scores"] == pytest.approx([0.9, 0.7])
+    told = meter.compute()
+    assert told["voc_ap50"] == 1
+    assert told["max_boxes"] == 2
+    assert "ar2" in told
+
+
+@pytest.mark.parametrize("batch", [1, 7, 30])
+def test_neither_batches_nor_order_nor_processes_change_a_figure(batch: int) -> None:
+    rows = split()
+    expected = meter_of(rows).compute()
+    assert expected["map50"] > 0.1
+    assert meter_of(rows, batch).compute() == expected
+    assert meter_of(rows[::-1], batch).compute() == expected
+    parts = [meter_of(rows[start::2], batch) for start in (1, 0)]
+    joined = DetectionMeter(NAMES)
+    for part in parts:
+        joined.extend(pickle.loads(pickle.dumps(part.rows())))
+    assert joined.compute() == expected
+    assert joined.tables()["predictions"].equals(meter_of(rows).tables()["predictions"])
+
+
+def test_equal_scores_of_different_images_stand_in_the_order_of_paths() -> None:
+    """A right and a wrong one of the same score: which is first changes the area."""
+    there = Boxes.made([[0, 0, 10, 10]], [0])
+    right = (candidates((0, 0.5, 0, 0, 10, 10)), Sample("b.jpg", None, there))
+    wrong = (candidates((0, 0.5, 50, 50, 60, 60)), Sample("a.jpg", None, there))
+    told = [meter_of(rows).compute()["voc_ap50"] for rows in ([right, wrong], [wrong, right])]
+    assert told == [0.25, 0.25]
+
+
+def test_figures_are_computed_anew_after_more_has_come() -> None:
+    rows = split(8)
+    meter = meter_of(rows[:4])
+    first = meter.compute()
+    meter.update([rows[4][0]], [rows[4][1]])
+    assert meter.compute()["images"] == first["images"] + 1
+    meter.extend(meter_of(rows[5:]).rows())
+    assert meter.compute() == meter_of(rows).compute()
+
+
+def test_images_of_which_nothing_is_known_are_in_the_table_alone() -> None:
+    meter = meter_of([(candidates((0, 0.9, 0, 0, 5, 5)), Sample("a.jpg"))])
+    assert meter.compute()["images"] == 0
+    (row,) = meter.tables()["predictions"].to_pylist()
+    assert row["known"] is False
+    assert row["true_labels"] == []
+    assert len(row["boxes"]) == 1
+
+
+def test_an_image_without_objects_or_boxes_counts() -> None:
+    meter = meter_of([(candidates(), Sample("a.jpg", None, Boxes.made([], [])))])
+    assert meter.compute()["images"] == 1
+    (row,) = meter.tables()["predictions"].to_pylist()
+    assert (row["known"], row["boxes"], row["true_boxes"]) == (True, [], [])
+
+
+def test_an_empty_meter_has_figures_and_tables() -> None:
+    meter = DetectionMeter(NAMES)
+    told = meter.compute()
+    assert {told[figure.name] for figure in declared(NAMES)} == {None}
+    assert json.loads(json.dumps(told)) == told
+    assert meter.tables()["predictions"].num_rows == 0
+    assert meter.best_thresholds().overall is None
+
+
+def test_thresholds_are_those_of_the_best_f1() -> None:
+    """Cats: right at 0.9 and 0.6, wrong at 0.3; dogs: wrong at 0.8, right at 0.7."""
+    target = Boxes.made([[0, 0, 9, 9], [20, 0, 29, 9], [0, 20, 9, 29]], [0, 0, 1])
+    boxes = candidates(
+        (0, 0.9, 0, 0, 9, 9), (0, 0.6, 20, 0, 29, 9), (0, 0.3, 90, 0, 99, 9),
+        (1, 0.8, 90, 20, 99, 29), (1, 0.7, 0, 20, 9, 29),
+    )  # fmt: skip
+    meter = meter_of([(boxes, Sample("a.jpg", None, target))])
+    told = meter.best_thresholds()
+    # Together: of the five, the best four give 2·3/(4 + 3).
+    assert told.overall == pytest.approx(0.45)
+    assert told.per_class == [pytest.approx(0.45), pytest.approx(0.35), None, None]
+    assert told.overall == pytest.approx(meter.compute()["confidence"])
+    rows = meter.compute()["per_class"]
+    assert [row["threshold"] for row in rows] == told.per_class
+    assert meter.best_thresholds(fewest=2).per_class == [pytest.approx(0.45), None, None, None]
+
+
+def test_the_table_holds_what_the_figures_are_made_of() -> None:
+    rows = split(12)
+    meter = meter_of(rows)
+    table = meter.tables()["predictions"]
+    assert json.loads(table.schema.metadata[b"classes"]) == NAMES
+    founds, truths = [], []
+    for row, (_, sample) in zip(table.to_pylist(), rows, strict=True):
+        assert row["path"] == sample.key
+        assert (row["width"], row["height"]) == SIZE
+        boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
+        founds.append(
+            Found(boxes, np.array(row["scores"], np.float32), np.array(row["labels"], np.int64))
+        )
+        assert isinstance(sample.target, Boxes)
+        assert row["true_boxes"] == sample.target.xyxy.tolist()
+        assert row["difficult"] == sample.target.difficult.tolist()
+        assert row["crowd"] == sample.target.crowd.tolist()
+        assert tuple(row["not_exhaustive"]) == sample.target.not_exhaustive
+        truths.append(truth_of(sample))
+    assert figures(founds, [t for t in truths if t], NAMES) == meter.compute()
+    assert isinstance(table, pa.Table)
+
+
+def test_names_that_are_no_text_are_escaped_in_the_table() -> None:
+    meter = meter_of([(candidates(), Sample("\udce9.jpg", None, Boxes.made([], [])))])
+    (row,) = meter.tables()["predictions"].to_pylist()
+    assert row["path"] == "\\udce9.jpg"
