@@ -75,6 +75,17 @@ def segments(source: bytes) -> Iterator[Segment]:
         at = end
 
 
+def frame_size(source: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG says it has, of its beginning; None where its frame begins
+    later, or has its height elsewhere."""
+    for segment in segments(source):
+        if segment.marker in _FRAMES:
+            content = source[segment.start + 1 : segment.start + 5]
+            height, width = int.from_bytes(content[:2], "big"), int.from_bytes(content[2:], "big")
+            return (width, height) if len(content) == 4 and width and height else None
+    return None
+
+
 def read_header(source: bytes) -> Header | None:
     """None for a JPEG that is not for `decode`."""
     try:

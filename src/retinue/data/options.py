@@ -88,6 +88,10 @@ class DataOptions(Options):
     """The classes to use, in this order; by default all that are found, sorted."""
     split: SplitOptions = SplitOptions()
     """How the images are divided, where the data does not say."""
+    first_pixel: Literal["auto", 0, 1] = "auto"
+    """What boxes in PASCAL VOC's manner call the first pixel of a row or column: 1 in VOC itself,
+    where the last pixel is still in the box; with 0, corners are places between pixels. `auto` sees
+    it in the boxes at the border."""
     on_bad_image: Annotated[Literal["stop", "skip"], OnResume.CLOSE] = "stop"
     """`stop` names every image that cannot be read; `skip` puts another in its place, always the
     same one, and lists it."""

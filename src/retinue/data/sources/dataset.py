@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from retinue.data.options import DataOptions
 from retinue.data.samples import Samples
+from retinue.data.sources.annotated import check_classes
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import match_known
 from retinue.data.sources.recognise import Readers, read_listing
@@ -21,6 +22,8 @@ from retinue.data.sources.words import ORDER, sort_names
 from retinue.errors import UsageError, some, suggest
 from retinue.sample import Sample, Target
 from retinue.text import counted, few, shorten
+
+_LINES = 8
 
 
 @dataclass(slots=True)
@@ -103,7 +106,7 @@ def settle(
     """The listing's records with classes and splits, those that cannot be used left out."""
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
-    notes += [f"class {name!r} has no images" for name in listing.empty_classes]
+    notes += _empty(listing.empty_classes)
     notes += about_others(listing.root, listing.not_images)
     classes, records = _settle_classes(listing, options, reader, notes)
     records, divided = _settle_splits(records, options, notes)
@@ -124,11 +127,17 @@ def settle(
             where=repr(str(listing.root)),
             mend="data.columns.weight=null reads no weights",
         )
-    if len(classes) == 1:
+    if len(classes) == 1 and not any(target.places for target in targets[:1] if target):
         notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
     return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+
+
+def _empty(names: Sequence[str]) -> list[str]:
+    if len(names) > _LINES:
+        return [f"{len(names)} classes have no images: {few(names, _LINES)}"]
+    return [f"class {name!r} has no images" for name in names]
 
 
 def _weighs(weight: npt.NDArray[np.float64]) -> bool:
@@ -197,12 +206,16 @@ def _settle_classes(
                 where=repr(str(listing.root)),
                 mend="rename the folder, or save the table as UTF-8",
             ) from None
-    classes = list(reader.class_order) if reader.class_order else sort_names(found)
+    given = listing.classes or reader.class_order
+    classes = list(given) if given else sort_names(found)
     if options.classes is None:
         return classes, records
     chosen = [normal(name) for name in options.classes]
+    placed = any(target.places for target in records.targets[:1])
+    if placed:
+        notes += check_classes(records, chosen)
     for name in chosen:
-        if name not in found:
+        if name not in found and not placed:
             raise UsageError(
                 f"no images of class {name!r}", where="key data.classes", mend=suggest(name, found)
             )
@@ -213,7 +226,7 @@ def _settle_classes(
     # The last one is that of what has no target.
     kept = np.array([*(t.remap(wanted) is not None for t in records.targets), False])
     chosen_records = records.take(np.flatnonzero(kept[records.target]))
-    if left_out:
+    if left_out and not placed:
         count = len(records) - len(chosen_records)
         classes_left = counted(len(left_out), "class", "classes")
         notes.append(f"left out {counted(count, 'image')} of {classes_left} not in data.classes")

@@ -155,9 +155,17 @@ def _tells(table: Path, options: DataOptions, asked: bool) -> bool:
     return asked or sum(same) * 2 < len(same)
 
 
-def image_root(table: Path, paths: Names, options: DataOptions) -> Files:
-    """The files of the folder that a table's paths start from. Raises `UsageError` for one that is
-    not there."""
+def image_root(
+    table: Path,
+    paths: Names,
+    options: DataOptions,
+    *,
+    around: bool = False,
+    split: str | None = "train",
+) -> Files:
+    """The files of the folder that a table's paths start from. Of several, one that is called like
+    the `split` comes first. `around`: where nothing lies with the table, it may be a folder beside
+    the table's. Raises `UsageError` for one that is not there."""
     if options.images is not None:
         root = Path(options.images).expanduser()
         if not root.is_dir():
@@ -175,12 +183,29 @@ def image_root(table: Path, paths: Names, options: DataOptions) -> Files:
         beside = Files(root)
         if root.is_dir() and _hits(names, beside).sum() > own.sum():
             return beside
-    roots = sorted(subfolders(folder)[:_FOLDERS], key=lambda f: split_of(f.name) != "train")
+    roots = _with_split_first(folder, split)
     others = [files, *map(Files, roots)]
     hits = [own, *(_hits(names, other) for other in others[1:])]
+    if around and not any(h.any() for h in hits):
+        above = folder.absolute().parent
+        others = [
+            files,
+            *map(
+                Files,
+                (
+                    above,
+                    *sorted(subfolders(above)[:_FOLDERS], key=lambda f: split_of(f.name) != split),
+                ),
+            ),
+        ]
+        hits = [own, *(_hits(names, other) for other in others[1:])]
     best = int(np.argmax([h.sum() for h in hits]))
     # Where the images lie in several folders, each is searched for below the table's own.
     return others[best] if (np.logical_or.reduce(hits) == hits[best]).all() else files
+
+
+def _with_split_first(folder: Path, split: str | None) -> list[Path]:
+    return sorted(subfolders(folder)[:_FOLDERS], key=lambda f: split_of(f.name) != split)
 
 
 def _spread(count: int) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.data.options import DataOptions
+from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.records import Records
 from retinue.errors import UsageError
 from retinue.files import nearest
@@ -32,6 +33,10 @@ class Listing:
     """Labels without an image: the names."""
     not_images: list[str] = field(default_factory=list)
     """Files beside the images that are not called like one."""
+    classes: list[str] | None = None
+    """In their order, where the data set brings them, those without an image among them."""
+    oddities: list[Oddity] = field(default_factory=list)
+    """What is remarkable about boxes."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,15 @@ def split_of(word: str) -> str | None:
     return None
 
 
+def split_in(name: str) -> str | None:
+    """The split that one word in the name of a file is called like: `train` of `train_labels` and
+    of `instances_train2017`; None where no word is, or words of two splits are."""
+    words = re.split(r"[\W_]+", name)
+    found = {split_of(word) or split_of(word.rstrip("0123456789")) for word in words if word}
+    splits = found - {None}
+    return splits.pop() if len(splits) == 1 else None
+
+
 def yes_or_no(word: str) -> bool | None:
     """What a cell of a yes-or-no column says; None for what is neither."""
     plain = word.strip().lower()
