@@ -227,8 +227,19 @@ def test_boxes_in_a_batch() -> None:
     assert collated["xyxy"].dtype == torch.float32
     assert collated["of"].dtype == torch.int64
     assert collated["present"].dtype == torch.bool
+    assert collated["not_exhaustive"].shape == (4, 0)
     for nothing in ([None], [Boxes.made([], []), None]):
         assert Boxes.collate(nothing)["xyxy"].shape == (len(nothing), 0, 4)
+
+
+def test_what_is_not_exhaustively_labelled_in_a_batch() -> None:
+    partly = Boxes.made([[0, 0, 1, 1]], [2], not_exhaustive=[0, 3])
+    collated = Boxes.collate([None, partly, Boxes.made([], [], not_exhaustive=[5]), BOXES_OF_ONE])
+    assert collated["not_exhaustive"].tolist() == [[-1, -1], [0, 3], [5, -1], [-1, -1]]
+    assert collated["not_exhaustive"].dtype == torch.int64
+
+
+BOXES_OF_ONE = Boxes.made([[0, 0, 1, 1]], [0])
 
 
 def test_boxes_are_not_mixed_by_shares() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -240,6 +241,48 @@ def test_probabilities_are_kept_and_the_batch_is_left_alone() -> None:
     result = varied(Colour(PLAIN, ColourOptions(solarize=0.3)), images)
     assert 0.24 < (result[:, 0, 0, 0] < 0.5).float().mean() < 0.36
     assert (images == 200).all()
+
+
+@pytest.mark.parametrize("how", ["shift", "factor"])
+def test_a_change_in_hsv_equals_the_standard_library(how: str) -> None:
+    images = noise(6, 9, 11)
+    images[0, 0, :5] = [[0, 0, 0], [255, 255, 255], [9, 9, 9], [1, 0, 0], [0, 255, 255]]
+    gains = (0.4, 0.7, 0.4)
+    options = ColourOptions(hsv=1.0, hsv_gains=gains, hsv_hue=how)
+    result = varied(Colour(PLAIN, options, 3), images, epoch=2).permute(0, 2, 3, 1).numpy()
+    for k, image in enumerate(images):
+        hue, saturation, value = (2 * draw(3, 2, k, "hsv").random(4)[1:] - 1) * gains
+        for pixel, changed in zip(image.reshape(-1, 3), result[k].reshape(-1, 3), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*(pixel / 255))
+            h = (h + hue if how == "shift" else h * (1 + hue)) % 1
+            s, v = min(s * (1 + saturation), 1), min(v * (1 + value), 1)
+            assert np.allclose(changed, colorsys.hsv_to_rgb(h, s, v), atol=1e-4)
+
+
+def test_a_change_in_hsv_is_the_published_one() -> None:
+    """YOLO's trainings look whole numbers up in tables, 180 to a turn of the hue: as exact as
+    that."""
+    images = noise(4, 32, 32)
+    options = ColourOptions(hsv=1.0, hsv_gains=(0.1, 0.7, 0.4), hsv_hue="factor")
+    result = varied(Colour(PLAIN, options), images).permute(0, 2, 3, 1).numpy()
+    for k, image in enumerate(images):
+        gains = 1 + (2 * draw(0, 0, k, "hsv").random(4)[1:] - 1) * (0.1, 0.7, 0.4)
+        hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+        levels = np.arange(256)
+        tables = [
+            (levels * gains[0] % 180).astype(np.uint8),
+            np.clip(levels * gains[1], 0, 255).astype(np.uint8),
+            np.clip(levels * gains[2], 0, 255).astype(np.uint8),
+        ]
+        planes = [
+            cv2.LUT(plane, table)
+            for plane, table in zip((hue, saturation, value), tables, strict=True)
+        ]
+        published = cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2RGB)
+        difference = np.abs(published - 255 * result[k])
+        assert difference.mean() < 3
+        # Of a red that it takes for 180 and so for 0, the hue jumps.
+        assert (difference < 12).mean() > 0.99
 
 
 def test_exact_hsv_change_stays_within_its_gains() -> None:

@@ -18,6 +18,7 @@ SEVERAL = [
     {"splice": 0.1},
     {"mosaic": 0.1},
     {"copy_paste": 0.1},
+    {"blend": 0.1},
     {"zoom_paste": True, "zoom": (0.8, 1.2)},
 ]
 
@@ -36,6 +37,8 @@ def test_what_an_augmentation_does() -> None:
     assert not masked.mixes_pixels
     assert not masked.composes_several
     assert masked.draws
+    for drawn in ({"jitter": 0.1}, {"fit_scale": (1.0, 1.0)}):
+        assert AugmentOptions(horizontal_flip=0, **drawn).draws
     # How mixing would be done draws nothing where it is never done.
     assert not AugmentOptions(horizontal_flip=0, mixing=MixingOptions(probability=0.5)).draws
 
@@ -55,6 +58,12 @@ def test_what_needs_several_samples(options: dict[str, object]) -> None:
         ({"mosaic": -0.1}, "mosaic"),
         ({"copy_paste": 2}, "copy_paste"),
         ({"splice": 0.5, "mosaic": 0.4, "copy_paste": 0.2}, "add up to more than 1, but do to 1.1"),
+        ({"mosaic": 0.9, "blend": 0.2}, "add up to more than 1, but do to 1.1"),
+        ({"jitter": 1.0}, "jitter"),
+        ({"fit_scale": (2.0, 0.5)}, "fit_scale: the first value must not exceed the second"),
+        ({"fit_scale": (0.0, 0.5)}, "fit_scale"),
+        ({"jitter": 0.3, "crop_scale": (0.1, 1.0)}, "give the one or the others"),
+        ({"fit_scale": (1.0, 1.0), "crop_scale": (0.1, 1.0)}, "give the one or the others"),
         ({"zoom_paste": True}, "zoom_paste has no effect"),
         ({"zoom_paste": True, "zoom": (1.0, 1.5)}, "zoom_paste has no effect"),
     ],

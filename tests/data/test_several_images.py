@@ -170,6 +170,37 @@ def test_a_pasted_rectangle_brings_its_boxes() -> None:
     assert hidden > 3
 
 
+def test_a_blend_shows_both_and_their_boxes() -> None:
+    """By hand: 200 over 100 is 150; beside it, and beyond it, each alone, then grey."""
+    options = AugmentOptions(blend=1, horizontal_flip=0)
+    view = TrainView(options, replace(SMALL, fit="letterbox", pad_value=7), 0, PEOPLE)
+    wide = sample_of(np.full((32, 64, 3), 100, np.uint8), "wide", Boxes.made([[8, 4, 24, 20]], [0]))
+    tall = sample_of(np.full((64, 32, 3), 200, np.uint8), "tall", Boxes.made([[0, 0, 32, 9]], [1]))
+    looked = look(view, wide, tall, size=(64, 64))
+    expected = np.full((64, 64), 7.0)
+    expected[16:48] = 100
+    expected[:, 16:48] = (expected[:, 16:48] + 200) / 2
+    assert np.abs(looked.image - expected[..., None]).max() <= 0.5
+    assert looked.target == Boxes.made([[8, 20, 24, 36], [16, 0, 48, 9]], [0, 1])
+    # A class is told by halves; of what nothing is known, nothing is.
+    labels = [replace(s, target=OneClass(k, 2)) for k, s in enumerate((wide, tall))]
+    both = look(view, *labels, size=(64, 64)).target
+    assert isinstance(both, OneClass)
+    assert both.shares == (0.5, 0.5)
+    assert look(view, wide, replace(tall, target=None), size=(64, 64)).target == Boxes.made(
+        [[8, 20, 24, 36]], [0]
+    )
+
+
+def test_both_images_of_a_blend_are_varied() -> None:
+    options = AugmentOptions(blend=1, jitter=0.3, fit_scale=(0.25, 2.0))
+    composer = TrainView(options, BLACK, 0, PEOPLE).composer
+    pairs = [composer.compose([(300, 200)] * 2, key=key, epoch=0).placements for key in range(40)]
+    assert len({p.matrix.tobytes() for pair in pairs for p in pair}) == 80
+    flipped = [[p.matrix[0, 0] < 0 for p in pair] for pair in pairs]
+    assert {tuple(pair) for pair in flipped} == {(a, b) for a in (0, 1) for b in (0, 1)}
+
+
 @pytest.mark.parametrize("kind", ["splice", "mosaic", "copy_paste"])
 def test_classes_of_a_row_have_the_shares_of_its_pixels(kind: str) -> None:
     view = TrainView(AugmentOptions(**{kind: 1.0}), SMALL, 0, PEOPLE)
@@ -202,18 +233,21 @@ def test_what_is_known_of_some_of_the_images_is_all_that_is_told() -> None:
     assert both.shares == pytest.approx(expected)
 
 
-KINDS = ("splice", "mosaic", "copy_paste")
+KINDS = ("splice", "mosaic", "copy_paste", "blend")
 chances = st.sampled_from([0.0, 0.3, 1.0])
 
 
 @st.composite
 def augmentations(draw: st.DrawFn) -> AugmentOptions:
     alone = [{}, *({kind: 1.0} for kind in KINDS)]
-    several = draw(st.sampled_from([*alone, dict.fromkeys(KINDS, 0.3)]))
+    several = draw(st.sampled_from([*alone, dict.fromkeys(KINDS, 0.25)]))
+    fits = draw(st.booleans())
     zoom = draw(st.sampled_from([None, (0.3, 0.9), (0.5, 2.0)]))
     return AugmentOptions(
         **several,
-        crop_scale=draw(st.sampled_from([None, (0.2, 1.0)])),
+        crop_scale=None if fits else draw(st.sampled_from([None, (0.2, 1.0)])),
+        jitter=0.3 if fits else 0.0,
+        fit_scale=draw(st.sampled_from([None, (0.25, 2.0)])) if fits else None,
         horizontal_flip=draw(chances),
         vertical_flip=draw(chances),
         quarter_turns=draw(st.booleans()),
@@ -279,3 +313,57 @@ def test_what_is_seen_without_looking_is_what_rendering_tells(
     seen = view.see(unread, looked.sizes, key=key, epoch=2, size=size)
     assert same(seen, looked.seen)
     assert looked.original_size == shapes[cast[0]][::-1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    options=augmentations(),
+    fit=st.sampled_from(["crop", "squash", "letterbox"]),
+    size=st.tuples(st.integers(48, 96), st.integers(48, 96)),
+    shapes=st.lists(st.tuples(st.integers(40, 120), st.integers(40, 120)), min_size=4, max_size=4),
+    places=st.lists(st.tuples(*[st.floats(0, 0.5)] * 2, *[st.floats(0.3, 0.5)] * 2), min_size=4,
+                    max_size=4),
+    key=st.integers(0, 1000),
+)  # fmt: skip
+def test_a_box_is_told_where_its_pixels_are(
+    options: AugmentOptions,
+    fit: str,
+    size: tuple[int, int],
+    shapes: list[tuple[int, int]],
+    places: list[tuple[float, float, float, float]],
+    key: int,
+) -> None:
+    """Image k has a bright rectangle in channel k, of class k; whatever is drawn."""
+    row = []
+    for k, ((height, width), (x, y, wide, high)) in enumerate(zip(shapes, places, strict=True)):
+        box = [round(x * width), round(y * height)]
+        box += [box[0] + round(wide * width), box[1] + round(high * height)]
+        image = np.zeros((height, width, 3), np.uint8)
+        if k < 3:
+            image[box[1] : box[3], box[0] : box[2], k] = 255
+        row.append(sample_of(image, f"{k}", Boxes.made([box], [k])))
+    options = options.model_copy(update={"mixing": MixingOptions()})
+    how = Preprocessing(size=size, fit=fit, pad_value=0)
+    view = TrainView(options, how, 1, Population.of("aaaa", places=True))
+    cast = view.cast(0, key=key, epoch=0)
+    looked = look(view, *row[: len(cast)], key=key, size=size)
+    assert isinstance(looked.target, Boxes)
+    told = dict(zip(looked.target.of, looked.target.xyxy, strict=True))
+    composition = view.composer.compose(looked.sizes, key=key, epoch=0, size=size)
+    blended = composition.placements[-1].opacity < 1
+    for number, placement in enumerate(composition.placements):
+        k, later = placement.source, composition.placements[number + 1 :]
+        # What is covered in part keeps its outline; the parts of a mosaic lie side by side.
+        covered = options.copy_paste or options.zoom_paste or options.splice
+        if k > 2 or (later and covered and not blended):
+            continue
+        bright = np.argwhere(looked.image[..., k] > (63 if blended else 127))
+        if k in told:
+            (top, left), (bottom, right) = bright.min(0), bright.max(0) + 1
+            # The tips of slanted rectangles, and of what a diagonal cuts, are less than a pixel.
+            matrix, tip = placement.matrix, isinstance(placement.region, np.ndarray) and not blended
+            within = 3.0 if matrix[0, 1] or matrix[1, 0] or tip else 1.01
+            assert np.abs(told[k] - (left, top, right, bottom)).max() <= within
+        else:
+            whole = geometry.area(geometry.apply(placement.matrix, outline(row[k])))
+            assert len(bright) <= 0.1 * whole + 10

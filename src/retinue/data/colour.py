@@ -14,13 +14,13 @@ between; the mean luma is that of the image as changed so far, which follows fro
 At the end each channel is clamped once to what 0 and 1 become under the normalisation: clamping
 before it and clamping to its image after it are the same, as it is monotonic in each channel.
 
-Exact HSV, solarize, posterize and equalize are not affine: they come first, on the uint8 batch.
+Solarize, posterize, equalize and exact HSV are not affine: they come first, on the uint8 batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from retinue.data.options import ColourOptions
 from retinue.data.random import draw
-from retinue.sample import Preprocessing
+from retinue.sample import Pixels, Preprocessing
 from retinue.transfer import all_to_device
 
 Affine = npt.NDArray[np.float64]
@@ -67,10 +67,10 @@ class Colour:
         self._others = [
             _Other(name, probability, gains, operation)
             for name, probability, gains, operation in (
-                ("hsv", o.hsv, o.hsv_gains, _hsv),
                 ("solarize", o.solarize, None, _solarize),
                 ("posterize", o.posterize, None, _posterize),
                 ("equalize", o.equalize, None, _equalize),
+                ("hsv", o.hsv, o.hsv_gains, _hsv if o.hsv_hue == "shift" else _hsv_by_factors),
             )
             if probability > 0
         ]
@@ -171,7 +171,8 @@ class _Other:
     gains: tuple[float, float, float] | None
     """Greatest amounts, either way, of the three that are drawn; None: there are none."""
     operation: Callable[[Tensor, Tensor], Tensor]
-    """Of uint8 (m, 3, height, width) and the amounts (m, 3)."""
+    """Of uint8 (m, 3, height, width) and the amounts (m, 3); only the last one may leave values
+    between the whole numbers, as float32."""
 
     def draw(self, seed: int, epoch: int, keys: npt.NDArray[np.int64]) -> Affine:
         """(m, 4): the positions of those that are changed, and the amounts."""
@@ -185,8 +186,9 @@ class _Other:
         if not len(rows):
             return images
         where = rows[:, 0].long()
-        images = images.clone(memory_format=torch.preserve_format)
-        images[where] = self.operation(images[where], rows[:, 1:])
+        changed = self.operation(images[where], rows[:, 1:])
+        images = images.to(changed.dtype, memory_format=torch.preserve_format, copy=True)
+        images[where] = changed
         return images
 
 
@@ -250,7 +252,8 @@ _MAPS = (_brightness_map, _contrast_map, _saturation_map, _hue_map)
 def _at_means(maps: Tensor, images: Tensor) -> Tensor:
     """(n, 3, 4) matrices of (n, 3, 7) maps, at the images' own channel means."""
     pixels = images.shape[2] * images.shape[3]
-    means = images.sum(dim=(2, 3), dtype=torch.int64).float() / (255 * pixels)
+    sums = images.sum(dim=(2, 3), dtype=None if images.is_floating_point() else torch.int64)
+    means = sums.float() / (255 * pixels)
     bias = maps[:, :, 3] + (maps[:, :, 4:] * means[:, None]).sum(2)
     return torch.cat([maps[:, :, :3], bias[:, :, None]], dim=2)
 
@@ -329,12 +332,48 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def _hsv(images: Tensor, amounts: Tensor) -> Tensor:
-    hue, saturation, value = amounts.T[..., None, None]
-    h, s, v = rgb_to_hsv(images.float() / 255)
-    h = (h + hue) % 1
-    s = (s * (1 + saturation)).clamp_(0, 1)
-    v = (v * (1 + value)).clamp_(0, 1)
-    return (hsv_to_rgb(h, s, v) * 255).round_().to(torch.uint8)
+    """The hue shifted by so many turns, saturation and value times factors around 1."""
+    shift, saturation, value = amounts.T
+    one = torch.ones_like(shift)
+    return _in_hsv(images, torch.stack([one, shift, 1 + saturation, 1 + value], 1))
+
+
+def _hsv_by_factors(images: Tensor, amounts: Tensor) -> Tensor:
+    """All three times factors around 1: the hue, too, counted in turns from red."""
+    hue, saturation, value = amounts.T
+    none = torch.zeros_like(hue)
+    return _in_hsv(images, torch.stack([1 + hue, none, 1 + saturation, 1 + value], 1))
+
+
+def _in_hsv(images: Tensor, changes: Tensor) -> Tensor:
+    """`changes` (m, 4): factor and shift of the hue, in turns, factors of saturation and value.
+    float32, from 0 to 255: nothing is rounded."""
+    if _on_cpu(images):
+        changed = map(_in_hsv_by_opencv, _rows(images).numpy(), changes.tolist())
+        return torch.from_numpy(np.stack(list(changed))).permute(0, 3, 1, 2)
+    factor, shift, saturation, value = changes.float().T[..., None, None]
+    h, s, v = rgb_to_hsv(images / 255)
+    h = (h * factor + shift) % 1
+    s = (s * saturation).clamp_(0, 1)
+    v = (v * value).clamp_(0, 1)
+    return hsv_to_rgb(h, s, v) * 255
+
+
+def _in_hsv_by_opencv(image: Pixels, changes: Sequence[float]) -> npt.NDArray[np.float32]:
+    """The same of one image, (height, width, 3), ten times as fast on a CPU."""
+    factor, shift, saturation, value = changes
+    pixels = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)
+    hue, s, v = planes = cv2.split(pixels)
+    hue *= np.float32(factor)
+    hue += np.float32(360 * (shift % 1))
+    hue -= np.float32(360) * (hue >= 360)  # less than two turns, as factors reach 2
+    s *= np.float32(saturation)
+    v *= np.float32(value)
+    np.minimum(s, 1, out=s)
+    np.minimum(v, 255, out=v)
+    cv2.merge(planes, dst=pixels)
+    rgb: npt.NDArray[np.float32] = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_HSV2RGB), np.float32)
+    return rgb
 
 
 def _solarize(images: Tensor, amounts: Tensor) -> Tensor:

@@ -15,14 +15,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from retinue.data import geometry
-from retinue.data.framing import eval_boxes, eval_matrix
+from retinue.data.framing import eval_boxes, eval_matrix, fitted, snapped
 from retinue.data.geometry import Border, Paint, Region
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Indices, Population
 from retinue.data.random import draw
 from retinue.sample import ImageSize, Matrix, Polygon, Preprocessing, Size
 
-Kind = Literal["plain", "splice", "mosaic", "copy_paste"]
+Kind = Literal["plain", "splice", "mosaic", "copy_paste", "blend"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +37,8 @@ class Placement:
     """What it may paint; None: everything."""
     share: float
     """Its part in the row's target; 0: scenery that the target does not speak of."""
+    opacity: float = 1.0
+    """Its part in the pixels that it paints; what lies below has the rest."""
 
     def needed(self, size: ImageSize) -> Size:
         """Height and width to which the upright original of `size` (width, height) may be shrunk
@@ -91,6 +93,9 @@ class Composer:
         self.preprocessing = preprocessing
         self.seed = seed
         self.population = population
+        # Where objects have places, nothing marks those that are reflected.
+        places = population is not None and population.places
+        self._border: Border = "fill" if places else augment.border
 
     def cast(self, position: int, key: int, epoch: int) -> tuple[int, ...]:
         """The positions of all samples that the row of sample `position` needs, its own first.
@@ -109,7 +114,7 @@ class Composer:
         if kind == "mosaic":
             others = _others(rng, position, 3, len(population))
             return (position, *(others or (position,) * 3))
-        if kind == "copy_paste" or self._pastes(key, epoch):
+        if kind in ("copy_paste", "blend") or self._pastes(key, epoch):
             return (position, *_others(rng, position, 1, len(population)))
         return (position,)
 
@@ -129,19 +134,21 @@ class Composer:
             return self._mosaic(sizes, key, epoch, size)
         if kind == "copy_paste" and len(sizes) >= 2:
             return self._copy_paste(sizes, key, epoch, size)
+        if kind == "blend" and len(sizes) >= 2:
+            return self._blend(sizes, key, epoch, size)
         return self._plain(sizes, key, epoch, size, paste=kind == "plain")
 
     def _kind(self, key: int, epoch: int) -> Kind:
         options = self.augment
-        if max(options.splice, options.mosaic, options.copy_paste) == 0:
+        if not options.joins:
             return "plain"
         chance = draw(self.seed, epoch, key, "composition").random()
-        if chance < options.splice:
-            return "splice"
-        if chance < options.splice + options.mosaic:
-            return "mosaic"
-        if chance < options.splice + options.mosaic + options.copy_paste:
-            return "copy_paste"
+        kinds: tuple[Kind, ...] = ("splice", "mosaic", "copy_paste", "blend")
+        reached = 0.0
+        for kind in kinds:
+            reached += getattr(options, kind)
+            if chance < reached:
+                return kind
         return "plain"
 
     # One image
@@ -151,21 +158,36 @@ class Composer:
     ) -> Matrix:
         """The plain view: from an upright original of size `source` (width, height) to a canvas of
         `size` (height, width)."""
-        size = size or self.preprocessing.size
+        return self._alone(source, key, epoch, size or self.preprocessing.size)[0]
+
+    def _alone(
+        self, source: ImageSize, key: int, epoch: int, size: Size, called: str = ""
+    ) -> tuple[Matrix, Region | None]:
+        """The plain view's matrix, and what of the canvas the image covers if that is known to be a
+        rectangle of whole pixels. `called` goes before the names of the draws."""
+        pose = self._posed(self._pose(key, epoch, f"{called}pose"), size)
+        if self.augment.fits:
+            rng = draw(self.seed, epoch, key, f"{called}fit")
+            stretch = self._stretch(rng)
+            grow = rng.uniform(*(self.augment.fit_scale or (1.0, 1.0)))
+            right, down = rng.random(2)
+            matrix, window = fitted(self._preprocessing(size), source, stretch, grow, (right, down))
+            return pose @ matrix, geometry.upright(
+                geometry.apply(pose, geometry.corners(window)), size
+            )
         if self.augment.crop_scale is None:
-            matrix = self._framed(source, size)
-        else:
-            matrix = geometry.crop(self._crop(source, key, epoch, size), size)
-        return self._posed(self._pose(key, epoch, "pose"), size) @ matrix
+            return pose @ self._framed(source, size), None
+        rng = draw(self.seed, epoch, key, f"{called}crop")
+        return pose @ geometry.crop(self._crop(source, rng, size), size), None
 
     def _plain(
         self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size, *, paste: bool
     ) -> Composition:
-        matrix = self.matrix(sizes[0], key=key, epoch=epoch, size=size)
-        placements = [Placement(0, matrix, None, 1.0)]
+        matrix, shown = self._alone(sizes[0], key, epoch, size)
+        placements = [Placement(0, matrix, shown, 1.0)]
         # A letterbox is grey in evaluation; reflections would teach another picture.
         letterbox = self.preprocessing.fit == "letterbox" and self.augment.crop_scale is None
-        border: Border = "fill" if letterbox else self.augment.border
+        border: Border = "fill" if letterbox or self.augment.fits else self._border
         if paste and len(sizes) >= 2 and self._pastes(key, epoch):
             covered = geometry.clip(_outline(matrix, sizes[0]), size)
             if geometry.area(covered) < size[0] * size[1] * (1 - 1e-9):
@@ -199,11 +221,10 @@ class Composer:
         same = size == self.preprocessing.size
         return self.preprocessing if same else replace(self.preprocessing, size=size)
 
-    def _crop(self, source: ImageSize, key: int, epoch: int, size: Size) -> tuple[float, ...]:
+    def _crop(self, source: ImageSize, rng: np.random.Generator, size: Size) -> tuple[float, ...]:
         """A random box of the image, as Inception's: area and log aspect ratio are uniform."""
         assert self.augment.crop_scale is not None
         width, height = source
-        rng = draw(self.seed, epoch, key, "crop")
         low, high = (math.log(ratio) for ratio in self.augment.crop_ratio)
         for _ in range(10):
             area = width * height * rng.uniform(*self.augment.crop_scale)
@@ -211,12 +232,18 @@ class Composer:
             w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
             if w <= width and h <= height:
                 x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-                return _snapped((x, y, x + w, y + h), source, size)
+                return snapped((x, y, x + w, y + h), source, size)
         # The image is too long for any allowed ratio: its middle, at the nearest one.
         ratio = min(max(width / height, self.augment.crop_ratio[0]), self.augment.crop_ratio[1])
         w, h = min(width, height * ratio), min(height, width / ratio)
         x, y = (width - w) / 2, (height - h) / 2
         return x, y, x + w, y + h
+
+    def _stretch(self, rng: np.random.Generator) -> float:
+        """What an aspect ratio is multiplied with."""
+        jitter = self.augment.jitter
+        across, along = rng.uniform(1 - jitter, 1 + jitter, 2)
+        return float(across / along)
 
     def _pose(self, key: int, epoch: int, operation: str) -> _Pose:
         rng = draw(self.seed, epoch, key, operation)
@@ -295,10 +322,11 @@ class Composer:
         the canvas (YOLOv4, Bochkovskiy et al., 2020; the centre as in YOLOv5).
 
         Which image lies where is drawn; flips, quarter turns, shear and rotation are drawn for
-        each. Its magnification is log-uniform from where it just fits into the quarter to where it
-        just covers it, times its `zoom`. Along an axis on which it is shorter than the quarter, it
-        touches the point; on one on which it is longer, the part that shows is drawn uniformly.
-        `crop_scale` and `translate` have no part in it. Shares are the areas of the quarters.
+        each, and its aspect ratio is jittered. Its magnification is log-uniform from where it just
+        fits into the quarter to where it just covers it, times its `zoom`. Along an axis on which
+        it is shorter than the quarter, it touches the point; on one on which it is longer, the part
+        that shows is drawn uniformly. `crop_scale`, `fit_scale` and `translate` have no part in it.
+        Shares are the areas of the quarters.
         """
         height, width = size
         rng = draw(self.seed, epoch, key, "mosaic")
@@ -310,8 +338,10 @@ class Composer:
             grow, along_x, along_y = rng.random(3)
             pose = self._pose(key, epoch, f"mosaic {source}")
             w, h = sizes[source]
-            turned = self._turned(pose)
-            upright_w, upright_h = (w, h) if turned[0, 0] else (h, w)
+            jittered = draw(self.seed, epoch, key, f"mosaic {source} jitter")
+            stretch = math.sqrt(self._stretch(jittered)) if self.augment.jitter else 1.0
+            turned = self._turned(pose) @ geometry.scale(stretch, 1 / stretch)
+            upright_w, upright_h = np.abs(turned[:2, :2]) @ (w, h)
             room_w, room_h = region.x2 - region.x1, region.y2 - region.y1
             fit, cover = sorted((room_w / upright_w, room_h / upright_h))
             scale = fit * (cover / fit) ** grow * self._zoom(pose)
@@ -350,8 +380,16 @@ class Composer:
         pasted = Placement(1, matrix, Region(x, y, x + w, y + h), share)
         return Composition([own, pasted], plain.border)
 
+    def _blend(self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size) -> Composition:
+        """Two plain views, half and half where both are; elsewhere the one that is."""
+        own = self._plain(sizes[:1], key, epoch, size, paste=False)
+        matrix, shown = self._alone(sizes[1], key, epoch, size, "blended ")
+        region = shown or geometry.clip(_outline(matrix, sizes[1]), size)
+        below = replace(own.placements[0], share=0.5)
+        return Composition([below, Placement(1, matrix, region, 0.5, 0.5)], own.border)
+
     def _several_border(self) -> Border:
-        return "fill" if self.preprocessing.fit == "letterbox" else self.augment.border
+        return "fill" if self.preprocessing.fit == "letterbox" else self._border
 
 
 def _others(
@@ -367,20 +405,6 @@ def _others(
         return tuple((drawn + (drawn >= position)).tolist())
     own = int(np.searchsorted(pool, position))
     return tuple(pool[drawn + (drawn >= own)].tolist())
-
-
-def _snapped(
-    box: tuple[float, float, float, float], source: ImageSize, size: Size
-) -> tuple[float, ...]:
-    """The box with its sides on whole pixels, as they are after a JPEG's scaled decoding: less
-    than a pixel of the canvas away, and `render` is faster for it."""
-    x1, y1, x2, y2 = box
-    room = min((x2 - x1) / size[1], (y2 - y1) / size[0])
-    grid = next((g for g in (8, 4, 2) if room >= g), 1)
-    left, top = (math.floor(v / grid) * grid for v in (x1, y1))
-    right = min(max(round(x2 / grid) * grid, left + grid), source[0])
-    bottom = min(max(round(y2 / grid) * grid, top + grid), source[1])
-    return left, top, right, bottom
 
 
 def _quarters(x: int, y: int, size: Size) -> list[Region]:

@@ -36,6 +36,8 @@ class Entry(NamedTuple):
     image: Pixels
     matrix: Matrix
     region: Region | Polygon | None = None
+    opacity: float = 1.0
+    """Its part in what is painted there, from 0 to 1; what lies below has the rest."""
 
 
 class Paint(NamedTuple):
@@ -232,6 +234,19 @@ def bounds(region: Region | Polygon | None, size: Size) -> Region:
     return Region(x1, y1, min(x2, size[1]), min(y2, size[0]))
 
 
+def upright(outline: Polygon, size: Size) -> Region | None:
+    """What of the canvas an upright rectangle of whole pixels covers; None if it is none, or covers
+    nothing."""
+    (x1, y1), (x2, y2) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
+    rounded = Region(*map(round, (x1, y1, x2, y2)))
+    whole = all(abs(a - b) < 1e-6 for a, b in zip((x1, y1, x2, y2), rounded, strict=True))
+    if not (whole and math.isclose(area(outline), (x2 - x1) * (y2 - y1))):
+        return None
+    left, top, right, bottom = rounded
+    region = Region(max(left, 0), max(top, 0), min(right, size[1]), min(bottom, size[0]))
+    return region if region.x1 < region.x2 and region.y1 < region.y2 else None
+
+
 def inside(polygon: Polygon, box: Region) -> npt.NDArray[np.bool_]:
     """bool (height, width) of `box`: the pixels whose centres a convex polygon contains.
 
@@ -280,7 +295,7 @@ def render(
     """
     canvas = np.empty((*size, 3), dtype=np.uint8) if out is None else out
     whole = Region(0, 0, size[1], size[0])
-    if not any(_is_whole(entry.region, whole) for entry in entries):
+    if not any(_hides_all(entry, whole) for entry in entries):
         canvas[...] = fill
     for entry in entries:
         region = whole if entry.region is None else entry.region
@@ -295,7 +310,8 @@ def render(
         image, matrix = entry.image, entry.matrix
         if region is not whole:
             matrix = translate(-box.x1, -box.y1) @ matrix
-        painted = target if mask is None else np.empty_like(target)
+        over = mask is None and entry.opacity == 1
+        painted = target if over else np.empty_like(target)
         if not (smooth and _resize(image, matrix, painted)):
             shown = (target.shape[0], target.shape[1])
             if smooth:
@@ -303,12 +319,20 @@ def render(
             if max(image.shape[:2]) > LONGEST:
                 image, matrix = _shorter(image, matrix, shown)
             _warp(image, matrix, painted, border, fill, smooth)
+        if entry.opacity < 1:
+            rest = 1 - entry.opacity
+            cv2.addWeighted(painted, entry.opacity, target, rest, 0, dst=painted)
         if mask is not None:
             _into(target, cv2.copyTo(painted, mask.view(np.uint8), target))
+        else:
+            _into(target, painted)
     return canvas
 
 
-def _is_whole(region: Region | Polygon | None, whole: Region) -> bool:
+def _hides_all(entry: Entry | Paint, whole: Region) -> bool:
+    if isinstance(entry, Entry) and entry.opacity < 1:
+        return False
+    region = entry.region
     return region is None or (not isinstance(region, np.ndarray) and region == whole)
 
 

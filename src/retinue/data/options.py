@@ -116,7 +116,10 @@ class ColourOptions(Options):
     hsv: Fraction = 0.0
     """Probability of an exact change in HSV by up to `hsv_gains`."""
     hsv_gains: tuple[Fraction, Fraction, Fraction] = (0.015, 0.7, 0.4)
-    """Amplitudes of hue (turns), saturation and value (factors around 1)."""
+    """Amplitudes of hue, saturation and value: the last two are factors around 1."""
+    hsv_hue: Literal["shift", "factor"] = "shift"
+    """Whether the hue is shifted by so many turns, or multiplied like the others, counted from red
+    (as YOLO is trained: reds stay, blues change most)."""
     solarize: Fraction = 0.0
     """Probability of inverting every value of 128 and above."""
     posterize: Fraction = 0.0
@@ -149,6 +152,13 @@ class AugmentOptions(Options):
     view as in evaluation."""
     crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
     """Least and greatest width / height of a random crop, before it is brought to the size."""
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Greatest change of the image's width and of its height, either way, before it is fitted into
+    the input (YOLOv3; Redmon & Farhadi, 2018: 0.3). With `fit_scale`, in place of a crop."""
+    fit_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Least and greatest size of the whole image, as a multiple of that at which it just fits into
+    the input, uniform; it then lies anywhere on the grey `pad_value`, or, where it is larger than
+    the input, any part of it is shown (as YOLO is trained: 0.25 and 2). In place of a crop."""
     horizontal_flip: Fraction = 0.5
     """Probability of mirroring left and right."""
     vertical_flip: Fraction = 0.0
@@ -176,8 +186,13 @@ class AugmentOptions(Options):
     copy_paste: Fraction = 0.0
     """Probability of pasting a rectangle of another image into it, at the size at which that one
     would be seen itself; the labels in proportion to the area."""
+    blend: Fraction = 0.0
+    """Probability of showing another image through it, half and half, with what is known of both:
+    mixup for objects with places (Zhang et al., "Bag of freebies for training object detection
+    neural networks", 2019). For classes alone, `mixing.mixup` is faster and mixes all shares."""
     border: Literal["reflect", "fill"] = "reflect"
-    """What lies beyond the image: its reflection, or the preprocessing's grey `pad_value`."""
+    """What lies beyond the image: its reflection, or the preprocessing's grey `pad_value`. It is
+    grey in any case where objects are marked by their place, since nothing marks reflected ones."""
     colour: ColourOptions = ColourOptions()
     """Changes of colour."""
     mixing: MixingOptions = MixingOptions()
@@ -185,7 +200,7 @@ class AugmentOptions(Options):
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentOptions:
-        for name in ("crop_scale", "crop_ratio", "zoom"):
+        for name in ("crop_scale", "crop_ratio", "fit_scale", "zoom"):
             pair = getattr(self, name)
             if pair is not None and pair[0] > pair[1]:
                 raise ValueError(f"{name}: the first value must not exceed the second")
@@ -195,15 +210,25 @@ class AugmentOptions(Options):
 
     @model_validator(mode="after")
     def _agree(self) -> AugmentOptions:
+        if self.fits and self.crop_scale is not None:
+            raise ValueError(
+                "crop_scale says which part of the image is shown, and so do jitter and fit_scale: "
+                "give the one or the others"
+            )
         if self.zoom_paste and (self.zoom is None or self.zoom[0] >= 1):
             raise ValueError("zoom_paste has no effect without a zoom that goes below 1")
-        total = self.splice + self.mosaic + self.copy_paste
+        total = self.splice + self.mosaic + self.copy_paste + self.blend
         if total > 1 + 1e-9:
             raise ValueError(
-                "splice, mosaic and copy_paste exclude each other: their probabilities must not "
-                f"add up to more than 1, but do to {total:g}"
+                "splice, mosaic, copy_paste and blend exclude each other: their probabilities must "
+                f"not add up to more than 1, but do to {total:g}"
             )
         return self
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole image is fitted in, in a drawn size at a drawn place."""
+        return self.jitter > 0 or self.fit_scale is not None
 
     @property
     def mixes_pixels(self) -> bool:
@@ -213,14 +238,19 @@ class AugmentOptions(Options):
     @property
     def composes_several(self) -> bool:
         """Whether an image may be made of several samples."""
-        return self.zoom_paste or max(self.splice, self.mosaic, self.copy_paste) > 0
+        return self.zoom_paste or self.joins
+
+    @property
+    def joins(self) -> bool:
+        """Whether an image may be made of several samples that count alike."""
+        return max(self.splice, self.mosaic, self.copy_paste, self.blend) > 0
 
     @property
     def draws(self) -> bool:
         """Whether anything about an image is drawn at random, so that its views differ."""
         still = AugmentOptions(horizontal_flip=0.0, crop_ratio=self.crop_ratio, border=self.border)
-        hsv_gains = self.colour.hsv_gains
-        same = self.colour == ColourOptions(hsv_gains=hsv_gains)
+        how = ("hsv_gains", "hsv_hue")
+        same = self.colour == ColourOptions(**{name: getattr(self.colour, name) for name in how})
         plain = self.model_copy(update={"colour": still.colour, "mixing": still.mixing})
         masks = self.mixing.quarter_mask > 0
         return self.mixes_pixels or masks or not same or plain != still

@@ -45,6 +45,8 @@ class Population:
     shown: Indices | None = None
     """int64 (m, 2): a row (position, class) for each class that a sample shows, where there may be
     several; None: the stratum alone."""
+    places: bool = False
+    """Whether what is known of any sample says where in the image something is."""
 
     def __post_init__(self) -> None:
         n = len(self.stratum)
@@ -62,6 +64,8 @@ class Population:
         weights: Iterable[float] | None = None,
         shards: Iterable[str] | None = None,
         names: Sequence[Iterable[str | int]] | None = None,
+        *,
+        places: bool = False,
     ) -> Population:
         """From each sample's stratum, weight (default: 1), shard, and names of what it shows."""
         stratum = _codes(strata)
@@ -71,7 +75,7 @@ class Population:
             once = [sorted(set(map(str, here))) for here in names]
             positions = np.repeat(np.arange(len(once)), [len(here) for here in once])
             shown = np.stack([positions, _codes(name for here in once for name in here)], axis=1)
-        return cls(stratum, weight, None if shards is None else _codes(shards), shown)
+        return cls(stratum, weight, None if shards is None else _codes(shards), shown, places)
 
     @classmethod
     def of_samples(cls, samples: Sequence[Sample]) -> Population:
@@ -84,6 +88,7 @@ class Population:
             (s.weight for s in samples),
             shards=None if "" in shards else shards,
             names=[() if s.target is None else s.target.names() for s in samples],
+            places=any(s.target is not None and s.target.places for s in samples),
         )
 
     @classmethod
@@ -106,7 +111,7 @@ class Population:
         )
         weight = np.ones(len(place)) if samples.weight is None else samples.weight
         shards = None if samples.shard is None or "" in samples.shard else _codes(samples.shard)
-        return cls(stratum, weight, shards, rows)
+        return cls(stratum, weight, shards, rows, any(t.places for t in samples.targets))
 
     def __len__(self) -> int:
         return len(self.stratum)

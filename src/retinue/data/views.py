@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -109,7 +110,7 @@ class TrainView:
             source = placement.source
             decoded = images[source].decode(placement.needed(sizes[source]))
             matrix = placement.matrix @ decoded.to_original
-            entries.append(Entry(decoded.image, matrix, placement.region))
+            entries.append(Entry(decoded.image, matrix, placement.region, placement.opacity))
         geometry.render(
             [*entries, *composition.painted],
             size,
@@ -133,10 +134,12 @@ def _seen(
     regions = [p.region for p in composition.placements]
     regions += [p.region for p in composition.painted]
     outlines = [whole if region is None else region for region in regions]
+    hides = [placement.opacity == 1 for placement in composition.placements]
+    hides += [True] * len(composition.painted)
     known, parts = False, []
     for number, placement in enumerate(composition.placements):
         target, share = samples[placement.source].target, placement.share
-        later = outlines[number + 1 :]
+        later = list(compress(outlines[number + 1 :], hides[number + 1 :]))
         known = known or (target is not None and share > 0)
         if target is not None and target.places:
             # What lies there shows, whatever the image as a whole is said to be of.

@@ -317,12 +317,14 @@ class StageDataMaker:
         }
         if shaping := self.recipe.data.model_dump(mode="json", exclude=NOT_PIXELS):
             plain["data"] = shaping
+        own, judged = data.train, data.validation
+        assert isinstance(own, ImageFeed)
+        kind = next((type(s.target) for s in own.loader.samples if s.target is not None), None)
         varied = plain | {
             "augment": augment.model_dump(mode="json"),
             "seed": self.recipe.seed if augment.draws else None,
+            "places": kind is not None and kind.places,  # the border depends on it
         }
-        own, judged = data.train, data.validation
-        assert isinstance(own, ImageFeed)
         frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by)
         views = Views(own.loader, own.colour, varied, cut.sizes, cut.stage.views or 1)
         made = [CachedViews(frozen, views, cache, engine)]

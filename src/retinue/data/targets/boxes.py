@@ -146,14 +146,20 @@ class Boxes(Target):
     @classmethod
     def collate(cls, targets: Sequence[Self | None]) -> dict[str, Tensor]:
         """Padded to the most of the batch: `xyxy` float32 (n, most, 4), `of` int64 (n, most),
-        `present`, `difficult` and `crowd` bool (n, most)."""
+        `present`, `difficult` and `crowd` bool (n, most); and `not_exhaustive` int64 (n, k), the
+        classes of each image, with −1 behind them."""
         most = max((len(target.of) for target in targets if target is not None), default=0)
+        known = [() if target is None else target.not_exhaustive for target in targets]
+        widest = max(map(len, known), default=0)
         n = len(targets)
         collated = {
             "xyxy": torch.zeros(n, most, 4),
             "of": torch.zeros(n, most, dtype=torch.int64),
             **{name: torch.zeros(n, most, dtype=torch.bool) for name in _FLAGS},
+            "not_exhaustive": torch.full((n, widest), -1, dtype=torch.int64),
         }
+        for row, names in enumerate(known):
+            collated["not_exhaustive"][row, : len(names)] = torch.tensor([int(k) for k in names])
         for row, target in enumerate(targets):
             if target is None or not target.of:
                 continue
@@ -173,7 +179,7 @@ class Boxes(Target):
         raise UsageError(
             "boxes cannot be mixed on finished images",
             where="key augment.mixing",
-            mend="use augment.mosaic or augment.copy_paste",
+            mend="use augment.blend, augment.mosaic or augment.copy_paste",
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from retinue.training.environment import versions
 Image = bytes | npt.NDArray[np.uint8]
 Source = tuple[str, Callable[[], Image] | None]
 """What a sample says of its image: a key and how to read it; None: the file called so."""
-PIXELS = 2
+PIXELS = 3
 """Counts up when decoding, rendering or colour gives other values for the same draws."""
 NETWORKS = 1
 """Counts up when a network gives other values for the same weights."""
