@@ -282,7 +282,9 @@ def predict(
     if out is not None:
         drawer = predictor.task.draw if draw else None
         base = common_base(named)
-        with PredictionFolder(Path(out), format=format, draw=drawer, base=base) as folder:
+        with PredictionFolder(
+            Path(out), format=format, draw=drawer, base=base, task=predictor.task
+        ) as folder:
             for answer in answers():
                 folder.add(answer)
                 if each is not None and not isinstance(answer, Skipped):

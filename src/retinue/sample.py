@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -225,6 +225,27 @@ class Batch:
         return len(self.samples)
 
 
+class Part(Protocol):
+    """Something that was found in an image, and where."""
+
+    @property
+    def name(self) -> str:
+        """Of its class."""
+
+    @property
+    def score(self) -> float:
+        """Between 0 and 1."""
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 in pixels of the upright original."""
+
+    @property
+    def track(self) -> int | None:
+        """Of a thing that is followed through a video, its number there, from 1; None: of nothing
+        that is sure to be one."""
+
+
 class Result(ABC):
     """What was recognised in one image. Each task has its own kind."""
 
@@ -249,3 +270,7 @@ class Result(ABC):
     @abstractmethod
     def answers(self) -> list[tuple[str, float]]:
         """(name, score) of what a person wants to see first."""
+
+    def parts(self) -> Sequence[Part]:
+        """What was found at a place of its own, best first; of a task without `places`, nothing."""
+        return ()

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from retinue.errors import RetinueError, UsageError
+from retinue.inference import forms
 from retinue.inference.predictor import Skipped
 from retinue.inference.writers import PredictionFolder, common_base
 from retinue.sample import Result
 from retinue.tasks.classification.task import Classification
-from retinue.tasks.results import Box, BoxResult, ClassResult
+from retinue.tasks.results import Box, BoxResult, ClassResult, FrameResult
 
 ODD = ["a,b.jpg", 'say "so".jpg', "new\nline.jpg", "tab\tand\\slash.jpg", "花.jpg", "caf\udce9.jpg"]
 
@@ -297,3 +299,93 @@ def test_the_base_is_what_all_sources_share(
     assert common_base([first, "a/c"]) == tmp_path / "a"
     assert common_base(["-"]) == tmp_path
     assert common_base([]) == tmp_path
+
+
+BOXES = [
+    BoxResult("a\tb.jpg", [Box("cat", 0.5, (1.0, 2.0, 3.0, 4.5)), Box("dog", 0.25, (0, 0, 1, 1))]),
+    BoxResult("none.jpg", []),
+]
+
+
+def test_a_table_with_tabs(tmp_path: Path) -> None:
+    for _ in range(2):
+        with PredictionFolder(tmp_path, format="tsv") as folder:
+            for result in BOXES:
+                folder.add(result)
+    assert folder.files[0].read_text() == (
+        "path\tname\tscore\tx1\ty1\tx2\ty2\n"
+        "a\\tb.jpg\tcat\t0.5\t1.0\t2.0\t3.0\t4.5\n"
+        "a\\tb.jpg\tdog\t0.25\t0\t0\t1\t1\n"
+        "none.jpg\t\n"
+    )
+
+
+def test_parquet_has_types_and_rows_for_what_is_empty(tmp_path: Path) -> None:
+    for _ in range(2):
+        with PredictionFolder(tmp_path, format="parquet") as folder:
+            for result in [BoxResult("first.jpg", []), *BOXES]:
+                folder.add(result)
+    table = pq.read_table(folder.files[0])
+    assert folder.files == [tmp_path / "predictions.parquet"]
+    assert table.column_names == ["path", "name", "score", "x1", "y1", "x2", "y2"]
+    assert [str(field.type) for field in table.schema] == ["string", "string", *["double"] * 5]
+    assert table["path"].to_pylist() == ["first.jpg", "a\tb.jpg", "a\tb.jpg", "none.jpg"]
+    assert table["name"].to_pylist() == [None, "cat", "dog", None]
+    assert table["x2"].to_pylist() == [None, 3.0, 1.0, None]
+
+
+def test_parquet_is_written_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_GROUP", 3)
+    with PredictionFolder(tmp_path, format="parquet") as folder:
+        for number in range(10):
+            folder.add(BoxResult(f"{number}", BOXES[0].boxes if number == 4 else []))
+        (temporary,) = tmp_path.glob(".*.partial")
+        assert temporary.stat().st_size > 4, "rows do not wait in memory once types are known"
+    assert pq.read_table(folder.files[0]).num_rows == 11
+    with PredictionFolder(tmp_path / "none", format="parquet") as folder:
+        folder.add(BoxResult("a", []))
+    table = pq.read_table(folder.files[0])
+    assert table["path"].to_pylist() == ["a"]
+    assert table["score"].to_pylist() == [None]
+
+
+def test_frames_have_a_list_of_their_own(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path, format="csv") as folder:
+        folder.add(BOXES[1])
+        for number in range(2):
+            folder.add(FrameResult("clip.mp4", BoxResult("clip.mp4", BOXES[0].boxes[: number]),
+                                   number, number * 0.04))  # fmt: skip
+    assert sorted(os.listdir(tmp_path)) == ["frames.csv", "predictions.csv"]
+    assert (tmp_path / "frames.csv").read_text() == (
+        "path,frame,time,name,score,x1,y1,x2,y2\n"
+        "clip.mp4,0,0.0\n"
+        "clip.mp4,1,0.04,cat,0.5,1.0,2.0,3.0,4.5\n"
+    )
+    with PredictionFolder(tmp_path) as folder:
+        folder.add(FrameResult("clip.mp4", BoxResult("clip.mp4", []), 7, 0.28))
+    assert sorted(os.listdir(tmp_path)) == ["frames.csv", "frames.jsonl", "predictions.csv"]
+    assert json.loads((tmp_path / "frames.jsonl").read_text()) == {
+        "path": "clip.mp4", "frame": 7, "time": 0.28, "boxes": [],
+    }  # fmt: skip
+    with PredictionFolder(tmp_path) as folder:
+        folder.add(BOXES[1])
+    assert not (tmp_path / "frames.jsonl").exists(), "of another prediction than the list beside it"
+
+
+def test_nothing_at_all_is_an_empty_list(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path) as folder:
+        pass
+    assert folder.files[0].read_bytes() == b""
+
+
+def test_tracks_are_a_column(tmp_path: Path) -> None:
+    boxes = [Box("cat", 0.5, (1, 2, 3, 4), 12), Box("cat", 0.25, (1, 2, 3, 4))]
+    result = BoxResult("a.jpg", boxes, tracked=True)
+    assert [row[3:] for row in result.rows()] == [[1, 2, 3, 4, 12], [1, 2, 3, 4, None]]
+    assert result.columns()[-1] == "track"
+    assert [box["track"] for box in result.as_dict()["boxes"]] == [12, None]
+    assert result.fields()[0].endswith(" #12")
+    with PredictionFolder(tmp_path, format="csv") as folder:
+        folder.add(result)
+    lines = folder.files[0].read_text().splitlines()
+    assert lines[1:] == ["a.jpg,cat,0.5,1,2,3,4,12", "a.jpg,cat,0.25,1,2,3,4,"]

@@ -23,15 +23,6 @@ EXAMPLES = (
 )
 
 
-class Format(StrEnum):
-    """How the predictions are written."""
-
-    jsonl = "jsonl"
-    json = "json"
-    csv = "csv"
-    txt = "txt"
-
-
 class OnBadImage(StrEnum):
     """What becomes of a picture that cannot be read."""
 
@@ -52,9 +43,15 @@ def predict(
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="Write the predictions to this folder."),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", help="Of the file in --out.")] = (
-        Format.jsonl
-    ),
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Of the list in --out: jsonl, csv, tsv, txt, parquet; where the answers have"
+            " places, also voc, coco, yolo.",
+        ),
+    ] = "jsonl",
     draw: Annotated[
         bool, typer.Option("--draw", help="Also write the pictures with the answers drawn in.")
     ] = False,
@@ -84,7 +81,7 @@ def predict(
         model,
         sources,
         out=out,
-        format=format.value,
+        format=format,
         draw=draw,
         tta=tta.value if tta is not None else None,
         engine=engine.value,
@@ -105,7 +102,7 @@ def predict(
 
 
 def _print_json(result: Result) -> None:
-    from retinue.inference.writers import json_line
+    from retinue.inference.forms import json_line
 
     typer.echo(json_line(result.as_dict()), nl=False)
 

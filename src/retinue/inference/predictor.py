@@ -16,9 +16,9 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.data.colour import Colour
-from retinue.data.decode import to_rgb
+from retinue.data.decode import Encoded, read_image, to_rgb
 from retinue.data.loader import Loader, in_order
-from retinue.data.views import EvalView
+from retinue.data.views import EvalView, turn
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
@@ -311,6 +311,13 @@ def _check_array(array: npt.NDArray[Any]) -> None:
         f"this one is {array.dtype} of shape {array.shape}",
         mend=mend,
     )
+
+
+def original(sample: Sample) -> Pixels:
+    """The upright pixels of the sample's image, uint8 (height, width, 3), at their full size.
+    Raises `BadImageError`."""
+    encoded = Encoded(read_image(sample.key, sample.read), path=sample.key)
+    return turn(encoded.decode().image, encoded.orientation)
 
 
 def held(image: bytes | Pixels) -> Read:

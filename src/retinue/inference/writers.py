@@ -1,11 +1,14 @@
-"""Predictions to files: JSONL, CSV or plain text, drawn images, and the list of what was skipped.
+"""Predictions to a folder: lists, drawn images and what else was asked for, and what was skipped.
 
 Each file is written under a temporary name and takes its own only when it is whole.
 
 - `predictions.jsonl`: `Result.as_dict` a line.
-- `predictions.csv`: a table with the columns of the task's results, `path` first.
+- `predictions.csv`, `.tsv`, `.parquet`: a table with the columns of the task's results, first
+  `path`.
 - `predictions.txt`: path and the result's fields, separated by tabs (where there are none, a tab
   ends the line); backslash, tab and line breaks in names are written `\\\\ \\t \\n \\r`.
+- `frames.…`: the same of the frames of videos, with their number and time.
+- whatever else a form of the task's own writes (`Task.forms`).
 - `skipped.jsonl`: `{"path", "reason"}` a line; only if there are any.
 - `drawn/…`: the images with their results, in the folders that they came from.
 
@@ -15,116 +18,95 @@ File names that are not valid text keep their bytes in JSONL (lone surrogates, a
 
 from __future__ import annotations
 
-import csv
+import logging
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retinue.data.decode import Encoded, read_bytes
 from retinue.data.sources.walking import DRAWN_MARK
-from retinue.data.views import turn
-from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.files import replacing, sweep
+from retinue.inference.forms import FORMS, JsonLines, json_line
 from retinue.inference.inputs import DRAWN
-from retinue.inference.predictor import Skipped
-from retinue.sample import Result
-from retinue.text import utf8
+from retinue.inference.naming import Names
+from retinue.inference.predictor import Skipped, original
+from retinue.sample import Pixels, Result, Sample
+from retinue.tasks.forms import Form
+from retinue.tasks.shipped import imported
+from retinue.tasks.task import Task
 
 Draw = Callable[[npt.NDArray[np.uint8], Result], npt.NDArray[np.uint8]]
 
 SKIPPED_FILE = "skipped.jsonl"
+WRITTEN_MARK = ".written-by-retinue"
+"""Stands in a folder of files that a form has written, an image each: they may be replaced."""
 _SAVED_AS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
-class Writer(ABC):
-    """A format of the list of predictions."""
+class Extra(Protocol):
+    """Something that is written of every image, beside the list."""
 
-    suffix: str
+    def add(self, result: Result, pixels: Callable[[], Pixels]) -> None:
+        """`pixels` gives the upright original, uint8 (height, width, 3), decoded when it is asked
+        for."""
+        ...
 
-    def __init__(self, file: IO[str]) -> None:
-        self.file = file
+    def close(self) -> list[Path]:
+        """All were added; the files to name."""
+        ...
 
-    @abstractmethod
-    def write(self, result: Result) -> None:
-        """Append one image's result."""
-
-    @classmethod
-    @abstractmethod
-    def wrote(cls, line: str) -> bool:
-        """Whether a file with this first line is of this format, and so may be replaced."""
-
-
-class JsonLines(Writer):
-    """An object a line."""
-
-    suffix = ".jsonl"
-
-    def write(self, result: Result) -> None:
-        self.file.write(json_line(result.as_dict()))
-
-    @classmethod
-    def wrote(cls, line: str) -> bool:
-        try:
-            found = parse_json(line)
-        except NotJson:
-            return False
-        return isinstance(found, dict) and "path" in found
+    def leave(self) -> None:
+        """Close what is open, whether all went well or not."""
+        ...
 
 
-class Csv(Writer):
-    """A table with a header; RFC 4180, so names may hold commas, quotes and line breaks."""
+class Drawn:
+    """The images with the results drawn on them, below `out`."""
 
-    suffix = ".csv"
+    def __init__(self, out: Path, draw: Draw, names: Names) -> None:
+        self._out, self._draw, self._names = out, draw, names
+        self._swept: set[Path] = set()
+        out.mkdir(exist_ok=True)
+        (out / DRAWN_MARK).touch()
 
-    def __init__(self, file: IO[str]) -> None:
-        super().__init__(file)
-        self._rows = csv.writer(file, lineterminator="\n")
-        self._header = False
+    def add(self, result: Result, pixels: Callable[[], Pixels]) -> None:
+        """See `Extra`."""
+        place = self._out / self._names.of(result, _SAVED_AS, otherwise=".png")
+        save(place, self._draw(pixels(), result), self._swept)
 
-    def write(self, result: Result) -> None:
-        if not self._header:
-            self._rows.writerow(result.columns())
-            self._header = True
-        rows = result.rows() or [[result.path]]
-        self._rows.writerows([utf8(str(value)) for value in row] for row in rows)
+    def close(self) -> list[Path]:
+        """See `Extra`: pictures are not named."""
+        return []
 
-    @classmethod
-    def wrote(cls, line: str) -> bool:
-        return line.startswith("path,")
-
-
-class Text(Writer):
-    """A line an image, for `cut` and `awk`."""
-
-    suffix = ".txt"
-
-    def write(self, result: Result) -> None:
-        # Also where nothing was found: a line without a tab would not be known for ours again.
-        fields = [result.path, *(result.fields() or [""])]
-        self.file.write("\t".join(map(_one_line, fields)) + "\n")
-
-    @classmethod
-    def wrote(cls, line: str) -> bool:
-        return "\t" in line
+    def leave(self) -> None:
+        """See `Extra`."""
 
 
-_FORMATS: dict[str, type[Writer]] = {"jsonl": JsonLines, "json": JsonLines, "csv": Csv, "txt": Text}
+def save(place: Path, image: Pixels, swept: set[Path]) -> None:
+    """Write RGB `image` as a whole, as the suffix of `place` says; what killed processes left in
+    its folder goes, if that is not among the `swept`."""
+    if place.parent not in swept:
+        swept.add(place.parent)
+        sweep(place.parent)
+    with replacing(place) as temporary:
+        Image.fromarray(np.ascontiguousarray(image)).save(
+            temporary, format=_SAVED_AS[place.suffix.lower()], quality=92
+        )
 
 
 class PredictionFolder:
-    """Writes results to a folder; a context manager.
+    """Writes results to a folder; a context manager, and the outlet of a form.
 
     ``with PredictionFolder(out, format="csv") as folder: folder.add(result)``. If the context ends
-    by an error, the files from before are still there, and nothing else (drawn images aside).
+    by an error, the files from before are still there, and nothing else (drawn images and other
+    files of one image aside).
     """
 
     def __init__(
@@ -134,15 +116,13 @@ class PredictionFolder:
         format: str = "jsonl",
         draw: Draw | None = None,
         base: Path | None = None,
+        task: Task | None = None,
+        reference: Path | None = None,
     ) -> None:
         """`draw`: also save the images, drawn upon by `Task.draw`, keeping their folders relative
-        to `base` (default: the current folder). UsageError for an unknown format, for an `out`
-        that is a file, and for one that holds a foreign file under the name of ours."""
-        if format not in _FORMATS:
-            raise UsageError(
-                f"unknown format {format!r}",
-                mend=suggest(format, _FORMATS) or f"there are {', '.join(_FORMATS)}",
-            )
+        to `base` (default: the current folder). `task`: whose results they are, for the forms that
+        it brings; `reference`: see `Form`. UsageError for an unknown format, for an `out` that is a
+        file, and for one that holds a foreign file under the name of ours."""
         self.out = out
         self.images = 0
         """Results written."""
@@ -150,40 +130,85 @@ class PredictionFolder:
         """Images that were skipped, and why."""
         self.files: list[Path] = []
         """What was written, drawn images aside; complete once the context has ended."""
-        self._writer_type = _FORMATS[format]
+        self._form_type = form_type(format, task, reference)
+        self._classes = () if task is None else task.classes
+        self._reference = reference
         self._draw = draw
         self._base = Path(os.path.abspath(base if base is not None else Path.cwd()))
-        self._taken: set[str] = set()
-        self._swept: set[Path] = set()
+        self._names: dict[str, Names] = {}
+        self._extras: list[Extra] = []
         self._stack = ExitStack()
-        self._list = out / f"predictions{self._writer_type.suffix}"
-        _check_place(out, self._list, self._writer_type)
+        self._check_places()
+
+    def names(self, folder: str) -> Names:
+        """The names for files of images within `folder`."""
+        return self._names.setdefault(folder, Names(self._base))
+
+    def _check_places(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError("the output is a file, not a folder", where=str(self.out))
+        for name in self._form_type.lists:
+            _check_place(self.out / name, self._form_type)
+        _check_place(self.out / SKIPPED_FILE, JsonLines)
+        if folder := self._form_type.folder:
+            check_folder(self.out / folder)
 
     def __enter__(self) -> PredictionFolder:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             sweep(self.out)
+            if self._form_type.folder:
+                marked_folder(self.out / self._form_type.folder)
             if self._draw is not None:
-                (self.out / DRAWN).mkdir(exist_ok=True)
-                (self.out / DRAWN / DRAWN_MARK).touch()
-            temporary = self._stack.enter_context(replacing(self._list))
+                self._extras.append(Drawn(self.out / DRAWN, self._draw, self.names(DRAWN)))
         except OSError as error:
             raise _cannot_write(self.out, error) from error
-        file = self._stack.enter_context(
-            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="")
-        )
-        self._writer = self._writer_type(file)
+        self._form = self._form_type(self, self._classes, reference=self._reference)
         return self
 
-    def add(self, item: Result | Skipped) -> None:
-        """Append the outcome of one image."""
+    def also(self, extra: Extra) -> None:
+        """Have `extra` see every result, too."""
+        self._extras.append(extra)
+
+    # --- the outlet ---
+
+    def listed(self, name: str) -> Path:
+        """See `Outlet`."""
+        temporary = self._stack.enter_context(replacing(self.out / name))
+        self.files.append(self.out / name)
+        return temporary
+
+    def beside(self, folder: str, result: Result, suffix: str) -> Path:
+        """See `Outlet`."""
+        names = self.names(folder)
+        name = names.of(result, (suffix,), otherwise=suffix, stem=True)
+        if name.as_posix() in names.moved:
+            self.say(f"{result.path!r} is called like another image: its file is {str(name)!r}")
+        return self.out / folder / name
+
+    def say(self, line: str) -> None:
+        """See `Outlet`."""
+        logging.getLogger("retinue").warning(line)
+
+    # --- what comes in ---
+
+    def add(self, item: Result | Skipped, sample: Sample | None = None) -> None:
+        """Append the outcome of one image; `sample` has its pixels, by default those of the file
+        that `item` names."""
         if isinstance(item, Skipped):
             self.skipped[item.path] = item.reason
             return
+        held: list[Pixels] = []
+
+        def pixels() -> Pixels:
+            if not held:
+                held.append(original(sample or Sample(item.path)))
+            return held[0]
+
         try:
-            self._writer.write(item)
-            if self._draw is not None:
-                self._save_drawn(item, self._draw)
+            self._form.write(item)
+            for extra in self._extras:
+                extra.add(item, pixels)
         except OSError as error:
             raise _cannot_write(self.out, error) from error
         self.images += 1
@@ -195,50 +220,88 @@ class PredictionFolder:
         trace: TracebackType | None,
     ) -> None:
         try:
+            if error is None:
+                try:
+                    self._form.close()
+                    for extra in self._extras:
+                        self.files += extra.close()
+                except BaseException as late:
+                    self._leave()
+                    self._stack.__exit__(type(late), late, late.__traceback__)
+                    raise
+            self._leave()
             self._stack.__exit__(kind, error, trace)
             if error is None:
-                self.files.append(self._list)
+                self._forget_earlier()
                 self._list_skipped()
         except OSError as problem:
             raise _cannot_write(self.out, problem) from problem
 
+    def _leave(self) -> None:
+        self._form.leave()
+        for extra in self._extras:
+            extra.leave()
+
+    def _forget_earlier(self) -> None:
+        """Lists of an earlier prediction into this folder that this one has none of."""
+        for name in self._form_type.lists:
+            place = self.out / name
+            if place not in self.files and place.is_file() and is_ours(place, self._form_type):
+                place.unlink()
+
     def _list_skipped(self) -> None:
         place = self.out / SKIPPED_FILE
         if not self.skipped:
-            if place.is_file() and _is_ours(place, JsonLines):
+            if place.is_file() and is_ours(place, JsonLines):
                 place.unlink()  # of an earlier prediction into this folder
             return
         with replacing(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.writelines(json_line(Skipped(*item).as_dict()) for item in self.skipped.items())
         self.files.append(place)
 
-    def _save_drawn(self, result: Result, draw: Draw) -> None:
-        encoded = Encoded(read_bytes(result.path), path=result.path)
-        image = turn(encoded.decode().image, encoded.orientation)
-        place = self.out / DRAWN / self._name_drawn(result.path)
-        kind = _SAVED_AS[place.suffix.lower()]
-        if place.parent not in self._swept:
-            self._swept.add(place.parent)
-            sweep(place.parent)
-        with replacing(place) as temporary:
-            Image.fromarray(draw(image, result)).save(temporary, format=kind, quality=92)
 
-    def _name_drawn(self, path: str) -> Path:
-        """Inside `base`: as it lies there; elsewhere: `outside/` and its whole path."""
-        whole = Path(os.path.abspath(path))
-        try:
-            relative = whole.relative_to(self._base)
-        except ValueError:
-            relative = Path("outside", *(part.strip(":") for part in whole.parts[1:]))
-        if relative.suffix.lower() not in _SAVED_AS:
-            relative = relative.with_name(f"{relative.name}.png")
-        stem, number = relative.stem, 1
-        # Not the same name twice, whatever the file system thinks of capitals.
-        while str(relative).casefold() in self._taken:
-            number += 1
-            relative = relative.with_name(f"{stem}-{number}{relative.suffix}")
-        self._taken.add(str(relative).casefold())
-        return relative
+def form_type(format: str, task: Task | None, reference: Path | None = None) -> type[Form]:
+    """The form called `format`, of those that all results have, and the task's own. UsageError if
+    there is none, and for a `reference` that it has no use for."""
+    own = {} if task is None else dict(task.forms)
+    if format not in FORMS and format not in own:
+        names = [*FORMS, *own]
+        of = "" if task is None else f" of the task {task.name!r}"
+        raise UsageError(
+            f"unknown format {format!r}{of and f' for predictions{of}'}",
+            mend=suggest(format, names) or f"there are {', '.join(names)}",
+        )
+    found = FORMS[format] if format in FORMS else imported(own[format])
+    assert isinstance(found, type)
+    assert issubclass(found, Form)
+    if reference is not None and not found.keeps_numbers():
+        raise UsageError(
+            f"predictions as {format} have no numbers that a reference could give",
+            where="reference",
+            mend="leave it out, or choose a format that has",
+        )
+    return found
+
+
+def marked_folder(folder: Path) -> Path:
+    """`folder`, made and marked as one whose files may be replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WRITTEN_MARK).touch()
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """UsageError for a `folder` with something in it that is not marked as ours."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (
+        next(folder.iterdir(), None) is not None and not (folder / WRITTEN_MARK).exists()
+    ):
+        raise UsageError(
+            "there is something else of that name, in which nothing will be written",
+            where=str(folder),
+            mend="choose another folder with --out",
+        )
 
 
 def common_base(sources: Iterable[str | Path]) -> Path:
@@ -258,36 +321,22 @@ def common_base(sources: Iterable[str | Path]) -> Path:
         return Path.cwd()
 
 
-def json_line(value: dict[str, Any]) -> str:
-    """One line of JSON: readable in every script, escaped only where it is no valid text."""
-    return json_text(value) + "\n"
+def _check_place(path: Path, form: type[Form]) -> None:
+    if path.exists() and not is_ours(path, form):
+        raise UsageError(
+            "there is another file of that name, which will not be overwritten",
+            where=str(path),
+            mend="choose another folder with --out",
+        )
 
 
-def _one_line(value: str) -> str:
-    for raw, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-        value = value.replace(raw, escaped)
-    return utf8(value)
-
-
-def _check_place(out: Path, place: Path, writer: type[Writer]) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError("the output is a file, not a folder", where=str(out))
-    for path, kind in ((place, writer), (out / SKIPPED_FILE, JsonLines)):
-        if path.exists() and not _is_ours(path, kind):
-            raise UsageError(
-                "there is another file of that name, which will not be overwritten",
-                where=str(path),
-                mend="choose another folder with --out",
-            )
-
-
-def _is_ours(path: Path, kind: type[Writer]) -> bool:
-    """Whether `path` looks like what `kind` writes, or is empty."""
+def is_ours(path: Path, form: type[Form]) -> bool:
+    """Whether `path` looks like what `form` writes, or is empty."""
     if not path.is_file():
         return False
     with open(path, encoding="utf-8", errors="replace") as file:
         line = file.readline(1 << 20)
-    return not line or kind.wrote(line)
+    return not line or form.wrote(path.name, line)
 
 
 def _cannot_write(out: Path, error: OSError) -> RetinueError:

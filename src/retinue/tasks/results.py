@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retinue.sample import Result
+from retinue.sample import ImageSize, Part, Result
 from retinue.text import counted, few, shorten
 
 
@@ -49,11 +49,13 @@ class ClassResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An object found: `xyxy` in pixels of the original image, `score` between 0 and 1."""
+    """An object found, which is a `Part`: `xyxy` in pixels of the original image, `score` between 0
+    and 1."""
 
     name: str
     score: float
     xyxy: tuple[float, float, float, float]
+    track: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,10 @@ class BoxResult(Result):
 
     path: str
     boxes: list[Box]
+    size: ImageSize | None = None
+    """Width and height of the original, where they are known."""
+    tracked: bool = False
+    """Whether objects are followed through a video: then each has a `track`, or None."""
 
     def __repr__(self) -> str:
         found = _scored([(box.name, box.score) for box in self.boxes])
@@ -70,25 +76,84 @@ class BoxResult(Result):
 
     def as_dict(self) -> dict[str, Any]:
         """See `Result`."""
-        boxes = [{"name": b.name, "score": b.score, "xyxy": list(b.xyxy)} for b in self.boxes]
+        boxes = [
+            {
+                "name": box.name,
+                "score": box.score,
+                "xyxy": list(box.xyxy),
+                **({"track": box.track} if self.tracked else {}),
+            }
+            for box in self.boxes
+        ]
         return {"path": self.path, "boxes": boxes}
 
     def columns(self) -> list[str]:
         """See `Result`."""
-        return ["path", "name", "score", "x1", "y1", "x2", "y2"]
+        return ["path", "name", "score", "x1", "y1", "x2", "y2", *(["track"] * self.tracked)]
 
     def rows(self) -> list[list[Any]]:
         """See `Result`: one an object."""
-        return [[self.path, box.name, box.score, *box.xyxy] for box in self.boxes]
+        return [
+            [self.path, box.name, box.score, *box.xyxy, *([box.track] * self.tracked)]
+            for box in self.boxes
+        ]
 
     def fields(self) -> list[str]:
-        """See `Result`: `name score x1 y1 x2 y2` of each."""
+        """See `Result`: `name score x1 y1 x2 y2` of each, and `#track` if it has one."""
         corners = [" ".join(f"{value:.1f}" for value in box.xyxy) for box in self.boxes]
         return [
-            f"{box.name} {box.score:.6f} {place}"
+            f"{box.name} {box.score:.6f} {place}{'' if box.track is None else f' #{box.track}'}"
             for box, place in zip(self.boxes, corners, strict=True)
         ]
 
     def answers(self) -> list[tuple[str, float]]:
         """See `Result`."""
         return [(box.name, box.score) for box in self.boxes]
+
+    def parts(self) -> Sequence[Part]:
+        """See `Result`."""
+        return self.boxes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult(Result):
+    """Any kind of result, of one frame of a video."""
+
+    path: str
+    """Of the video."""
+    result: Result
+    frame: int
+    """Counted from 0, of those that could be read."""
+    time: float
+    """Seconds from the video's beginning."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """See `Result`: also `frame` and `time`."""
+        there = {"path": self.path, "frame": self.frame, "time": self.time}
+        return there | {k: v for k, v in self.result.as_dict().items() if k != "path"}
+
+    def columns(self) -> list[str]:
+        """See `Result`."""
+        return ["path", "frame", "time", *self.result.columns()[1:]]
+
+    def rows(self) -> list[list[Any]]:
+        """See `Result`."""
+        own = [self.path, self.frame, self.time]
+        return [[*own, *row[1:]] for row in self.result.rows()] or [own]
+
+    def fields(self) -> list[str]:
+        """See `Result`: the frame and its time first."""
+        return [str(self.frame), f"{self.time:.3f}", *self.result.fields()]
+
+    def answers(self) -> list[tuple[str, float]]:
+        """See `Result`."""
+        return self.result.answers()
+
+    def parts(self) -> Sequence[Part]:
+        """See `Result`."""
+        return self.result.parts()
+
+
+def of_image(result: Result) -> Result:
+    """The result itself, also where it is of a frame."""
+    return result.result if isinstance(result, FrameResult) else result

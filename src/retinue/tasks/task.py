@@ -95,6 +95,11 @@ class Task(ABC):
     formats: ClassVar[Mapping[str, str]]
     """Formats of data that it reads: name → `module:function`, a `Reader`. Of those that recognise
     a path, the first one is taken."""
+    places: ClassVar[bool] = False
+    """Whether its results have `parts`: what was found lies somewhere."""
+    forms: ClassVar[Mapping[str, str]] = {}
+    """How its results can be written, beside the ways that all can: name → `module:class`, a
+    `Form` of retinue.tasks.forms."""
 
     def __init__(
         self, classes: Sequence[str], options: Options, state: Mapping[str, Any] | None = None
