@@ -75,69 +75,30 @@ class Matches(NamedTuple):
         return row.scatter(1, place, values)[:, :count]
 
 
-class _Shapes(NamedTuple):
-    """Of each of the T anchors of all levels: where its predictions lie in the grid's row."""
-
-    size: Tensor
-    level: Tensor
-    start: Tensor
-    """int64 (T,): the place of its prediction in cell 0, 0."""
-    step: Tensor
-    """int64 (T,): places from a cell to the next."""
-    cells: Tensor
-    """int64 (T, 2): columns and rows."""
-    stride: Tensor
-
-    @classmethod
-    def of(cls, where: Grid) -> _Shapes:
-        device = where.cell.device
-        rows, first = [], 0
-        for k, (tall, wide, anchors) in enumerate(where.shapes):
-            rows += [[k, first + one, anchors, wide, tall] for one in range(anchors)]
-            first += tall * wide * anchors
-        table = torch.tensor(rows, device=device)
-        level, start, step = table[:, 0], table[:, 1], table[:, 2]
-        return cls(
-            where.anchor[start], level, start, step, table[:, 3:], where.stride[start].squeeze(1)
-        )
-
-    def place(self, shape: Tensor, cell: Tensor) -> Tensor:
-        """The predictions of the anchors `shape` (…) in cells (…, 2) of their maps."""
-        column, row = cell.unbind(-1)
-        return self.start[shape] + (row * self.cells[shape, 0] + column) * self.step[shape]
-
-    def cell(self, shape: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-        """Column and row (…, 2) in which `centre` (…, 2), in pixels, lies on the levels of the
-        anchors `shape` (…): where exactly, and in whole numbers within the map."""
-        exact = centre / self.stride[shape].unsqueeze(-1)
-        last = self.cells[shape] - 1
-        return exact, torch.minimum(exact.floor().long().clamp(min=0), last)
-
-
 def best(targets: Targets, where: Grid) -> Matches:
     """As published: an object is learnt by the anchor, of all levels, whose width and height agree
     best with its own, in the cell that its centre lies in."""
-    shapes = _Shapes.of(where)
-    fit = size_iou(targets.size.unsqueeze(2), shapes.size)
+    table = where.table
+    fit = size_iou(targets.size.unsqueeze(2), table.size)
     fit, shape = fit.max(-1)
-    _, cell = shapes.cell(shape, targets.centre)
-    return _claimed(shapes.place(shape, cell), targets, targets.learnt, fit, where)
+    _, cell = table.cell(shape, targets.centre)
+    return _claimed(table.place(shape, cell), targets, targets.learnt, fit, where)
 
 
 def ratio(targets: Targets, where: Grid, *, most: float, neighbours: bool) -> Matches:
     """As YOLOv5 has it: by every anchor of which neither width nor height differ by a factor of
     `most` or more, and by the one that fits best in any case. `neighbours`: also in the next cell
     to the left or right and above or below, whichever the centre is nearer to."""
-    shapes = _Shapes.of(where)
-    n, m, count = *targets.of.shape, len(shapes.size)
+    table = where.table
+    n, m, count = *targets.of.shape, len(table.size)
     size = targets.size.unsqueeze(2)
-    factor = size.clamp(min=1e-6) / shapes.size
+    factor = size.clamp(min=1e-6) / table.size
     near = torch.maximum(factor, 1 / factor).amax(-1) < most
-    fit = size_iou(size, shapes.size)
+    fit = size_iou(size, table.size)
     near |= F.one_hot(fit.argmax(-1), count).bool()
     wanted = near & targets.learnt.unsqueeze(2)
     shape = torch.arange(count, device=fit.device).expand(n, m, count)
-    exact, cell = shapes.cell(shape, targets.centre.unsqueeze(2))
+    exact, cell = table.cell(shape, targets.centre.unsqueeze(2))
     cells, wants, fits = [cell], [wanted], [fit]
     if neighbours:
         side = torch.where(exact - cell < 0.5, -1, 1)
@@ -145,12 +106,12 @@ def ratio(targets: Targets, where: Grid, *, most: float, neighbours: bool) -> Ma
             step = torch.zeros_like(side)
             step[..., axis] = side[..., axis]
             beside = cell + step
-            inside = ((beside >= 0) & (beside < shapes.cells[shape])).all(-1)
+            inside = ((beside >= 0) & (beside < table.cells[shape])).all(-1)
             cells.append(torch.where(inside.unsqueeze(-1), beside, cell))
             wants.append(wanted & inside)
             # Whose centre lies in the cell itself goes first.
             fits.append(fit - 1)
-    place = torch.stack([shapes.place(shape, one) for one in cells], -1)
+    place = torch.stack([table.place(shape, one) for one in cells], -1)
     return _claimed(place, targets, torch.stack(wants, -1), torch.stack(fits, -1), where)
 
 
@@ -227,24 +188,15 @@ def negatives(
     """
     count = len(where)
     taken = matches.spread(matches.matched.int(), count).bool()
-    level = level_of(where)
-    shapes = _Shapes.of(where)
-    own = shapes.level[size_iou(targets.size.unsqueeze(2), shapes.size).argmax(-1)]
+    table = where.table
+    own = table.level[size_iou(targets.size.unsqueeze(2), table.size).argmax(-1)]
     for start in range(0, targets.of.shape[1], _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         xyxy = targets.xyxy[:, some]
         close = iou_matrix(placed, xyxy) > ignore_above
         if same_level:
-            close &= level[None, :, None] == own[:, None, some]
+            close &= where.level[None, :, None] == own[:, None, some]
         within = covered_matrix(placed, xyxy) > WITHIN_REGION
         known, region = targets.learnt[:, None, some], targets.region[:, None, some]
         taken |= ((close & known) | (within & region)).any(-1)
     return ~taken
-
-
-def level_of(where: Grid) -> Tensor:
-    """The level of each prediction: int64 (P,)."""
-    device = where.cell.device
-    return torch.cat(
-        [torch.full((count,), k, device=device) for k, count in enumerate(where.counts)]
-    )

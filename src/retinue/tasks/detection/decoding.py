@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +29,9 @@ LARGEST = 10.0
 """A logarithm of a size over the anchor's is taken as at most this: exp(10) ≈ 22,000 times."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the P predictions of an image stand, on the device of the maps."""
+    """Where the P predictions of an image stand, on the device of the maps, and its T anchors."""
 
     cell: Tensor
     """float32 (P, 2): column and row."""
@@ -39,6 +41,9 @@ class Grid:
     """float32 (P, 1): pixels from a cell to the next."""
     reach: Tensor
     """float32 (P, 1): 1: a centre stays within its cell; s: it may lie (s − 1)/2 beyond."""
+    level: Tensor
+    """int64 (P,)"""
+    table: AnchorTable
     shapes: tuple[tuple[int, int, int], ...]
     """Of each level: rows, columns and anchors of a cell."""
     strides: tuple[int, ...]
@@ -50,6 +55,35 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.cell)
+
+
+class AnchorTable(NamedTuple):
+    """Of each of the T anchors of all levels: where its predictions are in the grid's row."""
+
+    size: Tensor
+    """float32 (T, 2): width and height in pixels."""
+    level: Tensor
+    """int64 (T,)"""
+    start: Tensor
+    """int64 (T,): the place of its prediction in cell 0, 0."""
+    step: Tensor
+    """int64 (T,): places from a cell to the next."""
+    cells: Tensor
+    """int64 (T, 2): columns and rows of its level."""
+    stride: Tensor
+    """float32 (T,): pixels from a cell to the next."""
+
+    def place(self, shape: Tensor, cell: Tensor) -> Tensor:
+        """The predictions of the anchors `shape` (…) in cells (…, 2) of their levels."""
+        column, row = cell.unbind(-1)
+        return self.start[shape] + (row * self.cells[shape, 0] + column) * self.step[shape]
+
+    def cell(self, shape: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Column and row (…, 2) in which `centre` (…, 2), in pixels, lies on the levels of the
+        anchors `shape` (…): where exactly, and in whole numbers within the map."""
+        exact = centre / self.stride[shape].unsqueeze(-1)
+        last = self.cells[shape] - 1
+        return exact, torch.minimum(exact.floor().long().clamp(min=0), last)
 
 
 def grid(
@@ -66,37 +100,59 @@ def grid(
             where="key anchors",
             mend="give a row of anchors for each level of the network, finest first",
         )
-    device = levels[0].device
-    cells, sizes, steps, reaches, shapes = [], [], [], [], []
-    for k, (level, own, stride) in enumerate(zip(levels, anchors, strides, strict=True)):
-        rows, columns = level.shape[-2:]
+    for level, own in zip(levels, anchors, strict=True):
         if level.shape[1] % len(own):
             raise UsageError(
                 f"a level of {level.shape[1]} channels with {len(own)} anchors",
                 where="key anchors",
                 mend="give as many anchors as the network has been built with",
             )
-        y, x = torch.meshgrid(
-            torch.arange(rows, device=device, dtype=torch.float32),
-            torch.arange(columns, device=device, dtype=torch.float32),
-            indexing="ij",
-        )
-        cells.append(torch.stack([x, y], -1).reshape(-1, 1, 2).repeat(1, len(own), 1).view(-1, 2))
-        sizes.append(
-            torch.tensor(own, device=device, dtype=torch.float32).repeat(rows * columns, 1)
-        )
-        count = rows * columns * len(own)
-        steps.append(torch.full((count, 1), float(stride), device=device))
-        reaches.append(torch.full((count, 1), scale_xy[k] if scale_xy else 1.0, device=device))
-        shapes.append((rows, columns, len(own)))
-    return Grid(
-        torch.cat(cells),
-        torch.cat(sizes),
-        torch.cat(steps),
-        torch.cat(reaches),
-        tuple(shapes),
+    return _grid(
+        tuple((level.shape[2], level.shape[3]) for level in levels),
+        tuple(tuple((float(w), float(h)) for w, h in own) for own in anchors),
         tuple(strides),
+        tuple(scale_xy) if scale_xy else (1.0,) * len(strides),
+        levels[0].device,
     )
+
+
+@lru_cache(maxsize=64)  # One for each size of input: what is copied to the device is copied once.
+def _grid(
+    sizes: tuple[tuple[int, int], ...],
+    anchors: tuple[tuple[tuple[float, float], ...], ...],
+    strides: tuple[int, ...],
+    scale_xy: tuple[float, ...],
+    device: torch.device,
+) -> Grid:
+    shapes = tuple((*size, len(own)) for size, own in zip(sizes, anchors, strict=True))
+    rows: list[list[int]] = []
+    each: list[npt.NDArray[np.int64]] = []
+    first = 0
+    for k, (tall, wide, count) in enumerate(shapes):
+        row, column, one = np.indices((tall, wide, count)).reshape(3, -1)
+        each.append(np.stack([column, row, len(rows) + one, np.full_like(one, k)], 1))
+        rows += [[k, first + one, count, wide, tall] for one in range(count)]
+        first += tall * wide * count
+    # Made where gradients may pass, whoever asks first.
+    with torch.inference_mode(mode=False):
+        places = torch.from_numpy(np.concatenate(each)).to(device)
+        anchor, level = places[:, 2], places[:, 3]
+        table = torch.tensor(rows).to(device)
+        size = torch.tensor([shape for own in anchors for shape in own]).to(device)
+        stride = torch.tensor(strides, dtype=torch.float32).to(device)
+        reach = torch.tensor(scale_xy, dtype=torch.float32).to(device)
+        return Grid(
+            places[:, :2].float(),
+            size[anchor],
+            stride[level, None],
+            reach[level, None],
+            level,
+            AnchorTable(
+                size, table[:, 0], table[:, 1], table[:, 2], table[:, 3:], stride[table[:, 0]]
+            ),
+            shapes,
+            strides,
+        )
 
 
 def in_a_row(levels: Sequence[Tensor], anchors: Anchors) -> Tensor:

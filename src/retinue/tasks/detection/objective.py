@@ -142,18 +142,17 @@ class DetectionObjective(Objective):
         picked = torch.where(matches.matched.unsqueeze(-1), raw.gather(1, wide), 0)
         own = there.xyxy.gather(1, matches.item.unsqueeze(-1).expand(-1, -1, 4))
         agreement = overlap(chosen.overlap, boxes(picked, where, matches.prediction), own)
-        level = assignment.level_of(where)[matches.prediction]
+        level = where.level[matches.prediction]
         at = F.one_hot(level, len(levels)) * matches.matched.unsqueeze(-1)
         number = at.sum(1)
         box = torch.where(matches.matched, 1 - agreement, 0)
         labels = there.of.gather(1, matches.item)
         label, counted = self._class_loss(picked[..., 5:], labels, unsure)
         objectness, considered = self._objectness(raw[..., 4], matches, negative, agreement, where)
-        factor = self._objectness_factors(where, raw)
         return Losses(
             {
                 "box": (chosen.box_weight * _by_level(box, at), number),
-                "objectness": (factor * objectness, considered),
+                "objectness": (objectness, considered),
                 "class": (
                     chosen.class_weight * self.classes / 80 * _by_level(label, at),
                     _by_level(counted, at),
@@ -221,19 +220,24 @@ class DetectionObjective(Objective):
             loss = loss * torch.where(positive, alpha, 1 - alpha)
         considered = positive | negative
         loss = torch.where(considered, loss, 0)
-        sums = [part.sum(1) for part in torch.split(loss, where.counts, 1)]
+        sums = [
+            factor * part.sum(1)
+            for factor, part in zip(
+                self._objectness_factors(where), torch.split(loss, where.counts, 1), strict=True
+            )
+        ]
         counts = [part.sum(1) for part in torch.split(considered.float(), where.counts, 1)]
         return torch.stack(sums, 1), torch.stack(counts, 1)
 
-    def _objectness_factors(self, where: Grid, like: Tensor) -> Tensor:
-        """(levels,)"""
+    def _objectness_factors(self, where: Grid) -> list[float]:
+        """Of each level."""
         given = self.options.balance
         missing = len(where.shapes) - len(given)
         balance = (given[0],) * missing + given[max(-missing, 0) :]
         tall, wide, _ = where.shapes[0]
         area = tall * wide * where.strides[0] ** 2
         factor = self.options.objectness_weight * area / 416**2
-        return torch.tensor([factor * one for one in balance], device=like.device)
+        return [factor * one for one in balance]
 
 
 def _by_level(values: Tensor, at: Tensor) -> Tensor:
