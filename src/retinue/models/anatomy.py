@@ -98,7 +98,7 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
             # without positions a unit has no neighbours, and the classifier sees everything
             field = tracer.field(first) if first.ndim > 2 else NOWHERE
             row = StageAnatomy(
-                name=unit.name.rpartition(".")[0] or unit.name,
+                name=_stage(unit.name),
                 units=1,
                 output=tuple(first.shape[1:]),
                 parameters=parameters[unit.name],
@@ -111,6 +111,12 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
                 row = _joined(rows.pop(), row)
             rows.append(row)
     return rows
+
+
+def _stage(unit: str) -> str:
+    """Of what stage a unit is; a detector's backbone has stages of its own."""
+    backbone, inner = ("backbone.", unit[9:]) if unit.startswith("backbone.") else ("", unit)
+    return backbone + (inner.rpartition(".")[0] or inner)
 
 
 def on_meta(network: nn.Module) -> Any:
