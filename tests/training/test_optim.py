@@ -177,5 +177,5 @@ def test_weight_decay_can_begin_at_a_unit() -> None:
 
 
 def test_a_unit_that_is_not_there_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no unit 'lost'.*decay_from.*last"):
+    with pytest.raises(UsageError, match=r"no unit 'lost'.*decay_from.*last"):
         build_optimizer(tiny.Tiny(num_classes=3), OptimizerOptions(decay_from="lost"))

@@ -202,10 +202,28 @@ def create_model(
         return _created(entry, keywords, resolved, wanted)
     backbone = _created_backbone(below, keywords, resolved, partial_weights)
     network = _created(entry, {**keywords, "backbone": backbone}, None, wanted)
+    own = backbone.preprocessing
+    network.preprocessing = replace(network.preprocessing, mean=own.mean, std=own.std)
     loaded, total = (len(part.state_dict()) for part in (backbone, network))
     fresh = "neck and head are drawn anew"
     log.info("%s: %d of %d tensors are its backbone's; %s", entry.name, loaded, total, fresh)
     return network
+
+
+def published(
+    name: str, tag: str, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], Preprocessing]:
+    """What the catalogue's weights `tag`, of the network `name` or of the backbone that `arguments`
+    build it on, want it to be built with, and how they take images. Raises UsageError where there
+    are none."""
+    entry = find(name)
+    below = _backbone(entry, arguments)
+    if below is not None and all(known.tag != tag for known in catalogue.entries(entry.name)):
+        own = below.prepared(catalogue.find(below.name, tag))
+        return {}, replace(entry.preprocessing, mean=own.mean, std=own.std)
+    weights = catalogue.find(entry.name, tag)
+    layout = next(x for x in layouts(entry.family) if x.source == weights.layout)
+    return {**layout.arguments, **weights.arguments}, entry.prepared(weights)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,14 @@ SHIPPED = {
         sections="retinue.tasks.classification.sections:SECTIONS",
         remark="retinue.evaluation.classification:remark",
         default_metric="top1",
-    )
+    ),
+    "detection": Shipped(
+        task="retinue.tasks.detection.task:Detection",
+        figures_among="retinue.evaluation.detection:declared_among",
+        sections="retinue.tasks.detection.sections:SECTIONS",
+        remark="retinue.evaluation.detection:remark",
+        default_metric="map50",
+    ),
 }
 
 DEFAULT = "classification"

@@ -113,7 +113,7 @@ class Task(ABC):
         (class weights, anchors) is worked out here and becomes its state."""
         return cls(classes, options)
 
-    def settle(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
+    def settle(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:  # noqa: B027
         """Work out the rest of the state, once the network is there: what depends on how the
         images of the training `samples` come to it."""
 
@@ -125,6 +125,11 @@ class Task(ABC):
     def state(self) -> dict[str, Any]:
         """Plain JSON values: `type(task)(task.classes, task.options, task.state())` is the same."""
         return {}
+
+    def network(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The network of the zoo that `build` makes of a network's `name` and `arguments`, with the
+        arguments that it makes it with, as far as they differ from others'."""
+        return name, dict(arguments)
 
     @abstractmethod
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:

@@ -16,9 +16,9 @@ from retinue.errors import RetinueError, UsageError, suggest
 from retinue.inference.tta import refuse_oblong, views
 from retinue.models.anatomy import on_meta
 from retinue.models.network import Network
-from retinue.models.registry import find
+from retinue.models.registry import published
 from retinue.options import Options
-from retinue.sample import Sample
+from retinue.sample import Preprocessing, Sample
 from retinue.tasks.task import Task, task_type
 from retinue.text import first_line
 from retinue.training.options import StageOptions
@@ -27,8 +27,6 @@ from retinue.training.schedules import span, warmup_steps
 from retinue.training.stage import first_to_learn
 from retinue.training.stage_data import sampler_of
 from retinue.training.stage_samples import changed
-from retinue.weights import catalogue
-from retinue.weights.layout import layouts
 from retinue.weights.resolution import names_a_file
 
 FROM_SCRATCH = "`retinue train scratch` trains without weights"
@@ -150,20 +148,20 @@ def _refuse_unfit_model(recipe: Recipe, task: Task) -> None:
     if weights is not None and (weights.startswith("hub:") or names_a_file(weights)):
         return
     arguments = network_arguments(recipe)
+    known = None
     if weights is not None:
-        arguments = {**_published_arguments(name, weights), **arguments}
+        brought, known = _published(*task.network(name, arguments), weights)
+        arguments = {**brought, **arguments}
     try:
         with torch.device("meta"):
             network = task.build(name, arguments, None)
     except UsageError as error:
         where = error.where or "key model.arguments"
         raise UsageError(error.what, where=where, mend=error.mend) from error
-    if weights is None:
+    if known is None:
         _refuse_frozen_statistics(recipe, network)
-        published = network.preprocessing
-    else:
-        published = find(name).prepared(catalogue.find(name, weights))
-    size = recipe.input.applied(published).size
+        known = network.preprocessing
+    size = recipe.input.applied(known).size
     refuse_oblong(views(recipe.evaluation.tta), size, where="evaluation.tta")
     if recipe.input.size is not None or weights is None:
         refuse_size(recipe, task, network, size)
@@ -284,15 +282,15 @@ def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list
     return found
 
 
-def _published_arguments(name: str, tag: str) -> dict[str, Any]:
-    """What the catalogue's weights `tag` want the network to be built with."""
+def _published(
+    name: str, arguments: dict[str, Any], tag: str
+) -> tuple[dict[str, Any], Preprocessing]:
+    """What the catalogue's weights `tag` bring along, see `registry.published`."""
     try:
-        entry = catalogue.find(name, tag)
+        return published(name, tag, arguments)
     except UsageError as error:
         mend = (error.mend or "").replace("weights=None", f"model.weights=null ({FROM_SCRATCH})")
         raise UsageError(error.what, where="key model.weights", mend=mend) from error
-    layout = next(x for x in layouts(find(name).family) if x.source == entry.layout)
-    return {**layout.arguments, **entry.arguments}
 
 
 def _refuse_frozen_statistics(recipe: Recipe, network: Network) -> None:

@@ -83,7 +83,8 @@ def _digits(file: Path) -> _Digits:
         raise RetinueError(f"cannot read the digits: {error}", where=repr(str(file))) from None
     if rows.ndim != 2 or rows.shape[1] != _FIELDS:
         raise RetinueError(f"not {_FIELDS} values a line", where=repr(str(file)))
-    return _Digits((rows[:, :-1] / 16).reshape(-1, 8, 8), rows[:, -1].astype(np.int64))
+    ink = (rows[:, :-1] / 16).reshape(-1, 8, 8).astype(np.float32)
+    return _Digits(ink, rows[:, -1].astype(np.int64))
 
 
 def _read(file: Path, options: DataOptions) -> Listing:
@@ -141,7 +142,8 @@ def paint(file: Path, split: str, number: int) -> Pixels:
         canvas = canvas * (1 - ink) + rng.uniform(0, 90, size=3) * ink
     if dark:
         canvas = 255 - canvas
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    painted: Pixels = np.clip(canvas, 0, 255).astype(np.uint8)
+    return painted
 
 
 def _posed(scale: float, angle: float, aspect: float, x: float, y: float) -> Matrix:

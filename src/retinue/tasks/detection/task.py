@@ -1,0 +1,279 @@
+"""Objects by their boxes, from maps at several strides (Redmon & Farhadi, 2018, "YOLOv3")."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from torch import Tensor
+
+from retinue.data.targets.boxes import Boxes
+from retinue.errors import RetinueError, UsageError
+from retinue.evaluation import detection as evaluation
+from retinue.figures import Figure
+from retinue.models.network import Network
+from retinue.options import Options
+from retinue.page.section import TaskSections
+from retinue.sample import Batch, Result, Sample
+from retinue.tasks.detection.candidates import Candidates
+from retinue.tasks.detection.decoding import decode
+from retinue.tasks.detection.drawing import draw_boxes
+from retinue.tasks.detection.meter import DetectionMeter
+from retinue.tasks.detection.objective import DetectionObjective, LossOptions
+from retinue.tasks.detection.suppression import suppress
+from retinue.tasks.results import Box, BoxResult
+from retinue.tasks.shipped import SHIPPED
+from retinue.tasks.task import Meter, Task, register_task
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[float, Field(gt=0)]
+FEWEST = 10
+"""Objects of a class in the validation split, without which it has no threshold of its own."""
+Anchors = list[list[tuple[Side, Side]]]
+"""Widths and heights in pixels of the network's input, a list a level, the finest first."""
+
+
+class DetectionOptions(Options):
+    """What can be chosen of anchors, loss and answers."""
+
+    anchors: Literal["published"] | Anchors = "published"
+    """The boxes that predictions start from. `published`: those that the network brings; or widths and
+    heights in pixels of the input, a list a level, the finest first."""
+    loss: LossOptions = LossOptions()
+    """What is learnt by."""
+    several_classes: bool = True
+    """Whether a box can be answered with several classes, as the Keras version has it, or with its
+    best one alone."""
+    confidence: Share = 0.5
+    """The least score of an answer, objectness times class."""
+    iou: Share = 0.3
+    """Of two answers of a class that overlap by more, the better one stays."""
+    max_boxes: Annotated[int, Field(ge=1)] = 100
+    """The most answers for an image, the best."""
+    suppression: Literal["greedy", "soft", "diou"] = "greedy"
+    """How the worse of two is dropped: at once; by lowering its score (Bodla et al., 2017); or less
+    readily where the centres lie apart (Zheng et al., 2020)."""
+    class_wise: bool = True
+    """Whether boxes of different classes may overlap."""
+    judged_confidence: Share = 0.001
+    """The least score that counts when the network is judged."""
+    judged_iou: Share = 0.65
+    """In place of `iou` there; PASCAL VOC's published figures have 0.5."""
+    judged_boxes: Annotated[int, Field(ge=1)] = 100
+    """In place of `max_boxes` there."""
+    thresholds: Literal["fixed", "f1", "f1_per_class"] = "fixed"
+    """`fixed`: answers need `confidence`; `f1`: what gives the best F1 on the validation split,
+    fitted after each validation and kept in the model file; `f1_per_class`: for each class by
+    itself."""
+
+
+@register_task
+class Detection(Task):
+    """Objects by their boxes."""
+
+    name: ClassVar[str] = "detection"
+    options_type: ClassVar[type[Options]] = DetectionOptions
+    default_metric: ClassVar[str] = SHIPPED["detection"].default_metric
+    formats: ClassVar[Mapping[str, str]] = {
+        "digits": "retinue.data.sources.digits:DIGITS",
+        "voc": "retinue.data.sources.voc:VOC",
+        "boxes_csv": "retinue.data.sources.boxes_csv:BOXES_CSV",
+    }
+
+    options: DetectionOptions
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        options: Options | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        chosen = DetectionOptions() if options is None else options
+        if not isinstance(chosen, DetectionOptions):
+            raise TypeError(f"not detection's options: {type(chosen).__name__}")
+        super().__init__(classes, chosen)
+        if not self.classes:
+            raise UsageError("detection needs a class", mend="label objects with boxes")
+        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
+        if doubled:
+            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
+        known = dict(state or {})
+        given = known.get("anchors")
+        if given is None and not isinstance(chosen.anchors, str):
+            given = chosen.anchors
+        self._anchors = None if given is None else _checked(given)
+        self._thresholds = _fractions(known.get("thresholds"), len(self.classes))
+        self._strides = tuple(known.get("strides", ()))
+        self._scale_xy = tuple(known.get("scale_xy", ()))
+
+    def state(self) -> dict[str, Any]:
+        """See `Task`: `anchors`, `strides`, `scale_xy`, and `thresholds` where they were fitted."""
+        known = {
+            "anchors": self._anchors,
+            "strides": list(self._strides) or None,
+            "scale_xy": list(self._scale_xy) or None,
+            "thresholds": self._thresholds,
+        }
+        return {key: value for key, value in known.items() if value is not None}
+
+    def fitted(self) -> dict[str, Any]:
+        """See `Task`."""
+        if self._thresholds is None:
+            return {}
+        return {"thresholds": dict(zip(self.classes, self._thresholds, strict=True))}
+
+    def network(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """See `Task`: a detector itself; for a classifier YOLOv3, built on it."""
+        from retinue.models.registry import find
+
+        entry = find(name)
+        if entry.kind == "detector":
+            return entry.name, dict(arguments)
+        return "yolov3", {**arguments, "backbone": entry.name}
+
+    def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
+        """See `Task` and `network`."""
+        from retinue.models.detector import Detector
+        from retinue.models.registry import create_model
+
+        name, keywords = self.network(network, arguments)
+        built = create_model(
+            name,
+            **{**keywords, "num_classes": len(self.classes), "weights": weights},
+            classes=self.classes,
+        )
+        assert isinstance(built, Detector)
+        self._strides = built.strides
+        self._scale_xy = built.scale_xy
+        if self._anchors is None and self.options.anchors == "published":
+            self._anchors = _checked(built.anchors)
+        return built
+
+    def objective(self, network: Network) -> DetectionObjective:
+        """See `Task`."""
+        return DetectionObjective(
+            anchors=self._placed(),
+            strides=self._strides,
+            classes=len(self.classes),
+            options=self.options.loss,
+            scale_xy=self._scale_xy or None,
+        )
+
+    def figures(self) -> Sequence[Figure]:
+        """See `Task`."""
+        return evaluation.declared(self.classes, self.options.judged_boxes)
+
+    def undefined(self, samples: Sequence[Sample]) -> Mapping[str, str]:
+        """See `Task`."""
+        if any(isinstance(s.target, Boxes) and len(s.target.of) for s in samples):
+            return {}
+        return {figure.name: "none of its images has an object" for figure in self.figures()}
+
+    def decode(self, outputs: Any, batch: Batch) -> list[Candidates]:
+        """See `Task`: everything above the smallest score that anybody asks for."""
+        floor = min(self.options.confidence, self.options.judged_confidence)
+        return decode(
+            outputs["levels"],
+            batch,
+            anchors=self._placed(),
+            strides=self._strides,
+            scale_xy=self._scale_xy or None,
+            confidence=floor,
+            several_classes=self.options.several_classes,
+        )
+
+    def scores(self, outputs: Any) -> list[Tensor]:
+        """See `Task`."""
+        return []
+
+    def merge(self, findings: Sequence[Candidates]) -> Candidates:
+        """See `Task`: all of them; suppression comes later."""
+        return Candidates.joined(findings)
+
+    def result(self, finding: Candidates, path: str) -> Result:
+        """See `Task`."""
+        options = self.options
+        kept = suppress(
+            finding,
+            confidence=options.confidence if self._thresholds is None else self._thresholds,
+            iou=options.iou,
+            max_boxes=options.max_boxes,
+            class_wise=options.class_wise,
+            kind=options.suppression,
+        )
+        found = zip(kept.of.tolist(), kept.score.tolist(), kept.xyxy.tolist(), strict=True)
+        return BoxResult(path, [Box(self.classes[of], score, tuple(at)) for of, score, at in found])
+
+    def meter(self, *, tables: bool = False) -> DetectionMeter:
+        """See `Task`."""
+        options = self.options
+        return DetectionMeter(
+            self.classes,
+            confidence=options.judged_confidence,
+            iou=options.judged_iou,
+            max_boxes=options.judged_boxes,
+            class_wise=options.class_wise,
+            kind=options.suppression,
+        )
+
+    def fit(self, meter: Meter) -> dict[str, Any]:
+        """See `Task`: the thresholds, as the options ask for it."""
+        if self.options.thresholds != "fixed" and isinstance(meter, DetectionMeter):
+            best = meter.best_thresholds(fewest=FEWEST)
+            overall = self.options.confidence if best.overall is None else best.overall
+            own = best.per_class if self.options.thresholds == "f1_per_class" else []
+            known = [overall if one is None else one for one in own]
+            self._thresholds = known or [overall] * len(self.classes)
+        return self.fitted()
+
+    def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
+        """See `Task`."""
+        assert isinstance(result, BoxResult)
+        return draw_boxes(image, result.boxes, self.classes)
+
+    @classmethod
+    def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
+        """See `Task`; the N of `arN` is told by the name."""
+        return evaluation.declared_among(names, classes)
+
+    @classmethod
+    def sections(cls) -> TaskSections:
+        """See `Task`."""
+        from retinue.tasks.detection.sections import SECTIONS
+
+        return SECTIONS
+
+    def _placed(self) -> Anchors:
+        if self._anchors is None:
+            raise RuntimeError("anchors: auto needs a task that was settled")
+        return self._anchors
+
+
+def _checked(anchors: Any) -> Anchors:
+    """Raises RetinueError for what are no widths and heights."""
+    array = [np.asarray(level, dtype=np.float64) for level in anchors]
+    fine = all(a.ndim == 2 and a.shape[1] == 2 and np.isfinite(a).all() for a in array)
+    if not array or not fine or not all(len(a) and (a > 0).all() for a in array):
+        raise RetinueError(
+            "anchors are widths and heights above 0, a list a level",
+            where="key task_options.anchors",
+            mend="anchors: published takes those of the network",
+        )
+    return [[(float(w), float(h)) for w, h in level] for level in array]
+
+
+def _fractions(values: Any, count: int) -> list[float] | None:
+    if values is None:
+        return None
+    fine = isinstance(values, list) and len(values) == count
+    if not fine or not all(isinstance(v, int | float) and 0 <= v <= 1 for v in values):
+        raise RetinueError(
+            "the thresholds of the task's state are not one fraction a class",
+            where="key task_state.thresholds",
+            mend="take the model from where it was made",
+        )
+    return [float(v) for v in values]
