@@ -41,8 +41,8 @@ class DetectionOptions(Options):
     """What can be chosen of anchors, loss and answers."""
 
     anchors: Literal["published"] | Anchors = "published"
-    """The boxes that predictions start from. `published`: those that the network brings; or widths and
-    heights in pixels of the input, a list a level, the finest first."""
+    """The boxes that predictions start from. `published`: those that the network brings; or
+    widths and heights in pixels of the input, a list a level, the finest first."""
     loss: LossOptions = LossOptions()
     """What is learnt by."""
     several_classes: bool = True
