@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all parity benchmarks lint types clean
+.PHONY: demo demo-detect test test-all parity benchmarks lint types clean
 
 # torch comes first and pinned: a plain `torch` on Linux may bring gigabytes of CUDA packages, and
 # whatever is at hand as a CPU build satisfies everything that follows.
@@ -27,6 +27,9 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 
 demo: $(VENV)/.demo
 	$(BIN)/retinue demo
+
+demo-detect: $(VENV)/.demo
+	$(BIN)/retinue demo digits --out runs/digits
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

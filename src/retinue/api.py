@@ -360,7 +360,8 @@ def checks() -> dict[str, Any]:
     }
 
 
-DEMO_RECIPE = "elpv-efficientnet-lite0"
+DEMOS = {"cells": "elpv-efficientnet-lite0", "digits": "digits-yolov3"}
+"""Recipes whose data pip brings."""
 
 
 @dataclass(frozen=True)
@@ -370,22 +371,36 @@ class Demo:
     run: Run
     predictions: Predictions
     """Of some test pictures; also written to the run's `predictions/`, drawn."""
-    labels: dict[str, str]
-    """The true class of each of them, by path."""
+    labels: dict[str, list[str]]
+    """The classes that each of them shows, by path."""
 
     def __repr__(self) -> str:
         return f"<Demo {self.run!r}, {self.predictions!r}>"
 
 
-def demo(*, out: str | Path | None = None, pictures: int = 8) -> Demo:
-    """Train the demo's recipe, then recognise `pictures` that the training never saw."""
-    import pyarrow.parquet as pq
+def demo(what: str = "cells", *, out: str | Path | None = None, pictures: int = 8) -> Demo:
+    """Train one of the `DEMOS`, then recognise `pictures` that the training never saw. Raises
+    UsageError for an unknown one."""
+    from retinue.data.views import open_image
+    from retinue.errors import UsageError, suggest
+    from retinue.inference.writers import save
+    from retinue.training.evaluation import data_of_run
 
-    run = train(DEMO_RECIPE, out=out if out is not None else Path("runs") / "demo")
-    classes = load(run.folder).classes
-    rows = pq.read_table(run.folder / "predictions.parquet", columns=["path", "label"]).to_pylist()
-    step = max(len(rows) // pictures, 1)
-    labels = {row["path"]: classes[row["label"]] for row in rows[::step][:pictures]}
+    if what not in DEMOS:
+        mend = suggest(what, DEMOS) or f"there are {', '.join(DEMOS)}"
+        raise UsageError(f"there is no demo called {what!r}", mend=mend)
+    run = train(DEMOS[what], out=out if out is not None else Path("runs") / "demo")
+    dataset = data_of_run(run.folder)
+    samples = dataset.splits["test"]
+    labels = {}
+    for sample in samples[:: max(len(samples) // pictures, 1)][:pictures]:
+        path = Path(sample.key)
+        if sample.read is not None:  # painted: predictions are made of files
+            path = run.folder / "predictions" / "pictures" / sample.name.replace("/", "-")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, open_image(sample).decode().image, set())
+        shown = () if sample.target is None else sample.target.names()
+        labels[str(path)] = [dataset.classes[int(index)] for index in shown]
     results: list[Result] = []
     answers = predict(
         run.folder, list(labels), out=run.folder / "predictions", draw=True, each=results.append

@@ -267,10 +267,11 @@ def test_demo(retinue: Command, replace: Any, tmp_path: Path) -> None:
         images=1, skipped={}, files=[Path("run/predictions.jsonl")], results=answers
     )
     run = finished(tmp_path / "run")
-    labels = {"cells/7.png": "defective"}
+    labels = {"cells/7.png": ["defective"]}
     demo = replace("demo", SimpleNamespace(run=run, predictions=predictions, labels=labels))
     code, out, _ = retinue("demo", "--out", "x")
     assert code == 0
+    assert demo.given == ("cells",)
     assert demo.named == {"out": "x"}
     assert "7.png  functional 90.0%  (wrong, labelled defective)" in out
     assert out.splitlines()[-1] == f"report  {tmp_path / 'run' / 'report.html'}"

@@ -20,6 +20,7 @@ from retinue.inference.predictor import Predictor, load
 from retinue.modelfile import ModelDescription, find_model
 from retinue.run.log import LOGGER, console
 from retinue.sample import Sample
+from retinue.tasks.task import task_type
 from retinue.training.recipe import load_recipe
 from retinue.training.stage_samples import WithValidation
 
@@ -145,6 +146,12 @@ def in_order_of(
         )
     moved = {index: position[name] for index, name in enumerate(found)}
     return [s if s.target is None else replace(s, target=s.target.remap(moved)) for s in samples]
+
+
+def data_of_run(run: Path) -> Dataset:
+    """What the run was trained on, split as it was then. Raises UsageError if that is not there."""
+    recipe = load_recipe(run / "recipe.yaml")
+    return open_dataset(_own_data(run / "best.safetensors"), task_type(recipe.task).readers())
 
 
 def _own_data(file: Path) -> DataOptions:
