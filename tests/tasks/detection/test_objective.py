@@ -9,11 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from reads import no_reads
 from torch import Tensor
 
 from retinue.data.targets.boxes import Boxes
+from retinue.errors import UsageError
+from retinue.sample import Batch, Sample
 from retinue.tasks.detection.anchors import PUBLISHED
+from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
+from retinue.tasks.detection.suppression import suppress
 from retinue.tasks.task import Losses
 from retinue.training.losses import portion_loss
 
@@ -29,9 +34,16 @@ def _levels(n: int, height: int, width: int, classes: int, seed: int = 0) -> lis
     ]
 
 
-def _objective(classes: int, **options: Any) -> DetectionObjective:
-    chosen = LossOptions.model_validate(options)
-    return DetectionObjective(anchors=PUBLISHED, strides=STRIDES, classes=classes, options=chosen)
+def _objective(
+    classes: int, weights: list[float] | None = None, **options: Any
+) -> DetectionObjective:
+    return DetectionObjective(
+        anchors=PUBLISHED,
+        strides=STRIDES,
+        classes=classes,
+        options=LossOptions.model_validate(options),
+        class_weights=weights,
+    )
 
 
 def _targets(truth: list[Truth], **flags: Any) -> dict[str, Tensor]:
@@ -75,7 +87,17 @@ def _cross_entropy(logit: float, wanted: float) -> float:
 
 
 def published(
-    levels: list[Tensor], truth: list[Truth], classes: int, *, measure: str, same_level: bool
+    levels: list[Tensor],
+    truth: list[Truth],
+    classes: int,
+    *,
+    measure: str = "ciou",
+    same_level: bool = False,
+    smoothing: float = 0.0,
+    weights: list[float] | None = None,
+    gamma: float = 0.0,
+    alpha: float | None = None,
+    by_overlap: bool = False,
 ) -> dict[str, float]:
     """The formulas, one level, image, cell and anchor after the other."""
     height, width = levels[0].shape[2] * 8, levels[0].shape[3] * 8
@@ -110,14 +132,22 @@ def published(
                 if (a, row, column) in owner:
                     box, of = owner[a, row, column]
                     positives += 1
-                    box_sum += 1 - _measure(measure, placed, box)
-                    sure_sum += _cross_entropy(said[4], 1)
-                    class_sum += sum(
-                        _cross_entropy(said[5 + c], float(c == of)) for c in range(classes)
+                    agreement = _measure(measure, placed, box)
+                    box_sum += 1 - agreement
+                    wanted = min(max(agreement, 0), 1) if by_overlap else 1
+                    error = abs(wanted - 1 / (1 + math.exp(-said[4])))
+                    sure = _cross_entropy(said[4], wanted) * error**gamma
+                    sure_sum += sure * (1 if alpha is None else alpha)
+                    labels = [
+                        (c == of) * (1 - smoothing) + smoothing / classes for c in range(classes)
+                    ]
+                    class_sum += (weights[of] if weights else 1) * sum(
+                        _cross_entropy(said[5 + c], label) for c, label in enumerate(labels)
                     )
                 elif not any(_iou(placed, box) > 0.5 for box in near):
                     negatives += 1
-                    sure_sum += _cross_entropy(said[4], 0)
+                    sure = _cross_entropy(said[4], 0) / (1 + math.exp(-said[4])) ** gamma
+                    sure_sum += sure * (1 if alpha is None else 1 - alpha)
         balance = (4, 1, 0.4)[k] * 5 * height * width / 416**2
         found["box"] += 0.05 * box_sum / max(positives, 1)
         found["objectness"] += balance * sure_sum / (positives + negatives)
@@ -143,7 +173,6 @@ def test_the_published_loss_is_reproduced(
     truth: list[Truth], options: dict[str, Any], measure: str, same_level: bool
 ) -> None:
     levels = _levels(2, 96, 160, 3, seed=3)
-    # Small boxes here and there, so that some are right by chance and ignored.
     by_hand = published(levels, truth, 3, measure=measure, same_level=same_level)
     losses = _objective(3, **options)({"levels": levels}, _targets(truth))
     total, shown = _total(losses)
@@ -158,3 +187,301 @@ def test_the_two_versions_differ_here() -> None:
     by_level = published(levels, MANY, 3, measure="ciou", same_level=True)
     by_all = published(levels, MANY, 3, measure="ciou", same_level=False)
     assert abs(by_level["objectness"] - by_all["objectness"]) > 1e-3 * by_all["objectness"]
+
+
+@pytest.mark.parametrize(
+    ("options", "by_hand"),
+    [
+        ({"label_smoothing": 0.1}, {"smoothing": 0.1}),
+        ({"focal_gamma": 2.0, "focal_alpha": 0.25}, {"gamma": 2.0, "alpha": 0.25}),
+        ({"objectness_target": "overlap"}, {"by_overlap": True}),
+        ({"objectness_target": "overlap", "focal_gamma": 1.5}, {"by_overlap": True, "gamma": 1.5}),
+        ({"weights": [0.5, 2.0, 1.5]}, {"weights": [0.5, 2.0, 1.5]}),
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options_by_hand(options: dict[str, Any], by_hand: dict[str, Any]) -> None:
+    levels = _levels(2, 96, 160, 3, seed=4)
+    wanted = published(levels, MANY, 3, **by_hand)
+    _, shown = _total(_objective(3, **options)({"levels": levels}, _targets(MANY)))
+    for name, value in wanted.items():
+        assert shown[f"loss_{name}"].item() == pytest.approx(value, rel=1e-5), name
+
+
+def test_weights_and_balance_multiply_their_part() -> None:
+    levels, targets = _levels(2, 96, 160, 3), _targets(MANY)
+    _, once = _total(_objective(3)({"levels": levels}, targets))
+    chosen = {"box_weight": 0.5, "objectness_weight": 10.0, "class_weight": 3.0}
+    _, more = _total(_objective(3, **chosen)({"levels": levels}, targets))
+    for name, factor in {"box": 10, "objectness": 2, "class": 3}.items():
+        assert more[f"loss_{name}"].item() == pytest.approx(factor * once[f"loss_{name}"].item())
+    sums, _ = _objective(3, balance=(1, 1, 1))({"levels": levels}, targets).parts["objectness"]
+    own, _ = _objective(3)({"levels": levels}, targets).parts["objectness"]
+    assert (own / sums)[0].tolist() == pytest.approx([4, 1, 0.4])
+
+
+@pytest.mark.parametrize(("levels", "balance"), [(2, [1, 0.4]), (4, [4, 4, 1, 0.4])])
+def test_balance_counts_from_the_coarsest_level(levels: int, balance: list[float]) -> None:
+    strides = [32 >> k for k in reversed(range(levels))]
+    objective = DetectionObjective(anchors=[[(10.0, 10.0)]] * levels, strides=strides, classes=1)
+    maps = [torch.zeros(1, 6, 64 // s, 64 // s) for s in strides]
+    sums, counts = objective({"levels": maps}, _targets([[]])).parts["objectness"]
+    assert counts[0].tolist() == [(64 // s) ** 2 for s in strides]
+    each = (sums / counts)[0] / (5 * 64 * 64 / 416**2 * math.log(2))
+    assert each.tolist() == pytest.approx(balance)
+
+
+def test_what_fills_the_batch_is_in_neither_sums_nor_counts() -> None:
+    levels = _levels(2, 96, 160, 3)
+    alone = [level[:1] for level in levels]
+    whole, _ = _total(_objective(3)({"levels": levels}, _targets(MANY)), torch.tensor([1.0, 0.0]))
+    part, _ = _total(_objective(3)({"levels": alone}, _targets(MANY[:1])))
+    assert whole.item() == pytest.approx(part.item(), rel=1e-6)
+
+
+def test_who_computes_which_images_changes_nothing() -> None:
+    """An image with many objects and one with few on a process each: as both on one."""
+    levels = _levels(2, 96, 160, 3)
+    losses = _objective(3)({"levels": levels}, _targets(MANY))
+    whole, _ = _total(losses)
+    each = []
+    for k in range(2):
+        mine = _objective(3)({"levels": [v[k : k + 1] for v in levels]}, _targets(MANY[k : k + 1]))
+        counts = iter([part[1].sum(0) for part in losses.parts.values()])
+        loss, _ = portion_loss(
+            mine,
+            torch.ones(1),
+            2.0,
+            portions=1,
+            processes=2,
+            over_all=lambda _, counts=counts: next(counts),
+        )
+        each.append(loss.item())
+    assert sum(each) / 2 == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_two_objects_that_claim_one_prediction_do_not_blend() -> None:
+    """Both are nearest to the anchor 116×90, in cell (2, 1): the one that fits it better is learnt,
+    whole, whichever comes first; of two that fit alike, the first."""
+    better, worse = ([12, 4, 128, 92], 0), ([20, 14, 120, 90], 2)
+    levels = _levels(1, 96, 160, 3)
+    alone = _objective(3)({"levels": levels}, _targets([[better]])).parts  # type: ignore[list-item]
+    for both in ([better, worse], [worse, better]):
+        parts = _objective(3)({"levels": levels}, _targets([both])).parts  # type: ignore[list-item]
+        for name in ("box", "class"):
+            assert torch.equal(parts[name][0], alone[name][0])
+            assert torch.equal(parts[name][1], alone[name][1])
+        assert parts["box"][1].tolist() == [[0, 0, 1]]
+    twice = [(better[0], 1), (better[0], 2)]
+    first = _objective(3)({"levels": levels}, _targets([twice[:1]])).parts  # type: ignore[list-item]
+    parts = _objective(3)({"levels": levels}, _targets([twice])).parts  # type: ignore[list-item]
+    assert torch.equal(parts["class"][0], first["class"][0])
+
+
+@pytest.mark.parametrize("flag", ["difficult", "crowd"])
+def test_regions_are_neither_learnt_nor_taught_to_be_empty(flag: str) -> None:
+    """The left half is one: of predictions at their anchors' sizes, those of which more than half
+    lies in it have no objectness loss."""
+    levels = [torch.zeros(1, 3 * 7, 64 // s, 128 // s) for s in STRIDES]
+    region = _targets([[([0, 0, 64, 64], 0)]], **{flag: [True]})
+    parts = _objective(2)({"levels": levels}, region).parts
+    assert parts["box"][1].tolist() == [[0, 0, 0]]
+    by_hand = []
+    for anchors, stride in zip(PUBLISHED, STRIDES, strict=True):
+        count = 0
+        for w, h in anchors:
+            for row, column in np.ndindex(64 // stride, 128 // stride):
+                x, y = (column + 0.5) * stride, (row + 0.5) * stride
+                wide = min(x + w / 2, 64) - max(x - w / 2, 0)
+                tall = min(y + h / 2, 64) - max(y - h / 2, 0)
+                count += not max(wide, 0) * tall > 0.5 * w * h
+        by_hand.append(count)
+    assert parts["objectness"][1].tolist() == [by_hand]
+    assert by_hand[0] < 3 * 8 * 16  # otherwise nothing was ignored
+
+
+def test_what_is_not_exhaustively_labelled_is_not_taught_to_be_absent() -> None:
+    """Class 1 may be in the first image anywhere; of the second everything is known. Predictions
+    take themselves for class 1 on the finest level, for class 0 elsewhere."""
+    levels = [torch.zeros(2, 3, 8, 64 // s, 64 // s) for s in STRIDES]
+    levels[0][:, :, 6] = 1.0
+    levels[1][:, :, 5] = levels[2][:, :, 5] = 1.0
+    maps = [level.flatten(1, 2) for level in levels]
+    targets = _targets([[([20, 20, 45, 30], 2)], [([20, 20, 45, 30], 2)]])
+    targets["not_exhaustive"] = torch.tensor([[1, -1], [-1, -1]])
+    objective = _objective(3, ignore_above=1.0)
+    parts = objective({"levels": maps}, targets).parts
+    # Of the finest level's 192 the object's own is left.
+    assert parts["objectness"][1].tolist() == [[1, 48, 12], [192, 48, 12]]
+    # Class loss of the object: two classes of three, and all three.
+    assert parts["class"][1].tolist() == [[2, 0, 0], [3, 0, 0]]
+    soft = math.log1p(math.e) / 80 * 3
+    assert parts["class"][0][:, 0].tolist() == pytest.approx(
+        [3 / 80 * 2 * math.log(2), 3 / 80 * 2 * math.log(2) + soft]
+    )
+    whole = _objective(3, ignore_above=1.0, not_exhaustive="image")({"levels": maps}, targets)
+    assert whole.parts["objectness"][1].tolist() == [[1, 0, 0], [192, 48, 12]]
+    # Unless an object is of that class itself: then it is known.
+    targets["of"][:] = 1
+    assert objective({"levels": maps}, targets).parts["class"][1][0].tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
+def test_no_objects_in_the_batch_teach_that_there_are_none(rule: str) -> None:
+    levels = [level.requires_grad_() for level in _levels(2, 64, 96, 3)]
+    targets = Boxes.collate([None, Boxes.made([], [])])
+    total, shown = _total(_objective(3, assignment=rule)({"levels": levels}, targets))
+    assert shown["loss_box"].item() == shown["loss_class"].item() == 0
+    total.backward()
+    for level in levels:
+        assert level.grad is not None
+        each = level.grad.unflatten(1, (3, 8))
+        assert (each[:, :, 4] > 0).all()
+        assert (each[:, :, :4] == 0).all()
+        assert (each[:, :, 5:] == 0).all()
+
+
+@pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
+def test_a_thousand_objects_beside_an_image_with_one(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 130, (1000, 2))
+    xyxy = np.concatenate([low, low + rng.uniform(2, 60, (1000, 2))], 1)
+    truth = [Boxes.made(xyxy, rng.integers(0, 3, 1000).tolist()), Boxes.made([[1, 1, 9, 9]], [0])]
+    levels = [level.requires_grad_() for level in _levels(2, 192, 192, 3)]
+    losses = _objective(3, assignment=rule)({"levels": levels}, Boxes.collate(truth))
+    total, _ = _total(losses)
+    total.backward()
+    assert total.isfinite()
+    assert all(level.grad is not None and level.grad.isfinite().all() for level in levels)
+    matched = losses.parts["box"][1].sum(1)
+    assert 100 < matched[0] <= 2268
+    assert matched[1] >= 1
+
+
+@pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
+@pytest.mark.parametrize(
+    "box",
+    [
+        [90, 30, 102, 34],  # its centre on the right border
+        [40, 60, 52, 68],  # on the lower one
+        [-20, -20, 20, 20],
+        [96, 64, 96, 64],
+        [0, 0, 0, 0],
+        [0, 10, 96, 10],
+        [-500, -500, 600, 600],
+    ],
+    ids=str,
+)
+def test_boxes_on_the_border_and_without_an_area(rule: str, box: list[float]) -> None:
+    levels = [level.requires_grad_() for level in _levels(1, 64, 96, 2)]
+    losses = _objective(2, assignment=rule, neighbours=True)(
+        {"levels": levels}, _targets([[(box, 1)]])
+    )
+    total, _ = _total(losses)
+    total.backward()
+    assert total.isfinite()
+    assert all(level.grad is not None and level.grad.isfinite().all() for level in levels)
+    if rule == "best":
+        assert losses.parts["box"][1].sum() == 1
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [0.0, 1.0, 60.0])
+def test_half_precision_and_extreme_maps_have_finite_gradients(
+    kind: torch.dtype, size: float
+) -> None:
+    levels = [(level * size).to(kind).requires_grad_() for level in _levels(2, 96, 160, 3)]
+    total, _ = _total(_objective(3)({"levels": levels}, _targets(MANY)))
+    assert total.dtype == torch.float32
+    total.backward()
+    assert total.isfinite()
+    assert all(level.grad is not None and level.grad.isfinite().all() for level in levels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": "giou"},
+        {"overlap": "siou", "assignment": "ratio", "neighbours": True},
+        {"overlap": "diou", "focal_gamma": 2.0, "label_smoothing": 0.1},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_gradients_are_those_of_differences(options: dict[str, Any]) -> None:
+    objective = _objective(2, **options)
+    levels = [v.double().requires_grad_() for v in _levels(1, 32, 64, 2, seed=5)]
+    targets = _targets([[([3, 4, 15, 20], 0), ([5, 2, 60, 30], 1)]])
+
+    def total(*maps: Tensor) -> Tensor:
+        parts = objective({"levels": list(maps)}, targets).parts
+        return torch.stack([s.sum() / c.sum() for s, c in parts.values()])
+
+    assert torch.autograd.gradcheck(total, levels, eps=1e-6, atol=1e-6, fast_mode=True)
+
+
+@pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
+def test_nothing_is_read_back_from_the_device(rule: str) -> None:
+    objective = _objective(3, assignment=rule, neighbours=True)
+    levels = [level.requires_grad_() for level in _levels(2, 96, 160, 3)]
+    targets = {**_targets(MANY), "not_exhaustive": torch.tensor([[1], [-1]])}
+    objective({"levels": levels}, targets)  # copies the grid, once a size
+    with no_reads():
+        parts = objective({"levels": levels}, targets).parts.values()
+        sum((sums.sum() / counts.sum() for sums, counts in parts), start=torch.zeros(())).backward()
+
+
+def test_a_grid_made_in_evaluation_serves_training() -> None:
+    levels = [torch.randn(1, 18, 224 // s, 288 // s) for s in STRIDES]
+    with torch.inference_mode():
+        _objective(1)({"levels": levels}, _targets([[([1, 1, 40, 40], 0)]]))
+    levels = [level.requires_grad_() for level in levels]
+    _total(_objective(1)({"levels": levels}, _targets([[([1, 1, 40, 40], 0)]])))[0].backward()
+    assert levels[0].grad is not None
+
+
+@pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
+@pytest.mark.parametrize("measure", ["ciou", "siou"])
+def test_what_is_learnt_is_what_is_found(rule: str, measure: str) -> None:
+    """Maps that follow the loss alone end as the objects that they were to learn, in place and
+    class: assignment, decoding and suppression mean the same by them."""
+    truth: list[Truth] = [[([20, 30, 60, 70], 1), ([70, 8, 150, 90], 0), ([5, 5, 17, 16], 2)]]
+    rng = torch.Generator().manual_seed(1)
+    levels = [
+        (torch.randn(1, 24, 96 // s, 160 // s, generator=rng) * 0.1).requires_grad_()
+        for s in STRIDES
+    ]
+    objective = _objective(3, assignment=rule, overlap=measure, box_weight=1.0)
+    optimiser = torch.optim.Adam(levels, lr=0.1)
+    for _ in range(150):
+        total, _ = _total(objective({"levels": levels}, _targets(truth)))
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+    batch = Batch(
+        torch.zeros(1, 3, 96, 160, dtype=torch.uint8),
+        [Sample("one")],
+        np.zeros(1, np.int64),
+        torch.ones(1),
+        np.eye(3)[None],
+        np.array([[160, 96]]),
+    )
+    maps = [level.detach() for level in levels]
+    (found,) = decode(maps, batch, anchors=PUBLISHED, strides=STRIDES, confidence=0.5)
+    kept = suppress(found, confidence=0.5, iou=0.5, max_boxes=10)
+    assert len(kept) == 3
+    for corners, of in truth[0]:
+        (row,) = np.flatnonzero(kept.of == of)
+        if rule == "best":
+            assert kept.xyxy[row] == pytest.approx(corners, abs=1)
+        # Others are learnt in cells, too, from which their centres cannot quite be reached.
+        assert _iou(kept.xyxy[row].astype(np.float64), np.array(corners)) > 0.65
+
+
+def test_what_cannot_be_learnt_from_is_refused() -> None:
+    levels = _levels(1, 64, 64, 3)
+    with pytest.raises(UsageError, match="images with boxes"):
+        _objective(3)({"levels": levels}, {"label": torch.zeros(1)})
+    with pytest.raises(UsageError, match="network of 3 classes for 5"):
+        _objective(5)({"levels": levels}, _targets([[]]))
+    with pytest.raises(UsageError, match="teacher"):
+        _objective(3)({"levels": levels}, _targets([[]]), levels)

@@ -7,11 +7,11 @@ one prediction the one that fits it best has it, so that none learns a blend of 
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from retinue.tasks.detection.decoding import Grid
 from retinue.tasks.detection.overlap import covered_matrix, iou_matrix, size_iou
@@ -95,7 +95,7 @@ def ratio(targets: Targets, where: Grid, *, most: float, neighbours: bool) -> Ma
     factor = size.clamp(min=1e-6) / table.size
     near = torch.maximum(factor, 1 / factor).amax(-1) < most
     fit = size_iou(size, table.size)
-    near |= F.one_hot(fit.argmax(-1), count).bool()
+    near |= fit.argmax(-1, keepdim=True) == torch.arange(count, device=fit.device)
     wanted = near & targets.learnt.unsqueeze(2)
     shape = torch.arange(count, device=fit.device).expand(n, m, count)
     exact, cell = table.cell(shape, targets.centre.unsqueeze(2))
@@ -155,7 +155,8 @@ def _claimed(place: Tensor, targets: Targets, wanted: Tensor, fit: Tensor, where
     the one with the highest `fit`; of equals that of the smaller object, then of the first."""
     n, m = targets.of.shape
     item = torch.arange(m, device=place.device).view(1, m, 1)
-    place, wanted, fit = (each.reshape(n, m, -1) for each in (place, wanted, fit))
+    slots = math.prod(place.shape[2:])
+    place, wanted, fit = (each.reshape(n, m, slots) for each in (place, wanted, fit))
     area = targets.size.prod(-1).unsqueeze(2).expand_as(fit)
     item = item.expand_as(place).flatten(1)
     place, wanted, fit, area = (each.flatten(1) for each in (place, wanted, fit, area))

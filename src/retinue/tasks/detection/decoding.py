@@ -156,12 +156,13 @@ def _grid(
 
 
 def in_a_row(levels: Sequence[Tensor], anchors: Anchors) -> Tensor:
-    """The maps as float32 (n, P, 5 + classes), in the grid's order."""
+    """The maps as (n, P, 5 + classes), in the grid's order and at least float32."""
     rows = []
     for level, own in zip(levels, anchors, strict=True):
         n, channels = level.shape[:2]
         rows.append(level.permute(0, 2, 3, 1).reshape(n, -1, channels // len(own)))
-    return torch.cat(rows, 1).float()
+    row = torch.cat(rows, 1)
+    return row.to(torch.promote_types(row.dtype, torch.float32))
 
 
 def boxes(raw: Tensor, where: Grid, index: Tensor | None = None) -> Tensor:

@@ -143,7 +143,7 @@ class DetectionObjective(Objective):
         own = there.xyxy.gather(1, matches.item.unsqueeze(-1).expand(-1, -1, 4))
         agreement = overlap(chosen.overlap, boxes(picked, where, matches.prediction), own)
         level = where.level[matches.prediction]
-        at = F.one_hot(level, len(levels)) * matches.matched.unsqueeze(-1)
+        at = _one_of(level, len(levels)) & matches.matched.unsqueeze(-1)
         number = at.sum(1)
         box = torch.where(matches.matched, 1 - agreement, 0)
         labels = there.of.gather(1, matches.item)
@@ -190,14 +190,14 @@ class DetectionObjective(Objective):
         """Of logits (n, S, classes) the loss of each slot, (n, S), and of how many classes it is.
         An object of another class may be one of the `unsure` classes as well."""
         smoothing = self.options.label_smoothing
-        hot = F.one_hot(labels, self.classes)
-        wanted = hot * (1 - smoothing) + smoothing / self.classes
+        hot = _one_of(labels, self.classes)
+        wanted = hot.to(logits.dtype) * (1 - smoothing) + smoothing / self.classes
         loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         if self.class_weights is not None:
             loss = loss * self.class_weights[labels].unsqueeze(-1)
         if unsure is None:
             return loss.sum(-1), torch.full_like(loss[..., 0], float(self.classes))
-        known = hot.bool() | ~unsure.unsqueeze(1)
+        known = hot | ~unsure.unsqueeze(1)
         return torch.where(known, loss, 0).sum(-1), known.sum(-1).float()
 
     def _objectness(
@@ -205,7 +205,7 @@ class DetectionObjective(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Of logits (n, P) the sums and counts of each level, (n, levels)."""
         chosen, count = self.options, len(where)
-        aim = matches.matched.float()
+        aim = matches.matched.to(logits.dtype)
         if chosen.objectness_target == "overlap":
             aim = aim * agreement.detach().clamp(0, 1)
         positive = matches.spread(matches.matched.int(), count).bool()
@@ -238,6 +238,11 @@ class DetectionObjective(Objective):
         area = tall * wide * where.strides[0] ** 2
         factor = self.options.objectness_weight * area / 416**2
         return [factor * one for one in balance]
+
+
+def _one_of(index: Tensor, count: int) -> Tensor:
+    """`index` (…) as bool (…, count). `F.one_hot` would look at the values first."""
+    return index.unsqueeze(-1) == torch.arange(count, device=index.device)
 
 
 def _by_level(values: Tensor, at: Tensor) -> Tensor:
