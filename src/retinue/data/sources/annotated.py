@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class Annotated:
     """Where a box stands."""
     difficult: Flags | None = None
     crowd: Flags | None = None
+    area: Numbers | None = None
+    """(m,) square pixels of the objects themselves; NaN: not known."""
     splits: npt.NDArray[np.int8] | None = None
     """(n,) as `Records` has them."""
     not_exhaustive: Sequence[tuple[str, ...]] | None = None
@@ -88,8 +91,9 @@ def fill(listing: Listing, given: Annotated, options: DataOptions) -> Listing:
     listing.notes += [odd.note() for odd in listing.oddities if not odd.quiet]
     kept = np.flatnonzero(judged.kept & settled.usable[given.image])
     xyxy = brought_upright(judged.xyxy, given.image, settled)[kept].astype(np.float32)
-    names = sorted({given.classes[k] for k in np.unique(given.of).tolist()})
-    listing.notes += nearly_alike(names)
+    used = {given.classes[k] for k in np.unique(given.of[kept]).tolist()}
+    listing.notes += nearly_alike(sorted(used))
+    listing.empty_classes += [name for name in listing.classes or () if name not in used]
     usable = np.flatnonzero(settled.usable)
     listing.records = _records(listing.root, given, usable, xyxy, kept)
     return listing
@@ -106,7 +110,10 @@ def _records(
         for f in (given.difficult, given.crowd)
     ]
     xyxy = np.ascontiguousarray(xyxy[order])
-    for column in (xyxy, *flags):
+    area = None if given.area is None else given.area[kept][order]
+    if area is not None:
+        area = np.where(np.isnan(area), (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1), area)
+    for column in (xyxy, *flags, *([] if area is None else [area])):
         column.setflags(write=False)
     of = [given.classes[k] for k in given.of[kept][order].tolist()]
     bounds = np.searchsorted(image[order], np.arange(len(given.files) + 1)).tolist()
@@ -118,6 +125,7 @@ def _records(
             flags[0][start:stop],
             flags[1][start:stop],
             unsure[k],
+            None if area is None else area[start:stop],
         )
         for k in usable.tolist()
         for start, stop in [(bounds[k], bounds[k + 1])]
@@ -164,6 +172,16 @@ def check_classes(records: Records, chosen: Sequence[str]) -> list[str]:
         shown = some(list(map(repr, absent)), _SHOWN, between=", ")
         notes.append(f"no boxes of class {shown}{': ' if near else ''}{near}")
     return notes
+
+
+def from_one_root(roots: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The folder that holds all of `roots`, and what leads from it into each."""
+    whole = [os.path.abspath(root) for root in roots]
+    if len(set(whole)) == 1:
+        return roots[0], [""] * len(roots)
+    common = os.path.commonpath(whole)
+    across = [os.path.relpath(root, common).replace(os.sep, "/") for root in whole]
+    return Path(common), ["" if path == "." else f"{path}/" for path in across]
 
 
 def no_boxes(listing: Listing, looked_at: str) -> UsageError:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import ColumnOptions, DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes
+from retinue.data.sources.annotated import Annotated, fill, from_one_root, no_boxes
 from retinue.data.sources.box_rules import Flags, Numbers, Positions
 from retinue.data.sources.cells import Cells, read_cells
 from retinue.data.sources.columns import ALIASES, find_columns
@@ -324,22 +324,15 @@ def _sizes(table: _Table, kept: Positions) -> Positions:
 
 def _joined(listing: Listing, parts: Sequence[tuple[Path, _Rows]]) -> Annotated:
     """All tables as one, their images from one root. Raises `UsageError` where nothing is left."""
-    roots = [os.path.abspath(root) for root, _ in parts]
-    root = os.path.commonpath(roots)
-    if len(set(roots)) == 1:
-        listing.root = parts[0][0]
-    else:
-        listing.root = Path(root)
+    listing.root, prefixes = from_one_root([root for root, _ in parts])
     files: dict[str, int] = {}
     columns: dict[str, list[npt.NDArray[np.int64]]] = {"image": [], "split": []}
-    for own, (_, rows) in zip(roots, parts, strict=True):
-        across = os.path.relpath(own, root).replace(os.sep, "/")
-        prefix = "" if across == "." else f"{across}/"
+    for prefix, (_, rows) in zip(prefixes, parts, strict=True):
         code = [files.setdefault(prefix + name, len(files)) for name in rows.files]
         columns["image"].append(np.array(code, np.int64)[rows.image])
         columns["split"].append(rows.split)
     image, split = (np.concatenate(columns[name]) for name in ("image", "split"))
-    _note_unlabelled(listing, {os.path.join(root, name) for name in files})
+    _note_unlabelled(listing, {os.path.join(os.path.abspath(listing.root), name) for name in files})
     all_rows = [rows for _, rows in parts]
     at = [where for rows in all_rows for where in rows.at]
     boxed = np.concatenate([rows.boxed for rows in all_rows])

@@ -3,6 +3,7 @@ holds all that."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from retinue.data.sources.listing import given_path
 from retinue.data.sources.matching import Files, match
 from retinue.data.sources.records import NONE, Names, texts_of
 from retinue.data.sources.walking import hidden, normal, subfolders, walk
-from retinue.data.sources.words import split_of
+from retinue.data.sources.words import split_in, split_of
 from retinue.errors import UsageError
 from retinue.files import nearest
 
@@ -186,26 +187,41 @@ def image_root(
     roots = _with_split_first(folder, split)
     others = [files, *map(Files, roots)]
     hits = [own, *(_hits(names, other) for other in others[1:])]
+    spread = files
     if around and not any(h.any() for h in hits):
-        above = folder.absolute().parent
-        others = [
-            files,
-            *map(
-                Files,
-                (
-                    above,
-                    *sorted(subfolders(above)[:_FOLDERS], key=lambda f: split_of(f.name) != split),
-                ),
-            ),
-        ]
-        hits = [own, *(_hits(names, other) for other in others[1:])]
+        for outer, folders in _further(folder, split):
+            elsewhere = [Files(outer), *map(Files, folders)]
+            found = [_hits(names, other) for other in elsewhere]
+            if any(h.any() for h in found):
+                spread, others, hits = elsewhere[0], elsewhere, found
+                break
     best = int(np.argmax([h.sum() for h in hits]))
-    # Where the images lie in several folders, each is searched for below the table's own.
-    return others[best] if (np.logical_or.reduce(hits) == hits[best]).all() else files
+    # Where the images lie in several folders, each is searched for below the one around them.
+    return others[best] if (np.logical_or.reduce(hits) == hits[best]).all() else spread
+
+
+def _further(folder: Path, split: str | None) -> Iterator[tuple[Path, list[Path]]]:
+    """Where else images may lie, the nearest first: a folder, and some in it."""
+    yield folder, _deeper(folder, split)
+    above = folder.absolute().parent
+    yield above, _with_split_first(above, split)
+    yield above, _deeper(above, split)
+
+
+def _deeper(folder: Path, split: str | None) -> list[Path]:
+    """The folders in those of `folder`."""
+    outer = _with_split_first(folder, split)
+    inner = [
+        (place, split_in(place.name) != split and split_in(first.name) != split)
+        for first in outer
+        for place in subfolders(first)[:_FOLDERS]
+    ]
+    inner.sort(key=lambda pair: pair[1])
+    return [place for place, _ in inner[:_FOLDERS]]
 
 
 def _with_split_first(folder: Path, split: str | None) -> list[Path]:
-    return sorted(subfolders(folder)[:_FOLDERS], key=lambda f: split_of(f.name) != split)
+    return sorted(subfolders(folder)[:_FOLDERS], key=lambda f: split_in(f.name) != split)
 
 
 def _spread(count: int) -> npt.NDArray[np.int64]:

@@ -70,9 +70,10 @@ def _strata(
 ) -> tuple[list[tuple[str, str]], Positions]:
     """All pairs of class and stratum, sorted, and the one that each unit is counted to: that of
     most of its records, of several the first."""
-    said = sorted({"", *(target.stratum() for target in records.targets)})
+    strata_of = [target.stratum() for target in records.targets]
+    said = sorted({"", *strata_of})
     code = {text: k for k, text in enumerate(said)}
-    own = np.array([*(code[target.stratum()] for target in records.targets), code[""]], np.int64)
+    own = np.array([*(code[text] for text in strata_of), code[""]], np.int64)
     classes = own[records.target]  # the last one is that of none
     if records.stratum is None:
         strata, further = [""], np.zeros(len(records), np.int64)

@@ -43,6 +43,9 @@ class Boxes(Target):
     difficult: Flags
     crowd: Flags
     not_exhaustive: tuple[str | int, ...] = ()
+    area: npt.NDArray[np.float64] | None = None
+    """float64 (n,) square pixels of the objects themselves, where the data has them: they tell
+    small from large ones (COCO). None: not known, as on every canvas."""
 
     @classmethod
     def made(
@@ -53,6 +56,7 @@ class Boxes(Target):
         difficult: Any = None,
         crowd: Any = None,
         not_exhaustive: Sequence[str | int] = (),
+        area: Any = None,
     ) -> Self:
         """From anything that NumPy takes. Raises ValueError for lengths that differ, and for
         coordinates that are not finite."""
@@ -61,13 +65,16 @@ class Boxes(Target):
             np.zeros(len(array), bool) if given is None else np.array(given, bool)
             for given in (difficult, crowd)
         ]
-        if len(of) != len(array) or any(len(flag) != len(array) for flag in flags):
+        areas = None if area is None else np.array(area, np.float64)
+        columns: list[Sequence[Any] | npt.NDArray[Any]] = [of, *flags]
+        columns += [] if areas is None else [areas]
+        if any(len(column) != len(array) for column in columns):
             raise ValueError(f"{len(array)} boxes with {len(of)} classes")
         if not np.isfinite(array).all():
             raise ValueError("the coordinates of a box are not finite")
-        for part in (array, *flags):
+        for part in (array, *flags, *([] if areas is None else [areas])):
             part.setflags(write=False)
-        return cls(array, tuple(of), flags[0], flags[1], tuple(not_exhaustive))
+        return cls(array, tuple(of), flags[0], flags[1], tuple(not_exhaustive), areas)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Boxes) and self.as_dict() == other.as_dict()
@@ -85,11 +92,16 @@ class Boxes(Target):
 
     def remap(self, classes: Mapping[Any, int]) -> Self | None:
         """See `Target`. An image without objects has something to teach, too."""
-        kept = self._picked(np.array([name in classes for name in self.of], dtype=bool))
-        return replace(
-            kept,
-            of=tuple(classes[name] for name in kept.of),
-            not_exhaustive=tuple(classes[n] for n in self.not_exhaustive if n in classes),
+        there = [name in classes for name in self.of]
+        kept = self if all(there) else self._picked(np.array(there, dtype=bool))
+        # Of a hundred thousand images; `replace` would take most of the time.
+        return type(self)(
+            kept.xyxy,
+            tuple([classes[name] for name in kept.of]),
+            kept.difficult,
+            kept.crowd,
+            tuple([classes[name] for name in self.not_exhaustive if name in classes]),
+            kept.area,
         )
 
     def through(
@@ -115,7 +127,7 @@ class Boxes(Target):
             kept[k] = seen > MIN_VISIBLE * geometry.area(quad)
             if kept[k]:
                 shown[k] = *left.min(axis=0), *left.max(axis=0)
-        return replace(self, xyxy=shown.astype(np.float32))._picked(kept)
+        return replace(self, xyxy=shown.astype(np.float32), area=None)._picked(kept)
 
     def fingerprint(self) -> str:
         """See `Target`."""
@@ -124,10 +136,14 @@ class Boxes(Target):
         for array in (self.xyxy + np.float32(0), self.difficult, self.crowd):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(repr((self.of, self.not_exhaustive)).encode())
+        if self.area is not None:
+            digest.update(np.ascontiguousarray(self.area).tobytes())
         return digest.hexdigest()
 
     def stratum(self) -> str:
         """See `Target`: the class of most of the boxes."""
+        if len(set(self.of)) == 1:
+            return str(self.of[0])
         counts = Counter(map(str, self.of))
         return min(counts, key=lambda name: (-counts[name], name)) if counts else ""
 
@@ -190,6 +206,7 @@ class Boxes(Target):
             "difficult": self.difficult.tolist(),
             "crowd": self.crowd.tolist(),
             "not_exhaustive": list(self.not_exhaustive),
+            **({} if self.area is None else {"area": self.area.tolist()}),
         }
 
     @classmethod
@@ -204,6 +221,7 @@ class Boxes(Target):
             of=tuple(name for name, keep in zip(self.of, kept.tolist(), strict=True) if keep),
             difficult=self.difficult[kept],
             crowd=self.crowd[kept],
+            area=None if self.area is None else self.area[kept],
         )
 
 

@@ -135,6 +135,7 @@ def truth_of(sample: Sample) -> Truth | None:
         target.difficult,
         target.crowd,
         tuple(int(k) for k in target.not_exhaustive),
+        target.area,
     )
 
 
