@@ -17,6 +17,7 @@ from retinue.data.loader import Loader
 from retinue.data.options import AugmentOptions, ColourOptions
 from retinue.data.population import Population
 from retinue.data.targets.boxes import Boxes
+from retinue.data.tiles import tiled
 from retinue.data.views import TrainView
 from retinue.models.detector import Detector
 from retinue.models.registry import create_model
@@ -287,6 +288,24 @@ def test_entries_are_never_another_ones(
             assert np.array_equal(ours.to_original, theirs.to_original)
     told = look(tmp_path / "shared", relabelled)[0].targets
     assert told["of"].eq(0).all()
+
+
+def test_tiles_have_entries_of_their_own(tmp_path: Path, detector: Detector) -> None:
+    samples = tiled(_samples([0, 1]), 64, 0.2)
+    assert len(samples) == 2 + 2 * 4
+    augment = RECIPES["jitter"]
+    views = _views(tmp_path, detector, augment, samples, SIZES[:1])
+    (batch,) = views.batches([_plan(samples, 0, SIZES[0])])
+    assert len({row.numpy().tobytes() for row in batch.inputs[0]}) == len(samples)
+    assert len({way.tobytes() for way in batch.to_original}) == len(samples)
+    # Each is found again, in another order, and as it would be alone.
+    order = samples[::-1]
+    other = _views(tmp_path, detector, augment, order, SIZES[:1])
+    alone = _views(tmp_path / "alone", detector, augment, order, SIZES[:1])
+    plans = [_plan(order, epoch, SIZES[0]) for epoch in range(VIEWS)]
+    for ours, theirs in zip(other.batches(plans), alone.batches(plans), strict=True):
+        assert all(map(torch.equal, ours.inputs, theirs.inputs))
+        assert torch.equal(ours.targets["xyxy"], theirs.targets["xyxy"])
 
 
 def test_a_batch_without_any_box_is_cached_too(tmp_path: Path, detector: Detector) -> None:
