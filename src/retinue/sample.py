@@ -169,6 +169,16 @@ class Sample:
     """What it is called within its data set, wherever that lies; empty: as its key."""
     shard: str = ""
     """The file that holds its image among others, best read one after the other; empty: none."""
+    part: Rectangle | None = None
+    """What of the upright image is framed as if it were all there is, x1, y1, x2, y2 in its pixels;
+    what lies around it may show at its edges. None: all of it. The target speaks of the whole."""
+
+    def frame(self, size: ImageSize) -> ImageSize:
+        """Width and height of its part of an image of `size` (width, height)."""
+        if self.part is None:
+            return size
+        x1, y1, x2, y2 = self.part
+        return round(x2 - x1), round(y2 - y1)
 
 
 class Row(NamedTuple):

@@ -192,6 +192,41 @@ def test_boxes_through_a_region_are_the_pixels_that_show(
         assert seen.of == ()
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    boxes=st.lists(st.tuples(*[st.floats(-50, 150)] * 4), max_size=4),
+    region=st.none() | st.tuples(*[st.integers(-10, 110)] * 4),
+    mirrored=st.booleans(),
+)
+def test_upright_boxes_are_cut_as_any_others(
+    boxes: list[tuple[float, ...]], region: tuple[int, ...] | None, mirrored: bool
+) -> None:
+    """Said as a polygon, a region is cut at corner by corner."""
+    sides = [(*np.minimum(b[:2], b[2:]), *np.maximum(b[:2], b[2:])) for b in boxes]
+    target = Boxes.made(sides, list(range(len(sides))))
+    matrix = geometry.translate(90, 3) @ geometry.scale(-0.8 if mirrored else 0.8, 1.5)
+    if region is not None:
+        region = (*np.minimum(region[:2], region[2:]), *np.maximum(region[:2], region[2:]))
+    ours = target.through(matrix, CANVAS, region)
+    polygon = geometry.corners((0, 0, 100, 100) if region is None else region)
+    theirs = target.through(matrix, CANVAS, polygon)
+    near = [k for k, share in enumerate(_shares(target, matrix, region)) if abs(share - 0.1) < 1e-6]
+    assert [k for k in ours.of if k not in near] == [k for k in theirs.of if k not in near]
+    if ours.of == theirs.of:
+        assert np.allclose(ours.xyxy, theirs.xyxy, atol=1e-3)
+
+
+def _shares(target: Boxes, matrix: np.ndarray, region: tuple[int, ...] | None) -> list[float]:
+    """How much of each is left."""
+    shares = []
+    x1, y1, x2, y2 = region or (0, 0, 100, 100)
+    for a, b, c, d in geometry.boxes_through(matrix, target.xyxy).tolist():
+        w = max(min(c, x2, 100) - max(a, x1, 0), 0)
+        h = max(min(d, y2, 100) - max(b, y1, 0), 0)
+        shares.append(w * h / max((c - a) * (d - b), 1e-12))
+    return shares
+
+
 def test_a_mosaic_of_boxes_has_them_all() -> None:
     parts = [
         (Boxes.made([[k, k, k + 5, k + 5]] * k, [k] * k, not_exhaustive=[9, k]), 0.25)

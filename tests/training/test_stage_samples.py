@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 from interrupted import interrupted
@@ -22,7 +23,7 @@ from retinue.run.folder import RunFolder
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
 from retinue.training import stage_samples as module
-from retinue.training.stage_samples import Subset, WithValidation, stage_samples
+from retinue.training.stage_samples import Subset, Tiles, WithValidation, stage_samples
 
 COUNTS = {0: 40, 1: 20, 2: 1}
 
@@ -116,6 +117,38 @@ def test_targets_and_weights_that_a_function_changed_are_repeated(
         assert (ours.target is None) == (theirs.target is None)
         if ours.target is not None and theirs.target is not None:
             assert ours.target.fingerprint() == theirs.target.fingerprint()
+
+
+def test_tiles_are_written_down_and_repeated(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.zeros((70, 100, 3), np.uint8)
+    target = Boxes.made([[0, 0, 4.5, 4]], [1])
+    large = Sample("large", lambda: image, target, weight=2.0, name="in/large")
+    small = Sample("small", lambda: image[:32, :32], None)
+    samples = {"train": [large, small]}
+    options = Tiles(side=64, overlap=0.25)
+    made = stage_samples(run, "late", options, samples["train"], samples, write=True)
+    assert [s.part for s in made] == [
+        None, (0, 0, 64, 64), (36, 0, 100, 64), (0, 6, 64, 70), (36, 6, 100, 70), None,
+    ]  # fmt: skip
+    monkeypatch.setitem(module._CHANGES, Tiles, lambda *_: pytest.fail("it was asked again"))
+    again = stage_samples(run, "late", options, samples["train"], samples, write=True)
+    assert again == made
+    # The next stage learns from the same.
+    assert stage_samples(run, "next", None, made, samples, write=True) is made
+    later = stage_samples(run, "few", Subset(share=0.5), made, samples, write=True)
+    assert {s.part for s in later} < {s.part for s in made}
+    assert stage_samples(run, "few", Subset(share=0.5), made, samples, write=True) == later
+
+
+@pytest.mark.parametrize("part", ["[0, 0, 1]", '["a", 0, 1, 1]', "[0, 0, 1, Infinity]", "7"])
+def test_a_part_that_is_none_is_refused(run: RunFolder, part: str) -> None:
+    (first, *_) = SPLITS["train"]
+    line = f'{{"key": "{first.key}", "target": null, "weight": 1.0, "part": {part}}}\n'
+    run.write("stages/late.jsonl", line)
+    with pytest.raises(RetinueError, match=r"no sample of a stage.*line 1|line 1"):
+        _made(run, Tiles())
 
 
 def test_an_image_that_went_missing_is_named_with_file_and_line(run: RunFolder) -> None:

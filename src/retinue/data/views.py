@@ -20,7 +20,7 @@ from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions
 from retinue.data.population import Population
 from retinue.errors import BadImageError
-from retinue.sample import ImageSize, Matrix, Pixels, Preprocessing, Sample, Size, Target
+from retinue.sample import ImageSize, Matrix, Pixels, Polygon, Preprocessing, Sample, Size, Target
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -95,7 +95,7 @@ class TrainView:
         size: Size,
     ) -> Seen:  # fmt: skip
         """See `View`."""
-        composition = self.composer.compose(sizes, key=key, epoch=epoch, size=size)
+        composition = self._composed(samples, sizes, key, epoch, size)
         return _seen(samples, sizes, composition, size)
 
     def render(
@@ -104,7 +104,7 @@ class TrainView:
         """See `View`."""
         images = [open_image(sample, self.preprocessing) for sample in samples]
         sizes = [image.size for image in images]
-        composition = self.composer.compose(sizes, key=key, epoch=epoch, size=size)
+        composition = self._composed(samples, sizes, key, epoch, size)
         entries = []
         for placement in composition.placements:
             source = placement.source
@@ -120,6 +120,34 @@ class TrainView:
             out=out,
         )
         return _seen(samples, sizes, composition, size), sizes
+
+    def _composed(
+        self,
+        samples: Sequence[Sample],
+        sizes: Sequence[ImageSize],
+        key: int,
+        epoch: int,
+        size: Size,
+    ) -> Composition:
+        """What the composer says of the samples' parts, told of the images that these are of."""
+        frames = [s.frame(whole) for s, whole in zip(samples, sizes, strict=True)]
+        composition = self.composer.compose(frames, key=key, epoch=epoch, size=size)
+        if all(sample.part is None for sample in samples):
+            return composition
+        placements = [
+            replace(p, matrix=p.matrix @ _to_part(samples[p.source]))
+            for p in composition.placements
+        ]
+        return replace(composition, placements=placements)
+
+
+def _to_part(sample: Sample) -> Matrix:
+    """From the whole image to the sample's part of it."""
+    return (
+        geometry.identity()
+        if sample.part is None
+        else geometry.translate(-sample.part[0], -sample.part[1])
+    )
 
 
 def _seen(
@@ -139,7 +167,11 @@ def _seen(
     known, parts = False, []
     for number, placement in enumerate(composition.placements):
         target, share = samples[placement.source].target, placement.share
-        later = list(compress(outlines[number + 1 :], hides[number + 1 :]))
+        later = [
+            cover
+            for cover in compress(outlines[number + 1 :], hides[number + 1 :])
+            if _meet(outlines[number], cover)
+        ]
         known = known or (target is not None and share > 0)
         if target is not None and target.places:
             # What lies there shows, whatever the image as a whole is said to be of.
@@ -154,6 +186,12 @@ def _seen(
         total = sum(share for _, share in parts)
         target = type(parts[0][0]).mix([(t, share / total) for t, share in parts])
     return Seen(target, geometry.inverse(own.matrix), sizes[own.source])
+
+
+def _meet(one: Region | Polygon, other: Region | Polygon) -> bool:
+    """Whether the two may share a part of the canvas: parts of a mosaic do not."""
+    (a, b), (c, d) = ((c.min(axis=0), c.max(axis=0)) for c in map(geometry.corners, (one, other)))
+    return bool((np.maximum(a, c) < np.minimum(b, d)).all())
 
 
 class EvalView:
@@ -171,9 +209,14 @@ class EvalView:
         epoch: int = 0, size: Size,
     ) -> Seen:  # fmt: skip
         """See `View`; nothing is drawn, so `key` and `epoch` change nothing."""
-        matrix = eval_matrix(replace(self.preprocessing, size=size), sizes[0])
-        target = samples[0].target
-        shown = None if target is None else target.through(matrix, size)
+        sample, how = samples[0], replace(self.preprocessing, size=size)
+        frame = sample.frame(sizes[0])
+        matrix = eval_matrix(how, frame) @ _to_part(sample)
+        target, region = sample.target, None
+        if sample.part is not None:  # nothing shows beyond it
+            _, (top, left, tall, wide) = eval_boxes(how, frame)
+            region = (left, top, left + wide, top + tall)
+        shown = None if target is None else target.through(matrix, size, region)
         return Seen(shown, geometry.inverse(matrix), sizes[0])
 
     def render(
@@ -189,7 +232,10 @@ class EvalView:
         encoded = open_image(samples[0], self.preprocessing)
         width, height = encoded.size
         preprocessing = replace(self.preprocessing, size=size)
-        box, (top, left, tall, wide) = eval_boxes(preprocessing, encoded.size)
+        frame = samples[0].frame(encoded.size)
+        box, (top, left, tall, wide) = eval_boxes(preprocessing, frame)
+        x, y = (0, 0) if samples[0].part is None else samples[0].part[:2]
+        box = (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
         # Twice what is needed: the decoder's own averaging then hides in the filter's support.
         need_h, need_w = tall / (box[3] - box[1]) * height, wide / (box[2] - box[0]) * width
         decoded = encoded.decode((math.ceil(2 * need_h), math.ceil(2 * need_w)))

@@ -13,13 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from retinue.arrays import Rectangle
+from retinue.data.tiles import LEAST, tiled
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.options import Options
 from retinue.run.folder import RunFolder
-from retinue.sample import Sample
+from retinue.sample import LARGEST_SIDE, Sample
 
 Splits = Mapping[str, Sequence[Sample]]
 
@@ -45,7 +47,22 @@ class WithValidation(Options):
     name: Literal["with_validation"] = "with_validation"
 
 
-StageDataOptions = Annotated[Subset | WithValidation, Field(discriminator="name")]
+class Tiles(Options):
+    """Overlapping square parts of each image that is larger than they are, as samples of their own:
+    for small objects in large images, which would be lost if all of it shrank to the input."""
+
+    alone: ClassVar[str | None] = "name"
+
+    name: Literal["tiles"] = "tiles"
+    side: Annotated[int, Field(ge=LEAST, le=LARGEST_SIDE)] = 640
+    """Of a tile, in pixels of the original. The last one of a row or column is shifted inwards."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """What neighbours share, as a part of the side: what is smaller lies in one tile as a whole."""
+    whole: bool = True
+    """The image as a whole is a sample, too, as it is looked at when predicting by tiles."""
+
+
+StageDataOptions = Annotated[Subset | WithValidation | Tiles, Field(discriminator="name")]
 """Which samples a stage learns from; null: those of the stage before."""
 
 Change = Callable[[Any, Sequence[Sample], Splits], list[Sample]]
@@ -74,7 +91,15 @@ def _with_validation(
     return [*samples, *splits.get("val", ())]
 
 
-_CHANGES: dict[type[Options], Change] = {Subset: _subset, WithValidation: _with_validation}
+def _tiles(options: Tiles, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    return tiled(samples, options.side, options.overlap, whole=options.whole)
+
+
+_CHANGES: dict[type[Options], Change] = {
+    Subset: _subset,
+    WithValidation: _with_validation,
+    Tiles: _tiles,
+}
 
 
 def changed(options: Options | None, samples: Sequence[Sample], splits: Splits) -> Sequence[Sample]:
@@ -127,7 +152,11 @@ def stage_samples(
             target = None if told is None or kind is None else kind.from_dict(told)
         except (LookupError, TypeError, ValueError, AttributeError):
             raise _damaged(run.path / name, number) from None
-        found.append(replace(sample, target=target, weight=values.weight))
+        part: Rectangle | None = None
+        if values.part is not None:
+            x1, y1, x2, y2 = values.part
+            part = x1, y1, x2, y2
+        found.append(replace(sample, target=target, weight=values.weight, part=part))
     return found
 
 
@@ -137,6 +166,7 @@ class _Line(BaseModel):
     key: str
     target: dict[str, Any] | None
     weight: float = Field(ge=0, allow_inf_nan=False)
+    part: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)] | None = None
 
 
 def _damaged(path: Path, number: int) -> RetinueError:
@@ -150,4 +180,5 @@ def _damaged(path: Path, number: int) -> RetinueError:
 def _line(sample: Sample) -> dict[str, Any]:
     target = None if sample.target is None else sample.target.as_dict()
     # By its name within the data set, which may have moved until it is read again.
-    return {"key": sample.name or sample.key, "target": target, "weight": sample.weight}
+    line = {"key": sample.name or sample.key, "target": target, "weight": sample.weight}
+    return line if sample.part is None else {**line, "part": list(map(float, sample.part))}

@@ -117,6 +117,9 @@ class Boxes(Target):
         corners = self.xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
         quads = geometry.apply(matrix, corners).reshape(-1, 4, 2)
         low, high = quads.min(axis=1), quads.max(axis=1)
+        upright = not (matrix[0, 1] or matrix[1, 0] or matrix[2, :2].any())
+        if upright and not covered and not isinstance(region, np.ndarray):
+            return self._cut(low, high, size, region)
         # Most lie on the canvas as a whole.
         within = (low >= 0).all(axis=1) & (high <= (size[1], size[0])).all(axis=1)
         shown, kept = np.concatenate([low, high], axis=1), np.zeros(len(quads), bool)
@@ -128,6 +131,21 @@ class Boxes(Target):
             if kept[k]:
                 shown[k] = *left.min(axis=0), *left.max(axis=0)
         return replace(self, xyxy=shown.astype(np.float32), area=None)._picked(kept)
+
+    def _cut(
+        self,
+        low: npt.NDArray[np.float64],
+        high: npt.NDArray[np.float64],
+        size: Size,
+        region: Rectangle | None,
+    ) -> Self:
+        """`through` of boxes that stay upright, all at once: from (n, 2) corners on the canvas."""
+        x1, y1, x2, y2 = region or (0, 0, size[1], size[0])
+        left = np.clip(low, (max(x1, 0), max(y1, 0)), None)
+        right = np.clip(high, None, (min(x2, size[1]), min(y2, size[0])))
+        seen = (right - left).clip(min=0).prod(axis=1)
+        xyxy = np.concatenate([left, right], axis=1).astype(np.float32)
+        return replace(self, xyxy=xyxy)._picked(seen > MIN_VISIBLE * (high - low).prod(axis=1))
 
     def fingerprint(self) -> str:
         """See `Target`."""

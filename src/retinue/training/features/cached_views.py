@@ -20,7 +20,7 @@ from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features.cache import DamagedError, FeatureCache, Space
 from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, NotFiniteError, Size
-from retinue.training.features.keys import identity_of_file, view_key
+from retinue.training.features.keys import identity_of_file, identity_of_part, view_key
 from retinue.transfer import on_device
 
 MOST_REMEMBERED = 500_000
@@ -285,7 +285,8 @@ class CachedViews:
         its features would be found under the name of the old one for ever."""
         for sample in {id(s): s for row in rows for s in row.samples}.values():
             known = self._contents[self._position[id(sample)]]
-            if sample.read is None and identity_of_file(sample.key) != known:
+            now = identity_of_file(sample.key) if sample.read is None else None
+            if sample.read is None and (now is None or _of_part(now, sample) != known):
                 raise RetinueError(
                     "the image was changed while its features were computed",
                     where=repr(sample.key),
@@ -296,10 +297,13 @@ class CachedViews:
     # --- identities ------------------------------------------------------------------------------
 
     def _read_contents(self) -> list[bytes]:
+        """Of the image of each sample, and of the part that it is."""
         known = self._cache.contents()
         if self._loader.bad_images == "stop":
-            return known.of_all((sample.key, sample.read) for sample in self._samples)
-        return [self._content(known.of, sample) for sample in self._samples]
+            contents = known.of_all((sample.key, sample.read) for sample in self._samples)
+        else:
+            contents = [self._content(known.of, sample) for sample in self._samples]
+        return list(map(_of_part, contents, self._samples))
 
     def _content(self, of: Callable[..., bytes], sample: Sample) -> bytes:
         try:
@@ -356,3 +360,8 @@ class CachedViews:
             key = self._frozen.key(size, engine)
             self._spaces[engine, size] = self._cache.space(key, self._frozen.layout(size))
         return self._spaces[engine, size]
+
+
+def _of_part(content: bytes, sample: Sample) -> bytes:
+    """The identity of what the sample shows of the image that has the identity `content`."""
+    return content if sample.part is None else identity_of_part(content, sample.part)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retinue.arrays import Rectangle
 from retinue.data.cpus import usable_cpus
 from retinue.data.remembered import SETTLED_NS
 from retinue.errors import BadImageError
@@ -75,6 +76,11 @@ def identity(image: Image) -> bytes:
         return _hash(image)
     header = _json([list(image.shape), str(image.dtype)])
     return _hash(header + np.ascontiguousarray(image).tobytes())
+
+
+def identity_of_part(content: bytes, part: Rectangle) -> bytes:
+    """The identity of a rectangle of the image that has the identity `content`."""
+    return _hash(content + _json(list(map(float, part))))
 
 
 def identity_of_file(path: str) -> bytes | None:
