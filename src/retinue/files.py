@@ -32,7 +32,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _MOST_LOOKED_AT = 10_000
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.partial", re.DOTALL)
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.partial(\.[a-z0-9]+)?", re.DOTALL)
 _SECONDS_UNTOUCHED = 86_400
 """Where nothing tells whether a temporary file is still being written, its age does."""
 _MOST_NAMED = 5
@@ -135,15 +135,16 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` if the context ends well.
 
-    Its folder is made if it is not there. The file is synced before the rename. On any error the
-    temporary file goes and `path` stays as it was.
+    The name ends in `suffix`, for libraries that tell a format by it. Its folder is made if it is
+    not there. The file is synced before the rename. On any error the temporary file goes and `path`
+    stays as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = _made(path)
+        descriptor, name = _made(path, suffix)
     except FileExistsError:
         code = errno.ENOTDIR  # a file where a folder should be
         raise NotADirectoryError(code, os.strerror(code), str(path)) from None
@@ -168,11 +169,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _made(path: Path) -> tuple[int | None, str]:
+def _made(path: Path, suffix: str) -> tuple[int | None, str]:
     """A new temporary file for `path`, and a descriptor that says it is in use while it is open;
     None where the system has no such locks."""
     while True:
-        descriptor, name = tempfile.mkstemp(".partial", f".{path.name[:80]}.", path.parent)
+        descriptor, name = tempfile.mkstemp(f".partial{suffix}", f".{path.name[:80]}.", path.parent)
         if sys.platform == "win32":
             os.close(descriptor)
             return None, name

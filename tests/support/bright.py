@@ -90,6 +90,21 @@ class Bright(finder.Find):
                 kept.append(row)
         return Found(np.array(kept, np.float64).reshape(-1, 6), findings[0].size)
 
+    def join(self, findings: Sequence[Found], windows: Sequence[Any]) -> Found:
+        """Without what is cut off where a tile ends and the image goes on."""
+        size = findings[0].size
+        whole = []
+        for found, window in zip(findings, windows, strict=True):
+            low = np.where(np.array(window[:2]) > 0, np.array(window[:2]) + 0.5, -1)
+            high = np.where(np.array(window[2:]) < size, np.array(window[2:]) - 0.5, np.inf)
+            inside = (found.rows[:, :2] > low).all(1) & (found.rows[:, 2:4] < high).all(1)
+            whole.append(Found(found.rows[inside], size))
+        return self.merge(whole)
+
+    def evidence(self, outputs: Any, batch: Batch) -> list[Any]:
+        """The light of every 8 × 8 pixels."""
+        return list(torch.nn.functional.avg_pool2d(outputs.amax(1)[:, None], 8)[:, 0].numpy())
+
     def result(self, finding: Found, path: str) -> Result:
         boxes = [
             Box(self.classes[int(row[5])], row[4], tuple(row[:4]))

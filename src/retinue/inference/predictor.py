@@ -16,16 +16,17 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.data.colour import Colour
-from retinue.data.decode import Encoded, read_image, to_rgb
+from retinue.data.decode import to_rgb
+from retinue.data.geometry import scale
 from retinue.data.loader import Loader, in_order
-from retinue.data.views import EvalView, turn
+from retinue.data.views import EvalView, open_image, turn
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
 from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
-from retinue.sample import Batch, Pixels, Preprocessing, Read, Result, Sample
+from retinue.sample import Batch, Matrix, Pixels, Preprocessing, Read, Result, Sample
 from retinue.tasks.task import Finding, Task, described
 from retinue.text import counted, few
 
@@ -86,6 +87,28 @@ class Member:
     network: Network
     task: Task
     description: ModelDescription
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heat:
+    """How much speaks for anything of note, over one view of an image."""
+
+    evidence: npt.NDArray[np.float32]
+    """(height, width), between 0 and 1, in as many cells as the task has."""
+    to_original: Matrix
+    """float64 (3, 3): from cells to pixels of the upright original."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What came of one image."""
+
+    sample: Sample
+    finding: Finding = None
+    reason: str = ""
+    """Why there is no finding, of an image that cannot be used."""
+    heat: tuple[Heat, ...] = ()
+    """Of each view and member, if it was asked for."""
 
 
 class Seen:
@@ -196,9 +219,11 @@ class Predictor:
             for member in self.members
         ]
 
-    def _compile_in_time(self, seen: Seen, batch: Batch, good: Sequence[int]) -> None:
+    def compile_in_time(self, seen: Seen, batch: Batch, good: Sequence[int]) -> None:
         """Compile before the batch of a stream is answered if it is time for that: with `auto` once
         enough images have been answered, with an engine by name at the first that can be read."""
+        if self._compiled is not None:
+            return
         auto = self._wish == "auto"
         if not auto or seen.count < COMPILE_FROM:
             seen.note(batch.images, good, COMPILE_FROM if auto else len(good))
@@ -210,15 +235,28 @@ class Predictor:
         """What the task reads off each of the batch's uint8 images: every view is decoded with its
         own way back to the original, and what all views and members say is merged there.
         RetinueError for an image of which one of them says nothing finite."""
+        return self.looked_at(batch)[0]
+
+    def looked_at(
+        self, batch: Batch, *, heat: bool = False
+    ) -> tuple[list[Finding], list[tuple[Heat, ...]]]:
+        """The `findings`, and of each image the evidence that they rest on, if `heat` asks for
+        it. UsageError where the task cannot tell."""
         found: list[list[Finding]] = []
+        warmth: list[list[Heat]] = []
         for orientation in self._orientations:
             seen = turned(batch, orientation) if orientation else batch
             inputs = self._colour.normalised(seen.images.to(self.device))
             for engine, member in zip(self._compiled or self._plain, self.members, strict=True):
-                found.append(member.task.answers(engine(inputs), seen, mend=MEND))
-        if len(found) == 1:
-            return found[0]
-        return [self.task.merge(same) for same in zip(*found, strict=True)]
+                outputs = engine(inputs)
+                found.append(member.task.answers(outputs, seen, mend=MEND))
+                if heat:
+                    maps = member.task.evidence(outputs, seen)
+                    warmth.append(list(map(_heat, maps, [seen] * len(maps), range(len(maps)))))
+        merged = found[0]
+        if len(found) > 1:
+            merged = [self.task.merge(same) for same in zip(*found, strict=True)]
+        return merged, list(zip(*warmth, strict=True)) if heat else [()] * len(merged)
 
     def __call__(self, image: Source) -> Result:
         """What is in one image. Raises BadImageError if it cannot be read, UsageError for an
@@ -239,23 +277,42 @@ class Predictor:
         there are many. Closing the iterator ends its threads. Images that come from memory are
         called `image 0`, `image 1`, … by their position.
         """
+        samples = (as_sample(source, f"image {i}") for i, source in enumerate(sources))
+        for answer in self.answers(samples, batch_size=batch_size):
+            if answer.reason:
+                yield Skipped(answer.sample.key, answer.reason)
+            else:
+                yield self.task.result(answer.finding, answer.sample.key)
+
+    def answers(
+        self, samples: Iterable[Sample], *, batch_size: int = 32, heat: bool = False
+    ) -> Iterator[Answer]:
+        """What came of each of the samples, in order: what `predict` makes its results of. `heat`:
+        with the evidence. With `batch_size=1` a sample is asked for when the one before is
+        answered."""
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-        samples = (as_sample(source, f"image {i}") for i, source in enumerate(sources))
         workers = self.workers if batch_size > 1 else 0
         loader = Loader(EvalView(self.preprocessing), workers=workers, bad_images="drop")
         plans = in_order(samples, batch_size, self.preprocessing.size)
         seen = Seen()
         for batch in loader.batches(plans):
             good = (batch.weight > 0).tolist()
-            if self._compiled is None:
-                self._compile_in_time(seen, batch, [k for k, fine in enumerate(good) if fine])
-            findings: Sequence[Finding] = self.findings(batch) if any(good) else good
-            for sample, fine, finding in zip(batch.samples, good, findings, strict=True):
+            self.compile_in_time(seen, batch, [k for k, fine in enumerate(good) if fine])
+            if any(good):
+                findings, warmth = self.looked_at(batch, heat=heat)
+            for k, (sample, fine) in enumerate(zip(batch.samples, good, strict=True)):
                 if fine:
-                    yield self.task.result(finding, sample.key)
+                    yield Answer(sample, findings[k], heat=warmth[k])
                 else:
-                    yield Skipped(sample.key, loader.skipped[sample.key])
+                    yield Answer(sample, reason=loader.skipped[sample.key])
+
+
+def _heat(evidence: npt.NDArray[np.float32], batch: Batch, k: int) -> Heat:
+    """`evidence` spreads over the whole input."""
+    height, width = batch.images.shape[2:]
+    rows, columns = evidence.shape
+    return Heat(evidence, batch.to_original[k] @ scale(width / columns, height / rows))
 
 
 def example_inputs(
@@ -313,10 +370,10 @@ def _check_array(array: npt.NDArray[Any]) -> None:
     )
 
 
-def original(sample: Sample) -> Pixels:
-    """The upright pixels of the sample's image, uint8 (height, width, 3), at their full size.
-    Raises `BadImageError`."""
-    encoded = Encoded(read_image(sample.key, sample.read), path=sample.key)
+def original(sample: Sample, how: Preprocessing | None = None) -> Pixels:
+    """The upright pixels of the sample's image, uint8 (height, width, 3), at their full size; what
+    is transparent, or of more than 8 bits, as `how` says. Raises `BadImageError`."""
+    encoded = open_image(sample, how)
     return turn(encoded.decode().image, encoded.orientation)
 
 

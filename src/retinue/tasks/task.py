@@ -23,7 +23,7 @@ from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
-from retinue.sample import Batch, Preprocessing, Result, Sample
+from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
 from retinue.tasks.shipped import SHIPPED, imported
 
 if TYPE_CHECKING:
@@ -82,6 +82,15 @@ class Meter(ABC):
     @abstractmethod
     def tables(self) -> dict[str, pa.Table]:
         """Parquet files by name, `predictions` among them: a row an image, in any fixed order."""
+
+
+class Follower(ABC):
+    """Follows things through the frames of one video."""
+
+    @abstractmethod
+    def result(self, finding: Finding, path: str) -> Result:
+        """That of the next frame; its parts have the numbers of things, their `track`. Something
+        that may not be a thing has none."""
 
 
 class Task(ABC):
@@ -181,6 +190,31 @@ class Task(ABC):
     def merge(self, findings: Sequence[Finding]) -> Finding:
         """One finding from those of several views, or several models, of the same image."""
         raise UsageError(f"the task {self.name!r} has no test-time augmentation", where="key tta")
+
+    @classmethod
+    def merges(cls) -> bool:
+        """Whether there is a `merge`."""
+        return cls.merge is not Task.merge
+
+    def join(self, findings: Sequence[Finding], windows: Sequence[Rectangle]) -> Finding:
+        """One finding from those of parts of one image, which overlap: of each the rectangle that
+        it was seen through, x1, y1, x2, y2 in the original's pixels."""
+        return self.merge(findings)
+
+    def evidence(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
+        """How much speaks for anything of note, (height, width) between 0 and 1 over each image's
+        whole input, in as many cells as there are. UsageError where outputs have no places."""
+        raise UsageError(
+            f"the task {self.name!r} does not say where its evidence lies",
+            mend="leave the heat map out",
+        )
+
+    def follower(self) -> Follower:
+        """A new one, for one video. UsageError where nothing can be followed."""
+        raise UsageError(
+            f"the task {self.name!r} finds nothing that could be followed through a video",
+            mend="leave the tracking out",
+        )
 
     @abstractmethod
     def result(self, finding: Finding, path: str) -> Result:

