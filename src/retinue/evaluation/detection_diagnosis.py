@@ -92,8 +92,8 @@ def _labels(of: Detections, sizes: Ints) -> Iterator[str]:
     if np.mean(beyond) > 0.1:
         yield (
             f"{np.sum(beyond):,} of {len(of.true_of):,} labelled boxes reach beyond their images:"
-            " the labels may be meant for images of another size or orientation, or be corners where"
-            " sizes are written; `retinue data check` names them."
+            " the labels may be meant for images of another size or orientation, or be corners"
+            " where sizes are written; `retinue data check` names them."
         )
 
 
