@@ -99,7 +99,7 @@ def test_150_objects_of_which_100_boxes_count() -> None:
     assert told["ar100"] == pytest.approx(2 / 3)
     assert told["map50"] == pytest.approx(67 / 101)
     assert "An image has 150 objects" in remark(told)
-    assert "max_boxes=150" in remark(told)
+    assert "judged_boxes=150" in remark(told)
     told = figures([boxes], [there], ["cell"], max_boxes=150)
     assert told["ar150"] == told["map50"] == pytest.approx(1)
     assert remark(told) == ""
@@ -108,7 +108,8 @@ def test_150_objects_of_which_100_boxes_count() -> None:
 def test_what_was_never_found_is_named() -> None:
     told = figures([found((0, 0.9, 0, 0, 5, 5))], [truth((0, 0, 0, 5, 5), (1, 0, 0, 5, 5))], NAMES)
     assert "“dog” was never found" in remark(told)
-    assert remark({}) == remark({"per_class": 3, "most_objects": "many"}) == ""
+    assert remark({}) == remark({"per_class": 3, "most_objects": "many", "diagnosis": 1}) == ""
+    assert remark({"diagnosis": ["A.", "B."]}) == "Why mAP50 is about 0: A. B."
 
 
 def test_without_any_object_nothing_is_defined() -> None:

@@ -190,8 +190,11 @@ def remark(values: Mapping[str, Any]) -> str:
     if isinstance(most, int) and isinstance(limit, int) and most > limit:
         said.append(
             f"An image has {most:,} objects, but only the best {limit:,} boxes of an image count:"
-            f" not all can be found; task_options.max_boxes={most} would let them."
+            f" not all can be found; task_options.judged_boxes={most} would let them."
         )
+    why = values.get("diagnosis")
+    if isinstance(why, list) and why and all(isinstance(one, str) for one in why):
+        said.append(f"Why mAP50 is about 0: {' '.join(why)}")
     return " ".join(said)
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from retinue.page.record import RunRecord
 
 
-def thumbnail(path: str, record: RunRecord, side: int = 240) -> tuple[str | None, str]:
-    """(`data:` address, "") of an image of the run, or (None, why there is no picture)."""
+def thumbnail(
+    path: str, record: RunRecord, side: int = 240, change: Callable[[Any], Any] | None = None
+) -> tuple[str | None, str]:
+    """(`data:` address, "") of an image of the run, or (None, why there is no picture). `change`:
+    makes another Pillow image of the upright one, whose longer side is at most `side` pixels."""
     found = _find(path, record)
     if found is None:
         return None, "file not found"
     try:
-        return data_address(small(found, side)), ""
+        image = small(found, side)
+        return data_address(image if change is None else change(image)), ""
     except Exception as error:  # a picture is a comfort: the page goes on without it
         return None, f"cannot be read: {error}"
 

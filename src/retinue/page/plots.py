@@ -56,7 +56,8 @@ def _families() -> list[str]:
     return ["DejaVu Sans", *(name for name in _CJK if name in known)]
 
 
-def _style() -> Any:  # matplotlib types the keys as literals
+def style() -> Any:  # matplotlib types the keys as literals
+    """What a drawing is made under: `matplotlib.rc_context(style())`."""
     return {
         "font.family": _families(),
         "font.size": 9.5,
@@ -86,7 +87,8 @@ def _style() -> Any:  # matplotlib types the keys as literals
     }
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """An empty drawing of so many inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -104,8 +106,8 @@ def curves(
     the epoch `kept` is marked.
     """
     epochs = [float(row["epoch"]) for row in rows]
-    with matplotlib.rc_context(_style()):
-        figure = _figure(4.5, 3.2)
+    with matplotlib.rc_context(style()):
+        figure = blank(4.5, 3.2)
         axes: Axes = figure.add_subplot()
         drawn = 0
         for key, colour in zip(keys, _cycle(len(keys)), strict=True):
@@ -153,8 +155,8 @@ def learning_rate(
     peaks = [peak for _, points in parts if (peak := max(rate for _, rate in points)) > 0]
     apart = bool(peaks) and max(peaks) > _FAR * min(peaks)
     groups = [[part] for part in parts] if apart and len(parts) <= _MOST_SIDE_BY_SIDE else [parts]
-    with matplotlib.rc_context(_style()):
-        figure = _figure(4.5, 3.2)
+    with matplotlib.rc_context(style()):
+        figure = blank(4.5, 3.2)
         epochs = [sum(len(points) for _, points in group) for group in groups]
         widths = [max(count / sum(epochs), 0.25) for count in epochs]
         drawn = figure.subplots(1, len(groups), width_ratios=widths, squeeze=False)[0]
@@ -214,8 +216,8 @@ def calibration(bins: Sequence[dict[str, Any]]) -> Figure:
     """
     filled = [b for b in bins if b["images"]]
     most = max((b["images"] for b in filled), default=1)
-    with matplotlib.rc_context(_style()):
-        figure = _figure(4.6, 4.4)
+    with matplotlib.rc_context(style()):
+        figure = blank(4.6, 4.4)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 1], [0, 1], "--", color=THEME["soft"], linewidth=1.2, label="ideal")
         for b in filled:
@@ -249,8 +251,8 @@ def roc(curve: Sequence[dict[str, Any]], auc: float) -> Figure:
     """The receiver operating characteristic; `curve` as `threshold_curve` makes it."""
     x = [0.0, *(row["fpr"] for row in curve)]
     y = [0.0, *(row["tpr"] for row in curve)]
-    with matplotlib.rc_context(_style()):
-        figure = _figure(4.4, 4.2)
+    with matplotlib.rc_context(style()):
+        figure = blank(4.4, 4.2)
         axes: Axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], "--", color=THEME["soft"], linewidth=1.2)
         axes.plot(x, y, color=THEME["one"])
@@ -267,8 +269,8 @@ def roc(curve: Sequence[dict[str, Any]], auc: float) -> Figure:
 
 def threshold(curve: Sequence[dict[str, Any]]) -> Figure:
     """Precision, recall and accuracy over the threshold (`curve` with `accuracy` added)."""
-    with matplotlib.rc_context(_style()):
-        figure = _figure(4.4, 4.2)
+    with matplotlib.rc_context(style()):
+        figure = blank(4.4, 4.2)
         axes: Axes = figure.add_subplot()
         x = [row["threshold"] for row in curve]
         colours = {"precision": "one", "recall": "two", "accuracy": "three"}
@@ -290,8 +292,8 @@ def confusion(counts: Confusion, classes: Sequence[str], *, most_named: int = 30
     named = k <= most_named
     shares = coarse(counts, k, side=160)
     side = 2.4 + 0.42 * k if named else 6.5
-    with matplotlib.rc_context({**_style(), "axes.grid": False}):
-        figure = _figure(side, side)
+    with matplotlib.rc_context({**style(), "axes.grid": False}):
+        figure = blank(side, side)
         axes: Axes = figure.add_subplot()
         axes.imshow(_tinted(shares), extent=(-0.5, k - 0.5, k - 0.5, -0.5), interpolation="nearest")
         if named:
@@ -346,7 +348,7 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
 def _drawing() -> Iterator[None]:
     """A name in a script that no font here has is drawn as boxes, and not complained of: in the
     page the browser's own fonts show it."""
-    with matplotlib.rc_context(_style()), warnings.catch_warnings():
+    with matplotlib.rc_context(style()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 

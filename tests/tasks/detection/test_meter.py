@@ -12,11 +12,13 @@ import pytest
 from detections import scene
 
 from retinue.data.targets.boxes import Boxes
+from retinue.evaluation.classification import confusion_in
 from retinue.evaluation.detection import declared, figures
 from retinue.evaluation.detections import Found
 from retinue.sample import Sample
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.meter import DetectionMeter, truth_of
+from retinue.tasks.detection.tables import predictions_table, seen_in
 
 NAMES = ["cat", "dog", "人", "bird"]
 SIZE = (640, 480)
@@ -178,3 +180,63 @@ def test_names_that_are_no_text_are_escaped_in_the_table() -> None:
     meter = meter_of([(candidates(), Sample("\udce9.jpg", None, Boxes.made([], [])))])
     (row,) = meter.tables()["predictions"].to_pylist()
     assert row["path"] == "\\udce9.jpg"
+
+
+def test_mistakes_belong_to_the_figures_in_full_and_to_two_tables() -> None:
+    """Right at 0.9, nothing there at 0.7 and 0.2, one missed; F1 is best with the first alone."""
+    target = Boxes.made([[0, 0, 9, 9], [40, 0, 49, 9]], [0, 1])
+    boxes = candidates((0, 0.9, 0, 0, 9, 9), (1, 0.7, 90, 0, 99, 9), (2, 0.2, 90, 50, 99, 59))
+    rows = [(boxes, Sample("a.jpg", None, target))]
+    assert "errors" not in meter_of(rows).compute()
+    full = meter_of(rows, tables=True).compute()
+    assert full["errors"] == {
+        "confidence": pytest.approx(0.8), "localisation": 0, "class": 0, "both": 0, "duplicate": 0,
+        "background": 0, "missed": 1,
+    }  # fmt: skip
+    meter = meter_of(rows, tables=True, thresholds=[0.5, 0.5, 0.5, 0.5])
+    assert meter.compute()["errors"]["confidence"] == [0.5] * 4
+    assert meter.compute()["errors"]["background"] == 1
+    assert json.loads(json.dumps(meter.compute())) == meter.compute()
+    tables = meter.tables()
+    right, false, missed = tables["boxes"].to_pylist()
+    assert [right["kind"], false["kind"], missed["kind"]] == ["right", "background", "missed"]
+    assert (right["label"], right["true_label"], right["path"]) == (0, 0, "a.jpg")
+    assert (false["label"], false["true_label"], false["x1"]) == (1, None, 90)
+    assert (missed["label"], missed["true_label"], missed["score"]) == (None, 1, None)
+    assert missed["x2"] == 49
+    counts, names = confusion_in(tables["confusion"])
+    assert names == (*NAMES, "background")
+    cells = list(zip(counts.true.tolist(), counts.predicted.tolist(), strict=True))
+    assert cells == [(0, 0), (1, 4), (4, 1)]
+
+
+def test_why_nothing_is_found_is_told_in_full() -> None:
+    rows = split()
+    assert "diagnosis" not in meter_of(rows, tables=True).compute()
+    empty = [(candidates(), sample) for _, sample in rows]
+    (said,) = meter_of(empty, tables=True).compute()["diagnosis"]
+    assert "No box at all" in said
+    meter = meter_of(empty, tables=True)
+    assert meter.tables()["boxes"].column("kind").unique().to_pylist() == ["missed"]
+
+
+def test_a_table_is_read_as_what_it_was_made_from() -> None:
+    meter = meter_of([*split(6), (candidates(), Sample("z.jpg"))])
+    table = meter.tables()["predictions"]
+    rows, names = seen_in(table)
+    assert names == tuple(NAMES)
+    assert rows[-1].truth is None
+    assert predictions_table(rows, names).equals(table)
+    again = DetectionMeter(NAMES)
+    again.extend(rows)
+    assert again.compute() == meter.compute()
+    with pytest.raises(ValueError, match="not the predictions of a detector"):
+        seen_in(pa.table({"path": ["a"]}))
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_an_empty_meter_in_full(tables: bool) -> None:
+    meter = DetectionMeter(NAMES, tables=tables)
+    assert meter.compute()["objects"] == 0
+    assert {table.num_rows for table in meter.tables().values()} == {0}
+    assert seen_in(meter.tables()["predictions"]) == ([], tuple(NAMES))

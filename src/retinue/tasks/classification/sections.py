@@ -10,6 +10,7 @@ import numpy as np
 from retinue.evaluation import classification as figures
 from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots, statistics
+from retinue.page.confusion import confusion_section
 from retinue.page.record import RunRecord, number
 from retinue.page.section import Section, TaskSections
 from retinue.page.text import percent
@@ -18,8 +19,6 @@ from retinue.tasks.classification.counts import TEMPLATES, counts
 from retinue.tasks.classification.scored import Scored, card, names_of, scored
 from retinue.text import counted, shorten
 
-_MOST_IN_TABLE = 30
-"""Up to that many classes, the confusion matrix is a table with names."""
 _MISTAKES = 24
 
 
@@ -46,44 +45,16 @@ def confusion(record: RunRecord) -> Section | None:
     if found is None:
         return None
     counts, names = found
-    picture = plots.draw(record, "confusion", plots.confusion(counts, names), "Confusion matrix")
-    *_, totals = figures.tallies(counts, len(names))
     shown = confused_rows(record)
-    pairs = [
-        {
-            "true": names[i],
-            "predicted": names[j],
-            "count": n,
-            "share": n / totals[i],
-            "anchor": anchor(i, j) if (i, j) in shown else "",
-        }
-        for i, j, n in statistics.confused_pairs(counts)
-    ]
-    rows = []
-    if len(names) <= _MOST_IN_TABLE:
-        matrix = statistics.dense(counts, len(names))
-        for i, name in enumerate(names):
-            shares = matrix[i] / max(1, totals[i])
-            cells = [
-                {
-                    "count": int(n),
-                    "tint": round(float(np.sqrt(share)) * 100),
-                    "right": i == j,
-                    "anchor": anchor(i, j) if (i, j) in shown else "",
-                }
-                for j, (n, share) in enumerate(zip(matrix[i], shares, strict=True))
-            ]
-            rows.append({"name": name, "cells": cells, "total": int(totals[i])})
-    return _section(
-        "confusion",
-        "What was taken for what",
-        {
-            "names": names,
-            "rows": rows,
-            "picture": picture,
-            "pairs": pairs[: 10 if rows else None] if len(names) > 2 else [],
-            "classes": len(names),
-        },
+    return confusion_section(
+        record,
+        counts,
+        names,
+        intro="Each row is a true class, each column an answer; right answers lie on the diagonal."
+        " Shades show the share of the row.",
+        unit="images",
+        nothing="No image was mistaken.",
+        anchor=lambda true, said: anchor(true, said) if (true, said) in shown else "",
     )
 
 

@@ -10,27 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from retinue.data.targets.boxes import Boxes
-from retinue.documents import json_text
+from retinue.evaluation.classification import confusion_table
 from retinue.evaluation.detection import Found, Truth, figures_of
-from retinue.evaluation.detections import Detections, gathered
+from retinue.evaluation.detection_diagnosis import ABOUT_NOTHING, diagnose
+from retinue.evaluation.detection_errors import confusion, errors, taken
+from retinue.evaluation.detections import Detections, Ints, gathered
 from retinue.evaluation.matching import Matches, match
 from retinue.evaluation.precision_recall import best_f1, curves, pooled
-from retinue.sample import ImageSize, Sample
+from retinue.sample import Sample
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.suppression import Kind, suppress
+from retinue.tasks.detection.tables import BACKGROUND, Seen, boxes_table, predictions_table
 from retinue.tasks.task import Meter
-from retinue.text import utf8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """One image."""
-
-    path: str
-    size: ImageSize
-    found: Found
-    truth: Truth | None
-    """None: nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +50,13 @@ class DetectionMeter(Meter):
         max_boxes: int = 100,
         class_wise: bool = True,
         kind: Kind = "greedy",
+        thresholds: float | Sequence[float] | None = None,
+        tables: bool = False,
     ) -> None:
         """`confidence`, `iou`, `max_boxes`, `class_wise`, `kind`: of the suppression; the best
-        `max_boxes` of an image count."""
+        `max_boxes` of an image count. `thresholds`: the confidence from which on an answer is
+        given, or one a class, at which mistakes are counted; None: where F1 is highest here.
+        `tables`: mistakes and, where mAP50 is about 0, why, belong to the figures, too."""
         self._classes = tuple(classes)
         self._suppression: dict[str, Any] = {
             "confidence": confidence,
@@ -70,7 +65,9 @@ class DetectionMeter(Meter):
             "class_wise": class_wise,
             "kind": kind,
         }
-        self._seen: list[_Seen] = []
+        self._thresholds = thresholds
+        self._in_full = tables
+        self._seen: list[Seen] = []
         self._gathered: tuple[Detections, Matches] | None = None
 
     def update(self, findings: Sequence[Candidates], samples: Sequence[Sample]) -> None:
@@ -79,7 +76,7 @@ class DetectionMeter(Meter):
         for candidates, sample in zip(findings, samples, strict=True):
             kept = suppress(candidates, **self._suppression)
             found = Found(kept.xyxy, kept.score, kept.of)
-            self._seen.append(_Seen(sample.key, kept.size, found, truth_of(sample)))
+            self._seen.append(Seen(sample.key, kept.size, found, truth_of(sample)))
 
     def rows(self) -> Any:
         """See `Meter`."""
@@ -91,10 +88,20 @@ class DetectionMeter(Meter):
         self._seen.extend(rows)
 
     def compute(self) -> dict[str, Any]:
-        """See `retinue.evaluation.detection.figures`; over the images that have a target."""
+        """See `retinue.evaluation.detection.figures`; over the images that have a target. With
+        `tables` also `errors` (how many mistakes of each kind, see
+        `retinue.evaluation.detection_errors`, and the `confidence` that boxes were taken from), and
+        `diagnosis`, sentences, where mAP50 is about 0."""
         of, matches = self._all()
         most = self._suppression["max_boxes"]
-        return figures_of(of, self._classes, max_boxes=most, matches=matches)
+        found = figures_of(of, self._classes, max_boxes=most, matches=matches)
+        if self._in_full:
+            confidence = self._confidence()
+            counts = errors(of, matches, taken(of, confidence)).counts()
+            found["errors"] = {"confidence": confidence, **counts}
+            if found["map50"] is not None and found["map50"] < ABOUT_NOTHING:
+                found["diagnosis"] = diagnose(of, self._sizes(), self._classes)
+        return found
 
     def best_thresholds(self, *, fewest: int = 1) -> Thresholds:
         """The confidences that maximise F1 on what was collected; of a class by itself where it has
@@ -108,12 +115,36 @@ class DetectionMeter(Meter):
         )
 
     def tables(self) -> dict[str, pa.Table]:
-        """`predictions`: see `predictions_table`."""
-        return {"predictions": predictions_table(self._sorted(), self._classes)}
+        """`predictions` and `boxes`: see `retinue.tasks.detection.tables`; `confusion`: see
+        `retinue.evaluation.classification.confusion_table`, the last class being the background."""
+        of, matches = self._all()
+        chosen = taken(of, self._confidence())
+        paths = [seen.path for seen in self._known()]
+        return {
+            "predictions": predictions_table(self._sorted(), self._classes),
+            "boxes": boxes_table(of, errors(of, matches, chosen), paths, self._classes),
+            "confusion": confusion_table(
+                confusion(of, matches, chosen), [*self._classes, BACKGROUND]
+            ),
+        }
 
-    def _sorted(self) -> list[_Seen]:
+    def _confidence(self) -> float | list[float]:
+        """From where on boxes are taken; where nothing tells it, all are."""
+        given = self._thresholds
+        if given is None:
+            return self.best_thresholds().overall or 0.0
+        return float(given) if isinstance(given, int | float) else [float(one) for one in given]
+
+    def _sorted(self) -> list[Seen]:
         """By path; of one image that came twice, by what was found."""
         return sorted(self._seen, key=lambda seen: (seen.path, seen.found.score.tobytes()))
+
+    def _known(self) -> list[Seen]:
+        return [seen for seen in self._sorted() if seen.truth is not None]
+
+    def _sizes(self) -> Ints:
+        """(images, 2) widths and heights of those of which something is known."""
+        return np.array([seen.size for seen in self._known()], dtype=np.int64).reshape(-1, 2)
 
     def _all(self) -> tuple[Detections, Matches]:
         """Once, whether figures, thresholds or tables ask first."""
@@ -137,54 +168,3 @@ def truth_of(sample: Sample) -> Truth | None:
         tuple(int(k) for k in target.not_exhaustive),
         target.area,
     )
-
-
-_BOX = pa.list_(pa.float32(), 4)
-PREDICTIONS = pa.schema(
-    {
-        "path": pa.string(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "labels": pa.list_(pa.int32()),
-        "scores": pa.list_(pa.float32()),
-        "boxes": pa.list_(_BOX),
-        "known": pa.bool_(),
-        "true_labels": pa.list_(pa.int32()),
-        "true_boxes": pa.list_(_BOX),
-        "difficult": pa.list_(pa.bool_()),
-        "crowd": pa.list_(pa.bool_()),
-        "not_exhaustive": pa.list_(pa.int32()),
-    }
-)
-"""Of `predictions.parquet`, a row an image. `labels` are indices of classes, the best box first;
-boxes are x1, y1, x2, y2 in pixels of the original; `known`: whether there is a target, whose
-objects the columns from `true_labels` on hold."""
-
-
-def predictions_table(rows: Sequence[_Seen], classes: Sequence[str]) -> pa.Table:
-    """By `PREDICTIONS`; the names of the classes stand in the schema's metadata, a JSON list under
-    `classes`."""
-    nothing = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    truths = [nothing if row.truth is None else row.truth for row in rows]
-    columns = {
-        # File names need not be valid text; what is not is escaped, as in the writers.
-        "path": [utf8(row.path) for row in rows],
-        "width": [row.size[0] for row in rows],
-        "height": [row.size[1] for row in rows],
-        "labels": [row.found.of for row in rows],
-        "scores": [row.found.score for row in rows],
-        "boxes": [list(row.found.xyxy) for row in rows],
-        "known": [row.truth is not None for row in rows],
-        "true_labels": [t.of for t in truths],
-        "true_boxes": [list(t.xyxy) for t in truths],
-        "difficult": [_flags(t.difficult, t) for t in truths],
-        "crowd": [_flags(t.crowd, t) for t in truths],
-        "not_exhaustive": [list(t.not_exhaustive) for t in truths],
-    }
-    arrays = [pa.array(columns[field.name], field.type) for field in PREDICTIONS]
-    table = pa.Table.from_arrays(arrays, schema=PREDICTIONS)
-    return table.replace_schema_metadata({"classes": json_text(list(classes))})
-
-
-def _flags(given: Any, truth: Truth) -> Any:
-    return np.zeros(len(truth.of), bool) if given is None else given
