@@ -209,10 +209,11 @@ class StageOptions(Options):
     views: PositiveInt | None = None
     """How many augmented views of each image are computed when features are cached; the epochs
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
-    start_share: Decay = 0.0
-    """Share of the weights that the stage began with in those that are judged and kept: 0.5 is
-    halfway between them and the average of what was learnt. Steadies stages that begin from a
-    trained head (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). Needs
+    start_steps: PositiveInt | None = None
+    """How many steps of learning the weights that the stage began with count for: after n steps
+    they have a share of start_steps / (start_steps + n) in those that are judged and kept, beside
+    the average of what was learnt. Steadies stages that begin from a trained head (Wortsman et al.,
+    "Robust fine-tuning of zero-shot models", CVPR 2022), the more, the less they learn from. Needs
     `ema`."""
     from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
