@@ -54,9 +54,9 @@ class Ema:
     first update. So freeze before building it, and call `train` before the first step; what is
     frozen then must stay so. Nothing is read back from the device.
 
-    `start_steps`: how many updates the weights count for that this was built from. They have a share
-    of start_steps / (start_steps + updates) in what is given out as shadow (Wortsman et al., "Robust
-    fine-tuning of zero-shot models", CVPR 2022); the average itself is without it.
+    `start_steps`: how many updates the weights count for that this was built from. They have a
+    share of start_steps / (start_steps + updates) in what is given out as shadow (Wortsman et al.,
+    "Robust fine-tuning of zero-shot models", CVPR 2022); the average itself is without it.
     """
 
     def __init__(self, network: nn.Module, decay: float, start_steps: int = 0) -> None:

@@ -180,7 +180,7 @@ def prepared(
         task_options=recipe.task_options,
         task_state=task.state(),
         classes=list(dataset.classes),
-        network=recipe.model.name,
+        network=network.name or recipe.model.name,
         arguments=dict(network.arguments),
         preprocessing=preprocessing.as_dict(),
         tta=recipe.evaluation.tta,

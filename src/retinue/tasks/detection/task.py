@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from pydantic import Field
 from torch import Tensor
 
+from retinue.data.dimensions import dimensions, upright
+from retinue.data.framing import eval_matrix
 from retinue.data.targets.boxes import Boxes
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
@@ -18,7 +21,8 @@ from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
-from retinue.sample import Batch, Result, Sample
+from retinue.sample import Batch, Preprocessing, Result, Sample
+from retinue.tasks.detection import anchors
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.drawing import draw_boxes
@@ -29,6 +33,7 @@ from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.task import Meter, Task, register_task
 
+LOGGER = logging.getLogger("retinue")
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[float, Field(gt=0)]
 FEWEST = 10
@@ -40,9 +45,10 @@ Anchors = list[list[tuple[Side, Side]]]
 class DetectionOptions(Options):
     """What can be chosen of anchors, loss and answers."""
 
-    anchors: Literal["published"] | Anchors = "published"
-    """The boxes that predictions start from. `published`: those that the network brings; or
-    widths and heights in pixels of the input, a list a level, the finest first."""
+    anchors: Literal["published", "auto"] | Anchors = "published"
+    """The boxes that predictions start from. `published`: those that the network brings;
+    `auto`: clusters of the training boxes' sizes, where these differ enough; or widths and heights
+    in pixels of the input, a list a level, the finest first."""
     loss: LossOptions = LossOptions()
     """What is learnt by."""
     several_classes: bool = True
@@ -81,6 +87,7 @@ class Detection(Task):
     formats: ClassVar[Mapping[str, str]] = {
         "digits": "retinue.data.sources.digits:DIGITS",
         "voc": "retinue.data.sources.voc:VOC",
+        "coco": "retinue.data.sources.coco:COCO",
         "boxes_csv": "retinue.data.sources.boxes_csv:BOXES_CSV",
     }
 
@@ -107,8 +114,22 @@ class Detection(Task):
             given = chosen.anchors
         self._anchors = None if given is None else _checked(given)
         self._thresholds = _fractions(known.get("thresholds"), len(self.classes))
+        self._published: Anchors = []
         self._strides = tuple(known.get("strides", ()))
         self._scale_xy = tuple(known.get("scale_xy", ()))
+
+    @classmethod
+    def prepared(
+        cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]
+    ) -> Detection:
+        """See `Task`. Raises UsageError where there is nothing to be found."""
+        if not any(isinstance(s.target, Boxes) and s.target.of for s in samples):
+            raise UsageError(
+                "none of the training images has an object",
+                where="key data",
+                mend="label objects with boxes; `retinue data check` tells what was read",
+            )
+        return cls(classes, options)
 
     def state(self) -> dict[str, Any]:
         """See `Task`: `anchors`, `strides`, `scale_xy`, and `thresholds` where they were fitted."""
@@ -149,9 +170,39 @@ class Detection(Task):
         assert isinstance(built, Detector)
         self._strides = built.strides
         self._scale_xy = built.scale_xy
+        self._published = _checked(built.anchors)
         if self._anchors is None and self.options.anchors == "published":
-            self._anchors = _checked(built.anchors)
+            self._anchors = self._published
         return built
+
+    def settle(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
+        """See `Task`: anchors by clusters, where they are asked for."""
+        if self._anchors is not None:
+            return
+        there = [(s, s.target) for s in samples if isinstance(s.target, Boxes) and s.target.of]
+        found = dimensions([s.key for s, _ in there], [s.read for s, _ in there])
+        shown = [
+            target.through(eval_matrix(preprocessing, (width, height)), preprocessing.size).xyxy
+            for (_, target), (width, height) in zip(there, upright(found).tolist(), strict=True)
+            if width
+        ]
+        corners = np.concatenate([np.zeros((0, 4), np.float32), *shown])
+        sizes, each = corners[:, 2:] - corners[:, :2], len(self._published[0])
+        try:
+            self._anchors = anchors.fitted(sizes, len(self._strides), each=each)
+        except UsageError as error:
+            LOGGER.warning("%s: the published anchors are taken", error.what)
+            self._anchors = self._published
+            return
+        reach = anchors.recall(sizes, self._anchors)
+        LOGGER.info(
+            "anchors %s: IoU %.2f with the boxes in the mean, 0.5 or more with %.1f %% of them",
+            ", ".join(f"{w:g}×{h:g}" for level in self._anchors for w, h in level),
+            reach.mean_iou,
+            100 * reach.within_half,
+        )
+        for doubt in anchors.doubts(self._anchors):
+            LOGGER.warning("%s", doubt)
 
     def objective(self, network: Network) -> DetectionObjective:
         """See `Task`."""
