@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 
@@ -138,11 +140,13 @@ def test_keras_kernels_turn_and_biases_are_folded():
     assert torch.equal(ours["norm.running_mean"], state["NORM/moving_mean"] - state["CONV/bias"])
 
 
+DARKNETS = ("darknet53", "darknet", "yolov3", "yolov3_tiny")
+"""Families that have files of Darknet's, which have no keys."""
 READ_ONLY = {
     ("keras", "resnet"),
     ("google", "vit"),
     ("google", "hybrid_vit"),
-    ("darknet", "darknet53"),
+    *(("darknet", family) for family in DARKNETS),
     ("torchvision", "googlenet_original"),  # which folds their norms away
 }
 
@@ -198,12 +202,17 @@ def test_every_layout_is_some_networks_and_recognised():
                 if set(layout.marks) <= set(state):
                     assert recognise(state, family).origins is layout.origins
                     unmet = [other for other in unmet if other is not layout]
-    assert [layout.source for layout in unmet] == ["darknet"]  # whose files have no keys
+    assert {(layout.source, layout.family) for layout in unmet} == {
+        ("darknet", family) for family in DARKNETS
+    }
 
 
 def test_no_checkpoint_is_taken_for_another_familys():
     """Marks that two families share are met only where the checkpoints look alike."""
-    alike = {frozenset({"efficientnet", "mobilenet_v2"})}
+    alike = {
+        frozenset({"efficientnet", "mobilenet_v2"}),
+        *(frozenset(pair) for pair in combinations(DARKNETS, 2)),
+    }
     for one in all_layouts():
         for other in all_layouts():
             if one.family < other.family and set(one.marks) <= set(other.marks):

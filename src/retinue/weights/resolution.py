@@ -107,6 +107,7 @@ def resolve(
         tag=entry.tag,
         preprocessing=entry.preprocessing,
         arguments={**layout.arguments, **entry.arguments},
+        classes=entry.names,
     )
 
 
@@ -157,7 +158,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
     sha256 = files.sha256(*contents.paths)
     known = [e for e in catalogue.entries() if e.sha256 and sha256.startswith(e.sha256)]
     published = next((entry for entry in known if entry.network == name), None)
-    if known and published is None:
+    if known and published is None and layout.names_a_network:
         raise RetinueError(
             f"the file holds the published weights {known[0].tag!r} of {known[0].network}, not of"
             f" {name}",
@@ -183,6 +184,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
             if key not in ("num_classes", "dropout", "drop_path")
         }
         preprocessing = contents.preprocessing
+    published_names = known[0].names if known else ()
     said = "".join(f"; {text}" for text in (_named(contents.classes), contents.remark) if text)
     return ResolvedWeights(
         tensors=contents.tensors,
@@ -191,7 +193,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
         tag=None,
         preprocessing=preprocessing,
         arguments=arguments,
-        classes=contents.classes if contents.network is not None else (),
+        classes=contents.classes if contents.network is not None else published_names,
         of_backbone=of_backbone,
     )
 
