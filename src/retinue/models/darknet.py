@@ -42,6 +42,8 @@ from retinue.models.detector import BOX, PREPROCESSING, Anchors, Detector, draw
 from retinue.models.network import Level, Unit
 from retinue.models.registry import NetworkEntry, create_model
 
+MOST_PARAMETERS = 1_000_000_000
+
 EXAMPLE = """
 [net]
 width=96
@@ -180,6 +182,7 @@ class Reader:
         self.norm = norm
         height, width = (net.whole(key, 416, least=1) for key in ("height", "width"))
         self.image = Map(net.whole("channels", 3, least=1), height, width, 1)
+        self.parameters = 0
         self.nodes: list[Node] = []
         self.yolos: list[Yolo] = []
         for section in self.sections:
@@ -224,6 +227,9 @@ class Reader:
         ends = self._before_yolo()
         if ends:
             filters = self._answering(section, filters, normed, act)
+        self.parameters += last.channels // groups * filters * size**2
+        if self.parameters > MOST_PARAMETERS:
+            raise section.refused(f"there are more than {MOST_PARAMETERS:,} parameters")
         conv = nn.Conv2d(
             last.channels, filters, size, stride, padding, dilation, groups, bias=not normed
         )
@@ -395,9 +401,6 @@ class Darknet(Detector):
     @property
     def strides(self) -> tuple[int, ...]:
         return self._strides
-
-    def in_logits_layer(self, name: str) -> bool:
-        return any(f"{name}.".startswith(f"{layer}.") for layer in self.classifiers)
 
 
 class Described(NamedTuple):

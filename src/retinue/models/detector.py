@@ -94,6 +94,10 @@ class Detector(Network):
         """Pixels of the input a cell of each level is wide, the finest first."""
         raise NotImplementedError
 
+    def in_logits_layer(self, name: str) -> bool:
+        """Of the head's layers those alone that are as wide as there are classes."""
+        return any(f"{name}.".startswith(f"{layer}.") for layer in self.classifiers)
+
     def class_rows(self, name: str) -> ClassRows:
         """Each anchor has the rows of its box, which are no class's, before those of classes."""
         level = self.classifiers.index(name)

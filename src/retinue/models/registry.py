@@ -8,6 +8,7 @@ import inspect
 import logging
 import math
 import pkgutil
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -290,7 +291,7 @@ def _created(
             network.replace_head(build_head(chosen, network.pooled_features, width))
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         shown = {k: v.name if isinstance(v, Network) else v for k, v in keywords.items()}
-        said = ", ".join(f"{key}={value!r}" for key, value in shown.items())
+        said = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in shown.items())
         raise UsageError(
             f"{name} cannot be built with {said}: {type(error).__name__} {first_line(error)}",
             mend="leave out what is not a size of the family's",

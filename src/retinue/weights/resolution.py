@@ -137,7 +137,8 @@ def _of_backbone(contents: Contents, family: str, backbone: Backbone) -> bool:
     if contents.network is not None:
         return contents.network == backbone.name
     if (floats := contents.tensors.get(darknet.FLOATS)) is not None:
-        return len(floats) <= 1.05 * backbone.parameters  # with the norms' statistics
+        known = any(layout.marks == (darknet.FLOATS,) for layout in layouts(backbone.family))
+        return known and len(floats) <= 1.05 * backbone.parameters  # with the norms' statistics
     if {"backbone", "neck", "head"} <= {key.partition(".")[0] for key in contents.tensors}:
         return False
     return not any(
