@@ -29,6 +29,10 @@ def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
     return state
 
 
+def _nothing(state: StateDict) -> Mapping[str, Any]:
+    return {}
+
+
 def _one(tensor: Tensor) -> Tensor:
     return tensor
 
@@ -72,6 +76,8 @@ class Layout:
     """Keywords with which our network computes what these checkpoints were trained for."""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Preprocessing` that are not as in the network's entry."""
+    tells: Callable[[StateDict], Mapping[str, Any]] = _nothing
+    """Further keywords, which are seen from the tensors."""
     names_a_network: bool = True
     """Whether its files are of networks that the family names; not of those that a user describes,
     which may be any."""

@@ -168,6 +168,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
         )
     arguments = {
         **layout.arguments,
+        **layout.tells(contents.tensors),
         **(contents.arguments if layout.marks else {}),  # of a configuration that is theirs
         **(published.arguments if published else {}),
     }

@@ -23,18 +23,24 @@ def as_described(shapes: Shapes) -> list[str]:
     ]
 
 
+def above_backbone() -> list[str]:
+    """YOLOv3's neck and head level by level, the coarsest first: five convolutions, the head, and
+    the one that leads to the next level."""
+    modules = []
+    for level in (2, 1, 0):
+        modules += [f"neck.narrow.{level}"] if level < 2 else []
+        modules += [f"neck.blocks.{level}.{k}" for k in range(5)]
+        modules += [f"head.convs.{level}", f"head.outs.{level}"]
+    return modules
+
+
 def yolov3(shapes: Shapes) -> list[str]:
-    """DarkNet-53, then level by level, the coarsest first: five convolutions, the head, and the one
-    that leads to the next level."""
+    """DarkNet-53, then what is above it."""
     trunk = ["backbone.stem"]
     for i, j in blocks({key.removeprefix("backbone."): s for key, s in shapes.items()}):
         block = f"backbone.stages.{i}.{j}"
         trunk += [block] if j == 0 else [f"{block}.conv1", f"{block}.conv2"]
-    for level in (2, 1, 0):
-        trunk += [f"neck.narrow.{level}"] if level < 2 else []
-        trunk += [f"neck.blocks.{level}.{k}" for k in range(5)]
-        trunk += [f"head.convs.{level}", f"head.outs.{level}"]
-    return trunk
+    return [*trunk, *above_backbone()]
 
 
 def yolov3_tiny(shapes: Shapes) -> list[str]:
