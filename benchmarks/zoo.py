@@ -64,7 +64,9 @@ def installed() -> list[str]:
         entry.network
         for entry in catalogue.entries()
         for place in entry.places
-        if isinstance(place, Wheel) and in_wheel(place) is not None
+        if isinstance(place, Wheel)
+        and in_wheel(place) is not None
+        and find(entry.network).kind == "classifier"
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 
@@ -138,14 +140,19 @@ def test_keras_kernels_turn_and_biases_are_folded():
     assert torch.equal(ours["norm.running_mean"], state["NORM/moving_mean"] - state["CONV/bias"])
 
 
+DARKNETS = ("darknet53", "darknet", "yolov3", "yolov3_tiny")
+"""Families that have files of Darknet's, which have no keys."""
 READ_ONLY = {
     ("keras", "resnet"),
     ("google", "vit"),
     ("google", "hybrid_vit"),
-    ("darknet", "darknet53"),
+    *(("darknet", family) for family in DARKNETS),
     ("torchvision", "googlenet_original"),  # which folds their norms away
 }
 
+
+FORMS = {("keras", "yolov3"): {"backbone": "tf_efficientnet_b0"}}
+"""What a network is built with so that a layout is its."""
 
 SMALLEST: dict[str, int] = {}
 for entry in map(find, list_models()):
@@ -163,10 +170,11 @@ LARGE = {
 )
 def test_every_layout_of_every_network_both_ways(name):
     """There and back again is where it began; the values of the large ones are not looked at."""
-    with torch.device("meta" if find(name).parameters > 50e6 else "cpu"):
-        tensors = create_model(name, num_classes=7).state_dict()
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for layout in layout_module.layouts(find(name).family):
+        arguments = FORMS.get((layout.source, name), {})
+        with torch.device("meta" if find(name).parameters > 50e6 else "cpu"):
+            tensors = create_model(name, num_classes=7, **arguments).state_dict()
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         if READ_ONLY & {(layout.source, layout.family), (layout.source, name)}:
             with pytest.raises(RetinueError, match="are read, but not written"):
                 untranslate(layout, tensors)
@@ -187,23 +195,30 @@ def test_every_layout_is_some_networks_and_recognised():
         family = find(name).family
         if not any(layout.family == family for layout in unmet):
             continue
-        wide = family in ("vit", "hybrid_vit")
-        for representation in [{}, {"representation_size": 8}] if wide else [{}]:
-            with torch.device("meta"):
-                tensors = create_model(name, num_classes=7, **representation).state_dict()
-            shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        wide = [{"representation_size": 8}] if family in ("vit", "hybrid_vit") else []
+        for further in ({}, *wide):
             for layout in [layout for layout in unmet if layout.family == family]:
+                arguments = {**FORMS.get((layout.source, name), {}), **further}
+                with torch.device("meta"):
+                    tensors = create_model(name, num_classes=7, **arguments).state_dict()
+                shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
                 origins = layout.origins(shapes).values()
                 state = {key: torch.empty(0) for origin in origins for key in origin.keys}
                 if set(layout.marks) <= set(state):
                     assert recognise(state, family).origins is layout.origins
                     unmet = [other for other in unmet if other is not layout]
-    assert [layout.source for layout in unmet] == ["darknet"]  # whose files have no keys
+    assert {(layout.source, layout.family) for layout in unmet} == {
+        ("darknet", family) for family in DARKNETS
+    }
 
 
 def test_no_checkpoint_is_taken_for_another_familys():
     """Marks that two families share are met only where the checkpoints look alike."""
-    alike = {frozenset({"efficientnet", "mobilenet_v2"})}
+    alike = {
+        frozenset({"efficientnet", "mobilenet_v2"}),
+        frozenset({"efficientnet", "yolov3"}),  # which has it within itself
+        *(frozenset(pair) for pair in combinations(DARKNETS, 2)),
+    }
     for one in all_layouts():
         for other in all_layouts():
             if one.family < other.family and set(one.marks) <= set(other.marks):

@@ -6,13 +6,12 @@ a 3×3 convolution. It is the backbone of YOLOv3, which taps its levels C3, C4 a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
 from retinue.models.blocks import (
-    Activation,
     ClassifierHead,
     ConvNormAct,
     DropPath,
@@ -30,10 +29,12 @@ LEVELS = {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
 class Residual(nn.Module):
     """1×1 down to half the channels, 3×3 back up; the activation comes before the sum."""
 
-    def __init__(self, channels: int, *, act: Activation, drop_path: float) -> None:
+    def __init__(
+        self, channels: int, conv: Callable[..., ConvNormAct], *, drop_path: float
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(channels, channels // 2, act=act)
-        self.conv2 = ConvNormAct(channels // 2, channels, kernel=3, act=act)
+        self.conv1 = conv(channels, channels // 2)
+        self.conv2 = conv(channels // 2, channels, kernel=3)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,29 +44,36 @@ class Residual(nn.Module):
 
 class DarkNet53(Network):
     """`slope`: of the leaky ReLU for negative values. It is 0.1 in the original; timm's weights are
-    trained with 0.01, PyTorch's default."""
+    trained with 0.01, PyTorch's default. `norm_eps` is 1e-6 in the original."""
 
     def __init__(
         self,
         *,
         slope: float = 0.1,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        act = partial(nn.LeakyReLU, slope, inplace=True)
+        conv = partial(
+            ConvNormAct,
+            act=partial(nn.LeakyReLU, slope, inplace=True),
+            norm_eps=norm_eps,
+            norm_momentum=norm_momentum,
+        )
         channels = 32
-        self.stem = ConvNormAct(in_channels, channels, kernel=3, act=act)
+        self.stem = conv(in_channels, channels, kernel=3)
         self.stages = nn.ModuleList()
         blocks_before, total = 0, sum(repeats for _, repeats in STAGES)
         for width, repeats in STAGES:
             # a stage's first unit is its strided convolution: units `stages.I.0`, blocks from 1
-            stage = nn.Sequential(ConvNormAct(channels, width, kernel=3, stride=2, act=act))
+            stage = nn.Sequential(conv(channels, width, kernel=3, stride=2))
             for i in range(repeats):
                 rate = drop_path * (blocks_before + i) / total
-                stage.append(Residual(width, act=act, drop_path=rate))
+                stage.append(Residual(width, conv, drop_path=rate))
             self.stages.append(stage)
             channels = width
             blocks_before += repeats

@@ -77,42 +77,26 @@ class LevelsHead(nn.Module):
 
 
 class Detector(Network):
-    """A family sets `backbone`, `neck`, `head`, and the attributes below.
+    """A family sets `head`, `classifiers` and the attributes below.
 
     `forward` answers, in eval and in training mode, `{"levels": (…)}`: raw float maps
     (n, anchors · (5 + classes), h, w), the finest first, as `LevelsHead` lays them out.
     """
 
     logits_layer = "head"
-    backbone: Network
-    """Without what lies beyond the last of `taps`."""
-    neck: nn.Module
-    """Takes the state behind the backbone, (C5, C3, C4), and gives the head's maps."""
-    taps: tuple[int, ...] = (3, 4, 5)
-    """The feature levels that the neck takes."""
     anchors: Anchors
     """The published ones: what the network's default is, unless a task has others."""
     scale_xy: tuple[float, ...] = ()
-    """A level's factor by which the centre may leave its cell, 1 where nothing is said."""
-
-    def take(self, backbone: Network) -> None:
-        """Build on `backbone`, which no longer classifies then. Raises UsageError if it lacks one
-        of the levels."""
-        self.backbone = as_backbone(backbone, self.taps)
-        self.input_layer = f"backbone.{backbone.input_layer}"
-
-    def units(self) -> list[Unit]:
-        chain = tapped(self.backbone, self.taps, prefix="backbone.")
-        return [*chain, Unit("neck", self.neck, joins=True)]
-
-    @property
-    def feature_levels(self) -> list[Level]:
-        return [level for level in self.backbone.feature_levels if level.index in self.taps]
+    """A level's factor by which the centre may leave its cell; empty: 1 on all of them."""
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Pixels of the input a cell of each level is wide, the finest first."""
-        return tuple(level.stride for level in self.feature_levels)
+        raise NotImplementedError
+
+    def in_logits_layer(self, name: str) -> bool:
+        """Of the head's layers those alone that are as wide as there are classes."""
+        return any(f"{name}.".startswith(f"{layer}.") for layer in self.classifiers)
 
     def class_rows(self, name: str) -> ClassRows:
         """Each anchor has the rows of its box, which are no class's, before those of classes."""
@@ -131,6 +115,42 @@ class Detector(Network):
         )
         draw(new)
         return new
+
+
+class OnBackbone(Detector):
+    """One with the levels of another network below its neck: `backbone`, `neck` and `head`."""
+
+    backbone: Network
+    """Without what lies beyond the last of `taps`."""
+    neck: nn.Module
+    """Takes the state behind the backbone, (C5, C3, C4), and gives the head's maps."""
+    taps: tuple[int, ...] = (3, 4, 5)
+    """The feature levels that the neck takes."""
+
+    def take(self, backbone: Network) -> None:
+        """Build on `backbone`, which no longer classifies then. Raises UsageError if it lacks one
+        of the levels."""
+        self.backbone = as_backbone(backbone, self.taps)
+        self.input_layer = f"backbone.{backbone.input_layer}"
+        if backbone.name:  # which a network of the zoo has
+            own = {k: v for k, v in backbone.arguments.items() if k not in _OF_CLASSIFIERS}
+            self.settled = {"backbone": backbone.name, "backbone_arguments": own}
+
+    def units(self) -> list[Unit]:
+        chain = tapped(self.backbone, self.taps, prefix="backbone.")
+        return [*chain, Unit("neck", self.neck, joins=True)]
+
+    @property
+    def feature_levels(self) -> list[Level]:
+        return [level for level in self.backbone.feature_levels if level.index in self.taps]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(level.stride for level in self.feature_levels)
+
+
+_OF_CLASSIFIERS = ("num_classes", "dropout", "head")
+"""Keywords that a backbone has no use for."""
 
 
 def draw(module: nn.Module) -> None:

@@ -75,7 +75,7 @@ ZOO = sorted({
     *TIMM, *TORCHVISION, *KERAS,
     *(f"mobilenet_v1_{width}" for width in ("025", "050", "075")),
     "alexnet_half", "alexnet_half_1024_128", "alexnet_original", "googlenet_original", "mnist_cnn",
-    "yolov3",
+    "yolov3", "yolov3_tiny", "darknet",
 })  # fmt: skip
 """All networks of ours, those among them that no other library has."""
 

@@ -89,6 +89,11 @@ class Network(nn.Module):
     """The registered name."""
     arguments: Mapping[str, Any] = MappingProxyType({})
     """Every keyword it was built with, `num_classes` included, as plain JSON values."""
+    settled: Mapping[str, Any] = MappingProxyType({})
+    """Of the `arguments`, those that are written down otherwise than they were given: whole, and
+    without paths."""
+    native_size: tuple[int, int] | None = None
+    """Height and width of its input, where its arguments tell them and not its entry."""
     preprocessing: Preprocessing = Preprocessing()
     """How images are prepared for its weights, or for the published ones where it has none."""
     _pooled_features: int | None = None

@@ -8,13 +8,12 @@ import inspect
 import logging
 import math
 import pkgutil
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-
-from torch import nn
 
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models import names
@@ -50,8 +49,8 @@ class NetworkEntry:
     family: str
     build: Builder
     """Takes keywords only: `num_classes`, `in_channels`, `dropout`, `drop_path` and its own. One
-    that builds on another network takes `backbone`, its name or itself, and `backbone_arguments`,
-    and has it as its attribute `backbone`."""
+    that builds on another network takes `backbone`, its name or itself, and
+    `backbone_arguments`."""
     preprocessing: Preprocessing
     """That of the network's native size; a set of weights may bring another."""
     parameters: int
@@ -279,6 +278,8 @@ def _created(
                 mend=f"build on {theirs} (in a recipe: model.arguments.backbone={theirs})",
             )
         keywords = {**brought, **keywords}
+        if isinstance(inner := brought.get("backbone_arguments"), Mapping):
+            keywords["backbone_arguments"] = {**inner, **given.get("backbone_arguments", {})}
         _check(entry, keywords)  # a file's arguments need not be possible ones, either
     chosen = head_choice(LINEAR if head is None else head)
     bound = inspect.signature(entry.build).bind(**keywords)
@@ -290,24 +291,18 @@ def _created(
             network.replace_head(build_head(chosen, network.pooled_features, width))
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         shown = {k: v.name if isinstance(v, Network) else v for k, v in keywords.items()}
-        said = ", ".join(f"{key}={value!r}" for key, value in shown.items())
+        said = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in shown.items())
         raise UsageError(
             f"{name} cannot be built with {said}: {type(error).__name__} {first_line(error)}",
             mend="leave out what is not a size of the family's",
         ) from error
     network.name = name
-    network.arguments = bound.kwargs if chosen == LINEAR else {**bound.kwargs, "head": chosen}
-    if isinstance(backbone := getattr(network, "backbone", None), Network):
-        network.arguments = {
-            **network.arguments,
-            "backbone": backbone.name,
-            "backbone_arguments": {
-                key: value
-                for key, value in backbone.arguments.items()
-                if key not in ("num_classes", "dropout", "head")  # of its classifier
-            },
-        }
+    network.arguments = {**bound.kwargs, **network.settled}
+    if chosen != LINEAR:
+        network.arguments["head"] = chosen
     network.preprocessing = entry.preprocessing
+    if network.native_size is not None:
+        network.preprocessing = replace(entry.preprocessing, size=network.native_size)
     if resolved is not None:
         network.preprocessing = resolved.preprocessing or replace(
             entry.preprocessing, **resolved.layout.preprocessing
@@ -369,7 +364,8 @@ def nearest_at_hand(entry: NetworkEntry) -> WeightsEntry | None:
     """Weights on this machine, of the network that is most like `entry`: of its family, and as
     large; of ImageNet's 1,000 classes rather than others."""
     _load_families()
-    here = [w for w in catalogue.entries() if w.network in _ENTRIES and at_hand(w) is not None]
+    kin = {name for name, other in _ENTRIES.items() if other.kind == entry.kind}
+    here = [w for w in catalogue.entries() if w.network in kin and at_hand(w) is not None]
 
     def distance(weights: WeightsEntry) -> tuple[bool, bool, float]:
         other = _ENTRIES[weights.network]
@@ -425,7 +421,7 @@ def _shapes(network: Network, layout: Layout) -> dict[str, tuple[int, ...]]:
     """Of the network's own tensors, by key; of those that `layout` tells of: other libraries have
     one linear layer where a head may be here."""
     shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    if layout.source == OURS or isinstance(network.get_submodule(network.logits_layer), nn.Linear):
+    if layout.source == OURS or "head" not in network.arguments:
         return shapes
     classes = network.arguments["num_classes"]
     return {

@@ -22,8 +22,8 @@ from retinue.models.blocks import ConvNormAct
 from retinue.models.detector import (
     PREPROCESSING,
     YOLOV3_ANCHORS,
-    Detector,
     LevelsHead,
+    OnBackbone,
     built,
     draw,
 )
@@ -86,7 +86,7 @@ class Pyramid(nn.Module):
         return tuple(levels)
 
 
-class YOLOv3(Detector):
+class YOLOv3(OnBackbone):
     """`backbone` is a network of the zoo with levels C3 to C5, `backbone_arguments` its keywords,
     `drop_path` the one that is wanted most often.
 

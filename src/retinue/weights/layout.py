@@ -29,6 +29,10 @@ def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
     return state
 
 
+def _nothing(state: StateDict) -> Mapping[str, Any]:
+    return {}
+
+
 def _one(tensor: Tensor) -> Tensor:
     return tensor
 
@@ -72,6 +76,11 @@ class Layout:
     """Keywords with which our network computes what these checkpoints were trained for."""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Preprocessing` that are not as in the network's entry."""
+    tells: Callable[[StateDict], Mapping[str, Any]] = _nothing
+    """Further keywords, which are seen from the tensors."""
+    names_a_network: bool = True
+    """Whether its files are of networks that the family names; not of those that a user describes,
+    which may be any."""
 
     def __str__(self) -> str:
         return f"{self.source} {self.family}"
@@ -186,6 +195,15 @@ def blue_first(origin: Origin) -> Origin:
 def identity(shapes: Shapes) -> dict[str, Origin]:
     """Our own checkpoints."""
     return {key: Origin((key,)) for key in shapes}
+
+
+def from_floats(shapes: Shapes) -> dict[str, Origin]:
+    """Of a file without names, whose floats a layout's `prepare` has cut: the names are ours."""
+    return {
+        key: Origin((key,), torch.clone, None)
+        for key in shapes
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 def translate(layout: Layout, state: StateDict, shapes: Shapes) -> dict[str, Tensor]:

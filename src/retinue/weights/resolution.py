@@ -107,6 +107,7 @@ def resolve(
         tag=entry.tag,
         preprocessing=entry.preprocessing,
         arguments={**layout.arguments, **entry.arguments},
+        classes=entry.names,
     )
 
 
@@ -136,7 +137,8 @@ def _of_backbone(contents: Contents, family: str, backbone: Backbone) -> bool:
     if contents.network is not None:
         return contents.network == backbone.name
     if (floats := contents.tensors.get(darknet.FLOATS)) is not None:
-        return len(floats) <= 1.05 * backbone.parameters  # with the norms' statistics
+        known = any(layout.marks == (darknet.FLOATS,) for layout in layouts(backbone.family))
+        return known and len(floats) <= 1.05 * backbone.parameters  # with the norms' statistics
     if {"backbone", "neck", "head"} <= {key.partition(".")[0] for key in contents.tensors}:
         return False
     return not any(
@@ -157,7 +159,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
     sha256 = files.sha256(*contents.paths)
     known = [e for e in catalogue.entries() if e.sha256 and sha256.startswith(e.sha256)]
     published = next((entry for entry in known if entry.network == name), None)
-    if known and published is None:
+    if known and published is None and layout.names_a_network:
         raise RetinueError(
             f"the file holds the published weights {known[0].tag!r} of {known[0].network}, not of"
             f" {name}",
@@ -166,6 +168,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
         )
     arguments = {
         **layout.arguments,
+        **layout.tells(contents.tensors),
         **(contents.arguments if layout.marks else {}),  # of a configuration that is theirs
         **(published.arguments if published else {}),
     }
@@ -183,6 +186,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
             if key not in ("num_classes", "dropout", "drop_path")
         }
         preprocessing = contents.preprocessing
+    published_names = known[0].names if known else ()
     said = "".join(f"; {text}" for text in (_named(contents.classes), contents.remark) if text)
     return ResolvedWeights(
         tensors=contents.tensors,
@@ -191,7 +195,7 @@ def _from_file(name: str, family: str, path: Path, backbone: Backbone | None) ->
         tag=None,
         preprocessing=preprocessing,
         arguments=arguments,
-        classes=contents.classes if contents.network is not None else (),
+        classes=contents.classes if contents.network is not None else published_names,
         of_backbone=of_backbone,
     )
 

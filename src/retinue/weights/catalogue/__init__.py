@@ -3,8 +3,8 @@
 Wheel, address and hub are merely where a set may be found; its hash tells that it is the one. Only
 what its publisher states is written here. A table a publisher, in a module of its name.
 
-`imagenet` is the set that a network is best known by, `imagenet21k` that of the larger data set;
-the others are named after their publisher or their recipe.
+`imagenet` is the set that a network is best known by, `imagenet21k` that of the larger data set,
+`coco` a detector's; the others are named after their publisher or their recipe.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from functools import cache
 
 from retinue.errors import UsageError, suggest
-from retinue.weights.catalogue import google, keras, timm, torchvision, transformers
+from retinue.weights.catalogue import darknet, google, keras, timm, torchvision, transformers
 from retinue.weights.catalogue.entry import Hub, Place, Url, WeightsEntry, Wheel
 
 __all__ = ["Hub", "Place", "Url", "WeightsEntry", "Wheel", "entries", "find"]
 
-_TABLES = (torchvision, google, timm, keras, transformers)
+_TABLES = (torchvision, google, timm, keras, transformers, darknet)
 
 
 @cache

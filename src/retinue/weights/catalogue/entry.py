@@ -75,6 +75,8 @@ class WeightsEntry:
     top5: float | None = None
     classes: int = 1000
     """Width of its classifier."""
+    names: tuple[str, ...] = ()
+    """Of those classes, in order; empty: ImageNet's, which nobody needs to be told."""
     preprocessing: Preprocessing | None = None
     """Where it is not that of the network's entry."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
