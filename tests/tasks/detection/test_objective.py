@@ -19,6 +19,7 @@ from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.tasks.detection.suppression import suppress
+from retinue.tasks.detection.task import Detection, DetectionOptions
 from retinue.tasks.task import Losses
 from retinue.training.losses import portion_loss
 
@@ -485,3 +486,30 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
         _objective(5)({"levels": levels}, _targets([[]]))
     with pytest.raises(UsageError, match="teacher"):
         _objective(3)({"levels": levels}, _targets([[]]), levels)
+
+
+def test_balanced_weights_come_from_the_boxes_and_stay_with_the_model() -> None:
+    """Of 4 boxes 3 are of the first class, 1 of the second, none of the third."""
+    samples = [
+        Sample("a", target=Boxes.made([[0, 0, 9, 9]] * 3, [0, 0, 1])),
+        Sample("b", target=Boxes.made([[0, 0, 9, 9]], [0])),
+        Sample("c"),
+    ]
+    options = DetectionOptions(loss=LossOptions(class_weights="balanced"))
+    task = Detection.prepared(("a", "b", "c"), options, samples)
+    weights = task.state()["class_weights"]
+    assert weights == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+    assert Detection(task.classes, options, task.state()).state()["class_weights"] == weights
+    plain = Detection.prepared(("a", "b", "c"), DetectionOptions(), samples)
+    assert "class_weights" not in plain.state()
+
+
+def test_weights_are_one_for_each_class() -> None:
+    three = DetectionOptions(loss=LossOptions(class_weights=[1, 2, 0.5]))
+    assert len(Detection.sketch(three).classes) == 3
+    assert Detection(("a", "b", "c"), three).state()["class_weights"] == [1, 2, 0.5]
+    with pytest.raises(UsageError, match="3 class weights for 2 classes"):
+        Detection(("a", "b"), three)
+    none = DetectionOptions(loss=LossOptions(class_weights=[0, 0]))
+    with pytest.raises(UsageError, match="all zero"):
+        Detection(("a", "b"), none)
