@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from reads import no_reads
 from torch import Tensor
 
 from retinue.data.targets.boxes import Boxes
+from retinue.documents import load_yaml
 from retinue.errors import UsageError
 from retinue.sample import Batch, Sample
 from retinue.tasks.detection.anchors import PUBLISHED
@@ -308,8 +311,10 @@ def test_what_is_not_exhaustively_labelled_is_not_taught_to_be_absent() -> None:
     levels[0][:, :, 6] = 1.0
     levels[1][:, :, 5] = levels[2][:, :, 5] = 1.0
     maps = [level.flatten(1, 2) for level in levels]
-    targets = _targets([[([20, 20, 45, 30], 2)], [([20, 20, 45, 30], 2)]])
-    targets["not_exhaustive"] = torch.tensor([[1, -1], [-1, -1]])
+    box = [[20, 20, 45, 30]]
+    targets = Boxes.collate(
+        [Boxes.made(box, [2], not_exhaustive=(1,)), Boxes.made(box, [2])],
+    )
     objective = _objective(3, ignore_above=1.0)
     parts = objective({"levels": maps}, targets).parts
     # Of the finest level's 192 the object's own is left.
@@ -513,3 +518,16 @@ def test_weights_are_one_for_each_class() -> None:
     none = DetectionOptions(loss=LossOptions(class_weights=[0, 0]))
     with pytest.raises(UsageError, match="all zero"):
         Detection(("a", "b"), none)
+
+
+def test_the_page_on_the_loss_names_options_that_there_are() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "detection-loss.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    versions = [load_yaml(block)["task_options"] for block in blocks]
+    keras, pytorch = (DetectionOptions.model_validate(options) for options in versions)
+    assert (keras.loss.overlap, keras.loss.ignore_by) == ("ciou", "level")
+    assert (pytorch.loss.overlap, pytorch.loss.ignore_by) == ("giou", "all")
+    table = page.split("## Options of the loss")[1].split("##")[0]
+    for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)[1:]:
+        for name in re.findall(r"`(\w+)", row):
+            assert name in LossOptions.model_fields
