@@ -103,7 +103,8 @@ def _distances(first: Boxes, second: Boxes) -> Boxes:
         other_low, other_high = second[None, :, axis], second[None, :, axis + 2]
         apart += np.square((low + high - other_low - other_high) / 2)
         diagonal += np.square(np.maximum(high, other_high) - np.minimum(low, other_low))
-    return apart / np.maximum(diagonal, np.float32(1e-12))
+    distances: Boxes = np.divide(apart, diagonal, out=np.zeros_like(apart), where=diagonal > 0)
+    return distances
 
 
 def _least(confidence: float | Sequence[float], of: Places) -> npt.NDArray[np.float32]:
