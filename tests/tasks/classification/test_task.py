@@ -28,6 +28,12 @@ def test_impossible_class_weights_are_refused(weights: list[float]) -> None:
         task(class_weights=weights)
 
 
+def test_a_sketch_has_a_class_for_each_weight() -> None:
+    options = ClassificationOptions(class_weights=[1.0, 2.0, 0.5])
+    assert len(Classification.sketch(options).classes) == 3
+    assert len(Classification.sketch(ClassificationOptions()).classes) == 2
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValidationError):
         ClassificationOptions(label_smothing=0.1)  # type: ignore[call-arg]

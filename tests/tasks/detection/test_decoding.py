@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from retinue.data import geometry
 from retinue.data.framing import eval_matrix
+from retinue.data.loader import Loader, in_order
+from retinue.data.views import EvalView
 from retinue.errors import UsageError
 from retinue.sample import Batch, Preprocessing, Sample
 from retinue.tasks.detection.anchors import PUBLISHED
@@ -152,6 +156,57 @@ def test_the_way_back_uses_the_padding_that_was_used(width: int, height: int, si
     batch = _batch([geometry.inverse(matrix)], [(width, height)])
     (found,) = decode(levels, batch, anchors=PUBLISHED, strides=STRIDES, confidence=0.5)
     assert np.abs(found.xyxy[0] - [0, 0, width, height]).max() <= 0.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(300, 120), (97, 211)])
+def test_what_lies_in_a_turned_photograph_is_found_in_its_upright_pixels(
+    orientation: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """A white rectangle, in a file that EXIF turns: where the batch shows it, a prediction there
+    leads back to its corners in the upright photograph."""
+    width, height = size
+    truth = np.array([0.25 * width, 0.3 * height, 0.75 * width, 0.9 * height]).round()
+    upright = np.zeros((height, width, 3), np.uint8)
+    x1, y1, x2, y2 = truth.astype(int).tolist()
+    upright[y1:y2, x1:x2] = 255
+    image = Image.fromarray(upright)
+    # How the pixels are stored so that the orientation turns them upright (EXIF 2.3, tag 274).
+    stored = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
+    for step in stored.get(orientation, []):
+        image = image.transpose(step)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "turned.png"
+    image.save(file, exif=exif)
+    view = EvalView(Preprocessing(size=(256, 320), fit="letterbox", pad_value=0))
+    (batch,) = Loader(view, workers=0).batches(in_order([Sample(str(file))], 1, (256, 320)))
+    assert batch.original_size.tolist() == [[width, height]]
+    shown = batch.images[0, 0].numpy().astype(np.float64) / 255
+    # To fractions of pixels: how much of a row and of a column through the middle is white.
+    ys, xs = np.flatnonzero(shown.max(axis=1) > 0.01), np.flatnonzero(shown.max(axis=0) > 0.01)
+    across, down = shown[(ys[0] + ys[-1]) // 2], shown[:, (xs[0] + xs[-1]) // 2]
+    middle_x, middle_y = (
+        float((line * (np.arange(len(line)) + 0.5)).sum() / line.sum()) for line in (across, down)
+    )
+    half_w, half_h = across.sum() / 2, down.sum() / 2
+    levels = _empty(1, (256, 320), 1)
+    _put(
+        levels,
+        0,
+        [middle_x - half_w, middle_y - half_h, middle_x + half_w, middle_y + half_h],
+        0,
+    )
+    (found,) = decode(levels, batch, anchors=PUBLISHED, strides=STRIDES, confidence=0.5)
+    assert np.abs(found.xyxy[0] - truth).max() <= 0.5
 
 
 def test_a_box_can_have_several_classes_or_its_best_alone() -> None:

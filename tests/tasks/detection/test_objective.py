@@ -1,222 +1,41 @@
-"""The loss, against the published formulas worked out in plain NumPy, and at its borders."""
+"""The loss at its borders; the published one has a file of its own."""
 
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from raw_maps import MANY, STRIDES, Truth, collated, objective_of, random_maps, total_loss
 from reads import no_reads
 from torch import Tensor
 
 from retinue.data.targets.boxes import Boxes
+from retinue.documents import load_yaml
 from retinue.errors import UsageError
+from retinue.evaluation.boxes import iou
 from retinue.sample import Batch, Sample
 from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.tasks.detection.suppression import suppress
-from retinue.tasks.task import Losses
+from retinue.tasks.detection.task import Detection, DetectionOptions
 from retinue.training.losses import portion_loss
-
-STRIDES = (8, 16, 32)
-Array = npt.NDArray[np.float64]
-Truth = list[tuple[list[float], int]]
-
-
-def _levels(n: int, height: int, width: int, classes: int, seed: int = 0) -> list[Tensor]:
-    rng = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(n, 3 * (5 + classes), height // s, width // s, generator=rng) for s in STRIDES
-    ]
-
-
-def _objective(
-    classes: int, weights: list[float] | None = None, **options: Any
-) -> DetectionObjective:
-    return DetectionObjective(
-        anchors=PUBLISHED,
-        strides=STRIDES,
-        classes=classes,
-        options=LossOptions.model_validate(options),
-        class_weights=weights,
-    )
-
-
-def _targets(truth: list[Truth], **flags: Any) -> dict[str, Tensor]:
-    return Boxes.collate(
-        [Boxes.made([b for b, _ in one], [of for _, of in one], **flags) for one in truth]
-    )
-
-
-def _total(losses: Losses, weight: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-    n = len(next(iter(losses.parts.values()))[0])
-    weight = torch.ones(n) if weight is None else weight
-    return portion_loss(
-        losses, weight, float(weight.sum()), portions=1, processes=1, over_all=lambda v: v
-    )
-
-
-def _iou(a: Array, b: Array) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
-
-
-def _measure(kind: str, a: Array, b: Array) -> float:
-    iou = _iou(a, b)
-    hull_w, hull_h = max(a[2], b[2]) - min(a[0], b[0]), max(a[3], b[3]) - min(a[1], b[1])
-    if kind == "giou":
-        union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-        union /= 1 + iou
-        return iou - (hull_w * hull_h - union) / (hull_w * hull_h)
-    assert kind == "ciou"
-    apart = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
-    angles = [math.atan((box[2] - box[0]) / (box[3] - box[1])) for box in (a, b)]
-    v = 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
-    return iou - apart / (hull_w**2 + hull_h**2) - v * v / (1 - iou + v)
-
-
-def _cross_entropy(logit: float, wanted: float) -> float:
-    p = 1 / (1 + math.exp(-logit))
-    return -wanted * math.log(p) - (1 - wanted) * math.log(1 - p)
-
-
-def published(
-    levels: list[Tensor],
-    truth: list[Truth],
-    classes: int,
-    *,
-    measure: str = "ciou",
-    same_level: bool = False,
-    smoothing: float = 0.0,
-    weights: list[float] | None = None,
-    gamma: float = 0.0,
-    alpha: float | None = None,
-    by_overlap: bool = False,
-) -> dict[str, float]:
-    """The formulas, one level, image, cell and anchor after the other."""
-    height, width = levels[0].shape[2] * 8, levels[0].shape[3] * 8
-    every = [anchor for level in PUBLISHED for anchor in level]
-    found = {"box": 0.0, "objectness": 0.0, "class": 0.0}
-    for k, (level, anchors, stride) in enumerate(zip(levels, PUBLISHED, STRIDES, strict=True)):
-        raw = level.double().numpy().reshape(len(level), 3, 5 + classes, *level.shape[2:])
-        box_sum, class_sum, sure_sum, positives, negatives = 0.0, 0.0, 0.0, 0, 0
-        for image, objects in enumerate(truth):
-            owner: dict[tuple[int, int, int], tuple[Array, int]] = {}
-            own: list[Array] = []
-            for corners, of in objects:
-                box = np.array(corners)
-                w, h = box[2] - box[0], box[3] - box[1]
-                fits = [
-                    min(w, aw) * min(h, ah) / (w * h + aw * ah - min(w, aw) * min(h, ah))
-                    for aw, ah in every
-                ]
-                best = int(np.argmax(fits))
-                if best // 3 == k:
-                    row = int((box[1] + box[3]) / 2 // stride)
-                    column = int((box[0] + box[2]) / 2 // stride)
-                    owner[best % 3, row, column] = (box, of)
-                    own.append(box)
-            near = own if same_level else [np.array(corners) for corners, _ in objects]
-            for a, row, column in np.ndindex(3, *level.shape[2:]):
-                said = raw[image, a, :, row, column]
-                x = (1 / (1 + math.exp(-said[0])) + column) * stride
-                y = (1 / (1 + math.exp(-said[1])) + row) * stride
-                w, h = math.exp(said[2]) * anchors[a][0], math.exp(said[3]) * anchors[a][1]
-                placed = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
-                if (a, row, column) in owner:
-                    box, of = owner[a, row, column]
-                    positives += 1
-                    agreement = _measure(measure, placed, box)
-                    box_sum += 1 - agreement
-                    wanted = min(max(agreement, 0), 1) if by_overlap else 1
-                    error = abs(wanted - 1 / (1 + math.exp(-said[4])))
-                    sure = _cross_entropy(said[4], wanted) * error**gamma
-                    sure_sum += sure * (1 if alpha is None else alpha)
-                    labels = [
-                        (c == of) * (1 - smoothing) + smoothing / classes for c in range(classes)
-                    ]
-                    class_sum += (weights[of] if weights else 1) * sum(
-                        _cross_entropy(said[5 + c], label) for c, label in enumerate(labels)
-                    )
-                elif not any(_iou(placed, box) > 0.5 for box in near):
-                    negatives += 1
-                    sure = _cross_entropy(said[4], 0) / (1 + math.exp(-said[4])) ** gamma
-                    sure_sum += sure * (1 if alpha is None else 1 - alpha)
-        balance = (4, 1, 0.4)[k] * 5 * height * width / 416**2
-        found["box"] += 0.05 * box_sum / max(positives, 1)
-        found["objectness"] += balance * sure_sum / (positives + negatives)
-        found["class"] += classes / 80 * class_sum / max(positives, 1) / classes
-    return found
-
-
-# Objects of all levels, in both images; none of the middle level in the second set.
-MANY: list[Truth] = [
-    [([3, 4, 15, 20], 0), ([40, 10, 75, 66], 1), ([2, 1, 150, 93], 2), ([70, 30, 90, 52], 1)],
-    [([80, 40, 150, 95], 2), ([10, 50, 40, 70], 0)],
-]
-FEW: list[Truth] = [[([3, 4, 15, 20], 1)], []]
-
-
-@pytest.mark.parametrize("truth", [MANY, FEW])
-@pytest.mark.parametrize(
-    ("options", "measure", "same_level"),
-    [({"ignore_by": "level"}, "ciou", True), ({"overlap": "giou"}, "giou", False)],
-    ids=["keras", "pytorch"],
-)
-def test_the_published_loss_is_reproduced(
-    truth: list[Truth], options: dict[str, Any], measure: str, same_level: bool
-) -> None:
-    levels = _levels(2, 96, 160, 3, seed=3)
-    by_hand = published(levels, truth, 3, measure=measure, same_level=same_level)
-    losses = _objective(3, **options)({"levels": levels}, _targets(truth))
-    total, shown = _total(losses)
-    for name, value in by_hand.items():
-        assert shown[f"loss_{name}"].item() == pytest.approx(value, rel=1e-5), name
-    assert total.item() == pytest.approx(sum(by_hand.values()), rel=1e-5)
-
-
-def test_the_two_versions_differ_here() -> None:
-    """Otherwise the test above would not tell them apart."""
-    levels = _levels(2, 96, 160, 3, seed=3)
-    by_level = published(levels, MANY, 3, measure="ciou", same_level=True)
-    by_all = published(levels, MANY, 3, measure="ciou", same_level=False)
-    assert abs(by_level["objectness"] - by_all["objectness"]) > 1e-3 * by_all["objectness"]
-
-
-@pytest.mark.parametrize(
-    ("options", "by_hand"),
-    [
-        ({"label_smoothing": 0.1}, {"smoothing": 0.1}),
-        ({"focal_gamma": 2.0, "focal_alpha": 0.25}, {"gamma": 2.0, "alpha": 0.25}),
-        ({"objectness_target": "overlap"}, {"by_overlap": True}),
-        ({"objectness_target": "overlap", "focal_gamma": 1.5}, {"by_overlap": True, "gamma": 1.5}),
-        ({"weights": [0.5, 2.0, 1.5]}, {"weights": [0.5, 2.0, 1.5]}),
-    ],
-    ids=lambda options: "-".join(options),
-)
-def test_options_by_hand(options: dict[str, Any], by_hand: dict[str, Any]) -> None:
-    levels = _levels(2, 96, 160, 3, seed=4)
-    wanted = published(levels, MANY, 3, **by_hand)
-    _, shown = _total(_objective(3, **options)({"levels": levels}, _targets(MANY)))
-    for name, value in wanted.items():
-        assert shown[f"loss_{name}"].item() == pytest.approx(value, rel=1e-5), name
 
 
 def test_weights_and_balance_multiply_their_part() -> None:
-    levels, targets = _levels(2, 96, 160, 3), _targets(MANY)
-    _, once = _total(_objective(3)({"levels": levels}, targets))
+    levels, targets = random_maps(2, 96, 160, 3), collated(MANY)
+    _, once = total_loss(objective_of(3)({"levels": levels}, targets))
     chosen = {"box_weight": 0.5, "objectness_weight": 10.0, "class_weight": 3.0}
-    _, more = _total(_objective(3, **chosen)({"levels": levels}, targets))
+    _, more = total_loss(objective_of(3, **chosen)({"levels": levels}, targets))
     for name, factor in {"box": 10, "objectness": 2, "class": 3}.items():
         assert more[f"loss_{name}"].item() == pytest.approx(factor * once[f"loss_{name}"].item())
-    sums, _ = _objective(3, balance=(1, 1, 1))({"levels": levels}, targets).parts["objectness"]
-    own, _ = _objective(3)({"levels": levels}, targets).parts["objectness"]
+    sums, _ = objective_of(3, balance=(1, 1, 1))({"levels": levels}, targets).parts["objectness"]
+    own, _ = objective_of(3)({"levels": levels}, targets).parts["objectness"]
     assert (own / sums)[0].tolist() == pytest.approx([4, 1, 0.4])
 
 
@@ -225,28 +44,32 @@ def test_balance_counts_from_the_coarsest_level(levels: int, balance: list[float
     strides = [32 >> k for k in reversed(range(levels))]
     objective = DetectionObjective(anchors=[[(10.0, 10.0)]] * levels, strides=strides, classes=1)
     maps = [torch.zeros(1, 6, 64 // s, 64 // s) for s in strides]
-    sums, counts = objective({"levels": maps}, _targets([[]])).parts["objectness"]
+    sums, counts = objective({"levels": maps}, collated([[]])).parts["objectness"]
     assert counts[0].tolist() == [(64 // s) ** 2 for s in strides]
     each = (sums / counts)[0] / (5 * 64 * 64 / 416**2 * math.log(2))
     assert each.tolist() == pytest.approx(balance)
 
 
 def test_what_fills_the_batch_is_in_neither_sums_nor_counts() -> None:
-    levels = _levels(2, 96, 160, 3)
+    levels = random_maps(2, 96, 160, 3)
     alone = [level[:1] for level in levels]
-    whole, _ = _total(_objective(3)({"levels": levels}, _targets(MANY)), torch.tensor([1.0, 0.0]))
-    part, _ = _total(_objective(3)({"levels": alone}, _targets(MANY[:1])))
+    whole, _ = total_loss(
+        objective_of(3)({"levels": levels}, collated(MANY)), torch.tensor([1.0, 0.0])
+    )
+    part, _ = total_loss(objective_of(3)({"levels": alone}, collated(MANY[:1])))
     assert whole.item() == pytest.approx(part.item(), rel=1e-6)
 
 
 def test_who_computes_which_images_changes_nothing() -> None:
     """An image with many objects and one with few on a process each: as both on one."""
-    levels = _levels(2, 96, 160, 3)
-    losses = _objective(3)({"levels": levels}, _targets(MANY))
-    whole, _ = _total(losses)
+    levels = random_maps(2, 96, 160, 3)
+    losses = objective_of(3)({"levels": levels}, collated(MANY))
+    whole, _ = total_loss(losses)
     each = []
     for k in range(2):
-        mine = _objective(3)({"levels": [v[k : k + 1] for v in levels]}, _targets(MANY[k : k + 1]))
+        mine = objective_of(3)(
+            {"levels": [v[k : k + 1] for v in levels]}, collated(MANY[k : k + 1])
+        )
         counts = iter([part[1].sum(0) for part in losses.parts.values()])
         loss, _ = portion_loss(
             mine,
@@ -264,17 +87,17 @@ def test_two_objects_that_claim_one_prediction_do_not_blend() -> None:
     """Both are nearest to the anchor 116×90, in cell (2, 1): the one that fits it better is learnt,
     whole, whichever comes first; of two that fit alike, the first."""
     better, worse = ([12, 4, 128, 92], 0), ([20, 14, 120, 90], 2)
-    levels = _levels(1, 96, 160, 3)
-    alone = _objective(3)({"levels": levels}, _targets([[better]])).parts  # type: ignore[list-item]
+    levels = random_maps(1, 96, 160, 3)
+    alone = objective_of(3)({"levels": levels}, collated([[better]])).parts  # type: ignore[list-item]
     for both in ([better, worse], [worse, better]):
-        parts = _objective(3)({"levels": levels}, _targets([both])).parts  # type: ignore[list-item]
+        parts = objective_of(3)({"levels": levels}, collated([both])).parts  # type: ignore[list-item]
         for name in ("box", "class"):
             assert torch.equal(parts[name][0], alone[name][0])
             assert torch.equal(parts[name][1], alone[name][1])
         assert parts["box"][1].tolist() == [[0, 0, 1]]
     twice = [(better[0], 1), (better[0], 2)]
-    first = _objective(3)({"levels": levels}, _targets([twice[:1]])).parts  # type: ignore[list-item]
-    parts = _objective(3)({"levels": levels}, _targets([twice])).parts  # type: ignore[list-item]
+    first = objective_of(3)({"levels": levels}, collated([twice[:1]])).parts  # type: ignore[list-item]
+    parts = objective_of(3)({"levels": levels}, collated([twice])).parts  # type: ignore[list-item]
     assert torch.equal(parts["class"][0], first["class"][0])
 
 
@@ -283,8 +106,8 @@ def test_regions_are_neither_learnt_nor_taught_to_be_empty(flag: str) -> None:
     """The left half is one: of predictions at their anchors' sizes, those of which more than half
     lies in it have no objectness loss."""
     levels = [torch.zeros(1, 3 * 7, 64 // s, 128 // s) for s in STRIDES]
-    region = _targets([[([0, 0, 64, 64], 0)]], **{flag: [True]})
-    parts = _objective(2)({"levels": levels}, region).parts
+    region = collated([[([0, 0, 64, 64], 0)]], **{flag: [True]})
+    parts = objective_of(2)({"levels": levels}, region).parts
     assert parts["box"][1].tolist() == [[0, 0, 0]]
     by_hand = []
     for anchors, stride in zip(PUBLISHED, STRIDES, strict=True):
@@ -307,9 +130,11 @@ def test_what_is_not_exhaustively_labelled_is_not_taught_to_be_absent() -> None:
     levels[0][:, :, 6] = 1.0
     levels[1][:, :, 5] = levels[2][:, :, 5] = 1.0
     maps = [level.flatten(1, 2) for level in levels]
-    targets = _targets([[([20, 20, 45, 30], 2)], [([20, 20, 45, 30], 2)]])
-    targets["not_exhaustive"] = torch.tensor([[1, -1], [-1, -1]])
-    objective = _objective(3, ignore_above=1.0)
+    box = [[20, 20, 45, 30]]
+    targets = Boxes.collate(
+        [Boxes.made(box, [2], not_exhaustive=(1,)), Boxes.made(box, [2])],
+    )
+    objective = objective_of(3, ignore_above=1.0)
     parts = objective({"levels": maps}, targets).parts
     # Of the finest level's 192 the object's own is left.
     assert parts["objectness"][1].tolist() == [[1, 48, 12], [192, 48, 12]]
@@ -319,7 +144,7 @@ def test_what_is_not_exhaustively_labelled_is_not_taught_to_be_absent() -> None:
     assert parts["class"][0][:, 0].tolist() == pytest.approx(
         [3 / 80 * 2 * math.log(2), 3 / 80 * 2 * math.log(2) + soft]
     )
-    whole = _objective(3, ignore_above=1.0, not_exhaustive="image")({"levels": maps}, targets)
+    whole = objective_of(3, ignore_above=1.0, not_exhaustive="image")({"levels": maps}, targets)
     assert whole.parts["objectness"][1].tolist() == [[1, 0, 0], [192, 48, 12]]
     # Unless an object is of that class itself: then it is known.
     targets["of"][:] = 1
@@ -328,9 +153,9 @@ def test_what_is_not_exhaustively_labelled_is_not_taught_to_be_absent() -> None:
 
 @pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
 def test_no_objects_in_the_batch_teach_that_there_are_none(rule: str) -> None:
-    levels = [level.requires_grad_() for level in _levels(2, 64, 96, 3)]
+    levels = [level.requires_grad_() for level in random_maps(2, 64, 96, 3)]
     targets = Boxes.collate([None, Boxes.made([], [])])
-    total, shown = _total(_objective(3, assignment=rule)({"levels": levels}, targets))
+    total, shown = total_loss(objective_of(3, assignment=rule)({"levels": levels}, targets))
     assert shown["loss_box"].item() == shown["loss_class"].item() == 0
     total.backward()
     for level in levels:
@@ -347,9 +172,9 @@ def test_a_thousand_objects_beside_an_image_with_one(rule: str) -> None:
     low = rng.uniform(0, 130, (1000, 2))
     xyxy = np.concatenate([low, low + rng.uniform(2, 60, (1000, 2))], 1)
     truth = [Boxes.made(xyxy, rng.integers(0, 3, 1000).tolist()), Boxes.made([[1, 1, 9, 9]], [0])]
-    levels = [level.requires_grad_() for level in _levels(2, 192, 192, 3)]
-    losses = _objective(3, assignment=rule)({"levels": levels}, Boxes.collate(truth))
-    total, _ = _total(losses)
+    levels = [level.requires_grad_() for level in random_maps(2, 192, 192, 3)]
+    losses = objective_of(3, assignment=rule)({"levels": levels}, Boxes.collate(truth))
+    total, _ = total_loss(losses)
     total.backward()
     assert total.isfinite()
     assert all(level.grad is not None and level.grad.isfinite().all() for level in levels)
@@ -373,11 +198,11 @@ def test_a_thousand_objects_beside_an_image_with_one(rule: str) -> None:
     ids=str,
 )
 def test_boxes_on_the_border_and_without_an_area(rule: str, box: list[float]) -> None:
-    levels = [level.requires_grad_() for level in _levels(1, 64, 96, 2)]
-    losses = _objective(2, assignment=rule, neighbours=True)(
-        {"levels": levels}, _targets([[(box, 1)]])
+    levels = [level.requires_grad_() for level in random_maps(1, 64, 96, 2)]
+    losses = objective_of(2, assignment=rule, neighbours=True)(
+        {"levels": levels}, collated([[(box, 1)]])
     )
-    total, _ = _total(losses)
+    total, _ = total_loss(losses)
     total.backward()
     assert total.isfinite()
     assert all(level.grad is not None and level.grad.isfinite().all() for level in levels)
@@ -390,8 +215,8 @@ def test_boxes_on_the_border_and_without_an_area(rule: str, box: list[float]) ->
 def test_half_precision_and_extreme_maps_have_finite_gradients(
     kind: torch.dtype, size: float
 ) -> None:
-    levels = [(level * size).to(kind).requires_grad_() for level in _levels(2, 96, 160, 3)]
-    total, _ = _total(_objective(3)({"levels": levels}, _targets(MANY)))
+    levels = [(level * size).to(kind).requires_grad_() for level in random_maps(2, 96, 160, 3)]
+    total, _ = total_loss(objective_of(3)({"levels": levels}, collated(MANY)))
     assert total.dtype == torch.float32
     total.backward()
     assert total.isfinite()
@@ -408,9 +233,9 @@ def test_half_precision_and_extreme_maps_have_finite_gradients(
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_gradients_are_those_of_differences(options: dict[str, Any]) -> None:
-    objective = _objective(2, **options)
-    levels = [v.double().requires_grad_() for v in _levels(1, 32, 64, 2, seed=5)]
-    targets = _targets([[([3, 4, 15, 20], 0), ([5, 2, 60, 30], 1)]])
+    objective = objective_of(2, **options)
+    levels = [v.double().requires_grad_() for v in random_maps(1, 32, 64, 2, seed=5)]
+    targets = collated([[([3, 4, 15, 20], 0), ([5, 2, 60, 30], 1)]])
 
     def total(*maps: Tensor) -> Tensor:
         parts = objective({"levels": list(maps)}, targets).parts
@@ -421,9 +246,9 @@ def test_gradients_are_those_of_differences(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
 def test_nothing_is_read_back_from_the_device(rule: str) -> None:
-    objective = _objective(3, assignment=rule, neighbours=True)
-    levels = [level.requires_grad_() for level in _levels(2, 96, 160, 3)]
-    targets = {**_targets(MANY), "not_exhaustive": torch.tensor([[1], [-1]])}
+    objective = objective_of(3, assignment=rule, neighbours=True)
+    levels = [level.requires_grad_() for level in random_maps(2, 96, 160, 3)]
+    targets = {**collated(MANY), "not_exhaustive": torch.tensor([[1], [-1]])}
     objective({"levels": levels}, targets)  # copies the grid, once a size
     with no_reads():
         parts = objective({"levels": levels}, targets).parts.values()
@@ -433,9 +258,9 @@ def test_nothing_is_read_back_from_the_device(rule: str) -> None:
 def test_a_grid_made_in_evaluation_serves_training() -> None:
     levels = [torch.randn(1, 18, 224 // s, 288 // s) for s in STRIDES]
     with torch.inference_mode():
-        _objective(1)({"levels": levels}, _targets([[([1, 1, 40, 40], 0)]]))
+        objective_of(1)({"levels": levels}, collated([[([1, 1, 40, 40], 0)]]))
     levels = [level.requires_grad_() for level in levels]
-    _total(_objective(1)({"levels": levels}, _targets([[([1, 1, 40, 40], 0)]])))[0].backward()
+    total_loss(objective_of(1)({"levels": levels}, collated([[([1, 1, 40, 40], 0)]])))[0].backward()
     assert levels[0].grad is not None
 
 
@@ -450,10 +275,10 @@ def test_what_is_learnt_is_what_is_found(rule: str, measure: str) -> None:
         (torch.randn(1, 24, 96 // s, 160 // s, generator=rng) * 0.1).requires_grad_()
         for s in STRIDES
     ]
-    objective = _objective(3, assignment=rule, overlap=measure, box_weight=1.0)
+    objective = objective_of(3, assignment=rule, overlap=measure, box_weight=1.0)
     optimiser = torch.optim.Adam(levels, lr=0.1)
     for _ in range(150):
-        total, _ = _total(objective({"levels": levels}, _targets(truth)))
+        total, _ = total_loss(objective({"levels": levels}, collated(truth)))
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
@@ -474,14 +299,63 @@ def test_what_is_learnt_is_what_is_found(rule: str, measure: str) -> None:
         if rule == "best":
             assert kept.xyxy[row] == pytest.approx(corners, abs=1)
         # Others are learnt in cells, too, from which their centres cannot quite be reached.
-        assert _iou(kept.xyxy[row].astype(np.float64), np.array(corners)) > 0.65
+        assert iou(kept.xyxy[row].astype(np.float64), np.array(corners)) > 0.65
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
-    levels = _levels(1, 64, 64, 3)
+    levels = random_maps(1, 64, 64, 3)
     with pytest.raises(UsageError, match="images with boxes"):
-        _objective(3)({"levels": levels}, {"label": torch.zeros(1)})
+        objective_of(3)({"levels": levels}, {"label": torch.zeros(1)})
     with pytest.raises(UsageError, match="network of 3 classes for 5"):
-        _objective(5)({"levels": levels}, _targets([[]]))
+        objective_of(5)({"levels": levels}, collated([[]]))
     with pytest.raises(UsageError, match="teacher"):
-        _objective(3)({"levels": levels}, _targets([[]]), levels)
+        objective_of(3)({"levels": levels}, collated([[]]), levels)
+
+
+def test_balanced_weights_come_from_the_boxes_and_stay_with_the_model() -> None:
+    """Of 4 boxes 3 are of the first class, 1 of the second, none of the third."""
+    samples = [
+        Sample("a", target=Boxes.made([[0, 0, 9, 9]] * 3, [0, 0, 1])),
+        Sample("b", target=Boxes.made([[0, 0, 9, 9]], [0])),
+        Sample("c"),
+    ]
+    options = DetectionOptions(loss=LossOptions(class_weights="balanced"))
+    task = Detection.prepared(("a", "b", "c"), options, samples)
+    weights = task.state()["class_weights"]
+    assert weights == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+    assert Detection(task.classes, options, task.state()).state()["class_weights"] == weights
+    plain = Detection.prepared(("a", "b", "c"), DetectionOptions(), samples)
+    assert "class_weights" not in plain.state()
+
+
+def test_weights_are_one_for_each_class() -> None:
+    three = DetectionOptions(loss=LossOptions(class_weights=[1, 2, 0.5]))
+    assert len(Detection.sketch(three).classes) == 3
+    assert Detection(("a", "b", "c"), three).state()["class_weights"] == [1, 2, 0.5]
+    with pytest.raises(UsageError, match="3 class weights for 2 classes"):
+        Detection(("a", "b"), three)
+    none = DetectionOptions(loss=LossOptions(class_weights=[0, 0]))
+    with pytest.raises(UsageError, match="all zero"):
+        Detection(("a", "b"), none)
+
+
+def test_the_page_on_the_loss_names_options_that_there_are() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "detection-loss.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    versions = [load_yaml(block)["task_options"] for block in blocks]
+    keras, pytorch = (DetectionOptions.model_validate(options) for options in versions)
+    assert (keras.loss.overlap, keras.loss.ignore_by) == ("ciou", "level")
+    assert (pytorch.loss.overlap, pytorch.loss.ignore_by) == ("giou", "all")
+    table = page.split("## Options of the loss")[1].split("##")[0]
+    for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)[1:]:
+        for name in re.findall(r"`(\w+)", row):
+            assert name in LossOptions.model_fields
+
+
+@pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
+def test_autocast_changes_nothing(rule: str) -> None:
+    levels, targets = random_maps(2, 96, 160, 3), collated(MANY)
+    plain, _ = total_loss(objective_of(3, assignment=rule)({"levels": levels}, targets))
+    with torch.autocast("cpu", torch.bfloat16):
+        half, _ = total_loss(objective_of(3, assignment=rule)({"levels": levels}, targets))
+    assert half.item() == plain.item()

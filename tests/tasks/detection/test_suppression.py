@@ -148,6 +148,28 @@ def test_soft_suppression_lowers_scores_by_hand() -> None:
     assert len(suppress(row, confidence=0.001, iou=0.5, max_boxes=2, kind="soft")) == 2
 
 
+@given(rows=st.lists(_CANDIDATE, max_size=20), class_wise=st.booleans())
+def test_soft_suppression_is_the_plain_one(
+    rows: list[tuple[list[float], float, int]], class_wise: bool
+) -> None:
+    """Class by class (Bodla et al., 2017, figure 2), then the best of all."""
+    row = _made([b for b, _, _ in rows], [s for _, s, _ in rows], [c for _, _, c in rows])
+    found = suppress(
+        row, confidence=0.1, iou=0.5, max_boxes=6, class_wise=class_wise, kind="soft", sigma=0.4
+    )
+    wanted = []
+    for one in {0, 1, 2} if class_wise else {None}:
+        left = {k: float(row.score[k]) for k in range(len(row)) if one in (None, row.of[k])}
+        left = {k: score for k, score in left.items() if score >= np.float32(0.1)}
+        while left:
+            best = max(left, key=lambda k: left[k])
+            wanted.append(left.pop(best))
+            for k in left:
+                left[k] *= math.exp(-(float(iou(row.xyxy[best], row.xyxy[k])) ** 2) / 0.4)
+            left = {k: score for k, score in left.items() if score >= np.float32(0.1)}
+    assert found.score.tolist() == pytest.approx(sorted(wanted, reverse=True)[:6], rel=1e-5)
+
+
 def test_soft_suppression_is_by_class_unless_told_otherwise() -> None:
     row = _made([[0, 0, 10, 10]] * 2, [0.9, 0.8], [0, 1])
     kept = suppress(row, confidence=0.2, iou=0.5, max_boxes=9, kind="soft")

@@ -98,6 +98,13 @@ class Classification(Task):
         self._temperature = float(warmth)
 
     @classmethod
+    def sketch(cls, options: Options) -> Classification:
+        """See `Task`: of as many classes as have a weight, where weights are given."""
+        weights = options.class_weights if isinstance(options, ClassificationOptions) else None
+        count = len(weights) if isinstance(weights, list) else 2
+        return cls([str(k) for k in range(max(count, 2))], options)
+
+    @classmethod
     def prepared(
         cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]
     ) -> Classification:

@@ -69,6 +69,27 @@ class LossOptions(Options):
     """Weight of objects in objectness, 1 − this for the rest; none: both have 1."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a class label that is spread evenly over all classes."""
+    class_weights: Literal["none", "balanced"] | list[Weight] = "none"
+    """How much an object counts in the loss of the classes. `balanced`: boxes / (classes × boxes of
+    its class), so that every class counts the same in sum; or a number per class, in the order of
+    the classes."""
+
+
+def weights_of_classes(
+    wanted: Literal["balanced"] | Sequence[float], counts: Sequence[int]
+) -> list[float]:
+    """A number for each class, of which there are `counts` boxes. A class without any is in no
+    loss; its weight only has to be finite. Raises UsageError for weights that do not fit."""
+    if wanted == "balanced":
+        return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
+    weights = [float(weight) for weight in wanted]
+    if len(weights) != len(counts):
+        raise UsageError(
+            f"{len(weights)} class weights for {len(counts)} classes", where="key class_weights"
+        )
+    if not any(weights):
+        raise UsageError("class weights must not be all zero", where="key class_weights")
+    return weights
 
 
 class DetectionObjective(Objective):

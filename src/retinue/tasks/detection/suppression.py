@@ -93,16 +93,17 @@ def _first_come(close: Flags) -> Flags:
         kept = again
 
 
-def _distances(first: Boxes, second: Boxes) -> npt.NDArray[np.float64]:
+def _distances(first: Boxes, second: Boxes) -> Boxes:
     """Squared distance of the centres of (n, 4) and (m, 4) over the squared diagonal of the box
     around both: (n, m)."""
-    a, b = first[:, None].astype(np.float64), second[None].astype(np.float64)
-    apart = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    hull = np.maximum(a[..., 2:], b[..., 2:]) - np.minimum(a[..., :2], b[..., :2])
-    diagonal = np.square(hull).sum(axis=-1)
-    distances: npt.NDArray[np.float64] = np.square(apart).sum(axis=-1) / np.where(
-        diagonal > 0, diagonal, 1
-    )
+    apart: Boxes = np.zeros((len(first), len(second)), np.float32)
+    diagonal: Boxes = np.zeros_like(apart)
+    for axis in (0, 1):
+        low, high = first[:, None, axis], first[:, None, axis + 2]
+        other_low, other_high = second[None, :, axis], second[None, :, axis + 2]
+        apart += np.square((low + high - other_low - other_high) / 2)
+        diagonal += np.square(np.maximum(high, other_high) - np.minimum(low, other_low))
+    distances: Boxes = np.divide(apart, diagonal, out=np.zeros_like(apart), where=diagonal > 0)
     return distances
 
 

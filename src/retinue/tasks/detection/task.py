@@ -27,7 +27,11 @@ from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.drawing import draw_boxes
 from retinue.tasks.detection.meter import DetectionMeter
-from retinue.tasks.detection.objective import DetectionObjective, LossOptions
+from retinue.tasks.detection.objective import (
+    DetectionObjective,
+    LossOptions,
+    weights_of_classes,
+)
 from retinue.tasks.detection.suppression import suppress
 from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
@@ -115,25 +119,45 @@ class Detection(Task):
         self._anchors = None if given is None else _checked(given)
         self._thresholds = _fractions(known.get("thresholds"), len(self.classes))
         self._published: Anchors = []
+        weights: list[float] | None = known.get("class_weights")
+        if isinstance(chosen.loss.class_weights, list):
+            none_counted = [0] * len(self.classes)
+            weights = weights_of_classes(chosen.loss.class_weights, none_counted)
+        self._class_weights = weights
         self._strides = tuple(known.get("strides", ()))
         self._scale_xy = tuple(known.get("scale_xy", ()))
+
+    @classmethod
+    def sketch(cls, options: Options) -> Detection:
+        """See `Task`: of as many classes as have a weight, where weights are given."""
+        weights = options.loss.class_weights if isinstance(options, DetectionOptions) else None
+        count = len(weights) if isinstance(weights, list) else 2
+        return cls([str(k) for k in range(max(count, 1))], options)
 
     @classmethod
     def prepared(
         cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]
     ) -> Detection:
-        """See `Task`. Raises UsageError where there is nothing to be found."""
-        if not any(isinstance(s.target, Boxes) and s.target.of for s in samples):
+        """See `Task`: counts the boxes of each class for `class_weights: balanced`. Raises
+        UsageError where there is nothing to be found."""
+        counts = Counter(of for s in samples if isinstance(s.target, Boxes) for of in s.target.of)
+        if not counts:
             raise UsageError(
                 "none of the training images has an object",
                 where="key data",
                 mend="label objects with boxes; `retinue data check` tells what was read",
             )
-        return cls(classes, options)
+        task = cls(classes, options)
+        if task.options.loss.class_weights == "balanced":
+            each = [counts[of] for of in range(len(classes))]
+            task._class_weights = weights_of_classes("balanced", each)
+        return task
 
     def state(self) -> dict[str, Any]:
-        """See `Task`: `anchors`, `strides`, `scale_xy`, and `thresholds` where they were fitted."""
+        """See `Task`: `anchors`, `strides`, `scale_xy`, `class_weights` where there are any, and
+        `thresholds` where they were fitted."""
         known = {
+            "class_weights": self._class_weights,
             "anchors": self._anchors,
             "strides": list(self._strides) or None,
             "scale_xy": list(self._scale_xy) or None,
@@ -212,6 +236,7 @@ class Detection(Task):
             classes=len(self.classes),
             options=self.options.loss,
             scale_xy=self._scale_xy or None,
+            class_weights=self._class_weights,
         )
 
     def figures(self) -> Sequence[Figure]:
