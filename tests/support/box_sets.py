@@ -11,12 +11,10 @@ from PIL import Image
 
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, Reader, open_dataset
-from retinue.data.sources.boxes_csv import BOXES_CSV
-from retinue.data.sources.coco import COCO
-from retinue.data.sources.voc import VOC
 from retinue.data.targets.boxes import Boxes
+from retinue.tasks.task import task_type
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (VOC, COCO, BOXES_CSV)}
+READERS: dict[str, Reader] = task_type("detection").readers()
 WHOLE = SplitOptions(train=1, val=0, test=0)
 Box = tuple[str, float, float, float, float]
 """A class and x1, y1, x2, y2."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from retinue.data.sources.walking import hidden, subfolders
 from retinue.files import children
 
-_DEEPEST, _FOLDERS, _FILES, _OPENED = 5, 200, 20_000, 3
+_DEEPEST, _FOLDERS, _FILES = 5, 200, 20_000
 
 
 def first_file(
-    folder: Path, suffix: str | tuple[str, ...], fits: Callable[[Path], bool]
+    folder: Path, suffix: str, fits: Callable[[Path], bool], *, opened: int = 3
 ) -> Path | None:
     """A file below `folder` that is called so (lower case, whatever it is in) and `fits`: of each
-    folder a few are opened, and of many folders not all are looked into."""
+    folder so many are `opened`, and of many folders not all are looked into."""
     level, looked = [folder], 0
     for _ in range(_DEEPEST):
         deeper: list[Path] = []
@@ -23,7 +23,7 @@ def first_file(
             looked += 1
             if looked > _FOLDERS:
                 return None
-            found = _in(here, suffix, fits)
+            found = _in(here, suffix, fits, opened)
             if found is not None:
                 return found
             deeper += subfolders(here)
@@ -31,13 +31,13 @@ def first_file(
     return None
 
 
-def _in(folder: Path, suffix: str | tuple[str, ...], fits: Callable[[Path], bool]) -> Path | None:
+def _in(folder: Path, suffix: str, fits: Callable[[Path], bool], opened: int) -> Path | None:
     named = sorted(
         path
         for path in children(folder, _FILES)
         if path.name.lower().endswith(suffix) and not hidden(path.name)
     )
-    for path in named[:_OPENED]:
+    for path in named[:opened]:
         try:
             if fits(path):
                 return path

@@ -26,7 +26,7 @@ from retinue.data.sources.lists import Lists, read_lists
 from retinue.data.sources.looking import first_file
 from retinue.data.sources.markup import NotXml, read_xml
 from retinue.data.sources.pairing import folder_split, pair
-from retinue.data.sources.records import Records
+from retinue.data.sources.records import NONE, Records
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, yes_or_no
 from retinue.errors import UsageError, some
@@ -165,6 +165,8 @@ def read_voc(path: Path, options: DataOptions) -> Listing:
             f"{files} not called like their images: {labels[k]!r} is of"
             f" {images[paired.image[k][0]]!r}"
         )
+    if options.unlabelled == "background":
+        usable = {k: usable.get(k, NONE) for k in range(len(images))}
     _note_unlabelled(listing, images, usable)
     chosen, splits = _divided(listing, root, images, sorted(usable))
     given = _annotated(root, images, labels, parsed, [(i, usable[i]) for i in chosen])
@@ -209,11 +211,12 @@ def _parsed(root: Path, label: str, listing: Listing) -> Parsed | None:
 
 
 def _note_unlabelled(listing: Listing, images: Sequence[str], usable: dict[int, int]) -> None:
-    without = [listing.root / name for k, name in enumerate(images) if k not in usable]
+    without = [listing.root / name for k, name in enumerate(images) if usable.get(k, NONE) == NONE]
     if without:
         listing.without_label += without
         have = counted(len(without), "image has", "images have")
-        listing.notes.append(f"{have} no XML file: left out, {without[0].name!r} the first")
+        become = "taken to show no object" if NONE in usable.values() else "left out"
+        listing.notes.append(f"{have} no XML file: {become}, {without[0].name!r} the first")
 
 
 def _refuse_nothing(listing: Listing, given: Annotated, labels: Sequence[str]) -> None:
@@ -231,7 +234,8 @@ def _annotated(
     parsed: Sequence[Parsed | None],
     chosen: Sequence[tuple[int, int]],
 ) -> Annotated:
-    said = [(k, found) for _, k in chosen if (found := parsed[k]) is not None]
+    said = [(k, (parsed[k] if k != NONE else None) or Parsed()) for _, k in chosen]
+    files = [images[i] for i, _ in chosen]
     classes = sorted({name for _, found in said for name in found.names})
     code = {name: k for k, name in enumerate(classes)}
     of_label = np.array([k for k, _ in said], np.int64)
@@ -240,9 +244,9 @@ def _annotated(
     numbers = [number for _, found in said for number in found.objects]
     corners = [box for _, found in said for box in found.boxes]
     return Annotated(
-        files=[images[i] for i, _ in chosen],
+        files=files,
         claimed=np.array([found.size for _, found in said], np.int64).reshape(-1, 2),
-        image_at=lambda k: _at(root, labels[of_label[k]]),
+        image_at=lambda k: _at(root, labels[at] if (at := of_label[k]) != NONE else files[k]),
         image=image,
         xyxy=np.array(corners, np.float64).reshape(-1, 4),
         of=np.array([code[name] for _, found in said for name in found.names], np.int64),

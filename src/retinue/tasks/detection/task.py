@@ -92,7 +92,9 @@ class Detection(Task):
         "digits": "retinue.data.sources.digits:DIGITS",
         "voc": "retinue.data.sources.voc:VOC",
         "coco": "retinue.data.sources.coco:COCO",
+        "yolo": "retinue.data.sources.yolo:YOLO",
         "boxes_csv": "retinue.data.sources.boxes_csv:BOXES_CSV",
+        "tfrecord_boxes": "retinue.data.sources.tfrecord_boxes:TFRECORD_BOXES",
     }
 
     options: DetectionOptions

@@ -1,0 +1,203 @@
+"""TensorFlow's TFRecord files and the `tf.train.Example` in their records, without TensorFlow.
+
+A record is its length (8 bytes, little-endian), a checksum of that, its bytes, and a checksum of
+those; checksums are CRC-32C, rotated by 15 bits and moved by a constant. An Example is a protocol
+buffer: names, each with a list of bytes, of floats or of whole numbers. Nothing is taken on trust:
+lengths are compared with what is left of the file, and a record that makes no sense is named.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from retinue.files import open_file
+
+LARGEST = 1 << 29
+"""Bytes of a record; TensorFlow's own limit for a message is 2 GB."""
+_HEAD, _FOOT = 12, 4
+_MOVED = 0xA282EAD8
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class BadRecord(ValueError):  # noqa: N818 - it says what the record is
+    """Why a record cannot be used."""
+
+
+class Piece(NamedTuple):
+    """Bytes of a message, and where they begin in it."""
+
+    content: bytes
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of a file."""
+
+    number: int
+    """From 1."""
+    offset: int
+    """Where its bytes begin in the file."""
+    content: bytes
+    error: str = ""
+    """Why it cannot be used; then it has no content."""
+    last: bool = False
+    """Whether it cannot be told where a next one would begin."""
+
+
+def records(path: Path) -> Iterator[Record]:
+    """All records of the file at `path`, broken ones among them. Raises OSError."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        offset = number = 0
+        while offset < size:
+            number += 1
+            head = file.read(_HEAD)
+            if len(head) < _HEAD:
+                yield Record(number, offset, b"", "the file ends within it", last=True)
+                return
+            length, check = struct.unpack("<QI", head)
+            if masked(head[:8]) != check:
+                what = "the checksum of its length is wrong: this is no TFRecord file"
+                if number > 1:
+                    what = "the checksum of its length is wrong, and no later one can be found"
+                yield Record(number, offset, b"", what, last=True)
+                return
+            if length > size - offset - _HEAD - _FOOT:
+                yield Record(number, offset, b"", "the file ends within it", last=True)
+                return
+            start = offset + _HEAD
+            offset = start + length + _FOOT
+            if length > LARGEST:
+                yield Record(number, start, b"", f"it has more than {LARGEST >> 20} MB")
+                file.seek(offset)
+                continue
+            content = file.read(length)
+            (check,) = struct.unpack("<I", file.read(_FOOT))
+            if masked(content) != check:
+                yield Record(number, start, b"", "its checksum is wrong")
+                continue
+            yield Record(number, start, content)
+
+
+def masked(content: bytes) -> int:
+    """The checksum as it is written."""
+    crc: int = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + _MOVED) & 0xFFFFFFFF
+
+
+# --- tf.train.Example -----------------------------------------------------------------------------
+
+
+Feature = list[Piece] | list[float] | list[int]
+
+
+def example(content: bytes) -> dict[str, Feature]:
+    """Name → list of an Example's features. Raises BadRecord."""
+    found: dict[str, Feature] = {}
+    for field, piece in _pieces(Piece(content, 0)):
+        if field != 1:
+            continue
+        for inner, entry in _pieces(piece):
+            if inner != 1:
+                continue
+            name, feature = "", Piece(b"", 0)
+            for part, value in _pieces(entry):
+                if part == 1:
+                    name = value.content.decode("utf-8", "backslashreplace")
+                elif part == 2:
+                    feature = value
+            found[name] = _feature(feature)
+    return found
+
+
+def _feature(piece: Piece) -> Feature:
+    for kind, values in _pieces(piece):
+        if kind == 1:
+            return [value for field, value in _pieces(values) if field == 1]
+        if kind == 2:
+            return _floats(values)
+        if kind == 3:
+            return _integers(values)
+    return []
+
+
+def _floats(piece: Piece) -> list[float]:
+    found: list[float] = []
+    for field, wire, value in _fields(piece):
+        if field == 1 and wire in (_BYTES, _FIXED32):  # packed, or one by one
+            assert isinstance(value, Piece)
+            if len(value.content) % 4:
+                raise BadRecord("a list of floats ends within one")
+            found += np.frombuffer(value.content, "<f4").tolist()
+    return found
+
+
+def _integers(piece: Piece) -> list[int]:
+    found: list[int] = []
+    for field, wire, value in _fields(piece):
+        if field != 1:
+            continue
+        if wire == _VARINT:
+            assert isinstance(value, int)
+            found.append(_signed(value))
+        elif isinstance(value, Piece):
+            at = 0
+            while at < len(value.content):
+                number, at = _varint(value.content, at)
+                found.append(_signed(number))
+    return found
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _pieces(piece: Piece) -> Iterator[tuple[int, Piece]]:
+    """The fields that hold bytes."""
+    for field, wire, value in _fields(piece):
+        if wire == _BYTES:
+            assert isinstance(value, Piece)
+            yield field, value
+
+
+def _fields(piece: Piece) -> Iterator[tuple[int, int, Piece | int]]:
+    """Number, kind and value of each field of a message."""
+    content, at = piece.content, 0
+    while at < len(content):
+        tag, at = _varint(content, at)
+        wire = tag & 7
+        if wire == _VARINT:
+            number, at = _varint(content, at)
+            yield tag >> 3, wire, number
+            continue
+        if wire == _BYTES:
+            length, at = _varint(content, at)
+        elif wire in (_FIXED32, _FIXED64):
+            length = 4 if wire == _FIXED32 else 8
+        else:
+            raise BadRecord("it is no tf.train.Example")
+        if length > len(content) - at:
+            raise BadRecord("it is no tf.train.Example, or one that is cut off")
+        yield tag >> 3, wire, Piece(content[at : at + length], piece.at + at)
+        at += length
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(content) and shift < 70:
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & ((1 << 64) - 1), at
+        shift += 7
+    raise BadRecord("it is no tf.train.Example, or one that is cut off")

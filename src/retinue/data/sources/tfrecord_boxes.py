@@ -1,0 +1,236 @@
+"""TFRecord files of the TensorFlow Object Detection API: images with their boxes, a record each.
+
+Corners are shares of the image's sides: `image/object/bbox/xmin` and so on; classes are named by
+`image/object/class/text`, or numbered by `…/class/label` with names in a `label_map.pbtxt`. An
+image is read from where it lies in its file when it is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from retinue.data.dimensions import dimensions, upright
+from retinue.data.options import DataOptions
+from retinue.data.sources.annotated import Annotated, fill, no_boxes
+from retinue.data.sources.listing import Listing, Reader, given_path
+from retinue.data.sources.member import Member
+from retinue.data.sources.records import NONE, Records
+from retinue.data.sources.tfrecord import BadRecord, Feature, Piece, Record, example, records
+from retinue.data.sources.walking import normal, walk
+from retinue.data.sources.words import ORDER, sort_names, split_in
+from retinue.errors import UsageError
+from retinue.files import children, read_text
+from retinue.text import counted
+
+_NAME = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE)
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_BOX = "image/object/bbox/"
+_ITEM = re.compile(r"item\s*\{([^{}]*)\}")
+_ID = re.compile(r"\bid\s*:\s*(\d+)")
+_CALLED = re.compile(r"\b(display_name|name)\s*:\s*(['\"])(.*?)\2")
+
+
+def _find(options: DataOptions, asked: bool) -> Path | None:
+    path = given_path(options)
+    return path if asked or any(map(_tells_boxes, _files(path)[:1])) else None
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    others = walk(path).others
+    return [path / name for name in others if _NAME.search(name)]
+
+
+def _tells_boxes(path: Path) -> bool:
+    """By its first record."""
+    if not _NAME.search(path.name):
+        return False
+    try:
+        first = next(records(path), None)
+        return first is not None and any(n.startswith(_BOX) for n in example(first.content))
+    except (OSError, BadRecord):
+        return False
+
+
+@dataclass(slots=True)
+class _Columns:
+    """What the records of all files say."""
+
+    names: list[str] = field(default_factory=list)
+    reads: list[Member] = field(default_factory=list)
+    shards: list[str] = field(default_factory=list)
+    at: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    image: list[int] = field(default_factory=list)
+    shares: list[tuple[float, ...]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    number: list[int] = field(default_factory=list)
+    """Of a box within its record, from 1."""
+    difficult: list[bool] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    area: list[float] = field(default_factory=list)
+
+
+def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
+    """Raises `UsageError`."""
+    root = path if path.is_dir() else path.parent
+    listing = Listing("tfrecord_boxes", root, Records.of([]))
+    files = _files(path)
+    splits = {file: split_in(_NAME.sub("", file.name)) for file in files}
+    if any(splits.values()) and not all(splits.values()):
+        beside = [file for file, split in splits.items() if split is None]
+        listing.notes.append(f"not read beside the splits: {beside[0].name!r}")
+        files = [file for file in files if splits[file] is not None]
+    labels = _label_map(root)
+    found = _Columns()
+    for file in files:
+        split = splits[file]
+        code = NONE if split is None else ORDER.index(split)
+        for record in records(file):
+            where = f"{str(file)!r} record {record.number}"
+            try:
+                if record.error:
+                    raise BadRecord(record.error)
+                _add(found, record, file, where, code, labels)
+            except BadRecord as error:
+                listing.problems.append(f"{where}: {error}")
+    if not found.shares:
+        raise no_boxes(listing, counted(len(files), "TFRecord file"))
+    listing.classes = _in_order(found.classes, labels)
+    return fill(listing, _annotated(listing, found), options)
+
+
+def _add(
+    found: _Columns, record: Record, file: Path, where: str, split: int, labels: dict[int, str]
+) -> None:
+    """The image of a record and its boxes. Raises BadRecord."""
+    said = example(record.content)
+    encoded = _first(said, "image/encoded")
+    if encoded is None or not encoded.content:
+        raise BadRecord("no image in it (image/encoded)")
+    corners = [_floats(said, f"{_BOX}{side}") for side in _SIDES]
+    count = len(corners[0])
+    names = _classes(said, count, labels)
+    lengths = [*map(len, corners), len(names)]
+    if set(lengths) != {count}:
+        counts = ", ".join(map(str, lengths))
+        raise BadRecord(f"corners and classes of different numbers: {counts}")
+    image = len(found.names)
+    title = _text(_first(said, "image/filename")) or _text(_first(said, "image/source_id"))
+    found.names.append(normal(title) or f"{file.name}/{record.number}")
+    found.reads.append(Member(str(file), record.offset + encoded.at, len(encoded.content)))
+    found.shards.append(str(file))
+    found.at.append(where)
+    sides = [_floats(said, f"image/{side}")[:1] for side in ("width", "height")]
+    width, height = (int(v[0]) if v and 0 < v[0] < 1 << 30 else 0 for v in sides)
+    found.sizes.append((width, height))
+    found.splits.append(split)
+    found.image += [image] * count
+    found.shares += list(zip(*corners, strict=True))
+    found.classes += names
+    found.number += range(1, count + 1)
+    for column, key in ((found.difficult, "difficult"), (found.crowd, "is_crowd")):
+        flags = _floats(said, f"image/object/{key}")
+        column += [bool(flag) for flag in flags] if len(flags) == count else [False] * count
+    areas = _floats(said, "image/object/area")
+    found.area += areas if len(areas) == count else [float("nan")] * count
+
+
+def _first(said: dict[str, Feature], key: str) -> Piece | None:
+    values = said.get(key) or [None]
+    return values[0] if isinstance(values[0], Piece) else None
+
+
+def _text(piece: Piece | None) -> str:
+    return "" if piece is None else piece.content.decode("utf-8", "backslashreplace").strip()
+
+
+def _floats(said: dict[str, Feature], key: str) -> list[float]:
+    return [float(value) for value in said.get(key, []) if not isinstance(value, Piece)]
+
+
+def _classes(said: dict[str, Feature], count: int, labels: dict[int, str]) -> list[str]:
+    texts = [_text(v) for v in said.get("image/object/class/text", []) if isinstance(v, Piece)]
+    if len(texts) == count and all(texts):
+        return [normal(" ".join(text.split())) for text in texts]
+    numbers = [int(value) for value in _floats(said, "image/object/class/label")]
+    for number in numbers:
+        if labels and number not in labels:
+            raise BadRecord(f"class {number}, which the label map does not name")
+    return [labels.get(number, str(number)) for number in numbers]
+
+
+def _label_map(folder: Path) -> dict[int, str]:
+    """Id → name, of the `.pbtxt` beside the records. Raises `UsageError`."""
+    maps = sorted(p for p in children(folder) if p.suffix.lower() == ".pbtxt")
+    if len(maps) != 1:
+        return {}
+    try:
+        text = read_text(maps[0])
+    except (OSError, ValueError):
+        what = "cannot read the label map"
+        raise UsageError(what, where=repr(str(maps[0])), mend="save it as UTF-8") from None
+    found: dict[int, str] = {}
+    for item in _ITEM.findall(re.sub(r"(?m)^\s*#.*$", "", text)):
+        number = _ID.search(item)
+        called = {key: name for key, _, name in _CALLED.findall(item)}
+        # As `image/object/class/text` has it.
+        name = called.get("name") or called.get("display_name")
+        if number and name:
+            found[int(number[1])] = normal(" ".join(name.split()))
+    return found
+
+
+def _in_order(used: Sequence[str], labels: dict[int, str]) -> list[str]:
+    """The classes in the order of the label map, where that names all of them."""
+    named = [labels[number] for number in sorted(labels)]
+    return named if set(used) <= set(named) else sort_names(set(used))
+
+
+def _annotated(listing: Listing, found: _Columns) -> Annotated:
+    listing.root = listing.root.absolute()
+    times = Counter(found.names)
+    if len(times) < len(found.names):
+        again = counted(len(found.names) - len(times), "image is", "images are")
+        listing.notes.append(f"{again} called like another one: they go by file and record")
+    names = [
+        name if times[name] == 1 else f"{Path(shard).name}/{k}/{name}"
+        for k, (name, shard) in enumerate(zip(found.names, found.shards, strict=True))
+    ]
+    sizes = dimensions(names, found.reads)
+    claimed = np.array(found.sizes, np.int64)
+    image = np.array(found.image, np.int64)
+    told = claimed.min(axis=1, keepdims=True, initial=1) > 0
+    sides = np.where(told, claimed, upright(sizes))
+    assert listing.classes is not None
+    code = {name: k for k, name in enumerate(listing.classes)}
+    area = np.array(found.area, np.float64)
+    splits = np.array(found.splits, np.int8)
+    return Annotated(
+        files=names,
+        claimed=claimed,
+        image_at=lambda k: found.at[k],
+        image=image,
+        xyxy=np.array(found.shares, np.float64) * np.tile(sides, 2)[image],
+        of=np.array([code[name] for name in found.classes], np.int64),
+        classes=listing.classes,
+        box_at=lambda k: f"{found.at[found.image[k]]} object {found.number[k]}",
+        difficult=np.array(found.difficult, bool),
+        crowd=np.array(found.crowd, bool),
+        area=None if np.isnan(area).all() else area,
+        splits=splits if (splits != NONE).any() else None,
+        reads=found.reads,
+        shards=found.shards,
+        found=sizes,
+    )
+
+
+TFRECORD_BOXES = Reader("tfrecord_boxes", _find, read_tfrecord_boxes)
