@@ -109,7 +109,7 @@ def test_what_was_never_found_is_named() -> None:
     told = figures([found((0, 0.9, 0, 0, 5, 5))], [truth((0, 0, 0, 5, 5), (1, 0, 0, 5, 5))], NAMES)
     assert "“dog” was never found" in remark(told)
     assert remark({}) == remark({"per_class": 3, "most_objects": "many", "diagnosis": 1}) == ""
-    assert remark({"diagnosis": ["A.", "B."]}) == "Why mAP50 is about 0: A. B."
+    assert remark({"diagnosis": ["A.", "B."]}) == "Why mAP50 is about 0: A."
 
 
 def test_without_any_object_nothing_is_defined() -> None:

@@ -36,6 +36,7 @@ MAX_BOXES = 100
 """COCO's: so many boxes of an image count, the best."""
 IOU = 0.5
 """From where on a box has found an object, but for the means over several IoUs."""
+_RECALL = "mean recall with {n:,} of a class in an image"
 _SIZES = {
     "small": "below 32² pixels",
     "medium": "from 32² to 96² pixels",
@@ -46,19 +47,17 @@ _SIZES = {
 def declared(classes: Sequence[str], max_boxes: int = MAX_BOXES) -> list[Figure]:
     """What `figures` measures and a training can watch, the most telling first. `arN` is named by
     its N, the last one being `max_boxes`."""
-    recalls = counts_of_boxes(max_boxes)
     told = [
         ("map50", "mAP50", "COCO's average precision at IoU 0.5, mean of the classes"),
         ("map50_95", "mAP50:95", "mean over IoU 0.5, 0.55 … 0.95"),
         ("map75", "mAP75", "at IoU 0.75: boxes that fit well"),
-        *((f"map_{size}", f"mAP of {size} objects", of) for size, of in _SIZES.items()),
-        *((f"ar{n}", f"AR{n}", f"recall with {n} of a class in an image") for n in recalls),
-        *((f"ar_{size}", f"AR of {size} objects", of) for size, of in _SIZES.items()),
         ("voc_ap50", "VOC AP50", "area under precision and recall, as VOC 2010"),
         ("voc07_ap50", "VOC07 AP50", "mean precision at 11 recalls, as VOC 2007"),
         ("f1", "F1", "of all boxes, at the confidence where it is highest"),
         ("precision", "Precision", "at that confidence"),
         ("recall", "Recall", "at that confidence"),
+        *((f"map_{size}", f"mAP of {size} objects", of) for size, of in _SIZES.items()),
+        *((f"ar{n}", f"AR{n}", _RECALL.format(n=n)) for n in counts_of_boxes(max_boxes)),
     ]
     missed = "log-average over 0.01 to 1 false boxes an image"
     return [
@@ -88,8 +87,8 @@ def figures(
     """All figures of the boxes `found` in the images of `truth`: plain JSON values, fractions
     between 0 and 1.
 
-    Beside the declared ones: `images`, `objects`, `confidence` (where F1 is highest), `max_boxes`,
-    `most_objects` (of one image), and `per_class`: see `per_class`.
+    Beside the declared ones: `images`, `objects`, `ar_small`, `ar_medium`, `ar_large`, `confidence`
+    (where F1 is highest), `max_boxes`, `most_objects` (of one image), and `per_class`.
     """
     return figures_of(gathered(found, truth, len(names)), names, max_boxes=max_boxes)
 
@@ -163,10 +162,9 @@ def undefined(
         return {figure.name: why for figure in declared(names, max_boxes)}
     ranges = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
     return {
-        f"{kind}_{size}": f"it has no {size} object ({_SIZES[size]})"
+        f"map_{size}": f"it has no {size} object ({_SIZES[size]})"
         for size, (low, high) in ranges.items()
         if not ((areas >= low) & (areas <= high)).any()
-        for kind in ("map", "ar")
     }
 
 
@@ -194,7 +192,7 @@ def remark(values: Mapping[str, Any]) -> str:
         )
     why = values.get("diagnosis")
     if isinstance(why, list) and why and all(isinstance(one, str) for one in why):
-        said.append(f"Why mAP50 is about 0: {' '.join(why)}")
+        said.append(f"Why mAP50 is about 0: {why[0]}")
     return " ".join(said)
 
 

@@ -73,10 +73,10 @@ def test_different_names_give_different_pixels(
 
 
 def test_lines_and_letters_follow_the_size_of_the_picture() -> None:
-    assert [line_width(size) for size in [(64, 64), (640, 480), (4000, 3000)]] == [1, 2, 11]
+    assert [line_width(size) for size in [(64, 64), (640, 480), (4000, 3000)]] == [1, 2, 15]
     assert [letter_size(size) for size in [(64, 64), (640, 480), (4000, 3000)]] == [10, 12, 74]
     large = draw_marks(grey(2000, 1500), [Mark((500, 400, 1200, 1000), "", RED)])
-    assert (large[700, 500:506] == RED).all()
+    assert (large[700, 500:508] == RED).all()
 
 
 def test_the_best_box_lies_on_top() -> None:

@@ -85,7 +85,7 @@ def draw_marks(image: Pixels, marks: Sequence[Mark]) -> Pixels:
 
 def line_width(size: tuple[int, int]) -> int:
     """In pixels, of a picture of `size` (width, height)."""
-    return max(1, round(sum(size) * 0.0016))
+    return max(1, round(sum(size) * 0.0022))
 
 
 def letter_size(size: tuple[int, int]) -> int:

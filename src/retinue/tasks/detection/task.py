@@ -296,6 +296,8 @@ class Detection(Task):
             max_boxes=options.judged_boxes,
             class_wise=options.class_wise,
             kind=options.suppression,
+            thresholds=self._thresholds,
+            tables=tables,
         )
 
     def fit(self, meter: Meter) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""What a run's predictions hold, read and matched once for all sections of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retinue.evaluation.detection_errors import Errors, errors, taken
+from retinue.evaluation.detections import Detections, Flags, gathered
+from retinue.evaluation.matching import Matches, match
+from retinue.evaluation.precision_recall import Point, best_f1, pooled
+from retinue.page.record import RunRecord, number
+from retinue.tasks.detection.tables import Seen, seen_in
+
+Confidence = float | list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Images of which something is known, and what was found in them."""
+
+    rows: list[Seen]
+    names: list[str]
+    of: Detections
+    matches: Matches
+    best: Point | None
+    """Where F1 is highest, of all classes together; None without objects."""
+    confidence: Confidence
+    """From where on boxes are taken: one number, or one a class."""
+    chosen: Flags
+    """(d,): the boxes that are taken."""
+    errors: Errors
+    """Of those."""
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(images, 2): width and height of each."""
+        return np.array([row.size for row in self.rows], dtype=np.int64).reshape(-1, 2)
+
+
+def judged(record: RunRecord) -> Judged | None:
+    """`predictions.parquet`, read once; None without it, or where no image has a target."""
+    return record.derived(_judged)
+
+
+def told_confidence(metrics: Mapping[str, Any], classes: int) -> Confidence | None:
+    """The one that the mistakes in `metrics.json` were counted at; None where it has none."""
+    told = metrics.get("errors")
+    given = told.get("confidence") if isinstance(told, dict) else None
+    if isinstance(given, list):
+        values = [number(one) for one in given]
+        known = [one for one in values if one is not None]
+        return known if len(known) == classes else None
+    return number(given)
+
+
+def _judged(record: RunRecord) -> Judged | None:
+    table = record.table("predictions.parquet")
+    if table is None:
+        return None
+    try:
+        rows, names = seen_in(table)
+    except ValueError:
+        return None  # another task's
+    rows = [row for row in rows if row.truth is not None]
+    if not rows:
+        return None
+    truths = [row.truth for row in rows if row.truth is not None]
+    of = gathered([row.found for row in rows], truths, len(names))
+    matches = match(of)
+    best = best_f1(pooled(of, matches))
+    confidence = told_confidence(record.metrics, len(names))
+    if confidence is None:
+        confidence = 0.0 if best is None or best.threshold is None else best.threshold
+    chosen = taken(of, confidence)
+    return Judged(
+        rows, list(names), of, matches, best, confidence, chosen, errors(of, matches, chosen)
+    )
