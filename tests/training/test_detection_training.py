@@ -133,10 +133,8 @@ KILLS = [
     ("before cached rows count", 1),
     ("in a step", 2),
     (IN_A_CHECKPOINT, 2),
-    ("in validation", 1),
     ("between stages", 2),
     ("in a step", 3),
-    ("in the final evaluation", 1),
 ]
 
 
