@@ -196,19 +196,23 @@ def _loss(learner: Learner, inputs: Any, batch: Batch, cut: int) -> float:
     return float(loss.detach())
 
 
-def test_every_engine_keeps_the_taps_in_their_order(tmp_path: Path, detector: Detector) -> None:
+@pytest.mark.parametrize(
+    "engine", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)]
+)
+def test_every_engine_keeps_the_taps_in_their_order(
+    tmp_path: Path, detector: Detector, engine: str
+) -> None:
     """At every size: what an engine has compiled takes one alone."""
+    pytest.importorskip(engine)
     samples = _samples([0, 1])
     own = _views(tmp_path, detector, RECIPES["jitter"], samples)
     plans = [_plan(samples, 0, size) for size in SIZES]
     wanted = list(own.batches(plans))
-    for engine in ("onnxruntime", "openvino"):
-        pytest.importorskip(engine)
-        views = _views(tmp_path, detector, RECIPES["jitter"], samples, engine=engine)
-        assert views.engine == engine
-        for batch, by_torch in zip(views.batches(plans), wanted, strict=True):
-            for ours, theirs in zip(batch.inputs, by_torch.inputs, strict=True):
-                assert (ours - theirs).abs().max() < 0.05 * theirs.std()
+    views = _views(tmp_path, detector, RECIPES["jitter"], samples, engine=engine)
+    assert views.engine == engine
+    for batch, by_torch in zip(views.batches(plans), wanted, strict=True):
+        for ours, theirs in zip(batch.inputs, by_torch.inputs, strict=True):
+            assert (ours - theirs).abs().max() < 0.05 * theirs.std()
 
 
 def test_nothing_of_the_frozen_part_drifts(tmp_path: Path, detector: Detector) -> None:
