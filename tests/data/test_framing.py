@@ -215,3 +215,23 @@ def test_a_letterbox_is_painted_where_its_matrix_says() -> None:
         painted = np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]])
         there = geometry.apply(looked.to_original, painted.astype(float))
         assert np.allclose(there, [[0, 0], source], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [None, {"jitter": 0.3, "fit_scale": (0.25, 2.0)}])
+def test_at_every_size_the_boxes_are_in_its_own_pixels(options: dict[str, object] | None) -> None:
+    """The same draws at 64, 96 and 416: the same picture, larger, to a pixel of each."""
+    target = Boxes.made([[30, 20, 90, 70], [100, 40, 180, 130]], [0, 1])
+    sample = sample_of(np.zeros((140, 190, 3), np.uint8), target=target)
+    view = EvalView(YOLO) if options is None else TrainView(AugmentOptions(**options), YOLO, 0)
+    for key in range(10):
+        seen = {
+            side: view.see([sample], [(190, 140)], key=key, epoch=0, size=(side, side))
+            for side in (64, 96, 416)
+        }
+        large = seen[416].target
+        assert isinstance(large, Boxes)
+        for side, at in seen.items():
+            assert isinstance(at.target, Boxes)
+            if at.target.of == large.of:  # a sliver may be left at one size alone
+                assert np.abs(at.target.xyxy / side - large.xyxy / 416).max() <= 1 / side
+            assert at.target.xyxy.max(initial=0) <= side

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from retinue.data.cpus import usable_cpus
-from retinue.data.views import open_image
-from retinue.errors import BadImageError
+from retinue.data.dimensions import dimensions, upright
 from retinue.sample import ImageSize, Sample
 
 LEAST = 16
@@ -43,21 +41,13 @@ def tiled(
 ) -> list[Sample]:
     """The tiles of each image in turn; with `whole`, the image itself before them. One that is no
     larger than a tile, or that cannot be read, stays as it is."""
-    with ThreadPoolExecutor(usable_cpus() + 4) as pool:
-        sizes = list(pool.map(_size, samples))
-    found = []
-    for sample, size in zip(samples, sizes, strict=True):
-        parts = [] if size is None else windows(size, side, overlap)
+    stored = dimensions([s.key for s in samples], [s.read for s in samples], usable_cpus() + 4)
+    found: list[Sample] = []
+    for sample, size in zip(samples, upright(stored).tolist(), strict=True):
+        parts = windows(size, side, overlap) if min(size) > 0 else []
         several = len(parts) > 1
         if whole or not several:
             found.append(sample)
         if several:
             found += [replace(sample, part=part) for part in parts]
     return found
-
-
-def _size(sample: Sample) -> ImageSize | None:
-    try:
-        return open_image(sample).size
-    except BadImageError:  # whoever reads it says so
-        return None

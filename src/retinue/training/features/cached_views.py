@@ -115,7 +115,7 @@ class CachedViews:
     def compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
         """Compute what is missing. `each_chunk` is called with (views done, of how many) and may
         raise to interrupt; the work so far is kept."""
-        engine: Engine | None = None
+        engines: dict[Size, Engine] = {}  # what is compiled takes one size alone
         total = sum(len(rows) for rows in self._rows.values())
         before: tuple[int, int] | None = None
         # A bad image that is met on the way puts others in its place: then there is a next round.
@@ -133,16 +133,16 @@ class CachedViews:
                 absent = self.missing(size)
                 if not absent:
                     continue
-                if engine is None:
-                    engine = self._compiled(next(self._chunks(absent, size)))
-                    self.engine = engine.name  # type: ignore[assignment]
+                if size not in engines:
+                    engines[size] = self._compiled(next(self._chunks(absent, size)))
+                    self.engine = engines[size].name  # type: ignore[assignment]
                 say(f"computing the frozen part once for {len(absent)} views with {self.engine}")
                 with self._space(self.engine, size).writer(len(absent)) as writer:
                     for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
                         good = [k for k, row in enumerate(rendered) if row.seen is not None]
                         self._refuse_changed(rendered[k].row for k in good)
                         if good:
-                            rows = self._fields(engine, batch, rendered)
+                            rows = self._fields(engines[size], batch, rendered)
                             keys = [self._key(rendered[k].row, batch.epoch, size) for k in good]
                             writer.append(keys, {name: v[good] for name, v in rows.items()})
                         done = min(done + len(batch), total)

@@ -1,0 +1,176 @@
+"""A detector's training, whole: its backbone frozen and run once at several sizes, mosaics and
+tiles among what it sees; killed anywhere, it goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from warm import IN_A_CHECKPOINT, Warm
+
+from retinue import modelfile
+from retinue.run.checkpoint import CheckpointStore
+
+PUBLISHED = {
+    "jitter": 0.3,
+    "fit_scale": [0.25, 2.0],
+    "colour": {"hsv": 1.0, "hsv_gains": [0.1, 0.7, 0.4], "hsv_hue": "factor"},
+}
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 pictures of different sizes, one of them without an object."""
+    root = tmp_path_factory.mktemp("boxes")
+    rng = np.random.default_rng(0)
+    rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    for number in range(24):
+        width, height = rng.integers(70, 150, 2).tolist()
+        pixels = rng.integers(0, 90, (height, width, 3)).astype(np.uint8)
+        for _ in range(number % 4):
+            w, h = rng.integers(16, 40, 2).tolist()
+            x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+            of = int(rng.integers(2))
+            pixels[y : y + h, x : x + w, of] = 250
+            rows.append(
+                f"{number}.png,{width},{height},{('red', 'green')[of]},{x},{y},{x + w},{y + h}"
+            )
+        if number % 4 == 0:
+            rows.append(f"{number}.png,{width},{height},,,,,")
+        Image.fromarray(pixels).save(root / f"{number}.png")
+    (root / "boxes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root / "boxes.csv"
+
+
+def _recipe(boxes: Path, cache: Path, **changes: Any) -> dict[str, Any]:
+    """As published: the neck alone first; then everything."""
+    optimizer = {"name": "sgd", "lr": 0.02, "momentum": 0.9}
+    values: dict[str, Any] = {
+        "task": "detection",
+        "data": {
+            "path": str(boxes),
+            "workers": 1,
+            "split": {"train": 0.6, "val": 0.2, "test": 0.2},
+        },
+        "model": {
+            "name": "yolov3",
+            "weights": None,
+            "arguments": {"backbone": "mobilenet_v1_025", "widths": [4, 8, 8]},
+        },
+        "input": {"size": 64},
+        "cache": {"folder": str(cache)},
+        "stages": [
+            {
+                "name": "frozen",
+                "trainable": "neck",
+                "epochs": 2,
+                "batch_size": 4,
+                "views": 2,
+                "sizes": [64, 96],
+                "cache_features": "on",
+                "augment": {**PUBLISHED, "mosaic": 0.5},
+                "optimizer": optimizer,
+            },
+            {
+                "name": "all",
+                "trainable": "all",
+                "steps": 6,
+                "epoch_steps": 3,
+                "batch_size": 8,
+                "data": {"name": "tiles", "side": 64},
+                "sizes": [32, 64],
+                "augment": {**PUBLISHED, "mosaic": 0.3, "blend": 0.3, "copy_paste": 0.2},
+                "optimizer": optimizer,
+            },
+        ],
+        "ema": {"decay": 0.8},
+        "device": "cpu",
+        "tensorboard": False,
+    }
+    values.update(changes)
+    return values
+
+
+def _state(run: Path) -> dict[str, torch.Tensor]:
+    state = CheckpointStore(run / "last").load()
+    tensors = {f"learner {k}": v for k, v in state["learner"].items()}
+    tensors |= {f"ema {k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
+    return tensors | {
+        f"best {k}": v for k, v in modelfile.read(run / "best.safetensors")[1].items()
+    }
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    clock = {"seconds", "images_per_second"}
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in clock} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, boxes: Path, warm: Warm) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    outcome = warm.train(_recipe(boxes, folder / "cache"), folder / "run")
+    assert outcome.code == 0, outcome
+    assert len(_rows(folder / "run")) == 4
+    return folder / "run"
+
+
+def test_the_second_stage_has_tiles_and_goes_on_where_the_first_ended(whole: Path) -> None:
+    lines = (whole / "stages" / "all.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 30
+    assert sum('"part"' in line for line in lines) > 20
+    assert {row["stage"] for row in _rows(whole)} == {"frozen", "all"}
+
+
+KILLS = [
+    ("in the cache's building", 2),
+    ("before cached rows count", 1),
+    ("in a step", 2),
+    (IN_A_CHECKPOINT, 2),
+    ("between stages", 2),
+    ("in a step", 3),
+]
+
+
+def test_killed_at_every_moment_it_ends_the_same(
+    tmp_path: Path, boxes: Path, whole: Path, warm: Warm
+) -> None:
+    run = tmp_path / "run"
+    recipe = _recipe(boxes, tmp_path / "cache", checkpoint={"every_steps": 1})
+    for number, (moment, times) in enumerate(KILLS):
+        begun = (recipe, run) if number == 0 else (run,)
+        outcome = warm.train(*begun, moment=moment, times=times)
+        assert outcome.code == -signal.SIGKILL, (number, moment, outcome)
+    assert warm.train(run).code == 0
+    ours, theirs = _state(run), _state(whole)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert _rows(run) == _rows(whole)
+
+
+def test_a_frozen_backbone_stays_as_it_was_with_and_without_the_cache(
+    tmp_path: Path, boxes: Path, warm: Warm
+) -> None:
+    """Weights and what norms have counted: as they were built, while the neck learns."""
+    learnt = []
+    for cached in ("on", "off"):
+        recipe = _recipe(boxes, tmp_path / "cache", ema=None)
+        stage = {k: v for k, v in recipe["stages"][0].items() if cached == "on" or k != "views"}
+        recipe["stages"] = [{**stage, "cache_features": cached}]
+        run = tmp_path / cached
+        assert warm.train(recipe, run).code == 0
+        learnt.append(CheckpointStore(run / "last").load()["learner"])
+    for name, value in learnt[0].items():
+        if name.startswith("network.backbone."):
+            assert torch.equal(value, learnt[1][name]), name
+            if name.endswith("num_batches_tracked"):
+                assert value == 0
+        elif name.endswith("num_batches_tracked"):
+            assert value > 0
