@@ -26,6 +26,7 @@ from retinue.tasks.detection import anchors
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.drawing import draw_boxes
+from retinue.tasks.detection.forms import FORMS
 from retinue.tasks.detection.meter import DetectionMeter
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.tasks.detection.suppression import suppress
@@ -90,6 +91,8 @@ class Detection(Task):
         "coco": "retinue.data.sources.coco:COCO",
         "boxes_csv": "retinue.data.sources.boxes_csv:BOXES_CSV",
     }
+    places: ClassVar[bool] = True
+    forms: ClassVar[Mapping[str, str]] = FORMS
 
     options: DetectionOptions
 
@@ -257,7 +260,8 @@ class Detection(Task):
             kind=options.suppression,
         )
         found = zip(kept.of.tolist(), kept.score.tolist(), kept.xyxy.tolist(), strict=True)
-        return BoxResult(path, [Box(self.classes[of], score, tuple(at)) for of, score, at in found])
+        boxes = [Box(self.classes[of], score, tuple(at)) for of, score, at in found]
+        return BoxResult(path, boxes, finding.size)
 
     def meter(self, *, tables: bool = False) -> DetectionMeter:
         """See `Task`."""
