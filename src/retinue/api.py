@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -225,6 +225,8 @@ class Predictions:
     """What was written."""
     results: list[Result]
     """The answers, in order, unless they went to files or to `each`."""
+    counts: dict[str, Any] | None = None
+    """How many of what, if that was asked for: see `retinue.inference.counting`."""
 
     def __repr__(self) -> str:
         parts = [counted(self.images, "image")]
@@ -247,57 +249,58 @@ def predict(
     batch_size: int = 32,
     on_bad_image: Literal["skip", "stop"] = "skip",
     each: Callable[[Result], None] | None = None,
+    reference: str | Path | None = None,
+    crops: bool = False,
+    count: bool = False,
+    places: str | Path | None = None,
+    heatmap: bool = False,
+    tiles: int | None = None,
+    overlap: float = 0.2,
+    track: bool = False,
+    every: int = 1,
 ) -> Predictions:
-    """Answers for files, folders, patterns, `@list.txt` or `-` (paths on standard input).
+    """Answers for files, folders, patterns, `@list.txt`, `-` (paths on standard input), videos,
+    `camera:0`, and addresses of streams.
 
     With `out`, they are written there as they come (see `retinue.inference.writers`); `draw` also
-    saves the pictures with the answers drawn in. Otherwise `each` gets them as they come, or they
-    are collected. Unreadable images are skipped and named, or with `stop` raise `BadImageError`.
+    saves the pictures with the answers drawn in, `crops` what was found, cut out, `heatmap` how
+    much speaks for it. `reference`: a file whose ids the answers are to have (`format="coco"`).
+    Otherwise `each` gets them as they come, or they are collected. `count`: how many of what, also
+    in the zones and across the lines of the file `places`. `tiles`: look at parts of that side,
+    too, that share `overlap` of it. `track`: follow things through videos, of which `every`
+    so-many-th frame is looked at. Unreadable images are skipped and named, or with `stop` raise
+    `BadImageError`. An interrupt ends a live stream, and what it gave is kept.
     """
     import sys
 
-    from retinue.errors import BadImageError
+    from retinue.inference.counting import read_places
     from retinue.inference.inputs import expand
-    from retinue.inference.predictor import Skipped
+    from retinue.inference.predicting import Manner, Walk, Wishes, collect
     from retinue.inference.predictor import load as open_model
-    from retinue.inference.writers import PredictionFolder, common_base
+    from retinue.inference.tiles import Tiles
+    from retinue.inference.writers import common_base
     from retinue.modelfile import find_model
 
     for one in [model] if isinstance(model, str | Path) else model:
         find_model(Path(one))  # which may be missing, whatever there is to predict
     named = [sources] if isinstance(sources, str | Path) else list(sources)
+    manner = Manner(None if tiles is None else Tiles(tiles, overlap), heatmap, track, every)
+    wishes = Wishes(
+        out=None if out is None else Path(out),
+        format=format,
+        reference=None if reference is None else Path(reference),
+        base=common_base(named),
+        draw=draw,
+        crops=crops,
+        count=count,
+        places=None if places is None else read_places(places),
+    )
+    wishes.refuse_without_folder(heatmap)
     found = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
     predictor = open_model(model, device=device, engine=engine, tta=tta)
-    results: list[Result] = []
-    skipped: dict[str, str] = {}
-
-    def answers() -> Iterator[Result | Skipped]:
-        for answer in predictor.predict(found, batch_size=batch_size):
-            if isinstance(answer, Skipped) and on_bad_image == "stop":
-                raise BadImageError(
-                    {answer.path: answer.reason}, mend="on_bad_image='skip' goes on without it"
-                )
-            yield answer
-
-    if out is not None:
-        drawer = predictor.task.draw if draw else None
-        base = common_base(named)
-        with PredictionFolder(
-            Path(out), format=format, draw=drawer, base=base, task=predictor.task
-        ) as folder:
-            for answer in answers():
-                folder.add(answer)
-                if each is not None and not isinstance(answer, Skipped):
-                    each(answer)
-        return Predictions(folder.images, folder.skipped, folder.files, [])
-    images = 0
-    for answer in answers():
-        if isinstance(answer, Skipped):
-            skipped[answer.path] = answer.reason
-            continue
-        images += 1
-        (each or results.append)(answer)
-    return Predictions(images, skipped, [], results)
+    walk = Walk(predictor, found, manner, batch_size=batch_size)
+    done = collect(walk, wishes, stop=on_bad_image == "stop", each=each)
+    return Predictions(done.images, done.skipped, done.files, done.results, done.counts)
 
 
 def export(
@@ -383,7 +386,7 @@ def demo(what: str = "cells", *, out: str | Path | None = None, pictures: int = 
     UsageError for an unknown one."""
     from retinue.data.views import open_image
     from retinue.errors import UsageError, suggest
-    from retinue.inference.writers import save
+    from retinue.inference.extras import save
     from retinue.training.evaluation import data_of_run
 
     if what not in DEMOS:

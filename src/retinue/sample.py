@@ -261,6 +261,10 @@ class Result(ABC):
 
     path: str
 
+    def called(self) -> str:
+        """What a person calls the image."""
+        return self.path
+
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`."""

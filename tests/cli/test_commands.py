@@ -136,7 +136,7 @@ def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any)
         ClassResult("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),
         BoxResult("b.jpg", [Box("car", 0.5, (1.0, 2.0, 3.0, 4.0))]),
     ]
-    predict = replace("predict", SimpleNamespace(images=2, skipped={}, files=[]))
+    predict = replace("predict", SimpleNamespace(images=2, skipped={}, files=[], counts=None))
     predict.hands_over = results
     code, out, _ = retinue("predict", "model", "a", "b", "--on-bad-image", "stop")
     assert code == 0
@@ -149,8 +149,9 @@ def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any)
 
 def test_predict_to_a_folder(retinue: Command, replace: Any) -> None:
     done = SimpleNamespace(
-        images=1, skipped={"x.jpg": "cut"}, files=[Path("o/predictions.csv")], results=[]
-    )
+        images=1, skipped={"x.jpg": "cut"}, files=[Path("o/predictions.csv")], results=[],
+        counts=None,
+    )  # fmt: skip
     predict = replace("predict", done)
     code, out, err = retinue("predict", "m", "x", "--out", "o", "--format", "csv", "--draw")
     assert code == 3
@@ -159,6 +160,27 @@ def test_predict_to_a_folder(retinue: Command, replace: Any) -> None:
     assert "skipped x.jpg: cut" in err
     told = json.loads(retinue("predict", "m", "x", "--out", "o", "--json").out)
     assert told == {"images": 1, "files": ["o/predictions.csv"], "skipped": {"x.jpg": "cut"}}
+
+
+def test_predict_counts(retinue: Command, replace: Any) -> None:
+    video = {"path": "a.mp4", "frames": 3, "lines": {"gate": {"cat": {"right": 1, "left": 0}}}}
+    counts = {"images": 1, "objects": {"cat\n": 1200}, "videos": [video]}
+    done = SimpleNamespace(images=4, skipped={}, files=[], counts=counts)
+    predict = replace("predict", done)
+    line = ["predict", "m", "x", "--count", "--zones", "z.yaml", "--track", "--every", "3",
+            "--tiles", "640", "--overlap", "0.25"]  # fmt: skip
+    code, out, _ = retinue(*line)
+    assert code == 0
+    wanted = {"count": True, "places": "z.yaml", "track": True, "every": 3, "tiles": 640,
+              "overlap": 0.25, "crops": False}  # fmt: skip
+    assert wanted.items() <= predict.named.items()
+    assert out.splitlines() == [
+        "images  1", "objects  cat\\n  1,200", "path  a.mp4", "frames  3",
+        "lines  gate  cat  right  1", "lines  gate  cat  left  0",
+    ]  # fmt: skip
+    assert json.loads(retinue(*line, "--json").out)["counts"] == counts
+    told = json.loads(retinue(*line, "--json", "--out", "o").out)
+    assert told["counts"] == counts
 
 
 def test_recipes(retinue: Command, tmp_path: Path) -> None:
@@ -278,7 +300,7 @@ def test_demo(retinue: Command, replace: Any, tmp_path: Path) -> None:
 
 
 def test_predicting_on_an_empty_list_is_told(retinue: Command, replace: Any) -> None:
-    replace("predict", SimpleNamespace(images=0, skipped={}, files=[], results=[]))
+    replace("predict", SimpleNamespace(images=0, skipped={}, files=[], results=[], counts=None))
     code, out, err = retinue("predict", "model", "-")
     assert (code, out) == (0, "")
     assert err == "nothing was predicted: the list names no files\n"

@@ -7,7 +7,6 @@ Importing this makes the task `bright` known; `model` writes a file of it, `pict
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,8 +22,10 @@ from retinue.modelfile import ModelDescription
 from retinue.models.network import Network, Unit
 from retinue.sample import Batch, Preprocessing, Result
 from retinue.tasks.detection import forms
+from retinue.tasks.detection.candidates import Candidates
+from retinue.tasks.detection.tracking import Following
 from retinue.tasks.results import Box, BoxResult
-from retinue.tasks.task import Task, register_task
+from retinue.tasks.task import Follower, Task, register_task
 
 CLASSES = ("red", "green", "蓝")
 
@@ -43,12 +44,19 @@ class Light(Network):
         return self.gain * x
 
 
-@dataclass(frozen=True)
-class Found:
-    """(k, 6) x1, y1, x2, y2 in the original's pixels, score, class."""
+class Found(Candidates):
+    """Candidates that are looked at as rows, too."""
 
-    rows: np.ndarray[Any, Any]
-    size: tuple[int, int]
+    def __init__(self, rows: np.ndarray[Any, Any], size: tuple[int, int]) -> None:
+        """`rows`: (k, 6) x1, y1, x2, y2 in the original's pixels, score, class."""
+        super().__init__(
+            rows[:, :4].astype(np.float32), rows[:, 4].astype(np.float32),
+            rows[:, 5].astype(np.int64), size,
+        )  # fmt: skip
+
+    @property
+    def rows(self) -> np.ndarray[Any, Any]:
+        return np.concatenate([self.xyxy, self.score[:, None], self.of[:, None]], axis=1)
 
 
 @register_task
@@ -104,6 +112,9 @@ class Bright(finder.Find):
     def evidence(self, outputs: Any, batch: Batch) -> list[Any]:
         """The light of every 8 × 8 pixels."""
         return list(torch.nn.functional.avg_pool2d(outputs.amax(1)[:, None], 8)[:, 0].numpy())
+
+    def follower(self) -> Follower:
+        return Following(self.classes, 0.3, lambda finding, least: finding)
 
     def result(self, finding: Found, path: str) -> Result:
         boxes = [

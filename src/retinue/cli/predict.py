@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +37,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE…",
-            help="Files, folders, patterns, @list.txt, or - for paths on standard input.",
+            help="Files, folders, patterns, @list.txt, - for paths on standard input; videos,"
+            " camera:0, rtsp://…",
         ),
     ],
     out: Annotated[
@@ -55,6 +57,34 @@ def predict(
     draw: Annotated[
         bool, typer.Option("--draw", help="Also write the pictures with the answers drawn in.")
     ] = False,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Also cut out what was found, a folder a class.")
+    ] = False,
+    heatmap: Annotated[
+        bool, typer.Option("--heatmap", help="Also write the pictures with the evidence on them.")
+    ] = False,
+    count: Annotated[bool, typer.Option("--count", help="Count what was found.")] = False,
+    zones: Annotated[
+        str | None,
+        typer.Option("--zones", metavar="FILE", help="Count in these zones, across these lines."),
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Follow things through videos, a number each.")
+    ] = False,
+    every: Annotated[
+        int, typer.Option("--every", min=1, help="Of videos, each so-many-th frame.")
+    ] = 1,
+    tiles: Annotated[
+        int | None,
+        typer.Option("--tiles", metavar="PIXELS", help="Look at parts of this side, too."),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option("--overlap", help="The share of a tile that its neighbour has, too.")
+    ] = 0.2,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="FILE", help="Keep the ids of this COCO file."),
+    ] = None,
     on_bad_image: Annotated[
         OnBadImage, typer.Option("--on-bad-image", help="Skip unreadable pictures, or stop.")
     ] = OnBadImage.skip,
@@ -74,9 +104,13 @@ def predict(
     """
     from retinue import api
     from retinue.errors import UsageError
+    from retinue.inference.forms import json_line
 
-    if draw and out is None:
-        raise UsageError("--draw needs a folder to draw into", where="--draw", mend="add --out DIR")
+    for name, wished in (("draw", draw), ("crops", crops), ("heatmap", heatmap)):
+        if wished and out is None:
+            raise UsageError(
+                f"--{name} needs a folder to write to", where=f"--{name}", mend="add --out DIR"
+            )
     done = api.predict(
         model,
         sources,
@@ -89,12 +123,27 @@ def predict(
         batch_size=batch_size,
         on_bad_image=on_bad_image.value,
         each=(_print_json if as_json else _print) if out is None else None,
+        reference=reference,
+        crops=crops,
+        count=count,
+        places=zones,
+        heatmap=heatmap,
+        tiles=tiles,
+        overlap=overlap,
+        track=track,
+        every=every,
     )
     if not done.images and not done.skipped:
         typer.echo("nothing was predicted: the list names no files", err=True)
     if out is not None and as_json:
-        print_json({"images": done.images, "files": done.files, "skipped": done.skipped})
-    elif out is not None:
+        counts = {} if done.counts is None else {"counts": done.counts}
+        files = {"files": done.files, "skipped": done.skipped}
+        print_json({"images": done.images, **files, **counts})
+    elif as_json and done.counts is not None:
+        say(json_line({"counts": done.counts}).rstrip())
+    elif done.counts is not None:
+        _say_counts(done.counts)
+    if out is not None and not as_json:
         say(counted(done.images, "image"))
         for file in done.files:
             say(f"  {visible(file)}")
@@ -109,5 +158,21 @@ def _print_json(result: Result) -> None:
 
 def _print(result: Result) -> None:
     answers = (f"{visible(name)} {score:.1%}" for name, score in result.answers())
-    fields = [visible(result.path), *answers]
+    fields = [visible(result.called()), *answers]
     say("\t".join(fields))
+
+
+def _say_counts(counts: Mapping[str, Any]) -> None:
+    """Each total on a line."""
+
+    def lines(told: Mapping[str, Any], before: str) -> None:
+        for key, value in told.items():
+            name = f"{before}{visible(key)}"
+            if isinstance(value, Mapping):
+                lines(value, f"{name}  ")
+            else:
+                say(f"{name}  {value:,}" if isinstance(value, int) else f"{name}  {visible(value)}")
+
+    lines({key: value for key, value in counts.items() if key != "videos"}, "")
+    for video in counts.get("videos", []):
+        lines(video, "")

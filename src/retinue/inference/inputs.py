@@ -13,12 +13,15 @@ from typing import IO, Any
 from retinue.data.formats import meant_as_image
 from retinue.data.sources.walking import is_drawn, is_run
 from retinue.errors import UsageError
-from retinue.files import encoding_of, nearest
-from retinue.text import shorten
+from retinue.files import children, encoding_of, nearest
+from retinue.inference.video import is_stream, is_video
+from retinue.text import counted, shorten
 
 _BLOCK = 1 << 16
 DRAWN = "drawn"
 """The folder of drawn predictions, within that of the answers."""
+HEATMAPS = "heatmaps"
+"""The folder of pictures with the evidence on them, within that of the answers."""
 _ENOUGH = 4
 """So many bytes tell how a list is written."""
 
@@ -36,8 +39,10 @@ def expand(
 
     A source is a file (whatever its extension), a folder (everything in it, at any depth, that has
     an image's extension, sorted; names beginning with a dot are passed over), a pattern
-    (`'photos/**/*.jpg'`; sorted), `@LIST` (a file with a path a line, or separated by NUL), or `-`
-    (the same from `stdin`). What exists under a name is taken before the name is read as a pattern
+    (`'photos/**/*.jpg'`; sorted), `@LIST` (a file with a path a line, or separated by NUL), `-`
+    (the same from `stdin`), or a camera or stream (`camera:0`, `rtsp://…`), which comes as it is.
+    Videos are meant where they are named, or a pattern or list names them; `say` is told of those
+    in a folder. What exists under a name is taken before the name is read as a pattern
     or a list. A list may be of UTF-8 or UTF-16, as PowerShell writes it. Its entries are as
     written, or else relative to the list's folder, or else without the blanks and quotes around
     them; what they name need not exist: that shows when the file is read.
@@ -99,7 +104,8 @@ class _Search:
     def walk(self, folder: str) -> Iterator[str]:
         """Image files below `folder`, sorted; links are followed, but no folder is entered
         twice."""
-        entered = set()
+        entered: set[str] = set()
+        videos: list[str] = []
 
         def descend(place: str) -> Iterator[str]:
             real = os.path.realpath(place)
@@ -119,8 +125,15 @@ class _Search:
                     yield from descend(path)
                 elif meant_as_image(name):
                     yield path
+                elif is_video(name):
+                    videos.append(path)
 
-        return descend(folder)
+        yield from descend(folder)
+        if videos:
+            self._say(
+                f"passed over: {counted(len(videos), 'video')} in {folder!r}, {videos[0]!r} the"
+                " first; name them, or a pattern of them, to have them looked at"
+            )
 
 
 def _check(source: str, stdin: IO[Any] | None, search: _Search) -> tuple[str, str]:
@@ -128,11 +141,16 @@ def _check(source: str, stdin: IO[Any] | None, search: _Search) -> tuple[str, st
         if stdin is None:
             raise UsageError("there is no standard input to read paths from")
         return "stdin", source
+    if is_stream(source):
+        return "file", source
     if _exists(source):
         if not os.path.isdir(source):
             return "file", source
         if not search.finds(source):
-            raise UsageError("no images", where=repr(source), mend="name a folder that has some")
+            videos = any(is_video(child.name) for child in children(Path(source)))
+            pattern = os.path.join(source, "*")
+            mend = f"name the videos, or {pattern!r}" if videos else "name a folder that has some"
+            raise UsageError("no images", where=repr(source), mend=mend)
         return "folder", source
     if source.startswith("@"):
         if not os.path.isfile(source[1:]):

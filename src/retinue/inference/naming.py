@@ -25,21 +25,27 @@ class Names:
         """Those that are not called as they would be alone, with `/` between folders."""
 
     def of(
-        self, result: Result, suffixes: Collection[str], *, otherwise: str, stem: bool = False
+        self,
+        result: Result,
+        suffixes: Collection[str],
+        *,
+        otherwise: str,
+        stem: bool = False,
+        tag: str = "",
     ) -> Path:
         """The name, relative, for what belongs to `result` alone: that of its image. It ends in one
         of `suffixes`; `otherwise` comes behind any other one, or with `stem` in its place. Of a
-        frame, the video's with the frame's number."""
+        frame, the video's with the frame's number. `tag`: what stands before the suffix."""
         path = self._relative(result.path)
         if isinstance(result, FrameResult):
             path = path.with_name(f"{path.stem}-{result.frame:06d}{otherwise}")
         elif path.suffix.lower() not in suffixes:
             path = path.with_name(f"{path.stem if stem else path.name}{otherwise}")
-        return self._free(path)
+        return self._free(path.with_name(f"{path.stem}{tag}{path.suffix}") if tag else path)
 
     def _relative(self, path: str) -> Path:
         """Inside `base`: as it lies there; elsewhere: `outside/` and its whole path."""
-        if "://" in path:
+        if "://" in path or path.startswith("camera:"):
             return Path(as_file_name(path))
         whole = Path(os.path.abspath(path))
         try:

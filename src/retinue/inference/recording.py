@@ -21,7 +21,7 @@ _FASTEST = 120.0
 
 
 class Recording:
-    """A context manager; the file takes its name when the context ends well.
+    """A file that takes its name when it is closed; also a context manager.
 
     A frame is shown until the next one's time: where frames are far apart, or come at any time, it
     is written several times. Those of another size, as after a stream's reconnection, are scaled to
@@ -69,6 +69,14 @@ class Recording:
                 mend="leave --draw out",
             )
 
+    def close(self) -> None:
+        """All frames were added."""
+        self.__exit__(None, None, None)
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        self.__exit__(_Abandoned, _Abandoned(), None)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -78,6 +86,10 @@ class Recording:
         if self._writer is not None:
             self._writer.release()
         self._replacing.__exit__(kind, error, trace)
+
+
+class _Abandoned(Exception):  # noqa: N818 - nobody sees it
+    pass
 
 
 def _even(pixels: Pixels) -> Pixels:

@@ -24,81 +24,31 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from retinue.data.sources.walking import DRAWN_MARK
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.files import replacing, sweep
+from retinue.inference.extras import Cut, Extra, Paint, Painted, Shown
 from retinue.inference.forms import FORMS, JsonLines, json_line
-from retinue.inference.inputs import DRAWN
+from retinue.inference.heat import coloured
+from retinue.inference.inputs import DRAWN, HEATMAPS
 from retinue.inference.naming import Names
-from retinue.inference.predictor import Skipped, original
+from retinue.inference.predictor import Skipped
 from retinue.sample import Pixels, Result, Sample
 from retinue.tasks.forms import Form
+from retinue.tasks.results import of_image
 from retinue.tasks.shipped import imported
 from retinue.tasks.task import Task
 
 Draw = Callable[[npt.NDArray[np.uint8], Result], npt.NDArray[np.uint8]]
 
 SKIPPED_FILE = "skipped.jsonl"
+CROPS = "crops"
+"""The folder of what was cut out."""
 WRITTEN_MARK = ".written-by-retinue"
 """Stands in a folder of files that a form has written, an image each: they may be replaced."""
-_SAVED_AS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-
-
-class Extra(Protocol):
-    """Something that is written of every image, beside the list."""
-
-    def add(self, result: Result, pixels: Callable[[], Pixels]) -> None:
-        """`pixels` gives the upright original, uint8 (height, width, 3), decoded when it is asked
-        for."""
-        ...
-
-    def close(self) -> list[Path]:
-        """All were added; the files to name."""
-        ...
-
-    def leave(self) -> None:
-        """Close what is open, whether all went well or not."""
-        ...
-
-
-class Drawn:
-    """The images with the results drawn on them, below `out`."""
-
-    def __init__(self, out: Path, draw: Draw, names: Names) -> None:
-        self._out, self._draw, self._names = out, draw, names
-        self._swept: set[Path] = set()
-        out.mkdir(exist_ok=True)
-        (out / DRAWN_MARK).touch()
-
-    def add(self, result: Result, pixels: Callable[[], Pixels]) -> None:
-        """See `Extra`."""
-        place = self._out / self._names.of(result, _SAVED_AS, otherwise=".png")
-        save(place, self._draw(pixels(), result), self._swept)
-
-    def close(self) -> list[Path]:
-        """See `Extra`: pictures are not named."""
-        return []
-
-    def leave(self) -> None:
-        """See `Extra`."""
-
-
-def save(place: Path, image: Pixels, swept: set[Path]) -> None:
-    """Write RGB `image` as a whole, as the suffix of `place` says; what killed processes left in
-    its folder goes, if that is not among the `swept`."""
-    if place.parent not in swept:
-        swept.add(place.parent)
-        sweep(place.parent)
-    with replacing(place) as temporary:
-        Image.fromarray(np.ascontiguousarray(image)).save(
-            temporary, format=_SAVED_AS[place.suffix.lower()], quality=92
-        )
 
 
 class PredictionFolder:
@@ -118,10 +68,13 @@ class PredictionFolder:
         base: Path | None = None,
         task: Task | None = None,
         reference: Path | None = None,
+        crops: bool = False,
+        heat: bool = False,
     ) -> None:
         """`draw`: also save the images, drawn upon by `Task.draw`, keeping their folders relative
         to `base` (default: the current folder). `task`: whose results they are, for the forms that
-        it brings; `reference`: see `Form`. UsageError for an unknown format, for an `out` that is a
+        it brings; `reference`: see `Form`. `crops`: save what was found cut out; `heat`: the images
+        with the evidence on them. UsageError for an unknown format, for an `out` that is a
         file, and for one that holds a foreign file under the name of ours."""
         self.out = out
         self.images = 0
@@ -133,7 +86,7 @@ class PredictionFolder:
         self._form_type = form_type(format, task, reference)
         self._classes = () if task is None else task.classes
         self._reference = reference
-        self._draw = draw
+        self._draw, self._crops, self._heat = draw, crops, heat
         self._base = Path(os.path.abspath(base if base is not None else Path.cwd()))
         self._names: dict[str, Names] = {}
         self._extras: list[Extra] = []
@@ -160,15 +113,28 @@ class PredictionFolder:
             if self._form_type.folder:
                 marked_folder(self.out / self._form_type.folder)
             if self._draw is not None:
-                self._extras.append(Drawn(self.out / DRAWN, self._draw, self.names(DRAWN)))
+                self._paint(DRAWN, self._drawn)
+            if self._heat:
+                self._paint(HEATMAPS, _with_heat)
+            if self._crops:
+                self.also(Cut(self.out / CROPS, lambda folder: self.names(f"{CROPS}/{folder}")))
         except OSError as error:
             raise _cannot_write(self.out, error) from error
         self._form = self._form_type(self, self._classes, reference=self._reference)
         return self
 
+    def _drawn(self, result: Result, shown: Shown) -> Pixels:
+        assert self._draw is not None
+        return self._draw(shown.pixels(), of_image(result))
+
+    # --- what else is written ---
+
     def also(self, extra: Extra) -> None:
         """Have `extra` see every result, too."""
         self._extras.append(extra)
+
+    def _paint(self, folder: str, paint: Paint) -> None:
+        self.also(Painted(self.out / folder, paint, self.names(folder)))
 
     # --- the outlet ---
 
@@ -192,26 +158,32 @@ class PredictionFolder:
 
     # --- what comes in ---
 
-    def add(self, item: Result | Skipped, sample: Sample | None = None) -> None:
-        """Append the outcome of one image; `sample` has its pixels, by default those of the file
+    def add(self, item: Result | Skipped, shown: Shown | None = None) -> None:
+        """Append the outcome of one image; `shown` has its pixels, by default those of the file
         that `item` names."""
         if isinstance(item, Skipped):
-            self.skipped[item.path] = item.reason
+            self.skip(item)
             return
-        held: list[Pixels] = []
-
-        def pixels() -> Pixels:
-            if not held:
-                held.append(original(sample or Sample(item.path)))
-            return held[0]
-
+        shown = shown or Shown(Sample(item.path))
         try:
             self._form.write(item)
             for extra in self._extras:
-                extra.add(item, pixels)
+                extra.add(item, shown)
         except OSError as error:
             raise _cannot_write(self.out, error) from error
         self.images += 1
+
+    def skip(self, item: Skipped) -> None:
+        """List an image that has no result."""
+        self.skipped[item.path] = item.reason
+
+    def ended(self) -> None:
+        """The video of the last results has ended."""
+        try:
+            for extra in self._extras:
+                extra.ended()
+        except OSError as error:
+            raise _cannot_write(self.out, error) from error
 
     def __exit__(
         self,
@@ -258,6 +230,10 @@ class PredictionFolder:
         with replacing(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.writelines(json_line(Skipped(*item).as_dict()) for item in self.skipped.items())
         self.files.append(place)
+
+
+def _with_heat(result: Result, shown: Shown) -> Pixels:
+    return coloured(shown.pixels(), shown.heat)
 
 
 def form_type(format: str, task: Task | None, reference: Path | None = None) -> type[Form]:

@@ -127,6 +127,10 @@ class FrameResult(Result):
     time: float
     """Seconds from the video's beginning."""
 
+    def called(self) -> str:
+        """See `Result`: `clip.mp4#12`."""
+        return f"{self.path}#{self.frame}"
+
     def as_dict(self) -> dict[str, Any]:
         """See `Result`: also `frame` and `time`."""
         there = {"path": self.path, "frame": self.frame, "time": self.time}

@@ -203,11 +203,16 @@ class Task(ABC):
 
     def evidence(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
         """How much speaks for anything of note, (height, width) between 0 and 1 over each image's
-        whole input, in as many cells as there are. UsageError where outputs have no places."""
-        raise UsageError(
-            f"the task {self.name!r} does not say where its evidence lies",
-            mend="leave the heat map out",
-        )
+        whole input, in as many cells as there are. See `refuse_evidence`."""
+        raise NotImplementedError
+
+    def refuse_evidence(self) -> None:
+        """UsageError where there is no `evidence`."""
+        if type(self).evidence is Task.evidence:
+            raise UsageError(
+                f"the task {self.name!r} does not say where its evidence lies",
+                mend="leave the heat map out",
+            )
 
     def follower(self) -> Follower:
         """A new one, for one video. UsageError where nothing can be followed."""

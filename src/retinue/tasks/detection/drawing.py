@@ -60,12 +60,17 @@ def colour_of(name: str, classes: Sequence[str] = ()) -> Colour:
 
 def draw_boxes(image: Pixels, boxes: Sequence[Box], classes: Sequence[str] = ()) -> Pixels:
     """A copy of the RGB uint8 `image` (height, width, 3) with `boxes`, which are in its pixels, on
-    it: name and score of each, the best on top."""
+    it: name, track and score of each, the best on top."""
     marks = [
-        Mark(box.xyxy, f"{box.name} {100 * box.score:.0f} %", colour_of(box.name, classes))
+        Mark(box.xyxy, _said(box), colour_of(box.name, classes))
         for box in sorted(boxes, key=lambda box: box.score)
     ]
     return draw_marks(image, marks)
+
+
+def _said(box: Box) -> str:
+    number = "" if box.track is None else f" #{box.track}"
+    return f"{box.name}{number} {100 * box.score:.0f} %"
 
 
 def draw_marks(image: Pixels, marks: Sequence[Mark]) -> Pixels:

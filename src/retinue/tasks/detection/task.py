@@ -26,6 +26,7 @@ from retinue.tasks.detection import anchors
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.drawing import draw_boxes
+from retinue.tasks.detection.forms import FORMS
 from retinue.tasks.detection.meter import DetectionMeter
 from retinue.tasks.detection.objective import (
     DetectionObjective,
@@ -33,6 +34,7 @@ from retinue.tasks.detection.objective import (
     weights_of_classes,
 )
 from retinue.tasks.detection.suppression import suppress
+from retinue.tasks.detection.tracking import Following
 from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.task import Meter, Task, register_task
@@ -96,6 +98,8 @@ class Detection(Task):
         "boxes_csv": "retinue.data.sources.boxes_csv:BOXES_CSV",
         "tfrecord_boxes": "retinue.data.sources.tfrecord_boxes:TFRECORD_BOXES",
     }
+    places: ClassVar[bool] = True
+    forms: ClassVar[Mapping[str, str]] = FORMS
 
     options: DetectionOptions
 
@@ -274,17 +278,28 @@ class Detection(Task):
 
     def result(self, finding: Candidates, path: str) -> Result:
         """See `Task`."""
+        kept = self._suppressed(finding, self._confidence())
+        found = zip(kept.of.tolist(), kept.score.tolist(), kept.xyxy.tolist(), strict=True)
+        boxes = [Box(self.classes[of], score, tuple(at)) for of, score, at in found]
+        return BoxResult(path, boxes, finding.size)
+
+    def follower(self) -> Following:
+        """See `Task`."""
+        return Following(self.classes, self._confidence(), self._suppressed)
+
+    def _confidence(self) -> float | Sequence[float]:
+        return self.options.confidence if self._thresholds is None else self._thresholds
+
+    def _suppressed(self, finding: Candidates, least: float | Sequence[float]) -> Candidates:
         options = self.options
-        kept = suppress(
+        return suppress(
             finding,
-            confidence=options.confidence if self._thresholds is None else self._thresholds,
+            confidence=least,
             iou=options.iou,
             max_boxes=options.max_boxes,
             class_wise=options.class_wise,
             kind=options.suppression,
         )
-        found = zip(kept.of.tolist(), kept.score.tolist(), kept.xyxy.tolist(), strict=True)
-        return BoxResult(path, [Box(self.classes[of], score, tuple(at)) for of, score, at in found])
 
     def meter(self, *, tables: bool = False) -> DetectionMeter:
         """See `Task`."""
