@@ -161,17 +161,19 @@ def check_data(
     *,
     task: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    input_size: int | None = None,
     **options: Any,
 ) -> CheckReport:
     """Everything that is wrong or remarkable about a data set for `task`; never stops at one
-    file. `progress` is told how many images of how many have been looked at."""
+    file. `progress` is told how many images of how many have been looked at; objects that are
+    marked in them are measured at `input_size` pixels, the side of a square input."""
     from retinue.data.check import check
     from retinue.data.options import DataOptions
     from retinue.tasks.shipped import DEFAULT
     from retinue.tasks.task import task_type
 
     readers = task_type(task or DEFAULT).readers()
-    return check(DataOptions(path=str(path), **options), readers, progress)
+    return check(DataOptions(path=str(path), **options), readers, progress, side=input_size)
 
 
 def evaluate(

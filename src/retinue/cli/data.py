@@ -41,12 +41,22 @@ def check(
         str | None,
         typer.Option("--task", metavar="TASK", help="What the data is for: a recipe's task."),
     ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            "--input-size",
+            metavar="PIXELS",
+            min=1,
+            help="Side of the network's input, at which marked objects are measured.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What is wrong or remarkable in a data set; never stops at one file.
 
     Finds unreadable pictures (each is decoded), odd formats and how they are handled, duplicates
-    across splits, tiny pictures, imbalance, empty classes, labels without pictures and the reverse.
+    across splits, tiny pictures, imbalance, empty classes, labels without pictures and the reverse;
+    of objects marked in them: how many and how large, and marks that make no sense.
     Exit code 1 if training would refuse the data set, 3 if pictures cannot be read.
     """
     from retinue import api
@@ -61,7 +71,7 @@ def check(
                 bar.begin("looking at the images", total)
             bar.advance(done)
 
-        found = api.check_data(path, task=task, progress=tell, **options)
+        found = api.check_data(path, task=task, progress=tell, input_size=side, **options)
     if as_json:
         print_json(found.as_dict())
     else:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.data import complaints
+from retinue.data.box_check import SIDE, Objects, look_at_boxes
 from retinue.data.duplicates import LARGEST_BUCKET, Prints, exact_groups, near_pairs
 from retinue.data.image_check import HANDLING, ImageCheck, check_image, thumbnail
 from retinue.data.loader import worker_count
@@ -71,6 +72,8 @@ class CheckReport:
     """Path → reason."""
     findings: list[Finding] = field(default_factory=list)
     """All that was looked for and found."""
+    objects: Objects | None = None
+    """Those that are marked in the images, where places are."""
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -94,6 +97,7 @@ class CheckReport:
             "classes": self.classes,
             "splits": self.splits,
             "unreadable": self.unreadable,
+            **({} if self.objects is None else {"objects": self.objects.as_dict()}),
             "findings": [finding.as_dict() for finding in self.findings],
             "notes": self.notes,
         }
@@ -103,6 +107,7 @@ class CheckReport:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
         classes = counted(len(self.classes), "class", "classes")
         rows = [("images", self.images, f"{classes}; {splits or 'no splits'}")]
+        rows += [] if self.objects is None else self.objects.rows()
         for finding in self.findings:
             shown = some(list(map(repr, finding.items)), 3)
             rows.append((finding.what, len(finding.items), f"{finding.detail}: {shown}"))
@@ -122,10 +127,19 @@ class _Looked(NamedTuple):
     """Positions of the images of 16-bit grey."""
     largest: int
     """Value in any of these."""
+    sizes: npt.NDArray[np.int64]
+    """(n, 2) width and height of the upright images; 0 of those that cannot be read."""
 
 
-def check(options: DataOptions, readers: Readers, progress: Progress | None = None) -> CheckReport:
-    """Decodes every image and compares them all; a bad file or row never stops it.
+def check(
+    options: DataOptions,
+    readers: Readers,
+    progress: Progress | None = None,
+    *,
+    side: int | None = None,
+) -> CheckReport:
+    """Decodes every image and compares them all; a bad file or row never stops it. `side`: of the
+    network's input in pixels, at which objects are measured.
 
     Raises `UsageError` only if there is no data set to look at.
     """
@@ -140,6 +154,10 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
             records, looked.prints, [of.get(record.name, "") for record in records], pool
         )
     unreadable = looked.unreadable
+    objects, oddities = None, list(listing.oddities)
+    if placed := any(target.places for target in records.targets[:1]):
+        objects, more = look_at_boxes(records, looked.sizes, side=side or SIDE)
+        oddities += more
 
     found = [
         _unreadable(unreadable),
@@ -158,11 +176,12 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
         ),
         Finding(
             "only one class",
-            list(classes) if len(classes) == 1 else [],
+            list(classes) if len(classes) == 1 and not placed else [],
             "there is nothing to tell apart: training would refuse this",
             fatal=True,
         ),
         *_imbalance(classes),
+        *(Finding(odd.what, odd.items, odd.detail) for odd in oddities),
         *duplicates,
         *(
             Finding(kind, [records[k].key for k in looked.kinds.get(kind, ())], handling)
@@ -185,6 +204,7 @@ def check(options: DataOptions, readers: Readers, progress: Progress | None = No
         splits=splits,
         unreadable=unreadable,
         findings=findings,
+        objects=objects,
         notes=listing.notes,
     )
 
@@ -254,6 +274,7 @@ def _look(
     largest = 0
     prints, store = Prints.empty(len(records)), Remembered()
     known = np.zeros(len(records), np.uint64)
+    sizes = np.zeros((len(records), 2), np.int64)
 
     def look(k: int) -> tuple[ImageCheck, npt.NDArray[np.uint64]]:
         record = records[k]
@@ -267,7 +288,7 @@ def _look(
         if image.error is not None:
             unreadable[image.path] = image.error
             continue
-        known[k] = file[0]
+        known[k], sizes[k] = file[0], image.size
         prints.sound[k] = True
         prints.digests[k] = np.frombuffer(image.digest, np.uint64)
         if image.dhash is not None:
@@ -280,7 +301,7 @@ def _look(
     store.add(known[~store.knows(known)])
     store.write()
     telling.end()
-    return _Looked(prints, kinds, unreadable, deep, largest)
+    return _Looked(prints, kinds, unreadable, deep, largest, sizes)
 
 
 def _duplicates(

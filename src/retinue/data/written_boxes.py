@@ -15,6 +15,7 @@ from retinue.text import utf8
 
 DIGITS = 4
 """Of a pixel, in VOC's and COCO's files."""
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535))
 """Characters that no XML file may have."""
 
@@ -33,8 +34,9 @@ class Written(NamedTuple):
 def voc_xml(path: str, size: ImageSize, objects: Iterable[Written]) -> str:
     """The XML of the image at `path` (its last part is the `filename`) of `size` (width, height).
 
-    `xmin` is where the first pixel begins, counted from 0, as labelling programs write it, and
-    `score` an element that VOC does not know and its readers pass over.
+    As VOC has it, `xmin` and `xmax` are the first and the last pixel in the box, counted from 1: a
+    box from the image's left border begins at 1. `score` is an element that VOC does not know and
+    its readers pass over.
     """
     parts = path.replace("\\", "/").rsplit("/", 2)
     width, height = size
@@ -49,7 +51,7 @@ def voc_xml(path: str, size: ImageSize, objects: Iterable[Written]) -> str:
     for one in objects:
         corners = "".join(
             f"<{side}>{plain(value)}</{side}>"
-            for side, value in zip(("xmin", "ymin", "xmax", "ymax"), one.xyxy, strict=True)
+            for side, value in zip(_CORNERS, by_pixels(one.xyxy), strict=True)
         )
         lines += [
             "  <object>",
@@ -62,6 +64,12 @@ def voc_xml(path: str, size: ImageSize, objects: Iterable[Written]) -> str:
             "  </object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
+
+
+def by_pixels(xyxy: Sequence[float]) -> tuple[float, float, float, float]:
+    """Corners as VOC has them: the first and the last pixel in the box, counted from 1."""
+    x1, y1, x2, y2 = xyxy
+    return x1 + 1, y1 + 1, x2, y2
 
 
 def yolo_row(of: int, xyxy: Sequence[float], size: ImageSize) -> str:

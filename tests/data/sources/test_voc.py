@@ -156,8 +156,8 @@ def test_counting_from_0_is_seen_at_the_border_and_can_be_said(tmp_path: Path) -
     dataset = read(tmp_path)
     assert found(dataset)["a.jpg"][0] == ("cat", 0, 5, 64, 9)
     assert (
-        "2 boxes begin at 0 and 1 at 1: pixels are taken to be counted from 0"
-        " (data.first_pixel=1 differs)" in dataset.notes
+        "pixels counted from 0 or from 1: 1, data.first_pixel says which:"
+        " 2 boxes begin at 0 and 1 at 1: taken to be counted from 0" in dataset.notes
     )
     told = read(tmp_path, first_pixel=1)
     assert found(told)["a.jpg"] == [

@@ -68,7 +68,7 @@ def test_voc(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     objects = root.findall("object")
     assert [one.findtext("name") for one in objects] == ["蓝", "red"]
     corners = [objects[0].findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    assert corners == ["6", "11.25", "96", "98.5"]
+    assert corners == ["7", "12.25", "96", "98.5"]
     assert ElementTree.parse(here / "Annotations/shots/none.xml").findall("object") == []
     other = ElementTree.parse(here / "Annotations/shots/a-2.xml")
     assert other.findtext("filename") == "a.png"

@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from retinue.data.dimensions import Dimensions, dimensions
 from retinue.data.options import DataOptions
-from retinue.data.sources.box_rules import Flags, Numbers, Positions, first_pixel_of, judge
+from retinue.data.sources.box_rules import (
+    Flags,
+    Numbers,
+    Oddity,
+    Positions,
+    first_pixel_of,
+    judge,
+)
 from retinue.data.sources.frames import brought_upright, frames
 from retinue.data.sources.listing import Listing
 from retinue.data.sources.matching import composed
@@ -25,6 +32,7 @@ from retinue.sample import Read
 from retinue.text import counted
 
 _SHOWN = 8
+_FIRST = "data.first_pixel says which"
 
 
 @dataclass(eq=False)
@@ -74,8 +82,9 @@ def fill(listing: Listing, given: Annotated, options: DataOptions) -> Listing:
     settled = frames(given.claimed, found, given.image_at)
     first = options.first_pixel
     if first == "auto":
-        first, said = first_pixel_of(given.xyxy) if given.counted_by_pixels else (0, "")
-        listing.notes += [said] if said else []
+        first, doubt = first_pixel_of(given.xyxy) if given.counted_by_pixels else (0, "")
+        if doubt:
+            listing.oddities.append(Oddity("pixels counted from 0 or from 1", [doubt], _FIRST))
     judged = judge(
         given.xyxy,
         given.image,

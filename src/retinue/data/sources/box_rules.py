@@ -131,7 +131,7 @@ def judge(
     high[beyond] = np.clip(high[beyond], 0, sides[beyond])
     again = _again(found, image, of, crowd)
     _leave_out(found, again, place, "boxes that stand there twice", "one of each is left out")
-    thin = found.kept & ((high - low).min(axis=1, initial=np.inf) <= 1)
+    thin = found.kept & (np.minimum(width, height) <= 1)
     names = [place(k) for k in np.flatnonzero(thin).tolist()]
     if names:
         what = "boxes of one pixel or less"
@@ -152,7 +152,7 @@ def first_pixel_of(xyxy: Numbers) -> tuple[FirstPixel, str]:
     told = f"{counted(zeros, 'box begins', 'boxes begin')} at 0 and {ones:,} at 1"
     taken: FirstPixel = 0 if zeros > ones else 1
     said = "counted from 0" if taken == 0 else "counted from 1"
-    return taken, f"{told}: pixels are taken to be {said} (data.first_pixel={1 - taken} differs)"
+    return taken, f"{told}: taken to be {said}"
 
 
 def _again(found: Judged, image: Positions, of: Positions, crowd: Flags | None) -> Flags:

@@ -9,13 +9,10 @@ image may show more than is marked.
 
 from __future__ import annotations
 
-import gc
-import math
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ import numpy.typing as npt
 
 from retinue.data.options import DataOptions
 from retinue.data.sources.annotated import Annotated, fill, from_one_root, no_boxes
-from retinue.data.sources.box_rules import Flags, Numbers, Positions
+from retinue.data.sources.coco_json import Contents, Ids, read_contents
 from retinue.data.sources.layout import image_root
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
@@ -32,18 +29,13 @@ from retinue.data.sources.matching import SEVERAL, match
 from retinue.data.sources.pairing import folder_split
 from retinue.data.sources.records import NONE, Records, as_names, texts_of
 from retinue.data.sources.walking import normal, walk
-from retinue.data.sources.words import ORDER, sort_names, split_in, yes_or_no
-from retinue.documents import NotJson, parse_json
+from retinue.data.sources.words import ORDER, split_in
 from retinue.errors import UsageError, some
-from retinue.files import encoding_of, open_file, read_file
+from retinue.files import encoding_of, open_file
 from retinue.text import counted
 
 _SHOWN = 5
-_NUMBERS = (int, float)
 _ENDS = 1 << 20
-_OUTLINES = re.compile(rb'"segmentation"\s*:\s*(?:\[[^"{}]*\]|\{[^{}]*\})')
-"""Nine tenths of a file, and nothing that boxes need. Within a text a quote is escaped, so that
-this is never one."""
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -99,225 +91,6 @@ def _files(path: Path) -> dict[Path, str | None]:
     return dict(sorted(chosen.items(), key=lambda item: ORDER.index(item[1] or "train")))
 
 
-# --- one file -------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Contents:
-    """What a file holds, by columns; ids are the file's own."""
-
-    path: Path
-    image_ids: list[Any] = field(default_factory=list)
-    """(n,)"""
-    names: list[str] = field(default_factory=list)
-    """(n,) the images' files as they are written."""
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    """(n,)"""
-    negative: list[list[Any] | None] = field(default_factory=list)
-    """(n,) LVIS's ids of the classes that the image does not show; None: it does not say."""
-    incomplete: list[list[Any]] = field(default_factory=list)
-    """(n,) its ids of those of which it may show more than is marked."""
-    category_ids: list[Any] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    """The categories' names, in the order of their ids."""
-    parents: list[str] = field(default_factory=list)
-    """What each is a kind of; empty: it does not say."""
-    ids: list[Any] = field(default_factory=list)
-    """(m,) of the boxes."""
-    image: Positions = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(m,) positions of images."""
-    of: Positions = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(m,) positions of categories."""
-    xyxy: Numbers = field(default_factory=lambda: np.zeros((0, 4)))
-    """(m, 4)"""
-    area: Numbers = field(default_factory=lambda: np.zeros(0))
-    """(m,) NaN: it does not say."""
-    crowd: Flags = field(default_factory=lambda: np.zeros(0, bool))
-    """(m,)"""
-    without_box: list[str] = field(default_factory=list)
-    """Annotations whose box is empty."""
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def read_contents(path: Path) -> Contents:
-    """What the file at `path` says. Raises `UsageError` where that is no data set at all; entries
-    that make no sense become problems."""
-    collects = gc.isenabled()
-    gc.disable()  # it would go over millions of values, again and again, and free none
-    try:
-        return _contents(path)
-    finally:
-        if collects:
-            gc.enable()
-
-
-def _contents(path: Path) -> Contents:
-    data = _parsed(path)
-    where = repr(str(path))
-    lists: list[list[Any]] = []
-    for key in ("images", "annotations", "categories"):
-        value = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(value, list):
-            raise UsageError(
-                f"no list of {key} in it",
-                where=where,
-                mend="a file of COCO's kind has images, annotations and categories",
-            )
-        lists.append(value)
-    images, annotations, categories = lists
-    found = Contents(path)
-    _add_categories(found, categories)
-    _add_images(found, images)
-    _add_annotations(found, annotations)
-    return found
-
-
-def _parsed(path: Path) -> Any:
-    where = repr(str(path))
-    try:
-        content = read_file(path)
-    except OSError as error:
-        what = f"cannot read it: {error.strerror or error}"
-        raise UsageError(what, where=where) from None
-    for text in (_OUTLINES.sub(b'"segmentation":0', content), content):
-        try:
-            return parse_json(text, foreign=True)
-        except NotJson as error:
-            reason = error
-    mend = "was it cut off?" if b"utf" not in str(reason).encode() else "save it as UTF-8"
-    raise UsageError(f"this is not JSON ({reason})", where=where, mend=mend)
-
-
-def _add_categories(found: Contents, categories: list[Any]) -> None:
-    named = []
-    for k, entry in enumerate(categories):
-        if not isinstance(entry, dict) or "id" not in entry or not entry.get("name"):
-            found.problems.append(f"{str(found.path)!r}: category {k + 1} has no id or no name")
-            continue
-        named.append((entry["id"], normal(" ".join(str(entry["name"]).split())), entry))
-    order = sort_names({str(number) for number, _, _ in named})
-    place = {text: k for k, text in enumerate(order)}
-    named.sort(key=lambda item: place[str(item[0])])
-    for number, name, entry in named:
-        found.category_ids.append(number)
-        found.classes.append(name)
-        found.parents.append(normal(str(entry.get("supercategory") or "")))
-    doubled = [name for name, times in Counter(found.classes).items() if times > 1]
-    if doubled:
-        found.notes.append(f"categories of one name are one class: {some(doubled, _SHOWN)}")
-
-
-def _add_images(found: Contents, images: list[Any]) -> None:
-    at = f"{str(found.path)!r}: image"
-    known: set[str] = set()
-    for k, entry in enumerate(images):
-        number = entry.get("id") if isinstance(entry, dict) else None
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if number is None or not isinstance(name, str) or not name.strip():
-            found.problems.append(f"{at} {k + 1} has no id or no file_name")
-            continue
-        if str(number) in known:
-            found.problems.append(f"{at} id {number} again")
-            continue
-        known.add(str(number))
-        found.image_ids.append(number)
-        found.names.append(name.strip())
-        found.sizes.append((_pixels(entry.get("width")), _pixels(entry.get("height"))))
-        negative, incomplete = (
-            entry.get(key) for key in ("neg_category_ids", "not_exhaustive_category_ids")
-        )
-        found.negative.append(negative if isinstance(negative, list) else None)
-        found.incomplete.append(incomplete if isinstance(incomplete, list) else [])
-
-
-def _pixels(value: Any) -> int:
-    ok = isinstance(value, int | float) and 0 < value < 1 << 30
-    return int(value) if ok else 0
-
-
-class Ids(dict[Any, int]):
-    """Id → position; a number is found by its text, and the reverse."""
-
-    def __init__(self, ids: Iterable[Any]) -> None:
-        super().__init__()
-        for k, number in enumerate(ids):
-            if isinstance(number, int | str):
-                self.setdefault(number, k)
-            self.setdefault(str(number), k)
-
-    def __missing__(self, number: Any) -> int:
-        return self.get(str(number), NONE)
-
-
-def _add_annotations(found: Contents, annotations: list[Any]) -> None:
-    at = f"{str(found.path)!r} annotation"
-    entries = [entry for entry in annotations if isinstance(entry, dict)]
-    if len(entries) < len(annotations):
-        first = next(k for k, entry in enumerate(annotations) if not isinstance(entry, dict))
-        found.problems.append(f"{at} {first + 1} is no object")
-    ids = [entry.get("id") for entry in entries]
-    image, of = (
-        _looked_up(known, [entry.get(key) for entry in entries])
-        for known, key in ((found.image_ids, "image_id"), (found.category_ids, "category_id"))
-    )
-    lost: dict[str, list[str]] = {}
-    for k in np.flatnonzero((image < 0) | (of < 0)).tolist():
-        key = "image_id" if image[k] < 0 else "category_id"
-        lost.setdefault(f"{key} {entries[k].get(key)!r}", []).append(str(ids[k]))
-    for what, numbers in lost.items():
-        of_them = f"annotation {some(numbers, _SHOWN, between=', ')}"
-        found.problems.append(f"{str(found.path)!r}: no such {what}, {of_them}")
-    boxes = [entry.get("bbox") for entry in entries]
-    boxed = np.array([bool(b) and (type(b) is not list or b[2:] != [0, 0]) for b in boxes], bool)
-    known = (image >= 0) & (of >= 0)
-    found.without_box += [f"{at} {ids[k]}" for k in np.flatnonzero(known & ~boxed).tolist()]
-    rows = np.flatnonzero(known & boxed)
-    kept = rows.tolist()
-    found.ids = [ids[k] for k in kept]
-    found.image, found.of = image[rows], of[rows]
-    xywh = _numbers([boxes[k] for k in kept])
-    found.xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    found.crowd = np.array([_flag(entries[k].get("iscrowd")) for k in kept], bool)
-    found.area = np.array([_area(entries[k].get("area")) for k in kept], np.float64)
-    doubled = [n for n, times in Counter(map(str, found.ids)).items() if times > 1]
-    if doubled:
-        stand = counted(len(doubled), "annotation id stands", "annotation ids stand")
-        shown = some(doubled, _SHOWN, between=", ")
-        found.notes.append(f"{stand} in {found.path.name} more than once: {shown}")
-
-
-def _looked_up(known: Sequence[Any], ids: list[Any]) -> npt.NDArray[np.int64]:
-    """The position of each of the `ids`, or `NONE`."""
-    place = Ids(known)
-    try:
-        return np.array([place[number] for number in ids], np.int64)
-    except TypeError:  # lists are no ids
-        return np.array([place[str(number)] for number in ids], np.int64)
-
-
-def _area(value: Any) -> float:
-    return value if type(value) in _NUMBERS and value > 0 else math.nan
-
-
-def _flag(value: Any) -> bool:
-    return bool(yes_or_no(value)) if isinstance(value, str) else bool(value)
-
-
-def _numbers(boxes: list[Any]) -> npt.NDArray[np.float64]:
-    """(m, 4); NaN where a box is no four numbers."""
-    try:
-        return np.array(boxes, np.float64).reshape(len(boxes), 4)
-    except (ValueError, TypeError, OverflowError):
-        rows = np.full((len(boxes), 4), np.nan)
-        for k, box in enumerate(boxes):
-            try:
-                rows[k] = np.array(box, np.float64)
-            except (ValueError, TypeError, OverflowError):
-                continue
-        return rows
-
-
 # --- the data set ---------------------------------------------------------------------------------
 
 
@@ -330,7 +103,10 @@ def read_coco(path: Path, options: DataOptions) -> Listing:
     listing.root, prefixes = from_one_root([part.root for part in parts])
     classes: dict[str, int] = {}
     for part in parts:
-        for name in _without_parent(part.contents, listing):
+        said = part.contents
+        for name, number in zip(said.classes, said.category_ids, strict=True):
+            listing.class_ids.setdefault(name, number)
+        for name in _without_parent(said, listing):
             classes.setdefault(name, len(classes))
     listing.classes = list(classes)
     given = _joined(listing, parts, prefixes, classes)
@@ -435,6 +211,7 @@ def _joined(
                     mend="leave it in one of them",
                 )
             own[position] = files[name] = len(files)
+            listing.image_ids[normal(name)] = said.image_ids[k]
             splits.append(code)
             sizes.append(said.sizes[k])
             at.append(f"{str(said.path)!r} image id {said.image_ids[k]}")

@@ -108,7 +108,7 @@ def settle(
     notes += [f"skipped: {problem}" for problem in listing.problems]
     notes += _empty(listing.empty_classes)
     notes += about_others(listing.root, listing.not_images)
-    classes, records = _settle_classes(listing, options, reader, notes)
+    classes, records = settle_classes(listing, options, reader, notes)
     records, divided = _settle_splits(records, options, notes)
     index = {name: position for position, name in enumerate(classes)}
     targets = [target.remap(index) for target in records.targets]
@@ -191,9 +191,11 @@ def _found(listing: Listing, classes: list[str], images: int) -> str:
     return f"found {found} ({listing.format})"
 
 
-def _settle_classes(
+def settle_classes(
     listing: Listing, options: DataOptions, reader: Reader, notes: list[str]
 ) -> tuple[list[str], Records]:
+    """The classes in their order, and the records that are of them; what is to be said is added to
+    the `notes`. Raises `UsageError` for classes that there are not."""
     records = listing.records
     occurring = [records.targets[k] for k in records.occurring()]
     found = {str(name) for target in occurring for name in target.mentioned()}

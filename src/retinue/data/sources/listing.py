@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from retinue.data.options import DataOptions
 from retinue.data.sources.box_rules import Oddity
@@ -35,6 +36,9 @@ class Listing:
     """Files beside the images that are not called like one."""
     classes: list[str] | None = None
     """In their order, where the data set brings them, those without an image among them."""
+    class_ids: dict[str, Any] = field(default_factory=dict)
+    image_ids: dict[str, Any] = field(default_factory=dict)
+    """What the format itself calls classes and images, by their names, where it has ids."""
     oddities: list[Oddity] = field(default_factory=list)
     """What is remarkable about boxes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,9 +39,58 @@ def recognise(options: DataOptions, readers: Readers) -> tuple[Reader, Path]:
 def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listing]:
     """The data as found, and its format. Raises `UsageError`."""
     try:
-        reader, place = recognise(options, readers)
-        return reader, reader.read(place, options)
+        try:
+            reader, place = recognise(options, readers)
+            listing = reader.read(place, options)
+        except UsageError as error:
+            if looks := _looks_like(options, readers):
+                error.mend = ", or ".join(filter(None, (error.mend, looks)))
+            raise
+        if _suspicious(listing) and (looks := _looks_like(options, readers)):
+            listing.notes.append(looks)
+        return reader, listing
     except OSError as error:
         what = f"cannot look through the data: {error.strerror or error}"
         where = repr(error.filename or options.path)
         raise UsageError(what, where=where, mend="see data=PATH") from error
+
+
+# --- data for another task ------------------------------------------------------------------------
+
+_OF_BOXES = {
+    "voc": ("retinue.data.sources.voc", "VOC", "boxes in PASCAL VOC's XML"),
+    "coco": ("retinue.data.sources.coco", "COCO", "boxes in COCO's JSON"),
+    "yolo": ("retinue.data.sources.yolo", "YOLO", "boxes in YOLO's texts"),
+    "boxes_csv": ("retinue.data.sources.boxes_csv", "BOXES_CSV", "a table of boxes"),
+    "tfrecord_boxes": (
+        "retinue.data.sources.tfrecord_boxes",
+        "TFRECORD_BOXES",
+        "boxes in TFRecord files",
+    ),
+}
+_FOLDERS = {"annotations", "imagesets", "jpegimages", "images", "labels", "xml", "xmls"}
+"""Folders that a data set of boxes has, and hardly a class is called."""
+
+
+def _suspicious(listing: Listing) -> bool:
+    """Whether its classes are called like the parts of a data set of boxes."""
+    classes = [str(n).lower() for target in listing.records.targets[:50] for n in target.names()]
+    folders = {name.lower() for name in listing.empty_classes}
+    return not any(t.places for t in listing.records.targets[:1]) and (
+        bool(_FOLDERS & {*classes, *folders}) or len(set(classes)) == 1
+    )
+
+
+def _looks_like(options: DataOptions, readers: Readers) -> str:
+    """What data for another task this looks like, and what reads it; empty: nothing."""
+    if options.format != "auto" or set(_OF_BOXES) & set(readers):
+        return ""
+    for module, name, what in _OF_BOXES.values():
+        reader: Reader = getattr(importlib.import_module(module), name)
+        try:
+            found = reader.find(options, False)
+        except UsageError:
+            continue
+        if found is not None:
+            return f"this looks like {what}: the recipe `detect` or `task: detection` reads that"
+    return ""

@@ -93,7 +93,7 @@ class Boxes(Target):
     def remap(self, classes: Mapping[Any, int]) -> Self | None:
         """See `Target`. An image without objects has something to teach, too."""
         there = [name in classes for name in self.of]
-        kept = self if all(there) else self._picked(np.array(there, dtype=bool))
+        kept = self if all(there) else self.kept(np.array(there, dtype=bool))
         # Of a hundred thousand images; `replace` would take most of the time.
         return type(self)(
             kept.xyxy,
@@ -130,7 +130,7 @@ class Boxes(Target):
             kept[k] = seen > MIN_VISIBLE * geometry.area(quad)
             if kept[k]:
                 shown[k] = *left.min(axis=0), *left.max(axis=0)
-        return replace(self, xyxy=shown.astype(np.float32), area=None)._picked(kept)
+        return replace(self, xyxy=shown.astype(np.float32), area=None).kept(kept)
 
     def _cut(
         self,
@@ -145,7 +145,9 @@ class Boxes(Target):
         right = np.clip(high, None, (min(x2, size[1]), min(y2, size[0])))
         seen = (right - left).clip(min=0).prod(axis=1)
         xyxy = np.concatenate([left, right], axis=1).astype(np.float32)
-        return replace(self, xyxy=xyxy)._picked(seen > MIN_VISIBLE * (high - low).prod(axis=1))
+        return replace(self, xyxy=xyxy, area=None).kept(
+            seen > MIN_VISIBLE * (high - low).prod(axis=1)
+        )
 
     def fingerprint(self) -> str:
         """See `Target`."""
@@ -232,7 +234,8 @@ class Boxes(Target):
         """See `Target`."""
         return cls.made(**values)
 
-    def _picked(self, kept: Flags) -> Self:
+    def kept(self, kept: Flags) -> Self:
+        """Those of the boxes that are `kept` (n,)."""
         return replace(
             self,
             xyxy=self.xyxy[kept],

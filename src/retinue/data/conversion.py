@@ -1,0 +1,431 @@
+"""`retinue data convert`: a data set of boxes in another format, complete beside its images.
+
+What becomes of a box that makes no sense is what training makes of it (`box_rules`). Images lie
+flat, each called as before unless two would be called alike; they are linked (hard links) or
+copied. All is written under a temporary name, and takes its own when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retinue.data.dimensions import dimensions, upright
+from retinue.data.options import DataOptions
+from retinue.data.sources.dataset import refusals, settle_classes
+from retinue.data.sources.listing import Listing
+from retinue.data.sources.recognise import Readers, read_listing
+from retinue.data.sources.records import Record
+from retinue.data.sources.words import ORDER
+from retinue.data.targets.boxes import Boxes
+from retinue.data.written_boxes import Written, by_pixels, coco_entry, plain, voc_xml, yolo_row
+from retinue.documents import json_text, yaml_text
+from retinue.errors import BadImageError, UsageError, some
+from retinue.files import write_text
+from retinue.text import as_file_name, counted, utf8
+
+_SHOWN = 5
+_WHOLE = 2e-3
+"""Pixels from a whole number that are rounding: VOC's and tables' corners are whole numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image to be written, with its boxes."""
+
+    record: Record
+    target: Boxes
+    size: tuple[int, int]
+    """Width and height of the upright image."""
+    name: str
+    """Its file's name in the new data set."""
+    split: str | None
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return os.path.splitext(self.name)[0]
+
+
+@dataclass(slots=True)
+class Conversion:
+    """What was written."""
+
+    out: str
+    format: str
+    source_format: str
+    images: int
+    objects: int
+    classes: list[str]
+    splits: dict[str, int]
+    lost: dict[str, int] = field(default_factory=dict)
+    """What the format cannot hold, and how many there were of it."""
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "out": self.out,
+            "format": self.format,
+            "source_format": self.source_format,
+            "images": self.images,
+            "objects": self.objects,
+            "classes": self.classes,
+            "splits": self.splits,
+            "lost": self.lost,
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """All that is written."""
+
+    items: list[Item]
+    classes: list[str]
+    listing: Listing
+
+    def by_split(self) -> dict[str | None, list[Item]]:
+        """The items of each split, in the order of the splits; of all, where there are none."""
+        found: dict[str | None, list[Item]] = {}
+        for split in (*ORDER, None):
+            of_it = [item for item in self.items if item.split == split]
+            if of_it:
+                found[split] = of_it
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A format to write."""
+
+    write: Callable[[Path, Data], None]
+    """The files of labels, into a folder."""
+    place: Callable[[Item], str]
+    """Where an image goes, from that folder."""
+    difficult: bool = False
+    crowd: bool = False
+    area: bool = False
+    not_exhaustive: bool = False
+    """Whether it can hold these."""
+
+
+def convert(
+    options: DataOptions,
+    readers: Readers,
+    out: Path,
+    to: str,
+    *,
+    copy: bool = False,
+) -> Conversion:
+    """The data set that `options` lead to as one of format `to` in the new folder `out`. `copy`:
+    images are copied and not linked.
+
+    Raises UsageError for what a training would refuse, for data without boxes, and where `out` is
+    there already; BadImageError for images that cannot be read, unless `on_bad_image` is `skip`.
+    """
+    if to not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise UsageError(f"unknown format {to!r}", where="key to", mend=f"there are {known}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("there is something already", where=repr(str(out)), mend="take a new name")
+    reader, listing = read_listing(options, readers)
+    for error in refusals(listing, options):
+        raise error
+    notes = [*listing.notes, *(f"skipped: {problem}" for problem in listing.problems)]
+    classes, records = settle_classes(listing, options, reader, notes)
+    if not any(target.places for target in records.targets[:1]):
+        what = f"data of format {listing.format!r} marks no objects"
+        raise UsageError(what, where=repr(str(options.path)), mend="give data with boxes")
+    listing.records = records
+    form = FORMATS[to]
+    items = _items(listing, options, classes, notes)
+    lost = _lost(items, form, to)
+    data = Data([_without_crowds(item, form) for item in items], classes, listing)
+    _write(data, form, out, copy)
+    splits = {split or "all": len(of_it) for split, of_it in data.by_split().items()}
+    objects = sum(len(item.target.of) for item in data.items)
+    return Conversion(
+        str(out), to, listing.format, len(items), objects, classes, splits, lost, notes
+    )
+
+
+def _items(
+    listing: Listing, options: DataOptions, classes: Sequence[str], notes: list[str]
+) -> list[Item]:
+    """All images with what is known of them, the classes by name."""
+    records = [record for record in listing.records if isinstance(record.target, Boxes)]
+    sizes = upright(dimensions([r.key for r in records], [r.read for r in records])).tolist()
+    bad = {r.key: "not an image, or damaged" for r, size in zip(records, sizes, strict=True)
+           if not all(size)}  # fmt: skip
+    if bad and options.on_bad_image == "stop":
+        raise BadImageError(bad, mend="mend or remove them; on_bad_image=skip leaves them out")
+    if bad:
+        notes.append(f"{counted(len(bad), 'image')} left out that cannot be read: "
+                     f"{some(list(map(repr, bad)), _SHOWN, between=', ')}")  # fmt: skip
+    names = _Names()
+    wanted = set(classes)
+    found = []
+    for record, (width, height) in zip(records, sizes, strict=True):
+        if record.key in bad:
+            continue
+        assert isinstance(record.target, Boxes)
+        target = record.target.kept(np.array([str(n) in wanted for n in record.target.of], bool))
+        name = names.of(record.name)
+        found.append(Item(record, target, (width, height), name, record.split))
+    if names.changed:
+        was, now = names.changed[0]
+        are = counted(len(names.changed), "image is", "images are")
+        notes.append(f"{are} called anew, since others are called so: {was!r} is {now!r}")
+    return found
+
+
+class _Names:
+    """Names of files in one folder, no two alike without their suffixes."""
+
+    def __init__(self) -> None:
+        self.changed: list[tuple[str, str]] = []
+        self._taken: set[str] = set()
+
+    def of(self, path: str) -> str:
+        """For the image at `path` of the data set."""
+        base = path.rsplit("/", 1)[-1]
+        if base.strip() != base or utf8(base) != base:
+            base = as_file_name(utf8(base), "image")
+        stem, suffix = os.path.splitext(base)
+        name, number = stem, 1
+        while name.casefold() in self._taken:
+            number += 1
+            name = f"{stem}-{number}"
+        self._taken.add(name.casefold())
+        if name != stem:
+            self.changed.append((path, name + suffix))
+        return name + suffix
+
+
+def _lost(items: Sequence[Item], form: Target, to: str) -> dict[str, int]:
+    """What `form` cannot hold."""
+    targets = [item.target for item in items]
+    counts = {
+        "difficult objects, which become plain ones": (
+            form.difficult,
+            sum(int(target.difficult.sum()) for target in targets),
+        ),
+        "crowds, which are left out": (
+            form.crowd,
+            sum(int(target.crowd.sum()) for target in targets),
+        ),
+        "areas of the objects themselves": (
+            form.area,
+            sum(map(_own_areas, targets)),
+        ),
+        "images that are not exhaustively labelled": (
+            form.not_exhaustive,
+            sum(bool(target.not_exhaustive) for target in targets),
+        ),
+    }
+    return {what: number for what, (held, number) in counts.items() if number and not held}
+
+
+def _own_areas(target: Boxes) -> int:
+    """How many objects have another area than their boxes."""
+    if target.area is None:
+        return 0
+    boxes = (target.xyxy[:, 2:] - target.xyxy[:, :2]).astype(np.float64).prod(axis=1)
+    return int((np.abs(target.area - boxes) > 0.01 * boxes).sum())
+
+
+def _without_crowds(item: Item, form: Target) -> Item:
+    if form.crowd or not item.target.crowd.any():
+        return item
+    target = item.target.kept(~item.target.crowd)
+    return Item(item.record, target, item.size, item.name, item.split)
+
+
+def _write(data: Data, form: Target, out: Path, copy: bool) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(".partial", f".{out.name[:80]}.", out.parent))
+    try:
+        for item in data.items:
+            place = partial / form.place(item)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _put(item.record, place, copy)
+        form.write(partial, data)
+        umask = os.umask(0o077)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp gives 0700
+        if out.exists():
+            out.rmdir()  # it is empty
+        os.replace(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _put(record: Record, place: Path, copy: bool) -> None:
+    """The image's file at `place`."""
+    if record.path is None or record.read is not None:
+        content = record.read() if record.read is not None else b""
+        if not isinstance(content, bytes):
+            content = _as_png(content)
+        place.write_bytes(content)
+        return
+    if not copy:
+        try:
+            os.link(os.path.realpath(record.path), place)
+            return
+        except OSError:  # another file system, or one without links
+            pass
+    shutil.copyfile(record.path, place)
+
+
+def _as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    import cv2
+
+    done, content = cv2.imencode(".png", pixels[..., ::-1])
+    assert done
+    return bytes(content)
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def _whole(value: float) -> float:
+    near = round(value)
+    return float(near) if abs(value - near) < _WHOLE else value
+
+
+def _write_voc(folder: Path, data: Data) -> None:
+    for item in data.items:
+        target = item.target
+        objects = [
+            Written(str(name), list(map(_whole, box)), difficult=bool(hard))
+            for name, box, hard in zip(
+                target.of, target.xyxy.tolist(), target.difficult, strict=True
+            )
+        ]
+        path = folder / "Annotations" / f"{item.stem}.xml"
+        write_text(path, voc_xml(f"JPEGImages/{item.name}", item.size, objects))
+    lists = folder / "ImageSets" / "Main"
+    splits = {split: items for split, items in data.by_split().items() if split is not None}
+    for split, items in splits.items():
+        write_text(lists / f"{split}.txt", "".join(f"{item.stem}\n" for item in items))
+    if splits.keys() >= {"train", "val"}:
+        both = [*splits["train"], *splits["val"]]
+        write_text(lists / "trainval.txt", "".join(f"{item.stem}\n" for item in both))
+
+
+def _write_yolo(folder: Path, data: Data) -> None:
+    number = {name: k for k, name in enumerate(data.classes)}
+    for item in data.items:
+        rows = [
+            yolo_row(number[str(name)], box, item.size) + "\n"
+            for name, box in zip(item.target.of, item.target.xyxy.tolist(), strict=True)
+        ]
+        path = Path(_in_images(item)).parent.as_posix().replace("images", "labels", 1)
+        write_text(folder / path / f"{item.stem}.txt", "".join(rows))
+    splits = {
+        split or "train": f"images/{split}" if split else "images" for split in data.by_split()
+    }
+    names = dict(enumerate(data.classes))
+    write_text(folder / "data.yaml", yaml_text({**splits, "nc": len(names), "names": names}))
+
+
+def _write_coco(folder: Path, data: Data) -> None:
+    categories = _numbered(data.classes, data.listing.class_ids)
+    for split, items in data.by_split().items():
+        images = _numbered([item.record.name for item in items], data.listing.image_ids)
+        numbers = count(1)
+        entries: list[dict[str, Any]] = []
+        lines = []
+        for item in items:
+            width, height = item.size
+            more = [categories[str(name)] for name in item.target.not_exhaustive]
+            image = images[item.record.name]
+            lines.append(
+                {
+                    "id": image,
+                    "file_name": item.name,
+                    "width": width,
+                    "height": height,
+                    **({"not_exhaustive_category_ids": more} if more else {}),
+                }
+            )
+            areas = item.target.area
+            for k, (name, box) in enumerate(
+                zip(item.target.of, item.target.xyxy.tolist(), strict=True)
+            ):
+                entry = coco_entry(next(numbers), image, categories[str(name)], box)
+                entry["iscrowd"] = int(item.target.crowd[k])
+                if areas is not None:
+                    entry["area"] = float(areas[k])
+                entries.append(entry)
+        whole = {
+            "images": lines,
+            "annotations": entries,
+            "categories": [{"id": categories[name], "name": name} for name in data.classes],
+        }
+        name = f"instances_{split}.json" if split else "instances.json"
+        write_text(folder / "annotations" / name, json_text(whole) + "\n")
+
+
+def _numbered(names: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """An id for each of `names`: the one that is `known`, or the next number that is none's."""
+    taken = {str(known[name]) for name in names if name in known}
+    free = (number for number in count(1) if str(number) not in taken)
+    return {name: known[name] if name in known else next(free) for name in names}
+
+
+_HEAD = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
+
+
+def _write_csv(folder: Path, data: Data) -> None:
+    flags = [
+        name
+        for name in ("difficult", "crowd")
+        if any(getattr(item.target, name).any() for item in data.items)
+    ]
+    for split, items in data.by_split().items():
+        name = f"{split}_labels.csv" if split else "labels.csv"
+        with open(folder / name, "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow((*_HEAD, *flags))
+            for item in items:
+                rows.writerows(_csv_rows(item, flags))
+
+
+def _csv_rows(item: Item, flags: Sequence[str]) -> Iterator[list[Any]]:
+    target = item.target
+    if not target.of:
+        yield [item.name, *item.size, *[""] * (5 + len(flags))]
+    for k, (name, box) in enumerate(zip(target.of, target.xyxy.tolist(), strict=True)):
+        marks = [int(getattr(target, flag)[k]) for flag in flags]
+        yield [
+            item.name,
+            *item.size,
+            str(name),
+            *map(plain, by_pixels(list(map(_whole, box)))),
+            *marks,
+        ]
+
+
+def _in_images(item: Item) -> str:
+    return f"images/{item.split}/{item.name}" if item.split else f"images/{item.name}"
+
+
+FORMATS = {
+    "voc": Target(_write_voc, lambda item: f"JPEGImages/{item.name}", difficult=True),
+    "coco": Target(_write_coco, _in_images, crowd=True, area=True, not_exhaustive=True),
+    "yolo": Target(_write_yolo, _in_images),
+    "csv": Target(_write_csv, _in_images, difficult=True, crowd=True),
+}
