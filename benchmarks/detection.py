@@ -1,19 +1,28 @@
 """Detection, part by part, against what one writes first.
 
-    python benchmarks/detection.py [suppression] [--rounds N] [--json]
+    python benchmarks/detection.py [suppression] [evaluation] [--rounds N] [--json]
 
 `suppression`: from the raw maps of a network (416×416: 10,647 predictions, 80 classes) to the boxes
 of an image, by the settings of COCO's evaluation (confidence 0.001, IoU 0.65, 100 boxes), against
 plain NumPy: decode, then non-maximum suppression class by class, then the best. Both give the same
-boxes. The two alternate, in processor time, so that what else the machine does meets neither.
+boxes.
+
+`evaluation`: average precision as PASCAL VOC has it, of 5,000 images with 20 classes, against plain
+Python: box by box, with the objects of a class looked up by image; and all of COCO's figures, of
+2,000 images, against pycocotools. Both sides give the same figures.
+
+The two alternate, in processor time, so that what else the machine does meets neither.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,6 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinue.evaluation.coco import coco_figures
+from retinue.evaluation.detection import Found, Truth
+from retinue.evaluation.detections import gathered
+from retinue.evaluation.matching import match
+from retinue.evaluation.precision_recall import average_precision, curves
 from retinue.sample import Batch, Sample
 from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.candidates import Candidates
@@ -134,7 +148,164 @@ def suppression(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-PARTS: dict[str, Callable[[int], list[dict[str, Any]]]] = {"suppression": suppression}
+VOC_CLASSES = 20
+
+
+def findings(images: int, boxes: int, seed: int = 0) -> tuple[list[Found], list[Truth]]:
+    """Two or three objects an image, most of them found, and `boxes` an image in all, whose scores
+    fall off as a detector's do."""
+    rng = np.random.default_rng(seed)
+    founds, truths = [], []
+    for _ in range(images):
+        n = int(rng.integers(1, 5))
+        corner, size = rng.uniform(0, 350, (n, 2)), rng.uniform(20, 150, (n, 2))
+        there, of = np.concatenate([corner, corner + size], axis=1), rng.integers(0, 20, n)
+        near = there + rng.normal(0, 0.06, (n, 4)) * np.tile(size, 2)
+        corner = rng.uniform(0, 350, (boxes - n, 2))
+        far = np.concatenate([corner, corner + rng.uniform(20, 150, (boxes - n, 2))], axis=1)
+        score = np.concatenate([rng.beta(4, 2, n), 0.001 + rng.beta(0.4, 6, boxes - n)])
+        # Half of what is wrong has a class that is there.
+        wrong = np.where(
+            rng.random(boxes - n) < 0.5,
+            rng.choice(of, boxes - n),
+            rng.integers(0, VOC_CLASSES, boxes - n),
+        )
+        order = np.argsort(-score)  # as suppression leaves them
+        founds.append(
+            Found(
+                np.concatenate([near, far]).astype(np.float32)[order],
+                score.astype(np.float32)[order],
+                np.concatenate([of, wrong])[order],
+            )
+        )
+        truths.append(Truth(there.astype(np.float32), of, rng.random(n) < 0.1))
+    return founds, truths
+
+
+Boxes = list[tuple[int, float, list[float]]]
+Objects = list[tuple[int, list[float], bool]]
+
+
+def plain_evaluation(found: list[Boxes], there: list[Objects]) -> list[float]:
+    """Average precisions of VOC 2010. Of each image: (class, score, box) of what was found, and
+    (class, box, difficult) of what is there."""
+    results: dict[int, list[tuple[float, int, list[float]]]] = defaultdict(list)
+    objects: dict[int, dict[int, list[tuple[list[float], bool]]]] = defaultdict(dict)
+    for image, (answers, things) in enumerate(zip(found, there, strict=True)):
+        for of, score, box in answers:
+            results[of].append((score, image, box))
+        for of, box, difficult in things:
+            objects[of].setdefault(image, []).append((box, difficult))
+    precisions = []
+    for of in range(VOC_CLASSES):
+        known = objects[of]
+        taken = {image: [False] * len(rows) for image, rows in known.items()}
+        positives = sum(not difficult for rows in known.values() for _, difficult in rows)
+        hits = alarms = 0
+        recall, precision = [0.0], [0.0]
+        for _, image, (x1, y1, x2, y2) in sorted(results[of], key=lambda row: -row[0]):
+            best, place = 0.0, -1
+            for k, ((a1, b1, a2, b2), _) in enumerate(known.get(image, ())):
+                wide = min(x2, a2) - max(x1, a1)
+                high = min(y2, b2) - max(y1, b1)
+                if wide > 0 and high > 0:
+                    common = wide * high
+                    whole = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - common
+                    if common / whole > best:
+                        best, place = common / whole, k
+            if best >= 0.5:
+                if known[image][place][1]:
+                    continue
+                if taken[image][place]:
+                    alarms += 1
+                else:
+                    hits += 1
+                    taken[image][place] = True
+            else:
+                alarms += 1
+            recall.append(hits / positives)
+            precision.append(hits / (hits + alarms))
+        highest = area = 0.0
+        for k in range(len(recall) - 1, 0, -1):
+            highest = max(highest, precision[k])
+            area += (recall[k] - recall[k - 1]) * highest
+        precisions.append(area)
+    return precisions
+
+
+def own_evaluation(founds: list[Found], truths: list[Truth]) -> list[float | None]:
+    """The same by ours."""
+    of = gathered(founds, truths, VOC_CLASSES)
+    return [average_precision(curve) for curve in curves(of, match(of))]
+
+
+def evaluation(rounds: int) -> list[dict[str, Any]]:
+    """A row for each number of boxes an image."""
+    rows = []
+    for boxes_each in (20, 100):
+        founds, truths = findings(5_000, boxes_each)
+        answers = [
+            list(zip(f.of.tolist(), f.score.tolist(), f.xyxy.tolist(), strict=True)) for f in founds
+        ]
+        things = [
+            list(zip(t.of.tolist(), t.xyxy.tolist(), t.difficult.tolist(), strict=True))
+            for t in truths
+            if t.difficult is not None
+        ]
+        plain = partial(plain_evaluation, answers, things)
+        own = partial(own_evaluation, founds, truths)
+        assert np.allclose(plain(), np.array(own(), dtype=float), atol=1e-9)
+        row = ratios(plain, own, rounds)
+        rows.append({"what": "VOC AP50", "images": 5_000, "boxes": 5_000 * boxes_each, **row})
+    founds, truths = findings(2_000, 20)
+    by_pycocotools, by_own = partial(pycocotools, founds, truths), partial(coco, founds, truths)
+    assert abs(by_pycocotools() - (by_own() or 0)) < 1e-9
+    row = ratios(by_pycocotools, by_own, min(rounds, 3))
+    rows.append({"what": "COCO's figures", "images": 2_000, "boxes": 40_000, **row})
+    return rows
+
+
+def pycocotools(founds: list[Found], truths: list[Truth]) -> float:
+    """mAP at IoU 0.5 to 0.95, with the others."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    things: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for image, (found, truth) in enumerate(zip(founds, truths, strict=True)):
+        for of, (x1, y1, x2, y2) in zip(truth.of.tolist(), truth.xyxy.tolist(), strict=True):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            things.append({"id": len(things) + 1, "image_id": image, "category_id": of, "bbox": box,
+                           "area": box[2] * box[3], "iscrowd": 0})  # fmt: skip
+        columns = (found.of.tolist(), found.score.tolist(), found.xyxy.tolist())
+        for of, score, (x1, y1, x2, y2) in zip(*columns, strict=True):
+            answers.append({"image_id": image, "category_id": of, "score": score,
+                            "bbox": [x1, y1, x2 - x1, y2 - y1]})  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = COCO()
+        data.dataset = {
+            "images": [{"id": k} for k in range(len(founds))],
+            "categories": [{"id": k} for k in range(VOC_CLASSES)],
+            "annotations": things,
+        }
+        data.createIndex()
+        judge = COCOeval(data, data.loadRes(answers), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return float(judge.stats[0])
+
+
+def coco(founds: list[Found], truths: list[Truth]) -> float | None:
+    """The same by ours, which knows no difficult objects here."""
+    plain = [Truth(truth.xyxy, truth.of) for truth in truths]
+    return coco_figures(gathered(founds, plain, VOC_CLASSES)).ap()
+
+
+PARTS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
+    "suppression": suppression,
+    "evaluation": evaluation,
+}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retinue.evaluation import matching
 from retinue.evaluation.boxes import iou
-from retinue.evaluation.detections import gathered
+from retinue.evaluation.detections import best_first, gathered
 from retinue.evaluation.matching import NOBODY, match, nearest, pairs
 
 
@@ -107,3 +107,28 @@ def test_images_that_are_not_the_same_and_classes_that_are_not_there_are_refused
     with pytest.raises(ValueError, match="class -1, of 2"):
         gathered([NO_BOXES], [truth((-1, 0, 0, 1, 1))], 2)
     assert np.array_equal(gathered([], [], 2).objects, [0, 0])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=60),
+    st.sampled_from([1, 70_000]),
+)
+def test_the_order_of_scores_is_that_of_a_stable_sort(
+    rows: list[tuple[int, int]], apart: int
+) -> None:
+    score = np.array([s for s, _ in rows], dtype=np.float64)
+    group = np.array([g for _, g in rows], dtype=np.int64) * apart
+    assert best_first(score).tolist() == np.argsort(-score, kind="stable").tolist()
+    assert best_first(score, group).tolist() == np.lexsort((-score, group)).tolist()
+
+
+@pytest.mark.parametrize("largest", [0, 1 << 22])
+def test_keys_are_found_with_and_without_a_table_of_all(
+    monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(matching, "_LARGEST_INDEX", largest)
+    keys, true_keys = np.array([5, 0, 9, 5, 7]), np.array([7, 5, 2, 5])
+    found = [
+        (int(b), int(g)) for bs, gs in pairs(keys, true_keys) for b, g in zip(bs, gs, strict=True)
+    ]
+    assert found == [(0, 1), (0, 3), (3, 1), (3, 3), (4, 0)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from retinue.evaluation.boxes import iou
 from retinue.evaluation.classification import Confusion
-from retinue.evaluation.detections import Detections, Flags, Floats, Ints, Numbers
+from retinue.evaluation.detections import Detections, Flags, Floats, Ints, Numbers, best_first
 from retinue.evaluation.matching import NOBODY, Matches, match, pairs
 from retinue.evaluation.precision_recall import average_precision, curves, mean
 
@@ -165,8 +165,8 @@ def _mended(
     """As if the boxes `rows` (d,), all of `kind`, had not been wrong that way."""
     if kind in (Kind.DUPLICATE, Kind.BACKGROUND, Kind.BOTH):
         return of, replace(matches, ignored=matches.ignored | rows)
-    best_first = np.argsort(-of.score, kind="stable")
-    mended = best_first[rows[best_first]]
+    mended = np.flatnonzero(rows)
+    mended = mended[best_first(of.score[mended])]
     things = told.object[mended]
     free = of.counted[things]
     free &= ~_found_by(matches, len(of.true_of))[things]

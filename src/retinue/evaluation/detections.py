@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,41 +109,86 @@ def gathered(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> De
         raise ValueError(f"{len(found)} images were looked at, and {len(truth)} are known")
     score = _flat([f.score for f in found], np.float64)
     image = _image_of([len(f.score) for f in found])
-    order = np.lexsort((-score, image))
+    xyxy = _flat([f.xyxy for f in found], np.float64, 4)
+    names = _checked(_flat([f.of for f in found], np.int64), classes)
+    if not ((score[1:] <= score[:-1]) | (image[1:] != image[:-1])).all():
+        order = np.lexsort((-score, image))
+        score, xyxy, names = score[order], xyxy[order], names[order]
     true_xyxy = _flat([t.xyxy for t in truth], np.float64, 4)
-    areas = [boxes.area(np.asarray(t.xyxy, np.float64).reshape(-1, 4)) if t.area is None else t.area
-             for t in truth]  # fmt: skip
+    counts = [len(t.of) for t in truth]
+    area = boxes.area(true_xyxy).astype(np.float64)
+    if any(t.area is not None for t in truth):
+        given = [np.full(n, np.nan) if t.area is None else t.area
+                 for t, n in zip(truth, counts, strict=True)]  # fmt: skip
+        known = _flat(given, np.float64)
+        area = np.where(np.isnan(known), area, known)
     open_keys = [i * classes + k for i, t in enumerate(truth) for k in t.not_exhaustive]
     return Detections(
         images=len(found),
         classes=classes,
-        xyxy=_flat([f.xyxy for f in found], np.float64, 4)[order],
-        score=score[order],
-        of=_checked(_flat([f.of for f in found], np.int64)[order], classes),
-        image=image[order],
+        xyxy=xyxy,
+        score=score,
+        of=names,
+        image=image,
         true_xyxy=true_xyxy,
         true_of=_checked(_flat([t.of for t in truth], np.int64), classes),
-        true_image=_image_of([len(t.of) for t in truth]),
-        difficult=_flat([_flags(t.difficult, len(t.of)) for t in truth], np.bool_),
-        crowd=_flat([_flags(t.crowd, len(t.of)) for t in truth], np.bool_),
-        area=_flat(areas, np.float64),
+        true_image=_image_of(counts),
+        difficult=_all_flags([t.difficult for t in truth], counts),
+        crowd=_all_flags([t.crowd for t in truth], counts),
+        area=area,
         not_exhaustive=np.unique(np.array(open_keys, dtype=np.int64)),
     )
+
+
+def best_first(score: Floats, group: Ints | None = None) -> Ints:
+    """The order (n,) of falling scores, equal ones as they came; `group` (n,): within each group of
+    equal numbers, which come one after the other.
+
+    What a stable sort gives, in a fraction of its time: NumPy sorts by vector instructions only
+    where equal ones may come in any order, and those are put right here.
+    """
+    if group is not None:
+        # Of numbers of 16 bits NumPy's stable sort takes no comparisons.
+        small = group.astype(np.uint16) if group.max(initial=0) < 1 << 16 else group
+        by_group = np.argsort(small, kind="stable")
+        bounds = np.flatnonzero(np.diff(group[by_group], prepend=-1, append=-1))
+        parts = [by_group[low:high][best_first(score[by_group[low:high]])]
+                 for low, high in pairwise(bounds.tolist())]  # fmt: skip
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    order = np.argsort(-score)
+    fallen = score[order]
+    same = fallen[1:] == fallen[:-1]
+    if same.any():
+        in_run = np.zeros(len(order), bool)
+        in_run[1:] |= same
+        in_run[:-1] |= same
+        run = np.cumsum(np.append(True, ~same))[in_run]
+        order[in_run] = order[in_run][np.lexsort((order[in_run], run))]
+    return order
 
 
 def _flat(parts: Sequence[Any], kind: Any, width: int = 0) -> Any:
     """All of `parts` one after the other, (n,) or (n, width)."""
     shape = (-1, width) if width else (-1,)
-    there = [np.asarray(part, dtype=kind).reshape(shape) for part in parts]
-    return np.concatenate(there) if there else np.zeros((0, width) if width else 0, dtype=kind)
+    if not parts:
+        return np.zeros(0, dtype=kind).reshape(shape)
+    # An empty one may have come without its second axis.
+    dimensions = len(shape)
+    there = [part if part.ndim == dimensions else part.reshape(shape)
+             for part in map(np.asarray, parts)]  # fmt: skip
+    return np.concatenate(there).astype(kind, copy=False)
 
 
 def _image_of(lengths: Sequence[int]) -> Ints:
     return np.repeat(np.arange(len(lengths), dtype=np.int64), np.array(lengths, dtype=np.int64))
 
 
-def _flags(given: Flags | None, count: int) -> Flags:
-    return np.zeros(count, bool) if given is None else given
+def _all_flags(given: Sequence[Flags | None], counts: Sequence[int]) -> Flags:
+    if all(one is None for one in given):
+        return np.zeros(sum(counts), bool)
+    each = [np.zeros(n, bool) if one is None else one for one, n in zip(given, counts, strict=True)]
+    flags: Flags = _flat(each, np.bool_)
+    return flags
 
 
 def _checked(of: Ints, classes: int) -> Ints:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from retinue.evaluation.detection_errors import TOUCHES, Errors, Kind
-from retinue.evaluation.detections import Detections, Ints
+from retinue.evaluation.detections import Detections, Ints, best_first
 from retinue.evaluation.matching import NOBODY, nearest
 
 _SURE = 0.5
@@ -89,7 +89,7 @@ def _one_each(of: Detections, rows: Ints) -> Ints:
     """Of `rows`, the best one where several lie on the same place of an image, whatever their
     classes."""
     kept: list[int] = []
-    for box in rows[np.argsort(-of.score[rows], kind="stable")].tolist():
+    for box in rows[best_first(of.score[rows])].tolist():
         same = [other for other in kept if of.image[other] == of.image[box]]
         _, share = nearest(of.image[[box]], of.xyxy[[box]], of.image[same], of.xyxy[same])
         if share[0] < 0.5:

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from retinue.evaluation import boxes
-from retinue.evaluation.detections import Detections, Flags, Floats, Ints
+from retinue.evaluation.detections import Detections, Flags, Floats, Ints, best_first
 
 NOBODY = -1
 """In an array of indices: there is none."""
 _CHUNK = 1 << 20
 """So many pairs of a box and an object are looked at in one go."""
+_LARGEST_INDEX = 1 << 22
+"""Up to so many keys are looked up in a table of all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,8 @@ def match(of: Detections, iou: float = 0.5) -> Matches:
     ignored = np.zeros(len(found), bool)
     ignored[hit] = of.difficult[found[hit]]
     right = np.zeros(len(found), bool)
-    best_first = np.argsort(-of.score, kind="stable")
-    claims = best_first[(hit & ~ignored)[best_first]]
+    claims = np.flatnonzero(hit & ~ignored)
+    claims = claims[best_first(of.score[claims])]
     right[claims[np.unique(found[claims], return_index=True)[1]]] = True
     rest = ~right & ~ignored
     if len(crowds):
@@ -99,9 +101,7 @@ def pairs(keys: Ints, true_keys: Ints) -> Iterator[tuple[Ints, Ints]]:
     """All pairs of a box and an object of equal keys, as indices (p,), ordered by the box, then by
     the object; those of one box are never apart."""
     order = np.argsort(true_keys, kind="stable")
-    keyed = true_keys[order]
-    low = np.searchsorted(keyed, keys, side="left")
-    count = np.searchsorted(keyed, keys, side="right") - low
+    low, count = _places(true_keys[order], keys)
     ends = np.cumsum(count)
     start = 0
     while start < len(keys):
@@ -114,3 +114,16 @@ def pairs(keys: Ints, true_keys: Ints) -> Iterator[tuple[Ints, Ints]]:
             within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
             yield box, order[np.repeat(low[start:stop], counts) + within]
         start = stop
+
+
+def _places(true_keys: Ints, keys: Ints) -> tuple[Ints, Ints]:
+    """Where in the sorted `true_keys` those equal to each of `keys` (d,) begin, and how many there
+    are."""
+    if not len(keys) or not len(true_keys):
+        return np.zeros_like(keys), np.zeros_like(keys)
+    most = int(max(keys.max(), true_keys[-1])) + 1
+    if most <= _LARGEST_INDEX:
+        tally = np.bincount(true_keys, minlength=most)
+        return (np.cumsum(tally) - tally)[keys], tally[keys]
+    low = np.searchsorted(true_keys, keys, side="left")
+    return low, np.searchsorted(true_keys, keys, side="right") - low

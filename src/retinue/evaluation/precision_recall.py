@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from retinue.evaluation.detections import Detections, Floats, Ints
+from retinue.evaluation.detections import Detections, Floats, Ints, best_first
 from retinue.evaluation.matching import Matches
 
 _MISSES_AT = np.logspace(-2, 0, 9)
@@ -67,9 +67,8 @@ class Point:
 
 def curves(of: Detections, matches: Matches) -> list[Curve]:
     """One a class."""
-    counts = ~matches.ignored
-    order = np.lexsort((-of.score, of.of))
-    order = order[counts[order]]
+    rows = np.flatnonzero(~matches.ignored)
+    order = rows[best_first(of.score[rows], of.of[rows])]
     bounds = np.searchsorted(of.of[order], np.arange(of.classes + 1))
     objects = of.objects.tolist()
     return [
@@ -82,7 +81,7 @@ def pooled(of: Detections, matches: Matches) -> Curve:
     """Of the boxes of all classes that have objects, together."""
     objects = of.objects
     rows = np.flatnonzero(~matches.ignored & (objects[of.of] > 0))
-    order = rows[np.argsort(-of.score[rows], kind="stable")]
+    order = rows[best_first(of.score[rows])]
     return _curve(of, matches, order, int(objects.sum()))
 
 

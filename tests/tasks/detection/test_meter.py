@@ -119,6 +119,20 @@ def test_images_of_which_nothing_is_known_are_in_the_table_alone() -> None:
     assert len(row["boxes"]) == 1
 
 
+def test_areas_that_the_data_gives_tell_small_from_large() -> None:
+    boxes, place = candidates((0, 0.9, 0, 0, 100, 100)), [[0, 0, 100, 100]]
+    given = Boxes.made(place, [0], area=[900.0])
+    meter = meter_of([(boxes, Sample("a.jpg", None, given))])
+    told = meter.compute()
+    assert (told["map_small"], told["map_large"]) == (1, None)
+    rows, _ = seen_in(meter.tables()["predictions"])
+    again = DetectionMeter(NAMES)
+    again.extend(rows)
+    assert again.compute() == told
+    without = meter_of([(boxes, Sample("a.jpg", None, Boxes.made(place, [0])))]).compute()
+    assert (without["map_small"], without["map_large"]) == (None, 1)
+
+
 def test_an_image_without_objects_or_boxes_counts() -> None:
     meter = meter_of([(candidates(), Sample("a.jpg", None, Boxes.made([], [])))])
     assert meter.compute()["images"] == 1

@@ -47,11 +47,12 @@ PREDICTIONS = pa.schema(
         "difficult": pa.list_(pa.bool_()),
         "crowd": pa.list_(pa.bool_()),
         "not_exhaustive": pa.list_(pa.int32()),
+        "areas": pa.list_(pa.float64()),
     }
 )
 """Of `predictions.parquet`, a row an image. `labels` are indices of classes, the best box first;
 boxes are x1, y1, x2, y2 in pixels of the original; `known`: whether there is a target, whose
-objects the columns from `true_labels` on hold."""
+objects the columns from `true_labels` on hold (`areas`: null where the boxes' own are meant)."""
 
 
 def predictions_table(rows: Sequence[Seen], classes: Sequence[str]) -> pa.Table:
@@ -73,6 +74,7 @@ def predictions_table(rows: Sequence[Seen], classes: Sequence[str]) -> pa.Table:
         "difficult": [_flags(t.difficult, t) for t in truths],
         "crowd": [_flags(t.crowd, t) for t in truths],
         "not_exhaustive": [list(t.not_exhaustive) for t in truths],
+        "areas": [t.area for t in truths],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in PREDICTIONS]
     table = pa.Table.from_arrays(arrays, schema=PREDICTIONS)
@@ -103,6 +105,7 @@ def seen_in(table: pa.Table) -> tuple[list[Seen], tuple[str, ...]]:
             np.array(columns["difficult"][k], np.bool_),
             np.array(columns["crowd"][k], np.bool_),
             columns["not_exhaustive"][k],
+            None if columns["areas"][k] is None else np.array(columns["areas"][k], np.float64),
         )
         size = columns["width"][k], columns["height"][k]
         rows.append(Seen(path, size, found, truth if columns["known"][k] else None))

@@ -27,7 +27,7 @@ from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode
 from retinue.tasks.detection.drawing import draw_boxes
 from retinue.tasks.detection.forms import FORMS
-from retinue.tasks.detection.meter import DetectionMeter
+from retinue.tasks.detection.meter import DetectionMeter, truth_of
 from retinue.tasks.detection.objective import (
     DetectionObjective,
     LossOptions,
@@ -251,9 +251,8 @@ class Detection(Task):
 
     def undefined(self, samples: Sequence[Sample]) -> Mapping[str, str]:
         """See `Task`."""
-        if any(isinstance(s.target, Boxes) and len(s.target.of) for s in samples):
-            return {}
-        return {figure.name: "none of its images has an object" for figure in self.figures()}
+        known = [truth for sample in samples if (truth := truth_of(sample)) is not None]
+        return evaluation.undefined(known, self.classes, self.options.judged_boxes)
 
     def decode(self, outputs: Any, batch: Batch) -> list[Candidates]:
         """See `Task`: everything above the smallest score that anybody asks for."""
