@@ -27,6 +27,8 @@ from retinue.arrays import Size as Size
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 LARGEST_SIDE = 1 << 14
 """Of a network's input, in pixels: a batch of two such images is 6 GB."""
+SMALLEST_TILE = 16
+"""The smallest side of a part of an image that is looked at by itself, in pixels."""
 SMALLEST_CROP = 0.01
 """The smallest `crop_fraction`."""
 

@@ -160,7 +160,9 @@ def test_maps_are_the_matrices_for_any_means() -> None:
     maps = colour._maps(keys, 2)
     found = maps[:, :, :4].copy()
     found[:, :, 3] += (maps[:, :, 4:] @ means[:, :, None])[:, :, 0]
-    assert np.allclose(found, colour._matrices(images, keys, 2), rtol=0, atol=1e-11)
+    pixels = images.permute(0, 2, 3, 1).float().numpy()
+    matrices = [colour._matrix(image, key, 2) for key, image in enumerate(pixels)]
+    assert np.allclose(found, matrices, rtol=0, atol=1e-11)
 
 
 def test_a_device_is_sent_one_piece_a_batch_and_nothing_is_read_back(

@@ -20,8 +20,9 @@ Solarize, posterize, equalize and exact HSV are not affine: they come first, on 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,11 +32,12 @@ from torch import Tensor
 
 from retinue.data.options import ColourOptions
 from retinue.data.random import draw
-from retinue.sample import Pixels, Preprocessing
+from retinue.sample import Preprocessing
 from retinue.transfer import all_to_device
 
 Affine = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 
 LUMA = np.array([0.299, 0.587, 0.114])
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -70,40 +72,101 @@ class Colour:
                 ("solarize", o.solarize, None, _solarize),
                 ("posterize", o.posterize, None, _posterize),
                 ("equalize", o.equalize, None, _equalize),
-                ("hsv", o.hsv, o.hsv_gains, _hsv if o.hsv_hue == "shift" else _hsv_by_factors),
             )
             if probability > 0
         ]
+        self._hsv = _Other("hsv", o.hsv, o.hsv_gains, self._in_hsv) if o.hsv > 0 else None
         self._constants: dict[tuple[int, torch.device], list[Tensor]] = {}
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to float32, normalised, in channels-last memory, on the same
         device. Nothing is drawn."""
-        n, _, height, width = images.shape
-        rows = _rows(images).view(n, height, width * 3)
-        scale, shift, _, _ = self._repeated(width, images.device)
-        scaled = _scale_on_cpu if _on_cpu(images) else _scale_on_device
-        return scaled(rows, scale, shift).view(n, height, width, 3).permute(0, 3, 1, 2)
+        if _on_cpu(images):
+            return self._one_by_one(images, {}, lambda k, pixels: None)
+        return self._scaled(images)
 
     def varied(self, images: Tensor, keys: npt.NDArray[np.int64], epoch: int) -> Tensor:
         """The same with the options' changes. `keys` (n,): what each image's draws are keyed by."""
-        on_cpu = _on_cpu(images)
-        draws = [other.draw(self.seed, epoch, keys) for other in self._others]
-        if self._affine and not on_cpu:
+        others = self._others if self._hsv is None else [*self._others, self._hsv]
+        draws = [other.draw(self.seed, epoch, keys) for other in others]
+        if _on_cpu(images):
+            return self._varied_on_cpu(images, draws, keys, epoch)
+        if self._affine:
             draws.append(self._maps(keys, epoch))
         sent = all_to_device(draws, images.device) if draws else []
-        for other, rows in zip(self._others, sent, strict=False):
+        for other, rows in zip(others, sent, strict=False):
             images = other.apply(images, rows)
         if not self._affine:
-            return self.normalised(images)
+            return self._scaled(images)
         n, _, height, width = images.shape
         _, _, floor, ceiling = self._repeated(width, images.device)
-        if on_cpu:
-            matrices = torch.from_numpy(self._matrices(images, keys, epoch)).float()
-            out = _contract_on_cpu(_rows(images), matrices, floor, ceiling)
-        else:
-            out = _contract_on_device(_rows(images), _at_means(sent[-1], images), floor, ceiling)
+        out = _contract(_rows(images), _at_means(sent[-1], images), floor, ceiling)
         return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """`normalised`, all images at once."""
+        n, _, height, width = images.shape
+        scale, shift, _, _ = self._repeated(width, images.device)
+        out = torch.addcmul(shift, _rows(images).view(n, height, width * 3).float(), scale)
+        return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+    def _varied_on_cpu(
+        self, images: Tensor, draws: Sequence[Affine], keys: npt.NDArray[np.int64], epoch: int
+    ) -> Tensor:
+        for other, rows in zip(self._others, draws, strict=False):
+            images = other.apply(images, torch.from_numpy(rows))
+        changes: dict[int, list[float]] = {}
+        if self._hsv is not None:
+            positions, amounts = draws[-1][:, 0].astype(int).tolist(), draws[-1][:, 1:]
+            each = np.stack(self._changes(amounts), 1).tolist()
+            changes = dict(zip(positions, each, strict=True))
+        return self._one_by_one(
+            images,
+            changes,
+            lambda k, pixels: self._matrix(pixels, int(keys[k]), epoch) if self._affine else None,
+        )
+
+    def _one_by_one(
+        self,
+        images: Tensor,
+        changes: Mapping[int, Sequence[float]],
+        matrix_of: Callable[[int, Floats], Affine | None],
+    ) -> Tensor:
+        """Image by image, so that what is in between stays in the cache, and by NumPy and OpenCV:
+        torch's threads would wait for each other at every image, for long where loader threads are
+        busy. OpenCV's contraction is five times as fast as a matrix product with a side of 3.
+
+        `changes`: in HSV, by position. `matrix_of`: of a position and its pixels, float32 (height,
+        width, 3) from 0 to 255; None: nothing but the normalisation.
+        """
+        rows = _rows(images).numpy()
+        n, height, width, _ = rows.shape
+        scale, shift, floor, ceiling = (c.numpy() for c in self._repeated(width, images.device))
+        out = np.empty((n, height, width * 3), np.float32)
+        pixels, spare = np.empty((2, height, width, 3), np.float32)
+        planes = [np.empty((height, width), np.float32) for _ in range(3)] if changes else []
+        for k, (source, target) in enumerate(zip(rows, out, strict=True)):
+            np.copyto(pixels, source)
+            if k in changes:
+                _change_in_hsv(pixels, changes[k], spare, planes)
+            matrix = matrix_of(k, pixels)
+            if matrix is None:
+                np.multiply(pixels.reshape(height, width * 3), scale, out=target)
+                np.add(target, shift, out=target)
+            else:
+                cv2.transform(
+                    pixels, matrix.astype(np.float32), dst=target.reshape(height, width, 3)
+                )
+                np.clip(target, floor, ceiling, out=target)
+        return torch.from_numpy(out).view(n, height, width, 3).permute(0, 3, 1, 2)
+
+    def _changes(self, amounts: Any) -> tuple[Any, Any, Any, Any]:
+        """Of (m, 3) drawn amounts, (m,) each: factor and shift of the hue, in turns, factors of
+        saturation and value."""
+        hue, saturation, value = amounts.T
+        same, none = 1 + 0 * hue, 0 * hue
+        change = (same, hue) if self.options.hsv_hue == "shift" else (1 + hue, none)
+        return *change, 1 + saturation, 1 + value
 
     def _repeated(self, width: int, device: torch.device) -> list[Tensor]:
         """Normalisation's scale and shift, and what 0 and 1 become under it; (width × 3,) each:
@@ -114,6 +177,17 @@ class Colour:
             self._constants[width, device] = all_to_device(each, device)
         return self._constants[width, device]
 
+    def _in_hsv(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """All at once; float32, from 0 to 255: nothing is rounded."""
+        factor, shift, saturation, value = (
+            each[:, None, None] for each in self._changes(amounts.float())
+        )
+        h, s, v = rgb_to_hsv(images / 255)
+        h = (h * factor + shift) % 1
+        s = (s * saturation).clamp_(0, 1)
+        v = (v * value).clamp_(0, 1)
+        return hsv_to_rgb(h, s, v) * 255
+
     def _draws(self, key: int, epoch: int) -> tuple[Vector, npt.NDArray[np.int64], Vector]:
         """(4,) amounts of `_OPERATIONS`, their order, and the (3,) shift along all colours."""
         rng = draw(self.seed, epoch, key, "colour")
@@ -122,25 +196,22 @@ class Colour:
         noise = rng.standard_normal(3) * self.options.pca_noise
         return amounts, order, noise
 
-    def _matrices(self, images: Tensor, keys: npt.NDArray[np.int64], epoch: int) -> Affine:
-        """(n, 3, 4): each image's matrix, from 0–255 to normalised, not clamped."""
-        # A hundred times as fast as a sum over an outer axis.
-        contrast = self.options.contrast > 0
-        pixels = _rows(images).numpy() if contrast else [None] * len(keys)
-        result = np.empty((len(keys), 3, 4))
-        for k, (key, image) in enumerate(zip(keys.tolist(), pixels, strict=True)):
-            mean = np.zeros(3) if image is None else np.array(cv2.mean(image)[:3]) / 255
-            amounts, order, noise = self._draws(key, epoch)
-            matrix = np.eye(3, 4)
-            for number in order:
-                if self._amplitudes[number]:
-                    matrix = _OPERATIONS[number](matrix, amounts[number], mean)
-            matrix[:, 3] += _PCA @ (noise * _PCA_STD)
-            result[k] = matrix
-        return self._then_normalised(result)
+    def _matrix(self, pixels: Floats, key: int, epoch: int) -> Affine:
+        """(3, 4): an image's matrix, from 0–255 to normalised, not clamped."""
+        mean = np.zeros(3)
+        if self.options.contrast > 0:  # a hundred times as fast as a sum over an outer axis
+            mean = np.array(cv2.mean(pixels)[:3]) / 255
+        amounts, order, noise = self._draws(key, epoch)
+        matrix = np.eye(3, 4)
+        for number in order:
+            if self._amplitudes[number]:
+                matrix = _OPERATIONS[number](matrix, amounts[number], mean)
+        matrix[:, 3] += _PCA @ (noise * _PCA_STD)
+        result: Affine = self._then_normalised(matrix[None])[0]
+        return result
 
     def _maps(self, keys: npt.NDArray[np.int64], epoch: int) -> Affine:
-        """(n, 3, 7): `_matrices` for whatever channel means the images have, which the last three
+        """(n, 3, 7): `_matrix` for whatever channel means the images have, which the last three
         columns are to be multiplied with and added to the fourth. All images at once, in four
         rounds: what each does first, second, …"""
         drawn = [self._draws(key, epoch) for key in keys.tolist()]
@@ -268,43 +339,12 @@ def _rows(images: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1).contiguous()
 
 
-def _scale_on_device(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """uint8 (n, height, width × 3) → float32, all images at once."""
-    return torch.addcmul(shift, rows.float(), scale)
-
-
-def _scale_on_cpu(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The same, an image at a time, so that what is in between stays in the cache, and by NumPy:
-    torch's threads would wait for each other at every image, for long where loader threads are
-    busy."""
-    out = torch.empty(rows.shape, dtype=torch.float32)
-    for source, target in zip(rows.numpy(), out.numpy(), strict=True):
-        np.copyto(target, source)
-        np.multiply(target, scale.numpy(), out=target)
-        np.add(target, shift.numpy(), out=target)
-    return out
-
-
-def _contract_on_device(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
+def _contract(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
     """uint8 (n, height, width, 3) → float32 (n, height, width × 3), all images at once."""
     n, height, width, _ = rows.shape
     bias, weights = matrices[:, None, :, 3], matrices[:, :, :3].transpose(1, 2)
     out = torch.baddbmm(bias, rows.view(n, -1, 3).float(), weights).view(n, height, width * 3)
     return torch.clamp(out, floor, ceiling, out=out)
-
-
-def _contract_on_cpu(rows: Tensor, matrices: Tensor, floor: Tensor, ceiling: Tensor) -> Tensor:
-    """The same, an image at a time, so that what is in between stays in the cache; OpenCV's
-    contraction is five times as fast as a matrix product with a side of 3."""
-    n, height, width, _ = rows.shape
-    out = np.empty((n, height, width * 3), dtype=np.float32)
-    pixels = np.empty((height, width, 3), dtype=np.float32)
-    low, high = floor.numpy(), ceiling.numpy()
-    for source, matrix, target in zip(rows.numpy(), matrices.numpy(), out, strict=True):
-        np.copyto(pixels, source)
-        cv2.transform(pixels, matrix, dst=target.reshape(height, width, 3))
-        np.clip(target, low, high, out=target)
-    return torch.from_numpy(out)
 
 
 def rgb_to_hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -331,39 +371,15 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return torch.stack(channels, 1)
 
 
-def _hsv(images: Tensor, amounts: Tensor) -> Tensor:
-    """The hue shifted by so many turns, saturation and value times factors around 1."""
-    shift, saturation, value = amounts.T
-    one = torch.ones_like(shift)
-    return _in_hsv(images, torch.stack([one, shift, 1 + saturation, 1 + value], 1))
-
-
-def _hsv_by_factors(images: Tensor, amounts: Tensor) -> Tensor:
-    """All three times factors around 1: the hue, too, counted in turns from red."""
-    hue, saturation, value = amounts.T
-    none = torch.zeros_like(hue)
-    return _in_hsv(images, torch.stack([1 + hue, none, 1 + saturation, 1 + value], 1))
-
-
-def _in_hsv(images: Tensor, changes: Tensor) -> Tensor:
-    """`changes` (m, 4): factor and shift of the hue, in turns, factors of saturation and value.
-    float32, from 0 to 255: nothing is rounded."""
-    if _on_cpu(images):
-        changed = map(_in_hsv_by_opencv, _rows(images).numpy(), changes.tolist())
-        return torch.from_numpy(np.stack(list(changed))).permute(0, 3, 1, 2)
-    factor, shift, saturation, value = changes.float().T[..., None, None]
-    h, s, v = rgb_to_hsv(images / 255)
-    h = (h * factor + shift) % 1
-    s = (s * saturation).clamp_(0, 1)
-    v = (v * value).clamp_(0, 1)
-    return hsv_to_rgb(h, s, v) * 255
-
-
-def _in_hsv_by_opencv(image: Pixels, changes: Sequence[float]) -> npt.NDArray[np.float32]:
-    """The same of one image, (height, width, 3), ten times as fast on a CPU."""
-    factor, shift, saturation, value = changes
-    pixels = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)
-    hue, s, v = planes = cv2.split(pixels)
+def _change_in_hsv(
+    pixels: Floats, change: Sequence[float], spare: Floats, planes: list[Floats]
+) -> None:
+    """What `Colour._in_hsv` does to all images, of one, (height, width, 3) from 0 to 255, in place
+    and thirty times as fast. `spare`: as much room again; `planes`: three of (height, width)."""
+    factor, shift, saturation, value = change
+    cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV, dst=spare)
+    cv2.split(spare, planes)
+    hue, s, v = planes
     hue *= np.float32(factor)
     hue += np.float32(360 * (shift % 1))
     hue -= np.float32(360) * (hue >= 360)  # less than two turns, as factors reach 2
@@ -371,9 +387,8 @@ def _in_hsv_by_opencv(image: Pixels, changes: Sequence[float]) -> npt.NDArray[np
     v *= np.float32(value)
     np.minimum(s, 1, out=s)
     np.minimum(v, 255, out=v)
-    cv2.merge(planes, dst=pixels)
-    rgb: npt.NDArray[np.float32] = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_HSV2RGB), np.float32)
-    return rgb
+    cv2.merge(planes, dst=spare)
+    cv2.cvtColor(spare, cv2.COLOR_HSV2RGB, dst=pixels)
 
 
 def _solarize(images: Tensor, amounts: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ from retinue.data.cpus import usable_cpus
 from retinue.data.dimensions import dimensions, upright
 from retinue.sample import ImageSize, Sample
 
-LEAST = 16
-"""The smallest side of a tile."""
 Window = tuple[int, int, int, int]
 """x1, y1, x2, y2 in whole pixels of the upright original."""
 

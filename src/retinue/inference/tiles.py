@@ -14,14 +14,12 @@ import numpy as np
 
 from retinue.data.geometry import translate
 from retinue.data.loader import Loader, in_order
+from retinue.data.tiles import windows
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.predictor import Answer, Heat, Predictor, Seen, held, original
-from retinue.sample import ImageSize, Rectangle, Sample
+from retinue.sample import SMALLEST_TILE, ImageSize, Rectangle, Sample
 from retinue.tasks.task import Finding, Task
-
-LEAST = 16
-"""The smallest side of a tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +32,11 @@ class Tiles:
     """What neighbours share, as a part of the side: what is smaller lies in one tile as a whole."""
 
     def __post_init__(self) -> None:
-        if self.side < LEAST:
+        if self.side < SMALLEST_TILE:
             raise UsageError(
                 f"tiles of {self.side} pixels are too small",
                 where="tiles",
-                mend=f"take at least {LEAST}; the side of the network's input is a good one",
+                mend=f"{SMALLEST_TILE} at least; the side of the network's input is a good one",
             )
         if not 0 <= self.overlap <= 0.9:
             raise UsageError(
@@ -50,24 +48,8 @@ class Tiles:
     def windows(self, size: ImageSize) -> list[tuple[int, int, int, int]]:
         """x1, y1, x2, y2 of what is looked at of an image of `size` (width, height): all of it
         first, then the tiles, row by row; none where it is no larger than one."""
-        width, height = size
-        whole = (0, 0, width, height)
-        if width <= self.side and height <= self.side:
-            return [whole]
-        across, down = (min(self.side, length) for length in size)
-        return [
-            whole,
-            *(
-                (x, y, x + across, y + down)
-                for y in self._starts(height)
-                for x in self._starts(width)
-            ),
-        ]
-
-    def _starts(self, length: int) -> list[int]:
-        step = max(round(self.side * (1 - self.overlap)), 1)
-        last = max(length - self.side, 0)
-        return [*range(0, last, step), last]
+        parts = windows(size, self.side, self.overlap)
+        return parts if len(parts) == 1 else [(0, 0, *size), *parts]
 
 
 def refuse_whole(task: Task) -> None:

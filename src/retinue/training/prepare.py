@@ -54,6 +54,7 @@ from retinue.training.preflight import (
     task_options,
 )
 from retinue.training.recipe import Recipe, dump
+from retinue.training.stage_samples import stage_samples
 from retinue.training.training import Training
 from retinue.weights.files import sha256
 
@@ -163,7 +164,7 @@ def prepared(
         refuse_samplers(recipe, dataset)
     torch.manual_seed(recipe.seed)
     network, preprocessing = _network(run, recipe, task, resumed=resumed)
-    _settle(run, task, train, preprocessing, resumed=resumed)
+    _settle(run, recipe, task, dataset, preprocessing, resumed=resumed)
     refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
@@ -227,16 +228,21 @@ def _task(run: RunFolder, recipe: Recipe, dataset: Dataset, *, resumed: bool) ->
 
 def _settle(
     run: RunFolder,
+    recipe: Recipe,
     task: Task,
-    samples: Sequence[Sample],
+    dataset: Dataset,
     preprocessing: Preprocessing,
     *,
     resumed: bool,
 ) -> None:
-    """The task's state as a whole, written down for a resume, which finds it there."""
+    """The task's state as a whole, by the samples of the last stage (which may be tiles), written
+    down for a resume, which finds it there."""
     began = run.read_json(RECORD) or {}
     if resumed and "task_state" in began:
         return
+    samples: Sequence[Sample] = dataset.splits["train"]
+    for stage in recipe.stages:
+        samples = stage_samples(run, stage.name, stage.data, samples, dataset.splits, write=False)
     task.settle(samples, preprocessing)
     if is_main():
         run.write_json(RECORD, {**began, "task_state": task.state()})

@@ -16,12 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from retinue.arrays import Rectangle
-from retinue.data.tiles import LEAST, tiled
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.options import Options
 from retinue.run.folder import RunFolder
-from retinue.sample import LARGEST_SIDE, Sample
+from retinue.sample import LARGEST_SIDE, SMALLEST_TILE, Sample
 
 Splits = Mapping[str, Sequence[Sample]]
 
@@ -54,7 +53,7 @@ class Tiles(Options):
     alone: ClassVar[str | None] = "name"
 
     name: Literal["tiles"] = "tiles"
-    side: Annotated[int, Field(ge=LEAST, le=LARGEST_SIDE)] = 640
+    side: Annotated[int, Field(ge=SMALLEST_TILE, le=LARGEST_SIDE)] = 640
     """Of a tile, in pixels of the original. The last one of a row or column is shifted inwards."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     """What neighbours share, as a part of the side: what is smaller lies in one tile as a whole."""
@@ -92,6 +91,8 @@ def _with_validation(
 
 
 def _tiles(options: Tiles, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    from retinue.data.tiles import tiled  # brings cv2, as the options must not
+
     return tiled(samples, options.side, options.overlap, whole=options.whole)
 
 

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from retinue.data.dimensions import dimensions, upright
-from retinue.data.framing import eval_matrix
 from retinue.data.targets.boxes import Boxes
+from retinue.data.views import EvalView
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
 from retinue.figures import Figure
@@ -209,14 +209,16 @@ class Detection(Task):
         """See `Task`: anchors by clusters, where they are asked for."""
         if self._anchors is not None:
             return
-        there = [(s, s.target) for s in samples if isinstance(s.target, Boxes) and s.target.of]
-        found = dimensions([s.key for s, _ in there], [s.read for s, _ in there])
+        there = [s for s in samples if isinstance(s.target, Boxes) and s.target.of]
+        found = dimensions([s.key for s in there], [s.read for s in there])
+        view, size = EvalView(preprocessing), preprocessing.size
         shown = [
-            target.through(eval_matrix(preprocessing, (width, height)), preprocessing.size).xyxy
-            for (_, target), (width, height) in zip(there, upright(found).tolist(), strict=True)
+            view.see([sample], [(width, height)], size=size).target
+            for sample, (width, height) in zip(there, upright(found).tolist(), strict=True)
             if width
         ]
-        corners = np.concatenate([np.zeros((0, 4), np.float32), *shown])
+        each_image = [target.xyxy for target in shown if isinstance(target, Boxes)]
+        corners = np.concatenate([np.zeros((0, 4), np.float32), *each_image])
         sizes, each = corners[:, 2:] - corners[:, :2], len(self._published[0])
         try:
             self._anchors = anchors.fitted(sizes, len(self._strides), each=each)
