@@ -305,6 +305,30 @@ def predict(
     return Predictions(done.images, done.skipped, done.files, done.results, done.counts)
 
 
+def speed(
+    model: str | Path | Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
+    *,
+    runs: int = 50,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    tta: str | None = None,
+) -> dict[str, Any]:
+    """What one image after the other takes, `runs` times, by stages: see
+    `retinue.inference.speed.by_stages`. `sources` as of `predict`; the first few images are taken
+    in turn, or the first frames of a video."""
+    import sys
+
+    from retinue.inference.inputs import expand
+    from retinue.inference.predicting import stages
+    from retinue.inference.predictor import load as open_model
+
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    found = expand(named, sys.stdin, say=logging.getLogger("retinue").warning)
+    predictor = open_model(model, device=device, engine=engine, tta=tta)
+    return stages(predictor, found, runs)
+
+
 def export(
     model: str | Path, to: str, *, out: str | Path | None = None, force: bool = False
 ) -> Exported:

@@ -183,6 +183,22 @@ def test_predict_counts(retinue: Command, replace: Any) -> None:
     assert told["counts"] == counts
 
 
+def test_predict_measures_speed(retinue: Command, replace: Any) -> None:
+    spent = {
+        "decode_ms": 1.5, "preprocess_ms": 2.0, "network_ms": 1234.5, "postprocess_ms": 0.25,
+        "milliseconds": 1238.25, "fps": 0.8076, "runs": 20, "images": 1, "engine": "torch",
+        "device": "cpu", "views": 2,
+    }  # fmt: skip
+    speed = replace("speed", spent)
+    code, out, _ = retinue("predict", "m", "x", "--fps", "20", "--tta", "flip")
+    assert code == 0
+    assert speed.named["runs"] == 20
+    assert out.splitlines()[2].split() == ["network", "1,234.50", "ms"]
+    assert "0.8076 images a second" in out
+    assert "medians of 20 runs over 1 image, one after the other; torch on cpu, 2 views" in out
+    assert json.loads(retinue("predict", "m", "x", "--fps", "20", "--json").out) == spent
+
+
 def test_recipes(retinue: Command, tmp_path: Path) -> None:
     assert "finetune" in retinue("recipes").out
     headers = json.loads(retinue("recipes", "--json").out)

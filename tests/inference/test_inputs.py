@@ -223,3 +223,17 @@ def test_drawn_predictions_are_not_looked_at_again(photos: Path) -> None:
     # Who names them means them.
     drawn = photos / "older" / "drawn"
     assert list(expand([drawn])) == [str(drawn / "a.jpg")]
+
+
+def test_a_folder_with_brackets_is_a_path_first_and_a_pattern_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("set[1]", "set1"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").touch()
+    assert list(expand(["set[1]"])) == ["set[1]/a.jpg"]
+    assert list(expand(["set[12]/a.jpg"])) == ["set1/a.jpg"]
+    assert list(expand(["camera:0", "RTSP://host/s", "set1"])) == [
+        "camera:0", "RTSP://host/s", "set1/a.jpg",
+    ]  # fmt: skip

@@ -344,3 +344,19 @@ def test_a_real_clip_from_end_to_end(model: Path, here: Path) -> None:
     opened = open_video(str(drawn))
     assert len(list(opened.frames())) == 50
     assert opened.rate == 5
+
+
+def test_speed_of_pictures_and_videos(model: Path, here: Path) -> None:
+    picture(here / "a.png", [(4, 4, 14, 14, 1)])
+    Path("bad.png").write_text("no image")
+    clips.write(here / "clip.mp4", moving(30))
+    spent = api.speed(model, ["a.png", "bad.png"], runs=3, engine="torch", device="cpu")
+    assert (spent["images"], spent["runs"]) == (1, 3)
+    assert spent["network_ms"] > 0 < spent["fps"]
+    spent = api.speed(model, "clip.mp4", runs=3, engine="torch", device="cpu")
+    assert spent["images"] == 16
+    assert spent["decode_ms"] > 0
+    for source, words in (("bad.png", "none of the images"), ("no.mp4", "cannot be opened")):
+        Path("no.mp4").write_text("no video")
+        with pytest.raises(UsageError, match=words):
+            api.speed(model, source, runs=1, engine="torch", device="cpu")

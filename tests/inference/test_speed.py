@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from torch import Tensor
 
 from retinue.inference import speed
 from retinue.inference.predictor import Member, Predictor
-from retinue.inference.speed import measured
+from retinue.inference.speed import by_stages, measured
 from retinue.modelfile import ModelDescription
 from retinue.sample import Batch, Preprocessing, Sample
 from retinue.tasks.classification.task import Classification
@@ -79,3 +83,50 @@ def test_a_slow_network_is_not_asked_of_many(
 
 def test_without_a_readable_image_nothing_is_measured(samples: list[Sample]) -> None:
     assert measured(Noted(), samples[:1]) is None
+
+
+PAUSES = {"decode": 0.06, "preprocess": 0.01, "network": 0.02, "postprocess": 0.015}
+
+
+class Paused(Noted):
+    """Takes at least so long for each stage."""
+
+    def inputs(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+        time.sleep(PAUSES["preprocess"])
+        yield from super().inputs(batch)
+
+    def outputs(self, inputs: Tensor) -> Iterator[Any]:
+        time.sleep(PAUSES["network"])
+        yield from super().outputs(inputs)
+
+    def merged(self, found: Any) -> list[Any]:
+        time.sleep(PAUSES["postprocess"])
+        return super().merged(found)
+
+
+def test_each_stage_is_told_apart() -> None:
+    pixels = np.full((400, 500, 3), 99, np.uint8)
+    reads = 0
+
+    def read() -> Any:
+        nonlocal reads
+        reads += 1
+        time.sleep(PAUSES["decode"])
+        return pixels
+
+    found = by_stages(Paused(), [Sample("a", read)], 5)
+    assert found is not None
+    for stage, pause in PAUSES.items():
+        assert 1000 * pause <= found[f"{stage}_ms"] < 1000 * pause + 45, stage
+    assert found["milliseconds"] == pytest.approx(sum(found[f"{s}_ms"] for s in PAUSES), abs=0.01)
+    assert found["fps"] == pytest.approx(1000 / found["milliseconds"], rel=1e-3)
+    assert (found["runs"], found["images"], found["views"]) == (5, 1, 1)
+    assert reads == 1 + 2 * 6, "once to see whether it can be read; twice a run, the first included"
+
+
+def test_frames_bring_the_time_of_their_decoding(samples: list[Sample]) -> None:
+    found = by_stages(Noted("flip"), samples, 3, decoding=0.5)
+    assert found is not None
+    assert found["decode_ms"] == 500
+    assert (found["images"], found["views"]) == (3, 2)
+    assert by_stages(Noted(), samples[:1], 3) is None

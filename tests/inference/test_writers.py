@@ -298,6 +298,9 @@ def test_the_base_is_what_all_sources_share(
     assert common_base([first]) == tmp_path / "a" / "b"
     assert common_base([first, "a/c"]) == tmp_path / "a"
     assert common_base(["-"]) == tmp_path
+    assert common_base(["rtsp://host/s", first]) == tmp_path / "a" / "b"
+    assert common_base(["a/*/1.jpg"]) == tmp_path / "a"
+    assert common_base([str(tmp_path / "a" / "c" / "**" / "*.jpg")]) == tmp_path / "a" / "c"
     assert common_base([]) == tmp_path
 
 

@@ -114,7 +114,7 @@ class Bright(finder.Find):
         return list(torch.nn.functional.avg_pool2d(outputs.amax(1)[:, None], 8)[:, 0].numpy())
 
     def follower(self) -> Follower:
-        return Following(self.classes, 0.3, lambda finding, least: finding)
+        return Following(self.classes, 0.3, lambda found, least: Candidates.joined([found]))
 
     def result(self, finding: Found, path: str) -> Result:
         boxes = [

@@ -85,6 +85,12 @@ def predict(
         str | None,
         typer.Option("--reference", metavar="FILE", help="Keep the ids of this COCO file."),
     ] = None,
+    fps: Annotated[
+        int | None,
+        typer.Option(
+            "--fps", min=1, metavar="N", help="Measure N runs, by stages, and answer nothing."
+        ),
+    ] = None,
     on_bad_image: Annotated[
         OnBadImage, typer.Option("--on-bad-image", help="Skip unreadable pictures, or stop.")
     ] = OnBadImage.skip,
@@ -106,6 +112,13 @@ def predict(
     from retinue.errors import UsageError
     from retinue.inference.forms import json_line
 
+    if fps is not None:
+        spent = api.speed(
+            model, sources, runs=fps, engine=engine.value, device=device,
+            tta=tta.value if tta is not None else None,
+        )  # fmt: skip
+        print_json(spent) if as_json else _say_speed(spent)
+        return
     for name, wished in (("draw", draw), ("crops", crops), ("heatmap", heatmap)):
         if wished and out is None:
             raise UsageError(
@@ -160,6 +173,17 @@ def _print(result: Result) -> None:
     answers = (f"{visible(name)} {score:.1%}" for name, score in result.answers())
     fields = [visible(result.called()), *answers]
     say("\t".join(fields))
+
+
+def _say_speed(spent: Mapping[str, Any]) -> None:
+    for stage in ("decode", "preprocess", "network", "postprocess"):
+        say(f"  {stage:<14}{spent[f'{stage}_ms']:>10,.2f} ms")
+    say(f"  {'all':<14}{spent['milliseconds']:>10,.2f} ms   {spent['fps']:,.4g} images a second")
+    views = f", {spent['views']} views each" if spent["views"] > 1 else ""
+    say(
+        f"medians of {counted(spent['runs'], 'run')} over {counted(spent['images'], 'image')},"
+        f" one after the other; {spent['engine']} on {spent['device']}{views}"
+    )
 
 
 def _say_counts(counts: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from retinue.data import geometry
 from retinue.data.composers import Composer, Composition
-from retinue.data.decode import Encoded, read_image
+from retinue.data.decode import Decoded, Encoded, read_image
 from retinue.data.framing import eval_boxes, eval_matrix
 from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions
@@ -258,6 +258,16 @@ class EvalView:
             out[...] = self.preprocessing.pad_value
         out[top : top + tall, left : left + wide] = upright
         return self.see(samples, [encoded.size], size=size), [encoded.size]
+
+    def decoded(self, sample: Sample, size: Size) -> tuple[Encoded, Decoded]:
+        """The sample's image at the scale from which `render` goes on, for an input of `size`
+        (height, width). Raises `BadImageError`."""
+        encoded = open_image(sample, self.preprocessing)
+        width, height = encoded.size
+        box, (_, _, tall, wide) = eval_boxes(replace(self.preprocessing, size=size), encoded.size)
+        # Twice what is needed: the decoder's own averaging then hides in the filter's support.
+        need_h, need_w = tall / (box[3] - box[1]) * height, wide / (box[2] - box[0]) * width
+        return encoded, encoded.decode((math.ceil(2 * need_h), math.ceil(2 * need_w)))
 
 
 def turn(image: Pixels, orientation: int) -> Pixels:

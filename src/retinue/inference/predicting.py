@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple, Protocol
 
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.counting import Count, Places
 from retinue.inference.extras import Shown
 from retinue.inference.predictor import Answer, Predictor, Skipped, held
+from retinue.inference.speed import by_stages
 from retinue.inference.tiles import Tiles, answers_by_tiles, refuse_whole
 from retinue.inference.video import Frame, Unopened, Video, is_video, open_video, shown_address
 from retinue.inference.writers import PredictionFolder
@@ -260,3 +263,44 @@ def _folder(wishes: Wishes, task: Task, *, heat: bool) -> PredictionFolder:
         crops=wishes.crops,
         heat=heat,
     )
+
+
+SAMPLED = 16
+"""Images, or frames, that a measurement takes turns with at most."""
+
+
+def stages(predictor: Predictor, paths: Iterable[str], runs: int) -> dict[str, Any]:
+    """See `speed.by_stages`, of the first images that `paths` name, or the first frames of a
+    video. Raises UsageError where none of them can be read."""
+    if runs < 1:
+        raise UsageError(f"{runs} runs measure nothing", where="fps", mend="take 1 or more")
+    samples: list[Sample] = []
+    decoding = None
+    for path in islice(paths, SAMPLED):
+        if not is_video(path):
+            samples.append(Sample(path))
+        elif not samples:
+            samples, decoding = _timed_frames(path)
+            break
+    found = by_stages(predictor, samples, runs, decoding=decoding)
+    if found is None:
+        raise UsageError("none of the images can be read", where="fps", mend="name others")
+    return found
+
+
+def _timed_frames(path: str) -> tuple[list[Sample], float]:
+    """The first frames of a video, and the seconds that decoding one takes."""
+    try:
+        video = open_video(path)
+    except Unopened as error:
+        raise UsageError(str(error), where=repr(path)) from None
+    taken: list[float] = []
+    samples: list[Sample] = []
+    frames = video.frames()
+    start = time.perf_counter()
+    for frame in islice(frames, SAMPLED):
+        taken.append(time.perf_counter() - start)
+        samples.append(Sample(f"{video.path}#{frame.number}", held(frame.pixels)))
+        start = time.perf_counter()
+    getattr(frames, "close", lambda: None)()
+    return samples, median(taken) if taken else 0.0

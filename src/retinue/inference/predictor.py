@@ -244,19 +244,31 @@ class Predictor:
         it. UsageError where the task cannot tell."""
         found: list[list[Finding]] = []
         warmth: list[list[Heat]] = []
-        for orientation in self._orientations:
-            seen = turned(batch, orientation) if orientation else batch
-            inputs = self._colour.normalised(seen.images.to(self.device))
-            for engine, member in zip(self._compiled or self._plain, self.members, strict=True):
-                outputs = engine(inputs)
+        for seen, inputs in self.inputs(batch):
+            for member, outputs in zip(self.members, self.outputs(inputs), strict=True):
                 found.append(member.task.answers(outputs, seen, mend=MEND))
                 if heat:
                     maps = member.task.evidence(outputs, seen)
                     warmth.append(list(map(_heat, maps, [seen] * len(maps), range(len(maps)))))
-        merged = found[0]
-        if len(found) > 1:
-            merged = [self.task.merge(same) for same in zip(*found, strict=True)]
+        merged = self.merged(found)
         return merged, list(zip(*warmth, strict=True)) if heat else [()] * len(merged)
+
+    def inputs(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+        """Each view of the batch, with what the networks take of it."""
+        for orientation in self._orientations:
+            seen = turned(batch, orientation) if orientation else batch
+            yield seen, self._colour.normalised(seen.images.to(self.device))
+
+    def outputs(self, inputs: Tensor) -> Iterator[Any]:
+        """What each member's network says."""
+        for engine in self._compiled or self._plain:
+            yield engine(inputs)
+
+    def merged(self, found: Sequence[Sequence[Finding]]) -> list[Finding]:
+        """A finding an image, from those of each view and member."""
+        if len(found) == 1:
+            return list(found[0])
+        return [self.task.merge(same) for same in zip(*found, strict=True)]
 
     def __call__(self, image: Source) -> Result:
         """What is in one image. Raises BadImageError if it cannot be read, UsageError for an

@@ -1,4 +1,4 @@
-"""How fast a model answers: one image at a time, and many together."""
+"""How fast a model answers: one image at a time, many together, and by stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
-from retinue.inference.predictor import Predictor
+from retinue.errors import BadImageError
+from retinue.inference.predictor import MEND, Predictor
 from retinue.sample import Batch, Sample
 
 SECONDS = 0.7
@@ -52,6 +53,96 @@ def measured(
         "device": predictor.device,
         "views": predictor.views,
     }
+
+
+STAGES = ("decode", "preprocess", "network", "postprocess")
+"""What an image goes through, one after the other."""
+
+
+def by_stages(
+    predictor: Predictor, samples: Sequence[Sample], runs: int, *, decoding: float | None = None
+) -> dict[str, Any] | None:
+    """What one image after the other takes, from the file's bytes to the result: milliseconds of
+    each of the `STAGES`, `milliseconds` of all, and images a second, `fps`; None where no image can
+    be read.
+
+    Medians of `runs` runs over `samples` in turn, after a first that does not count; the stages
+    follow each other, nothing is read ahead. `decode` includes reading the file; `decoding`:
+    seconds of it that were measured before, of frames that are in memory. `preprocess` is resizing,
+    normalising and the way to the device, for all views of the test-time augmentation;
+    `postprocess` all that the task makes of outputs.
+    """
+    good = [sample for sample in samples if _readable(sample, predictor)]
+    if not good or runs < 1:
+        return None
+    predictor.compile(good)
+    taken: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for run in range(-1, runs):
+        sample = good[run % len(good)]
+        seconds = _one(predictor, sample)
+        if run >= 0:
+            for stage, each in zip(STAGES, seconds, strict=True):
+                taken[stage].append(each)
+    spent = {stage: median(each) for stage, each in taken.items()}
+    if decoding is not None:
+        spent["decode"] = decoding
+    total = sum(spent.values())
+    return {
+        **{f"{stage}_ms": round(1000 * value, 3) for stage, value in spent.items()},
+        "milliseconds": round(1000 * total, 3),
+        "fps": round(1 / max(total, 1e-9), 2),
+        "runs": runs,
+        "images": len(good),
+        "engine": predictor.engine,
+        "device": predictor.device,
+        "views": predictor.views,
+    }
+
+
+def _readable(sample: Sample, predictor: Predictor) -> bool:
+    try:
+        EvalView(predictor.preprocessing).decoded(sample, predictor.preprocessing.size)
+    except BadImageError:
+        return False
+    return True
+
+
+def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, float]:
+    """Seconds of each stage for one image."""
+    view, size = EvalView(predictor.preprocessing), predictor.preprocessing.size
+    clock = time.perf_counter
+    start = clock()
+    view.decoded(sample, size)
+    decode = clock() - start
+    # Rendering decodes once more; what it takes beyond that is the resizing.
+    start = clock()
+    (batch,) = Loader(view, workers=0).batches(in_order([sample], 1, size))
+    resize = max(clock() - start - decode, 0.0)
+    start = clock()
+    views = list(predictor.inputs(batch))
+    _done(predictor)
+    prepare = clock() - start
+    start = clock()
+    said = [(seen, list(predictor.outputs(inputs))) for seen, inputs in views]
+    _done(predictor)
+    network = clock() - start
+    start = clock()
+    found = [
+        member.task.answers(outputs, seen, mend=MEND)
+        for seen, each in said
+        for member, outputs in zip(predictor.members, each, strict=True)
+    ]
+    (finding,) = predictor.merged(found)
+    predictor.task.result(finding, sample.key)
+    return decode, resize + prepare, network, clock() - start
+
+
+def _done(predictor: Predictor) -> None:
+    """Wait for what a device still has to do."""
+    if predictor.device.startswith("cuda"):
+        torch.cuda.synchronize(predictor.device)
+    elif predictor.device.startswith("mps"):
+        torch.mps.synchronize()
 
 
 def _seconds(answer: Callable[[], Any]) -> float:

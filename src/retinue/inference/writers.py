@@ -18,10 +18,12 @@ File names that are not valid text keep their bytes in JSONL (lone surrogates, a
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -36,6 +38,7 @@ from retinue.inference.heat import coloured
 from retinue.inference.inputs import DRAWN, HEATMAPS
 from retinue.inference.naming import Names
 from retinue.inference.predictor import Skipped
+from retinue.inference.video import is_stream
 from retinue.sample import Pixels, Result, Sample
 from retinue.tasks.forms import Form
 from retinue.tasks.results import of_image
@@ -282,13 +285,18 @@ def check_folder(folder: Path) -> None:
 
 def common_base(sources: Iterable[str | Path]) -> Path:
     """The folder that holds everything the given sources name, for `PredictionFolder`; the current
-    one for lists, patterns and standard input."""
+    one for lists and standard input. Streams lie nowhere."""
     folders = []
     for source in map(str, sources):
+        if is_stream(source):
+            continue
         whole = os.path.abspath(source)
-        there = source != "-" and os.path.exists(whole)
-        if there:
+        if source != "-" and os.path.exists(whole):
             folders.append(whole if os.path.isdir(whole) else os.path.dirname(whole))
+        elif glob.has_magic(source):
+            parts = Path(whole).parts
+            fixed = list(takewhile(lambda part: not glob.has_magic(part), parts))
+            folders.append(os.path.join(*fixed))
         else:
             folders.append(os.getcwd())
     try:

@@ -83,6 +83,18 @@ def test_classes_are_kept_apart() -> None:
     assert through(both) == [[0, 0], [1, 2], [1, 2]]
 
 
+def test_a_model_that_is_right_from_a_low_score_on_is_followed_as_well() -> None:
+    least = np.array([0.5, 0.2, 0.2, 0.2, 0.9, 0.0], np.float32)
+    score = np.array([0.3, 0.1, 0.2, 0.6, 0.95, 0.4], np.float32)
+    np.testing.assert_allclose(
+        tracking.even(score, least), [0.3, 0.25, 0.5, 0.75, 0.75, 0.7], rtol=1e-5
+    )
+    frames = [found((100 + 4 * n, 80, 0.1 if n in (3, 4) else 0.4, 0)) for n in range(8)]
+    tracks = ByteTrack()
+    numbers = [tracks.update(frame, np.array([0.2], np.float32)).tolist() for frame in frames]
+    assert numbers == [[0], *([[1]] * 7)]
+
+
 def test_nothing_at_all() -> None:
     assert through([found(), found((9, 9, 0.9, 0)), found()]) == [[], [0], []]
 

@@ -21,10 +21,10 @@ from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
-from retinue.sample import Batch, Preprocessing, Result, Sample
+from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
 from retinue.tasks.detection import anchors
 from retinue.tasks.detection.candidates import Candidates
-from retinue.tasks.detection.decoding import decode
+from retinue.tasks.detection.decoding import decode, evidence
 from retinue.tasks.detection.drawing import draw_boxes
 from retinue.tasks.detection.forms import FORMS
 from retinue.tasks.detection.meter import DetectionMeter, truth_of
@@ -34,6 +34,7 @@ from retinue.tasks.detection.objective import (
     weights_of_classes,
 )
 from retinue.tasks.detection.suppression import suppress
+from retinue.tasks.detection.tiling import joined
 from retinue.tasks.detection.tracking import Following
 from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
@@ -276,6 +277,15 @@ class Detection(Task):
     def merge(self, findings: Sequence[Candidates]) -> Candidates:
         """See `Task`: all of them; suppression comes later."""
         return Candidates.joined(findings)
+
+    def join(self, findings: Sequence[Candidates], windows: Sequence[Rectangle]) -> Candidates:
+        """See `Task`."""
+        return joined(findings, windows)
+
+    def evidence(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
+        """See `Task`: the greatest score of any anchor and class in each cell of the finest level,
+        of all levels."""
+        return evidence(outputs["levels"], [len(own) for own in self._placed()])
 
     def result(self, finding: Candidates, path: str) -> Result:
         """See `Task`."""

@@ -8,7 +8,7 @@ by overlap and score; what is left of them then with the unsure ones, which half
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,9 @@ from retinue.tasks.task import Follower
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
-LOW = 0.1
-"""Least score of a detection that may still be a known thing."""
-BEGIN = 0.2
-"""So much of the way from being sure to 1 must a detection score that a new track begins with it:
-0.6 where 0.5 is sure."""
+SURE, BEGIN, LOW = 0.5, 0.6, 0.1
+"""Scores from which a detection is sure, begins a new track, and may still be a known thing; see
+`even`."""
 FIRST, SECOND, NEW = 0.8, 0.5, 0.7
 """Greatest costs of a match, 1 − IoU · score or 1 − IoU: of tracks with sure detections, with
 unsure ones, and of tracks that one frame has begun."""
@@ -66,14 +64,14 @@ class ByteTrack:
 
     def update(self, found: Candidates, least: npt.NDArray[np.float32]) -> Places:
         """The number of each of the detections of the next frame, int64 (k,); 0: none yet, or of
-        nothing known. `found` are after suppression, those that score `LOW` or more among them;
-        `least` (k,): from which score each is sure."""
-        sure = found.score >= least
-        begins = found.score >= least + BEGIN * (1 - least)
+        nothing known. `found` are after suppression, what is not sure among them; `least` (k,):
+        from which score each is sure."""
+        found = replace(found, score=even(found.score, least))
         self._frame += 1
         numbers = np.zeros(len(found), np.int64)
         self._foresee()
-        certain, unsure = np.flatnonzero(sure), np.flatnonzero(~sure & (found.score >= LOW))
+        sure, low = found.score >= SURE, found.score >= LOW
+        certain, unsure = np.flatnonzero(sure), np.flatnonzero(low & ~sure)
         known = [track for track in self._tracks if track.number]
         fresh = [track for track in self._tracks if not track.number]
 
@@ -89,7 +87,7 @@ class ByteTrack:
             for track in self._tracks
             if track not in gone and self._frame - track.seen <= self._patience
         ]
-        for k in certain[begins[certain]].tolist():
+        for k in certain[found.score[certain] >= BEGIN].tolist():
             kept.append(_begun(found.xyxy[k], int(found.of[k]), self._frame))
         self._tracks = _apart(kept, self._frame)
         return numbers
@@ -138,6 +136,15 @@ class ByteTrack:
             numbers[place] = track.number
         alone = np.setdiff1d(np.arange(len(tracks)), rows)
         return [tracks[k] for k in alone.tolist()], np.delete(places, columns)
+
+
+def even(score: npt.NDArray[np.float32], least: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores (k,) as they would be if each were sure from `SURE` on, in place of `least` (k,):
+    0, `least` and 1 become 0, `SURE` and 1, and straight between. A model that is right from 0.2 on
+    is followed as one that is from 0.5 on."""
+    below = SURE * score / np.maximum(least, 1e-6)
+    above = SURE + (1 - SURE) * (score - least) / np.maximum(1 - least, 1e-6)
+    return np.where(score < least, below, np.minimum(above, 1)).astype(np.float32)
 
 
 def assigned(cost: Array, most: float) -> tuple[Places, Places]:
@@ -233,12 +240,12 @@ class Following(Follower):
         self,
         classes: Sequence[str],
         confidence: float | Sequence[float],
-        suppressed: Callable[[Candidates, float], Candidates],
+        suppressed: Callable[[Candidates, Sequence[float]], Candidates],
         *,
         patience: int = PATIENCE,
     ) -> None:
         """`confidence`: the least score that counts, for all classes or for each; `suppressed`:
-        the candidates of a least score that are left after suppression."""
+        the candidates of a least score, one for each class, that are left after suppression."""
         self._classes = tuple(classes)
         self._least = np.broadcast_to(np.asarray(confidence, np.float32), (len(self._classes),))
         self._suppressed = suppressed
@@ -246,7 +253,7 @@ class Following(Follower):
 
     def result(self, finding: Candidates, path: str) -> Result:
         """See `Follower`. What scores less than it should is there where it is a known thing."""
-        found = self._suppressed(finding, min(LOW, float(self._least.min(initial=1))))
+        found = self._suppressed(finding, (LOW / SURE * self._least).tolist())
         least = self._least[found.of]
         numbers = self._tracks.update(found, least)
         boxes = [
