@@ -305,7 +305,7 @@ def _created(
         network.preprocessing = replace(entry.preprocessing, size=network.native_size)
     if resolved is not None:
         network.preprocessing = resolved.preprocessing or replace(
-            entry.preprocessing, **resolved.layout.preprocessing
+            network.preprocessing, **resolved.layout.preprocessing
         )
     known = resolved.preprocessing if resolved is not None else None
     side = (keywords if known is None else given).get("image_size")

@@ -11,6 +11,7 @@ from torch import nn
 
 from retinue.errors import RetinueError
 from retinue.models import registry
+from retinue.models.darknet import EXAMPLE
 from retinue.models.registry import create_model, find
 from retinue.weights import catalogue, darknet
 from retinue.weights.catalogue.darknet import COCO
@@ -135,6 +136,9 @@ def test_what_a_cfg_describes(tmp_path):
     path = tmp_path / "mine.weights"
     path.write_bytes(write(network))  # in the order of the forward pass: that of the file
     assert same(create_model("darknet", weights=path), network)
+    cfg = EXAMPLE.replace("width=96", "width=160")
+    wide = create_model("darknet", cfg=cfg, weights=path)
+    assert wide.preprocessing.size == (96, 160)  # as it says, with weights, too
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5, 80])
