@@ -6,6 +6,7 @@ OpenCV 5 has lost the importer, so that one of its 4.x is kept apart: `make pari
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,14 +22,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from retinue.data import geometry
+from retinue.data.colour import Colour
+from retinue.data.loader import Loader, in_order
+from retinue.data.targets.boxes import Boxes
+from retinue.data.views import EvalView
 from retinue.models.darknet import read_darknet
 from retinue.models.darknet_layers import Pool, Route, Sum
 from retinue.models.detector import Detector
 from retinue.models.registry import create_model
+from retinue.sample import Sample
 from retinue.tasks.detection.candidates import Candidates
-from retinue.tasks.detection.decoding import boxes, grid, in_a_row
+from retinue.tasks.detection.decoding import boxes, decode, grid, in_a_row
+from retinue.tasks.detection.meter import DetectionMeter
 from retinue.tasks.detection.suppression import suppress
 from retinue.weights import catalogue
+from retinue.weights.catalogue.darknet import COCO
 from retinue.weights.resolution import at_hand
 
 pytestmark = pytest.mark.parity
@@ -36,6 +45,8 @@ pytestmark = pytest.mark.parity
 OPENCV4 = Path(os.environ.get("RETINUE_OPENCV4", Path(sys.prefix, "opencv4")))
 TOLERANCE = 1e-4
 CONFIDENCE, IOU = 0.1, 0.45
+PUBLISHED = {"yolov3-tiny": 0.295, "yolo-fastest-1.1": 0.294}
+"""mAP50 on the same photographs by OpenCV 4.11, scores from 0.005 on, suppression at 0.45."""
 NETWORKS = ("yolov3-tiny", "yolo-fastest-1.1", "yolo-fastest-1.1-xl")
 
 THEIRS = """
@@ -52,7 +63,7 @@ net.setInput(x)
 outputs = net.forward([*convs, *yolos])
 maps, rows = outputs[: len(convs)], np.concatenate(outputs[len(convs) :], 1)
 found = []
-for k, boxes in enumerate(rows):
+for k, boxes in enumerate(rows if iou else ()):
     xywh = boxes[:, :4] * np.tile(x.shape[:1:-1], 2)
     xywh[:, :2] -= xywh[:, 2:] / 2
     for of in range(boxes.shape[1] - 5):
@@ -60,7 +71,7 @@ for k, boxes in enumerate(rows):
         kept = cv2.dnn.NMSBoxes(xywh.tolist(), score.tolist(), float(confidence), float(iou))
         found += [[k, of, score[i], *xywh[i]] for i in np.array(kept, int).ravel()]
 named = {f"map{m.shape[2]}": m for m in maps}
-np.savez(answers, found=np.array(found).reshape(-1, 7), **named)
+np.savez(answers, found=np.array(found).reshape(-1, 7), rows=rows, **named)
 """
 
 
@@ -86,6 +97,20 @@ def files_of(name: str, shared: Callable[[str], Path]) -> tuple[Path, Path]:
     return folder / f"{name}.cfg", folder / f"{name}.weights"
 
 
+def asked(
+    cfg: Path, weights: Path, images: npt.NDArray[np.float32], folder: Path, iou: str = ""
+) -> dict[str, npt.NDArray[Any]]:
+    """What OpenCV 4 answers: the `rows` that its [yolo] layers give, the maps, and where there is
+    an `iou`, what is `found` after suppression."""
+    np.save(folder / "images.npy", images)
+    command = [sys.executable, "-c", THEIRS, str(cfg), str(weights), str(folder / "images.npy"),
+               str(folder / "answers.npz"), str(CONFIDENCE), iou]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(OPENCV4)}
+    subprocess.run(command, check=True, env=environment)
+    answers = np.load(folder / "answers.npz")
+    return {name: answers[name] for name in answers.files}
+
+
 @pytest.fixture(scope="module", params=NETWORKS)
 def case(
     request: Any, shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
@@ -100,15 +125,9 @@ def case(
         np.asarray(Image.open(path).convert("RGB").resize((width, height)), np.float32) / 255
         for path in photographs
     ]).transpose(0, 3, 1, 2)  # fmt: skip
-    folder = tmp_path_factory.mktemp("opencv")
-    np.save(folder / "images.npy", images)
-    command = [sys.executable, "-c", THEIRS, str(cfg), str(weights), str(folder / "images.npy"),
-               str(folder / "answers.npz"), str(CONFIDENCE), str(IOU)]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(OPENCV4)}
-    subprocess.run(command, check=True, env=environment)
-    answers = np.load(folder / "answers.npz")
-    maps = sorted(name for name in answers.files if name.startswith("map"))
-    levels = sorted((answers[name] for name in maps), key=lambda m: -m.shape[2])
+    answers = asked(cfg, weights, images, tmp_path_factory.mktemp("opencv"), str(IOU))
+    maps = [answers[name] for name in answers if name.startswith("map")]
+    levels = sorted(maps, key=lambda m: -m.shape[2])
     return Case(network, torch.from_numpy(images), levels, answers["found"])
 
 
@@ -210,3 +229,55 @@ def test_the_named_network_is_the_described_one(shared: Callable[[str], Path]) -
     assert all(torch.equal(a, b) for a, b in pairs)
     assert isinstance(named, Detector)
     assert (named.anchors, named.strides) == (described.anchors, described.strides)
+
+
+def samples_of(folder: Path) -> list[Sample]:
+    """COCO's annotations, read without our reader: what is there, by our own classes."""
+    told = json.loads((folder / "annotations/instances_train2017.json").read_text())
+    names = {each["id"]: each["name"] for each in told["categories"]}
+    samples = []
+    for image in told["images"]:
+        own = [each for each in told["annotations"] if each["image_id"] == image["id"]]
+        xywh = np.array([each["bbox"] for each in own]).reshape(-1, 4)
+        target = Boxes.made(
+            np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
+            [COCO.index(names[each["category_id"]]) for each in own],
+            crowd=[each["iscrowd"] for each in own],
+            area=[each["area"] for each in own],
+        )
+        samples.append(Sample(str(folder / "images/train2017" / image["file_name"]), target=target))
+    return samples
+
+
+@pytest.mark.parametrize("name", NETWORKS[:2])
+@torch.no_grad()
+def test_mean_average_precision(name: str, shared: Callable[[str], Path], tmp_path: Path) -> None:
+    """Of 128 photographs, letterboxed by us, by our evaluation: our boxes and OpenCV's."""
+    if not (OPENCV4 / "cv2").is_dir():
+        pytest.skip(f"needs OpenCV 4 in {OPENCV4}")
+    cfg, weights = files_of(name, shared)
+    network = read_darknet(cfg, weights).network.eval()
+    samples = samples_of(shared("data/coco128"))
+    loader = Loader(EvalView(network.preprocessing), samples, workers=0)
+    (batch,) = loader.batches(in_order(samples, len(samples), network.preprocessing.size))
+    images = Colour(network.preprocessing).normalised(batch.images)
+    ours = decode(network(images)["levels"], batch, anchors=network.anchors,
+                  strides=network.strides, scale_xy=network.scale_xy)  # fmt: skip
+    rows = asked(cfg, weights, images.numpy(), tmp_path)["rows"]
+    height, width = network.preprocessing.size
+    theirs = []
+    for k, size in enumerate(batch.original_size.tolist()):
+        row, of = np.nonzero(rows[k, :, 5:] >= 0.001)
+        centre, half = rows[k, row, :2], rows[k, row, 2:4] / 2
+        corners = np.stack([centre - half, centre + half], 1) * [width, height]
+        placed = geometry.apply(batch.to_original[k], corners.reshape(-1, 2)).reshape(-1, 4)
+        placed = np.clip(placed, 0, [*size, *size]).astype(np.float32)
+        theirs.append(Candidates(placed, rows[k, row, 5 + of], of, tuple(size)))
+    figures = []
+    for found in (ours, theirs):
+        meter = DetectionMeter(COCO)
+        meter.update(found, samples)
+        figures.append(meter.compute())
+    assert figures[0]["map50"] == pytest.approx(figures[1]["map50"], abs=0.002)
+    assert figures[0]["map50_95"] == pytest.approx(figures[1]["map50_95"], abs=0.002)
+    assert figures[0]["map50"] == pytest.approx(PUBLISHED[name], abs=0.01)
