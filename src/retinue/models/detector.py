@@ -6,9 +6,11 @@ of its own, so that the cached trunk may end between the two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from retinue.models.network import Level, Network, State, Unit, as_backbone, split, tapped
@@ -102,6 +104,17 @@ class Detector(Network):
         """Each anchor has the rows of its box, which are no class's, before those of classes."""
         level = self.classifiers.index(name)
         return ClassRows(groups=len(self.anchors[level]), shared=BOX)
+
+    @torch.no_grad()
+    def expect(self, share: float) -> None:
+        """Let predictions begin with an objectness of `share` (between 0 and 1) where they are
+        fresh, with a bias of 0: of 10,647 hardly one is an object, and to learn that much from ½
+        drowns all else at first (Lin et al., 2017, "Focal loss", section 4.1)."""
+        for name in self.classifiers:
+            bias = cast(nn.Conv2d, self.get_submodule(name)).bias
+            assert bias is not None
+            own = bias.view(self.class_rows(name).groups, -1)[:, BOX - 1]
+            own.copy_(torch.where(own == 0, math.log(share / (1 - share)), own))
 
     def resized(self, name: str, num_classes: int) -> nn.Module:
         """A fresh convolution, as wide as `num_classes` need, in place of the one called `name`."""

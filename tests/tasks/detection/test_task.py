@@ -20,6 +20,7 @@ from retinue.data.loader import Loader, in_order
 from retinue.data.targets.boxes import Boxes
 from retinue.data.views import EvalView
 from retinue.errors import RetinueError, UsageError
+from retinue.models.detector import Detector
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.task import Detection, DetectionOptions
@@ -68,6 +69,27 @@ def test_published_anchors_are_those_of_the_network() -> None:
     tiny.build("yolov3_tiny", {}, None)
     assert [len(level) for level in tiny.state()["anchors"]] == [3, 3]
     assert tiny.state()["strides"] == [16, 32]
+
+
+def test_fresh_predictions_begin_as_sure_as_they_are_told() -> None:
+    images = torch.rand(1, 3, 64, 64)
+    for options, share in (({}, 0.5), ({"objectness_prior": 0.01}, 0.01)):
+        network = task(**options).build(BACKBONE, SMALL, None)
+        for level in network.eval()(images)["levels"]:
+            raw = level.unflatten(1, (3, 7))
+            # What is added to it is hardly anything, and the others' biases are 0.
+            torch.testing.assert_close(
+                raw[:, :, 4].sigmoid(), torch.full_like(raw[:, :, 4], share), atol=0.02, rtol=0.1
+            )
+            assert raw[:, :, 5:].abs().max() < 0.2
+    with torch.no_grad():
+        network.get_submodule("head.outs.0").bias[4] = 1.5
+    assert isinstance(network, Detector)
+    network.expect(0.2)
+    # What has been learnt stays, what has been set before too.
+    assert network.get_submodule("head.outs.0").bias[[4, 11]].tolist() == pytest.approx(
+        [1.5, np.log(0.01 / 0.99)]
+    )
 
 
 def test_given_anchors_stand() -> None:

@@ -10,17 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.errors import UsageError
+from retinue.models.detector import YOLOV3_ANCHORS
 
 Sizes = npt.NDArray[np.float64]
 """(n, 2): widths and heights in pixels of the network's input."""
 
-PUBLISHED: tuple[tuple[tuple[float, float], ...], ...] = (
-    ((10, 13), (16, 30), (33, 23)),
-    ((30, 61), (62, 45), (59, 119)),
-    ((116, 90), (156, 198), (373, 326)),
-)
-"""Of YOLOv3 (Redmon and Farhadi, 2018), in pixels of an input of 416×416, at the strides 8, 16 and
-32."""
+PUBLISHED = YOLOV3_ANCHORS
 
 CLOSE = 0.8
 """Two anchors of which width and height agree by more do the work of one."""

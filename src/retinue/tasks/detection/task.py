@@ -58,6 +58,9 @@ class DetectionOptions(Options):
     in pixels of the input, a list a level, the finest first."""
     loss: LossOptions = LossOptions()
     """What is learnt by."""
+    objectness_prior: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """How sure of an object fresh predictions begin: 0.5, a bias of 0, as published; 0.01 spares
+    the start of a training the unlearning (Lin et al., 2017, section 4.1)."""
     several_classes: bool = True
     """Whether a box can be answered with several classes, as the Keras version has it, or with its
     best one alone."""
@@ -199,6 +202,7 @@ class Detection(Task):
             classes=self.classes,
         )
         assert isinstance(built, Detector)
+        built.expect(self.options.objectness_prior)
         self._strides = built.strides
         self._scale_xy = built.scale_xy
         self._published = _checked(built.anchors)
