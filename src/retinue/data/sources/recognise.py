@@ -92,5 +92,5 @@ def _looks_like(options: DataOptions, readers: Readers) -> str:
         except UsageError:
             continue
         if found is not None:
-            return f"this looks like {what}: the recipe `detect` or `task: detection` reads that"
+            return f"this looks like {what}: `task: detection` reads that, or the recipe `detect`"
     return ""
