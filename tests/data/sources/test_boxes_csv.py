@@ -74,6 +74,18 @@ def test_tables_called_like_splits_with_a_folder_each(tmp_path: Path) -> None:
     assert list(dataset.splits) == ["train", "test"]
 
 
+def test_a_table_in_the_folder_of_each_split(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        picture(tmp_path / split / "a.jpg")
+        write(tmp_path / split / "_annotations.csv", HEAD + "a.jpg,64,48,cat,1,1,9,9\n")
+    dataset = read(tmp_path)
+    assert {k: [s.name for s in v] for k, v in dataset.splits.items()} == {
+        "train": ["train/a.jpg"],
+        "val": ["valid/a.jpg"],
+        "test": ["test/a.jpg"],
+    }
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

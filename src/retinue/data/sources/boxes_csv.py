@@ -73,7 +73,7 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
     if path.is_file():
         fits = path.suffix.lower() in TABLES and _tells_boxes(path, options.columns)
         return path if asked or fits else None
-    if _tables(path, options.columns):
+    if _tables(path, options.columns) or len(_tables_of_splits(path, options.columns)) > 1:
         return path
     # One folder of many may hold the tables, beside that of the images.
     inner = [folder for folder in subfolders(path) if _tables(folder, options.columns)]
@@ -87,6 +87,16 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
             mend="give the table itself as data=PATH",
         )
     return None
+
+
+def _tables_of_splits(path: Path, columns: ColumnOptions) -> dict[Path, str | None]:
+    """Those in the folders of `path` that are called like splits."""
+    return {
+        table: split
+        for folder in subfolders(path)
+        if (split := split_in(folder.name)) is not None
+        for table in _tables(folder, columns)
+    }
 
 
 def _tables(folder: Path, columns: ColumnOptions) -> list[Path]:
@@ -201,7 +211,10 @@ def _chosen(path: Path, options: DataOptions) -> dict[Path, str | None]:
     """The tables that are read, and the split that each is called like."""
     if path.is_file():
         return {path: split_in(path.stem)}
-    tables = {table: split_in(table.stem) for table in _tables(path, options.columns)}
+    own = _tables(path, options.columns)
+    tables = {table: split_in(table.stem) for table in own} or _tables_of_splits(
+        path, options.columns
+    )
     named = {table: split for table, split in tables.items() if split is not None}
     if len(set(named.values())) < len(named) or (not named and len(tables) != 1):
         found = ", ".join(repr(table.name) for table in named or tables) or "none"
