@@ -312,7 +312,7 @@ def task_of(options: DataOptions) -> str:
         if name != DEFAULT:
             try:
                 recognise(options, task_type(name).readers())
-            except RetinueError:
+            except (RetinueError, OSError):
                 continue
             return name
     return DEFAULT

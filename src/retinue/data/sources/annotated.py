@@ -63,6 +63,8 @@ class Annotated:
     """(n,) as `Records` has them."""
     not_exhaustive: Sequence[tuple[str, ...]] | None = None
     """(n,) see `Boxes`."""
+    groups: Sequence[str] | None = None
+    """(n,) images of one stay together; empty: none."""
     reads: Sequence[Read | None] | None = None
     """(n,) where images come from that lie in no file of their own."""
     shards: Sequence[str] | None = None
@@ -153,6 +155,7 @@ def _records(
         root=root,
         files=names if alone else as_names([None] * len(chosen)),
         split=None if given.splits is None else given.splits[usable],
+        group=None if given.groups is None else as_names([given.groups[k] or None for k in chosen]),
         read=None if given.reads is None else [given.reads[k] for k in chosen],
         shard=None if given.shards is None else [given.shards[k] for k in chosen],
     )

@@ -85,7 +85,7 @@ def _others(options: DataOptions, readers: Readers, taken: Reader) -> Iterator[s
         if name in readers and name != taken.name:
             try:
                 found = readers[name].find(options, False)
-            except UsageError:
+            except (UsageError, OSError):
                 continue
             if found is not None:
                 yield f"there is {_OF_BOXES[name][2]}, too: data.format={name} reads that"
@@ -108,7 +108,7 @@ def _looks_like(options: DataOptions, readers: Readers) -> str:
         reader: Reader = getattr(importlib.import_module(module), name)
         try:
             found = reader.find(options, False)
-        except UsageError:
+        except (UsageError, OSError):
             continue
         if found is not None:
             mend = "`task: detection` reads that, or the recipe `detect`"
