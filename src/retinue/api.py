@@ -12,6 +12,7 @@ from retinue.text import counted
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
+    from retinue.data.conversion import Conversion
     from retinue.exporting.state_dict import Exported
     from retinue.inference.predictor import Predictor
     from retinue.sample import Result
@@ -164,16 +165,68 @@ def check_data(
     input_size: int | None = None,
     **options: Any,
 ) -> CheckReport:
-    """Everything that is wrong or remarkable about a data set for `task`; never stops at one
-    file. `progress` is told how many images of how many have been looked at; objects that are
-    marked in them are measured at `input_size` pixels, the side of a square input."""
+    """Everything that is wrong or remarkable about a data set for `task`, by default the one that
+    knows its format; never stops at one file. `progress` is told how many images of how many have
+    been looked at; objects that are marked in them are measured at `input_size` pixels, the side of
+    a square input."""
     from retinue.data.check import check
     from retinue.data.options import DataOptions
     from retinue.tasks.shipped import DEFAULT
+    from retinue.tasks.task import task_of, task_type
+
+    given = DataOptions(path=str(path), **options)
+    name = task or task_of(given)
+    found = check(given, task_type(name).readers(), progress, side=input_size)
+    if task is None and name != DEFAULT:
+        found.notes.insert(0, f"looked at as data for {name}: --task says otherwise")
+    return found
+
+
+def convert_data(
+    path: str | Path,
+    out: str | Path,
+    to: str,
+    *,
+    task: str | None = None,
+    copy: bool = False,
+    **options: Any,
+) -> Conversion:
+    """The data set at `path` in another format, `to`, in the new folder `out`. Images are linked
+    where that can be done, or, with `copy`, copied. `options`: fields of the recipe's data
+    section."""
+    from retinue.data.options import DataOptions
+    from retinue.tasks.shipped import doing
     from retinue.tasks.task import task_type
 
-    readers = task_type(task or DEFAULT).readers()
-    return check(DataOptions(path=str(path), **options), readers, progress, side=input_size)
+    name, convert = doing("convert", task)
+    readers = task_type(name).readers()
+    given = DataOptions(path=str(path), **options)
+    converted: Conversion = convert(given, readers, Path(out), to, copy=copy)
+    return converted
+
+
+def fit_anchors(
+    path: str | Path,
+    *,
+    task: str | None = None,
+    input_size: int | None = None,
+    levels: int = 3,
+    each: int = 3,
+    plot: str | Path | None = None,
+    **options: Any,
+) -> Any:
+    """The anchors, `each` for each of `levels` levels, that fit the objects of the data set at
+    `path` as they come to a square input of `input_size` pixels, and how well. `plot`: a PNG file
+    of them to be written."""
+    from retinue.data.options import DataOptions
+    from retinue.tasks.shipped import doing
+    from retinue.tasks.task import task_type
+
+    name, fit = doing("anchors", task)
+    readers = task_type(name).readers()
+    place = None if plot is None else Path(plot)
+    given = DataOptions(path=str(path), **options)
+    return fit(given, readers, side=input_size, levels=levels, each=each, plot=place)
 
 
 def evaluate(

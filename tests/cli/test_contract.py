@@ -44,7 +44,16 @@ print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)
     assert "train" in done.stdout
 
 
-@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["data", "check"], []])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([name] for name in COMMANDS),
+        ["data", "check"],
+        ["data", "convert"],
+        ["data", "anchors"],
+        [],
+    ],
+)
 def test_every_help_has_an_example(command: list[str]) -> None:
     done = CliRunner().invoke(app, [*command, "--help"])
     assert done.exit_code == 0

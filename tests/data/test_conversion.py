@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from box_sets import READERS, WHOLE, Box, found, picture, read, targets, voc, write, xml
+from examples import example
+from examples import write as write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +194,29 @@ def test_images_are_linked_or_copied_and_told_apart(tmp_path: Path) -> None:
     converted(tmp_path / "set", tmp_path / "copied", "yolo", copy=True)
     assert not os.path.samefile(origin, tmp_path / "copied" / "images" / "a.jpg")
     assert (tmp_path / "copied" / "images" / "a.jpg").read_bytes() == origin.read_bytes()
+
+
+def test_images_out_of_records_and_painted_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = example(
+        {
+            "image/encoded": [picture(tmp_path / "p.jpg").read_bytes()],
+            "image/filename": [b"../x/.."],
+            **{f"image/object/bbox/{side}": [0.25] for side in ("xmin", "ymin")},
+            **{f"image/object/bbox/{side}": [0.5] for side in ("xmax", "ymax")},
+            "image/object/class/text": [b"cat"],
+        }
+    )
+    records = write_records(tmp_path / "set" / "a.record", one)
+    converted(records, tmp_path / "yolo", "yolo")
+    assert [p.name for p in (tmp_path / "yolo" / "images").iterdir()] == ["image.jpg"]
+    assert near(read(tmp_path / "yolo")) == {"image.jpg": [("cat", 16, 12, 32, 24)]}
+    few = {"train": 4, "val": 2, "test": 3}
+    monkeypatch.setattr("retinue.data.sources.digits.CANVASES", few)
+    done = convert(DataOptions(path="digits"), READERS, tmp_path / "digits", "coco")
+    assert done.splits == few
+    assert len(list((tmp_path / "digits" / "images" / "val").glob("*.png"))) == 2
 
 
 def test_nothing_is_written_half_or_over_something(

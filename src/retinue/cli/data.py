@@ -8,7 +8,7 @@ import typer
 
 from retinue.cli.options import Json, add
 from retinue.cli.output import end_with, name_skipped, print_json, say, table
-from retinue.text import visible
+from retinue.text import counted, visible
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
@@ -39,7 +39,11 @@ def check(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", metavar="TASK", help="What the data is for: a recipe's task."),
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            help="What the data is for: a recipe's task; by default it is seen.",
+        ),
     ] = None,
     side: Annotated[
         int | None,
@@ -102,4 +106,86 @@ def _options(overrides: list[str]) -> dict[str, Any]:
     return validated(DataOptions, given, "the options")
 
 
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, table or file.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Fields of the recipe's data section: images=PATH, on_bad_image=skip …",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="voc, coco, yolo or csv.")
+    ] = "coco",
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy the pictures; by default they are linked.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a data set of marked objects in another format.
+
+    What the format cannot hold is named and counted. Marks that make no sense are refused, as in
+    training; on_bad_image=skip leaves them out. Splits stay as they are.
+    """
+    from retinue import api
+
+    done = api.convert_data(source, out, to, copy=copy, **_options(overrides or []))
+    if as_json:
+        print_json(done.as_dict())
+        return
+    for note in done.notes:
+        say(visible(note))
+    for what, number in done.lost.items():
+        say(f"lost: {number:,} {what}")
+    splits = ", ".join(f"{split} {number:,}" for split, number in done.splits.items())
+    classes = counted(len(done.classes), "class", "classes")
+    say(
+        f"{counted(done.images, 'image')} with {counted(done.objects, 'object')} of {classes}"
+        f" ({splits}) written to {visible(done.out)}"
+    )
+
+
+def anchors(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Fields of the recipe's data section: images=PATH, format=voc …",
+            show_default=False,
+        ),
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option("--input-size", metavar="PIXELS", min=1, help="Side of the network's input."),
+    ] = None,
+    levels: Annotated[int, typer.Option("--levels", min=1, help="Maps of the network.")] = 3,
+    each: Annotated[int, typer.Option("--each", min=1, help="Anchors for each of them.")] = 3,
+    plot: Annotated[
+        str | None, typer.Option("--plot", metavar="FILE", help="Write a PNG of sizes and anchors.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Which anchors fit the objects of a data set, and how well.
+
+    Clusters of the sizes that the training objects have at the network's input.
+    """
+    from retinue import api
+
+    found = api.fit_anchors(
+        path, input_size=side, levels=levels, each=each, plot=plot, **_options(overrides or [])
+    )
+    if as_json:
+        print_json(found.as_dict())
+        return
+    for line in (*found.notes, *found.doubts):
+        say(visible(line))
+    table(["what", "value"], [list(row) for row in found.rows()])
+
+
 add(app, "check", check, EXAMPLES)
+add(app, "convert", convert, "Example: retinue data convert photos/ coco/ --to coco")
+add(app, "anchors", anchors, "Example: retinue data anchors photos/ --input-size 640")

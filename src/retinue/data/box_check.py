@@ -161,5 +161,5 @@ def _crowded(
             "images with many objects",
             names,
             f"more than {_CROWDED}, the most that are answered and judged unless"
-            " task.max_boxes and task.judged_boxes say otherwise",
+            " task_options.max_boxes and .judged_boxes say otherwise",
         )

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retinue.data.decode import open_pillow
 from retinue.data.dimensions import dimensions, upright
+from retinue.data.formats import is_image_name
 from retinue.data.options import DataOptions
 from retinue.data.sources.dataset import refusals, settle_classes
 from retinue.data.sources.listing import Listing
@@ -32,9 +34,10 @@ from retinue.data.written_boxes import Written, by_pixels, coco_entry, plain, vo
 from retinue.documents import json_text, yaml_text
 from retinue.errors import BadImageError, UsageError, some
 from retinue.files import write_text
-from retinue.text import as_file_name, counted, utf8
+from retinue.text import as_file_name, counted, no_file_name, utf8
 
 _SHOWN = 5
+_SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 _WHOLE = 2e-3
 """Pixels from a whole number that are rounding: VOC's and tables' corners are whole numbers."""
 
@@ -181,13 +184,24 @@ def _items(
             continue
         assert isinstance(record.target, Boxes)
         target = record.target.kept(np.array([str(n) in wanted for n in record.target.of], bool))
-        name = names.of(record.name)
+        name = names.of(_titled(record))
         found.append(Item(record, target, (width, height), name, record.split))
     if names.changed:
         was, now = names.changed[0]
         are = counted(len(names.changed), "image is", "images are")
         notes.append(f"{are} called anew, since others are called so: {was!r} is {now!r}")
     return found
+
+
+def _titled(record: Record) -> str:
+    """Its name, with the suffix of what its image is where it has none."""
+    if record.read is None or is_image_name(record.name):
+        return record.name
+    content = record.read()
+    if isinstance(content, np.ndarray):
+        return f"{record.name}.png"
+    kind = (open_pillow(content).format or "").lower()
+    return f"{record.name}.{_SUFFIXES.get(kind, kind)}"
 
 
 class _Names:
@@ -200,9 +214,12 @@ class _Names:
     def of(self, path: str) -> str:
         """For the image at `path` of the data set."""
         base = path.rsplit("/", 1)[-1]
-        if base.strip() != base or utf8(base) != base:
-            base = as_file_name(utf8(base), "image")
+        base = base.lstrip(".")  # a name that begins so is hidden
         stem, suffix = os.path.splitext(base)
+        if not suffix and is_image_name(f"a.{base}"):
+            stem, suffix = "", f".{base}"
+        if no_file_name(stem) or utf8(base) != base:
+            stem = as_file_name(utf8(stem), "image")
         name, number = stem, 1
         while name.casefold() in self._taken:
             number += 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retinue.arrays import Read
-from retinue.data import formats, jpeg, orientation
+from retinue.data import complaints, formats, jpeg, orientation
 from retinue.data.decode import Encoded, read_image
 from retinue.errors import BadImageError
 from retinue.files import open_file
@@ -45,7 +45,7 @@ def dimensions(
             read = None if reads is None else reads[k]
             found[k] = dimensions_of(os.fspath(files[k]), read)
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with complaints.told_once(), ThreadPoolExecutor(max(workers, 1)) as pool:
         list(pool.map(look, range(0, len(files), _CHUNK)))
     return found
 
@@ -59,7 +59,9 @@ def upright(found: Dimensions) -> Dimensions:
 def dimensions_of(key: str, read: Read | None = None) -> tuple[int, int, int]:
     """Of one."""
     try:
-        if read is None and (quick := _quickly(key)) is not None:
+        with complaints.reading(key):
+            quick = _quickly(key) if read is None else None
+        if quick is not None:
             return quick
         encoded = Encoded(read_image(key, read), path=key)
     except (BadImageError, OSError, ValueError):

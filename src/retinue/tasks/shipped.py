@@ -4,7 +4,11 @@ of them, nor torch, so that a report is there at once."""
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from retinue.errors import UsageError
 
 
 class Shipped(NamedTuple):
@@ -18,6 +22,9 @@ class Shipped(NamedTuple):
     """That of its sections."""
     default_metric: str
     """The figure's name itself."""
+    of_data: Mapping[str, str] = MappingProxyType({})
+    """What else it does with a data set: the command's name below `retinue data`, and where it
+    is."""
 
 
 SHIPPED = {
@@ -34,11 +41,24 @@ SHIPPED = {
         sections="retinue.tasks.detection.sections:SECTIONS",
         remark="retinue.evaluation.detection:remark",
         default_metric="map50",
+        of_data={
+            "convert": "retinue.data.conversion:convert",
+            "anchors": "retinue.tasks.detection.data_anchors:fit_anchors",
+        },
     ),
 }
 
 DEFAULT = "classification"
 """The task of a recipe, or of a run's folder, that names none."""
+
+
+def doing(command: str, task: str | None = None) -> tuple[str, Any]:
+    """The task that has `command` for data sets, the first one or `task`, and the function.
+    Raises UsageError where it has none."""
+    for name, there in SHIPPED.items():
+        if command in there.of_data and task in (None, name):
+            return name, imported(there.of_data[command])
+    raise UsageError(f"the task {task!r} has no data {command}", where="key task")
 
 
 def imported(place: str) -> Any:

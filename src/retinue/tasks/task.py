@@ -24,9 +24,10 @@ from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
-from retinue.tasks.shipped import SHIPPED, imported
+from retinue.tasks.shipped import DEFAULT, SHIPPED, imported
 
 if TYPE_CHECKING:
+    from retinue.data.options import DataOptions
     from retinue.data.sources.listing import Reader
     from retinue.modelfile import ModelDescription
 
@@ -300,6 +301,21 @@ def task_type(name: str) -> type[Task]:
         assert isinstance(found, type)
         _TASKS[name] = found
     return found
+
+
+def task_of(options: DataOptions) -> str:
+    """The task that the data which `options` lead to is for: one that knows its format, or else the
+    default, which takes any folder of images."""
+    from retinue.data.sources.recognise import recognise
+
+    for name in SHIPPED:
+        if name != DEFAULT:
+            try:
+                recognise(options, task_type(name).readers())
+            except (RetinueError, OSError):
+                continue
+            return name
+    return DEFAULT
 
 
 def described(description: ModelDescription) -> Task:

@@ -47,11 +47,24 @@ def test_other_names_shares_of_the_sides_and_flags(tmp_path: Path) -> None:
     text = (
         "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,cat,0.25,0.5,0.5,1,0\nb,cat,0,1,0,1,1"
     )
-    dataset = read(table(tmp_path, text), columns={"path": "ImageID", "label": "LabelName"})
+    dataset = read(table(tmp_path, text))
     assert found(dataset) == {"a.jpg": [("cat", 16, 24, 32, 48)], "b.jpg": [("cat", 0, 0, 64, 48)]}
     assert [t.crowd.tolist() for _, t in targets(dataset)] == [[False], [True]]
     assert list(found(dataset)) == ["a.jpg", "b.jpg"]
     assert any("taken for shares of width and height" in note for note in dataset.notes)
+
+
+def test_a_column_of_groups_and_what_is_not_read(tmp_path: Path) -> None:
+    rows = "".join(f"{k}.jpg,c,1,1,9,9,p{k % 2},3\n" for k in range(20))
+    text = "path,label,xmin,ymin,xmax,ymax,patient,sample_weight\n" + rows
+    dataset = read(
+        table(tmp_path, text, *(f"{k}.jpg" for k in range(20))),
+        split={"train": 0.5, "val": 0.5, "test": 0},
+    )
+    own = {split: {int(s.name[:-4]) % 2 for s in v} for split, v in dataset.splits.items()}
+    assert sorted(own.values()) == [{0}, {1}]
+    note = "t.csv read as: path=path, label=label, group=patient, box=xmin ymin xmax ymax"
+    assert f"{note}; ignored: sample_weight" in dataset.notes
 
 
 def test_a_column_of_splits(tmp_path: Path) -> None:
@@ -72,6 +85,18 @@ def test_tables_called_like_splits_with_a_folder_each(tmp_path: Path) -> None:
     dataset = read(tmp_path)
     assert list(found(dataset)) == ["train/a.jpg", "test/a.jpg"]
     assert list(dataset.splits) == ["train", "test"]
+
+
+def test_a_table_in_the_folder_of_each_split(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        picture(tmp_path / split / "a.jpg")
+        write(tmp_path / split / "_annotations.csv", HEAD + "a.jpg,64,48,cat,1,1,9,9\n")
+    dataset = read(tmp_path)
+    assert {k: [s.name for s in v] for k, v in dataset.splits.items()} == {
+        "train": ["train/a.jpg"],
+        "val": ["valid/a.jpg"],
+        "test": ["test/a.jpg"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,36 @@ def test_an_image_in_two_lists_is_refused(tmp_path: Path) -> None:
         read(root)
 
 
+def test_lists_without_a_folder_of_their_own(tmp_path: Path) -> None:
+    root = kit(tmp_path, *"abc")
+    for split, names in (("train", "a.jpg\nb.jpg"), ("val", "c.jpg")):
+        write(root / "ImageSets" / f"{split}.txt", names)
+    assert sizes(root) == {"train": 2, "val": 1}
+
+
+def test_images_without_boxes_can_be_background(tmp_path: Path) -> None:
+    voc(tmp_path, a=xml(("cat", 1, 1, 9, 9)))
+    picture(tmp_path / "bare.jpg")
+    dataset = read(tmp_path, unlabelled="background")
+    assert found(dataset) == {"a.jpg": [("cat", 0, 0, 9, 9)], "bare.jpg": []}
+    assert any("taken to show no object, 'bare.jpg' the first" in n for n in dataset.notes)
+
+
+def test_classes_that_only_other_splits_show_are_said(tmp_path: Path) -> None:
+    voc(tmp_path / "train", a=xml(("cat", 1, 1, 9, 9)))
+    voc(tmp_path / "val", b=xml(("dog", 1, 1, 9, 9), ("cat", 1, 1, 9, 9)))
+    assert "val has boxes of classes that train has none of: 'dog'" in read(tmp_path).notes
+
+
+def test_labels_in_another_format_beside_are_said(tmp_path: Path) -> None:
+    voc(tmp_path, a=xml(("cat", 1, 1, 9, 9)))
+    write(tmp_path / "a.txt", "0 0.5 0.5 0.5 0.5\n")
+    dataset = read(tmp_path)
+    assert found(dataset) == {"a.jpg": [("cat", 0, 0, 9, 9)]}
+    assert "there is YOLO's text, too: data.format=yolo reads that" in dataset.notes
+    assert count(read(tmp_path, format="yolo")) == 1
+
+
 def test_a_list_of_images_that_are_not_there(tmp_path: Path) -> None:
     root = lists(kit(tmp_path, *"ab"), train="a b", test="x y")
     assert "test.txt' is there: the list is passed over" in notes(root)

@@ -122,6 +122,7 @@ def test_rounding_is_clipped(tmp_path: Path) -> None:
         ("0 0.5 0,5 0.25 0.5", "line 2: '0,5' is no number"),
         ("cat 0.5 0.5 0.25 0.5", "line 2: class 'cat' is no number"),
         ("0.5 0.5 0.5 0.25 0.5", "line 2: class 0.5 is no whole number"),
+        ("1e999 0.5 0.5 0.25 0.5", "line 2: class 1e999 is no whole number"),
         ("-1 0.5 0.5 0.25 0.5", "line 2: class -1 is no whole number"),
         ("7 0.5 0.5 0.25 0.5", "line 2: class 7, but the last one is 1 in "),
     ],

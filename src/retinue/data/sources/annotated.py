@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from retinue.data.dimensions import Dimensions, dimensions
 from retinue.data.options import DataOptions
+from retinue.data.samples import Samples
 from retinue.data.sources.box_rules import (
     Flags,
     Numbers,
@@ -62,6 +63,8 @@ class Annotated:
     """(n,) as `Records` has them."""
     not_exhaustive: Sequence[tuple[str, ...]] | None = None
     """(n,) see `Boxes`."""
+    groups: Sequence[str] | None = None
+    """(n,) images of one stay together; empty: none."""
     reads: Sequence[Read | None] | None = None
     """(n,) where images come from that lie in no file of their own."""
     shards: Sequence[str] | None = None
@@ -95,6 +98,9 @@ def fill(listing: Listing, given: Annotated, options: DataOptions) -> Listing:
         crowd=given.crowd,
     )
     listing.notes += given.notes
+    count = int((judged.kept & settled.usable[given.image]).sum())
+    images = counted(int(settled.usable.sum()), "image")
+    listing.notes.insert(0, f"{counted(count, 'box', 'boxes')} in {images}")
     listing.problems += [*settled.problems, *judged.problems]
     listing.oddities += [*settled.oddities, *judged.oddities]
     listing.notes += [odd.note() for odd in listing.oddities if not odd.quiet]
@@ -149,6 +155,7 @@ def _records(
         root=root,
         files=names if alone else as_names([None] * len(chosen)),
         split=None if given.splits is None else given.splits[usable],
+        group=None if given.groups is None else as_names([given.groups[k] or None for k in chosen]),
         read=None if given.reads is None else [given.reads[k] for k in chosen],
         shard=None if given.shards is None else [given.shards[k] for k in chosen],
     )
@@ -180,6 +187,27 @@ def check_classes(records: Records, chosen: Sequence[str]) -> list[str]:
         near = suggest(absent[0], set(left))
         shown = some(list(map(repr, absent)), _SHOWN, between=", ")
         notes.append(f"no boxes of class {shown}{': ' if near else ''}{near}")
+    return notes
+
+
+def about_splits(splits: Mapping[str, Samples], classes: Sequence[str]) -> list[str]:
+    """What to say of classes that one split has boxes of, and train has none."""
+    if "train" not in splits:
+        return []
+    shown = {
+        split: {
+            name
+            for k in np.unique(samples.target[samples.target >= 0]).tolist()
+            for name in samples.targets[k].names()
+        }
+        for split, samples in splits.items()
+    }
+    notes = []
+    for split, indices in shown.items():
+        unknown = sorted(int(k) for k in indices - shown["train"])
+        if unknown:
+            names = some([repr(classes[k]) for k in unknown], _SHOWN, between=", ")
+            notes.append(f"{split} has boxes of classes that train has none of: {names}")
     return notes
 
 

@@ -40,6 +40,8 @@ _MIXING = np.array(
     ),
     np.int64,
 )
+_LEAST = 1e-3
+"""Pixels of width or height below which there is none: they are a number's rounding."""
 _SAID = 0.01
 """Pixels that a box may reach beyond its image without a word: a number's rounding."""
 
@@ -99,7 +101,7 @@ def judge(
     with np.errstate(invalid="ignore"):
         absurd = np.logical_not((np.abs(xyxy) <= LARGEST).all(axis=1))
         inverted: Flags = np.logical_and(~absurd, (width < 0) | (height < 0))
-        empty: Flags = ~absurd & ~inverted & ((width == 0) | (height == 0))
+        empty: Flags = ~absurd & ~inverted & ((width < _LEAST) | (height < _LEAST))
     _refuse(found, absurd, place, lambda k: f"a box at {_said(xyxy[k])}, which is no place")
     _refuse(
         found, inverted, place, lambda k: f"an inverted box, {_said(xyxy[k])} as x1, y1, x2, y2"

@@ -46,6 +46,7 @@ _CORNERS: tuple[tuple[str, ...], ...] = (
 """What people call the corners."""
 _SIZE = (("width", "image_width", "img_width"), ("height", "image_height", "img_height"))
 _FLAGS = {"difficult": ("difficult",), "crowd": ("crowd", "iscrowd", "is_crowd", "isgroupof")}
+_ROLES = ("path", "label", "split", "group")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -59,6 +60,7 @@ class _Table:
     label: int
     split: npt.NDArray[np.int8] | None
     """(rows,) see `Columns.splits`; None: no column says."""
+    group: int | None
     size: tuple[int, int] | None
     flags: Mapping[str, int]
     note: str
@@ -73,7 +75,7 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
     if path.is_file():
         fits = path.suffix.lower() in TABLES and _tells_boxes(path, options.columns)
         return path if asked or fits else None
-    if _tables(path, options.columns):
+    if _tables(path, options.columns) or len(_tables_of_splits(path, options.columns)) > 1:
         return path
     # One folder of many may hold the tables, beside that of the images.
     inner = [folder for folder in subfolders(path) if _tables(folder, options.columns)]
@@ -87,6 +89,16 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
             mend="give the table itself as data=PATH",
         )
     return None
+
+
+def _tables_of_splits(path: Path, columns: ColumnOptions) -> dict[Path, str | None]:
+    """Those in the folders of `path` that are called like splits."""
+    return {
+        table: split
+        for folder in subfolders(path)
+        if (split := split_in(folder.name)) is not None
+        for table in _tables(folder, columns)
+    }
 
 
 def _tables(folder: Path, columns: ColumnOptions) -> list[Path]:
@@ -118,14 +130,15 @@ def _read_columns(path: Path, options: ColumnOptions, *, most: int | None = None
         if not bare or not any(cells.head[1:5]):
             return None
         note = f"{path.name} read as: path, x1, y1, x2, y2, class"
-        return _Table(cells.without_header(), (1, 2, 3, 4), 0, 5, None, None, {}, note, [])
+        return _Table(cells.without_header(), (1, 2, 3, 4), 0, 5, None, None, None, {}, note, [])
     found = find_columns(cells, options)
     splits, errors = found.splits()
     size = [_position(head, names) for names in _SIZE]
     flags = {k: at for k, names in _FLAGS.items() if (at := _position(head, names)) != NONE}
-    used = {*corners, *size, *flags.values(), *found.place.values()}
+    read = [role for role in ALIASES if role in found.place and role in _ROLES]
+    used = {*corners, *size, *flags.values(), *(found.place[role] for role in read)}
     ignored = [name for k, name in enumerate(cells.head) if k not in used]
-    said = [f"{role}={cells.head[found.place[role]]}" for role in ALIASES if role in found.place]
+    said = [f"{role}={cells.head[found.place[role]]}" for role in read]
     said += [f"box={' '.join(cells.head[k] for k in corners)}"]
     note = f"{path.name} read as: {', '.join(said)}"
     note += f"; ignored: {some(ignored, 8, between=', ')}" if ignored else ""
@@ -135,6 +148,7 @@ def _read_columns(path: Path, options: ColumnOptions, *, most: int | None = None
         found.place["path"],
         found.place["label"],
         splits,
+        found.place.get("group"),
         None if NONE in size else (size[0], size[1]),
         flags,
         note,
@@ -171,6 +185,7 @@ class _Rows:
     split: Positions
     """(rows,) positions in `ORDER`; `NONE`: it does not say."""
     flags: dict[str, Flags]
+    group: list[str]
 
 
 def read_boxes_csv(path: Path, options: DataOptions) -> Listing:
@@ -201,7 +216,10 @@ def _chosen(path: Path, options: DataOptions) -> dict[Path, str | None]:
     """The tables that are read, and the split that each is called like."""
     if path.is_file():
         return {path: split_in(path.stem)}
-    tables = {table: split_in(table.stem) for table in _tables(path, options.columns)}
+    own = _tables(path, options.columns)
+    tables = {table: split_in(table.stem) for table in own} or _tables_of_splits(
+        path, options.columns
+    )
     named = {table: split for table, split in tables.items() if split is not None}
     if len(set(named.values())) < len(named) or (not named and len(tables) != 1):
         found = ", ".join(repr(table.name) for table in named or tables) or "none"
@@ -271,6 +289,7 @@ def _rows(
         [cells.at(line) for line in cells.lines[kept].tolist()],
         own,
         flags,
+        [""] * len(kept) if table.group is None else _texts(cells, table.group, kept),
     )
 
 
@@ -351,6 +370,7 @@ def _joined(listing: Listing, parts: Sequence[tuple[Path, _Rows]]) -> Annotated:
         )
     use = np.flatnonzero(boxed & ~differ)
     labels = [label for rows in all_rows for label in rows.label]
+    groups = [group for rows in all_rows for group in rows.group]
     classes = sorted({labels[k] for k in use.tolist()})
     number = {name: k for k, name in enumerate(classes)}
     flags = {
@@ -369,6 +389,7 @@ def _joined(listing: Listing, parts: Sequence[tuple[Path, _Rows]]) -> Annotated:
         splits=splits if (splits != NONE).any() else None,
         difficult=flags["difficult"],
         crowd=flags["crowd"],
+        groups=[groups[k] for k in first.tolist()] if any(groups) else None,
         counted_by_pixels=True,
     )
     return _in_pixels(listing, given)

@@ -19,10 +19,10 @@ from retinue.errors import UsageError, some, suggest
 ALIASES = {
     "path": "path image file filename file_name filepath file_path image_path image_name "
     "image_file image_filename img img_path img_name filenames images file_names fname fn "
-    "imagename picture photo url uri image_id img_id id_code id",
+    "imagename picture photo url uri image_id img_id id_code id imageid",
     "label": "label class target class_name category label_name name y labels classes classname "
     "class_label lbl cls class_id classid category_id class_index species breed variety diagnosis "
-    "dx emotion",
+    "dx emotion labelname",
     "split": "split set subset partition usage phase dataset fold",
     "group": "group group_id patient patient_id subject",
     "stratum": "stratify stratum",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from retinue.data.options import DataOptions
 from retinue.data.samples import Samples
-from retinue.data.sources.annotated import check_classes
+from retinue.data.sources.annotated import about_splits, check_classes
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import match_known
 from retinue.data.sources.recognise import Readers, read_listing
@@ -119,6 +119,8 @@ def settle(
         chosen = records.take(np.flatnonzero(records.splits() == code))
         if len(chosen):
             splits[split] = _samples(chosen, [t for t in targets if t is not None], known)
+    if any(target.places for target in targets[:1] if target):
+        notes += about_splits(splits, classes)
     if "train" not in splits and (to_train or not splits):
         raise _nothing_to_train_on(listing, splits)
     if to_train and (weight := splits["train"].weight) is not None and not _weighs(weight):

@@ -43,7 +43,9 @@ def read_lists(root: Path, images: Sequence[str]) -> Lists | None:
             for k, name in enumerate(images)
             if name.startswith(prefix)
         }
-        _read_kit(kit / "ImageSets" / "Main", own, found)
+        place = _lists_of(kit)
+        assert place is not None
+        _read_kit(place, own, found)
     return found if kits and found.split else None
 
 
@@ -51,9 +53,17 @@ def _kits(root: Path) -> list[Path]:
     """The folders that hold such lists."""
     level, found = [root], []
     for _ in range(_DEEPEST):
-        found += [folder for folder in level if (folder / "ImageSets" / "Main").is_dir()]
+        found += [folder for folder in level if _lists_of(folder) is not None]
         level = [inner for folder in level for inner in subfolders(folder)]
     return found
+
+
+def _lists_of(kit: Path) -> Path | None:
+    """Where its lists are."""
+    for place in (kit / "ImageSets" / "Main", kit / "ImageSets"):
+        if place.is_dir() and any(place.glob("*.txt")):
+            return place
+    return None
 
 
 def _read_kit(folder: Path, own: dict[str, int], found: Lists) -> None:

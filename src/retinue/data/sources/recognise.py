@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from retinue.data.options import DataOptions
@@ -48,6 +48,7 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
             raise
         if _suspicious(listing) and (looks := _looks_like(options, readers)):
             listing.notes.append(looks)
+        listing.notes += _others(options, readers, reader)
         return reader, listing
     except OSError as error:
         what = f"cannot look through the data: {error.strerror or error}"
@@ -58,18 +59,36 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
 # --- data for another task ------------------------------------------------------------------------
 
 _OF_BOXES = {
-    "voc": ("retinue.data.sources.voc", "VOC", "boxes in PASCAL VOC's XML"),
-    "coco": ("retinue.data.sources.coco", "COCO", "boxes in COCO's JSON"),
-    "yolo": ("retinue.data.sources.yolo", "YOLO", "boxes in YOLO's texts"),
+    "voc": ("retinue.data.sources.voc", "VOC", "PASCAL VOC's XML"),
+    "coco": ("retinue.data.sources.coco", "COCO", "COCO's JSON"),
+    "yolo": ("retinue.data.sources.yolo", "YOLO", "YOLO's text"),
     "boxes_csv": ("retinue.data.sources.boxes_csv", "BOXES_CSV", "a table of boxes"),
     "tfrecord_boxes": (
         "retinue.data.sources.tfrecord_boxes",
         "TFRECORD_BOXES",
-        "boxes in TFRecord files",
+        "TFRecord",
     ),
 }
 _FOLDERS = {"annotations", "imagesets", "jpegimages", "images", "labels", "xml", "xmls"}
 """Folders that a data set of boxes has, and hardly a class is called."""
+
+
+def _others(options: DataOptions, readers: Readers, taken: Reader) -> Iterator[str]:
+    """What to say of labels in other formats that lie there, too."""
+    if (
+        options.format != "auto"
+        or taken.name not in _OF_BOXES
+        or not Path(options.path or "").is_dir()
+    ):
+        return
+    for name in _OF_BOXES:
+        if name in readers and name != taken.name:
+            try:
+                found = readers[name].find(options, False)
+            except (UsageError, OSError):
+                continue
+            if found is not None:
+                yield f"there is {_OF_BOXES[name][2]}, too: data.format={name} reads that"
 
 
 def _suspicious(listing: Listing) -> bool:
@@ -89,8 +108,9 @@ def _looks_like(options: DataOptions, readers: Readers) -> str:
         reader: Reader = getattr(importlib.import_module(module), name)
         try:
             found = reader.find(options, False)
-        except UsageError:
+        except (UsageError, OSError):
             continue
         if found is not None:
-            return f"this looks like {what}: the recipe `detect` or `task: detection` reads that"
+            mend = "`task: detection` reads that, or the recipe `detect`"
+            return f"this looks like boxes, {what}: {mend}"
     return ""

@@ -72,7 +72,7 @@ def _row(cells: list[str], found: Rows, points: bool) -> str:
     except ValueError:
         wrong = next(cell for cell in cells[1:] if not _is_number(cell))
         return f"{wrong[:40]!r} is no number"
-    if not (of >= 0 and of == math.floor(of) and of < 1 << 31):
+    if not (0 <= of < 1 << 31 and of == math.floor(of)):
         return f"class {cells[0]} is no whole number from 0 on"
     outline = not points and len(values) >= 6 and len(values) % 2 == 0
     if not points and not outline and len(values) > 5:

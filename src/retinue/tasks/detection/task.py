@@ -12,9 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 from torch import Tensor
 
-from retinue.data.dimensions import dimensions, upright
 from retinue.data.targets.boxes import Boxes
-from retinue.data.views import EvalView
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
 from retinue.figures import Figure
@@ -33,6 +31,7 @@ from retinue.tasks.detection.objective import (
     LossOptions,
     weights_of_classes,
 )
+from retinue.tasks.detection.shown import shown_sizes
 from retinue.tasks.detection.suppression import suppress
 from retinue.tasks.detection.tiling import joined
 from retinue.tasks.detection.tracking import Following
@@ -214,17 +213,7 @@ class Detection(Task):
         """See `Task`: anchors by clusters, where they are asked for."""
         if self._anchors is not None:
             return
-        there = [s for s in samples if isinstance(s.target, Boxes) and s.target.of]
-        found = dimensions([s.key for s in there], [s.read for s in there])
-        view, size = EvalView(preprocessing), preprocessing.size
-        shown = [
-            view.see([sample], [(width, height)], size=size).target
-            for sample, (width, height) in zip(there, upright(found).tolist(), strict=True)
-            if width
-        ]
-        each_image = [target.xyxy for target in shown if isinstance(target, Boxes)]
-        corners = np.concatenate([np.zeros((0, 4), np.float32), *each_image])
-        sizes, each = corners[:, 2:] - corners[:, :2], len(self._published[0])
+        sizes, each = shown_sizes(samples, preprocessing), len(self._published[0])
         try:
             self._anchors = anchors.fitted(sizes, len(self._strides), each=each)
         except UsageError as error:
