@@ -15,7 +15,7 @@ from PIL import Image
 
 from retinue.data.targets.boxes import Boxes
 from retinue.page.pictures import pictures_table
-from retinue.page.record import read_run
+from retinue.page.record import RunRecord, read_run
 from retinue.report.html import render
 from retinue.sample import Sample
 from retinue.tasks.detection.candidates import Candidates
@@ -204,6 +204,22 @@ def test_the_summary_counts_classes(tmp_path: Path) -> None:
     assert SECTIONS.summary(read_run(run_of(tmp_path / "run", images=1))) == counted(
         3, "class", "classes"
     )
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (1, "They show 1 object: of so few"),
+        (44, "a share may be off by 14 percentage points"),
+        (2_000, "They show 2,000 objects."),
+        (0, ""),
+        ("many", ""),
+    ],
+)
+def test_how_many_objects_the_figures_are_of(tmp_path: Path, objects: Any, said: str) -> None:
+    told = SECTIONS.baseline(RunRecord(tmp_path, metrics={"objects": objects}))
+    assert said in told
+    assert bool(told) == bool(said)
 
 
 def test_predictions_of_another_task_give_no_sections(tmp_path: Path) -> None:
