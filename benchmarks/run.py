@@ -6,7 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("input_pipeline.py", "training_step.py", "cached_features.py", "scale.py")
+SCRIPTS = (
+    "input_pipeline.py",
+    "training_step.py",
+    "cached_features.py",
+    "scale.py",
+    "detection.py",
+)
 
 
 def main() -> None:

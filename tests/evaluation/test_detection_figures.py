@@ -19,7 +19,10 @@ from retinue.evaluation.detection import (
     remark,
     undefined,
 )
-from retinue.figures import refuse_not_finite
+from retinue.evaluation.detections import gathered
+from retinue.evaluation.matching import match
+from retinue.evaluation.precision_recall import average_precision, curves
+from retinue.figures import refuse_not_finite, wilson
 
 NAMES = ["cat", "dog", "人"]
 
@@ -27,7 +30,8 @@ NAMES = ["cat", "dog", "人"]
 def flat(values: dict[str, Any]) -> dict[str, float | None]:
     """Every number, those of the classes under `class.figure`."""
     rows = {f"{row['name']}.{k}": v for row in values["per_class"] for k, v in row.items()}
-    told = {**{k: v for k, v in values.items() if k != "per_class"}, **rows}
+    plain = {k: v for k, v in values.items() if k not in ("per_class", "intervals")}
+    told = {**plain, **rows}
     return {k: v for k, v in told.items() if not isinstance(v, str)}
 
 
@@ -153,3 +157,30 @@ def test_a_perfect_detector_has_1(seed: int) -> None:
     for name in ("map50", "map50_95", "voc_ap50", "voc07_ap50", "f1", "precision", "recall"):
         assert told[name] in (None, pytest.approx(1)), name
     assert told["miss_rate"] in (None, pytest.approx(1e-10))
+
+
+def test_intervals_are_about_those_of_images_drawn_anew() -> None:
+    """Against a bootstrap over images: neither much narrower nor twice as wide."""
+    founds, truths = scene(60, 3, seed=3, digits=6, clutter=4)
+    low, high = figures(founds, truths, NAMES)["intervals"]["voc_ap50"]
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(60):
+        of = gathered(
+            *zip(*((founds[i], truths[i]) for i in rng.integers(0, 60, 60)), strict=True), 3
+        )
+        aps = [average_precision(curve) for curve in curves(of, match(of))]
+        drawn.append(np.mean([ap for ap in aps if ap is not None]))
+    spread = np.std(drawn) * 2 * 1.96
+    assert 0.8 * spread < high - low < 2 * spread
+    assert low < np.mean(drawn) < high
+
+
+def test_an_interval_does_not_close_up_where_all_is_found() -> None:
+    boxes, there = found((0, 0.9, 0, 0, 10, 10)), truth((0, 0, 0, 10, 10))
+    told = figures([boxes] * 4, [there] * 4, NAMES)
+    assert told["intervals"]["map50"][0] < 0.6
+    assert told["intervals"]["map50"][1] == 1
+    (recall,) = (figure for figure in declared(NAMES) if figure.name == "recall")
+    assert recall.interval(told) == pytest.approx(wilson(4, 4))
+    assert figures([NO_BOXES], [truth()], NAMES)["intervals"] == {}

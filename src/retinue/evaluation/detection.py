@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from retinue.evaluation import intervals
 from retinue.evaluation.coco import AREAS, coco_figures
 from retinue.evaluation.detections import Detections, Found, Truth, gathered
 from retinue.evaluation.matching import Matches, match
@@ -61,7 +62,10 @@ def declared(classes: Sequence[str], max_boxes: int = MAX_BOXES) -> list[Figure]
     ]
     missed = "log-average over 0.01 to 1 false boxes an image"
     return [
-        *(Figure(name, title, "fraction", note=note) for name, title, note in told),
+        *(
+            Figure(name, title, "fraction", note=note, of="objects" if name == "recall" else "")
+            for name, title, note in told
+        ),
         Figure("miss_rate", "Miss rate", "fraction", less_is_better=True, note=missed),
     ]
 
@@ -88,7 +92,8 @@ def figures(
     between 0 and 1.
 
     Beside the declared ones: `images`, `objects`, `ar_small`, `ar_medium`, `ar_large`, `confidence`
-    (where F1 is highest), `max_boxes`, `most_objects` (of one image), and `per_class`.
+    (where F1 is highest), `max_boxes`, `most_objects` (of one image), `per_class`, and `intervals`
+    (95 %, of the means of AP).
     """
     return figures_of(gathered(found, truth, len(names)), names, max_boxes=max_boxes)
 
@@ -126,6 +131,18 @@ def figures_of(
     found["max_boxes"] = max_boxes
     found["most_objects"] = int(np.bincount(of.true_image[of.counted], minlength=1).max())
     found["per_class"] = rows
+    each = {
+        "map50": [coco.ap(0, of=k) for k in range(of.classes)],
+        "map50_95": [coco.ap(of=k) for k in range(of.classes)],
+        "map75": [coco.ap(5, of=k) for k in range(of.classes)],
+        "voc_ap50": [row["voc_ap50"] for row in rows],
+        "voc07_ap50": [average_precision_07(curve) for curve in by_class],
+    }
+    spans = {
+        name: intervals.of_mean_ap(list(zip(aps, of.objects.tolist(), strict=True)))
+        for name, aps in each.items()
+    }
+    found["intervals"] = {name: list(span) for name, span in spans.items() if span is not None}
     return found
 
 

@@ -57,6 +57,18 @@ def of_mean_f1(counted: Sequence[tuple[float, float, float]]) -> Interval | None
     return _of_mean_of(rows, stretched=math.sqrt(2))
 
 
+def of_mean_ap(counted: Sequence[tuple[float | None, float]]) -> Interval | None:
+    """Of the mean over classes of their average precisions, each (AP, objects), those that have
+    objects.
+
+    An AP is the mean over the objects of a number between 0 and 1, none of which varies more than
+    a share does. But false boxes come by chance, too, and what is in one image is alike: their arms
+    are taken √2 as long, which is about what drawing the images anew gives.
+    """
+    rows = [(ap, *wilson(ap * n, n)) for ap, n in counted if ap is not None and n > 0]
+    return _of_mean_of(rows, stretched=math.sqrt(2))
+
+
 def of_auc(auc: float, positives: int, negatives: int) -> Interval | None:
     """Of the area under a ROC curve: the areas of which `auc` is no surprise, with Hanley and
     McNeil's variance (1982) at each of them (Newcombe, 2006, method 5)."""

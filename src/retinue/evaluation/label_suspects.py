@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from retinue.evaluation.boxes import iou
 from retinue.evaluation.detection_errors import TOUCHES, Errors, Kind
 from retinue.evaluation.detections import Detections, Ints, best_first
 from retinue.evaluation.matching import NOBODY, nearest
@@ -88,10 +89,9 @@ def _loose(of: Detections, told: Errors) -> list[Suspect]:
 def _one_each(of: Detections, rows: Ints) -> Ints:
     """Of `rows`, the best one where several lie on the same place of an image, whatever their
     classes."""
-    kept: list[int] = []
+    kept: dict[int, list[int]] = {}
     for box in rows[best_first(of.score[rows])].tolist():
-        same = [other for other in kept if of.image[other] == of.image[box]]
-        _, share = nearest(of.image[[box]], of.xyxy[[box]], of.image[same], of.xyxy[same])
-        if share[0] < 0.5:
-            kept.append(box)
-    return np.array(kept, dtype=np.int64)
+        same = kept.setdefault(int(of.image[box]), [])
+        if not same or iou(of.xyxy[box], of.xyxy[same]).max() < 0.5:
+            same.append(box)
+    return np.array([box for boxes in kept.values() for box in boxes], dtype=np.int64)

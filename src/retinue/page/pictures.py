@@ -1,14 +1,28 @@
-"""Photographs on the page: small, upright, as `data:` addresses."""
+"""Photographs on the page: small, upright, as `data:` addresses.
+
+They are read from where the data lies. Images that lie in no file of their own (of a shard, say)
+are kept small beside the predictions, as far as the page shows them: `pictures.parquet`.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from retinue.arrays import Pixels, Read
+from retinue.errors import RetinueError
 from retinue.page.record import RunRecord
+from retinue.text import utf8
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PICTURES = "pictures.parquet"
+KEPT = 768
+"""The longer side in pixels of images that are kept."""
 
 
 def thumbnail(
@@ -17,10 +31,13 @@ def thumbnail(
     """(`data:` address, "") of an image of the run, or (None, why there is no picture). `change`:
     makes another Pillow image of the upright one, whose longer side is at most `side` pixels."""
     found = _find(path, record)
-    if found is None:
+    source = record.derived(_kept).get(path)
+    if found is None and source is None:
         return None, "file not found"
     try:
-        image = small(found, side)
+        from retinue.data import decode
+
+        image = small(source or decode.read_bytes(str(found)), side, path)
         return data_address(image if change is None else change(image)), ""
     except Exception as error:  # a picture is a comfort: the page goes on without it
         return None, f"cannot be read: {error}"
@@ -54,13 +71,14 @@ def data_address(image: Any, quality: int = 82) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def small(path: Path, side: int) -> Any:
-    """A Pillow image, upright, whose longer side is at most `side` pixels."""
+def small(source: bytes | Pixels, side: int, path: str = "") -> Any:
+    """A Pillow image, upright, whose longer side is at most `side` pixels; `path`: what the source
+    is called where it is broken."""
     from PIL import Image
 
     from retinue.data import decode, geometry
 
-    encoded = decode.Encoded(decode.read_bytes(str(path)), path=str(path))
+    encoded = decode.Encoded(source, path=path)
     width, height = encoded.size
     ratio = min(1.0, side / max(width, height))
     size = max(1, round(height * ratio)), max(1, round(width * ratio))
@@ -68,6 +86,32 @@ def small(path: Path, side: int) -> Any:
     matrix = geometry.scale(size[1] / width, size[0] / height) @ decoded.to_original
     entry = geometry.Entry(decoded.image, matrix)
     return Image.fromarray(geometry.render([entry], size, border="reflect"))
+
+
+def pictures_table(reads: Mapping[str, Read], side: int = KEPT) -> pa.Table:
+    """`pictures.parquet`: the images that `reads` gives, by path, as JPEG files (`image`) whose
+    longer side is at most `side` pixels. What cannot be read has no row."""
+    import pyarrow as pa
+
+    paths, images = [], []
+    for path, read in reads.items():
+        try:
+            picture = small(read(), side, path)
+        except (OSError, RetinueError):
+            continue
+        buffer = io.BytesIO()
+        picture.save(buffer, format="JPEG", quality=90)
+        paths.append(utf8(path))
+        images.append(buffer.getvalue())
+    return pa.table({"path": pa.array(paths, pa.string()), "image": pa.array(images, pa.binary())})
+
+
+def _kept(record: RunRecord) -> dict[str, bytes]:
+    """Path → JPEG of those in `pictures.parquet`."""
+    table = record.table(PICTURES)
+    if table is None or not {"path", "image"} <= set(table.column_names):
+        return {}
+    return dict(zip(table["path"].to_pylist(), table["image"].to_pylist(), strict=True))
 
 
 def _find(path: str, record: RunRecord) -> Path | None:

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from retinue.data.targets.boxes import Boxes
-from retinue.page.record import read_run
+from retinue.page.pictures import pictures_table
+from retinue.page.record import RunRecord, read_run
 from retinue.report.html import render
 from retinue.sample import Sample
 from retinue.tasks.detection.candidates import Candidates
@@ -205,8 +206,50 @@ def test_the_summary_counts_classes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (1, "They show 1 object: of so few"),
+        (44, "a share may be off by 14 percentage points"),
+        (2_000, "They show 2,000 objects."),
+        (0, ""),
+        ("many", ""),
+    ],
+)
+def test_how_many_objects_the_figures_are_of(tmp_path: Path, objects: Any, said: str) -> None:
+    told = SECTIONS.baseline(RunRecord(tmp_path, metrics={"objects": objects}))
+    assert said in told
+    assert bool(told) == bool(said)
+
+
 def test_predictions_of_another_task_give_no_sections(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", images=1)
     table = pq.read_table(run / "predictions.parquet").select(["path"])
     pq.write_table(table, run / "predictions.parquet")
     assert judged(read_run(run)) is None
+
+
+def test_images_that_lie_in_no_file_are_kept_for_the_page(tmp_path: Path) -> None:
+    """As of a shard: those that the page shows, and no others."""
+    meter = DetectionMeter(NAMES[:1], tables=True)
+    light = np.full((SIZE[1], SIZE[0], 3), 200, dtype=np.uint8)
+    for k in range(20):
+        boxes = Boxes.made([[5, 5, 40, 40]], [0])
+        found = Candidates(boxes.xyxy, np.array([0.9], np.float32), np.zeros(1, np.int64), SIZE)
+        meter.update([found], [Sample(f"test/{k:02}.png", lambda: light, boxes)])
+    tables = meter.tables()
+    assert 0 < tables["pictures"].num_rows < 20
+    (tmp_path / "metrics.json").write_text(json.dumps({**meter.compute(), "task": "detection"}))
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    page = render(read_run(tmp_path))
+    part = page.split('<section id="examples">')[1].split("</section>")[0]
+    assert "file not found" not in part
+    assert part.count("<img") == 2 * tables["pictures"].num_rows
+
+
+def test_a_picture_that_cannot_be_read_has_no_row() -> None:
+    def gone() -> bytes:
+        raise OSError("gone")
+
+    assert pictures_table({"a": gone, "b": lambda: b"no image"}).num_rows == 0

@@ -76,6 +76,13 @@ def label_suspects(record: RunRecord) -> Section | None:
     return Section("suspects", "Labels to look at again", _template("suspects"), values)
 
 
+def shown(found: Judged) -> list[str]:
+    """The paths of the images of which the page has a picture."""
+    images = [*_picked(found)[0]]
+    images += [int(found.of.image[one.box]) for one in suspects(found.of, found.errors)[:_SUSPECTS]]
+    return list(dict.fromkeys(found.rows[image].path for image in images))
+
+
 def _template(name: str) -> Path:
     return TEMPLATES / f"{name}.html"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +66,19 @@ def _judged(record: RunRecord) -> Judged | None:
         rows, names = seen_in(table)
     except ValueError:
         return None  # another task's
-    rows = [row for row in rows if row.truth is not None]
-    if not rows:
+    if all(row.truth is None for row in rows):
         return None
+    return judge(rows, names, told_confidence(record.metrics, len(names)))
+
+
+def judge(rows: Sequence[Seen], names: Sequence[str], confidence: Confidence | None) -> Judged:
+    """What was seen, judged from `confidence` on; None: from where F1 is highest, or, where nothing
+    tells that, all boxes."""
+    rows = [row for row in rows if row.truth is not None]
     truths = [row.truth for row in rows if row.truth is not None]
     of = gathered([row.found for row in rows], truths, len(names))
     matches = match(of)
     best = best_f1(pooled(of, matches))
-    confidence = told_confidence(record.metrics, len(names))
     if confidence is None:
         confidence = 0.0 if best is None or best.threshold is None else best.threshold
     chosen = taken(of, confidence)

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from retinue.arrays import Read
 from retinue.data.targets.boxes import Boxes
 from retinue.evaluation.classification import confusion_table
 from retinue.evaluation.detection import Found, Truth, figures_of
 from retinue.evaluation.detection_diagnosis import ABOUT_NOTHING, diagnose
-from retinue.evaluation.detection_errors import confusion, errors, taken
-from retinue.evaluation.detections import Detections, Ints, gathered
-from retinue.evaluation.matching import Matches, match
-from retinue.evaluation.precision_recall import best_f1, curves, pooled
+from retinue.evaluation.detection_errors import confusion
+from retinue.evaluation.precision_recall import best_f1, curves
+from retinue.page.pictures import pictures_table
 from retinue.sample import Sample
 from retinue.tasks.detection.candidates import Candidates
+from retinue.tasks.detection.examples import shown
+from retinue.tasks.detection.judged import Judged, judge
 from retinue.tasks.detection.suppression import Kind, suppress
 from retinue.tasks.detection.tables import BACKGROUND, Seen, boxes_table, predictions_table
 from retinue.tasks.task import Meter
@@ -68,15 +70,18 @@ class DetectionMeter(Meter):
         self._thresholds = thresholds
         self._in_full = tables
         self._seen: list[Seen] = []
-        self._gathered: tuple[Detections, Matches] | None = None
+        self._reads: dict[str, Read] = {}
+        self._judged: Judged | None = None
 
     def update(self, findings: Sequence[Candidates], samples: Sequence[Sample]) -> None:
         """`findings`: the candidates of each image, before suppression."""
-        self._gathered = None
+        self._judged = None
         for candidates, sample in zip(findings, samples, strict=True):
             kept = suppress(candidates, **self._suppression)
             found = Found(kept.xyxy, kept.score, kept.of)
             self._seen.append(Seen(sample.key, kept.size, found, truth_of(sample)))
+            if self._in_full and sample.read is not None:
+                self._reads[sample.key] = sample.read
 
     def rows(self) -> Any:
         """See `Meter`."""
@@ -84,7 +89,7 @@ class DetectionMeter(Meter):
 
     def extend(self, rows: Any) -> None:
         """See `Meter`."""
-        self._gathered = None
+        self._judged = None
         self._seen.extend(rows)
 
     def compute(self) -> dict[str, Any]:
@@ -92,67 +97,56 @@ class DetectionMeter(Meter):
         `tables` also `errors` (how many mistakes of each kind, see
         `retinue.evaluation.detection_errors`, and the `confidence` that boxes were taken from), and
         `diagnosis`, sentences, where mAP50 is about 0."""
-        of, matches = self._all()
+        told = self._all()
         most = self._suppression["max_boxes"]
-        found = figures_of(of, self._classes, max_boxes=most, matches=matches)
+        found = figures_of(told.of, self._classes, max_boxes=most, matches=told.matches)
         if self._in_full:
-            confidence = self._confidence()
-            counts = errors(of, matches, taken(of, confidence)).counts()
-            found["errors"] = {"confidence": confidence, **counts}
+            found["errors"] = {"confidence": told.confidence, **told.errors.counts()}
             if found["map50"] is not None and found["map50"] < ABOUT_NOTHING:
-                found["diagnosis"] = diagnose(of, self._sizes(), self._classes)
+                found["diagnosis"] = diagnose(told.of, told.sizes, self._classes)
         return found
 
     def best_thresholds(self, *, fewest: int = 1) -> Thresholds:
         """The confidences that maximise F1 on what was collected; of a class by itself where it has
         `fewest` objects or more."""
-        of, matches = self._all()
-        best = best_f1(pooled(of, matches))
-        each = [best_f1(c) if c.objects >= fewest else None for c in curves(of, matches)]
+        told = self._all()
+        each = curves(told.of, told.matches)
+        own = [best_f1(curve) if curve.objects >= fewest else None for curve in each]
         return Thresholds(
-            None if best is None else best.threshold,
-            [None if one is None else one.threshold for one in each],
+            None if told.best is None else told.best.threshold,
+            [None if one is None else one.threshold for one in own],
         )
 
     def tables(self) -> dict[str, pa.Table]:
         """`predictions` and `boxes`: see `retinue.tasks.detection.tables`; `confusion`: see
-        `retinue.evaluation.classification.confusion_table`, the last class being the background."""
-        of, matches = self._all()
-        chosen = taken(of, self._confidence())
-        paths = [seen.path for seen in self._known()]
-        return {
+        `retinue.evaluation.classification.confusion_table`, the last class being the background;
+        `pictures`, where images lie in no files: those that the page shows."""
+        told = self._all()
+        names = [*self._classes, BACKGROUND]
+        found = {
             "predictions": predictions_table(self._sorted(), self._classes),
-            "boxes": boxes_table(of, errors(of, matches, chosen), paths, self._classes),
-            "confusion": confusion_table(
-                confusion(of, matches, chosen), [*self._classes, BACKGROUND]
+            "boxes": boxes_table(
+                told.of, told.errors, [row.path for row in told.rows], self._classes
             ),
+            "confusion": confusion_table(confusion(told.of, told.matches, told.chosen), names),
         }
-
-    def _confidence(self) -> float | list[float]:
-        """From where on boxes are taken; where nothing tells it, all are."""
-        given = self._thresholds
-        if given is None:
-            return self.best_thresholds().overall or 0.0
-        return float(given) if isinstance(given, int | float) else [float(one) for one in given]
+        if self._reads:
+            reads = {path: self._reads[path] for path in shown(told) if path in self._reads}
+            found["pictures"] = pictures_table(reads)
+        return found
 
     def _sorted(self) -> list[Seen]:
         """By path; of one image that came twice, by what was found."""
         return sorted(self._seen, key=lambda seen: (seen.path, seen.found.score.tobytes()))
 
-    def _known(self) -> list[Seen]:
-        return [seen for seen in self._sorted() if seen.truth is not None]
-
-    def _sizes(self) -> Ints:
-        """(images, 2) widths and heights of those of which something is known."""
-        return np.array([seen.size for seen in self._known()], dtype=np.int64).reshape(-1, 2)
-
-    def _all(self) -> tuple[Detections, Matches]:
+    def _all(self) -> Judged:
         """Once, whether figures, thresholds or tables ask first."""
-        if self._gathered is None:
-            known = [(seen.found, seen.truth) for seen in self._sorted() if seen.truth is not None]
-            of = gathered([f for f, _ in known], [t for _, t in known], len(self._classes))
-            self._gathered = of, match(of)
-        return self._gathered
+        if self._judged is None:
+            given = self._thresholds
+            if given is not None and not isinstance(given, int | float):
+                given = list(given)
+            self._judged = judge(self._sorted(), self._classes, given)
+        return self._judged
 
 
 def truth_of(sample: Sample) -> Truth | None:

@@ -11,7 +11,7 @@ from retinue.evaluation.detection import figures_of, remark
 from retinue.evaluation.detection_diagnosis import ABOUT_NOTHING, Scale, diagnose
 from retinue.evaluation.detection_errors import Kind, confusion, costs, errors, taken
 from retinue.evaluation.precision_recall import at, curves, pooled
-from retinue.figures import wilson
+from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots
 from retinue.page.confusion import confusion_section
 from retinue.page.record import RunRecord, number
@@ -37,6 +37,16 @@ _KINDS = {
 def summary(record: RunRecord) -> str:
     """`3 classes`."""
     return counted(len(record.classes), "class", "classes") if record.classes else ""
+
+
+def baseline(record: RunRecord) -> str:
+    """How many objects the figures are of, and whether those are enough."""
+    objects = record.metrics.get("objects")
+    if not isinstance(objects, int) or objects < 1:
+        return ""
+    spread = uncertainty(objects)
+    few = f": of so few, a share may be off by {100 * spread:.0f} percentage points either way"
+    return f"They show {counted(objects, 'object')}{few if spread > COARSE else ''}."
 
 
 def diagnosis(record: RunRecord) -> Section | None:
@@ -185,6 +195,7 @@ def sizes(record: RunRecord) -> Section | None:
 SECTIONS = TaskSections(
     (diagnosis, classes, confidence, mistakes, taken_for, sizes, examples, label_suspects),
     summary=summary,
+    baseline=baseline,
     remark=remark,
 )
 
