@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from warm import IN_A_CHECKPOINT, Warm
 
+import retinue
 from retinue import modelfile
+from retinue.errors import UsageError
 from retinue.run.checkpoint import CheckpointStore
 
 PUBLISHED = {
@@ -84,7 +86,6 @@ def _recipe(boxes: Path, cache: Path, **changes: Any) -> dict[str, Any]:
                 "epoch_steps": 3,
                 "batch_size": 8,
                 "data": {"name": "tiles", "side": 64},
-                "sizes": [32, 64],
                 "augment": {**PUBLISHED, "mosaic": 0.3, "blend": 0.3, "copy_paste": 0.2},
                 "optimizer": optimizer,
             },
@@ -129,7 +130,6 @@ def test_the_second_stage_has_tiles_and_goes_on_where_the_first_ended(whole: Pat
 
 
 KILLS = [
-    ("in the cache's building", 2),
     ("before cached rows count", 1),
     ("in a step", 2),
     (IN_A_CHECKPOINT, 2),
@@ -163,7 +163,7 @@ def test_a_frozen_backbone_stays_as_it_was_with_and_without_the_cache(
     for cached in ("on", "off"):
         recipe = _recipe(boxes, tmp_path / "cache", ema=None)
         stage = {k: v for k, v in recipe["stages"][0].items() if cached == "on" or k != "views"}
-        recipe["stages"] = [{**stage, "cache_features": cached}]
+        recipe["stages"] = [{**stage, "cache_features": cached, "epochs": 1, "sizes": None}]
         run = tmp_path / cached
         assert warm.train(recipe, run).code == 0
         learnt.append(CheckpointStore(run / "last").load()["learner"])
@@ -174,3 +174,13 @@ def test_a_frozen_backbone_stays_as_it_was_with_and_without_the_cache(
                 assert value == 0
         elif name.endswith("num_batches_tracked"):
             assert value > 0
+
+
+def test_what_boxes_cannot_be_is_refused_before_the_first_step(tmp_path: Path, boxes: Path) -> None:
+    stage = {"name": "all", "epochs": 1, "batch_size": 4, "augment": {"mixing": {"mixup": 0.2}}}
+    recipe = _recipe(boxes, tmp_path / "cache", stages=[stage])
+    with pytest.raises(UsageError) as raised:
+        retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
+    assert "key stages.0.augment.mixing" in str(raised.value)
+    assert "augment.blend" in str(raised.value.mend)
+    assert not (tmp_path / "run" / "metrics.csv").exists()

@@ -120,6 +120,22 @@ def refuse_samplers(recipe: Recipe, dataset: Dataset) -> None:
             raise UsageError(error.what, where=where, mend=error.mend) from error
 
 
+def refuse_mixing(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise UsageError where a stage mixes finished images of which the data tells what cannot be
+    mixed."""
+    targets = (sample.target for sample in dataset.splits["train"])
+    one = next((target for target in targets if target is not None), None)
+    for index, stage in enumerate(recipe.stages):
+        if one is None or not stage.augment.mixes_pixels:
+            continue
+        nobody, whole = torch.zeros(1, dtype=torch.int64), torch.ones(1)
+        try:
+            type(one).mix_batch(type(one).collate([one]), nobody, whole)
+        except UsageError as error:
+            where = f"key stages.{index}.augment.mixing"
+            raise UsageError(error.what, where=where, mend=error.mend) from error
+
+
 def refuse_missing_splits(recipe: Recipe, dataset: Dataset) -> None:
     """Raise UsageError where a split that the recipe needs has no images."""
     if not dataset.splits.get("train"):

@@ -47,6 +47,7 @@ from retinue.training.preflight import (
     refuse_lone_images,
     refuse_metric,
     refuse_missing_splits,
+    refuse_mixing,
     refuse_samplers,
     refuse_size,
     refuse_undealt,
@@ -162,6 +163,7 @@ def prepared(
     refuse_undefined(recipe, task, dataset)
     if not resumed:
         refuse_samplers(recipe, dataset)
+        refuse_mixing(recipe, dataset)
     torch.manual_seed(recipe.seed)
     network, preprocessing = _network(run, recipe, task, resumed=resumed)
     _settle(run, recipe, task, dataset, preprocessing, resumed=resumed)
