@@ -134,13 +134,14 @@ def load(
     device: str = "auto",
     engine: EngineName = "auto",
     tta: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """The model file or run folder `model`, ready: `load(MODEL)(image)` gives a `Result`. Several
     answer together. `tta`: test-time augmentation, `none`, `flip` or `dihedral`; by default as the
-    model was evaluated."""
+    model was evaluated. `options` of its task that say what is answered: `{"confidence": 0.3}`."""
     from retinue.inference import predictor
 
-    return predictor.load(model, device=device, engine=engine, tta=tta)
+    return predictor.load(model, device=device, engine=engine, tta=tta, options=options)
 
 
 def write_report(run: str | Path) -> Path:
@@ -313,6 +314,7 @@ def predict(
     overlap: float = 0.2,
     track: bool = False,
     every: int = 1,
+    options: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Answers for files, folders, patterns, `@list.txt`, `-` (paths on standard input), videos,
     `camera:0`, and addresses of streams.
@@ -323,8 +325,8 @@ def predict(
     Otherwise `each` gets them as they come, or they are collected. `count`: how many of what, also
     in the zones and across the lines of the file `places`. `tiles`: look at parts of that side,
     too, that share `overlap` of it. `track`: follow things through videos, of which `every`
-    so-many-th frame is looked at. Unreadable images are skipped and named, or with `stop` raise
-    `BadImageError`. An interrupt ends a live stream, and what it gave is kept.
+    so-many-th frame is looked at. `options`: see `load`. Unreadable images are skipped and named,
+    or with `stop` raise `BadImageError`. An interrupt ends a live stream, and what it gave is kept.
     """
     import sys
 
@@ -352,7 +354,7 @@ def predict(
     )
     wishes.refuse_without_folder(heatmap)
     found = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
-    predictor = open_model(model, device=device, engine=engine, tta=tta)
+    predictor = open_model(model, device=device, engine=engine, tta=tta, options=options)
     walk = Walk(predictor, found, manner, batch_size=batch_size)
     done = collect(walk, wishes, stop=on_bad_image == "stop", each=each)
     return Predictions(done.images, done.skipped, done.files, done.results, done.counts)
@@ -366,6 +368,7 @@ def speed(
     engine: EngineName = "auto",
     device: str = "auto",
     tta: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What one image after the other takes, `runs` times, by stages: see
     `retinue.inference.speed.by_stages`. `sources` as of `predict`; the first few images are taken
@@ -378,7 +381,7 @@ def speed(
 
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     found = expand(named, sys.stdin, say=logging.getLogger("retinue").warning)
-    predictor = open_model(model, device=device, engine=engine, tta=tta)
+    predictor = open_model(model, device=device, engine=engine, tta=tta, options=options)
     return stages(predictor, found, runs)
 
 

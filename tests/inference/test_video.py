@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import clips
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from retinue.errors import UsageError
 from retinue.inference import video
@@ -243,6 +248,55 @@ def test_an_address_of_a_file_is_read_as_one(
             video, "_opener", lambda _, s=said: lambda: clips.Capture([IMAGE], said=s)
         )
         assert isinstance(open_video("http://host/x"), kind)
+
+
+class Serves(SimpleHTTPRequestHandler):
+    """Files, and a camera's pictures one after the other, a few a connection."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/live"):
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for image in clips.numbered(12):
+            held = io.BytesIO()
+            Image.fromarray(image).save(held, "JPEG")
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {held.tell()}\r\n\r\n"
+            self.wfile.write(head.encode() + held.getvalue() + b"\r\n")
+            self.wfile.flush()
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Serves, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_s_file_and_its_camera(tmp_path: Path, address: str) -> None:
+    clips.write(tmp_path / "a.mp4", clips.numbered(20))
+    clip = open_video(f"http://{address}/a.mp4")
+    assert [clips.number(frame.pixels) for frame in clip.frames()] == list(range(20))
+    camera = f"http://me:secret@{address}/live"
+    assert isinstance(open_video(camera), Stream)
+    stream = Stream(camera, video._opener(camera), pause=0.01)
+    seen = []
+    for frame in stream.frames():
+        seen.append(clips.number(frame.pixels))
+        if stream.connected > 1 and len(seen) > 3:
+            break
+    assert set(seen) <= set(range(12))
+    assert stream.read >= 12, "it went on where the connection had ended"
+    with pytest.raises(Unopened, match="nothing answers"):
+        open_video(f"http://{address}/none.mp4")
 
 
 # --- drawn videos --------------------------------------------------------------------------------

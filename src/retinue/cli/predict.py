@@ -85,6 +85,12 @@ def predict(
         str | None,
         typer.Option("--reference", metavar="FILE", help="Keep the ids of this COCO file."),
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="What is answered, say confidence=0.3; repeatable."
+        ),
+    ] = None,
     fps: Annotated[
         int | None,
         typer.Option(
@@ -111,11 +117,13 @@ def predict(
     from retinue import api
     from retinue.errors import UsageError
     from retinue.inference.forms import json_line
+    from retinue.options.overrides import parse_override
 
+    options = dict(map(parse_override, changes or []))
     if fps is not None:
         spent = api.speed(
             model, sources, runs=fps, engine=engine.value, device=device,
-            tta=tta.value if tta is not None else None,
+            tta=tta.value if tta is not None else None, options=options,
         )  # fmt: skip
         print_json(spent) if as_json else _say_speed(spent)
         return
@@ -145,6 +153,7 @@ def predict(
         overlap=overlap,
         track=track,
         every=every,
+        options=options,
     )
     if not done.images and not done.skipped:
         typer.echo("nothing was predicted: the list names no files", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -223,9 +224,11 @@ def collect(
                 sinks.append(counter)
             else:
                 folder.also(counter)
+        moving = False
         try:
             for outcome in walk:
                 if isinstance(outcome, Ended):
+                    moving = True
                     for sink in sinks:
                         sink.ended()
                 elif isinstance(outcome.item, Skipped):
@@ -246,6 +249,9 @@ def collect(
         except KeyboardInterrupt:
             if not walk.live:
                 raise
+            moving = True
+    if walk.manner.track and done.images and not moving:
+        logging.getLogger("retinue").warning("nothing was followed: there was no video")
     done.files = [] if folder is None else folder.files
     done.counts = None if counter is None else counter.totals()
     return done

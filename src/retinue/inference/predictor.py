@@ -61,20 +61,22 @@ def load(
     engine: EngineName = "auto",
     tta: str | None = None,
     workers: int | Literal["auto"] = "auto",
+    options: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """The model of a model file or run folder; of several, their answers merged.
 
-    `tta`: test-time augmentation, by default what the model file says. Raises UsageError for a
-    path without a model, an unknown device or engine, and for models that do not answer the same
-    question of the same input; RetinueError for a file that is damaged, of a newer format, or does
-    not fit its own description.
+    `tta`: test-time augmentation, by default what the model file says. `options`: of the task, as
+    far as they only say what is answered, in place of those that it was trained with. Raises
+    UsageError for a path without a model, an unknown device or engine, for options that will not
+    do, and for models that do not answer the same question of the same input; RetinueError for a
+    file that is damaged, of a newer format, or does not fit its own description.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise UsageError("no model is named")
     chosen = choose_device(device)
     fit_threads()
-    members = [_member(find_model(Path(one)), chosen) for one in paths]
+    members = [_member(find_model(Path(one)), chosen, options or {}) for one in paths]
     for file, member in zip(paths[1:], members[1:], strict=True):
         _refuse_other(members[0], member, Path(file))
     return Predictor(members, device=chosen, engine=engine, tta=tta, workers=workers)
@@ -394,10 +396,12 @@ def held(image: bytes | Pixels) -> Read:
     return lambda: image
 
 
-def _member(file: Path, device: str) -> Member:
+def _member(file: Path, device: str, options: Mapping[str, Any]) -> Member:
     description, tensors = modelfile.read(file)
     try:
         task = described(description)
+        if options:
+            task = task.adjusted(options)
         # Without memory first: a description may speak of more than the file, or the machine, has.
         with torch.device("meta"):
             sketch = task.build(description.network, dict(description.arguments), None)

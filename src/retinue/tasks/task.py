@@ -22,6 +22,7 @@ from retinue.errors import RetinueError, UsageError, suggest
 from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
+from retinue.options.refusal import validated
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
 from retinue.tasks.shipped import DEFAULT, SHIPPED, imported
@@ -105,6 +106,9 @@ class Task(ABC):
     formats: ClassVar[Mapping[str, str]]
     """Formats of data that it reads: name → `module:function`, a `Reader`. Of those that recognise
     a path, the first one is taken."""
+    adjustable: ClassVar[frozenset[str]] = frozenset()
+    """Those of its options that only say what is answered: they may be others afterwards than they
+    were in training."""
     places: ClassVar[bool] = False
     """Whether its results have `parts`: what was found lies somewhere."""
     forms: ClassVar[Mapping[str, str]] = {}
@@ -191,6 +195,21 @@ class Task(ABC):
     def merge(self, findings: Sequence[Finding]) -> Finding:
         """One finding from those of several views, or several models, of the same image."""
         raise UsageError(f"the task {self.name!r} has no test-time augmentation", where="key tta")
+
+    def adjusted(self, changes: Mapping[str, Any]) -> Self:
+        """The same task with other values for `adjustable` options: dotted key → value, text until
+        the option is known. UsageError for anything else."""
+        where = "given for the answers"
+        values = validated(self.options_type, changes, where)
+        if others := sorted(set(values) - self.adjustable):
+            known = ", ".join(sorted(self.adjustable))
+            raise UsageError(
+                f"{others[0]} is settled by the training",
+                where=where,
+                mend=f"what may be set is {known}" if known else f"{self.name} has nothing to set",
+            )
+        options = self.options_type.model_validate({**self.options.model_dump(), **values})
+        return type(self)(self.classes, options, self.state())
 
     @classmethod
     def merges(cls) -> bool:

@@ -10,14 +10,19 @@ from typing import Any
 from xml.etree import ElementTree
 
 import bright
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
+from retinue.data.options import DataOptions
+from retinue.data.targets.boxes import Boxes
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import Skipped
 from retinue.inference.writers import PredictionFolder
 from retinue.sample import Result
 from retinue.tasks.classification.task import Classification
+from retinue.tasks.detection.task import Detection
 from retinue.tasks.results import Box, BoxResult, FrameResult
 
 TASK = bright.Bright(bright.CLASSES, bright.Bright.options_type())
@@ -246,3 +251,35 @@ def test_an_error_leaves_the_lists_from_before(here: Path, format: str) -> None:
         interrupted()
     assert name.read_bytes() == before
     assert [p.name for p in here.iterdir() if p.is_file()] == [name.name]
+
+
+@pytest.mark.parametrize("format", ["voc", "coco", "yolo"])
+def test_what_is_written_is_read_again_to_a_thousandth_of_a_pixel(here: Path, format: str) -> None:
+    """By the readers that a training has."""
+    rng = np.random.default_rng(0)
+    results = []
+    for number in range(4):
+        size = (int(rng.integers(50, 5000)), int(rng.integers(50, 3000)))
+        corners = np.sort(rng.uniform(0, 1, (number, 2, 2)), axis=1) * size
+        boxes = [
+            Box(bright.CLASSES[k % 3], 0.5, (*map(float, low), *map(float, high)))
+            for k, (low, high) in enumerate(corners)
+        ]
+        path = here / "images" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size).save(path)
+        results.append(BoxResult(str(path), boxes, size))
+    write(here, format, results, base=here / "images")
+    reader = Detection.readers()[format]
+    first = {"first_pixel": 1} if format == "voc" else {}
+    options = DataOptions(path=str(here), **first)
+    found = reader.find(options, True)
+    assert found is not None
+    records = {Path(record.path).name: record for record in reader.read(found, options).records}
+    for result in results:
+        target = records[Path(result.path).name].target
+        assert isinstance(target, Boxes)
+        expected = [box.xyxy for box in result.boxes]
+        np.testing.assert_allclose(target.xyxy, np.reshape(expected, (-1, 4)), atol=1.5e-3)
+        if format != "yolo":
+            assert list(target.of) == [box.name for box in result.boxes]

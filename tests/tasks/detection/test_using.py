@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from retinue import api, modelfile
+from retinue.errors import UsageError
 from retinue.modelfile import ModelDescription
 from retinue.tasks.detection.task import Detection, DetectionOptions
 
@@ -86,3 +87,34 @@ def test_a_still_clip_keeps_its_numbers(model: Path, here: Path) -> None:
     assert tracks[0] == set()
     assert tracks[1]
     assert all(later == tracks[1] for later in tracks[1:])
+
+
+def test_what_is_answered_can_be_set(model: Path, here: Path) -> None:
+    (few,) = predict(model, "a.png", options={"max_boxes": "3"}).results
+    assert len(few.parts()) == 3
+    (none,) = predict(model, "a.png", options={"confidence": 0.9}).results
+    assert none.parts() == []
+    for options, words in (
+        ({"anchors": "published"}, "anchors is settled by the training, .* what may be set is"),
+        ({"confidense": 0.5}, "did you mean 'confidence'"),
+        ({"confidence": "much"}, "must be a number"),
+        ({"confidence": 1.5}, "confidence"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            predict(model, "a.png", options=options)
+
+
+def test_a_confidence_stands_in_place_of_what_was_fitted() -> None:
+    task = Detection(CLASSES, DetectionOptions(), {"thresholds": [0.3, 0.4]})
+    assert task.adjusted({"iou": 0.6}).fitted() == task.fitted()
+    changed = task.adjusted({"confidence": 0.5})
+    assert changed.fitted() == {}
+    assert task.fitted() != {}
+    assert changed.options.confidence == 0.5
+
+
+def test_a_classifier_has_nothing_to_set() -> None:
+    from retinue.tasks.classification.task import Classification
+
+    with pytest.raises(UsageError, match="classification has nothing to set"):
+        Classification(["a", "b"]).adjusted({"label_smoothing": 0.1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,9 @@ class Detection(Task):
         "boxes_csv": "retinue.data.sources.boxes_csv:BOXES_CSV",
         "tfrecord_boxes": "retinue.data.sources.tfrecord_boxes:TFRECORD_BOXES",
     }
+    adjustable: ClassVar[frozenset[str]] = frozenset(
+        ("confidence", "iou", "max_boxes", "suppression", "class_wise", "several_classes")
+    )
     places: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, str]] = FORMS
 
@@ -286,6 +289,13 @@ class Detection(Task):
         found = zip(kept.of.tolist(), kept.score.tolist(), kept.xyxy.tolist(), strict=True)
         boxes = [Box(self.classes[of], score, tuple(at)) for of, score, at in found]
         return BoxResult(path, boxes, finding.size)
+
+    def adjusted(self, changes: Mapping[str, Any]) -> Self:
+        """See `Task`; a confidence stands in place of what was fitted."""
+        made = super().adjusted(changes)
+        if made.options.confidence != self.options.confidence or "confidence" in changes:
+            made._thresholds = None
+        return made
 
     def follower(self) -> Following:
         """See `Task`."""
