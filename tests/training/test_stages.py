@@ -438,13 +438,13 @@ def test_the_model_file_holds_the_share_of_what_its_stage_began_with(
     tmp_path: Path, uneven: Path
 ) -> None:
     recipe = tiny.recipe(uneven, evaluation={"keep": "last", "batch_size": 16})
-    recipe["stages"] = [{**recipe["stages"][1], "epochs": 2, "start_steps": 3}]
+    recipe["stages"] = [{**recipe["stages"][1], "epochs": 2, "start_half_life": 3}]
     run = _train(recipe, tmp_path / "run")
     state = CheckpointStore(run.folder / "last").load()["ema"]
     kept = modelfile.read(run.best)[1]
     weights = [name for name in kept if name.endswith("weight")]
     assert weights
-    share = 3 / (3 + state[""])
+    share = 0.5 ** (state[""] / 3)
     for name in weights:
         average = state[f"network.{name}"]
         start = state[f"start of network.{name}"]
