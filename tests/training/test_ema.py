@@ -221,31 +221,31 @@ def test_a_buffer_that_is_replaced_is_followed() -> None:
 
 def test_the_start_has_its_share_in_what_is_kept_and_none_in_the_average() -> None:
     """By hand: from 0, weights 8 and 16 with decays 2/11 and 1/4 average to
-    1/4 · 9/11 · 8 + 3/4 · 16; after two updates a start of 0 that counts for six leaves a quarter
-    of that."""
+    1/4 · 9/11 · 8 + 3/4 · 16; after two updates a start of 0 with a half-life of one leaves three
+    quarters of that."""
     network = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(network.weight)
-    ema = Ema(network, 0.9, start_steps=6)
+    ema = Ema(network, 0.9, start_half_life=1)
     assert ema.start_share == 1
     for value in (8.0, 16.0):
         nn.init.constant_(network.weight, value)
         ema.update()
     average = 0.25 * (9 / 11) * 8 + 0.75 * 16
     assert ema.state_dict()["weight"].item() == pytest.approx(average)
-    assert ema.shadow["weight"].item() == pytest.approx(0.25 * average)
+    assert ema.shadow["weight"].item() == pytest.approx(0.75 * average)
     with ema.applied():
-        assert network.weight.item() == pytest.approx(0.25 * average)
+        assert network.weight.item() == pytest.approx(0.75 * average)
     assert network.weight.item() == 16
 
 
 def test_the_start_is_of_the_stage_and_survives_a_resume() -> None:
     network = frozen(1)
-    ema = Ema(network, 0.9, start_steps=3)
+    ema = Ema(network, 0.9, start_half_life=3)
     for _ in steps(network, 3):
         ema.update()
     state = copy.deepcopy(ema.state_dict())
     resumed = copy.deepcopy(network)
-    other = Ema(resumed, 0.9, start_steps=3)  # built of the weights of now
+    other = Ema(resumed, 0.9, start_half_life=3)  # built of the weights of now
     mode(resumed, 1)
     other.load_state_dict(state)
     assert all(torch.equal(a, other.shadow[name]) for name, a in ema.shadow.items())

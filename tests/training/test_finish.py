@@ -58,6 +58,20 @@ def test_it_leaves_a_card_labelled_pictures_and_warnings(tmp_path: Path, picture
         assert said in page
 
 
+def test_the_last_figures_are_for_the_log_and_whoever_asked(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints what `train` returns: a line of it before that would say all twice."""
+    recipe = tiny.recipe(pictures, stages=[{"steps": 1, "batch_size": 8}], ema=None)
+    run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=False)
+    said = f"test split, 5 images: top1 {run.figures['top1']:.4f}"
+    assert said in (run.folder / "train.log").read_text(encoding="utf-8")
+    told = capsys.readouterr()
+    assert "epoch 1/1" in told.err
+    assert "test split, 5 images" not in told.err
+    assert told.out == ""
+
+
 def test_a_card_that_lacks_something_costs_no_training(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

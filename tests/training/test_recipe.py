@@ -163,8 +163,9 @@ def test_of_overrides_only_those_that_contradict_are_blamed(
     assert message.endswith(
         f", given as an override, {blamed}, evaluation.keep=best, or leave from_best out"
     )
-    message = _refused(tmp_path, GOOD, {"seed": 3, "stages.0.start_steps": 50, "ema": None})
-    assert "keys stages.0.start_steps, ema, ema.decay=0.99, or leave start_steps out" in message
+    message = _refused(tmp_path, GOOD, {"seed": 3, "stages.0.start_half_life": 50, "ema": None})
+    mend = "ema.decay=0.99, or leave start_half_life out"
+    assert f"keys stages.0.start_half_life, ema, {mend}" in message
     text = GOOD.replace("epochs: 3", "epochs: 3\n    from_best: true")
     assert load_recipe(_file(tmp_path, text)).stages[1].from_best
     message = _refused(tmp_path, text, {"seed": 3, "evaluation.keep": "last"})

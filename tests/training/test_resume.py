@@ -50,7 +50,7 @@ def _figures(run: Path) -> list[dict[str, str]]:
 def _recipe(pictures: Path, **changes: Any) -> dict[str, Any]:
     """The last stage keeps a share of what it began with."""
     recipe = tiny.recipe(pictures, **changes)
-    recipe["stages"][1]["start_steps"] = 2
+    recipe["stages"][1]["start_half_life"] = 2
     return recipe
 
 

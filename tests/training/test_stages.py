@@ -14,6 +14,7 @@ import torch
 import retinue
 from retinue import modelfile
 from retinue.errors import Interrupted, RetinueError, UsageError
+from retinue.modelfile import MODEL_FILE
 from retinue.run.checkpoint import CheckpointStore
 from retinue.run.recorder import Recorder
 from retinue.training import stage_samples, trainer
@@ -434,17 +435,50 @@ def test_a_stage_may_begin_from_the_best_weights(
         assert all(same) == best
 
 
+@pytest.mark.parametrize(
+    ("keep", "every_minutes", "written"),
+    [("last", 1000, [1, 3, 5]), ("last", 0, [1, 2, 3, 4, 5]), ("best", 1000, [1, 2, 4])],
+)
+def test_of_last_weights_a_file_is_written_now_and_then_and_where_a_stage_ends(
+    tmp_path: Path,
+    uneven: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keep: str,
+    every_minutes: int,
+    written: list[int],
+) -> None:
+    """The figures of the epochs tell which of them wrote it; each is in place after a kill."""
+    values = [0.1, 0.2, 0.15, 0.3, 0.25]
+    _judging(monkeypatch, [{"top1": v} for v in values])
+    told: list[int] = []
+    write = Recorder.write_best
+
+    def written_now(self: Recorder, tensors: Any, figures: dict[str, float], state: Any) -> None:
+        write(self, tensors, figures, state)
+        assert modelfile.read_description(self.run.path / MODEL_FILE).figures == figures
+        told.append(values.index(figures["top1"]) + 1)
+
+    monkeypatch.setattr(Recorder, "write_best", written_now)
+    stages = [{"epochs": 3, "epoch_steps": 1}, {"epochs": 2, "epoch_steps": 1}]
+    recipe = _recipe(uneven, *stages, checkpoint={"every_minutes": every_minutes})
+    recipe["evaluation"] = {"keep": keep, "batch_size": 16}
+    run = _train(recipe, tmp_path / "run")
+    assert told == written
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["kept"]["epoch"] == written[-1]
+
+
 def test_the_model_file_holds_the_share_of_what_its_stage_began_with(
     tmp_path: Path, uneven: Path
 ) -> None:
     recipe = tiny.recipe(uneven, evaluation={"keep": "last", "batch_size": 16})
-    recipe["stages"] = [{**recipe["stages"][1], "epochs": 2, "start_steps": 3}]
+    recipe["stages"] = [{**recipe["stages"][1], "epochs": 2, "start_half_life": 3}]
     run = _train(recipe, tmp_path / "run")
     state = CheckpointStore(run.folder / "last").load()["ema"]
     kept = modelfile.read(run.best)[1]
     weights = [name for name in kept if name.endswith("weight")]
     assert weights
-    share = 3 / (3 + state[""])
+    share = 0.5 ** (state[""] / 3)
     for name in weights:
         average = state[f"network.{name}"]
         start = state[f"start of network.{name}"]

@@ -21,6 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from retinue.run.forecast import spoken
 
 LOGGER = logging.getLogger("retinue")
+LOG_ALONE = {"log_alone": True}
+"""`extra` of a line for the log file alone: the console gets what it says in another way."""
 EVERY_SECONDS = 30.0
 """After so long without a line, one says how far the work is."""
 
@@ -103,6 +105,7 @@ def console(log: Path | None, *, quiet: bool = False) -> Iterator[Bar]:
             handlers.append(_Above(shown))
         else:
             handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[-1].addFilter(lambda record: not getattr(record, "log_alone", False))
     bar = Bar(progress)
     pulse = _Pulse(bar)
     listeners = [h for h in handlers if not isinstance(h, logging.NullHandler | _Above)]

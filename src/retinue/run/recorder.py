@@ -33,6 +33,7 @@ class Recorder:
         self._every_minutes = every_minutes
         self._every_steps = every_steps
         self._saved = time.monotonic()
+        self._model_written: float | None = None
         self._charts: _Charts | None = None
         self._tensorboard = tensorboard
 
@@ -51,6 +52,12 @@ class Recorder:
         self.run.checkpoints.save(state)
         self._saved = time.monotonic()
 
+    def model_due(self) -> bool:
+        """Whether it is time for a model file that a later one will replace in any case: there is
+        none of this process yet, or it is as old as a checkpoint may be."""
+        written = self._model_written
+        return written is None or time.monotonic() - written >= 60 * self._every_minutes
+
     def write_best(
         self, tensors: dict[str, Tensor], figures: dict[str, float], task_state: dict[str, Any]
     ) -> None:
@@ -58,6 +65,7 @@ class Recorder:
         cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         changes = {"figures": figures, "task_state": task_state}
         self.run.write_model(cpu, self.description.model_copy(update=changes))
+        self._model_written = time.monotonic()
 
     def best_tensors(self) -> dict[str, Tensor]:
         """The weights of the model file."""

@@ -54,15 +54,17 @@ class Ema:
     first update. So freeze before building it, and call `train` before the first step; what is
     frozen then must stay so. Nothing is read back from the device.
 
-    `start_steps`: how many updates the weights count for that this was built from. They have a
-    share of start_steps / (start_steps + updates) in what is given out as shadow (Wortsman et al.,
-    "Robust fine-tuning of zero-shot models", CVPR 2022); the average itself is without it.
+    `start_half_life`: after how many updates half of what is given out as shadow is still the
+    weights that this was built from, after twice as many a quarter (Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022); the average itself is without them.
     """
 
-    def __init__(self, network: nn.Module, decay: float, start_steps: int = 0) -> None:
+    def __init__(
+        self, network: nn.Module, decay: float, start_half_life: int | None = None
+    ) -> None:
         self.network = network
         self.decay = decay
-        self.start_steps = start_steps
+        self.start_half_life = start_half_life
         self.updates = 0
         self._followed: dict[str, _Followed] = {}
         known: dict[int, _Followed] = {}  # a tensor under several names has one average
@@ -74,14 +76,15 @@ class Ema:
                 owner, _, leaf = name.rpartition(".")
                 module = network.get_submodule(owner)
                 own = value.detach().clone()
-                start = own.clone() if start_steps else None
+                start = own.clone() if start_half_life else None
                 known[id(value)] = _Followed(module, leaf, own, start)
             self._followed[name] = known[id(value)]
 
     @property
     def start_share(self) -> float:
-        """The start's share in the shadow, 1 before the first update; 0 where it counts nothing."""
-        return self.start_steps / max(self.start_steps + self.updates, 1)
+        """The start's share in the shadow: 1 before the first update."""
+        half_life = self.start_half_life
+        return 0.5 ** (self.updates / half_life) if half_life else 0.0
 
     @property
     def shadow(self) -> dict[str, Tensor]:
@@ -164,4 +167,4 @@ class Ema:
 
 def build_ema(network: nn.Module, options: EmaOptions | None, stage: StageOptions) -> Ema | None:
     """The average that the recipe wants for `stage`, if it wants one."""
-    return None if options is None else Ema(network, options.decay, stage.start_steps or 0)
+    return None if options is None else Ema(network, options.decay, stage.start_half_life)

@@ -10,7 +10,7 @@ from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
 from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
-from retinue.run.log import LOGGER, Bar
+from retinue.run.log import LOG_ALONE, LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.training.card import model_card
 from retinue.training.changes import RECORD
@@ -93,7 +93,9 @@ def final_figures(
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     for name, value in predictor.task.fitted().items():
         LOGGER.info("fitted on the validation split: %s %s", words(name), flat(value))
-    LOGGER.info("%s split, %s images: %s", split, figures.get("images"), shown)
+    said = [f"{split} split, {figures.get('images')} images: {shown}"]
     if remark := predictor.task.sections().remark(figures):
-        LOGGER.info("%s", remark)
+        said.append(remark)
+    for line in said:
+        LOGGER.info("%s", line, extra=LOG_ALONE)
     return figures

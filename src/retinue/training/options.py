@@ -209,12 +209,11 @@ class StageOptions(Options):
     views: PositiveInt | None = None
     """How many augmented views of each image are computed when features are cached; the epochs
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
-    start_steps: PositiveInt | None = None
-    """How many steps of learning the weights that the stage began with count for: after n steps
-    they have a share of start_steps / (start_steps + n) in those that are judged and kept, beside
-    the average of what was learnt. Steadies stages that begin from a trained head (Wortsman et al.,
-    "Robust fine-tuning of zero-shot models", CVPR 2022), the more, the less they learn from. Needs
-    `ema`."""
+    start_half_life: PositiveInt | None = None
+    """After how many steps the weights that the stage began with still make up half of those that
+    are judged and kept; after twice as many a quarter, and so on. The rest is the average of what
+    was learnt. Steadies stages that begin from a trained head (Wortsman et al., "Robust fine-tuning
+    of zero-shot models", CVPR 2022), the more, the less they learn from. Needs `ema`."""
     from_best: bool = False
     """Begin this stage from the best weights so far instead of the last ones."""
 

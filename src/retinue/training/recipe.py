@@ -122,13 +122,13 @@ class Recipe(Options):
     @model_validator(mode="after")
     def _an_average_has_shares(self) -> Self:
         for index, stage in enumerate(self.stages):
-            if stage.start_steps and self.ema is None:
+            if stage.start_half_life and self.ema is None:
                 raise Contradiction(
-                    f"start_steps of stage {stage.name} counts against the average of the weights,"
-                    " but ema is null",
-                    ("stages", index, "start_steps"),
+                    f"start_half_life of stage {stage.name} is that of a share in the average of"
+                    " the weights, but ema is null",
+                    ("stages", index, "start_half_life"),
                     ("ema",),
-                    mend="ema.decay=0.99, or leave start_steps out",
+                    mend="ema.decay=0.99, or leave start_half_life out",
                 )
         return self
 

@@ -327,11 +327,11 @@ class Trainer:
             **{f"fitted_{k}": v for k, v in self.task.fitted().items() if isinstance(v, float)},
         }
         progress.rows.append(row)
+        progress.step = 0
         if judged or self.data.validation is None:
             self._keep(stage, figures)
         # Short epochs that nobody judged have a row in metrics.csv, and no line of their own.
         worth_a_line = judged or last or progress.epoch_seconds > 1
-        progress.step = 0
         self.sums = {}
         progress.epoch_seconds = 0.0
         if self.accelerator.is_main_process:
@@ -389,12 +389,14 @@ class Trainer:
         else:
             progress.stale += 1
         # Without a validation split the last weights are the ones that are kept.
-        last = self.recipe.evaluation.keep == "last"
-        if figure is None or last or self.judge.better(figure, progress.best):
+        last = figure is None or self.recipe.evaluation.keep == "last"
+        if last or self.judge.better(figure, progress.best):
             progress.best = figure
             progress.kept_epoch = progress.epochs
             progress.kept_figures = figures
-            if self.accelerator.is_main_process:
+            # Of weights that the next epoch replaces anyhow, a file now and then is enough.
+            due = not last or is_over(stage, progress) or self.recorder.model_due()
+            if self.accelerator.is_main_process and due:
                 state = self.ema.shadow if self.ema else self.learner.state_dict()
                 kept = self.learner.network_state(state)
                 guards.refuse_not_finite(kept, f"after step {progress.steps}")
