@@ -445,8 +445,9 @@ def checks() -> dict[str, Any]:
     }
 
 
-DEMOS = {"cells": "elpv-efficientnet-lite0", "digits": "digits-yolov3"}
-"""Recipes whose data pip brings."""
+DEMOS = {"cells": ("elpv-efficientnet-lite0", None), "digits": ("digits-yolov3", "voc")}
+"""Recipes whose data pip brings; and the format in which it is written down first, where it is no
+files yet."""
 
 
 @dataclass(frozen=True)
@@ -466,26 +467,26 @@ class Demo:
 def demo(what: str = "cells", *, out: str | Path | None = None, pictures: int = 8) -> Demo:
     """Train one of the `DEMOS`, then recognise `pictures` that the training never saw. Raises
     UsageError for an unknown one."""
-    from retinue.data.views import open_image
     from retinue.errors import UsageError, suggest
-    from retinue.inference.extras import save
     from retinue.training.evaluation import data_of_run
 
     if what not in DEMOS:
         mend = suggest(what, DEMOS) or f"there are {', '.join(DEMOS)}"
         raise UsageError(f"there is no demo called {what!r}", mend=mend)
-    run = train(DEMOS[what], out=out if out is not None else Path("runs") / "demo")
+    (recipe, form), place = DEMOS[what], Path("runs") / "demo" if out is None else Path(out)
+    own: dict[str, Any] = {}
+    if form is not None:
+        data = place.with_name(f"{place.name}-data")
+        if not data.exists():
+            convert_data(what, data, form)
+        own = {"data.path": str(data), "data.format": "auto"}
+    run = train(recipe, out=place, overrides=own)
     dataset = data_of_run(run.folder)
-    samples = dataset.splits["test"]
-    labels = {}
-    for sample in samples[:: max(len(samples) // pictures, 1)][:pictures]:
-        path = Path(sample.key)
-        if sample.read is not None:  # painted: predictions are made of files
-            path = run.folder / "predictions" / "pictures" / sample.name.replace("/", "-")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, open_image(sample).decode().image, set())
-        shown = () if sample.target is None else sample.target.names()
-        labels[str(path)] = [dataset.classes[int(index)] for index in shown]
+    test = dataset.splits["test"]
+    labels = {
+        one.key: [dataset.classes[int(k)] for k in (one.target.names() if one.target else ())]
+        for one in test[:: max(len(test) // pictures, 1)][:pictures]
+    }
     results: list[Result] = []
     answers = predict(
         run.folder, list(labels), out=run.folder / "predictions", draw=True, each=results.append

@@ -97,7 +97,7 @@ def _read(file: Path, options: DataOptions) -> Listing:
                 [glyph.box for glyph in glyphs],
                 [CLASSES[digits.of[glyph.number]] for glyph in glyphs],
             )
-            name = f"{split}/{number:04d}.png"
+            name = f"{split}-{number:04d}.png"
             records.append(
                 Record(None, name, boxes, split=split, read=partial(paint, file, split, number))
             )
