@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -269,6 +270,19 @@ def test_fresh_weights():
     assert all(not out.bias.any() for out in network.head.outs)
 
 
+@torch.no_grad()
+def test_what_a_fresh_head_expects():
+    network = small(objectness=0.01).eval()
+    maps = network(torch.zeros(1, 3, 64, 64))["levels"]
+    for m in maps:
+        values = m.reshape(3, 9, -1)
+        assert float(values[:, 4].sigmoid().mean()) == pytest.approx(0.01, rel=0.1)
+        assert float(values[:, 5:].sigmoid().mean()) == pytest.approx(0.5, rel=0.1)
+    for impossible in (1.0, 7.0):
+        with pytest.raises(UsageError, match="objectness must lie between 0 and 1"):
+            small(objectness=impossible)
+
+
 # --------------------------------------------------------------------------------------- weights
 
 
@@ -419,8 +433,12 @@ def test_a_broken_file_of_a_detector_is_refused(saved, tmp_path):
     del state["neck.narrow.1.norm.bias"]
     path = tmp_path / "d.pth"
     torch.save(state, path)
-    with pytest.raises(RetinueError, match=r"do not fit yolov3.*neck\.narrow\.1\.norm\.bias"):
+    said = r"do not fit yolov3; missing: neck\.narrow\.1\.norm\.bias; (\d+) of (\d+) tensors loaded"
+    with pytest.raises(RetinueError, match=said) as caught:
         create_model("yolov3", backbone=SMALL, widths=[8, 16, 24], num_classes=4, weights=path)
+
+    loaded, total = map(int, re.search(said, str(caught.value)).groups())
+    assert (loaded + 1, total) == (total, sum("batches" not in key for key in network.state_dict()))
 
 
 def test_classes_reset():

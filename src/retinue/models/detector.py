@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from retinue.errors import UsageError
 from retinue.models.network import Level, Network, State, Unit, as_backbone, split, tapped
 from retinue.models.registry import create_backbone
 from retinue.sample import Preprocessing
@@ -164,6 +165,19 @@ class OnBackbone(Detector):
 
 _OF_CLASSIFIERS = ("num_classes", "dropout", "head")
 """Keywords that a backbone has no use for."""
+
+
+def expect(head: LevelsHead, anchors: Anchors, objectness: float) -> None:
+    """Let a fresh `head` begin by giving every anchor that objectness (Lin et al., 2017, "Focal
+    Loss for Dense Object Detection", section 4.1). Raises UsageError unless it is between 0 and 1.
+    """
+    if not 0 < objectness < 1:
+        raise UsageError(f"objectness must lie between 0 and 1, not at {objectness!r}")
+    for out, own in zip(head.outs, anchors, strict=True):
+        assert isinstance(out, nn.Conv2d)
+        assert out.bias is not None
+        with torch.no_grad():
+            out.bias.view(len(own), -1)[:, BOX - 1] = math.log(objectness / (1 - objectness))
 
 
 def draw(module: nn.Module) -> None:

@@ -95,6 +95,9 @@ class LoadReport:
     """None: nothing is known of the names, or they are the same in the same order."""
     shared: tuple[str, ...] = ()
     """Of a classifier for other classes: where the rows that belong to no class were taken over."""
+    loaded: int = 0
+    total: int = 0
+    """How many of the network's tensors were found, and how many it has; norms' counts aside."""
     remark: str = ""
     """What else is to be said."""
 
@@ -114,6 +117,7 @@ class LoadReport:
             ("of no use here", self.left_out),
         )
         text = "".join(f"; {word}: {_some(keys)}" for word, keys in parts if keys)
+        text += f"; {self.loaded} of {self.total} tensors loaded" if self.missing else ""
         text += f"; classifier: {self.classes.describe()}" if self.classes else ""
         return text + (f"; {self.remark}" if self.remark else "")
 
@@ -220,6 +224,7 @@ def load_into(
         if key in found:
             tensor.copy_(found[key])
     left = (k for k in own if k not in found and k not in fresh)
+    weights = [k for k in own if not k.endswith(_COUNT)]
     return LoadReport(
         missing=tuple(k for k in left if not k.endswith(_COUNT)),
         unexpected=tuple(key for key in found if key not in own),
@@ -227,6 +232,8 @@ def load_into(
         adapted=tuple(adapted),
         classes=names,
         shared=tuple(shared),
+        loaded=sum(k in found for k in weights),
+        total=len(weights),
     )
 
 

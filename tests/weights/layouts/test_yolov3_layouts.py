@@ -142,6 +142,18 @@ def test_another_backbone_is_refused(file):
         create_model("yolov3", backbone="tf_efficientnet_b1", num_classes=CLASSES, weights=file)
 
 
+def test_a_depth_that_nobody_published_on_another_backbone(network, tmp_path):
+    arguments = {"depth": 1.6, "width": 1.0}
+    odd = create_model("yolov3", backbone="tf_efficientnet_b0", num_classes=CLASSES,
+                       backbone_arguments=arguments)  # fmt: skip
+    path = write(tmp_path / "odd.h5", odd)
+    again = create_model("yolov3", backbone="tf_efficientnet_b0", num_classes=CLASSES,
+                         backbone_arguments=arguments, weights=path)  # fmt: skip
+    assert torch.equal(again.backbone.stem.conv.weight, odd.backbone.stem.conv.weight)
+    with pytest.raises(RetinueError, match="takes no argument 'same_padding'"):
+        create_model("yolov3", backbone="darknet53", num_classes=CLASSES, weights=path)
+
+
 @pytest.mark.parametrize("lost", ["conv2d_7", "batch_normalization_3", "block3a_dwconv"])
 def test_a_layer_that_is_lost_is_told(file, lost, tmp_path):
     """One fewer of a kind shifts the numbers of the others: their shapes, or their count, tell."""

@@ -24,6 +24,8 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     next level. The head's second ones have a bias and no norm."""
     own = "backbone."
     below = {key.removeprefix(own): shape for key, shape in shapes.items() if key.startswith(own)}
+    if "stages.0.0.depthwise.conv.weight" not in below:  # no EfficientNet: nothing is its
+        return {}
     origins = {own + key: origin for key, origin in efficientnet.keras(below).items()}
     layers = {}
     norms = 0
