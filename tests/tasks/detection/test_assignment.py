@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -157,6 +157,7 @@ def _iou(a: list[float], b: list[float]) -> float:
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
+@settings(max_examples=40)
 @given(st.lists(_IMAGE, min_size=1, max_size=2), st.integers(0, 99))
 def test_dynamic_matches_are_the_cheapest(images: list[list[Box]], seed: int) -> None:
     classes, where = 2, _grid()
@@ -198,6 +199,7 @@ def test_dynamic_matches_are_the_cheapest(images: list[list[Box]], seed: int) ->
             assert price[place][item] <= cheapest + max(1e-4 * abs(cheapest), 1e-3)
 
 
+@settings(max_examples=30)
 @given(st.lists(_IMAGE, min_size=1, max_size=2), st.integers(0, 99), st.booleans())
 def test_negatives_are_what_neither_is_nor_nearly_is_an_object(
     images: list[list[Box]], seed: int, same_level: bool
