@@ -22,6 +22,10 @@ class SplitOptions(Options):
     """Share on which every choice is made."""
     test: Fraction = 0.1
     """Share that is looked at once, at the end."""
+    given: Literal["keep", "join", "ignore"] = "keep"
+    """What becomes of the splits that the data brings. `keep`: they are taken; `join`: its val is
+    learnt from, too, and a share of all that is taken for val (as PASCAL VOC's trainval is used);
+    `ignore`: all are drawn anew."""
     seed: int = 0
     """Another seed, another split."""
     file: Annotated[str | None, OnResume.FREE] = None

@@ -63,6 +63,33 @@ def test_an_image_in_two_lists_is_refused(tmp_path: Path) -> None:
         read(root)
 
 
+@pytest.mark.parametrize(
+    ("given", "shares", "wanted"),
+    [
+        ("keep", (0.8, 0.1, 0.1), {"train": 10, "val": 6, "test": 4}),
+        ("join", (0.75, 0.25, 0.0), {"train": 12, "val": 4, "test": 4}),
+        ("join", (1.0, 0.0, 0.0), {"train": 16, "test": 4}),
+        ("ignore", (0.5, 0.3, 0.2), {"train": 10, "val": 6, "test": 4}),
+    ],
+)
+def test_lists_are_taken_joined_or_not(
+    tmp_path: Path, given: str, shares: tuple[float, float, float], wanted: dict[str, int]
+) -> None:
+    names = [f"i{k:02d}" for k in range(20)]
+    root = lists(
+        kit(tmp_path, *names),
+        train=" ".join(names[:10]),
+        val=" ".join(names[10:16]),
+        test=" ".join(names[16:]),
+    )
+    split = dict(zip(("train", "val", "test"), shares, strict=True)) | {"given": given}
+    dataset = read(root, split=split)
+    assert {k: len(v) for k, v in dataset.splits.items()} == wanted
+    kept = {s.name[-7:-4] for s in dataset.splits["test"]} == set(names[16:])
+    assert kept == (given != "ignore")
+    assert ("6 validation images joined with train" in dataset.notes) == (given == "join")
+
+
 def test_lists_without_a_folder_of_their_own(tmp_path: Path) -> None:
     root = kit(tmp_path, *"abc")
     for split, names in (("train", "a.jpg\nb.jpg"), ("val", "c.jpg")):
@@ -164,12 +191,15 @@ def test_an_image_is_found_by_the_name_in_the_file_and_in_other_capitals(tmp_pat
     picture(tmp_path / "two.jpg")
     write(tmp_path / "img_1.xml", xml(("cat", 1, 1, 9, 9)))
     write(tmp_path / "other.xml", xml(("dog", 1, 1, 9, 9), filename="C:\\photos\\two.jpg"))
+    picture(tmp_path / "three.png")
+    write(tmp_path / "three.png.xml", xml(("bird", 1, 1, 9, 9)))
     dataset = read(tmp_path)
     assert {name: b[0][0] for name, b in found(dataset).items()} == {
         "IMG_1.JPG": "cat",
+        "three.png": "bird",
         "two.jpg": "dog",
     }
-    assert any("2 XML files are not called like their images" in note for note in dataset.notes)
+    assert any("3 XML files are not called like their images" in note for note in dataset.notes)
 
 
 # What a file says

@@ -229,6 +229,15 @@ def test_paths_from_anywhere(tmp_path: Path, paths: str, monkeypatch: pytest.Mon
         }
 
 
+def test_a_description_in_another_encoding(tmp_path: Path) -> None:
+    labelled(tmp_path, ("images/a.jpg", "labels/a.txt"))
+    text = "train: images\nnames: [浣熊]\n"
+    path = write(tmp_path / "data.yaml", text, "utf-16")
+    assert read(path).classes == ("浣熊",)
+    with pytest.raises(UsageError, match=r"neither UTF-8 nor UTF-16, .*data.yaml', save it"):
+        read(write(path, text, "gbk"))
+
+
 def test_a_path_that_was_read_otherwise_is_said(tmp_path: Path) -> None:
     labelled(tmp_path, ("train/images/a.jpg", "train/labels/a.txt"))
     path = write(tmp_path / "data.yaml", "train: ../train/images\nnames: [cat]\n")

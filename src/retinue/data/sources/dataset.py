@@ -243,6 +243,12 @@ def _settle_splits(records: Records, options: DataOptions, notes: list[str]) -> 
     split, given = options.split, records.splits()
     if split.file is not None:
         return _repeat_splits(records, split.file, notes)
+    if split.given == "ignore":
+        given = np.full(len(records), NONE, np.int8)
+    if split.given == "join" and (joined := given == ORDER.index("val")).any():
+        given = np.where(joined, ORDER.index("train"), given).astype(np.int8)
+        notes.append(f"{counted(int(joined.sum()), 'validation image')} joined with train")
+    records = replace(records, split=given)
     if not (given != NONE).any():
         shares = {"test": split.test, "val": split.val, "train": split.train}
         drawn = draw_splits(records, {k: v for k, v in shares.items() if v > 0}, split.seed)

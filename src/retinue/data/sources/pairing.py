@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from retinue.data.formats import is_image_name
 from retinue.data.sources.walking import normal
 from retinue.data.sources.words import split_of
 
@@ -38,6 +39,8 @@ def pair(
         split, stem = folder_split(label), os.path.splitext(os.path.basename(label))[0]
         named = os.path.splitext(said(k).replace("\\", "/").rsplit("/", 1)[-1])[0]
         ways = [(exact, normal(stem))]
+        if is_image_name(stem):  # `a.jpg.xml`
+            ways.append((exact, normal(os.path.splitext(stem)[0])))
         ways += [(exact, normal(named))] if named else []
         ways += [(folded, normal(word).casefold()) for word in (stem, named) if word]
         for tried, (known, key) in enumerate(ways):

@@ -71,7 +71,7 @@ def description_in(folder: Path) -> Path | None:
 def describe(path: Path) -> Description | None:
     """What the file at `path` says; None if it describes no data set. Raises `UsageError` for paths
     that lead nowhere, and names that make no sense."""
-    values = _values(path)
+    values = _values(path, asked=True)
     if values is None:
         return None
     found = Description(path)
@@ -101,14 +101,19 @@ def describe(path: Path) -> Description | None:
     return found
 
 
-def _values(path: Path) -> dict[str, Any] | None:
-    """Keys and values; None for a file that describes no data set."""
+def _values(path: Path, *, asked: bool = False) -> dict[str, Any] | None:
+    """Keys and values; None for a file that describes no data set. `asked`: one that cannot be read
+    is a UsageError."""
     if path.suffix.lower() not in _SUFFIXES or not path.is_file():
         return None
     try:
         text = read_text(path)
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError) as error:
+        if not asked:
+            return None
+        reason = getattr(error, "strerror", None) or "it is neither UTF-8 nor UTF-16"
+        what = f"cannot read the description: {reason}"
+        raise UsageError(what, where=repr(str(path)), mend="save it as UTF-8") from None
     if path.suffix.lower() == ".data":
         pairs = re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", text, re.MULTILINE)
         values: Any = dict(pairs)
