@@ -159,8 +159,9 @@ Change = Callable[[Any], Any]
 
 
 def _drawn(places: Sequence[_Place], size: tuple[int, int]) -> Change:
-    """Draws the marks on a Pillow image of the whole, whatever its scale."""
-    return _cut(places, (0, 0, *size), size)
+    """Draws the marks on a Pillow image of the whole, whatever its scale. A small one is enlarged
+    first, so that letters do not cover it."""
+    return _cut(places, (0, 0, *size), size, least=_SIDE)
 
 
 def _cut(

@@ -24,6 +24,8 @@ from retinue.tasks.detection.tables import BACKGROUND
 from retinue.text import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
+_FEW_STEPS = 500
+"""No detector that begins with a backbone's weights finds much after so few."""
 _KINDS = {
     "missed": ("missed", "an object about which no box is"),
     "background": ("false", "a box where no object is"),
@@ -226,21 +228,31 @@ def _scale(record: RunRecord) -> Scale:
 
 
 def _learning(record: RunRecord) -> list[str]:
-    """What the training's loss says."""
+    """What the length of the training and its loss say."""
+    said = []
+    steps = max((row["step"] for row in record.epochs if "step" in row), default=None)
+    if steps is not None and steps < _FEW_STEPS:
+        said.append(
+            f"The training had {counted(int(steps), 'step')}: a detector needs some"
+            " thousands, or weights of a detector to begin with."
+        )
     losses = [row["train_loss"] for row in record.epochs if "train_loss" in row]
     if len(losses) < 2:
-        return []
+        return said
     first, last, least = losses[0], losses[-1], min(losses)
     if last > 1.5 * least and last >= first:
-        return [
+        said.append(
             f"The training loss rose, from {first:.3g} to {last:.3g}: a lower optimizer.lr, or"
             " clip_norm."
-        ]
-    if last > 0.9 * first:
-        return [
+        )
+    elif last > 0.9 * first:
+        said.append(
             f"The training loss hardly fell, from {first:.3g} to {last:.3g}: more steps, or a"
             " higher optimizer.lr."
-        ]
-    if len(losses) >= 4 and last < 0.97 * losses[-2]:
-        return ["The training loss was still falling when the training ended: more epochs help."]
-    return []
+        )
+    elif last < 0.97 * losses[-2]:
+        said.append(
+            f"The training loss was still falling at the end, from {losses[-2]:.3g} to"
+            f" {last:.3g} in the last epoch: more epochs help."
+        )
+    return said
