@@ -2,7 +2,7 @@
 
     python benchmarks/detection_data.py [augmentation] [frozen] [--data FOLDER] [--rounds N]
 
-`augmentation`: JPEG files with five boxes each to a batch of 416×416, by the jitter of the
+`augmentation`: JPEG files with five boxes each to batches of 16 at 416×416, by the jitter of the
 published YOLOv3 trainings (aspect ratio ± 0.3, size 0.25–2, anywhere on grey, flip, HSV
 0.1/0.7/0.4), against the same recipe in Pillow and NumPy: decode, `resize` (bicubic, as published),
 paste, look hue, saturation and value up in tables. Those are once by Pillow's own HSV and once by
@@ -59,7 +59,8 @@ YOLO = Preprocessing(
     size=(SIDE, SIDE), mean=(0, 0, 0), std=(1, 1, 1), fit="letterbox", pad_value=128
 )
 Pixels = npt.NDArray[np.uint8]
-Pipeline = Callable[[], tuple[Tensor, Any]]
+Pipeline = Callable[[], None]
+"""Makes all batches, one after the other."""
 CLASSES = 20
 BATCH = 16
 
@@ -83,6 +84,11 @@ def labelled(paths: Sequence[Path]) -> list[Sample]:
     return samples
 
 
+def parts(things: Sequence[Any]) -> list[Sequence[Any]]:
+    """A batch each."""
+    return [things[k : k + BATCH] for k in range(0, len(things), BATCH)]
+
+
 def ours(samples: Sequence[Sample]) -> Pipeline:
     """One matrix, one warp; colours on the batch."""
     colours = ColourOptions(hsv=1.0, hsv_gains=GAINS, hsv_hue="factor")
@@ -92,12 +98,13 @@ def ours(samples: Sequence[Sample]) -> Pipeline:
     colour, loader = Colour(YOLO, colours, 0), Loader(view, workers=0)
     epoch = 0
 
-    def run() -> tuple[Tensor, Any]:
+    def run() -> None:
         nonlocal epoch
         epoch += 1
         rows = [Row(key, (sample,)) for key, sample in enumerate(samples)]
-        (batch,) = loader.batches([BatchPlan(rows, YOLO.size, epoch)])
-        return colour.varied(batch.images, batch.keys, batch.epoch), batch.targets
+        plans = [BatchPlan(part, YOLO.size, epoch) for part in parts(rows)]
+        for batch in loader.batches(plans):
+            colour.varied(batch.images, batch.keys, batch.epoch)
 
     return run
 
@@ -163,9 +170,9 @@ def by_pillow(samples: Sequence[Sample], *, opencv: bool) -> Pipeline:
         told = boxes_of(sample.target, image.size, place, mirrored)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), told
 
-    def run() -> tuple[Tensor, Any]:
-        images, targets = zip(*map(one, samples), strict=True)
-        return torch.stack(images), targets
+    def run() -> None:
+        for part in parts(samples):
+            torch.stack([image for image, _ in map(one, part)])
 
     return run
 
@@ -185,7 +192,8 @@ def augmentation(rounds: int, data: Path | None) -> list[dict[str, Any]]:
         if data is None:
             paths = make_photographs(Path(folder), (500, 375))
         else:
-            paths = sorted(p for p in data.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:64]
+            found = (p for p in data.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+            paths = sorted(found)[: 4 * BATCH]
         samples = labelled(paths)
         own = ours(samples)
         rows = []

@@ -12,6 +12,7 @@ SCRIPTS = (
     "cached_features.py",
     "scale.py",
     "detection.py",
+    "detection_data.py",
 )
 
 
