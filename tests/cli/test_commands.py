@@ -131,6 +131,17 @@ def test_evaluate(retinue: Command, replace: Any) -> None:
     assert json.loads(retinue("evaluate", "run", "--json").out) == FIGURES
 
 
+def test_evaluate_takes_its_data_as_train_does(retinue: Command, replace: Any) -> None:
+    evaluate = replace("evaluate", FIGURES)
+    assert retinue("evaluate", "run", "my photos/", "--split", "val").code == 0
+    assert evaluate.named["data"] == "my photos/"
+    assert retinue("evaluate", "run").code == 0
+    assert evaluate.named["data"] is None
+    code, out, err = retinue("evaluate", "run", "p", "--data", "q")
+    assert (code, out) == (2, "")
+    assert "the data is given twice, 'p' and 'q'" in err
+
+
 def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any) -> None:
     results = [
         ClassResult("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),

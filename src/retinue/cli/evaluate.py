@@ -13,15 +13,20 @@ from retinue.text import visible
 EXAMPLES = (
     "Example: retinue evaluate runs/finetune"
     "\n\n"
-    "Other data: retinue evaluate best.safetensors --data more-photos/ --json"
+    "Other data: retinue evaluate best.safetensors more-photos/ --json"
 )
 
 
 def evaluate(
     model: Model,
-    data: Annotated[
+    photos: Annotated[
         str | None,
-        typer.Option("--data", metavar="PATH", help="Folder or table; default: the run's own."),
+        typer.Argument(
+            metavar="[DATA]", help="Folder or table; default: the run's own.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="PATH", help="The same as DATA.")
     ] = None,
     split: Annotated[
         str,
@@ -52,6 +57,7 @@ def evaluate(
     from retinue import api
 
     _check_split(split)
+    data = _one(photos, data)
     judged = api.evaluate(
         model,
         data=data,
@@ -70,6 +76,19 @@ def evaluate(
         if out is not None:
             say(f"written to {visible(out)}")
     end_with(judged.get("skipped") or {}, None if out is None else f"{out}/metrics.json")
+
+
+def _one(photos: str | None, data: str | None) -> str | None:
+    """The data, given in one of two places."""
+    from retinue.errors import UsageError
+
+    if photos is not None and data is not None:
+        raise UsageError(
+            f"the data is given twice, {photos!r} and {data!r}",
+            where="--data",
+            mend="give one folder or table",
+        )
+    return data if photos is None else photos
 
 
 def _check_split(split: str) -> None:

@@ -224,9 +224,15 @@ def test_a_full_disk_is_relieved(cache: FeatureCache, monkeypatch: pytest.Monkey
     assert names_in(cache) == ["b"]
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file/cache", "x" * 300, "x/" * 3000])
+def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    """A training goes on without: what it names in a variable may be anything."""
     (tmp_path / "file").touch()
-    cache = FeatureCache(tmp_path / "file" / "cache", PLENTY)
+    cache = FeatureCache(tmp_path / place, PLENTY)
+    cache.tidy()
+    assert cache.contents().of(str(tmp_path / "file"))
+    assert cache.sizes() == {}
+    assert cache.clear(["a"]) == 0
     assert "cannot be written (" in (cache.make_room(1) or "")
     with cache.space("a", LAYOUT) as space:
         assert space.find([key(1)]).tolist() == [-1]

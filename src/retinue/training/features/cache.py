@@ -208,14 +208,14 @@ class FeatureCache:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each space, by the name of its folder."""
-        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        folders = sorted(self.root.iterdir()) if os.path.isdir(self.root) else []
         found = {f.name: [segments.size_of(b) for b in segments.find_segments(f)] for f in folders}
         return {name: sum(sizes) for name, sizes in found.items() if sizes}
 
     def clear(self, names: Collection[str]) -> int:
         """Remove the spaces of these `names`, but for what a living process holds, and nothing
         else; the bytes that are free now."""
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             return 0
         freed = 0
         with FileLock(self._lock):

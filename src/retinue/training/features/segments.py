@@ -333,7 +333,7 @@ def _make_ours(folder: Path) -> None:
 
 def find_segments(folder: Path) -> list[Path]:
     """The segments in `folder` if it is one of ours, oldest first: paths without suffixes."""
-    if folder.is_symlink() or not (folder / MARKER).is_file():
+    if os.path.islink(folder) or not os.path.isfile(folder / MARKER):  # pathlib: not if too long
         return []
     return sorted(p.with_suffix("") for p in folder.glob("*.json") if _NAME.fullmatch(p.stem))
 
