@@ -18,6 +18,7 @@ from retinue.models.darknet import EXAMPLE, read_darknet
 from retinue.models.darknet_cfg import MOST_SECTIONS, parse
 from retinue.models.darknet_layers import Pool
 from retinue.models.registry import create_model
+from retinue.training.stage import first_to_learn
 
 
 @pytest.fixture(autouse=True)
@@ -278,6 +279,34 @@ def test_nothing_but_our_errors(data):
     if not said:
         levels = network(torch.empty(1, 3, *network.native_size, device="meta"))["levels"]
         assert len(levels) == len(network.strides)
+
+
+def original():
+    """yolov3.cfg up to its first answer: DarkNet-53, five convolutions, the head."""
+
+    def conv(filters, size, stride=1):
+        return (f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize={size}\n"
+                f"stride={stride}\npad=1\nactivation=leaky\n")  # fmt: skip
+
+    sections = [conv(32, 3)]
+    for width, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
+        sections.append(conv(width, 3, 2))
+        sections += [conv(width // 2, 1), conv(width, 3), "[shortcut]\nfrom=-3\n"] * blocks
+    sections += [conv(512, 1), conv(1024, 3)] * 3
+    return [*sections, LAST, YOLO]
+
+
+def test_where_the_neck_begins():
+    """For `trainable: neck`; the trunk below it is computed once."""
+    with torch.device("meta"):
+        assert build(*original()).landmarks == {"neck": 75}
+        assert create_model("darknet").landmarks == {"neck": 7}  # behind the pool at stride 1
+        assert build(LAST, YOLO).landmarks == {"neck": 0}
+        network = create_model("darknet")
+    assert first_to_learn(network, "neck", "") == 7
+    assert first_to_learn(network, "layers.9", "") == 9
+    with pytest.raises(UsageError, match="no unit 'nek'"):
+        first_to_learn(network, "nek", "")
 
 
 def test_read_with_names(tmp_path):

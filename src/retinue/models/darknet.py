@@ -194,6 +194,21 @@ class Reader:
                 raise self.sections[yolo.number].refused("other classes than in the [yolo] before")
         self.yolos.sort(key=lambda yolo: yolo.stride)  # the finest first
 
+    def neck(self) -> int:
+        """The layer with which the neck begins: nothing says so in a `.cfg`. Taken is the one
+        behind the last shortcut, pool or strided convolution before the first answer, of the
+        coarsest map: in yolov3.cfg, layer 75, where `darknet53.conv.74` ends."""
+        trunk = self.nodes[: min(yolo.number for yolo in self.yolos)]
+        coarsest = max(node.gives.stride for node in trunk)
+        strides = [self.image.stride, *(node.gives.stride for node in trunk)]
+        ends = [
+            number
+            for number, node in enumerate(trunk, 1)
+            if node.gives.stride == coarsest
+            and (isinstance(node.layer, Sum | Pool) or strides[number] != strides[number - 1])
+        ]
+        return max(ends, default=0)
+
     @property
     def _last(self) -> Map:
         return self.nodes[-1].gives if self.nodes else self.image
@@ -376,6 +391,7 @@ class Darknet(Detector):
         text, where = text_of(cfg)
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
         graph = Reader(parse(text, where), num_classes, norm)
+        self.landmarks = {"neck": graph.neck()}
         self.settled = {"cfg": text, "num_classes": num_classes or graph.yolos[0].classes}
         self.native_size = (graph.image.height, graph.image.width)
         self.layers = nn.ModuleList(node.layer for node in graph.nodes)

@@ -89,6 +89,8 @@ class Network(nn.Module):
     """The registered name."""
     arguments: Mapping[str, Any] = MappingProxyType({})
     """Every keyword it was built with, `num_classes` included, as plain JSON values."""
+    landmarks: Mapping[str, int] = MappingProxyType({})
+    """Numbers of units by names that they do not have: where the neck of a graph begins."""
     settled: Mapping[str, Any] = MappingProxyType({})
     """Of the `arguments`, those that are written down otherwise than they were given: whole, and
     without paths."""

@@ -410,7 +410,8 @@ def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -
     )
     notes = f"; built with {brought}" if brought else ""
     # A file's classifier may be of other classes, even where there are as many.
-    if resolved.tag is None and not report.reinitialised and not report.classes and report.complete:
+    unsaid = not (report.reinitialised or report.classes or report.shared)
+    if resolved.tag is None and unsaid and report.complete:
         notes += "; classifier kept, too"
     text = f"{network.name}: weights from {resolved.source}{notes}{report.describe()}"
     log.log(logging.WARNING if report.describe() else logging.INFO, "%s", text)

@@ -33,6 +33,8 @@ def first_to_learn(network: Network, trainable: str | int, where: str) -> int:
         return _first_within(network, share, where)
     if trainable in names:
         return names.index(trainable)
+    if trainable in network.landmarks:
+        return network.landmarks[trainable]
     raise UsageError(
         f"the network has no unit {trainable!r}",
         where=where,
