@@ -216,6 +216,7 @@ def _note_unlabelled(listing: Listing, images: Sequence[str], usable: dict[int, 
         listing.without_label += without
         have = counted(len(without), "image has", "images have")
         become = "taken to show no object" if NONE in usable.values() else "left out"
+        listing.without_label_become = f"no XML file: {become}"
         listing.notes.append(f"{have} no XML file: {become}, {without[0].name!r} the first")
 
 

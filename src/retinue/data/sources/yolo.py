@@ -303,12 +303,11 @@ def _unlabelled(
                 " data.unlabelled=leave_out uses the others alone",
             )
         )
-    elif options.unlabelled == "leave_out":
-        listing.notes.append(f"{have} no label file: left out, {bare[0]!r} the first")
     else:
-        listing.notes.append(
-            f"{have} no label file: taken to show no object, {bare[0]!r} the first"
-        )
+        left_out = options.unlabelled == "leave_out"
+        become = "left out" if left_out else "taken to show no object"
+        listing.without_label_become = f"no label file: {become}"
+        listing.notes.append(f"{have} no label file: {become}, {bare[0]!r} the first")
 
 
 # --- classes and boxes ----------------------------------------------------------------------------
