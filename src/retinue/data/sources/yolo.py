@@ -388,6 +388,7 @@ def _annotated(
         box_at=box_at,
         splits=given if (given != NONE).any() else None,
         found=found,
+        sized=False,
     )
 
 
