@@ -108,6 +108,16 @@ def test_more_objects_than_are_judged(tmp_path: Path) -> None:
     assert named(report)["images with many objects"].items == [f"{tmp_path / 'a.jpg'} (101)"]
 
 
+def test_what_images_without_labels_become_is_said(tmp_path: Path) -> None:
+    for k in range(3):
+        picture(tmp_path / f"{k}.jpg")
+        write(tmp_path / f"{k}.txt", "0 0.5 0.5 0.5 0.5\n")
+    picture(tmp_path / "bare.jpg")
+    finding = named(look(tmp_path))["images without labels"]
+    assert finding.items == [str(tmp_path / "bare.jpg")]
+    assert finding.detail == "no label file: taken to show no object"
+
+
 def test_one_class_is_enough(tmp_path: Path) -> None:
     report = look(voc(tmp_path, a=xml(("cat", 1, 1, 40, 40))))
     assert not report.refused

@@ -166,7 +166,7 @@ def check(
         Finding(
             "images without labels",
             [str(path) for path in listing.without_label],
-            "in no class folder or row: left out",
+            listing.without_label_become,
         ),
         Finding("empty classes", listing.empty_classes, "no images"),
         Finding(

@@ -258,7 +258,6 @@ def test_a_size_that_is_missing_or_0_is_that_of_the_image(tmp_path: Path) -> Non
         tmp_path,
         a=xml(("cat", 1, 1, 80, 9), size=None),
         b=xml(("cat", 1, 1, 9, 9), size=(0, 0)),
-        c=xml(("cat", 1, 1, 9, 9)),
     )
     dataset = read(tmp_path)
     assert found(dataset)["a.jpg"] == [("cat", 0, 0, 64, 9)]

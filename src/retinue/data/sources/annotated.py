@@ -70,6 +70,8 @@ class Annotated:
     shards: Sequence[str] | None = None
     found: Dimensions | None = None
     """(n, 3) of the files; None: they are looked at."""
+    sized: bool = True
+    """Whether the format has sizes beside the boxes."""
     counted_by_pixels: bool = False
     """Whether corners name pixels, as PASCAL VOC's do, so that it matters what the first is
     called."""
@@ -82,7 +84,7 @@ def fill(listing: Listing, given: Annotated, options: DataOptions) -> Listing:
     if found is None:
         paths = [str(listing.root / file) for file in given.files]
         found = dimensions(paths, given.reads)
-    settled = frames(given.claimed, found, given.image_at)
+    settled = frames(given.claimed, found, given.image_at, sized=given.sized)
     first = options.first_pixel
     if first == "auto":
         first, doubt = first_pixel_of(given.xyxy) if given.counted_by_pixels else (0, "")

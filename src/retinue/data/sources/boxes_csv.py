@@ -390,6 +390,7 @@ def _joined(listing: Listing, parts: Sequence[tuple[Path, _Rows]]) -> Annotated:
         difficult=flags["difficult"],
         crowd=flags["crowd"],
         groups=[groups[k] for k in first.tolist()] if any(groups) else None,
+        sized=bool((size > 0).any()),
         counted_by_pixels=True,
     )
     return _in_pixels(listing, given)

@@ -24,7 +24,7 @@ from retinue.data.sources.annotated import Annotated, fill, from_one_root, no_bo
 from retinue.data.sources.coco_json import Contents, Ids, read_contents
 from retinue.data.sources.layout import image_root
 from retinue.data.sources.listing import Listing, Reader, given_path
-from retinue.data.sources.looking import first_file
+from retinue.data.sources.looking import ending_in, first_file
 from retinue.data.sources.matching import SEVERAL, match
 from retinue.data.sources.pairing import folder_split
 from retinue.data.sources.records import NONE, Records, as_names, texts_of
@@ -45,7 +45,7 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
     path = given_path(options)
     if path.is_file():
         return path if asked or (path.suffix.lower() == ".json" and _is_coco(path)) else None
-    return path if asked or first_file(path, ".json", _is_coco) else None
+    return path if asked or first_file(path, ending_in(".json"), _is_coco) else None
 
 
 def _is_coco(path: Path) -> bool:

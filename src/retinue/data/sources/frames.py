@@ -35,9 +35,11 @@ class Frames:
         return np.where(self.turn[:, None] >= 5, self.drawn[:, ::-1], self.drawn)
 
 
-def frames(claimed: Positions, found: Dimensions, place: Callable[[int], str]) -> Frames:
+def frames(
+    claimed: Positions, found: Dimensions, place: Callable[[int], str], *, sized: bool = True
+) -> Frames:
     """Of `n` images: (n, 2) the size that stands beside their boxes, 0 where none does, and what
-    their files say. `place`: where each size stands."""
+    their files say. `place`: where each size stands. `sized`: whether one should stand there."""
     stored, standing = found[:, :2].astype(np.int64), upright(found).astype(np.int64)
     there, told, same, stays = (
         np.asarray(flags.all(axis=1))
@@ -63,7 +65,7 @@ def frames(claimed: Positions, found: Dimensions, place: Callable[[int], str]) -
             as_stored,
         ),
     ):
-        if told.any() or which is as_stored:
+        if sized or which is as_stored:
             names = [place(k) for k in np.flatnonzero(which).tolist()]
             result.oddities += [Oddity(what, names, detail)] if names else []
     return result

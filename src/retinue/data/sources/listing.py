@@ -30,6 +30,8 @@ class Listing:
     empty_classes: list[str] = field(default_factory=list)
     without_label: list[Path] = field(default_factory=list)
     """Images that lie beside the data and belong to no class or row."""
+    without_label_become: str = "in no class folder or row: left out"
+    """What is done with them."""
     missing: list[str] = field(default_factory=list)
     """Labels without an image: the names."""
     not_images: list[str] = field(default_factory=list)

@@ -11,11 +11,16 @@ from retinue.files import children
 _DEEPEST, _FOLDERS, _FILES = 5, 200, 20_000
 
 
+def ending_in(suffix: str) -> Callable[[str], bool]:
+    """Whether a name ends so."""
+    return lambda name: name.endswith(suffix)
+
+
 def first_file(
-    folder: Path, suffix: str, fits: Callable[[Path], bool], *, opened: int = 3
+    folder: Path, named: Callable[[str], bool], fits: Callable[[Path], bool], *, opened: int = 3
 ) -> Path | None:
-    """A file below `folder` that is called so (lower case, whatever it is in) and `fits`: of each
-    folder so many are `opened`, and of many folders not all are looked into."""
+    """A file below `folder` that is `named` so (in lower case) and `fits`: of each folder so many
+    are `opened`, and of many folders not all are looked into."""
     level, looked = [folder], 0
     for _ in range(_DEEPEST):
         deeper: list[Path] = []
@@ -23,7 +28,7 @@ def first_file(
             looked += 1
             if looked > _FOLDERS:
                 return None
-            found = _in(here, suffix, fits, opened)
+            found = _in(here, named, fits, opened)
             if found is not None:
                 return found
             deeper += subfolders(here)
@@ -31,13 +36,15 @@ def first_file(
     return None
 
 
-def _in(folder: Path, suffix: str, fits: Callable[[Path], bool], opened: int) -> Path | None:
-    named = sorted(
+def _in(
+    folder: Path, named: Callable[[str], bool], fits: Callable[[Path], bool], opened: int
+) -> Path | None:
+    found = sorted(
         path
         for path in children(folder, _FILES)
-        if path.name.lower().endswith(suffix) and not hidden(path.name)
+        if named(path.name.lower()) and not hidden(path.name)
     )
-    for path in named[:opened]:
+    for path in found[:opened]:
         try:
             if fits(path):
                 return path

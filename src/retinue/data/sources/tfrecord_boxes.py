@@ -19,6 +19,7 @@ from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
 from retinue.data.sources.annotated import Annotated, fill, no_boxes
 from retinue.data.sources.listing import Listing, Reader, given_path
+from retinue.data.sources.looking import first_file
 from retinue.data.sources.member import Member
 from retinue.data.sources.records import NONE, Records
 from retinue.data.sources.tfrecord import BadRecord, Feature, Piece, Record, example, records
@@ -38,7 +39,13 @@ _CALLED = re.compile(r"\b(display_name|name)\s*:\s*(['\"])(.*?)\2")
 
 def _find(options: DataOptions, asked: bool) -> Path | None:
     path = given_path(options)
-    return path if asked or any(map(_tells_boxes, _files(path)[:1])) else None
+    if asked or (path.is_file() and _tells_boxes(path)):
+        return path
+    return path if path.is_dir() and first_file(path, _is_called_so, _tells_boxes) else None
+
+
+def _is_called_so(name: str) -> bool:
+    return _NAME.search(name) is not None
 
 
 def _files(path: Path) -> list[Path]:

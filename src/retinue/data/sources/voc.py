@@ -23,7 +23,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.annotated import Annotated, fill, no_boxes
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.lists import Lists, read_lists
-from retinue.data.sources.looking import first_file
+from retinue.data.sources.looking import ending_in, first_file
 from retinue.data.sources.markup import NotXml, read_xml
 from retinue.data.sources.pairing import folder_split, pair
 from retinue.data.sources.records import NONE, Records
@@ -45,7 +45,7 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
             what, mend = "not a folder", "give the folder of the XML files and images"
             raise UsageError(what, where=repr(str(path)), mend=mend)
         return None
-    return path if asked or first_file(path, ".xml", _is_annotation) else None
+    return path if asked or first_file(path, ending_in(".xml"), _is_annotation) else None
 
 
 def _is_annotation(path: Path) -> bool:
@@ -216,6 +216,7 @@ def _note_unlabelled(listing: Listing, images: Sequence[str], usable: dict[int, 
         listing.without_label += without
         have = counted(len(without), "image has", "images have")
         become = "taken to show no object" if NONE in usable.values() else "left out"
+        listing.without_label_become = f"no XML file: {become}"
         listing.notes.append(f"{have} no XML file: {become}, {without[0].name!r} the first")
 
 

@@ -22,7 +22,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.annotated import Annotated, fill, no_boxes
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.listing import Listing, Reader, given_path
-from retinue.data.sources.looking import first_file
+from retinue.data.sources.looking import ending_in, first_file
 from retinue.data.sources.pairing import folder_split, pair
 from retinue.data.sources.records import NONE, Records
 from retinue.data.sources.walking import walk
@@ -50,7 +50,9 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
     described = description_in(path)
     if described is not None:
         return described
-    return path if asked or first_file(path, ".txt", looks_like_rows, opened=20) else None
+    return (
+        path if asked or first_file(path, ending_in(".txt"), looks_like_rows, opened=20) else None
+    )
 
 
 @dataclass(slots=True)
@@ -303,12 +305,11 @@ def _unlabelled(
                 " data.unlabelled=leave_out uses the others alone",
             )
         )
-    elif options.unlabelled == "leave_out":
-        listing.notes.append(f"{have} no label file: left out, {bare[0]!r} the first")
     else:
-        listing.notes.append(
-            f"{have} no label file: taken to show no object, {bare[0]!r} the first"
-        )
+        left_out = options.unlabelled == "leave_out"
+        become = "left out" if left_out else "taken to show no object"
+        listing.without_label_become = f"no label file: {become}"
+        listing.notes.append(f"{have} no label file: {become}, {bare[0]!r} the first")
 
 
 # --- classes and boxes ----------------------------------------------------------------------------
@@ -387,6 +388,7 @@ def _annotated(
         box_at=box_at,
         splits=given if (given != NONE).any() else None,
         found=found,
+        sized=False,
     )
 
 
