@@ -7,7 +7,7 @@ from detections import scene
 
 from retinue.evaluation.detections import gathered
 from retinue.evaluation.matching import match
-from retinue.evaluation.precision_recall import average_precision, best_f1, curves, pooled
+from retinue.evaluation.precision_recall import Curve, average_precision, best_f1, curves, pooled
 from retinue.page.plots import svg
 from retinue.tasks.detection import plots
 
@@ -56,3 +56,15 @@ def test_every_object_is_in_a_bin_whatever_its_size() -> None:
     assert sum(bar.get_height() for bar in found) == 4
     (axes,) = plots.sizes(np.array([50.0]), np.array([False])).axes
     assert sum(bar.get_height() for bar in axes.containers[0]) == 1
+
+
+def test_of_many_boxes_a_curve_keeps_those_with_high_scores() -> None:
+    """Of 20,000 boxes only 20 score above 0.5."""
+    score = np.sort(np.concatenate([np.linspace(0.5, 1, 20), np.linspace(0, 0.1, 20_000)]))[::-1]
+    right = score > 0.5
+    of = Curve(score, np.cumsum(right), np.cumsum(~right), 30)
+    lines = {str(x.get_label()): x for x in plots.confidence(of, None).axes[0].get_lines()}
+    x = np.asarray(lines["recall"].get_xdata())
+    assert (x >= 0.5).sum() == 20
+    assert len(x) <= 400
+    assert x.min() == 0

@@ -55,8 +55,9 @@ def precision_recall(curves: Sequence[Curve], names: Sequence[str]) -> Figure:
 def confidence(curve: Curve, best: Point | None) -> Figure:
     """Precision, recall and F1 of all boxes over the confidence; the `best` F1 is marked."""
     rows = curve.ends
-    if len(rows) > _POINTS:
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, _POINTS).round().astype(int))]
+    if len(rows) > _POINTS:  # evenly by the score: most boxes have a low one
+        grid = np.linspace(curve.score[rows[0]], curve.score[rows[-1]], _POINTS)
+        rows = rows[np.unique(np.searchsorted(-curve.score[rows], -grid))]
     with matplotlib.rc_context(style()):
         figure = blank(4.6, 4.2)
         axes: Axes = figure.add_subplot()

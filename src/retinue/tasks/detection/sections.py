@@ -127,9 +127,10 @@ def taken_for(record: RunRecord) -> Section | None:
         counts,
         [*found.names, BACKGROUND],
         intro="Each row is a true class, each column an answer; right answers lie on the diagonal."
-        f" The row {BACKGROUND} holds boxes where no object is, the column {BACKGROUND} objects"
-        f" that were missed. Boxes are those {_from(found)}, on an object from an IoU of 0.5 on,"
-        " whatever its class. Shades show the share of the row.",
+        f" Boxes are those {_from(found)}; each has one object at most, whatever its class, that it"
+        f" overlaps by an IoU of 0.5 or more. The row {BACKGROUND} holds boxes that found none"
+        f" (second ones on an object among them), the column {BACKGROUND} objects without a box."
+        " Shades show the share of the row.",
         unit="objects",
         nothing="No two classes were confused.",
     )
