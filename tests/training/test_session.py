@@ -84,7 +84,7 @@ def test_a_resumed_network_keeps_the_arguments_that_its_weights_brought(
     torch.manual_seed(5)
     save_file(tiny.Tiny(num_classes=3, norm=False).state_dict(), weights)
 
-    def resolve(name: str, family: str, wanted: str) -> ResolvedWeights:
+    def resolve(name: str, family: str, wanted: str, backbone: object) -> ResolvedWeights:
         return ResolvedWeights(
             tensors=load_file(wanted),
             layout=ours(family),
