@@ -48,6 +48,8 @@ class Manner:
             raise UsageError(
                 f"every {self.every} frames is none", where="every", mend="take 1 or more"
             )
+        if self.heat:
+            predictor.task.refuse_evidence()
         if self.tiles is not None:
             refuse_whole(predictor.task)
         if self.track:
