@@ -144,7 +144,10 @@ def test_heat_of_a_view_lies_where_the_view_does() -> None:
 
 def test_a_video_is_a_line_a_frame(model: Path, here: Path) -> None:
     clips.write(here / "clip.mp4", moving(12))
-    done = predict(model, "clip.mp4", out="out", draw=True, crops=True, count=True, every=2)
+    done = predict(
+        model, "clip.mp4", out="out", draw=True, crops=True, count=True, every=2, heatmap=True
+    )
+    assert open_video("out/heatmaps/clip.mp4").rate == 12.5
     assert (done.images, done.skipped) == (6, {})
     lines = [json.loads(line) for line in Path("out/frames.jsonl").read_text().splitlines()]
     assert [(row["frame"], row["time"]) for row in lines] == [
@@ -390,6 +393,24 @@ def test_pictures_are_not_followed_and_that_is_said(
     (result,) = predict(model, "a.png", track=True).results
     assert "nothing was followed: there was no video" in caplog.text
     assert result.parts()[0].track is None
+
+
+def test_what_is_somebody_elses_is_not_overwritten(model: Path, here: Path) -> None:
+    picture(here / "a.png", [(4, 4, 14, 14, 1)])
+    for name, content in (("counts.json", '{"apples": 3}'), ("counts.csv", "path,apples"),
+                          ("crops/mine.txt", ""), ("heatmaps/mine.txt", ""),
+                          ("drawn/mine.txt", "")):  # fmt: skip
+        out = here / name.replace("/", "-")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text(content)
+        wishes = {"counts.json": "count", "counts.csv": "count", "crops": "crops",
+                  "heatmaps": "heatmap", "drawn": "draw"}  # fmt: skip
+        with pytest.raises(UsageError, match=r"there is (another|something else)"):
+            predict(model, "a.png", out=out, **{wishes[name.split("/")[0]]: True})
+        assert [p.relative_to(out).as_posix() for p in out.rglob("*.*")] == [name]
+        assert (out / name).read_text() == content
+    for _ in range(2):  # one's own may be replaced
+        predict(model, "a.png", out="out", count=True, crops=True, heatmap=True, draw=True)
 
 
 def test_a_real_clip_from_end_to_end(model: Path, here: Path) -> None:
