@@ -14,12 +14,15 @@ import bright
 import clips
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
-from retinue import api
+from retinue import api, modelfile
 from retinue.errors import BadImageError, UsageError
 from retinue.inference import predicting, video
 from retinue.inference.video import open_video
+from retinue.modelfile import ModelDescription
+from retinue.sample import Preprocessing
 from retinue.tasks.results import FrameResult
 
 
@@ -112,9 +115,10 @@ def test_counts_in_pictures_and_zones(model: Path, here: Path) -> None:
     }
 
 
-def test_a_heat_map_shows_where(model: Path, here: Path) -> None:
+@pytest.mark.parametrize("tta", ["none", "dihedral"])
+def test_a_heat_map_shows_where(model: Path, here: Path, tta: str) -> None:
     picture(here / "in/a.png", [(32, 0, 64, 24, 1)])
-    predict(model, "in", out="out", heatmap=True, tiles=32, overlap=0.5)
+    predict(model, "in", out="out", heatmap=True, tiles=32, overlap=0.5, tta=tta)
     map_there = np.asarray(Image.open("out/heatmaps/a.png")).astype(int)
     assert map_there.shape == (48, 64, 3)
     red, green, blue = (map_there[..., k] for k in range(3))
@@ -140,7 +144,10 @@ def test_heat_of_a_view_lies_where_the_view_does() -> None:
 
 def test_a_video_is_a_line_a_frame(model: Path, here: Path) -> None:
     clips.write(here / "clip.mp4", moving(12))
-    done = predict(model, "clip.mp4", out="out", draw=True, crops=True, count=True, every=2)
+    done = predict(
+        model, "clip.mp4", out="out", draw=True, crops=True, count=True, every=2, heatmap=True
+    )
+    assert open_video("out/heatmaps/clip.mp4").rate == 12.5
     assert (done.images, done.skipped) == (6, {})
     lines = [json.loads(line) for line in Path("out/frames.jsonl").read_text().splitlines()]
     assert [(row["frame"], row["time"]) for row in lines] == [
@@ -284,6 +291,52 @@ def test_wishes_that_cannot_be_met(
     assert not Path("o/predictions.jsonl").exists()
 
 
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    tiny.register()
+    preprocessing = Preprocessing((32, 32)).as_dict()
+    description = ModelDescription(
+        task="classification", classes=["a", "b", "c"], network="tiny",
+        arguments={"num_classes": 3}, preprocessing=preprocessing,
+    )  # fmt: skip
+    path = tmp_path / "classifier.safetensors"
+    modelfile.write(path, tiny.Tiny(num_classes=3).state_dict(), description)
+    return path
+
+
+def test_a_classifier_looks_at_videos_too(classifier: Path, here: Path) -> None:
+    clips.write(here / "clip.mp4", clips.numbered(10))
+    done = predict(classifier, "clip.mp4", out="out", format="csv", draw=True, every=4, tiles=40)
+    assert done.images == 3
+    rows = list(csv.reader(Path("out/frames.csv").read_text("utf-8").splitlines()))
+    assert rows[0][:5] == ["path", "frame", "time", "name_1", "score_1"]
+    assert [row[:3] for row in rows[1:]] == [
+        ["clip.mp4", "0", "0.0"], ["clip.mp4", "4", "0.16"], ["clip.mp4", "8", "0.32"],
+    ]  # fmt: skip
+    assert len(list(open_video("out/drawn/clip.mp4").frames())) == 3
+    (result, *_) = predict(classifier, "clip.mp4").results
+    assert repr(result).startswith("<FrameResult 0 at 0.000 s: <ClassResult clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"format": "voc"}, "unknown format 'voc' for predictions of the task 'classification'"),
+        ({"track": True}, "finds nothing that could be followed"),
+        ({"heatmap": True}, "does not say where its evidence lies"),
+        ({"crops": True}, "says what is in an image, not where: .*crops"),
+        ({"count": True}, "says what is in an image, not where: .*count"),
+    ],
+)
+def test_what_a_classifier_cannot_is_refused_before_anything_is_read(
+    classifier: Path, here: Path, wishes: dict[str, Any], words: str
+) -> None:
+    clips.write(here / "clip.mp4", clips.numbered(2))
+    with pytest.raises(UsageError, match=words):
+        predict(classifier, "clip.mp4", out="out", **wishes)
+    assert not Path("out").exists()
+
+
 def test_a_classifier_says_what_it_cannot(here: Path) -> None:
     from retinue.inference.predicting import Wishes
     from retinue.tasks.classification.task import Classification
@@ -340,6 +393,24 @@ def test_pictures_are_not_followed_and_that_is_said(
     (result,) = predict(model, "a.png", track=True).results
     assert "nothing was followed: there was no video" in caplog.text
     assert result.parts()[0].track is None
+
+
+def test_what_is_somebody_elses_is_not_overwritten(model: Path, here: Path) -> None:
+    picture(here / "a.png", [(4, 4, 14, 14, 1)])
+    for name, content in (("counts.json", '{"apples": 3}'), ("counts.csv", "path,apples"),
+                          ("crops/mine.txt", ""), ("heatmaps/mine.txt", ""),
+                          ("drawn/mine.txt", "")):  # fmt: skip
+        out = here / name.replace("/", "-")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text(content)
+        wishes = {"counts.json": "count", "counts.csv": "count", "crops": "crops",
+                  "heatmaps": "heatmap", "drawn": "draw"}  # fmt: skip
+        with pytest.raises(UsageError, match=r"there is (another|something else)"):
+            predict(model, "a.png", out=out, **{wishes[name.split("/")[0]]: True})
+        assert [p.relative_to(out).as_posix() for p in out.rglob("*.*")] == [name]
+        assert (out / name).read_text() == content
+    for _ in range(2):  # one's own may be replaced
+        predict(model, "a.png", out="out", count=True, crops=True, heatmap=True, draw=True)
 
 
 def test_a_real_clip_from_end_to_end(model: Path, here: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinue.errors import UsageError
+from retinue.errors import RetinueError, UsageError
 from retinue.inference import video
 from retinue.inference.recording import Recording
 from retinue.inference.video import Stream, Unopened, VideoFile, is_video, open_video, shown_address
@@ -332,6 +332,29 @@ def test_a_recording_survives_another_size_and_leaves_nothing_after_an_error(
     with pytest.raises(KeyboardInterrupt):
         broken()
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_video_that_a_full_disk_cuts_short_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recording(tmp_path / "a.mp4", 25.0) as recording:
+        recording.add(np.zeros((20, 40, 3), np.uint8), 0)
+    before = (tmp_path / "a.mp4").read_bytes()
+
+    def cut_short(recording: Recording) -> None:
+        for number in range(5):
+            recording.add(np.full((20, 40, 3), 40 * number, np.uint8), number / 25)
+        assert recording._writer is not None
+        recording._writer.release()
+        content = recording._temporary.read_bytes()
+        recording._temporary.write_bytes(content[: len(content) // 2])
+        recording.close()
+
+    with pytest.raises(RetinueError, match="could not be written as a whole"):
+        cut_short(Recording(tmp_path / "a.mp4", 25.0))
+    assert (tmp_path / "a.mp4").read_bytes() == before
+    Recording(tmp_path / "b.mp4", 25.0).close()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"], "without a frame there is no video"
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 from ruamel.yaml.error import YAMLError
 
-from retinue.documents import json_text, load_yaml
+from retinue.documents import NotJson, json_text, load_yaml, parse_json
 from retinue.errors import UsageError, suggest
 from retinue.files import read_text
 from retinue.inference.extras import Shown
@@ -40,6 +40,7 @@ from retinue.tasks.results import FrameResult
 from retinue.text import first_line, shorten, utf8
 
 JSON, CSV = "counts.json", "counts.csv"
+_HEAD = ("path", "frame", "time", "all")
 Point = tuple[float, float]
 
 
@@ -129,6 +130,18 @@ def crossing(
     return None if not 0 <= at <= 1 else "right" if b > 0 else "left"
 
 
+def wrote(path: Path) -> bool:
+    """Whether the file `path`, called `counts.json` or `counts.csv`, is one of ours."""
+    try:
+        text = read_text(path)
+        if path.name == CSV:
+            return not text or text.startswith(",".join(_HEAD))
+        found = parse_json(text)
+    except (OSError, UnicodeDecodeError, NotJson):
+        return False
+    return isinstance(found, dict) and bool({"objects", "videos"} & set(found))
+
+
 class Count:
     """Takes in results, and tells totals; an `Extra` that may also write a row an image."""
 
@@ -163,7 +176,7 @@ class Count:
                 listed(CSV), "w", encoding="utf-8", errors="backslashreplace", newline=""
             )
             zones = [f"zone {name}" for name in self._zones]
-            self._row(["path", "frame", "time", "all", *self._classes, *zones])
+            self._row([*_HEAD, *self._classes, *zones])
 
     def _row(self, cells: Sequence[Any]) -> None:
         if self._file is not None:

@@ -14,13 +14,14 @@ from statistics import median
 from typing import Any, NamedTuple, Protocol
 
 from retinue.errors import BadImageError, UsageError
+from retinue.inference import counting
 from retinue.inference.counting import Count, Places
 from retinue.inference.extras import Shown
 from retinue.inference.predictor import Answer, Predictor, Skipped, held
 from retinue.inference.speed import by_stages
 from retinue.inference.tiles import Tiles, answers_by_tiles, refuse_whole
 from retinue.inference.video import Frame, Unopened, Video, is_video, open_video, shown_address
-from retinue.inference.writers import PredictionFolder
+from retinue.inference.writers import PredictionFolder, foreign
 from retinue.sample import Result, Sample
 from retinue.tasks.results import FrameResult
 from retinue.tasks.task import Task
@@ -48,6 +49,8 @@ class Manner:
             raise UsageError(
                 f"every {self.every} frames is none", where="every", mend="take 1 or more"
             )
+        if self.heat:
+            predictor.task.refuse_evidence()
         if self.tiles is not None:
             refuse_whole(predictor.task)
         if self.track:
@@ -259,6 +262,10 @@ def collect(
 
 def _folder(wishes: Wishes, task: Task, *, heat: bool) -> PredictionFolder:
     assert wishes.out is not None
+    if wishes.count or wishes.places is not None:
+        for place in (wishes.out / counting.JSON, wishes.out / counting.CSV):
+            if place.exists() and not counting.wrote(place):
+                raise foreign(place)
     return PredictionFolder(
         wishes.out,
         format=wishes.format,

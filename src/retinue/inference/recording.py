@@ -85,7 +85,24 @@ class Recording:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
+        elif error is None:
+            self.abandon()  # no frame came
+            return
+        if error is None and not self._whole():
+            self.abandon()
+            raise RetinueError(
+                "the video could not be written as a whole",
+                where=str(self.place),
+                mend="free some space or choose another folder with --out",
+            )
         self._replacing.__exit__(kind, error, trace)
+
+    def _whole(self) -> bool:
+        """Whether all frames are there: OpenCV writes to a full disk without a word."""
+        capture = cv2.VideoCapture(str(self._temporary))
+        found = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+        capture.release()
+        return found >= self._written
 
 
 class _Abandoned(Exception):  # noqa: N818 - nobody sees it

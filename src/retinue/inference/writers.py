@@ -30,6 +30,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from retinue.data.sources.walking import DRAWN_MARK
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.files import replacing, sweep
 from retinue.inference.extras import Cut, Extra, Paint, Painted, Shown
@@ -107,7 +108,10 @@ class PredictionFolder:
             _check_place(self.out / name, self._form_type)
         _check_place(self.out / SKIPPED_FILE, JsonLines)
         if folder := self._form_type.folder:
-            check_folder(self.out / folder)
+            check_folder(self.out / folder, WRITTEN_MARK)
+        drawn = {DRAWN: self._draw is not None, HEATMAPS: self._heat, CROPS: self._crops}
+        for folder in (name for name, wished in drawn.items() if wished):
+            check_folder(self.out / folder, DRAWN_MARK)
 
     def __enter__(self) -> PredictionFolder:
         try:
@@ -269,12 +273,13 @@ def marked_folder(folder: Path) -> Path:
     return folder
 
 
-def check_folder(folder: Path) -> None:
-    """UsageError for a `folder` with something in it that is not marked as ours."""
+def check_folder(folder: Path, mark: str) -> None:
+    """UsageError for a `folder` with something in it but without the file `mark`, which says that
+    it is ours."""
     if not folder.exists():
         return
     if not folder.is_dir() or (
-        next(folder.iterdir(), None) is not None and not (folder / WRITTEN_MARK).exists()
+        next(folder.iterdir(), None) is not None and not (folder / mark).exists()
     ):
         raise UsageError(
             "there is something else of that name, in which nothing will be written",
@@ -307,11 +312,16 @@ def common_base(sources: Iterable[str | Path]) -> Path:
 
 def _check_place(path: Path, form: type[Form]) -> None:
     if path.exists() and not is_ours(path, form):
-        raise UsageError(
-            "there is another file of that name, which will not be overwritten",
-            where=str(path),
-            mend="choose another folder with --out",
-        )
+        raise foreign(path)
+
+
+def foreign(path: Path) -> UsageError:
+    """That `path` is somebody else's."""
+    return UsageError(
+        "there is another file of that name, which will not be overwritten",
+        where=str(path),
+        mend="choose another folder with --out",
+    )
 
 
 def is_ours(path: Path, form: type[Form]) -> bool:

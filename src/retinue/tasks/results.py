@@ -127,6 +127,9 @@ class FrameResult(Result):
     time: float
     """Seconds from the video's beginning."""
 
+    def __repr__(self) -> str:
+        return f"<FrameResult {self.frame} at {self.time:.3f} s: {self.result!r}>"
+
     def called(self) -> str:
         """See `Result`: `clip.mp4#12`."""
         return f"{self.path}#{self.frame}"
