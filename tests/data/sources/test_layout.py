@@ -172,12 +172,57 @@ def test_class_folders_apart_by_blanks_alone_are_named(tmp_path: Path) -> None:
     assert told in read(tmp_path, split=WHOLE).notes
 
 
-def test_a_table_for_each_split_is_told_to_be_joined(tmp_path: Path) -> None:
-    put(tmp_path, *[f"images/{k}.jpg" for k in IDS])
-    for name, ids in (("train", IDS[:4]), ("test", IDS[4:])):
+def tables_of_splits(root: Path, images: str) -> None:
+    """`train.csv`, `valid.csv` and `test.csv`, of images in one folder or in one for each."""
+    for name, ids in (("train", IDS[:3]), ("valid", IDS[3:4]), ("test", IDS[4:])):
+        put(root, *[f"{images.format(name)}/{k}.jpg" for k in ids])
         rows = "".join(f"{k}.jpg,{'ab'[n % 2]}\n" for n, k in enumerate(ids))
-        write(tmp_path / f"{name}.csv", f"file,label\n{rows}")
-    with pytest.raises(UsageError, match=r"found: 'test.csv', 'train.csv'") as said:
+        write(root / f"{name}.csv", f"file,label\n{rows}")
+
+
+@pytest.mark.parametrize("images", ["images", "{}", "photos/{}"])
+def test_a_table_for_each_split_is_one_data_set(tmp_path: Path, images: str) -> None:
+    tables_of_splits(tmp_path, images)
+    dataset = read(tmp_path)
+    said = {split: {Path(n).stem for n in names} for split, names in splits(dataset).items()}
+    assert said == {"train": set(IDS[:3]), "val": set(IDS[3:4]), "test": set(IDS[4:])}
+    assert all(Path(s.key).is_file() for rows in dataset.splits.values() for s in rows)
+    assert {Path(name).stem: label for name, label in labels(dataset).items()} == {
+        k: "ab"[n % 2] for ids in (IDS[:3], IDS[3:4], IDS[4:]) for n, k in enumerate(ids)
+    }
+    notes = "\n".join(dataset.notes)
+    assert "split as given" in notes
+    assert "not read beside" not in notes
+    assert "no row" not in notes
+
+
+def test_tables_of_splits_say_what_is_wrong_once(tmp_path: Path) -> None:
+    """An image of two tables is of the first; one of none is counted once; rows without a label
+    are of their own table."""
+    tables_of_splits(tmp_path, "images")
+    put(tmp_path, "images/more.jpg", "images/bare.jpg")
+    with open(tmp_path / "test.csv", "a", encoding="utf-8") as table:
+        table.write(f"{IDS[0]}.jpg,a\nbare.jpg,\n")
+    with pytest.raises(UsageError, match=f"'{IDS[0]}.jpg' again, as in the table of"):
+        read(tmp_path)
+    dataset = read(tmp_path, on_bad_image="skip")
+    assert splits(dataset)["test"] == [f"{k}.jpg" for k in IDS[4:]]
+    notes = "\n".join(dataset.notes)
+    assert "1 image has no row in train.csv or valid.csv or test.csv: left out" in notes
+    assert "test.csv: 1 row has no label" in notes
+
+
+def test_a_table_of_a_split_may_not_speak_of_another(tmp_path: Path) -> None:
+    tables_of_splits(tmp_path, "images")
+    write(tmp_path / "valid.csv", f"file,label,split\n{IDS[3]}.jpg,a,train\n")
+    with pytest.raises(UsageError, match="called like the split 'val', and has rows of 'train'"):
+        read(tmp_path)
+
+
+def test_two_tables_that_both_could_be_meant(tmp_path: Path) -> None:
+    tables_of_splits(tmp_path, "images")
+    write(tmp_path / "dev.csv", (tmp_path / "valid.csv").read_text())
+    with pytest.raises(UsageError, match=r"found: 'dev.csv', 'test.csv', 'train.csv'") as said:
         read(tmp_path)
     assert said.value.mend is not None
-    assert "a column `split`" in said.value.mend
+    assert "keep one for each split" in said.value.mend

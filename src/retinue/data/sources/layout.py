@@ -3,7 +3,7 @@ holds all that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from retinue.data.sources.listing import given_path
 from retinue.data.sources.matching import Files, match
 from retinue.data.sources.records import NONE, Names, texts_of
 from retinue.data.sources.walking import hidden, normal, subfolders, walk
-from retinue.data.sources.words import split_in, split_of
+from retinue.data.sources.words import ORDER, split_in, split_of
 from retinue.errors import UsageError
 from retinue.files import nearest
 
@@ -102,8 +102,8 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def find_table(options: DataOptions, asked: bool) -> Path | None:
-    """The table that the options' path leads to. Raises `UsageError` where one must be there, or
-    several could be meant."""
+    """The table that the options' path leads to, or the folder of one for each split. Raises
+    `UsageError` where one must be there, or several could be meant."""
     path = given_path(options)
     if path.is_file():
         return path if asked or path.suffix.lower() in TABLES else None
@@ -117,6 +117,8 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
     told = [t for t in tables if _tells(t, options, asked)]
     if len(told) == 1:
         return told[0]
+    if one_a_split(told):
+        return folder
     # Class folders are meant when there are several; one is where a table's images lie.
     several = len(subfolders(folder)) > 1 and not splits.alone
     if not asked and not told and (several or not tables):
@@ -125,15 +127,28 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
         return tables[0]
     found = ", ".join(repr(table.name) for table in told or tables) or "none"
     mend = "give the table itself as data=PATH"
-    if len({split for t in told if (split := split_of(t.stem))}) > 1:
-        mend = (
-            "join those of the splits into one, with a column `split` that says which row is whose"
-        )
+    if any(split_of(table.stem) for table in told):
+        mend += ", or keep one for each split, as train.csv and val.csv are"
     raise UsageError(
         f"one table was expected in this folder, found: {found}",
         where=repr(options.path),
         mend=mend,
     )
+
+
+def one_a_split(tables: Sequence[Path]) -> dict[str, Path]:
+    """Split → table, in the order of the splits, where several are each called like one of their
+    own; empty where they are not."""
+    by_split = {split: t for t in tables if (split := split_of(t.stem)) is not None}
+    if len(tables) < 2 or len(by_split) < len(tables):
+        return {}
+    return {split: by_split[split] for split in ORDER if split in by_split}
+
+
+def tables_of_splits(folder: Path, options: DataOptions) -> dict[str, Path]:
+    """Those of a `folder` that `find_table` gave."""
+    asked = options.format != "auto" or options.columns != ColumnOptions()
+    return one_a_split([t for t in tables_in(folder) if _tells(t, options, asked)])
 
 
 def _tells(table: Path, options: DataOptions, asked: bool) -> bool:

@@ -99,6 +99,27 @@ class Records(Sequence[Record]):
             shard=[r.shard for r in records],
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """One after the other; they have one root, and lie in files of their own."""
+        firsts = np.cumsum([0, *(len(part.targets) for part in parts)])
+        codes = [
+            np.where(part.target == NONE, NONE, part.target + first)
+            for part, first in zip(parts, firsts, strict=False)
+        ]
+        ones = [np.ones(len(p)) if p.weight is None else p.weight for p in parts]
+        return cls(
+            names=pa.concat_arrays([part.names for part in parts]),
+            targets=[target for part in parts for target in part.targets],
+            target=np.concatenate(codes),
+            root=parts[0].root,
+            files=pa.concat_arrays([part.files for part in parts]),
+            split=np.concatenate([part.splits() for part in parts]),
+            group=pa.concat_arrays([_or_null(part.group, len(part)) for part in parts]),
+            stratum=pa.concat_arrays([_or_null(part.stratum, len(part)) for part in parts]),
+            weight=None if all(p.weight is None for p in parts) else np.concatenate(ones),
+        )
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -172,6 +193,10 @@ def as_names(texts: Sequence[str | None]) -> Names:
         return pa.array(texts, pa.large_string()).cast(pa.large_binary())
     except UnicodeEncodeError:
         return pa.array([None if t is None else os.fsencode(t) for t in texts], pa.large_binary())
+
+
+def _or_null(names: Names | None, count: int) -> Names:
+    return pa.nulls(count, pa.large_binary()) if names is None else names
 
 
 def glued(*parts: Names | bytes) -> Names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from retinue.data.options import DataOptions
 from retinue.data.sources.cells import read_cells
 from retinue.data.sources.columns import Columns, find_columns
-from retinue.data.sources.layout import find_table, image_root, tables_in
+from retinue.data.sources.layout import find_table, image_root, tables_in, tables_of_splits
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import SEVERAL, Match, Positions, composed, match
 from retinue.data.sources.records import NONE, Names, Records, text_of, texts_of
+from retinue.data.sources.split_tables import joined
 from retinue.data.sources.walking import normal, subfolders, walk
 from retinue.data.sources.words import (
     is_missing,
@@ -35,10 +36,34 @@ _SUGGESTED = 5
 _SHOWN = 5
 
 
-def read_table(table: Path, options: DataOptions) -> Listing:
+def read_table(place: Path, options: DataOptions) -> Listing:
     """Columns `path` and `label` (or their usual other names); optionally `split`, `group`,
-    `stratify` and `sample_weight`. Rows without a label are left out, and counted. Raises
-    `UsageError` with the line for a table that makes no sense."""
+    `stratify` and `sample_weight`. Rows without a label are left out, and counted. `place`: the
+    table, or a folder of one for each split. Raises `UsageError` with the line for a table that
+    makes no sense."""
+    if not place.is_dir():
+        listing, without_row = _read(place, options, [place])
+        _note_without_row(listing, without_row, [place])
+        return listing
+    tables = tables_of_splits(place, options)
+    read = {split: (t, *_read(t, options, tables.values())) for split, t in tables.items()}
+    whole = joined(place, {split: (table, own) for split, (table, own, _) in read.items()})
+    listed = {own.root / name for _, own, _ in read.values() for name in _files(own)}
+    listed.update(path for _, own, _ in read.values() for path in own.without_label)
+    without_row = [path for *_, beside in read.values() for path in beside if path not in listed]
+    _note_without_row(whole, list(dict.fromkeys(without_row)), list(tables.values()))
+    return whole
+
+
+def _files(listing: Listing) -> list[str]:
+    return texts_of(listing.records.files)
+
+
+def _read(
+    table: Path, options: DataOptions, together: Collection[Path]
+) -> tuple[Listing, list[Path]]:
+    """One table of those that are read `together`, and the images beside its own that no row of it
+    names."""
     columns = find_columns(read_cells(table), options.columns)
     paths, labels = columns.needed("path"), columns.needed("label")
     if not len(paths):
@@ -46,18 +71,18 @@ def read_table(table: Path, options: DataOptions) -> Listing:
     found = match(paths, image_root(table, paths, options))
     listing = Listing("table", found.files.root, Records.of([]))
     listing.notes += [*columns.notes, *_ambiguous_labels(columns), *_read_otherwise(paths, found)]
-    listing.notes += _beside(table, options)
+    listing.notes += _beside(table, options, together)
     usable = _usable(columns, paths, found, listing)
     listing.errors += found.files.closed
     names, codes = _classes(labels, options.classes or (), listing.notes)
-    _note_unlabelled(table, columns, found, usable, codes, listing)
+    without_row = _unlabelled(table, columns, found, usable, codes, listing)
     kept = np.flatnonzero(usable & (codes != NONE))
     if not len(kept):
         for error in listing.errors:
             raise error
         raise _nothing_left(columns, texts_of(paths[:1])[0], usable, listing)
     listing.records = _records(columns, found, kept, (names, codes), listing.errors)
-    return listing
+    return listing, without_row
 
 
 def _records(
@@ -171,16 +196,15 @@ def _nothing_left(
     return UsageError("none of the table's images exist", where=where, mend=mend)
 
 
-def _note_unlabelled(
+def _unlabelled(
     table: Path,
     columns: Columns,
     found: Match,
     usable: npt.NDArray[np.bool_],
     codes: Positions,
     listing: Listing,
-) -> None:
-    """Images of which the table does not say what they show: of rows without a label, and of no
-    row."""
+) -> list[Path]:
+    """Notes the images of rows without a label; gives those of no row."""
     labels = columns.needed("label")
     rows = np.flatnonzero(usable & (codes == NONE))
     if len(rows):
@@ -197,17 +221,22 @@ def _note_unlabelled(
     for folder in subfolders(table.parent):
         if split_of(folder.name) and folder not in known and not subfolders(folder):
             beside += [folder / name for name in walk(folder, recursive=False).images]
-    if beside:
-        listing.without_label += beside
-        have = counted(len(beside), "image has", "images have")
-        listing.notes.append(f"{have} no row in {table.name}: left out")
+    return beside
 
 
-def _beside(table: Path, options: DataOptions) -> Iterator[str]:
-    """Of a folder that holds more than this table."""
+def _note_without_row(listing: Listing, images: list[Path], tables: Sequence[Path]) -> None:
+    if images:
+        listing.without_label += images
+        have = counted(len(images), "image has", "images have")
+        names = " or ".join(table.name for table in tables)
+        listing.notes.append(f"{have} no row in {names}: left out")
+
+
+def _beside(table: Path, options: DataOptions, together: Collection[Path]) -> Iterator[str]:
+    """Of a folder that holds more than the tables that are read `together`."""
     if options.path is None or not Path(options.path).expanduser().is_dir():
         return
-    others = [other.name for other in tables_in(table.parent) if other != table]
+    others = [other.name for other in tables_in(table.parent) if other not in together]
     if others:
         yield f"not read beside {table.name}: {some(others, _SHOWN, between=', ')}"
     if len([f for f in subfolders(table.parent) if not split_of(f.name)]) > 1:
