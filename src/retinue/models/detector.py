@@ -109,8 +109,8 @@ class Detector(Network):
     @torch.no_grad()
     def expect(self, share: float) -> None:
         """Let predictions begin with an objectness of `share` (between 0 and 1) where they are
-        fresh, with a bias of 0: of 10,647 hardly one is an object, and to learn that much from ½
-        drowns all else at first (Lin et al., 2017, "Focal loss", section 4.1)."""
+        fresh, with a bias of 0: of 10,647 hardly one is an object (Lin et al., 2017, "Focal loss",
+        section 4.1)."""
         for name in self.classifiers:
             bias = cast(nn.Conv2d, self.get_submodule(name)).bias
             assert bias is not None

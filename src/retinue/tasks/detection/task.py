@@ -58,8 +58,8 @@ class DetectionOptions(Options):
     loss: LossOptions = LossOptions()
     """What is learnt by."""
     objectness_prior: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """How sure of an object fresh predictions begin: 0.5, a bias of 0, as published; 0.01 spares
-    the start of a training the unlearning (Lin et al., 2017, section 4.1)."""
+    """How sure of an object fresh predictions begin: 0.5, a bias of 0, as published; or lower,
+    as hardly any is one (Lin et al., 2017, section 4.1)."""
     several_classes: bool = True
     """Whether a box can be answered with several classes, as the Keras version has it, or with its
     best one alone."""
