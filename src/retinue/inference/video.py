@@ -149,7 +149,7 @@ def open_video(address: str, *, every: int = 1) -> Video:
 def _opener(address: str) -> Opens:
     # libav writes to the terminal on its own, and of each frame.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    _hush()
     if camera := _CAMERA.fullmatch(address):
         return lambda: cv2.VideoCapture(int(camera[1]))
     if not is_stream(address):
@@ -158,6 +158,14 @@ def _opener(address: str) -> Opens:
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT,
     ]  # fmt: skip
     return lambda: cv2.VideoCapture(address, cv2.CAP_FFMPEG, waits)
+
+
+def _hush() -> None:
+    """What OpenCV would say of a video that it cannot open is said by us."""
+    if hasattr(cv2, "setLogLevel"):  # before its release 5, and not in all of them
+        cv2.setLogLevel(0)
+    elif hasattr(cv2.utils, "logging"):
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class VideoFile(Video):
