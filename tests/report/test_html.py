@@ -145,7 +145,7 @@ def test_thumbnails_stand_upright(run_maker: Maker, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: the left becomes the top
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    small = shrink(tmp_path / "turned.jpg", 100)
+    small = shrink((tmp_path / "turned.jpg").read_bytes(), 100)
     assert small.size == (50, 100)
     assert small.getpixel((25, 20))[0] > 240
     assert small.getpixel((25, 80))[0] < 15
