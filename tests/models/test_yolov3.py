@@ -271,17 +271,6 @@ def test_fresh_weights():
 
 
 @torch.no_grad()
-def test_what_a_fresh_head_expects():
-    network = small(objectness=0.01).eval()
-    maps = network(torch.zeros(1, 3, 64, 64))["levels"]
-    for m in maps:
-        values = m.reshape(3, 9, -1)
-        assert float(values[:, 4].sigmoid().mean()) == pytest.approx(0.01, rel=0.1)
-        assert float(values[:, 5:].sigmoid().mean()) == pytest.approx(0.5, rel=0.1)
-    for impossible in (1.0, 7.0):
-        with pytest.raises(UsageError, match="objectness must lie between 0 and 1"):
-            small(objectness=impossible)
-
 
 # --------------------------------------------------------------------------------------- weights
 

@@ -7,13 +7,12 @@ of its own, so that the cached trunk may end between the two.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from retinue.errors import UsageError
 from retinue.models.network import Level, Network, State, Unit, as_backbone, split, tapped
 from retinue.models.registry import create_backbone
 from retinue.sample import Preprocessing
@@ -106,16 +105,23 @@ class Detector(Network):
         level = self.classifiers.index(name)
         return ClassRows(groups=len(self.anchors[level]), shared=BOX)
 
+    def objectness_biases(self) -> Tensor:
+        """Of every anchor, the finest level's first: 0 where nothing has been learnt."""
+        return torch.cat([own.detach() for own in self._objectness()])
+
     @torch.no_grad()
     def expect(self, share: float) -> None:
         """Let predictions begin with an objectness of `share` (between 0 and 1) where they are
         fresh, with a bias of 0: of 10,647 hardly one is an object (Lin et al., 2017, "Focal loss",
         section 4.1)."""
+        for own in self._objectness():
+            own.copy_(torch.where(own == 0, math.log(share / (1 - share)), own))
+
+    def _objectness(self) -> Iterator[Tensor]:
         for name in self.classifiers:
             bias = cast(nn.Conv2d, self.get_submodule(name)).bias
             assert bias is not None
-            own = bias.view(self.class_rows(name).groups, -1)[:, BOX - 1]
-            own.copy_(torch.where(own == 0, math.log(share / (1 - share)), own))
+            yield bias.view(self.class_rows(name).groups, -1)[:, BOX - 1]
 
     def resized(self, name: str, num_classes: int) -> nn.Module:
         """A fresh convolution, as wide as `num_classes` need, in place of the one called `name`."""
@@ -165,19 +171,6 @@ class OnBackbone(Detector):
 
 _OF_CLASSIFIERS = ("num_classes", "dropout", "head")
 """Keywords that a backbone has no use for."""
-
-
-def expect(head: LevelsHead, anchors: Anchors, objectness: float) -> None:
-    """Let a fresh `head` begin by giving every anchor that objectness (Lin et al., 2017, "Focal
-    Loss for Dense Object Detection", section 4.1). Raises UsageError unless it is between 0 and 1.
-    """
-    if not 0 < objectness < 1:
-        raise UsageError(f"objectness must lie between 0 and 1, not at {objectness!r}")
-    for out, own in zip(head.outs, anchors, strict=True):
-        assert isinstance(out, nn.Conv2d)
-        assert out.bias is not None
-        with torch.no_grad():
-            out.bias.view(len(own), -1)[:, BOX - 1] = math.log(objectness / (1 - objectness))
 
 
 def draw(module: nn.Module) -> None:

@@ -26,7 +26,6 @@ from retinue.models.detector import (
     OnBackbone,
     built,
     draw,
-    expect,
 )
 from retinue.models.network import Network, State, split
 from retinue.models.registry import NetworkEntry
@@ -92,8 +91,7 @@ class YOLOv3(OnBackbone):
     `drop_path` the one that is wanted most often.
 
     `widths` of the neck, the finest level's first; None: as `widths_for` says. `norm_eps` and
-    `norm_momentum` are the neck's and head's: 1e-3 is Keras', 1e-5 PyTorch's. `objectness` is what
-    a fresh head gives to every anchor; as published it is as likely as not that there is an object.
+    `norm_momentum` are the neck's and head's: 1e-3 is Keras', 1e-5 PyTorch's.
     """
 
     def __init__(
@@ -106,7 +104,6 @@ class YOLOv3(OnBackbone):
         widths: list[int] | None = None,
         norm_eps: float = 1e-3,
         norm_momentum: float = 0.1,
-        objectness: float = 0.5,
     ) -> None:
         super().__init__()
         own = {} if drop_path is None else {"drop_path": drop_path}
@@ -130,7 +127,6 @@ class YOLOv3(OnBackbone):
         self.classifiers = self.head.classifiers
         draw(self.neck)
         draw(self.head)
-        expect(self.head, self.anchors, objectness)
 
 
 ENTRIES = [

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.blocks import ConvNormAct, SameMaxPool2d, initialise
-from retinue.models.detector import PREPROCESSING, Anchors, LevelsHead, OnBackbone, draw, expect
+from retinue.models.detector import PREPROCESSING, Anchors, LevelsHead, OnBackbone, draw
 from retinue.models.network import Level, Network, State, Unit, split, stage_units
 from retinue.models.registry import NetworkEntry
 from retinue.models.yolov3 import SLOPE
@@ -69,7 +69,7 @@ class Junction(nn.Module):
 
 
 class YOLOv3Tiny(OnBackbone):
-    """`norm_eps` and `norm_momentum` are those of all norms; `objectness` is as in YOLOv3."""
+    """`norm_eps` and `norm_momentum` are those of all norms."""
 
     taps = (4, 5)
 
@@ -79,7 +79,6 @@ class YOLOv3Tiny(OnBackbone):
         num_classes: int = 80,
         norm_eps: float = 1e-6,
         norm_momentum: float = 0.1,
-        objectness: float = 0.5,
     ) -> None:
         super().__init__()
         conv = partial(
@@ -98,7 +97,6 @@ class YOLOv3Tiny(OnBackbone):
         self.classifiers = self.head.classifiers
         draw(self.neck)
         draw(self.head)
-        expect(self.head, ANCHORS, objectness)
 
 
 ENTRIES = [

@@ -154,6 +154,18 @@ def test_a_training_without_objects_is_refused() -> None:
         Detection.prepared(("cat",), DetectionOptions(), [empty])
 
 
+def test_a_detector_that_is_gone_on_from_keeps_its_anchors(whole: Path) -> None:
+    before, _ = modelfile.read(whole / "best.safetensors")
+    known = before.task_state["anchors"]
+    assert known != [[[10, 13], [16, 30], [33, 23]]]
+    for asked in ("published", "auto"):
+        one = task("patch", "new", anchors=asked)
+        one.build("yolov3", dict(before.arguments), str(whole / "best.safetensors"))
+        assert np.allclose(one.state()["anchors"], known)
+        one.settle([], Preprocessing(size=(64, 64), fit="letterbox"))
+        assert np.allclose(one.state()["anchors"], known)
+
+
 # Answers
 
 
@@ -260,7 +272,10 @@ def recipe(data: Path, **changes: Any) -> dict[str, Any]:
     common = {"batch_size": 4, "augment": augment, "optimizer": {"name": "adamw", "lr": 0.01}}
     return {
         "task": "detection",
-        "task_options": {"thresholds": "f1"},
+        "task_options": {
+            "thresholds": "f1",
+            "anchors": [[[6, 6]] * 3, [[12, 12]] * 3, [[20, 18]] * 3],
+        },
         "data": {"path": str(data)},
         "model": {"name": BACKBONE, "weights": None, "arguments": SMALL},
         "input": {"size": 64},

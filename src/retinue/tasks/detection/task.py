@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 from torch import Tensor
 
+from retinue import modelfile
 from retinue.data.targets.boxes import Boxes
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
@@ -38,6 +40,7 @@ from retinue.tasks.detection.tracking import Following
 from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.task import Meter, Task, register_task
+from retinue.weights.resolution import names_a_file
 
 LOGGER = logging.getLogger("retinue")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -204,11 +207,12 @@ class Detection(Task):
             classes=self.classes,
         )
         assert isinstance(built, Detector)
+        learnt = weights is not None and bool((built.objectness_biases() != 0).any())
         built.expect(self.options.objectness_prior)
         self._strides = built.strides
         self._scale_xy = built.scale_xy
-        self._published = _checked(built.anchors)
-        if self._anchors is None and self.options.anchors == "published":
+        self._published = _anchors_of(weights) or _checked(built.anchors)
+        if self._anchors is None and (learnt or self.options.anchors == "published"):
             self._anchors = self._published
         return built
 
@@ -360,6 +364,18 @@ class Detection(Task):
         if self._anchors is None:
             raise RuntimeError("anchors: auto needs a task that was settled")
         return self._anchors
+
+
+def _anchors_of(weights: str | None) -> Anchors | None:
+    """Those that a detector's model file has learnt with; None where `weights` name none."""
+    if weights is None or not names_a_file(weights):
+        return None
+    try:
+        description = modelfile.read_description(modelfile.find_model(Path(weights).expanduser()))
+    except RetinueError:
+        return None  # a file of another kind; whether it can be read, the network has told
+    known = description.task_state.get("anchors")
+    return _checked(known) if description.task == Detection.name and known else None
 
 
 def _checked(anchors: Any) -> Anchors:
