@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -408,6 +408,35 @@ def export(
     return export_state_dict(find_model(Path(model)), to, out=target, force=force)
 
 
+def import_model(
+    description: str | Path,
+    weights: str | Path,
+    *,
+    names: str | Path | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+) -> Path:
+    """A model file of another program's files: Darknet's `.cfg` and `.weights`, with the classes of
+    `names`, one a line. By default beside the weights, as NAME.safetensors; the path is returned.
+
+    Raises UsageError for a file that is not there, of an unknown kind, or in the way; RetinueError
+    for one that cannot be read, or does not go with the others.
+    """
+    from retinue import modelfile
+    from retinue.errors import UsageError
+    from retinue.tasks.shipped import taking_in
+
+    place = Path(weights).with_suffix(".safetensors") if out is None else Path(out)
+    if place.exists() and not force:
+        raise UsageError(
+            "is there already", where=repr(str(place)), mend="name another, or --force"
+        )
+    take_in = taking_in(Path(description))
+    described, tensors = take_in(Path(description), Path(weights), names and Path(names))
+    modelfile.write(place, tensors, described)
+    return place
+
+
 def checks() -> dict[str, Any]:
     """Versions, devices, engines and CPU features, and what `auto` would choose here."""
     import os
@@ -443,52 +472,3 @@ def checks() -> dict[str, Any]:
             "threads": fit_threads(),
         },
     }
-
-
-DEMOS = {"cells": ("elpv-efficientnet-lite0", None), "digits": ("digits-yolov3", "voc")}
-"""Recipes whose data pip brings; and the format in which it is written down first, where it is no
-files yet."""
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What the demo did."""
-
-    run: Run
-    predictions: Predictions
-    """Of some test pictures; also written to the run's `predictions/`, drawn."""
-    labels: dict[str, list[str]]
-    """The classes that each of them shows, by path."""
-
-    def __repr__(self) -> str:
-        return f"<Demo {self.run!r}, {self.predictions!r}>"
-
-
-def demo(what: str = "cells", *, out: str | Path | None = None, pictures: int = 8) -> Demo:
-    """Train one of the `DEMOS`, then recognise `pictures` that the training never saw. Raises
-    UsageError for an unknown one."""
-    from retinue.errors import UsageError, suggest
-    from retinue.training.evaluation import data_of_run
-
-    if what not in DEMOS:
-        mend = suggest(what, DEMOS) or f"there are {', '.join(DEMOS)}"
-        raise UsageError(f"there is no demo called {what!r}", mend=mend)
-    (recipe, form), place = DEMOS[what], Path("runs") / "demo" if out is None else Path(out)
-    own: dict[str, Any] = {}
-    if form is not None:
-        data = place.with_name(f"{place.name}-data")
-        if not data.exists():
-            convert_data(what, data, form)
-        own = {"data.path": str(data), "data.format": "auto"}
-    run = train(recipe, out=place, overrides=own)
-    dataset = data_of_run(run.folder)
-    test = dataset.splits["test"]
-    labels = {
-        one.key: [dataset.classes[int(k)] for k in (one.target.names() if one.target else ())]
-        for one in test[:: max(len(test) // pictures, 1)][:pictures]
-    }
-    results: list[Result] = []
-    answers = predict(
-        run.folder, list(labels), out=run.folder / "predictions", draw=True, each=results.append
-    )
-    return Demo(run, replace(answers, results=results), labels)

@@ -310,14 +310,15 @@ def test_checks(retinue: Command, replace: Any) -> None:
     assert json.loads(retinue("checks", "--json").out) == found
 
 
-def test_demo(retinue: Command, replace: Any, tmp_path: Path) -> None:
+def test_demo(retinue: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = [ClassResult("cells/7.png", [("functional", 0.9), ("defective", 0.1)])]
     predictions = SimpleNamespace(
         images=1, skipped={}, files=[Path("run/predictions.jsonl")], results=answers
     )
     run = finished(tmp_path / "run")
     labels = {"cells/7.png": ["defective"]}
-    demo = replace("demo", SimpleNamespace(run=run, predictions=predictions, labels=labels))
+    demo = Recorder(SimpleNamespace(run=run, predictions=predictions, labels=labels))
+    monkeypatch.setattr("retinue.demos.demo", demo)
     code, out, _ = retinue("demo", "--out", "x")
     assert code == 0
     assert demo.given == ("cells",)

@@ -18,8 +18,8 @@ from retinue.errors import BadImageError, Interrupted, RetinueError, UsageError
 
 Command = Callable[..., Any]
 COMMANDS = [
-    "train", "recipes", "evaluate", "predict", "models", "report", "export", "clean", "checks",
-    "demo",
+    "train", "recipes", "evaluate", "predict", "models", "report", "export", "import", "clean",
+    "checks", "demo",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from retinue.cli import (
     demo,
     evaluate,
     export,
+    import_,
     line,
     models,
     predict,
@@ -45,6 +46,7 @@ add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
 add(app, "report", report.report, report.EXAMPLES)
 add(app, "export", export.export, export.EXAMPLES)
+add(app, "import", import_.import_, import_.EXAMPLES)
 add(app, "clean", clean.clean, clean.EXAMPLES)
 add(app, "checks", checks.checks, checks.EXAMPLES)
 add(app, "demo", demo.demo, demo.EXAMPLES)

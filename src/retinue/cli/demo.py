@@ -32,9 +32,9 @@ def demo(
     Trains (some minutes on two CPU cores), evaluates, and predicts on pictures the network has
     never seen. Needs: pip install 'retinue\\[demo]'
     """
-    from retinue import api
+    from retinue import demos
 
-    done = api.demo(what, out=out)
+    done = demos.demo(what, out=out)
     say("\nPictures of the test split, which the training never saw:")
     for result in done.predictions.results:
         say(f"  {visible(Path(result.path).name)}  {_told(result, done.labels[result.path])}")

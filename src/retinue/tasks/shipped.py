@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ class Shipped(NamedTuple):
     of_data: Mapping[str, str] = MappingProxyType({})
     """What else it does with a data set: the command's name below `retinue data`, and where it
     is."""
+    takes_in: Mapping[str, str] = MappingProxyType({})
+    """Other programs' models that it makes its own: the suffix of what describes the network, and
+    where it is done."""
 
 
 SHIPPED = {
@@ -45,6 +49,7 @@ SHIPPED = {
             "convert": "retinue.data.conversion:convert",
             "anchors": "retinue.tasks.detection.data_anchors:fit_anchors",
         },
+        takes_in={".cfg": "retinue.tasks.detection.darknet_files:take_in"},
     ),
 }
 
@@ -59,6 +64,22 @@ def doing(command: str, task: str | None = None) -> tuple[str, Any]:
         if command in there.of_data and task in (None, name):
             return name, imported(there.of_data[command])
     raise UsageError(f"the task {task!r} has no data {command}", where="key task")
+
+
+def taking_in(description: Path) -> Any:
+    """The function for another program's model that `description` tells of. Raises UsageError for
+    what no task knows."""
+    known = {
+        suffix: place for there in SHIPPED.values() for suffix, place in there.takes_in.items()
+    }
+    place = known.get(description.suffix.lower())
+    if place is None:
+        raise UsageError(
+            f"{description.suffix or 'a name without a suffix'} describes no network that is known",
+            where=repr(str(description)),
+            mend=f"give one of: {', '.join(known)}; other weights are taken up by model.weights",
+        )
+    return imported(place)
 
 
 def imported(place: str) -> Any:
