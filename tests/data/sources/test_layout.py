@@ -183,6 +183,7 @@ def tables_of_splits(root: Path, images: str) -> None:
 @pytest.mark.parametrize("images", ["images", "{}", "photos/{}"])
 def test_a_table_for_each_split_is_one_data_set(tmp_path: Path, images: str) -> None:
     tables_of_splits(tmp_path, images)
+    write(tmp_path / "sample_submission.csv", f"file,label\n{IDS[4]}.jpg,a\n")
     dataset = read(tmp_path)
     said = {split: {Path(n).stem for n in names} for split, names in splits(dataset).items()}
     assert said == {"train": set(IDS[:3]), "val": set(IDS[3:4]), "test": set(IDS[4:])}
@@ -192,7 +193,8 @@ def test_a_table_for_each_split_is_one_data_set(tmp_path: Path, images: str) -> 
     }
     notes = "\n".join(dataset.notes)
     assert "split as given" in notes
-    assert "not read beside" not in notes
+    assert notes.count("not read beside") == 1
+    assert "not read beside train.csv: sample_submission.csv" in notes
     assert "no row" not in notes
 
 

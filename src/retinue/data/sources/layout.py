@@ -113,8 +113,7 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
     splits = split_folders(folder)
     if not asked and (not tables or splits.classes):
         return None
-    tables = [t for t in tables if "submission" not in t.stem.lower()] or tables
-    told = [t for t in tables if _tells(t, options, asked)]
+    told = _telling(tables, options, asked)
     if len(told) == 1:
         return told[0]
     if one_a_split(told):
@@ -148,7 +147,13 @@ def one_a_split(tables: Sequence[Path]) -> dict[str, Path]:
 def tables_of_splits(folder: Path, options: DataOptions) -> dict[str, Path]:
     """Those of a `folder` that `find_table` gave."""
     asked = options.format != "auto" or options.columns != ColumnOptions()
-    return one_a_split([t for t in tables_in(folder) if _tells(t, options, asked)])
+    return one_a_split(_telling(tables_in(folder), options, asked))
+
+
+def _telling(tables: Sequence[Path], options: DataOptions, asked: bool) -> list[Path]:
+    """Those that tell labels; of a contest's sample of answers only where there is nothing else."""
+    tables = [t for t in tables if "submission" not in t.stem.lower()] or tables
+    return [t for t in tables if _tells(t, options, asked)]
 
 
 def _tells(table: Path, options: DataOptions, asked: bool) -> bool:

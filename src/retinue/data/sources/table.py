@@ -233,7 +233,9 @@ def _note_without_row(listing: Listing, images: list[Path], tables: Sequence[Pat
 
 
 def _beside(table: Path, options: DataOptions, together: Collection[Path]) -> Iterator[str]:
-    """Of a folder that holds more than the tables that are read `together`."""
+    """Of a folder that holds more than the tables that are read `together`, said of the first."""
+    if table != next(iter(together)):
+        return
     if options.path is None or not Path(options.path).expanduser().is_dir():
         return
     others = [other.name for other in tables_in(table.parent) if other not in together]
