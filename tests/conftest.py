@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from salted import SaltedFolder
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # Before anything else: no test writes into the user's cache.
 os.environ["RETINUE_CACHE"] = tempfile.mkdtemp(prefix="retinue-test-cache-")
 atexit.register(shutil.rmtree, os.environ["RETINUE_CACHE"], ignore_errors=True)
+
+# How long an example takes says nothing on a machine that has other work.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
