@@ -9,9 +9,9 @@ import pytest
 import tiny
 
 from retinue.api import Predictions
-from retinue.demos import Demo
 from retinue.data.check import CheckReport, Finding
 from retinue.data.sources import Dataset
+from retinue.demos import Demo
 from retinue.exporting.elsewhere import Construction
 from retinue.exporting.state_dict import Exported
 from retinue.inference.predictor import Member, Predictor
@@ -79,7 +79,7 @@ def test_a_predictor_says_what_it_is() -> None:
 
 def test_names_and_paths_stay_on_the_line() -> None:
     odd = ClassResult("a\nb" * 100, [("two\nlines" * 20, 0.5)])
-    many = Demo(RUN, Predictions(1, {}, [], [odd]), dict.fromkeys(NAMES, ["x"]))
+    many = Demo(RUN, Predictions(1, {}, [], [odd]), {key: ["x"] for key in NAMES})
     for shown in (odd, many, Dataset((("x\n" * 300),), {}, Path("p" * 900))):
         assert "\n" not in repr(shown)
         assert len(repr(shown)) < 350
