@@ -159,6 +159,9 @@ def test_a_class_that_all_others_are_kinds_of_is_none(tmp_path: Path) -> None:
         (box(9, 1, 7, 1, 1, 9), "annotation 9: a box at nan"),
         (box(9, 1, 7, 1, 1, -9, 9), "annotation 9: an inverted box, 1, 1, -8, 10"),
         (box(9, 1, 7, 1, 1, float("nan"), 9), "annotation 9: a box at 1, 1, nan"),
+        (box(9, 1, 7) | {"bbox": 5}, "annotation 9: a box at nan"),
+        (box(9, 1, 7, 5), "annotation 9: a box at nan"),
+        (box(9, 1, 7) | {"bbox": [[1, 2], [3, 4]]}, "annotation 9: a box at nan"),
         ("nothing", "annotation 2 is no object"),
     ],
 )

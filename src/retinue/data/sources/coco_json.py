@@ -234,13 +234,20 @@ def _flag(value: Any) -> bool:
 
 def _numbers(boxes: list[Any]) -> npt.NDArray[np.float64]:
     """(m, 4); NaN where a box is no four numbers."""
+    whole = _array(boxes)
+    if whole is not None and whole.shape[1:] == (4,):
+        return whole
+    rows = np.full((len(boxes), 4), np.nan)
+    for k, box in enumerate(boxes):
+        row = _array(box)
+        if row is not None and row.shape == (4,):
+            rows[k] = row
+    return rows
+
+
+def _array(values: Any) -> npt.NDArray[np.float64] | None:
+    """None where they are no numbers, or not as many everywhere."""
     try:
-        return np.array(boxes, np.float64).reshape(len(boxes), 4)
+        return np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError):
-        rows = np.full((len(boxes), 4), np.nan)
-        for k, box in enumerate(boxes):
-            try:
-                rows[k] = np.array(box, np.float64)
-            except (ValueError, TypeError, OverflowError):
-                continue
-        return rows
+        return None
