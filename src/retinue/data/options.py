@@ -193,7 +193,7 @@ class AugmentOptions(Options):
     point (YOLOv4; Bochkovskiy et al., 2020)."""
     copy_paste: Fraction = 0.0
     """Probability of pasting a rectangle of another image into it, at the size at which that one
-    would be seen itself; the labels in proportion to the area."""
+    would be seen itself; classes in proportion to the area, objects where they then lie."""
     blend: Fraction = 0.0
     """Probability of showing another image through it, half and half, with what is known of both:
     mixup for objects with places (Zhang et al., "Bag of freebies for training object detection
