@@ -189,6 +189,13 @@ def test_what_is_no_data_set(tmp_path: Path, text: str, words: str) -> None:
         read(write(tmp_path / "a.json", text), format="coco")
 
 
+@pytest.mark.parametrize("option", [{"first_pixel": 1}, {"unlabelled": "background"}])
+def test_an_option_without_effect_is_refused(tmp_path: Path, option: dict[str, Any]) -> None:
+    path = coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9)])
+    with pytest.raises(UsageError, match="data of format 'coco' has no use for it"):
+        read(path, **option)
+
+
 def test_utf_16_and_gbk(tmp_path: Path) -> None:
     path = coco(
         tmp_path, [image(1, "浣 1.jpg")], [box(1, 1, 1, 1, 1, 9, 9)], [{"id": 1, "name": "猫"}]

@@ -130,6 +130,13 @@ def test_images_without_objects_and_of_one_name(tmp_path: Path) -> None:
     assert "1 image is called like another one: they go by file and record" in dataset.notes
 
 
+def test_shares_of_numbers_that_are_counted_from_1(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.tfrecord", boxes(tmp_path, (0.25, 0.5, 0.75, 1.0)))
+    ((box,),) = found(read(path)).values()
+    ((less,),) = found(read(path, first_pixel=1)).values()
+    assert less[1:] == (box[1] - 1, box[2] - 1, *box[3:])
+
+
 def test_classes_by_number_and_their_map(tmp_path: Path) -> None:
     one = boxes(tmp_path, (0.25, 0.5, 0.75, 1.0), **{"image/object/class/text": []})
     path = write_records(tmp_path / "a.tfrecord", one)

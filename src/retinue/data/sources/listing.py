@@ -59,6 +59,18 @@ class Reader:
     """Where the format brings an order of its classes."""
     installed: bool = False
     """Whether it is one set of data that an installed package brings, and no path leads to."""
+    heeds: frozenset[str] = frozenset()
+    """Of the options that not every format has a use for, those that this one has."""
+
+    def refuse_unheeded(self, options: DataOptions) -> None:
+        """Raises `UsageError` for an option that would have no effect."""
+        for name in ("first_pixel", "unlabelled"):
+            if getattr(options, name) != "auto" and name not in self.heeds:
+                raise UsageError(
+                    f"data of format {self.name!r} has no use for it",
+                    where=f"key data.{name}",
+                    mend="leave it out",
+                )
 
 
 def given_path(options: DataOptions) -> Path:

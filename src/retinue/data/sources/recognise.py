@@ -41,6 +41,7 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
     try:
         try:
             reader, place = recognise(options, readers)
+            reader.refuse_unheeded(options)
             listing = reader.read(place, options)
         except UsageError as error:
             if looks := _looks_like(options, readers):

@@ -247,4 +247,6 @@ def _annotated(listing: Listing, found: _Columns) -> Annotated:
     )
 
 
-TFRECORD_BOXES = Reader("tfrecord_boxes", _find, read_tfrecord_boxes)
+TFRECORD_BOXES = Reader(
+    "tfrecord_boxes", _find, read_tfrecord_boxes, heeds=frozenset({"first_pixel"})
+)

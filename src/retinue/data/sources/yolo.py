@@ -397,4 +397,4 @@ def _numbered(rows: Mapping[int, Rows]) -> dict[int, str]:
     return {int(name): name for name in sort_names(map(str, used))}
 
 
-YOLO = Reader("yolo", _find, read_yolo)
+YOLO = Reader("yolo", _find, read_yolo, heeds=frozenset({"unlabelled"}))
