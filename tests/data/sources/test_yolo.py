@@ -162,7 +162,7 @@ def test_names_among_the_labels(tmp_path: Path) -> None:
     write(tmp_path / "labels" / "classes.txt", "猫\n dog \n\n")
     dataset = read(tmp_path)
     assert dataset.classes == ("猫", "dog")
-    assert "class 'dog' has no images" in dataset.notes
+    assert [note for note in dataset.notes if "'dog'" in note] == ["class 'dog' has no boxes"]
     write(tmp_path / "labels" / "classes.txt", "浣熊\n", "gbk")
     with pytest.raises(UsageError, match=r"classes.txt', save it as UTF-8"):
         read(tmp_path)

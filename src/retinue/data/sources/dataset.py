@@ -106,7 +106,8 @@ def settle(
     """The listing's records with classes and splits, those that cannot be used left out."""
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
-    notes += _empty(listing.empty_classes)
+    placed = any(target.places for target in listing.records.targets[:1])
+    notes += _empty(listing.empty_classes, "boxes" if placed else "images")
     notes += about_others(listing.root, listing.not_images)
     classes, records = settle_classes(listing, options, reader, notes)
     records, divided = _settle_splits(records, options, notes)
@@ -136,10 +137,10 @@ def settle(
     return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
 
 
-def _empty(names: Sequence[str]) -> list[str]:
+def _empty(names: Sequence[str], of: str) -> list[str]:
     if len(names) > _LINES:
-        return [f"{len(names)} classes have no images: {few(names, _LINES)}"]
-    return [f"class {name!r} has no images" for name in names]
+        return [f"{len(names)} classes have no {of}: {few(names, _LINES)}"]
+    return [f"class {name!r} has no {of}" for name in names]
 
 
 def _weighs(weight: npt.NDArray[np.float64]) -> bool:
