@@ -206,6 +206,10 @@ WRONG = {
     "a bent answer": (("[conv]\nfilters=18\n", YOLO), "a linear layer with a bias"),
     "a yolo after a pool": ((LAST, "[maxpool]\n", YOLO), "in front of .yolo. stands"),
     "anchors in halves": ((LAST, YOLO.replace(",5,6", ",5")), "5 numbers are not the anchors"),
+    "an anchor of no width": (
+        (LAST, YOLO.replace("=1,2,3,4", "=0,2,3,4")),
+        "anchors is a number from 0.001 to 65536, not '0'",
+    ),
     "more anchors than there are": ((LAST, YOLO.replace("num=3", "num=9")), "not the anchors"),
     "an anchor that is none": ((LAST, YOLO.replace("0,1,2", "0,1,3")), "no anchor 3"),
     "two kinds of classes": (

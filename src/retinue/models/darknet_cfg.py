@@ -18,6 +18,8 @@ MOST_CHARACTERS = 1_000_000
 MOST_SECTIONS = 2_000
 LARGEST = 1 << 16
 """Any size, number of filters or of classes."""
+SMALLEST = 1e-3
+"""Width or height of an anchor, in pixels."""
 
 _ALIASES = {"conv": "convolutional", "max": "maxpool", "network": "net"}
 
@@ -91,10 +93,10 @@ class Section:
         return self._number(key, self.word(key, str(default)), least, most)
 
     def numbers(self, key: str) -> list[float]:
-        """Numbers above 0, with commas between them; there must be some."""
+        """Sides of something, from `SMALLEST` on, with commas between them; there must be some."""
         if key not in self.values:
             raise self.refused(f"there is no {key}", mend=f"write {key}=…")
-        return [self._number(key, text, 0, LARGEST) for text in _listed(self.values[key][0])]
+        return [self._number(key, text, SMALLEST, LARGEST) for text in _listed(self.values[key][0])]
 
     def _whole(self, key: str, text: str, least: int) -> int:
         try:
