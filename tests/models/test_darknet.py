@@ -243,6 +243,8 @@ def test_what_is_no_description(tmp_path):
     ):
         with pytest.raises(RetinueError, match=said):
             create_model("darknet", cfg=text)
+    with pytest.raises(RetinueError, match=r"65536 × 64 pixels are larger.*line 2, \[net\]"):
+        create_model("darknet", cfg=NET.replace("width=64", "width=65536") + CONV)
     with pytest.raises(RetinueError, match="more than 2,000 layers"):
         parse(NET + "[dropout]\n" * (MOST_SECTIONS + 1))
     with pytest.raises(UsageError, match=r"no such file, .*nothing\.cfg"):
