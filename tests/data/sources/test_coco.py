@@ -108,7 +108,7 @@ def test_images_without_objects_are_kept_and_those_without_entry_are_named(tmp_p
 
 def test_classes_that_lvis_does_not_vouch_for(tmp_path: Path) -> None:
     categories = [{"id": k, "name": f"c{k}"} for k in range(1, 6)]
-    entry = image(1, neg_category_ids=[2], not_exhaustive_category_ids=[3])
+    entry = image(1, neg_category_ids=[2, [5]], not_exhaustive_category_ids=[3, {}])
     boxes = [box(1, 1, 1, 1, 1, 9, 9), box(2, 1, 3, 1, 1, 9, 9)]
     dataset = read(coco(tmp_path, [entry, image(2, "b.jpg")], boxes, categories))
     known = {sample.name: target.not_exhaustive for sample, target in targets(dataset)}

@@ -155,8 +155,14 @@ def _add_images(found: Contents, images: list[Any]) -> None:
         negative, incomplete = (
             entry.get(key) for key in ("neg_category_ids", "not_exhaustive_category_ids")
         )
-        found.negative.append(negative if isinstance(negative, list) else None)
-        found.incomplete.append(incomplete if isinstance(incomplete, list) else [])
+        found.negative.append(_ids(negative) if isinstance(negative, list) else None)
+        found.incomplete.append(_ids(incomplete))
+
+
+def _ids(values: Any) -> list[Any]:
+    """Those of a list that can be ids."""
+    given = values if isinstance(values, list) else []
+    return [number for number in given if not isinstance(number, list | dict)]
 
 
 def _pixels(value: Any) -> int:
