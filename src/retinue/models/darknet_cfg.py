@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from retinue.errors import RetinueError, UsageError, some, suggest
-from retinue.files import nearest, read_text
+from retinue.files import expanded, nearest, read_text
 from retinue.text import first_line
 
 MOST_CHARACTERS = 1_000_000
@@ -130,7 +129,7 @@ def text_of(cfg: str) -> tuple[str, str]:
     """
     if "\n" in cfg:
         return cfg, "cfg"
-    path = Path(cfg).expanduser()
+    path = expanded(cfg)
     try:
         if not path.is_file():
             raise UsageError("no such file", where=cfg, mend=nearest(path))

@@ -20,6 +20,7 @@ from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.data.sources.walking import about_others, normal
 from retinue.data.sources.words import ORDER, sort_names
 from retinue.errors import UsageError, some, suggest
+from retinue.files import expanded
 from retinue.sample import Sample, Target
 from retinue.text import counted, few, shorten
 
@@ -176,7 +177,7 @@ def _nothing_to_train_on(listing: Listing, splits: dict[str, Samples]) -> UsageE
 def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
     """The options with absolute paths; data of a package by its name."""
     placed: dict[str, str | None] = {
-        name: str(Path(given).expanduser().absolute())
+        name: str(expanded(given).absolute())
         for name in ("path", "images")
         if (given := getattr(options, name)) is not None
     }
@@ -184,7 +185,7 @@ def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
         placed = {"path": None, "format": reader.name}
     split = options.split
     if split.file is not None:
-        file = str(Path(split.file).expanduser().absolute())
+        file = str(expanded(split.file).absolute())
         split = split.model_copy(update={"file": file})
     return options.model_copy(update={**placed, "split": split})
 

@@ -11,7 +11,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.records import Records
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import expanded, nearest
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ def given_path(options: DataOptions) -> Path:
     """Where the options say the data is. Raises `UsageError` if they do not, or there is none."""
     if options.path is None:
         raise UsageError("no data", where="key data.path", mend="say data=PATH")
-    path = Path(options.path).expanduser()
+    path = expanded(options.path)
     if not path.exists():
         raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
     if not (path.is_dir() or path.is_file()):

@@ -25,7 +25,7 @@ from retinue.data.sources.words import split_of
 from retinue.data.sources.yolo_rows import names_in, names_of
 from retinue.documents import load_yaml
 from retinue.errors import UsageError
-from retinue.files import children, nearest, read_text
+from retinue.files import children, expanded, nearest, read_text
 from retinue.text import first_line
 
 _SUFFIXES = (".yaml", ".yml", ".data")
@@ -139,7 +139,7 @@ def _base(path: Path, given: Any) -> list[Path]:
     own = Path(os.path.abspath(path.parent))
     if given in (None, ""):
         return [own]
-    place = Path(str(given).replace("\\", "/")).expanduser()
+    place = expanded(str(given).replace("\\", "/"))
     if place.is_absolute():
         return [place, own]
     return [own / place, Path.cwd() / place, *_shortened(own, str(given)), own]
