@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retinue import files
-from retinue.files import nearest, read_text, replacing, sweep, write_text
+from retinue.files import expanded, nearest, read_text, replacing, sweep, write_text
 
 
 def test_nothing_partial_is_left(tmp_path: Path) -> None:
@@ -138,3 +138,11 @@ def test_entries_of_a_folder(tmp_path: Path) -> None:
 
 def test_nearest_of_overlong_names(tmp_path: Path) -> None:
     assert "exists" in files.nearest(tmp_path / ("x" * 300) / "y")
+
+
+def test_ones_home_and_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert expanded("~/photos") == tmp_path / "photos"
+    assert expanded(Path("photos")) == Path("photos")
+    assert expanded("~nobody-of-that-name/photos") == Path("~nobody-of-that-name/photos")

@@ -24,7 +24,7 @@ FRAME = (
 )
 """What serves every task: these files know none of them."""
 NAMES_OF_A_TASK = re.compile(
-    r"(?<![a-z])(classifications?|(bounding[ _]?)?box(es)?)(?![a-z])", re.I
+    r"(?<![a-z])(classifications?|detections?|(bounding[ _]?)?box(es)?)(?![a-z])", re.I
 )
 """Also within `batch_boxes` and `BoundingBox`; not within `letterbox`."""
 OF_RICH = {"from rich import box", "shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)"}
@@ -178,6 +178,10 @@ def test_the_frame_names_no_task() -> None:
 
 def test_a_task_that_is_named_is_seen() -> None:
     assert named_tasks('task: str = "classification"') == ["classification"]
+    assert named_tasks("from retinue.tasks.detection import Detection") == [
+        "detection",
+        "Detection",
+    ]
     assert named_tasks("batch.boxes, box_labels = add_Boxes(BoundingBox)") == [
         "boxes", "box", "Boxes", "BoundingBox",
     ]  # fmt: skip

@@ -86,11 +86,17 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """`path`, one's home for a `~` that it begins with. `~nobody`, who has none, stays as it is, to
+    be named as what is not there: pathlib would raise RuntimeError."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_folder() -> Path:
     """Where things are remembered between runs: `$RETINUE_CACHE`, or retinue's folder where the
     system keeps caches. It need not exist."""
     if chosen := os.environ.get("RETINUE_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen).absolute()
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
         caches = Path(local) if local else Path.home() / "AppData" / "Local"

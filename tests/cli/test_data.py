@@ -37,6 +37,20 @@ def test_check_sees_what_the_data_is_for(retinue: Command, tmp_path: Path) -> No
     assert "this looks like boxes, PASCAL VOC's XML: `task: detection` reads that" in err
 
 
+def test_what_a_format_refuses_is_not_taken_for_other_data(
+    retinue: Command, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        text = f"train: images/{name}\nval: images/{name}\nnames: [cat]\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    code, _, err = retinue("data", "check", tmp_path)
+    assert code == 2
+    assert "several files describe the data: 'one.yaml', 'two.yaml'" in err
+    code, _, err = retinue("data", "check", tmp_path / "nothing")
+    assert code == 2
+    assert "no such file or folder" in err
+
+
 def test_check_of_odd_boxes_ends_as_training_would(retinue: Command, tmp_path: Path) -> None:
     root = voc(tmp_path, a=xml(("cat", 20, 1, 2, 30)), b=xml(("cat", 5, 5, 30, 45)))
     code, out, _ = retinue("data", "check", root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from detections import NO_BOXES, found, scene, truth
+from detections import NO_BOXES, found, judged, scene, truth
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +15,6 @@ from retinue.evaluation.detection_errors import (
     confusion,
     costs,
     errors,
-    judged,
     taken,
 )
 from retinue.evaluation.detections import Found, Truth, gathered

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from detections import found, truth
+from detections import found, judged, truth
 
-from retinue.evaluation.detection_errors import judged
 from retinue.evaluation.detections import Found, Truth, gathered
 from retinue.evaluation.label_suspects import Suspect, suspects
 from retinue.evaluation.matching import NOBODY

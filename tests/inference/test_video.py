@@ -236,6 +236,17 @@ def test_nobody_answers() -> None:
 def test_a_password_is_not_shown() -> None:
     assert shown_address("rtsp://me:secret@host:554/s?a=1") == "rtsp://host:554/s?a=1"
     assert shown_address("a@b.mp4") == "a@b.mp4"
+    shown = shown_address("http://h/c?channel=1&User=me&PASSWORD=a%20b&subtype=0;apikey=x")
+    assert shown == "http://h/c?channel=1&User=…&PASSWORD=…&subtype=0;apikey=…"
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_what_is_no_address(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *how: clips.Capture([], opened=False))
+    address = f"{scheme}://me:secret@[::1/s"
+    assert shown_address(address) == f"{scheme}://…"
+    with pytest.raises(Unopened):
+        open_video(address)
 
 
 def test_an_address_of_a_file_is_read_as_one(

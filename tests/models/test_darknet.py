@@ -206,6 +206,10 @@ WRONG = {
     "a bent answer": (("[conv]\nfilters=18\n", YOLO), "a linear layer with a bias"),
     "a yolo after a pool": ((LAST, "[maxpool]\n", YOLO), "in front of .yolo. stands"),
     "anchors in halves": ((LAST, YOLO.replace(",5,6", ",5")), "5 numbers are not the anchors"),
+    "an anchor of no width": (
+        (LAST, YOLO.replace("=1,2,3,4", "=0,2,3,4")),
+        "anchors is a number from 0.001 to 65536, not '0'",
+    ),
     "more anchors than there are": ((LAST, YOLO.replace("num=3", "num=9")), "not the anchors"),
     "an anchor that is none": ((LAST, YOLO.replace("0,1,2", "0,1,3")), "no anchor 3"),
     "two kinds of classes": (
@@ -239,6 +243,8 @@ def test_what_is_no_description(tmp_path):
     ):
         with pytest.raises(RetinueError, match=said):
             create_model("darknet", cfg=text)
+    with pytest.raises(RetinueError, match=r"65536 × 64 pixels are larger.*line 2, \[net\]"):
+        create_model("darknet", cfg=NET.replace("width=64", "width=65536") + CONV)
     with pytest.raises(RetinueError, match="more than 2,000 layers"):
         parse(NET + "[dropout]\n" * (MOST_SECTIONS + 1))
     with pytest.raises(UsageError, match=r"no such file, .*nothing\.cfg"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from retinue.evaluation.detections import Found, Truth
+from retinue.evaluation.detection_errors import Errors, errors, taken
+from retinue.evaluation.detections import Detections, Found, Truth
+from retinue.evaluation.matching import Matches, match
 
 NO_BOXES = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64))
 
@@ -27,6 +31,12 @@ def truth(
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     flags = [np.isin(np.arange(len(table)), list(chosen)) for chosen in (difficult, crowd)]
     return Truth(table[:, 1:], table[:, 0].astype(np.int64), *flags, not_exhaustive)
+
+
+def judged(of: Detections, confidence: float | Sequence[float | None]) -> tuple[Matches, Errors]:
+    """Matches, and errors of the boxes that score `confidence` or more."""
+    matches = match(of)
+    return matches, errors(of, matches, taken(of, confidence))
 
 
 def scene(

@@ -168,7 +168,7 @@ def check(
             [str(path) for path in listing.without_label],
             listing.without_label_become,
         ),
-        Finding("empty classes", listing.empty_classes, "no images"),
+        Finding("empty classes", listing.empty_classes, "no boxes" if placed else "no images"),
         Finding(
             "files that are not read",
             listing.not_images,

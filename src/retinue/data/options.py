@@ -95,11 +95,12 @@ class DataOptions(Options):
     first_pixel: Literal["auto", 0, 1] = "auto"
     """What boxes in PASCAL VOC's manner call the first pixel of a row or column: 1 in VOC itself,
     where the last pixel is still in the box; with 0, corners are places between pixels. `auto` sees
-    it in the boxes at the border."""
+    it in the boxes at the border; of TFRecords it is 0, and 1 where a script has divided VOC's
+    numbers by the sides."""
     unlabelled: Literal["auto", "background", "leave_out"] = "auto"
     """Images that lie among others whose objects are marked, and have no file of marks. `auto`: as
     the format has it, which is background for YOLO's, unless that were half of all, and left out
-    for others."""
+    for others. It can be chosen for YOLO's and PASCAL VOC's."""
     on_bad_image: Annotated[Literal["stop", "skip"], OnResume.CLOSE] = "stop"
     """`stop` names every image that cannot be read; `skip` puts another in its place, always the
     same one, and lists it."""
@@ -193,7 +194,7 @@ class AugmentOptions(Options):
     point (YOLOv4; Bochkovskiy et al., 2020)."""
     copy_paste: Fraction = 0.0
     """Probability of pasting a rectangle of another image into it, at the size at which that one
-    would be seen itself; the labels in proportion to the area."""
+    would be seen itself; classes in proportion to the area, objects where they then lie."""
     blend: Fraction = 0.0
     """Probability of showing another image through it, half and half, with what is known of both:
     mixup for objects with places (Zhang et al., "Bag of freebies for training object detection

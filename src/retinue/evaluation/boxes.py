@@ -45,11 +45,16 @@ def iou_matrix(first: Numbers, second: Numbers) -> Numbers:
     return iou(first[:, None], second[None, :])
 
 
+def covered(inner: Numbers, outer: Numbers) -> Numbers:
+    """How much of `inner` (…, 4) lies within `outer` (…, 4), broadcast against each other: shares
+    of the inner's own area, COCO's measure for crowds; 0 for a box without an area."""
+    return _share(intersection(inner, outer), area(inner))
+
+
 def covered_matrix(first: Numbers, second: Numbers) -> Numbers:
-    """How much of each of `first` (n, 4) lies within each of `second` (m, 4): (n, m) shares of the
-    first's own area, COCO's measure for crowds; 0 for a box without an area."""
-    common = intersection(first[:, None], second[None, :])
-    return _share(common, area(first)[:, None])
+    """How much of each of `first` (n, 4) lies within each of `second` (m, 4): (n, m), as
+    `covered`."""
+    return covered(first[:, None], second[None, :])
 
 
 def _share(part: Numbers, whole: Numbers) -> Numbers:

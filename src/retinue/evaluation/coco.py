@@ -10,8 +10,10 @@ import numpy as np
 
 from retinue.evaluation.detections import Detections, Floats
 
-AREAS = ("all", "small", "medium", "large")
-"""Objects of any size, below 32², from there to 96², and above, in square pixels."""
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+"""From which area to which, in square pixels, both included."""
+AREAS = ("all", *SIZES)
+"""Objects of any size, and of each of these."""
 _BEYOND = 1e11
 """An area outside of all ranges, `all` among them (up to 1e10): COCO's rule ignores such an object
 and whatever box matches it, which is just what PASCAL asks of a difficult one. Its own flag

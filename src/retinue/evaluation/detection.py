@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retinue.evaluation import intervals
-from retinue.evaluation.coco import AREAS, coco_figures
+from retinue.evaluation.coco import AREAS, SIZES, coco_figures
 from retinue.evaluation.detections import Detections, Found, Truth, gathered
 from retinue.evaluation.matching import Matches, match
 from retinue.evaluation.precision_recall import (
@@ -177,10 +177,9 @@ def undefined(
     if not len(areas):
         why = "none of its images has an object of the classes that is to be found"
         return {figure.name: why for figure in declared(names, max_boxes)}
-    ranges = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
     return {
         f"map_{size}": f"it has no {size} object ({_SIZES[size]})"
-        for size, (low, high) in ranges.items()
+        for size, (low, high) in SIZES.items()
         if not ((areas >= low) & (areas <= high)).any()
     }
 

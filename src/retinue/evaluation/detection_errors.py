@@ -17,7 +17,7 @@ import numpy as np
 from retinue.evaluation.boxes import iou
 from retinue.evaluation.classification import Confusion
 from retinue.evaluation.detections import Detections, Flags, Floats, Ints, Numbers, best_first
-from retinue.evaluation.matching import NOBODY, Matches, match, pairs
+from retinue.evaluation.matching import NOBODY, Matches, pairs
 from retinue.evaluation.precision_recall import average_precision, curves, mean
 
 TOUCHES = 0.1
@@ -229,9 +229,3 @@ def _one_to_one(of: Detections, boxes: Ints, things: Ints) -> tuple[Ints, Ints]:
             gone |= {one, other}
             given.append(row)
     return box[given], thing[given]
-
-
-def judged(of: Detections, confidence: float | Sequence[float | None]) -> tuple[Matches, Errors]:
-    """Matches, and errors of the boxes that score `confidence` or more."""
-    matches = match(of)
-    return matches, errors(of, matches, taken(of, confidence))

@@ -59,7 +59,7 @@ def match(of: Detections, iou: float = 0.5) -> Matches:
     rest = ~right & ~ignored
     if len(crowds):
         _, within = nearest(
-            of.keys, of.xyxy, of.true_keys[crowds], of.true_xyxy[crowds], measure=covered
+            of.keys, of.xyxy, of.true_keys[crowds], of.true_xyxy[crowds], measure=boxes.covered
         )
         ignored |= rest & (within >= iou)
     if len(of.not_exhaustive):
@@ -69,14 +69,6 @@ def match(of: Detections, iou: float = 0.5) -> Matches:
 
 Measure = Callable[[Any, Any], Any]
 """Of boxes (n, 4) and (n, 4), pair by pair: (n,)."""
-
-
-def covered(inner: Floats, outer: Floats) -> Floats:
-    """How much of each `inner` box (n, 4) lies within its `outer` one (n, 4): (n,) shares."""
-    whole = boxes.area(inner)
-    common = boxes.intersection(inner, outer)
-    share: Floats = np.where(whole > 0, common / np.where(whole > 0, whole, 1), 0.0)
-    return share
 
 
 def nearest(

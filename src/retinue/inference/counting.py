@@ -13,8 +13,9 @@ point: bottom
 
 A thing is where its `point` is: the `centre` of its rectangle, or the middle of its `bottom`, where
 it stands. In a video that is followed, things are counted, not sightings: only what has a number,
-and each once. A line is crossed where a thing's way from one frame to the next passes between its
-two ends: to the `right` or to the `left`, as seen from the first end towards the second.
+and each once. A line is crossed where a thing's way, straight from where it was seen last, passes
+between its two ends: to the `right` or to the `left`, as seen from the first end towards the
+second.
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ def _timed_frames(path: str) -> tuple[list[Sample], float]:
     try:
         video = open_video(path)
     except Unopened as error:
-        raise UsageError(str(error), where=repr(path)) from None
+        raise UsageError(str(error), where=repr(shown_address(path))) from None
     taken: list[float] = []
     samples: list[Sample] = []
     frames = video.frames()

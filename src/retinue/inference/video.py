@@ -23,7 +23,7 @@ import numpy as np
 from retinue.data.formats import meant_as_image, suffix_of
 from retinue.errors import UsageError
 from retinue.sample import Pixels
-from retinue.text import counted
+from retinue.text import counted, first_line
 
 SUFFIXES = frozenset(
     {
@@ -34,6 +34,11 @@ SUFFIXES = frozenset(
 """File names that are taken for videos, in lower case."""
 _CAMERA = re.compile(r"camera:(\d{1,3})")
 _SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "http://", "https://", "udp://", "tcp://")
+_SECRET = re.compile(
+    r"((?:^|[&;])[^=&;]*(?:user|login|pass|pwd|psw|token|key|secret|auth|sig)[^=&;]*=)[^&;]*",
+    re.IGNORECASE,
+)
+"""What cameras and servers take in the query of an address."""
 RATES = (1.0, 240.0)
 """Frames a second that are believed; 2,000 occur in headers, and 0."""
 USUAL_RATE = 25.0
@@ -83,11 +88,15 @@ def is_video(source: str) -> bool:
 
 
 def shown_address(source: str) -> str:
-    """Without the user's name and password that an address may hold: it ends up in files."""
+    """Without what an address may hold of names, passwords and keys: it ends up in files."""
     if not source.lower().startswith(_SCHEMES):
         return source
-    parts = urlsplit(source)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    try:
+        parts = urlsplit(source)
+    except ValueError:  # no address; what of it is a password nobody can tell
+        return f"{source.partition('://')[0]}://…"
+    query = _SECRET.sub(r"\1…", parts.query)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 
 class Unopened(Exception):  # noqa: N818 - it says what the video is
@@ -130,10 +139,13 @@ class Video:
 
 def open_video(address: str, *, every: int = 1) -> Video:
     """The video, camera or stream at `address`. Raises Unopened."""
-    if address.lower().startswith(("http://", "https://")) and meant_as_image(
-        urlsplit(address).path
-    ):
-        raise Unopened("is the address of an image: download it first")
+    if address.lower().startswith(("http://", "https://")):
+        try:
+            path = urlsplit(address).path
+        except ValueError as error:
+            raise Unopened(f"is no address: {first_line(error)}") from None
+        if meant_as_image(path):
+            raise Unopened("is the address of an image: download it first")
     opens = _opener(address)
     if not is_stream(address):
         if not os.path.exists(address):

@@ -41,6 +41,7 @@ from retinue.models.darknet_layers import (
 from retinue.models.detector import BOX, PREPROCESSING, Anchors, Detector, draw
 from retinue.models.network import Level, Unit
 from retinue.models.registry import NetworkEntry, create_model
+from retinue.sample import LARGEST_SIDE
 
 MOST_PARAMETERS = 1_000_000_000
 
@@ -181,6 +182,9 @@ class Reader:
         self.num_classes = num_classes
         self.norm = norm
         height, width = (net.whole(key, 416, least=1) for key in ("height", "width"))
+        if max(height, width) > LARGEST_SIDE:
+            what = f"images of {width} × {height} pixels are larger than {LARGEST_SIDE}"
+            raise net.refused(what, "width" if width > height else "height")
         self.image = Map(net.whole("channels", 3, least=1), height, width, 1)
         self.parameters = 0
         self.nodes: list[Node] = []

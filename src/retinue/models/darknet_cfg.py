@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from retinue.errors import RetinueError, UsageError, some, suggest
-from retinue.files import nearest, read_text
+from retinue.files import expanded, nearest, read_text
 from retinue.text import first_line
 
 MOST_CHARACTERS = 1_000_000
 MOST_SECTIONS = 2_000
 LARGEST = 1 << 16
 """Any size, number of filters or of classes."""
+SMALLEST = 1e-3
+"""Width or height of an anchor, in pixels."""
 
 _ALIASES = {"conv": "convolutional", "max": "maxpool", "network": "net"}
 
@@ -91,10 +92,10 @@ class Section:
         return self._number(key, self.word(key, str(default)), least, most)
 
     def numbers(self, key: str) -> list[float]:
-        """Numbers above 0, with commas between them; there must be some."""
+        """Sides of something, from `SMALLEST` on, with commas between them; there must be some."""
         if key not in self.values:
             raise self.refused(f"there is no {key}", mend=f"write {key}=…")
-        return [self._number(key, text, 0, LARGEST) for text in _listed(self.values[key][0])]
+        return [self._number(key, text, SMALLEST, LARGEST) for text in _listed(self.values[key][0])]
 
     def _whole(self, key: str, text: str, least: int) -> int:
         try:
@@ -128,7 +129,7 @@ def text_of(cfg: str) -> tuple[str, str]:
     """
     if "\n" in cfg:
         return cfg, "cfg"
-    path = Path(cfg).expanduser()
+    path = expanded(cfg)
     try:
         if not path.is_file():
             raise UsageError("no such file", where=cfg, mend=nearest(path))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.figures import Figure
+from retinue.files import expanded
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.options.refusal import validated
@@ -324,15 +325,19 @@ def task_type(name: str) -> type[Task]:
 
 def task_of(options: DataOptions) -> str:
     """The task that the data which `options` lead to is for: one that knows its format, or else the
-    default, which takes any folder of images."""
-    from retinue.data.sources.recognise import recognise
+    default, which takes any folder of images. What a task's formats refuse (two files where one is
+    to be, say) is that task's, too: it will say so when it is read."""
+    from retinue.data.sources.recognise import UnknownFormatError, recognise
 
     for name in SHIPPED:
         if name != DEFAULT:
             try:
                 recognise(options, task_type(name).readers())
-            except (RetinueError, OSError):
+            except (UnknownFormatError, OSError):
                 continue
+            except RetinueError:
+                if options.path is None or not expanded(options.path).exists():
+                    continue  # of nothing; another task may bring data that is called so
             return name
     return DEFAULT
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError, some
+from retinue.files import expanded
 from retinue.modelfile import MODEL_FILE
 from retinue.options import OnResume
 from retinue.options.resuming import on_resume
@@ -137,7 +138,7 @@ def find_changes(run: RunFolder, overrides: Mapping[str, Any]) -> Changes:
 
 def absolute(recipe: Recipe) -> Recipe:
     """With paths that lead there from anywhere."""
-    return _moved(recipe, lambda path: str(path.expanduser().absolute()))
+    return _moved(recipe, lambda path: str(expanded(path).absolute()))
 
 
 def without_paths(recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from retinue.data.remembered import Remembered
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.figures import small_splits
+from retinue.files import expanded
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
@@ -277,7 +278,7 @@ def _teacher(
     question, or takes its images otherwise."""
     if recipe.teacher is None:
         return None, None
-    file = modelfile.find_model(Path(recipe.teacher).expanduser())
+    file = modelfile.find_model(expanded(recipe.teacher))
     teacher = load(file, device="cpu", engine="torch", tta="none")
     for what, ours, theirs in (
         ("is of another task", task.name, teacher.task.name),

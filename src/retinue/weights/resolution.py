@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, hub
 
 from retinue.errors import RetinueError, UsageError
+from retinue.files import expanded
 from retinue.sample import Preprocessing
 from retinue.text import first_line
 from retinue.weights import catalogue, darknet, download, files
@@ -87,7 +88,7 @@ def resolve(
     if weights.startswith("hub:"):
         return _from_file(name, family, from_hub(_parse_hub(weights)), backbone)
     if names_a_file(weights):
-        return _from_file(name, family, Path(os.path.expanduser(weights)), backbone)
+        return _from_file(name, family, expanded(weights), backbone)
     if backbone is not None and not any(e.tag == weights for e in catalogue.entries(name)):
         return replace(resolve(backbone.name, backbone.family, weights), of_backbone=True)
     entry = catalogue.find(name, weights)

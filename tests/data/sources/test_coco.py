@@ -82,7 +82,7 @@ def test_crowds_areas_and_empty_boxes(tmp_path: Path) -> None:
     assert target.area.tolist() == [70, 12.5, 81]
     assert any("annotations without a box: 3, left out: " in note for note in dataset.notes)
     assert any("boxes without area: 1, left out" in note for note in dataset.notes)
-    assert "class 'dog' has no images" in dataset.notes
+    assert [note for note in dataset.notes if "'dog'" in note] == ["class 'dog' has no boxes"]
 
 
 def test_without_any_area_that_of_the_boxes_is_meant(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_images_without_objects_are_kept_and_those_without_entry_are_named(tmp_p
 
 def test_classes_that_lvis_does_not_vouch_for(tmp_path: Path) -> None:
     categories = [{"id": k, "name": f"c{k}"} for k in range(1, 6)]
-    entry = image(1, neg_category_ids=[2], not_exhaustive_category_ids=[3])
+    entry = image(1, neg_category_ids=[2, [5]], not_exhaustive_category_ids=[3, {}])
     boxes = [box(1, 1, 1, 1, 1, 9, 9), box(2, 1, 3, 1, 1, 9, 9)]
     dataset = read(coco(tmp_path, [entry, image(2, "b.jpg")], boxes, categories))
     known = {sample.name: target.not_exhaustive for sample, target in targets(dataset)}
@@ -159,6 +159,9 @@ def test_a_class_that_all_others_are_kinds_of_is_none(tmp_path: Path) -> None:
         (box(9, 1, 7, 1, 1, 9), "annotation 9: a box at nan"),
         (box(9, 1, 7, 1, 1, -9, 9), "annotation 9: an inverted box, 1, 1, -8, 10"),
         (box(9, 1, 7, 1, 1, float("nan"), 9), "annotation 9: a box at 1, 1, nan"),
+        (box(9, 1, 7) | {"bbox": 5}, "annotation 9: a box at nan"),
+        (box(9, 1, 7, 5), "annotation 9: a box at nan"),
+        (box(9, 1, 7) | {"bbox": [[1, 2], [3, 4]]}, "annotation 9: a box at nan"),
         ("nothing", "annotation 2 is no object"),
     ],
 )
@@ -184,6 +187,13 @@ def test_what_makes_no_sense_is_named_by_its_id(
 def test_what_is_no_data_set(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         read(write(tmp_path / "a.json", text), format="coco")
+
+
+@pytest.mark.parametrize("option", [{"first_pixel": 1}, {"unlabelled": "background"}])
+def test_an_option_without_effect_is_refused(tmp_path: Path, option: dict[str, Any]) -> None:
+    path = coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9)])
+    with pytest.raises(UsageError, match="data of format 'coco' has no use for it"):
+        read(path, **option)
 
 
 def test_utf_16_and_gbk(tmp_path: Path) -> None:

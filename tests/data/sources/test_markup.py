@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&
         (BOMB.encode(), "line 1: a document type"),
         (BOMB.encode("utf-16"), "a document type"),
         (b'\n<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', "line 2: a document type"),
+        (b"<!-- <!x -->\n<!DOCTYPE a><a/>", "line 2: a document type"),
+        (b"<?p <!-- ?>" + BOMB.encode()[21:] + b"<!-- -->", "line 1: a document type"),
         (b"<a>&b;</a>", "undefined entity.*line 1"),
         (b"<a><b></a>", "mismatched tag: line 1, column 8"),
         (b"<a>\n<name>R&B</name></a>", "line 2"),
@@ -51,6 +54,15 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&
 def test_what_is_none(content: bytes, words: str) -> None:
     with pytest.raises(NotXml, match=words):
         parse_xml(content)
+
+
+@pytest.mark.parametrize("begin", ["<!--", "<![CDATA[", "<?", "<a", "<a b='", "</a", "<!-->"])
+def test_what_begins_and_never_ends_takes_no_time(begin: str) -> None:
+    content = f"<a>{begin * (200_000 // len(begin))}".encode()
+    start = time.process_time()
+    with pytest.raises(NotXml):
+        parse_xml(content)
+    assert time.process_time() - start < 2  # by looking on to the end at each: minutes
 
 
 def test_lines_are_counted_with_the_declaration(tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def test_images_without_objects_and_of_one_name(tmp_path: Path) -> None:
     assert "1 image is called like another one: they go by file and record" in dataset.notes
 
 
+def test_shares_of_numbers_that_are_counted_from_1(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.tfrecord", boxes(tmp_path, (0.25, 0.5, 0.75, 1.0)))
+    ((box,),) = found(read(path)).values()
+    ((less,),) = found(read(path, first_pixel=1)).values()
+    assert less[1:] == (box[1] - 1, box[2] - 1, *box[3:])
+
+
 def test_classes_by_number_and_their_map(tmp_path: Path) -> None:
     one = boxes(tmp_path, (0.25, 0.5, 0.75, 1.0), **{"image/object/class/text": []})
     path = write_records(tmp_path / "a.tfrecord", one)
@@ -142,6 +149,11 @@ def test_classes_by_number_and_their_map(tmp_path: Path) -> None:
     write(tmp_path / "map.pbtxt", "item { id: 2 name: 'dog' }")
     with pytest.raises(UsageError, match=r"record 1: class 1, which the label map does not name"):
         read(path)
+    write(tmp_path / "old.pbtxt", text)
+    dataset = read(path)
+    assert dataset.classes == ("1",)
+    said = "several label maps, of which none is read: map.pbtxt, old.pbtxt"
+    assert said in dataset.notes
 
 
 @pytest.mark.parametrize(
@@ -151,6 +163,10 @@ def test_classes_by_number_and_their_map(tmp_path: Path) -> None:
         ({"image/object/bbox/xmax": []}, "corners and classes of different numbers: 1, 1, 0, 1, 1"),
         ({"image/object/bbox/xmax": [0.1]}, "object 1: an inverted box, 16, 24, 6.4, 48"),
         ({"image/object/bbox/xmax": [float("nan")]}, "which is no place"),
+        (
+            {"image/object/class/text": [], "image/object/class/label": [float("nan")]},
+            "classes that are no whole numbers",
+        ),
         ({"image/width": [99]}, "boxes for an image of 99 × 48 pixels, but it has 64 × 48"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from box_sets import count, found, picture, read, write
 
 from retinue.data.options import DataOptions
 from retinue.data.sources.yolo import YOLO
+from retinue.data.sources.yolo_rows import looks_like_rows
+from retinue.data.sources.yolo_yaml import describe
 from retinue.errors import UsageError
 
 ROW = "0 0.5 0.5 0.25 0.5\n"
@@ -159,7 +162,7 @@ def test_names_among_the_labels(tmp_path: Path) -> None:
     write(tmp_path / "labels" / "classes.txt", "猫\n dog \n\n")
     dataset = read(tmp_path)
     assert dataset.classes == ("猫", "dog")
-    assert "class 'dog' has no images" in dataset.notes
+    assert [note for note in dataset.notes if "'dog'" in note] == ["class 'dog' has no boxes"]
     write(tmp_path / "labels" / "classes.txt", "浣熊\n", "gbk")
     with pytest.raises(UsageError, match=r"classes.txt', save it as UTF-8"):
         read(tmp_path)
@@ -271,6 +274,29 @@ def test_darknet_data(tmp_path: Path) -> None:
     dataset = read(path)
     assert found(dataset) == {"obj_train_data/1.jpg": [("cat", *BOX)]}
     assert found(read(tmp_path)) == found(dataset)
+
+
+def test_a_key_without_a_value_does_not_take_the_next_line(tmp_path: Path) -> None:
+    labelled(tmp_path, ("images/1.jpg", "labels/1.txt"))
+    write(tmp_path / "train.txt", "images/1.jpg\n")
+    write(tmp_path / "obj.names", "cat\n")
+    text = "classes = 1\r\ntrain = train.txt\r\nvalid =\r\nnames = obj.names\r\n"
+    assert found(read(write(tmp_path / "obj.data", text))) == {"images/1.jpg": [("cat", *BOX)]}
+
+
+def test_empty_lines_of_a_yaml_file_take_no_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "\n" * 100_000)
+    start = time.process_time()
+    assert describe(path) is None
+    assert time.process_time() - start < 2  # by looking across lines: a minute
+
+
+def test_of_a_huge_text_only_the_start_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with open(path, "wb") as file:
+        file.write("浣熊\n".encode("utf-16"))
+        file.truncate(1 << 40)  # a terabyte, of which nothing is there
+    assert not looks_like_rows(path)
 
 
 def test_lists_over_one_folder(tmp_path: Path) -> None:

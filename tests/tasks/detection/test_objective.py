@@ -199,7 +199,7 @@ def test_a_thousand_objects_beside_an_image_with_one(rule: str) -> None:
 )
 def test_boxes_on_the_border_and_without_an_area(rule: str, box: list[float]) -> None:
     levels = [level.requires_grad_() for level in random_maps(1, 64, 96, 2)]
-    losses = objective_of(2, assignment=rule, neighbours=True)(
+    losses = objective_of(2, assignment=rule, neighbours=rule == "ratio")(
         {"levels": levels}, collated([[(box, 1)]])
     )
     total, _ = total_loss(losses)
@@ -246,7 +246,7 @@ def test_gradients_are_those_of_differences(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
 def test_nothing_is_read_back_from_the_device(rule: str) -> None:
-    objective = objective_of(3, assignment=rule, neighbours=True)
+    objective = objective_of(3, assignment=rule, neighbours=rule == "ratio")
     levels = [level.requires_grad_() for level in random_maps(2, 96, 160, 3)]
     targets = {**collated(MANY), "not_exhaustive": torch.tensor([[1], [-1]])}
     objective({"levels": levels}, targets)  # copies the grid, once a size
@@ -361,3 +361,9 @@ def test_autocast_changes_nothing(rule: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half, _ = total_loss(objective_of(3, assignment=rule)({"levels": levels}, targets))
     assert half.item() == plain.item()
+
+
+def test_an_option_without_effect_is_refused() -> None:
+    assert LossOptions(assignment="ratio", neighbours=True).neighbours
+    with pytest.raises(ValueError, match="neighbours has no effect without assignment: ratio"):
+        LossOptions(neighbours=True)

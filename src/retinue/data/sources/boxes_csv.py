@@ -435,4 +435,4 @@ def _refuse_torn(
         )
 
 
-BOXES_CSV = Reader("boxes_csv", _find, read_boxes_csv)
+BOXES_CSV = Reader("boxes_csv", _find, read_boxes_csv, heeds=frozenset({"first_pixel"}))

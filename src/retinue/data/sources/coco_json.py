@@ -155,8 +155,14 @@ def _add_images(found: Contents, images: list[Any]) -> None:
         negative, incomplete = (
             entry.get(key) for key in ("neg_category_ids", "not_exhaustive_category_ids")
         )
-        found.negative.append(negative if isinstance(negative, list) else None)
-        found.incomplete.append(incomplete if isinstance(incomplete, list) else [])
+        found.negative.append(_ids(negative) if isinstance(negative, list) else None)
+        found.incomplete.append(_ids(incomplete))
+
+
+def _ids(values: Any) -> list[Any]:
+    """Those of a list that can be ids."""
+    given = values if isinstance(values, list) else []
+    return [number for number in given if not isinstance(number, list | dict)]
 
 
 def _pixels(value: Any) -> int:
@@ -234,13 +240,20 @@ def _flag(value: Any) -> bool:
 
 def _numbers(boxes: list[Any]) -> npt.NDArray[np.float64]:
     """(m, 4); NaN where a box is no four numbers."""
+    whole = _array(boxes)
+    if whole is not None and whole.shape[1:] == (4,):
+        return whole
+    rows = np.full((len(boxes), 4), np.nan)
+    for k, box in enumerate(boxes):
+        row = _array(box)
+        if row is not None and row.shape == (4,):
+            rows[k] = row
+    return rows
+
+
+def _array(values: Any) -> npt.NDArray[np.float64] | None:
+    """None where they are no numbers, or not as many everywhere."""
     try:
-        return np.array(boxes, np.float64).reshape(len(boxes), 4)
+        return np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError):
-        rows = np.full((len(boxes), 4), np.nan)
-        for k, box in enumerate(boxes):
-            try:
-                rows[k] = np.array(box, np.float64)
-            except (ValueError, TypeError, OverflowError):
-                continue
-        return rows
+        return None

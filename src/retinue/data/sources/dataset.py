@@ -20,6 +20,7 @@ from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.data.sources.walking import about_others, normal
 from retinue.data.sources.words import ORDER, sort_names
 from retinue.errors import UsageError, some, suggest
+from retinue.files import expanded
 from retinue.sample import Sample, Target
 from retinue.text import counted, few, shorten
 
@@ -106,7 +107,8 @@ def settle(
     """The listing's records with classes and splits, those that cannot be used left out."""
     notes = list(listing.notes)
     notes += [f"skipped: {problem}" for problem in listing.problems]
-    notes += _empty(listing.empty_classes)
+    placed = any(target.places for target in listing.records.targets[:1])
+    notes += _empty(listing.empty_classes, "boxes" if placed else "images")
     notes += about_others(listing.root, listing.not_images)
     classes, records = settle_classes(listing, options, reader, notes)
     records, divided = _settle_splits(records, options, notes)
@@ -136,10 +138,10 @@ def settle(
     return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
 
 
-def _empty(names: Sequence[str]) -> list[str]:
+def _empty(names: Sequence[str], of: str) -> list[str]:
     if len(names) > _LINES:
-        return [f"{len(names)} classes have no images: {few(names, _LINES)}"]
-    return [f"class {name!r} has no images" for name in names]
+        return [f"{len(names)} classes have no {of}: {few(names, _LINES)}"]
+    return [f"class {name!r} has no {of}" for name in names]
 
 
 def _weighs(weight: npt.NDArray[np.float64]) -> bool:
@@ -175,7 +177,7 @@ def _nothing_to_train_on(listing: Listing, splits: dict[str, Samples]) -> UsageE
 def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
     """The options with absolute paths; data of a package by its name."""
     placed: dict[str, str | None] = {
-        name: str(Path(given).expanduser().absolute())
+        name: str(expanded(given).absolute())
         for name in ("path", "images")
         if (given := getattr(options, name)) is not None
     }
@@ -183,7 +185,7 @@ def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
         placed = {"path": None, "format": reader.name}
     split = options.split
     if split.file is not None:
-        file = str(Path(split.file).expanduser().absolute())
+        file = str(expanded(split.file).absolute())
         split = split.model_copy(update={"file": file})
     return options.model_copy(update={**placed, "split": split})
 

@@ -20,7 +20,7 @@ from retinue.data.sources.records import NONE, Names, texts_of
 from retinue.data.sources.walking import hidden, normal, subfolders, walk
 from retinue.data.sources.words import ORDER, split_in, split_of
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import expanded, nearest
 
 TABLES = (".csv", ".tsv", ".txt")
 _AROUND = 3
@@ -188,7 +188,7 @@ def image_root(
     the `split` comes first. `around`: where nothing lies with the table, it may be a folder beside
     the table's. Raises `UsageError` for one that is not there."""
     if options.images is not None:
-        root = Path(options.images).expanduser()
+        root = expanded(options.images)
         if not root.is_dir():
             where = f"key data.images, {options.images!r}"
             raise UsageError("no such folder", where=where, mend=nearest(root))

@@ -11,7 +11,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.records import Records
 from retinue.errors import UsageError
-from retinue.files import nearest
+from retinue.files import expanded, nearest
 
 
 @dataclass(slots=True)
@@ -59,13 +59,25 @@ class Reader:
     """Where the format brings an order of its classes."""
     installed: bool = False
     """Whether it is one set of data that an installed package brings, and no path leads to."""
+    heeds: frozenset[str] = frozenset()
+    """Of the options that not every format has a use for, those that this one has."""
+
+    def refuse_unheeded(self, options: DataOptions) -> None:
+        """Raises `UsageError` for an option that would have no effect."""
+        for name in ("first_pixel", "unlabelled"):
+            if getattr(options, name) != "auto" and name not in self.heeds:
+                raise UsageError(
+                    f"data of format {self.name!r} has no use for it",
+                    where=f"key data.{name}",
+                    mend="leave it out",
+                )
 
 
 def given_path(options: DataOptions) -> Path:
     """Where the options say the data is. Raises `UsageError` if they do not, or there is none."""
     if options.path is None:
         raise UsageError("no data", where="key data.path", mend="say data=PATH")
-    path = Path(options.path).expanduser()
+    path = expanded(options.path)
     if not path.exists():
         raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
     if not (path.is_dir() or path.is_file()):

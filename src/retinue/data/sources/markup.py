@@ -17,8 +17,11 @@ DEEPEST = 64
 """Elements within each other."""
 _PROLOG = re.compile(r"\s*<\?xml\s[^>]*\?>")
 _ENCODING = re.compile(r"encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
-_TAG = re.compile(r"<(/?)[A-Za-z_:][^>]*?(/?)>")
-_BLIND = re.compile(r"<!--.*?-->|<!\[CDATA\[.*?\]\]>", re.DOTALL)
+_TAG = re.compile(r"<(/?)[^\s<>/!?][^<>]*?(/?)>")
+_BLIND = re.compile(r"<!--|<!\[CDATA\[|<\?")
+"""Where text begins in which nothing is an element."""
+_ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
+_TYPED = re.compile(r"<!DOCTYPE|<!ENTITY")
 
 
 class NotXml(ValueError):  # noqa: N818 - it says what the text is
@@ -41,9 +44,9 @@ def read_xml(path: str | Path) -> ElementTree.Element:
 def parse_xml(content: bytes) -> ElementTree.Element:
     """The root of the XML that is `content`. Raises NotXml."""
     text = _decoded(content)
-    bare = _BLIND.sub("", text)
-    if "<!DOCTYPE" in bare or "<!ENTITY" in bare:
-        line = 1 + text.count("\n", 0, text.find("<!"))
+    bare = _bare(text)
+    if typed := _TYPED.search(bare):
+        line = 1 + bare.count("\n", 0, typed.start())
         raise NotXml(f"line {line}: a document type (<!DOCTYPE …>) is not read: remove it")
     _refuse_deep(bare)
     try:
@@ -77,6 +80,21 @@ def _decoded(content: bytes) -> str:
     prolog = _PROLOG.match(text)
     # The lines are counted on.
     return "\n" * text.count("\n", 0, prolog.end()) + text[prolog.end() :] if prolog else text
+
+
+def _bare(text: str) -> str:
+    """Without comments and the like, which may hold anything, in as many lines. Each character is
+    looked at once, however many of them begin and do not end."""
+    parts, at = [], 0
+    while begin := _BLIND.search(text, at):
+        parts.append(text[at : begin.start()])
+        close = _ENDS[begin[0]]
+        end = text.find(close, begin.end())
+        if end < 0:
+            return "".join(parts)
+        at = end + len(close)
+        parts.append("\n" * text.count("\n", begin.start(), at))
+    return "".join([*parts, text[at:]])
 
 
 def _refuse_deep(text: str) -> None:

@@ -14,11 +14,16 @@ Readers = Mapping[str, Reader]
 """The formats that a task reads, by name; of those that recognise a path, the first is taken."""
 
 
+class UnknownFormatError(UsageError):
+    """None of the readers knows the data; other errors are of data that one of them knows."""
+
+
 def recognise(options: DataOptions, readers: Readers) -> tuple[Reader, Path]:
-    """The format, and the file or folder that is to be read. Raises `UsageError`."""
+    """The format, and the file or folder that is to be read. Raises `UsageError`, which is
+    `UnknownFormatError` where there is none."""
     if options.format != "auto":
         if options.format not in readers:
-            raise UsageError(
+            raise UnknownFormatError(
                 f"unknown format {options.format!r}",
                 where="key data.format",
                 mend=suggest(options.format, readers) or f"there are auto, {', '.join(readers)}",
@@ -29,7 +34,7 @@ def recognise(options: DataOptions, readers: Readers) -> tuple[Reader, Path]:
         place = reader.find(options, asked)
         if place is not None:
             return reader, place
-    raise UsageError(
+    raise UnknownFormatError(
         "data of no format that is known",
         where=repr(str(given_path(options))),
         mend=f"give one of: {', '.join(name for name, r in readers.items() if not r.installed)}",
@@ -41,6 +46,7 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
     try:
         try:
             reader, place = recognise(options, readers)
+            reader.refuse_unheeded(options)
             listing = reader.read(place, options)
         except UsageError as error:
             if looks := _looks_like(options, readers):

@@ -18,6 +18,7 @@ from retinue.data.sources.columns import find_columns
 from retinue.data.sources.records import NONE, Names, Records, glued, texts_of
 from retinue.data.sources.words import ORDER
 from retinue.errors import UsageError
+from retinue.files import expanded
 from retinue.text import counted
 
 Codes = npt.NDArray[np.int8]
@@ -139,7 +140,7 @@ def _quotas(
 def read_splits(file: str) -> tuple[Names, Codes]:
     """Relative paths and the split of each, from a written-down table. Raises `UsageError`."""
     try:
-        cells = read_cells(Path(file).expanduser())
+        cells = read_cells(expanded(file))
         columns = find_columns(cells, ColumnOptions(), ("path", "split"))
     except UsageError as error:
         where = ", ".join(filter(None, ("key data.split.file", error.where)))

@@ -29,6 +29,7 @@ from retinue.data.sources.words import (
 )
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
+from retinue.files import expanded
 from retinue.text import counted
 
 _SUGGESTED = 5
@@ -236,7 +237,7 @@ def _beside(table: Path, options: DataOptions, together: Collection[Path]) -> It
     """Of a folder that holds more than the tables that are read `together`, said of the first."""
     if table != next(iter(together)):
         return
-    if options.path is None or not Path(options.path).expanduser().is_dir():
+    if options.path is None or not expanded(options.path).is_dir():
         return
     others = [other.name for other in tables_in(table.parent) if other not in together]
     if others:

@@ -25,11 +25,12 @@ from retinue.data.sources.records import NONE, Records
 from retinue.data.sources.tfrecord import BadRecord, Feature, Piece, Record, example, records
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, sort_names, split_in
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 from retinue.files import children, read_text
 from retinue.text import counted
 
 _NAME = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE)
+_SHOWN = 5
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _BOX = "image/object/bbox/"
 _ITEM = re.compile(r"item\s*\{([^{}]*)\}")
@@ -96,7 +97,7 @@ def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
         beside = [file for file, split in splits.items() if split is None]
         listing.notes.append(f"not read beside the splits: {beside[0].name!r}")
         files = [file for file in files if splits[file] is not None]
-    labels = _label_map(root)
+    labels = _label_map(listing)
     found = _Columns()
     for file in files:
         split = splits[file]
@@ -168,16 +169,22 @@ def _classes(said: dict[str, Feature], count: int, labels: dict[int, str]) -> li
     texts = [_text(v) for v in said.get("image/object/class/text", []) if isinstance(v, Piece)]
     if len(texts) == count and all(texts):
         return [normal(" ".join(text.split())) for text in texts]
-    numbers = [int(value) for value in _floats(said, "image/object/class/label")]
+    values = _floats(said, "image/object/class/label")
+    if not all(value.is_integer() for value in values):  # of floats, maybe NaN
+        raise BadRecord("classes that are no whole numbers")
+    numbers = [int(value) for value in values]
     for number in numbers:
         if labels and number not in labels:
             raise BadRecord(f"class {number}, which the label map does not name")
     return [labels.get(number, str(number)) for number in numbers]
 
 
-def _label_map(folder: Path) -> dict[int, str]:
+def _label_map(listing: Listing) -> dict[int, str]:
     """Id → name, of the `.pbtxt` beside the records. Raises `UsageError`."""
-    maps = sorted(p for p in children(folder) if p.suffix.lower() == ".pbtxt")
+    maps = sorted(p for p in children(listing.root) if p.suffix.lower() == ".pbtxt")
+    if len(maps) > 1:
+        names = some([path.name for path in maps], _SHOWN, between=", ")
+        listing.notes.append(f"several label maps, of which none is read: {names}")
     if len(maps) != 1:
         return {}
     try:
@@ -240,4 +247,6 @@ def _annotated(listing: Listing, found: _Columns) -> Annotated:
     )
 
 
-TFRECORD_BOXES = Reader("tfrecord_boxes", _find, read_tfrecord_boxes)
+TFRECORD_BOXES = Reader(
+    "tfrecord_boxes", _find, read_tfrecord_boxes, heeds=frozenset({"first_pixel"})
+)

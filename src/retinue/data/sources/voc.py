@@ -30,7 +30,7 @@ from retinue.data.sources.records import NONE, Records
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, yes_or_no
 from retinue.errors import UsageError, some
-from retinue.files import open_file
+from retinue.files import expanded, open_file
 from retinue.text import counted
 
 _SHOWN = 5
@@ -181,7 +181,7 @@ def _at(root: Path, label: str) -> str:
 
 def _elsewhere(path: Path, images: str, others: list[str]) -> tuple[Path, list[str], list[str]]:
     """The folder that holds both labels and images, and both from there."""
-    there = Path(images).expanduser()
+    there = expanded(images)
     if not there.is_dir():
         raise UsageError("no such folder", where=f"key data.images, {images!r}")
     try:
@@ -296,4 +296,4 @@ def _by_lists(
     return chosen, np.array([lists.split[k] for k in chosen], np.int8)
 
 
-VOC = Reader("voc", _find, read_voc)
+VOC = Reader("voc", _find, read_voc, heeds=frozenset({"first_pixel", "unlabelled"}))

@@ -36,6 +36,7 @@ from retinue.data.sources.yolo_rows import (
 )
 from retinue.data.sources.yolo_yaml import Description, describe, description_in
 from retinue.errors import UsageError
+from retinue.files import expanded
 from retinue.text import counted
 
 _SHOWN = 5
@@ -78,7 +79,7 @@ def read_yolo(path: Path, options: DataOptions) -> Listing:
     if said is not None:
         images = _described(said, listing)
     else:
-        folder = root if options.images is None else Path(options.images).expanduser().absolute()
+        folder = root if options.images is None else expanded(options.images).absolute()
         found = walk(folder)
         listing.errors += found.closed
         splits = [folder_split(name) for name in found.images]
@@ -397,4 +398,4 @@ def _numbered(rows: Mapping[int, Rows]) -> dict[int, str]:
     return {int(name): name for name in sort_names(map(str, used))}
 
 
-YOLO = Reader("yolo", _find, read_yolo)
+YOLO = Reader("yolo", _find, read_yolo, heeds=frozenset({"unlabelled"}))

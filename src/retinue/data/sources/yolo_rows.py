@@ -10,13 +10,15 @@ from pathlib import Path
 
 from retinue.data.sources.walking import normal
 from retinue.errors import UsageError
-from retinue.files import encoding_of, read_file, read_text
+from retinue.files import encoding_of, open_file, read_file, read_text
 
 NO_LABELS = ("classes.txt", "obj.names", "_darknet.labels", "readme.txt", "readme.roboflow.txt")
 """Files that lie among labels and are none; names of classes in some of them."""
 _OF_NAMES = NO_LABELS[:3]
 TOLERANCE = 1e-3
 """By which a share may lie beyond 0 or 1: programs round. It is clipped."""
+_START = 1 << 16
+"""Bytes that tell what a file is: any text that lies about is looked at, and some are huge."""
 
 
 @dataclass(slots=True)
@@ -110,7 +112,9 @@ def looks_like_rows(path: Path) -> bool:
     if path.name.lower() in NO_LABELS:
         return False
     try:
-        text = read_text(path)
+        with open_file(path) as file:
+            start = file.read(_START)
+        text = start.decode(encoding_of(start[:64]), "ignore" if len(start) == _START else "strict")
     except (OSError, ValueError):
         return False
     first = next((line.split() for line in text.splitlines() if line.strip()), [])

@@ -25,12 +25,16 @@ from retinue.data.sources.words import split_of
 from retinue.data.sources.yolo_rows import names_in, names_of
 from retinue.documents import load_yaml
 from retinue.errors import UsageError
-from retinue.files import children, nearest, read_text
+from retinue.files import children, expanded, nearest, read_text
 from retinue.text import first_line
 
 _SUFFIXES = (".yaml", ".yml", ".data")
 _USUAL = ("data.yaml", "dataset.yaml")
 _SHOWN = 5
+# Each within one line: looked for across lines, empty ones by the thousand would take hours.
+_PAIR = re.compile(r"^[ \t]*(\w+)[ \t]*=(.*)$", re.MULTILINE)
+_SPLIT = re.compile(r"^[ \t]*[\"']?(train|val|valid|test)[\"']?[ \t]*:", re.MULTILINE)
+_NAMES = re.compile(r"^[ \t]*[\"']?(names|nc)[\"']?[ \t]*:", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -115,12 +119,10 @@ def _values(path: Path, *, asked: bool = False) -> dict[str, Any] | None:
         what = f"cannot read the description: {reason}"
         raise UsageError(what, where=repr(str(path)), mend="save it as UTF-8") from None
     if path.suffix.lower() == ".data":
-        pairs = re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", text, re.MULTILINE)
-        values: Any = dict(pairs)
+        # A key without a value must not take the next line for one.
+        values: Any = {key: value.strip() for key, value in _PAIR.findall(text)}
     else:
-        if not re.search(r"^\s*[\"']?(train|val|valid|test)[\"']?\s*:", text, re.MULTILINE):
-            return None
-        if not re.search(r"^\s*[\"']?(names|nc)[\"']?\s*:", text, re.MULTILINE):
+        if not (_SPLIT.search(text) and _NAMES.search(text)):
             return None
         try:
             values = load_yaml(text)
@@ -137,7 +139,7 @@ def _base(path: Path, given: Any) -> list[Path]:
     own = Path(os.path.abspath(path.parent))
     if given in (None, ""):
         return [own]
-    place = Path(str(given).replace("\\", "/")).expanduser()
+    place = expanded(str(given).replace("\\", "/"))
     if place.is_absolute():
         return [place, own]
     return [own / place, Path.cwd() / place, *_shortened(own, str(given)), own]

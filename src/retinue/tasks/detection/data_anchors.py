@@ -8,6 +8,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from retinue.data.box_check import SIDE
 from retinue.data.options import DataOptions
 from retinue.data.sources import open_dataset
 from retinue.data.sources.recognise import Readers
@@ -17,8 +18,6 @@ from retinue.tasks.detection import anchors
 from retinue.tasks.detection.anchors import Recall, Sizes
 from retinue.tasks.detection.shown import shown_sizes
 
-SIDE = 416
-"""Of the input in pixels, where nothing else is asked for."""
 Levels = list[list[tuple[float, float]]]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -73,6 +73,12 @@ class LossOptions(Options):
     """How much an object counts in the loss of the classes. `balanced`: boxes / (classes × boxes of
     its class), so that every class counts the same in sum; or a number per class, in the order of
     the classes."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> LossOptions:
+        if self.neighbours and self.assignment != "ratio":
+            raise ValueError("neighbours has no effect without assignment: ratio")
+        return self
 
 
 def weights_of_classes(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from retinue.evaluation.coco import SIZES
 from retinue.evaluation.detection import figures_of, remark
 from retinue.evaluation.detection_diagnosis import ABOUT_NOTHING, Scale, diagnose
 from retinue.evaluation.detection_errors import Kind, confusion, costs, errors, taken
@@ -177,8 +178,8 @@ def sizes(record: RunRecord) -> Section | None:
     counted_ones = found.of.counted
     area, hit = found.of.area[counted_ones], found.errors.found[counted_ones]
     rows = []
-    for name, low, high in (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, 1e10)):
-        inside = (area >= low) & ((area < high) if name != "large" else (area >= low))
+    for name, (low, high) in SIZES.items():
+        inside = (area >= low) & ((area < high) | (name == "large"))
         rows.append(
             {
                 "name": name,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,6 +17,7 @@ from retinue.data.targets.boxes import Boxes
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
 from retinue.figures import Figure
+from retinue.files import expanded
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
@@ -371,7 +371,7 @@ def _anchors_of(weights: str | None) -> Anchors | None:
     if weights is None or not names_a_file(weights):
         return None
     try:
-        description = modelfile.read_description(modelfile.find_model(Path(weights).expanduser()))
+        description = modelfile.read_description(modelfile.find_model(expanded(weights)))
     except RetinueError:
         return None  # a file of another kind; whether it can be read, the network has told
     known = description.task_state.get("anchors")

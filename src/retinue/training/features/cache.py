@@ -20,7 +20,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from retinue.errors import RetinueError
-from retinue.files import cache_folder, sweep
+from retinue.files import cache_folder, expanded, sweep
 from retinue.training.features import segments
 from retinue.training.features.keys import Contents
 from retinue.training.features.segments import Keys, Layout, Rows, Segment, Writer
@@ -33,7 +33,7 @@ def root_of(folder: str | None) -> Path:
     """Where cached features lie: in the `folder` that a recipe names, or else in `$RETINUE_CACHE`
     itself, or in `features` of retinue's folder where the system keeps caches."""
     if folder is not None:
-        return Path(folder).expanduser()
+        return expanded(folder)
     return cache_folder() / ("" if os.environ.get("RETINUE_CACHE") else "features")
 
 
