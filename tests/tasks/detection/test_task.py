@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -317,30 +314,3 @@ def test_the_figures_do_not_depend_on_the_batch(whole: Path, batch_size: int) ->
     again = retinue.evaluate(whole, engine="torch", batch_size=batch_size)
     for name in ("map50", "map50_95", "voc_ap50"):
         assert again[name] == pytest.approx(figures[name], abs=1e-4)
-
-
-def test_killed_it_goes_on_bit_for_bit(tmp_path: Path, data: Path, whole: Path) -> None:
-    run = tmp_path / "run"
-    file = tmp_path / "recipe.json"
-    file.write_text(json.dumps({**recipe(data), "checkpoint": {"every_minutes": 0}}))
-    for step in (2, 9):
-        killed = (
-            "import os, retinue\n"
-            "from retinue.training import trainer\n"
-            "kept = trainer.Trainer._checkpoint\n"
-            "def checkpoint(self):\n"
-            "    kept(self)\n"
-            f"    if self.progress.steps >= {step}: os._exit(9)\n"
-            "trainer.Trainer._checkpoint = checkpoint\n"
-            f"import json\n"
-            f"again = os.path.exists({str(run)!r})\n"
-            f"where = {str(run)!r} if again else json.load(open({str(file)!r}))\n"
-            f"retinue.train(where, out=None if again else {str(run)!r}, resume=again, "
-            "report=False, quiet=True)\n"
-        )
-        ended = subprocess.run([sys.executable, "-c", killed], env=dict(os.environ), check=False)
-        assert ended.returncode == 9
-    retinue.train(run, resume=True, report=False, quiet=True)
-    ours = modelfile.read(run / "best.safetensors")[1]
-    theirs = modelfile.read(whole / "best.safetensors")[1]
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
