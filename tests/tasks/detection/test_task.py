@@ -205,6 +205,30 @@ def test_thresholds_are_fitted_where_f1_is_highest(how: Any) -> None:
         assert fitted["thresholds"] == pytest.approx({"cat": 0.45, "dog": 0.45})
 
 
+def test_a_threshold_has_not_to_keep_clear_of_what_answers_drop() -> None:
+    """Doubles at an IoU of 0.5 stay for the judges (0.65) and not in answers (0.3)."""
+    rows = []
+    for x, score in ((20, 0.9), (120, 0.6)):
+        rows.append((x, 20, x + 30, 50, score, 0))
+        for right, down in ((10, 0), (-10, 0), (0, 10), (0, -10)):
+            rows.append((x + right, 20 + down, x + 30 + right, 50 + down, score - 0.1, 0))
+    found = Candidates(
+        np.array([row[:4] for row in rows], np.float32),
+        np.array([row[4] for row in rows], np.float32),
+        np.zeros(len(rows), np.int64),
+        (200, 80),
+    )
+    one = task(thresholds="f1")
+    meter = one.meter()
+    target = Boxes.made([[20, 20, 50, 50], [120, 20, 150, 50]], [0, 0])
+    meter.update([found], [Sample("a.jpg", target=target)])
+    assert meter.best_thresholds().overall > 0.6  # type: ignore[operator]
+    assert one.fit(meter)["thresholds"]["cat"] <= 0.6
+    result = one.result(found, "a.jpg")
+    assert isinstance(result, BoxResult)
+    assert [box.xyxy[0] for box in result.boxes] == [20, 120]
+
+
 def test_views_are_joined_before_doubles_go() -> None:
     one = task()
     first, second = candidates((0, 0, 9, 9, 0.8, 0)), candidates((1, 0, 9, 9, 0.9, 0))

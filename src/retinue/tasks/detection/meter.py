@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,10 +106,17 @@ class DetectionMeter(Meter):
                 found["diagnosis"] = diagnose(told.of, told.sizes, self._classes)
         return found
 
-    def best_thresholds(self, *, fewest: int = 1) -> Thresholds:
+    def best_thresholds(
+        self, *, fewest: int = 1, iou: float | None = None, max_boxes: int | None = None
+    ) -> Thresholds:
         """The confidences that maximise F1 on what was collected; of a class by itself where it has
-        `fewest` objects or more."""
+        `fewest` objects or more. `iou`, `max_boxes`: of the suppression that answers go through:
+        of what that drops, no confidence has to keep clear."""
         told = self._all()
+        if iou is not None and self._suppression["kind"] != "soft":  # which lowers scores
+            asked = {"iou": iou, "max_boxes": max_boxes or self._suppression["max_boxes"]}
+            how = {**self._suppression, **asked}
+            told = judge([_again(row, how) for row in told.rows], self._classes, None)
         each = curves(told.of, told.matches)
         own = [best_f1(curve) if curve.objects >= fewest else None for curve in each]
         return Thresholds(
@@ -147,6 +154,13 @@ class DetectionMeter(Meter):
                 given = list(given)
             self._judged = judge(self._sorted(), self._classes, given)
         return self._judged
+
+
+def _again(row: Seen, how: Mapping[str, Any]) -> Seen:
+    """With what another suppression leaves."""
+    found = row.found
+    kept = suppress(Candidates(found.xyxy, found.score, found.of, row.size), **how)
+    return replace(row, found=Found(kept.xyxy, kept.score, kept.of))
 
 
 def truth_of(sample: Sample) -> Truth | None:

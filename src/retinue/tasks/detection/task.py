@@ -336,8 +336,11 @@ class Detection(Task):
     def fit(self, meter: Meter) -> dict[str, Any]:
         """See `Task`: the thresholds, as the options ask for it."""
         if self.options.thresholds != "fixed" and isinstance(meter, DetectionMeter):
-            best = meter.best_thresholds(fewest=FEWEST)
-            overall = self.options.confidence if best.overall is None else best.overall
+            options = self.options
+            best = meter.best_thresholds(
+                fewest=FEWEST, iou=options.iou, max_boxes=options.max_boxes
+            )
+            overall = options.confidence if best.overall is None else best.overall
             own = best.per_class if self.options.thresholds == "f1_per_class" else []
             known = [overall if one is None else one for one in own]
             self._thresholds = known or [overall] * len(self.classes)
