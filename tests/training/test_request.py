@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import box_sets
 import pytest
 import tiny
 
 from retinue import api
 from retinue.errors import UsageError
 from retinue.run.folder import RunFolder
-from retinue.training.recipe import dump, load_recipe
+from retinue.tasks.shipped import SHIPPED
+from retinue.training.recipe import dump, load_recipe, shipped
 from retinue.training.request import asked
 
 
@@ -23,6 +26,34 @@ def test_a_folder_or_table_is_trained_on_by_the_usual_recipe(tmp_path: Path) -> 
         assert (recipe, overrides) == ("finetune", {"data": str(given), "seed": 1})
         assert load_recipe(recipe, overrides).data.path == str(given)
     assert f"{tmp_path} is taken for the pictures, to train on by the recipe finetune" in said
+
+
+def _of_voc(root: Path) -> Path:
+    return box_sets.voc(root / "voc", a=box_sets.xml(("cat", 2, 3, 20, 30)))
+
+
+def _of_yolo(root: Path) -> Path:
+    box_sets.picture(root / "yolo" / "images" / "a.jpg")
+    box_sets.write(root / "yolo" / "labels" / "a.txt", "0 0.5 0.5 0.2 0.2\n")
+    box_sets.write(root / "yolo" / "data.yaml", "train: images\nnames: [cat]\n")
+    return root / "yolo"
+
+
+def _of_a_table(root: Path) -> Path:
+    box_sets.picture(root / "table" / "a.jpg")
+    rows = "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,64,48,cat,2,3,20,30\n"
+    return box_sets.write(root / "table" / "labels.csv", rows)
+
+
+@pytest.mark.parametrize("made", [_of_voc, _of_yolo, _of_a_table])
+def test_data_of_another_task_is_trained_on_by_that_tasks_recipe(
+    tmp_path: Path, made: Callable[[Path], Path]
+) -> None:
+    data = made(tmp_path)
+    said: list[str] = []
+    assert asked(data, {}, said.append) == ("detect", {"data": str(data)})
+    assert said == [f"{data} is taken for the pictures, to train on by the recipe detect"]
+    assert {task.usual for task in SHIPPED.values()} <= set(shipped())
 
 
 def test_recipes_stay_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ class Shipped(NamedTuple):
     """That of its sections."""
     default_metric: str
     """The figure's name itself."""
+    usual: str
+    """The recipe for data that comes without one: its name itself."""
     of_data: Mapping[str, str] = MappingProxyType({})
     """What else it does with a data set: the command's name below `retinue data`, and where it
     is."""
@@ -38,6 +40,7 @@ SHIPPED = {
         sections="retinue.tasks.classification.sections:SECTIONS",
         remark="retinue.evaluation.classification:remark",
         default_metric="top1",
+        usual="finetune",
     ),
     "detection": Shipped(
         task="retinue.tasks.detection.task:Detection",
@@ -45,6 +48,7 @@ SHIPPED = {
         sections="retinue.tasks.detection.sections:SECTIONS",
         remark="retinue.evaluation.detection:remark",
         default_metric="map50",
+        usual="detect",
         of_data={
             "convert": "retinue.data.conversion:convert",
             "anchors": "retinue.tasks.detection.data_anchors:fit_anchors",

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from retinue.data.options import DataOptions
 from retinue.data.sources.layout import TABLES
 from retinue.errors import UsageError
 from retinue.models.registry import is_network
 from retinue.run.folder import RunFolder
+from retinue.tasks.shipped import DEFAULT, SHIPPED
+from retinue.tasks.task import task_of
 from retinue.training.changes import RECIPE, begin_anew, go_on
 from retinue.training.recipe import shipped
 from retinue.weights import files
 
-USUAL = "finetune"
-"""The recipe for pictures that come without one."""
+USUAL = SHIPPED[DEFAULT].usual
+"""The recipe for what comes without one, unless the data is another task's."""
 
 
 def asked(
@@ -40,8 +43,9 @@ def asked(
                 where=f"{str(recipe)!r} and data={changes.get('data', changes.get('data.path'))}",
                 mend=f"name one; recipes are {', '.join(shipped())}",
             )
-        say(f"{recipe} is taken for the pictures, to train on by the recipe {USUAL}")
-        return USUAL, {"data": str(recipe), **changes}
+        usual = SHIPPED[task_of(DataOptions(path=str(recipe)))].usual
+        say(f"{recipe} is taken for the pictures, to train on by the recipe {usual}")
+        return usual, {"data": str(recipe), **changes}
     elif path.is_file() and files.kind(path):
         raise UsageError(
             "this is a model or weights, no recipe",
