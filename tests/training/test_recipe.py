@@ -341,3 +341,31 @@ def test_what_lies_behind_transparency(said: str, background: tuple[int, ...]) -
 def test_backgrounds_and_depths_that_there_are_not(wrong: str) -> None:
     with pytest.raises(UsageError, match=r"input\."):
         load_recipe(tiny.recipe("pictures"), dict([parse_override(f"input.{wrong}")]))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "lifted"),
+    [
+        ("finetune", {"stages.1.epochs": 5}, [1]),
+        ("detect", {"stages.0.epochs": 2, "stages.1.epochs": 2}, [0, 1]),
+        ("finetune", {"stages.*.epochs": 3}, [0, 1]),
+    ],
+)
+def test_a_length_that_is_given_is_meant(
+    recipe: str, overrides: dict[str, Any], lifted: list[int]
+) -> None:
+    said: list[str] = []
+    before, after = load_recipe(recipe), load_recipe(recipe, overrides, said.append)
+    for index, (old, new) in enumerate(zip(before.stages, after.stages, strict=True)):
+        assert old.min_steps is not None
+        assert new.min_steps == (None if index in lifted else old.min_steps)
+        assert new.max_steps == (None if index in lifted else old.max_steps)
+        told = f"stages.{index}.epochs is given: stages.{index}.min_steps gives way" in said
+        assert told == (index in lifted)
+
+
+def test_bounds_that_are_given_with_it_hold_and_so_do_those_of_what_has_begun() -> None:
+    both = load_recipe("finetune", {"stages.1.epochs": 5, "stages.1.min_steps": 70})
+    assert (both.stages[1].min_steps, both.stages[1].max_steps) == (70, None)
+    begun = load_recipe("finetune", {"stages.1.epochs": 5}, begun=True)
+    assert begun.stages[1].min_steps == load_recipe("finetune").stages[1].min_steps

@@ -115,7 +115,7 @@ def find_changes(run: RunFolder, overrides: Mapping[str, Any]) -> Changes:
     """
     file = run.path / RECIPE
     on_file = load_recipe(file)
-    recipe = load_recipe(file, overrides) if overrides else on_file
+    recipe = load_recipe(file, overrides, begun=True) if overrides else on_file
     if recipe.data.path != on_file.data.path and not any("format" in key for key in overrides):
         kept = {"format": on_file.data.format}  # moved data is still of its format
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=kept)})

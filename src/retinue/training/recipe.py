@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,9 +22,10 @@ from retinue.documents import yaml_text
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, OnResume, Options, Words
-from retinue.options.overrides import put_all
+from retinue.options.overrides import dotted, put_all
 from retinue.options.refusal import Written
 from retinue.options.typed import meant, read_yaml
+from retinue.options.wording import Location
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
 from retinue.training.options import (
@@ -187,12 +188,16 @@ def load_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = LOGGER.info,
+    *,
+    begun: bool = False,
 ) -> Recipe:
     """The recipe with `overrides` (dotted key → value, `stages.1.epochs` → 5) put in; where a key
     is taken for another (`lr`), or a rule about machines holds, `say` is told.
 
     `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`. What
-    it says of machines (`on_gpu`) is settled for this one first. Raises `UsageError` for unknown
+    it says of machines (`on_gpu`) is settled for this one first. Who gives a stage's length means
+    it: the stage's `min_steps` and `max_steps` give way, unless they are given, too, or the
+    training has `begun`, when they have had their say. Raises `UsageError` for unknown
     keys, bad values and contradictions, naming file, line and key.
     """
     values: Any
@@ -208,6 +213,8 @@ def load_recipe(
         say(note)
     before = meant(Recipe, values)
     given = put_all(Recipe, values, overrides or {}, say)
+    if not begun:
+        _lift_bounds(values, given, say)
     if ("data", "path") in given and ("data", "format") not in given:
         # A path of one's own replaces the source that the recipe came with.
         values["data"].pop("format", None)
@@ -224,6 +231,19 @@ def load_recipe(
     if named != loaded.model.name:
         say(f"{named} is called {loaded.model.name} here, with the weights {loaded.model.weights}")
     return loaded
+
+
+def _lift_bounds(
+    values: dict[str, Any], given: Sequence[Location], say: Callable[[str], None]
+) -> None:
+    """Take the bounds out of the stages in `values` whose length is among the `given`."""
+    for location in given:
+        if len(location) != 3 or location[0] != "stages" or location[2] not in ("epochs", "steps"):
+            continue
+        stage = values["stages"][location[1]]
+        for bound in ("min_steps", "max_steps"):
+            if (*location[:2], bound) not in given and stage.pop(bound, None) is not None:
+                say(f"{dotted(location)} is given: {dotted((*location[:2], bound))} gives way")
 
 
 def dump(recipe: Recipe) -> str:

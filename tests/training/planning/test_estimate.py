@@ -178,7 +178,7 @@ def test_times_are_recorded_part_by_part(tmp_path: Path, pictures: Path) -> None
     environment = RunFolder(run.folder).read_json("environment.json")
     timings = environment["timings"]
     parts = ("frozen_s", "training_s", "validation_s", "evaluation_s")
-    assert all(timings[part] > 0 for part in parts)
+    assert [part for part in parts if not timings[part] > 0] == []
     assert sum(timings[part] for part in parts) <= timings["total_s"] <= whole
     assert set(timings["frozen_of_stages_s"]) == {"head", "all"}
     assert Estimate.from_dict(environment["plan"]).total_s > 0
