@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Capture:
 
     def __init__(
         self,
-        reads: Sequence[Any],
+        reads: Iterable[Any],
         *,
         stamps: Sequence[float] | None = None,
         rate: float = 25.0,
