@@ -13,6 +13,7 @@ SCRIPTS = (
     "scale.py",
     "detection.py",
     "detection_data.py",
+    "detection_step.py",
 )
 
 
