@@ -131,6 +131,24 @@ def test_views_that_are_there_take_no_time(tmp_path: Path, pictures: Path) -> No
     assert rates[0].absent == pytest.approx(2 * 38 / (4 * 38 + 5))
 
 
+def test_a_stage_is_timed_once_however_long_it_goes_on(tmp_path: Path, pictures: Path) -> None:
+    recipe = tiny.recipe(pictures, cache={"folder": str(tmp_path / "cache")})
+    recipe["stages"][0]["schedule"] = {"name": "cosine", "warmup_epochs": 1}
+    rehearsal = Rehearsal(_training(recipe, tmp_path / "run"))
+    done: list[Any] = []
+    rehearsal.learner.network.register_forward_hook(lambda *_: done.append(1))
+    rates = rehearsal.rates(load_recipe(recipe))
+    taken = len(done)
+    assert taken > 0
+    recipe["stages"][0] |= {"views": 7, "epochs": 30}
+    recipe["stages"][0]["schedule"]["warmup_epochs"] = 0.5
+    again = rehearsal.rates(load_recipe(recipe))
+    assert len(done) == taken
+    assert [(rate.step, rate.judged) for rate in again] == [
+        (rate.step, rate.judged) for rate in rates
+    ]
+
+
 def test_what_cannot_be_timed_is_said_and_trained(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
 from retinue.training.losses import portion_loss
 from retinue.training.optim import build_optimizer
-from retinue.training.options import StageOptions
+from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.planning.lengths import samples_of_stages
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
@@ -67,6 +67,25 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class _Timed:
+    """Of a stage, in seconds of its first images' size."""
+
+    frozen: FrozenPart | None
+    """What is computed once, if anything."""
+    batch: Batch
+    load: float
+    """Until an image is read and rendered."""
+    plain: float
+    """An image through `frozen`, with plain PyTorch."""
+    step: float
+    judged: float
+    read: float
+    """The same of an image of the validation split."""
+    area: float
+    """How much larger the stage's images are on average."""
+
+
+@dataclass(frozen=True)
 class Judging:
     """What the final evaluation takes, in seconds."""
 
@@ -89,7 +108,7 @@ class Rehearsal:
             self.learner: Learner = Learner(
                 copy.deepcopy(own.network), copy.deepcopy(own.objective), own.teacher
             ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._known: dict[str, Rates] = {}
+        self._stages: dict[str, _Stage] = {}
         self._judging: Judging | None = None
         self._faster: tuple[float, float] | None = None
         self._loaded: dict[Any, tuple[Batch, float]] = {}
@@ -104,13 +123,10 @@ class Rehearsal:
                 where = f"key stages.{index}.trainable"
                 first = first_to_learn(self.learner.network, stage.trainable, where)
                 cut = cut_before(self.learner.network, first)
-                # How long it goes on changes nothing.
-                free = {"epochs": 1, "steps": None, "min_steps": None, "max_steps": None}
-                like = stage.model_copy(update=free).model_dump_json() + f"{moved >= cut}"
-                if like not in self._known:
-                    timed = _Stage(self, recipe, stage, samples, first, cut)
-                    self._known[like] = timed.rates(probe=moved >= cut)
-                found.append(self._known[like])
+                like = stage.model_copy(update=_free(stage)).model_dump_json()
+                if like not in self._stages:
+                    self._stages[like] = _Stage(self, recipe, stage, samples, first, cut)
+                found.append(self._stages[like].rates(stage.views, probe=moved >= cut))
                 moved = min(moved, first)
         return found
 
@@ -129,7 +145,8 @@ class Rehearsal:
         network = self.learner.network
         whole = FrozenPart(network, len(network.units()), self.device)
         chunk, load = self.load("final", data.validation, data.judged)
-        ready, each, _ = self.run_frozen(whole, chunk, len(samples))
+        seconds, _ = self.run_frozen(whole, chunk)
+        ready, each = self.faster(whole, chunk, len(samples), seconds)
         count = len(orientations(recipe.evaluation.tta))
         return Judging(ready, self.together(load, each * count))
 
@@ -167,23 +184,26 @@ class Rehearsal:
         assert first is not None
         return first, (time.perf_counter() - began) / len(rows)
 
-    def run_frozen(self, frozen: FrozenPart, batch: Batch, count: int) -> tuple[float, float, Any]:
-        """Seconds until it can run, seconds an image, and what it gave for `batch`, where it is to
-        run for `count` images."""
+    def run_frozen(self, frozen: FrozenPart, batch: Batch) -> tuple[float, Any]:
+        """Seconds an image with plain PyTorch, and what it gave for `batch`."""
+        state, seconds = self._frozen(frozen, whole_chunk(batch.inputs), "torch")
         there = len(batch)
-        inputs = whole_chunk(batch.inputs)
-        state, seconds = self._frozen(frozen, inputs, "torch")
-        state = nested.mapped(lambda t: t[:there].float().clone(), state)
+        return seconds, nested.mapped(lambda t: t[:there].float().clone(), state)
+
+    def faster(
+        self, frozen: FrozenPart, batch: Batch, count: int, seconds: float
+    ) -> tuple[float, float]:
+        """Seconds until it can run, and seconds an image, with the engine that it gets for `count`
+        images; with plain PyTorch an image takes `seconds`."""
         if self.device.type != "cpu" or count * seconds < WORTH_COMPILING:
-            return 0.0, seconds, state
+            return 0.0, seconds
         if self._faster is None:
             began = time.perf_counter()
-            _, compiled = self._frozen(frozen, inputs, "auto")
-            ready = time.perf_counter() - began
+            _, compiled = self._frozen(frozen, whole_chunk(batch.inputs), "auto")
             # Taken to be so of all the network's parts.
-            self._faster = ready, seconds / compiled
+            self._faster = time.perf_counter() - began, seconds / compiled
         ready, times = self._faster
-        return ready, seconds / times, state
+        return ready, seconds / times
 
     def _frozen(
         self, frozen: FrozenPart, inputs: Tensor, engine: Literal["torch", "auto"]
@@ -227,8 +247,20 @@ class Rehearsal:
         return load + compute if self.device.type == "cpu" else max(load, compute)
 
 
+def _free(stage: StageOptions) -> dict[str, Any]:
+    """What changes nothing of how long a step, an image or a view of `stage` takes, made alike."""
+    return {
+        "epochs": 1,
+        "steps": None,
+        "min_steps": None,
+        "max_steps": None,
+        "schedule": ScheduleOptions(),
+        "views": None if stage.views is None else 1,
+    }
+
+
 class _Stage:
-    """The work of one stage, from its images to its steps."""
+    """The work of one stage, from its images to its steps, however long it goes on."""
 
     def __init__(
         self,
@@ -249,37 +281,63 @@ class _Stage:
         self._shown = _spread(samples)
         self._judged = _spread(rehearsal.training.splits.get("val", ()))
         self._maker = rehearsal.maker(recipe, self._judged)
+        self._timed: _Timed | None = None
+        self._absent: dict[int | None, float] = {}
 
-    def rates(self, *, probe: bool) -> Rates:
-        """`probe`: the frozen part is as it is now, so that the cache may hold some of it."""
+    def rates(self, views: int | None, *, probe: bool) -> Rates:
+        """With so many views of each image. `probe`: the frozen part is as it is now, so that the
+        cache may hold some of it."""
+        if self._timed is None:
+            self._timed = self._measure()
+        timed = self._timed
+        ready = view = judged_view = absent = 0.0
+        if timed.frozen is not None:
+            count = self._count * (views or 1)
+            with evaluating(self.learner.network):
+                ready, each = self._by.faster(timed.frozen, timed.batch, count, timed.plain)
+                absent = self._lacking(views) if probe else 1.0
+            view = self._by.together(timed.load, each)
+            judged_view = self._by.together(timed.read, each) if timed.read else 0.0
+        return Rates(
+            timed.frozen is not None,
+            ready,
+            view * timed.area,
+            judged_view,
+            absent,
+            timed.step * timed.area,
+            timed.judged,
+        )
+
+    def _lacking(self, views: int | None) -> float:
+        if views not in self._absent:
+            stage = self._stage.model_copy(update={"views": views})
+            data = self._maker.images(stage, self._shown)
+            network = self.learner.network
+            self._absent[views] = self._maker.absent(stage, data, network, self._cut)
+        return self._absent[views]
+
+    def _measure(self) -> _Timed:
         freeze(self.learner.network, self._first)
         data = self._maker.images(self._stage, self._shown)
-        cached = self._cut > 0 and unwanted(self._stage) is None
         what = (self._stage.augment.model_dump_json(), repr(self._stage.sizes), self._shown[0].key)
         batch, load = self._by.load(what, data.train, [self._plan(data)])
-        ready = view = judged_view = absent = judged = 0.0
+        frozen, plain = None, 0.0
         state: Any = batch.inputs
-        if cached:
+        if self._cut > 0 and unwanted(self._stage) is None:
             network = self.learner.network
+            teacher, taught_by = self.learner.teacher, self._by.training.taught_by
+            frozen = FrozenPart(network, self._cut, self._by.device, teacher, taught_by)
             with evaluating(network):
-                absent = 1.0
-                if probe:
-                    absent = self._maker.absent(self._stage, data, network, self._cut)
-                teacher, taught_by = self.learner.teacher, self._by.training.taught_by
-                frozen = FrozenPart(network, self._cut, self._by.device, teacher, taught_by)
-                count = self._count * (self._stage.views or 1)
-                ready, each, state = self._by.run_frozen(frozen, batch, count)
+                plain, state = self._by.run_frozen(frozen, batch)
             if teacher is not None:
                 with torch.no_grad():
                     batch.targets[TAUGHT] = teacher(batch.inputs)
-            view = self._by.together(load, each)
-        step = self._step(batch, state, data, None if cached else load)
+        step = self._step(batch, state, data, load if frozen is None else None)
+        judged = read = 0.0
         if data.validation is not None:
-            judged, read = self._judging(data, cached)
-            judged_view = self._by.together(read, each) if cached else 0.0
-            judged = judged if cached else self._by.together(read, judged)
-        area = self._area(batch)
-        return Rates(cached, ready, view * area, judged_view, absent, step * area, judged)
+            judged, read = self._judging(data, frozen is not None)
+            judged = judged if frozen is not None else self._by.together(read, judged)
+        return _Timed(frozen, batch, load, plain, step, judged, read, self._area(batch))
 
     def _plan(self, data: StageData) -> BatchPlan:
         view = data.plans.view
