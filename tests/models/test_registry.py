@@ -378,7 +378,8 @@ def test_partial_weights_only_when_asked_for(tmp_path, caplog):
     with pytest.raises(RetinueError, match=named):
         create_model("mobilenet_v2_035", num_classes=3, weights=path)
     with caplog.at_level("INFO", "retinue"):
-        create_model("mobilenet_v2_035", num_classes=5, weights=path, partial_weights=True)
+        loaded = create_model("mobilenet_v2_035", num_classes=5, weights=path, partial_weights=True)
+    assert loaded.units()[loaded.first_drawn].name == "stages.3.1"
     assert "missing: stages.3.1.project.norm.bias" in caplog.text
     assert "re-initialised: head.fc.weight, head.fc.bias" in caplog.text
 

@@ -341,6 +341,8 @@ def test_other_classes_keep_the_boxes(saved, classes, caplog):
     warm = create_model("yolov3", backbone=SMALL, weights=path, classes=classes)
     assert torch.equal(outs(warm)[:, :5], outs(network)[:, :5])
     assert not torch.equal(outs(warm)[:, 5], outs(network)[:, 5])
+    assert warm.first_drawn == len(warm.units())  # but for the head's rows all is known
+    assert network.first_drawn == 0
     assert "0 of" in caplog.text
     assert "but for the rows of boxes: head.outs.0.weight" in caplog.text
 
@@ -381,6 +383,7 @@ def test_weights_of_the_backbone_alone(tmp_path, caplog):
             assert torch.equal(tensor, classifier.state_dict()[key])
         assert f"{path}" in caplog.text
         assert "tensors are its backbone's; neck and head are drawn anew" in caplog.text
+        assert network.units()[network.first_drawn].name == "neck"
         # its images are prepared as the backbone learnt to see them, but for how they fit
         own = replace(small().preprocessing, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
         assert network.preprocessing == own

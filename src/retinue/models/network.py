@@ -96,6 +96,9 @@ class Network(nn.Module):
     without paths."""
     native_size: tuple[int, int] | None = None
     """Height and width of its input, where its arguments tell them and not its entry."""
+    first_drawn: int = 0
+    """The first unit whose weights are freshly drawn, all or some of them; the number of units if
+    at most the head's are. Before it, what is frozen has learnt something."""
     preprocessing: Preprocessing = Preprocessing()
     """How images are prepared for its weights, or for the published ones where it has none."""
     _pooled_features: int | None = None

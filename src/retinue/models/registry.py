@@ -9,7 +9,7 @@ import logging
 import math
 import pkgutil
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -201,6 +201,7 @@ def create_model(
         return _created(entry, keywords, resolved, wanted)
     backbone = _created_backbone(below, keywords, resolved, partial_weights)
     network = _created(entry, {**keywords, "backbone": backbone}, None, wanted)
+    network.first_drawn = _first_among(network, _not_of(network, backbone))
     own = backbone.preprocessing
     network.preprocessing = replace(network.preprocessing, mean=own.mean, std=own.std)
     loaded, total = (len(part.state_dict()) for part in (backbone, network))
@@ -331,7 +332,22 @@ def _created(
                 where=resolved.source,
                 mend=mend,
             )
+        network.first_drawn = _first_among(network, [*report.missing, *report.reinitialised])
     return network
+
+
+def _not_of(network: Network, backbone: Network) -> list[str]:
+    """The tensors of `network` that are not those of its `backbone`."""
+    loaded = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+    each = network.state_dict(keep_vars=True).items()
+    return [key for key, tensor in each if id(tensor) not in loaded]
+
+
+def _first_among(network: Network, keys: Iterable[str]) -> int:
+    """The first unit that has one of the tensors, or the number of units."""
+    names = [unit.name for unit in network.units()]
+    holding = (i for i, name in enumerate(names) for key in keys if key.startswith(f"{name}."))
+    return next(holding, len(names))
 
 
 def _backbone(entry: NetworkEntry, keywords: Mapping[str, Any]) -> NetworkEntry | None:

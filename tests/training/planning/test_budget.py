@@ -23,6 +23,7 @@ from retinue.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
 NETWORK = tiny.Tiny(num_classes=3)
+NETWORK.first_drawn = len(NETWORK.units())  # but for its head it has learnt
 
 
 def _recipe(**changes: Any) -> Recipe:
@@ -77,6 +78,15 @@ def test_less_time_cuts_the_network_and_caches_views() -> None:
     assert views is not None
     assert views <= epochs
     assert load_recipe(fitted) == fitted  # a run can begin from it
+
+
+def test_what_was_freshly_drawn_always_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _estimate(_recipe()).total_s
+    monkeypatch.setattr(NETWORK, "first_drawn", 1)
+    (first, *_), (second, *_) = _lengths(_fit(0.1 * whole))
+    assert (first, second) == ("head", NETWORK.units()[1].name)  # the recipe's own word stands
+    monkeypatch.setattr(NETWORK, "first_drawn", 0)  # training from scratch
+    assert _lengths(_fit(0.35 * whole))[1][0] == "all"
 
 
 def test_hardly_any_time_still_does_an_epoch_of_each() -> None:

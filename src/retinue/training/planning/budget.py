@@ -38,7 +38,8 @@ def fitted_to_budget(
     seconds have gone by.
 
     The epochs of all stages become longer or shorter by one factor, and the views with them; where
-    that is less than `LEAST`, less of the network learns, so that more of it is computed once.
+    that is less than `LEAST`, less of the network learns, so that more of it is computed once; what
+    was freshly drawn always learns.
 
     Raises:
         UsageError: one epoch of every stage takes longer, whatever learns.
@@ -87,8 +88,12 @@ def _cuts(recipe: Recipe, network: Network) -> Iterator[Recipe]:
 
 
 def _cut(stage: StageOptions, trainable: str, network: Network) -> StageOptions:
-    """`stage` with no more learning than `trainable`."""
+    """`stage` with no more learning than `trainable`, and what was freshly drawn: frozen, that
+    would stay as it is."""
     first = first_to_learn(network, trainable, "key budget")
+    if first > network.first_drawn:
+        first = network.first_drawn
+        trainable = network.units()[first].name
     if first <= first_to_learn(network, stage.trainable, "key budget"):
         return stage
     cut = stage.model_copy(update={"trainable": trainable})
