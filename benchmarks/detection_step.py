@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training_step import amx, bootstrap, import_timm
 
 from retinue.models.registry import create_model
 from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.training.losses import portion_loss
+from training_step import amx, bootstrap, import_timm
 
 SIDE, CLASSES, STRIDES = 416, 20, (8, 16, 32)
 ANCHORS = torch.tensor([pair for level in PUBLISHED for pair in level])
