@@ -79,6 +79,20 @@ def test_frozen_batchnorm_without_weights_is_refused(
         assert part in message
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model.weights": None, "stages.0.frozen_batchnorm": True},
+        {"model.name": "mnist_cnn", "model.weights": "imagenet"},
+    ],
+)
+def test_no_task_is_sent_to_a_recipe_of_another(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    message = _refused("detect", tmp_path / "run", overrides)
+    assert "stages.0.trainable=all" in message
+    assert "retinue train scratch" not in message
+    assert load_recipe("scratch").task == "classification"
+
+
 def test_batchnorm_may_be_frozen_once_it_has_learnt(tmp_path: Path, pictures: Path) -> None:
     stages = [
         {"name": "first", "epochs": 1, "batch_size": 8},

@@ -25,6 +25,8 @@ class Shipped(NamedTuple):
     """The figure's name itself."""
     usual: str
     """The recipe for data that comes without one: its name itself."""
+    untrained: str = ""
+    """That for networks without weights: its name itself; empty: there is none."""
     of_data: Mapping[str, str] = MappingProxyType({})
     """What else it does with a data set: the command's name below `retinue data`, and where it
     is."""
@@ -41,6 +43,7 @@ SHIPPED = {
         remark="retinue.evaluation.classification:remark",
         default_metric="top1",
         usual="finetune",
+        untrained="scratch",
     ),
     "detection": Shipped(
         task="retinue.tasks.detection.task:Detection",
