@@ -28,7 +28,7 @@ def _data() -> None:
 
 
 def check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder or a table.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
