@@ -21,6 +21,7 @@ from retinue import modelfile
 from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
+from retinue.models.darknet import EXAMPLE
 from retinue.tasks.classification.task import Classification
 from retinue.training import finish, prepare, trainer
 from retinue.training.changes import without_paths
@@ -126,6 +127,26 @@ def test_the_model_file_says_which_hub_its_weights_came_from() -> None:
         placed = prepare.with_absolute_paths(named, dataset)
         assert placed.model.weights == weights
         assert without_paths(placed)["model"]["weights"] == kept
+
+
+def test_a_file_that_describes_a_network_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.cfg").write_text(EXAMPLE)
+    there = str(tmp_path / "my.cfg")
+    stages = [{"epochs": 1}]
+    for model in ("my.cfg", {"name": "darknet", "weights": None, "arguments": {"cfg": "my.cfg"}}):
+        recipe = load_recipe({"model": model, "task": "detection", "stages": stages})
+        assert (recipe.model.name, recipe.model.weights) == ("darknet", None)
+        placed = prepare.with_absolute_paths(recipe, Dataset(("a", "b"), {}))
+        assert placed.model.arguments == {"cfg": there}
+        assert without_paths(placed)["model"]["arguments"] == {"cfg": "my.cfg"}
+    text = recipe.model.model_copy(update={"arguments": {"cfg": EXAMPLE}})
+    as_text = prepare.with_absolute_paths(
+        recipe.model_copy(update={"model": text}), Dataset(("a", "b"), {})
+    )
+    assert as_text.model.arguments == {"cfg": EXAMPLE}
 
 
 def test_bf16_on_the_cpu_trains_and_resumes_exactly(

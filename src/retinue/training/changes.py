@@ -17,6 +17,7 @@ from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError, some
 from retinue.files import expanded
 from retinue.modelfile import MODEL_FILE
+from retinue.models.registry import paths_among
 from retinue.options import OnResume
 from retinue.options.resuming import on_resume
 from retinue.run.folder import RunFolder
@@ -157,6 +158,9 @@ def _moved(recipe: Recipe, place: Callable[[Path], str]) -> Recipe:
     places = {"path": placed(data.path), "images": placed(data.images), "split": split}
     if model.weights is not None and names_a_file(model.weights):
         model = model.model_copy(update={"weights": placed(model.weights)})
+    described = {k: placed(v) for k, v in paths_among(model.name, model.arguments).items()}
+    if described:
+        model = model.model_copy(update={"arguments": {**model.arguments, **described}})
     cache = recipe.cache.model_copy(update={"folder": placed(recipe.cache.folder)})
     return recipe.model_copy(
         update={
