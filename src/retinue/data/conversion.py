@@ -24,10 +24,10 @@ from retinue.data.decode import open_pillow
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.formats import is_image_name
 from retinue.data.options import DataOptions
-from retinue.data.sources.dataset import refusals, settle_classes
+from retinue.data.sources.dataset import refusals, settle_classes, settle_splits
 from retinue.data.sources.listing import Listing
 from retinue.data.sources.recognise import Readers, read_listing
-from retinue.data.sources.records import Record
+from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.sources.words import ORDER
 from retinue.data.targets.boxes import Boxes
 from retinue.data.written_boxes import Written, by_pixels, coco_entry, plain, voc_xml, yolo_row
@@ -121,6 +121,8 @@ class Target:
     area: bool = False
     not_exhaustive: bool = False
     """Whether it can hold these."""
+    divided: bool = False
+    """Whether what reads it wants to be told what to train on and what to judge by."""
 
 
 def convert(
@@ -150,8 +152,8 @@ def convert(
     if not any(target.places for target in records.targets[:1]):
         what = f"data of format {listing.format!r} marks no objects"
         raise UsageError(what, where=repr(str(options.path)), mend="give data with boxes")
-    listing.records = records
     form = FORMATS[to]
+    listing.records = _divided(records, options, form, notes)
     items = _items(listing, options, classes, notes)
     lost = _lost(items, form, to)
     data = Data([_without_crowds(item, form) for item in items], classes, listing)
@@ -161,6 +163,27 @@ def convert(
     return Conversion(
         str(out), to, listing.format, len(items), objects, classes, splits, lost, notes
     )
+
+
+def _divided(records: Records, options: DataOptions, form: Target, notes: list[str]) -> Records:
+    """The records with the splits that are written. What a training would draw is drawn where
+    `form` wants it or the options say how; else the data's own splits stay, and it is said that the
+    rest will be drawn by the copy's names of the images."""
+    own = records.splits()
+    said: list[str] = []
+    settled, how = settle_splits(records, options, said)
+    if "split" in options.model_fields_set or form.divided:
+        if not (own != NONE).any():
+            said.append(f"the data has no splits: {how}, as a training divides it")
+        notes += said
+        return settled
+    if not np.array_equal(settled.splits(), own):
+        lacks = "validation images" if (own != NONE).any() else "splits"
+        notes.append(
+            f"neither the data nor the copy has {lacks}: a training draws them by images' names,"
+            " which differ, so perhaps others; split.seed=0 in this command writes them down"
+        )
+    return records
 
 
 def _items(
@@ -443,6 +466,6 @@ def _in_images(item: Item) -> str:
 FORMATS = {
     "voc": Target(_write_voc, lambda item: f"JPEGImages/{item.name}", difficult=True),
     "coco": Target(_write_coco, _in_images, crowd=True, area=True, not_exhaustive=True),
-    "yolo": Target(_write_yolo, _in_images),
+    "yolo": Target(_write_yolo, _in_images, divided=True),
     "csv": Target(_write_csv, _in_images, difficult=True, crowd=True),
 }
