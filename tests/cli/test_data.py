@@ -63,7 +63,8 @@ def test_check_of_odd_boxes_ends_as_training_would(retinue: Command, tmp_path: P
 def test_convert(retinue: Command, tmp_path: Path, to: str) -> None:
     code, out, _ = retinue("data", "convert", boxes(tmp_path), tmp_path / "out", "--to", to)
     assert code == 0
-    assert "2 images with 3 objects of 2 classes (all 2) written to " in out
+    splits = "train 2" if to == "yolo" else "all 2"
+    assert f"2 images with 3 objects of 2 classes ({splits}) written to " in out
     assert ("lost: 1 difficult objects" in out) == (to in ("coco", "yolo"))
     assert sorted(map(len, found(read(tmp_path / "out")).values())) == [1, 2]
     code, _, err = retinue("data", "convert", boxes(tmp_path), tmp_path / "out", "--to", to)
