@@ -287,6 +287,10 @@ class Result(ABC):
     def answers(self) -> list[tuple[str, float]]:
         """(name, score) of what a person wants to see first."""
 
+    def told(self) -> list[str]:
+        """The same in a few words each, short enough for a line."""
+        return [f"{name} {score:.1%}" for name, score in self.answers()]
+
     def parts(self) -> Sequence[Part]:
         """What was found at a place of its own, best first; of a task without `places`, nothing."""
         return ()
