@@ -121,6 +121,10 @@ class Target(ABC):
     def fingerprint(self) -> str:
         """A short text that differs wherever anything differs."""
 
+    def agrees(self, other: Target) -> bool:
+        """Whether both can be right of the same image."""
+        return self.fingerprint() == other.fingerprint()
+
     @abstractmethod
     def stratum(self) -> str:
         """What splits and samplers keep even."""
