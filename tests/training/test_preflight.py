@@ -131,6 +131,37 @@ def test_networks_without_batchnorm_have_none_to_freeze(tmp_path: Path, pictures
             {"model.name": "googlenet_original", "model.arguments.auxiliary": True},
             ["223 to 270", "set input.size=224"],
         ),
+        (
+            {
+                "task": "detection",
+                "task_options": {},
+                "model.name": "mobilenet_v1_025",
+                "input.size": 100,
+            },
+            [
+                "100 × 100 pixels: both sides must be multiples of 32",
+                "input.size=96 or input.size=416",
+            ],
+        ),
+        (
+            {
+                "task": "detection",
+                "task_options": {},
+                "model.name": "mobilenet_v1_025",
+                "input.size": [64, 100],
+            },
+            ["64 × 100 pixels", "set input.size=416"],
+        ),
+        (
+            {
+                "task": "detection",
+                "task_options": {},
+                "model.name": "vgg11",
+                "input.size": 64,
+                "stages.0.sizes": [64, 100],
+            },
+            ["100 × 100 pixels", "key stages.0.sizes", "leave that size out"],
+        ),
         ({"model.arguments.dept": 3}, ["takes no argument 'dept'", "key model.arguments"]),
         (
             {"model.weights": "imagenett"},
