@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -22,6 +23,7 @@ from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
 from retinue.models.darknet import EXAMPLE
+from retinue.options.overrides import parse_override
 from retinue.tasks.classification.task import Classification
 from retinue.training import finish, prepare, trainer
 from retinue.training.changes import without_paths
@@ -254,6 +256,13 @@ def test_changed_labels_or_order_are_refused_on_resume(
         table.write_text("\n".join(["path,label", *changed]), encoding="utf-8")
         with pytest.raises(RetinueError, match=r"another label or order.*splits\.csv, line \d+"):
             _resume(tmp_path / "run")
+    new = [row.replace(",red", ",violet") for row in rows]
+    table.write_text("\n".join(["path,label", *new]), encoding="utf-8")
+    with pytest.raises(RetinueError) as refused:
+        _resume(tmp_path / "run")
+    assert refused.value.what.endswith("when the training began: new: violet; gone: red")
+    command = shlex.split(str(refused.value.mend).split(": retinue train ")[1])
+    assert load_recipe(command[0], dict(map(parse_override, command[1:]))).data.path == str(table)
     table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
     assert _resume(tmp_path / "run").figures["images"] > 0
 

@@ -7,6 +7,7 @@ refused by its name, with the command of a new training that starts from these w
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -206,14 +207,33 @@ def _compared(
         return
     # A field that the version of then did not have is an edit only where it is set.
     chosen = {key for key, _ in _leaves(recipe.model_dump(mode="json", exclude_defaults=True))}
-    for key in [*begun, *(key for key in now if key not in begun and key in chosen)]:
-        old, new = begun.get(key, _NOTHING), now.get(key, _NOTHING)
+    all_keys = [*begun, *(key for key in now if key not in begun and key in chosen)]
+    for key in dict.fromkeys(map(_of_list, all_keys)):
+        old, new = _gathered(begun, key), _gathered(now, key)
         location = [int(part) if part.isdigit() else part for part in key.split(".")]
         mark = on_resume(Recipe, location)
         if mark is OnResume.FREE and old is _NOTHING:
             continue  # an older version wrote only down what decides
         if old != new and not _same_name(old, new):
-            yield Change(key, old, new, mark, given=on_file.get(key, _NOTHING) != new)
+            yield Change(key, old, new, mark, given=_gathered(on_file, key) != new)
+
+
+def _of_list(key: str) -> str:
+    """That of the list whose value `key` is, which is told as a whole; any other one as it is."""
+    return re.sub(r"(\.\d+)+$", "", key)
+
+
+def _gathered(leaves: Mapping[str, Any], key: str) -> Any:
+    """The value, or the list of values, at `key`."""
+    if key in leaves:
+        return leaves[key]
+    places = {
+        rest.split(".")[0]
+        for rest in (leaf.removeprefix(f"{key}.") for leaf in leaves if leaf.startswith(f"{key}."))
+    }
+    if not places or not all(place.isdigit() for place in places):
+        return _NOTHING
+    return [_gathered(leaves, f"{key}.{place}") for place in sorted(places, key=int)]
 
 
 def _stages(leaves: Mapping[str, Any]) -> int:
