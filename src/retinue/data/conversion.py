@@ -34,7 +34,7 @@ from retinue.data.written_boxes import Written, by_pixels, coco_entry, plain, vo
 from retinue.documents import json_text, yaml_text
 from retinue.errors import BadImageError, UsageError, some
 from retinue.files import write_text
-from retinue.text import as_file_name, counted, no_file_name, utf8
+from retinue.text import as_file_name, counted, no_file_name, shorten, utf8
 
 _SHOWN = 5
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
@@ -74,6 +74,16 @@ class Conversion:
     lost: dict[str, int] = field(default_factory=dict)
     """What the format cannot hold, and how many there were of it."""
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.format} of {self.source_format}",
+            counted(self.images, "image"),
+            counted(self.objects, "object"),
+            counted(len(self.classes), "class", "classes"),
+            *(f"lost: {number:,} {what}" for what, number in self.lost.items()),
+        ]
+        return f"<Conversion {shorten(self.out, 60)}: {', '.join(parts)}>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
