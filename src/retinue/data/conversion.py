@@ -184,7 +184,7 @@ def _divided(records: Records, options: DataOptions, form: Target, notes: list[s
     settled, how = settle_splits(records, options, said)
     if "split" in options.model_fields_set or form.divided:
         if not (own != NONE).any():
-            said.append(f"the data has no splits: {how}, as a training divides it")
+            said.append(f"the data has no splits: {how}; split.train=… and so on say otherwise")
         notes += said
         return settled
     if not np.array_equal(settled.splits(), own):

@@ -303,7 +303,11 @@ def _from_scratch(recipe: Recipe) -> str:
     """What to do without weights."""
     shipped = SHIPPED.get(recipe.task)
     if shipped is None or not shipped.untrained:
-        return "stages.0.trainable=all has all of it learn from the beginning"
+        first = recipe.stages[0]
+        settings = ["stages.0.trainable=all"]
+        settings += ["stages.0.views=null"] if first.views is not None else []
+        settings += ["stages.0.frozen_batchnorm=false"] if first.frozen_batchnorm else []
+        return f"{' '.join(settings)} has all of it learn from the beginning"
     return f"`retinue train {shipped.untrained}` trains without weights"
 
 
