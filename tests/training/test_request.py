@@ -102,8 +102,9 @@ def test_data_twice_a_model_and_a_network_are_refused(tmp_path: Path) -> None:
         asked(model, {}, pytest.fail)
     with pytest.raises(UsageError, match=r"'resnet50' is a network.*finetune.*model=resnet50"):
         asked("resnet50", {}, pytest.fail)
-    with pytest.raises(UsageError, match="retinue train detect data=PHOTOS model=yolov3"):
-        asked("yolov3", {}, pytest.fail)
+    for detector in ("yolov3", box_sets.write(tmp_path / "my.cfg", "[net]")):
+        with pytest.raises(UsageError, match="is a network, no recipe, retinue train detect data="):
+            asked(detector, {}, pytest.fail)
 
 
 def test_a_detector_is_begun_from_by_the_recipe_for_boxes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.layout import TABLES
 from retinue.errors import RetinueError, UsageError
 from retinue.modelfile import read_description
-from retinue.models.registry import find, is_network
+from retinue.models.registry import description_of, find, is_network
 from retinue.run.folder import RunFolder
 from retinue.tasks.shipped import DEFAULT, SHIPPED
 from retinue.tasks.task import task_of
@@ -51,7 +51,7 @@ def asked(
             mend=f"to begin from it: retinue train {_usual_of_model(path)} data=PHOTOS"
             f" model.weights={recipe}",
         )
-    elif not path.exists() and str(recipe) not in shipped() and is_network(str(recipe)):
+    elif str(recipe) not in shipped() and _is_network(path):
         raise UsageError(
             f"{str(recipe)!r} is a network, no recipe",
             mend=f"retinue train {_usual_of_network(str(recipe))} data=PHOTOS model={recipe}",
@@ -74,8 +74,14 @@ def _usual_of_model(path: Path) -> str:
     return SHIPPED[task if task in SHIPPED else DEFAULT].usual
 
 
+def _is_network(path: Path) -> bool:
+    """Whether it is the name of one, or a file that describes one."""
+    return description_of(str(path)) is not None or not path.exists() and is_network(str(path))
+
+
 def _usual_of_network(name: str) -> str:
-    kind = find(name).kind
+    described = description_of(name)
+    kind = find(name if described is None else described[0]).kind
     return next(there.usual for there in SHIPPED.values() if there.networks == kind)
 
 
