@@ -178,6 +178,24 @@ def test_predict_to_a_folder(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--overlap", "0.3"], "there are no tiles that could overlap"),
+        (["--fps", "5", "--out", "o"], "--fps measures and answers nothing: --out has no effect"),
+        (["--fps", "5", "--count"], "--count has no effect"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    retinue: Command, replace: Any, line: list[str], said: str
+) -> None:
+    for name in ("predict", "speed"):
+        replace(name, None)
+    code, _, err = retinue("predict", "model", "a", *line)
+    assert code == 2
+    assert said in err
+
+
 @pytest.mark.parametrize("option", ["format", "reference"])
 def test_what_is_of_a_list_needs_one(retinue: Command, replace: Any, option: str) -> None:
     predict = replace("predict", Predictions(1, {}, [], []))

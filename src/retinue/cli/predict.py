@@ -80,8 +80,11 @@ def predict(
         typer.Option("--tiles", metavar="PIXELS", help="Look at parts of this side, too."),
     ] = None,
     overlap: Annotated[
-        float, typer.Option("--overlap", help="The share of a tile that its neighbour has, too.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            "--overlap", metavar="SHARE", help="Of a tile that its neighbour has, too; 0.2."
+        ),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="FILE", help="Keep the ids of this COCO file."),
@@ -121,25 +124,34 @@ def predict(
     from retinue.options.overrides import parse_override
 
     options = dict(map(parse_override, changes or []))
+    needing: dict[str, Any] = {
+        "draw": draw, "crops": crops, "heatmap": heatmap, "format": format,
+        "reference": reference,
+    }  # fmt: skip
     if fps is not None:
+        answering = {"out": out, **needing, "count": count, "zones": zones, "track": track,
+                     "tiles": tiles}  # fmt: skip
+        if idle := [name for name, wished in answering.items() if wished]:
+            raise UsageError(
+                f"--fps measures and answers nothing: --{idle[0]} has no effect",
+                where=f"--{idle[0]}",
+                mend="leave one of them out",
+            )
         spent = api.speed(
             model, sources, runs=fps, engine=engine.value, device=device,
             tta=tta.value if tta is not None else None, options=options,
         )  # fmt: skip
         print_json(spent) if as_json else _say_speed(spent)
         return
-    needing = {
-        "draw": draw,
-        "crops": crops,
-        "heatmap": heatmap,
-        "format": format,
-        "reference": reference,
-    }
     for name, wished in needing.items():
         if wished and out is None:
             raise UsageError(
                 f"--{name} needs a folder to write to", where=f"--{name}", mend="add --out DIR"
             )
+    if overlap is not None and tiles is None:
+        raise UsageError(
+            "there are no tiles that could overlap", where="--overlap", mend="add --tiles PIXELS"
+        )
     done = api.predict(
         model,
         sources,
@@ -158,7 +170,7 @@ def predict(
         places=zones,
         heatmap=heatmap,
         tiles=tiles,
-        overlap=overlap,
+        overlap=0.2 if overlap is None else overlap,
         track=track,
         every=every,
         options=options,

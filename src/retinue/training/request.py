@@ -76,7 +76,7 @@ def _usual_of_model(path: Path) -> str:
 
 def _is_network(path: Path) -> bool:
     """Whether it is the name of one, or a file that describes one."""
-    return description_of(str(path)) is not None or not path.exists() and is_network(str(path))
+    return description_of(str(path)) is not None or (not path.exists() and is_network(str(path)))
 
 
 def _usual_of_network(name: str) -> str:
