@@ -170,7 +170,7 @@ def _nothing_to_train_on(listing: Listing, splits: dict[str, Samples]) -> UsageE
         "no images to train on" + (f": there is {there} alone" if there else ""),
         where=repr(str(listing.root)),
         mend="add a folder or rows called train"
-        + (f", or give {there}'s own folder or rows as data=PATH to divide them" if there else ""),
+        + ("; data.split.given=ignore divides what there is" if there else ""),
     )
 
 
