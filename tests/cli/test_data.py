@@ -100,6 +100,7 @@ def test_anchors(retinue: Command, tmp_path: Path) -> None:
     code, out, _ = retinue("data", "anchors", tmp_path / "set", *whole, *how)
     assert code == 0
     assert "task_options.anchors=[[[22.0,40.0]],[[62.0,32.0]]]" in out
+    assert out.endswith(f"written to {plot}\n")
     assert Image.open(plot).size[0] > 500
     told = json.loads(retinue("data", "anchors", tmp_path / "set", *whole, *how, "--json").out)
     assert told["anchors"] == [[[22, 40]], [[62, 32]]]

@@ -185,6 +185,8 @@ def anchors(
     for line in (*found.notes, *found.doubts):
         say(visible(line))
     table(["what", "value"], [list(row) for row in found.rows()])
+    if plot is not None:
+        say(f"written to {visible(plot)}")
 
 
 add(app, "check", check, EXAMPLES)

@@ -105,7 +105,10 @@ class Detector(Network):
             height, width = images.shape[-2:]
             coarsest = max(self.strides)
             if height % coarsest or width % coarsest:
-                raise UsageError(f"both sides must be multiples of {coarsest}")
+                raise UsageError(
+                    f"both sides must be multiples of {coarsest}",
+                    where=f"{self.name or 'the detector'}, images of {height} × {width} pixels",
+                )
         return super().run(x, start=start, stop=stop, taps=taps)
 
     def in_logits_layer(self, name: str) -> bool:
