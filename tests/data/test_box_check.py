@@ -49,9 +49,9 @@ def test_everything_that_is_odd(tmp_path: Path) -> None:
     write(tmp_path / "lost.xml", xml(("cat", 2, 2, 20, 20)))
     report = look(tmp_path)
     found = named(report)
-    assert len(found["rows that cannot be used"].items) == 5
+    assert len(found["labels that cannot be used"].items) == 5
     for word in ("inverted.xml", "outside.xml", "other.xml", "broken.xml", "lost.xml"):
-        assert any(word in item for item in found["rows that cannot be used"].items)
+        assert any(word in item for item in found["labels that cannot be used"].items)
     for what, word in {
         "labels without images": "lost.xml",
         "images without labels": "bare.jpg",

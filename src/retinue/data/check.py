@@ -163,7 +163,7 @@ def check(
 
     found = [
         _unreadable(unreadable),
-        Finding("rows that cannot be used", listing.problems, "left out or an error"),
+        Finding("labels that cannot be used", listing.problems, "left out or an error"),
         Finding("labels without images", listing.missing, "no such file"),
         Finding(
             "images without labels",
