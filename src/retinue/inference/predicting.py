@@ -28,7 +28,6 @@ from retinue.tasks.task import Task
 
 _PLAIN = ("jsonl", "json")
 """What the format is called that results have anyway."""
-_ON_BAD = "--on-bad-image skip goes on without it (from Python: on_bad_image='skip')"
 FRAMES_TOGETHER = 8
 """Frames of a video that are answered together at most: they wait at their full size."""
 
