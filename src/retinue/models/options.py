@@ -77,7 +77,8 @@ class ModelOptions(Options):
         if not isinstance(name, str):
             return values
         # brings torch, which a mere --help must not
-        from retinue.models.registry import called, description_of, with_tag
+        from retinue.models.described import description_of
+        from retinue.models.registry import called, with_tag
 
         given = dict(values) if isinstance(values, Mapping) else {}
         if (described := description_of(name)) is not None:

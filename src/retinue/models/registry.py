@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from retinue.errors import RetinueError, UsageError, suggest
@@ -114,23 +114,6 @@ def called(name: str) -> Called:
         raise UsageError(f"{found.network} has no weights called {tag!r}", mend=mend)
     mend = suggest(name, [*_ENTRIES, *names.aliases()]) or "`retinue models` lists what there is"
     raise UsageError(f"unknown network {name!r}", mend=mend)
-
-
-def description_of(path: str) -> tuple[str, str] | None:
-    """The network that the file `path` describes, going by its suffix, and the keyword that takes
-    the path; None: no network has such files."""
-    _load_families()
-    suffix = PurePath(path).suffix.lower()
-    for entry in _ENTRIES.values():
-        if suffix in entry.described_by:
-            return entry.name, entry.described_by[suffix]
-    return None
-
-
-def paths_among(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Those of the `arguments` of a network that are paths of files which describe it."""
-    given = {key: arguments.get(key) for key in find(name).described_by.values()}
-    return {k: v for k, v in given.items() if isinstance(v, str) and "\n" not in v}
 
 
 def with_tag(meant: Called, weights: Any) -> Any:

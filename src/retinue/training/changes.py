@@ -18,7 +18,7 @@ from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError, some
 from retinue.files import expanded
 from retinue.modelfile import MODEL_FILE
-from retinue.models.registry import paths_among
+from retinue.models.described import paths_among
 from retinue.options import OnResume
 from retinue.options.resuming import on_resume
 from retinue.run.folder import RunFolder

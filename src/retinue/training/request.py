@@ -10,7 +10,8 @@ from retinue.data.options import DataOptions
 from retinue.data.sources.layout import TABLES
 from retinue.errors import RetinueError, UsageError
 from retinue.modelfile import read_description
-from retinue.models.registry import description_of, find, is_network
+from retinue.models.described import description_of
+from retinue.models.registry import find, is_network
 from retinue.run.folder import RunFolder
 from retinue.tasks.shipped import DEFAULT, SHIPPED
 from retinue.tasks.task import task_of
