@@ -10,6 +10,7 @@ import tiny
 
 from retinue.api import Predictions
 from retinue.data.check import CheckReport, Finding
+from retinue.data.conversion import Conversion
 from retinue.data.sources import Dataset
 from retinue.demos import Demo
 from retinue.exporting.elsewhere import Construction
@@ -18,8 +19,11 @@ from retinue.inference.predictor import Member, Predictor
 from retinue.modelfile import ModelDescription
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.classification.task import Classification
+from retinue.tasks.detection.anchors import Recall
+from retinue.tasks.detection.data_anchors import FittedAnchors
 from retinue.tasks.results import Box, BoxResult, ClassResult
-from retinue.training.session import Run
+from retinue.training.recipe import load_recipe
+from retinue.training.session import Plan, Run
 
 NAMES = [f"class {k}" for k in range(1000)]
 FIGURES = {"task": "classification", "split": "test", "images": 78, "top1": 0.87, "loss": 0.41,
@@ -51,6 +55,7 @@ def predictor(members: int, **how: Any) -> Predictor:
         (Run(Path("r"), {"task": "dots", "images": 1}, Path("r/b")), "<Run r: 1 image>"),
         (Predictions(2, {"c.jpg": "cut"}, [], [ROSE, ROSE]),
          f"<Predictions 2 images, 1 skipped; {ROSE!r}, …>"),
+        (Predictions(24, {}, [], [], frames=24), "<Predictions 24 frames>"),
         (Predictions(5000, {}, [Path("p.jsonl")], []), "<Predictions 5,000 images, 1 file>"),
         (Dataset(tuple(NAMES), {"train": [Sample("a")] * 2000, "val": [Sample("b")]}, Path("d")),
          "<Dataset train 2,000, val 1; 1,000 classes (class 0, class 1, class 2, …), d>"),
@@ -61,6 +66,14 @@ def predictor(members: int, **how: Any) -> Predictor:
                      [Finding("unreadable", ["x"] * 5000, "cut")]),
          "<CheckReport d: 9 images, 1 class, 1 unreadable, found: unreadable>"),
         (CheckReport("d", "folder", 9, {"a": 9}, {}, {}), "<CheckReport d: 9 images, 1 class>"),
+        (Conversion("out", "coco", "voc", 40, 1077, ["a"], {}, {"crowds, which are left out": 2}),
+         "<Conversion out: coco of voc, 40 images, 1,077 objects, 1 class,"
+         " lost: 2 crowds, which are left out>"),
+        (FittedAnchors([[(1, 2)], [(3, 4)]], Recall(0.866, 1, 1), Recall(0.7, 1, 1), 62, 416),
+         "<FittedAnchors 2 of 62 boxes at 416 pixels: IoU 0.87 in the mean, published 0.70>"),
+        (Classification(NAMES), "<Classification 1,000 classes (class 0, class 1, class 2, …)>"),
+        (Plan(load_recipe("scratch"), [], None, {"train": 2000}, None),  # type: ignore[arg-type]
+         "<Plan resnet18: train 2,000; 1 stage>"),
         (Exported(Path("w.pth"), Construction("timm", "resnet18", {"num_classes": 3}, None),  # type: ignore[arg-type]
                   Preprocessing(), tuple(NAMES)),
          '<Exported w.pth: timm.create_model("resnet18", num_classes=3)>'),

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "check_data": "retinue.api",
+    "convert_data": "retinue.api",
     "create_model": "retinue.models.registry",
     "evaluate": "retinue.api",
     "export": "retinue.api",
+    "fit_anchors": "retinue.api",
+    "import_model": "retinue.api",
     "list_models": "retinue.models.registry",
     "load": "retinue.api",
     "predict": "retinue.api",
@@ -33,10 +37,14 @@ __all__ = [  # written out, so that type checkers see what is exported
     "RetinueError",
     "UsageError",
     "__version__",
+    "check_data",
     "conv_output_size",
+    "convert_data",
     "create_model",
     "evaluate",
     "export",
+    "fit_anchors",
+    "import_model",
     "list_models",
     "load",
     "pool_output_size",
@@ -49,7 +57,17 @@ __all__ = [  # written out, so that type checkers see what is exported
 ]
 
 if TYPE_CHECKING:
-    from retinue.api import evaluate, export, load, predict, train
+    from retinue.api import (
+        check_data,
+        convert_data,
+        evaluate,
+        export,
+        fit_anchors,
+        import_model,
+        load,
+        predict,
+        train,
+    )
     from retinue.errors import BadImageError, RetinueError, UsageError
     from retinue.models.registry import create_model, list_models
     from retinue.models.sizes import (

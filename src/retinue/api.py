@@ -278,14 +278,23 @@ class Predictions:
     skipped: dict[str, str]
     """Images that have none, with the reasons."""
     files: list[Path]
-    """What was written."""
+    """What was written; of files of one image each their folder."""
     results: list[Result]
     """The answers, in order, unless they went to files or to `each`."""
     counts: dict[str, Any] | None = None
     """How many of what, if that was asked for: see `retinue.inference.counting`."""
+    frames: int = 0
+    """How many of the images are frames of videos."""
+
+    def looked_at(self) -> str:
+        """`6 images and 24 frames`."""
+        still = self.images - self.frames
+        parts = [counted(still, "image")] if still or not self.frames else []
+        parts += [counted(self.frames, "frame")] if self.frames else []
+        return " and ".join(parts)
 
     def __repr__(self) -> str:
-        parts = [counted(self.images, "image")]
+        parts = [self.looked_at()]
         parts += [f"{len(self.skipped):,} skipped"] if self.skipped else []
         parts += [counted(len(self.files), "file")] if self.files else []
         first = f"; {self.results[0]!r}" if self.results else ""
@@ -357,7 +366,9 @@ def predict(
     predictor = open_model(model, device=device, engine=engine, tta=tta, options=options)
     walk = Walk(predictor, found, manner, batch_size=batch_size)
     done = collect(walk, wishes, stop=on_bad_image == "stop", each=each)
-    return Predictions(done.images, done.skipped, done.files, done.results, done.counts)
+    return Predictions(
+        done.images, done.skipped, done.files, done.results, done.counts, done.frames
+    )
 
 
 def speed(

@@ -121,6 +121,10 @@ class Target(ABC):
     def fingerprint(self) -> str:
         """A short text that differs wherever anything differs."""
 
+    def agrees(self, other: Target) -> bool:
+        """Whether both can be right of the same image."""
+        return self.fingerprint() == other.fingerprint()
+
     @abstractmethod
     def stratum(self) -> str:
         """What splits and samplers keep even."""
@@ -286,6 +290,10 @@ class Result(ABC):
     @abstractmethod
     def answers(self) -> list[tuple[str, float]]:
         """(name, score) of what a person wants to see first."""
+
+    def told(self) -> list[str]:
+        """The same in a few words each, short enough for a line."""
+        return [f"{name} {score:.1%}" for name, score in self.answers()]
 
     def parts(self) -> Sequence[Part]:
         """What was found at a place of its own, best first; of a task without `places`, nothing."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from retinue import api
+from retinue.api import Predictions
 from retinue.tasks.results import Box, BoxResult, ClassResult
 
 Command = Callable[..., Any]
@@ -147,36 +148,66 @@ def test_predict_prints_answers_without_a_folder(retinue: Command, replace: Any)
         ClassResult("a [bold]\n.jpg", [("cat", 0.9), ("dog", 0.1)]),
         BoxResult("b.jpg", [Box("car", 0.5, (1.0, 2.0, 3.0, 4.0))]),
     ]
-    predict = replace("predict", SimpleNamespace(images=2, skipped={}, files=[], counts=None))
+    predict = replace("predict", Predictions(2, {}, [], []))
     predict.hands_over = results
     code, out, _ = retinue("predict", "model", "a", "b", "--on-bad-image", "stop")
     assert code == 0
     assert predict.given == ("model", ["a", "b"])
     assert predict.named["on_bad_image"] == "stop"
-    assert out == "a [bold]\\n.jpg\tcat 90.0%\tdog 10.0%\nb.jpg\tcar 50.0%\n"
+    assert out == "a [bold]\\n.jpg\tcat 90.0%\tdog 10.0%\nb.jpg\tcar 50.0% 1 2 3 4\n"
     lines = retinue("predict", "model", "a", "--json").out.splitlines()
     assert [json.loads(line) for line in lines] == [result.as_dict() for result in results]
 
 
-def test_predict_to_a_folder(retinue: Command, replace: Any) -> None:
-    done = SimpleNamespace(
-        images=1, skipped={"x.jpg": "cut"}, files=[Path("o/predictions.csv")], results=[],
-        counts=None,
-    )  # fmt: skip
-    predict = replace("predict", done)
+def test_predict_to_a_folder(
+    retinue: Command, replace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("o/drawn").mkdir(parents=True)
+    files = [Path("o/predictions.csv"), Path("o/drawn")]
+    predict = replace("predict", Predictions(4, {"x.jpg": "cut"}, files, [], frames=3))
     code, out, err = retinue("predict", "m", "x", "--out", "o", "--format", "csv", "--draw")
     assert code == 3
     assert (predict.named["format"], predict.named["draw"]) == ("csv", True)
-    assert "o/predictions.csv" in out
+    assert out == "1 image and 3 frames\n  o/predictions.csv\n  o/drawn/\n"
     assert "skipped x.jpg: cut" in err
     told = json.loads(retinue("predict", "m", "x", "--out", "o", "--json").out)
-    assert told == {"images": 1, "files": ["o/predictions.csv"], "skipped": {"x.jpg": "cut"}}
+    assert told == {
+        "images": 4, "frames": 3, "files": ["o/predictions.csv", "o/drawn"],
+        "skipped": {"x.jpg": "cut"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--overlap", "0.3"], "there are no tiles that could overlap"),
+        (["--fps", "5", "--out", "o"], "--fps measures and answers nothing: --out has no effect"),
+        (["--fps", "5", "--count"], "--count has no effect"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    retinue: Command, replace: Any, line: list[str], said: str
+) -> None:
+    for name in ("predict", "speed"):
+        replace(name, None)
+    code, _, err = retinue("predict", "model", "a", *line)
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.parametrize("option", ["format", "reference"])
+def test_what_is_of_a_list_needs_one(retinue: Command, replace: Any, option: str) -> None:
+    predict = replace("predict", Predictions(1, {}, [], []))
+    code, out, err = retinue("predict", "model", "a", f"--{option}", "coco")
+    assert (code, out, predict.given) == (2, "", ())
+    assert err == f"error: --{option} needs a folder to write to, --{option}, add --out DIR\n"
 
 
 def test_predict_counts(retinue: Command, replace: Any) -> None:
     video = {"path": "a.mp4", "frames": 3, "lines": {"gate": {"cat": {"right": 1, "left": 0}}}}
     counts = {"images": 1, "objects": {"cat\n": 1200}, "videos": [video]}
-    done = SimpleNamespace(images=4, skipped={}, files=[], counts=counts)
+    done = Predictions(4, {}, [], [], counts, frames=3)
     predict = replace("predict", done)
     line = ["predict", "m", "x", "--count", "--zones", "z.yaml", "--track", "--every", "3",
             "--tiles", "640", "--overlap", "0.25"]  # fmt: skip
@@ -329,7 +360,7 @@ def test_demo(retinue: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_predicting_on_an_empty_list_is_told(retinue: Command, replace: Any) -> None:
-    replace("predict", SimpleNamespace(images=0, skipped={}, files=[], results=[], counts=None))
+    replace("predict", Predictions(0, {}, [], []))
     code, out, err = retinue("predict", "model", "-")
     assert (code, out) == (0, "")
     assert err == "nothing was predicted: the list names no files\n"

@@ -51,8 +51,15 @@ def test_recipes_and_folders(complete: Complete) -> None:
     Path("fine.txt").write_text("")
     assert complete("train", "fin") == ["finetune", "fine-photos/", "fine.yaml"]
     assert complete("recipes", "s") == ["scratch"]
-    assert complete("train", "finetune", "data=fi") == ["data=fine-photos/", "data=fine.txt"]
+    assert complete("train", "finetune", "data=fi") == [
+        "data=fine-photos/", "data=fine.txt", "data=fine.yaml",
+    ]  # fmt: skip
     assert complete("train", "finetune", "fine-") == ["fine-photos/"]
+    for name in ("boxes.json", "boxes.tfrecord", "boxes.cfg"):
+        Path(name).write_text("")
+    assert complete("train", "box") == ["boxes.json", "boxes.tfrecord"]
+    assert complete("train", "detect", "box") == ["boxes.json", "boxes.tfrecord"]
+    assert complete("train", "detect", "model=box") == ["model=boxes.cfg"]
 
 
 def test_run_folders_and_models(complete: Complete) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from box_sets import picture, voc, write, xml
+from PIL import Image
 
 from retinue.data.check import CheckReport, Finding, check
 from retinue.data.options import DataOptions
@@ -48,9 +49,9 @@ def test_everything_that_is_odd(tmp_path: Path) -> None:
     write(tmp_path / "lost.xml", xml(("cat", 2, 2, 20, 20)))
     report = look(tmp_path)
     found = named(report)
-    assert len(found["rows that cannot be used"].items) == 5
+    assert len(found["labels that cannot be used"].items) == 5
     for word in ("inverted.xml", "outside.xml", "other.xml", "broken.xml", "lost.xml"):
-        assert any(word in item for item in found["rows that cannot be used"].items)
+        assert any(word in item for item in found["labels that cannot be used"].items)
     for what, word in {
         "labels without images": "lost.xml",
         "images without labels": "bare.jpg",
@@ -142,3 +143,42 @@ def test_real_ones(shared: Callable[[str], Path]) -> None:
     assert report.objects is not None
     assert report.objects.classes == {"RBC": 4153, "WBC": 372, "Platelets": 361}
     assert len(named(report)["boxes without area"].items) == 2
+
+
+def test_copies_of_an_image_are_told_by_what_their_boxes_say(tmp_path: Path) -> None:
+    def images(folder: str, tint: int, *texts: str) -> None:
+        for k, text in enumerate(texts):
+            place = tmp_path / folder / f"{folder}{k}"
+            place.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (64, 48), (tint, 0, 90)).save(f"{place}.png")
+            write(place.with_suffix(".xml"), text)
+
+    # The same object, drawn by two; another class; one object more; elsewhere.
+    images("alike", 10, xml(("cat", 2, 2, 40, 40)), xml(("cat", 5, 1, 42, 38)))
+    images("named", 60, xml(("cat", 2, 2, 40, 40)), xml(("dog", 2, 2, 40, 40)))
+    images("more", 110, xml(("cat", 2, 2, 40, 40)), xml(("cat", 2, 2, 40, 40), ("cat", 3, 3, 9, 9)))
+    images("moved", 160, xml(("cat", 2, 2, 20, 20)), xml(("cat", 30, 20, 48, 38)))
+    images("crossed", 210, *(xml(*pair) for pair in (
+        (("cat", 2, 2, 20, 20), ("cat", 30, 20, 48, 38)),
+        (("cat", 30, 20, 48, 38), ("cat", 2, 2, 20, 20)),
+    )))  # fmt: skip
+    found = named(look(tmp_path))
+    told = found["same image with other boxes"]
+    assert sorted(Path(item).stem for item in told.items) == ["more1", "moved1", "named1"]
+    assert told.detail.startswith("objects or classes differ")
+    assert "same image under two labels" not in found
+
+
+def test_the_format_is_told_and_how_an_image_without_a_row_gets_one(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"{name}.jpg")
+    head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    table = write(tmp_path / "labels.csv", head + "a.jpg,64,48,cat,2,3,20,30\n")
+    report = look(tmp_path)
+    assert report.rows()[0][2].endswith("; read as boxes_csv")
+    assert named(report)["images without labels"].detail == (
+        "no row: left out; a row without class and corners says that there is no object"
+    )
+    write(table, table.read_text() + "b.jpg,64,48,,,,,\n")
+    assert look(tmp_path).images == 2
+    assert "images without labels" not in named(look(tmp_path))

@@ -137,7 +137,7 @@ def test_table_with_gaps(tmp_path: Path) -> None:
     items = found(report)
     assert items["labels without images"] == ["gone.jpg"]
     assert items["images without labels"] == ["1.jpg", "unlisted.jpg"]
-    assert len(items["rows that cannot be used"]) == 1
+    assert len(items["labels that cannot be used"]) == 1
     errors = next(finding.items for finding in report.findings if finding.what == "errors")
     assert any("tset" in error and "line 5" in error for error in errors)
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinue.data.conversion import FORMATS, Conversion, convert
-from retinue.data.options import DataOptions
+from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
 from retinue.errors import BadImageError, UsageError
 
@@ -70,11 +70,39 @@ def test_from_every_format_to_every_other(tmp_path: Path, first: str, second: st
     assert one.splits == {"train": 2, "val": 1, "test": 1}
 
 
+@pytest.mark.parametrize("own", [{}, {"train": 16, "test": 4}])
+@pytest.mark.parametrize("to", FORMATS)
+def test_the_copy_is_divided_alike_or_it_is_said(
+    tmp_path: Path, own: dict[str, int], to: str
+) -> None:
+    """Where a training draws what the data does not say, it goes by names that the copy has not."""
+    folders = [split for split, count in own.items() for _ in range(count)] or ["inner"] * 20
+    for k, folder in enumerate(folders):
+        voc(tmp_path / "set" / folder, **{f"a{k}": xml(("cat", 2, 3, 20, 30))})
+    origin = read(tmp_path / "set", split=SplitOptions())
+    assert {split: len(of) for split, of in parts(origin).items()} == (
+        {"train": 14, "val": 2, "test": 4} if own else {"train": 16, "val": 2, "test": 2}
+    )
+    written = converted(tmp_path / "set", tmp_path / "written", to, split=SplitOptions())
+    assert written.splits == {split: len(of) for split, of in parts(origin).items()}
+    assert parts(read(tmp_path / "written", split=SplitOptions(seed=3))) == parts(origin)
+    done = converted(tmp_path / "set", tmp_path / "done", to)
+    doubted = any("a training draws them by images' names" in note for note in done.notes)
+    assert doubted or parts(read(tmp_path / "done", split=SplitOptions())) == parts(origin)
+    said = {True: "no validation images given: 0.111 of train taken",
+            False: "the data has no splits: split 0.8/0.1/0.1 (seed 0)"}[bool(own)]  # fmt: skip
+    assert any(note.startswith(said) for note in written.notes)
+    if to == "yolo":
+        assert not doubted
+        named = (tmp_path / "done" / "data.yaml").read_text()
+        assert all(f"{split}: images/{split}" in named for split in ("train", "val", "test"))
+
+
 def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     picture(tmp_path / "voc" / "a.jpg", (416, 295))
     write(tmp_path / "voc" / "a.xml", xml(("cat", 6, 11, 96, 98), size=(416, 295)))
     converted(tmp_path / "voc", tmp_path / "yolo", "yolo")
-    row = (tmp_path / "yolo" / "labels" / "a.txt").read_text()
+    row = (tmp_path / "yolo" / "labels" / "train" / "a.txt").read_text()
     assert [float(v) for v in row.split()] == pytest.approx(
         [0, 50.5 / 416, 54 / 295, 91 / 416, 88 / 295], abs=1e-8
     )
@@ -170,7 +198,7 @@ def test_crowds_areas_and_ids(tmp_path: Path) -> None:
         "areas of the objects themselves": 2,
         "images that are not exhaustively labelled": 1,
     }
-    assert (tmp_path / "yolo" / "labels" / "a.txt").read_text().count("\n") == 1
+    assert (tmp_path / "yolo" / "labels" / "train" / "a.txt").read_text().count("\n") == 1
     table = converted(origin, tmp_path / "csv", "csv")
     assert "crowds, which are left out" not in table.lost
     assert targets(read(tmp_path / "csv"))[0][1].crowd.tolist() == [False, True]
@@ -184,16 +212,16 @@ def test_images_are_linked_or_copied_and_told_apart(tmp_path: Path) -> None:
         picture(tmp_path / "set" / place)
         write(tmp_path / "set" / f"{place[:-4]}.xml", xml(("c", 1, 1, 9, 9)))
     done = converted(tmp_path / "set", tmp_path / "linked", "yolo")
-    names = sorted(p.name for p in (tmp_path / "linked" / "images").iterdir())
+    names = sorted(p.name for p in (tmp_path / "linked" / "images" / "train").iterdir())
     assert len({name.rsplit(".", 1)[0].casefold() for name in names}) == 3
-    labels = {p.stem for p in (tmp_path / "linked" / "labels").iterdir()}
+    labels = {p.stem for p in (tmp_path / "linked" / "labels" / "train").iterdir()}
     assert labels == {name.rsplit(".", 1)[0] for name in names}
     assert any("2 images are called anew" in note for note in done.notes)
     origin = tmp_path / "set" / "x" / "a.jpg"
-    assert os.path.samefile(origin, tmp_path / "linked" / "images" / "a.jpg")
+    assert os.path.samefile(origin, tmp_path / "linked" / "images" / "train" / "a.jpg")
     converted(tmp_path / "set", tmp_path / "copied", "yolo", copy=True)
-    assert not os.path.samefile(origin, tmp_path / "copied" / "images" / "a.jpg")
-    assert (tmp_path / "copied" / "images" / "a.jpg").read_bytes() == origin.read_bytes()
+    assert not os.path.samefile(origin, tmp_path / "copied" / "images" / "train" / "a.jpg")
+    assert (tmp_path / "copied" / "images" / "train" / "a.jpg").read_bytes() == origin.read_bytes()
 
 
 def test_images_out_of_records_and_painted_ones(
@@ -210,7 +238,7 @@ def test_images_out_of_records_and_painted_ones(
     )
     records = write_records(tmp_path / "set" / "a.record", one)
     converted(records, tmp_path / "yolo", "yolo")
-    assert [p.name for p in (tmp_path / "yolo" / "images").iterdir()] == ["image.jpg"]
+    assert [p.name for p in (tmp_path / "yolo" / "images" / "train").iterdir()] == ["image.jpg"]
     assert near(read(tmp_path / "yolo")) == {"image.jpg": [("cat", 16, 12, 32, 24)]}
     few = {"train": 4, "val": 2, "test": 3}
     monkeypatch.setattr("retinue.data.sources.digits.CANVASES", few)

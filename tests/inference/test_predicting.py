@@ -179,11 +179,31 @@ def test_pictures_and_videos_in_turn(model: Path, here: Path) -> None:
     assert [result.called() for result in done.results] == [
         "a.png", *(f"b.mp4#{n}" for n in (0, 1, 2, 0, 1, 2)), "c.png",
     ]  # fmt: skip
+    assert (done.images, done.frames, done.looked_at()) == (8, 6, "2 images and 6 frames")
     done = predict(model, ["a.png", "b.mp4", "b.mp4"], out="out", format="csv", draw=True)
+    assert set(done.files) == {
+        Path("out/predictions.csv"), Path("out/frames.csv"), Path("out/drawn"),
+        Path("out/drawn/b.mp4"), Path("out/drawn/b-2.mp4"),
+    }  # fmt: skip
     drawn = sorted(p.name for p in Path("out/drawn").glob("[!.]*"))
     assert drawn == ["a.png", "b-2.mp4", "b.mp4"]
     assert len(Path("out/frames.csv").read_text().splitlines()) == 7
     assert Path("out/predictions.csv").read_text().startswith("path,name")
+
+
+@pytest.mark.parametrize(
+    ("format", "own"), [("voc", {"Annotations"}), ("yolo", {"data.yaml", "labels"})]
+)
+def test_all_that_was_written_is_told(model: Path, here: Path, format: str, own: set[str]) -> None:
+    picture(here / "a.png", [(4, 4, 14, 14, 1)])
+    ways = {"draw": True, "crops": True, "heatmap": True, "count": True}
+    done = predict(model, "a.png", out="out", format=format, **ways)
+    wanted = own | {"drawn", "crops", "heatmaps", "counts.json", "counts.csv"}
+    assert {str(file.relative_to("out")) for file in done.files} == wanted
+    assert {p.name for p in Path("out").iterdir()} == wanted
+    picture(here / "b.png", [])
+    done = predict(model, "b.png", out="other", crops=True)
+    assert done.files == [Path("other/predictions.jsonl")], "nothing was cut out"
 
 
 def test_a_broken_frame_is_named_and_counted(model: Path, here: Path) -> None:

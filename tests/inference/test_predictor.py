@@ -203,6 +203,7 @@ def test_pillow_images_are_turned_upright_and_16_bits_stay(ready: Predictor) -> 
         (np.zeros((8, 8, 4), np.uint8), "RGB uint8"),
         (3, "cannot be read from a int"),
         (None, "cannot be read from a NoneType"),
+        (["a.jpg", "b.jpg"], "from a list, `predict` takes several of them"),
     ],
 )
 def test_what_is_no_image_is_refused_with_a_hint(

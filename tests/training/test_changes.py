@@ -123,9 +123,10 @@ def test_an_override_is_refused_by_the_same_rule_with_a_command_that_works(
     [
         ({"budget": "10m"}, {"budget.time": "10m"}),
         ({"ema": None}, {"ema": "null"}),
+        ({"data.classes": ["red", "a b"]}, {"data.classes": '["red", "a b"]'}),
     ],
 )
-def test_a_section_that_comes_or_goes_leaves_a_command_that_works(
+def test_a_section_or_list_that_comes_or_goes_leaves_a_command_that_works(
     run: Path, overrides: dict[str, Any], wanted: dict[str, str]
 ) -> None:
     with pytest.raises(UsageError) as refused:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import retinue
 from retinue.inference.predictor import load
-from retinue.training import card
+from retinue.training import card, finish
 from retinue.training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
@@ -103,3 +103,10 @@ def test_where_a_training_began_from(weights: str | None, expected: dict[str, st
     recipe = load_recipe("linear-probe", {"data": "photos"})
     model = recipe.model.model_copy(update={"weights": weights})
     assert card._origin(recipe.model_copy(update={"model": model})) == expected
+
+
+def test_what_is_fitted_alike_for_all_is_told_once() -> None:
+    assert finish._once(0.5) == "0.5"
+    assert finish._once({"cat": 0.25}) == "cat 0.25"
+    assert finish._once({"cat": 0.25, "dog": 0.5}) == "cat 0.25, dog 0.5"
+    assert finish._once({"cat": 0.25, "dog": 0.25, "ant": 0.25}) == "0.25 for all 3"

@@ -17,6 +17,7 @@ from retinue.data.sources import Dataset, open_dataset
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
 from retinue.models.registry import create_model
+from retinue.options.overrides import parse_override
 from retinue.sample import Sample
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.task import task_type
@@ -79,6 +80,22 @@ def test_frozen_batchnorm_without_weights_is_refused(
         assert part in message
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model.weights": None, "stages.0.frozen_batchnorm": True},
+        {"model.name": "mnist_cnn", "model.weights": "imagenet"},
+    ],
+)
+def test_no_task_is_sent_to_a_recipe_of_another(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    message = _refused("detect", tmp_path / "run", overrides)
+    assert "retinue train scratch" not in message
+    advice = dict(map(parse_override, re.findall(r"stages\.0\.\w+=\w+", message)))
+    changed = load_recipe("detect", {**overrides, **advice})
+    assert changed.stages[0].trainable == "all"
+    assert not changed.stages[0].frozen_batchnorm
+
+
 def test_batchnorm_may_be_frozen_once_it_has_learnt(tmp_path: Path, pictures: Path) -> None:
     stages = [
         {"name": "first", "epochs": 1, "batch_size": 8},
@@ -116,6 +133,37 @@ def test_networks_without_batchnorm_have_none_to_freeze(tmp_path: Path, pictures
         (
             {"model.name": "googlenet_original", "model.arguments.auxiliary": True},
             ["223 to 270", "set input.size=224"],
+        ),
+        (
+            {
+                "task": "detection",
+                "task_options": {},
+                "model.name": "mobilenet_v1_025",
+                "input.size": 100,
+            },
+            [
+                "100 × 100 pixels: both sides must be multiples of 32",
+                "input.size=96 or input.size=416",
+            ],
+        ),
+        (
+            {
+                "task": "detection",
+                "task_options": {},
+                "model.name": "mobilenet_v1_025",
+                "input.size": [64, 100],
+            },
+            ["64 × 100 pixels", "set input.size=416"],
+        ),
+        (
+            {
+                "task": "detection",
+                "task_options": {},
+                "model.name": "vgg11",
+                "input.size": 64,
+                "stages.0.sizes": [64, 100],
+            },
+            ["100 × 100 pixels", "key stages.0.sizes", "leave that size out"],
         ),
         ({"model.arguments.dept": 3}, ["takes no argument 'dept'", "key model.arguments"]),
         (

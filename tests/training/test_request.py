@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import box_sets
+import examples
 import pytest
 import tiny
+import torch
 
-from retinue import api
+from retinue import api, modelfile
 from retinue.errors import UsageError
+from retinue.models.detector import PREPROCESSING
 from retinue.run.folder import RunFolder
 from retinue.tasks.shipped import SHIPPED
 from retinue.training.recipe import dump, load_recipe, shipped
@@ -45,7 +49,28 @@ def _of_a_table(root: Path) -> Path:
     return box_sets.write(root / "table" / "labels.csv", rows)
 
 
-@pytest.mark.parametrize("made", [_of_voc, _of_yolo, _of_a_table])
+def _yolos_yaml(root: Path) -> Path:
+    return _of_yolo(root) / "data.yaml"
+
+
+def _of_coco(root: Path) -> Path:
+    box_sets.picture(root / "a.jpg")
+    contents = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 20, 30]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    return box_sets.write(root / "boxes.json", json.dumps(contents))
+
+
+def _of_records(root: Path) -> Path:
+    sides = {f"image/object/bbox/{side}": [0.5] for side in ("xmin", "ymin", "xmax", "ymax")}
+    return examples.write(root / "boxes.tfrecord", examples.example({**sides}))
+
+
+@pytest.mark.parametrize(
+    "made", [_of_voc, _of_yolo, _of_a_table, _yolos_yaml, _of_coco, _of_records]
+)
 def test_data_of_another_task_is_trained_on_by_that_tasks_recipe(
     tmp_path: Path, made: Callable[[Path], Path]
 ) -> None:
@@ -75,8 +100,25 @@ def test_data_twice_a_model_and_a_network_are_refused(tmp_path: Path) -> None:
     model.write_bytes(b"")
     with pytest.raises(UsageError, match=r"model or weights, no recipe.*model.weights="):
         asked(model, {}, pytest.fail)
-    with pytest.raises(UsageError, match=r"'resnet50' is a network.*model=resnet50"):
+    with pytest.raises(UsageError, match=r"'resnet50' is a network.*finetune.*model=resnet50"):
         asked("resnet50", {}, pytest.fail)
+    for detector in ("yolov3", box_sets.write(tmp_path / "my.cfg", "[net]")):
+        with pytest.raises(UsageError, match="is a network, no recipe, retinue train detect data="):
+            asked(detector, {}, pytest.fail)
+
+
+def test_a_detector_is_begun_from_by_the_recipe_for_boxes(tmp_path: Path) -> None:
+    model = tmp_path / "best.safetensors"
+    described = modelfile.ModelDescription(
+        task="detection",
+        network="yolov3_tiny",
+        arguments={},
+        classes=["cat"],
+        preprocessing=PREPROCESSING.as_dict(),
+    )
+    modelfile.write(model, {"a": torch.zeros(1)}, described)
+    with pytest.raises(UsageError, match="retinue train detect data=PHOTOS"):
+        asked(model, {}, pytest.fail)
 
 
 def test_an_interrupted_training_is_not_begun_anew_without_a_word(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -21,6 +22,8 @@ from retinue import modelfile
 from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.models import registry
+from retinue.models.darknet import EXAMPLE
+from retinue.options.overrides import parse_override
 from retinue.tasks.classification.task import Classification
 from retinue.training import finish, prepare, trainer
 from retinue.training.changes import without_paths
@@ -128,6 +131,26 @@ def test_the_model_file_says_which_hub_its_weights_came_from() -> None:
         assert without_paths(placed)["model"]["weights"] == kept
 
 
+def test_a_file_that_describes_a_network_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.cfg").write_text(EXAMPLE)
+    there = str(tmp_path / "my.cfg")
+    stages = [{"epochs": 1}]
+    for model in ("my.cfg", {"name": "darknet", "weights": None, "arguments": {"cfg": "my.cfg"}}):
+        recipe = load_recipe({"model": model, "task": "detection", "stages": stages})
+        assert (recipe.model.name, recipe.model.weights) == ("darknet", None)
+        placed = prepare.with_absolute_paths(recipe, Dataset(("a", "b"), {}))
+        assert placed.model.arguments == {"cfg": there}
+        assert without_paths(placed)["model"]["arguments"] == {"cfg": "my.cfg"}
+    text = recipe.model.model_copy(update={"arguments": {"cfg": EXAMPLE}})
+    as_text = prepare.with_absolute_paths(
+        recipe.model_copy(update={"model": text}), Dataset(("a", "b"), {})
+    )
+    assert as_text.model.arguments == {"cfg": EXAMPLE}
+
+
 def test_bf16_on_the_cpu_trains_and_resumes_exactly(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +256,13 @@ def test_changed_labels_or_order_are_refused_on_resume(
         table.write_text("\n".join(["path,label", *changed]), encoding="utf-8")
         with pytest.raises(RetinueError, match=r"another label or order.*splits\.csv, line \d+"):
             _resume(tmp_path / "run")
+    new = [row.replace(",red", ",violet") for row in rows]
+    table.write_text("\n".join(["path,label", *new]), encoding="utf-8")
+    with pytest.raises(RetinueError) as refused:
+        _resume(tmp_path / "run")
+    assert refused.value.what.endswith("when the training began: new: violet; gone: red")
+    command = shlex.split(str(refused.value.mend).split(": retinue train ")[1])
+    assert load_recipe(command[0], dict(map(parse_override, command[1:]))).data.path == str(table)
     table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
     assert _resume(tmp_path / "run").figures["images"] > 0
 

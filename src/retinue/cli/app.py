@@ -70,7 +70,8 @@ def _options(
         bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in the line).")
     ] = False,
 ) -> None:
-    """Image recognition you can trust: train, evaluate and use classifiers on your own pictures."""
+    """Image recognition you can trust: train, evaluate and use classifiers and detectors on your
+    own pictures."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

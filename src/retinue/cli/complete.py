@@ -12,13 +12,15 @@ import typer
 
 from retinue.files import children, read_text
 
+_LABELS = (".json", ".yaml", ".yml", ".data", ".record", ".tfrecord")
+"""Of files that hold labels of images, or say where these are."""
 _MOST = 1_000
 """Entries of a folder that are looked at."""
 
 
 def recipes(incomplete: str) -> list[str]:
     """Shipped recipes, recipe files, and folders."""
-    return [*_begun(_shipped(), incomplete), *_paths(incomplete, (".yaml", ".yml", ".csv"))]
+    return [*_begun(_shipped(), incomplete), *_paths(incomplete, (".csv", *_LABELS))]
 
 
 def shipped(incomplete: str) -> list[str]:
@@ -59,7 +61,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
     found = list(_keys(str(context.params.get("recipe") or ""), incomplete))
     if len(found) == 1 and (values := _values(found[0].rstrip("="), "")):
         return [found[0] + each for each in values]
-    return [*found, *(_paths(incomplete, (".csv", ".tsv")) if not found else [])]
+    return [*found, *(_paths(incomplete, (".csv", ".tsv", *_LABELS)) if not found else [])]
 
 
 def _keys(recipe: str, incomplete: str) -> Iterator[str]:
@@ -82,9 +84,9 @@ def _values(key: str, incomplete: str) -> list[str]:
     from retinue.cli import outline
 
     if key in ("model", "model.name"):
-        return networks(incomplete)
+        return networks(incomplete) or _paths(incomplete, (".cfg",))
     if key in ("data", "data.path", "data.images"):
-        return _paths(incomplete, (".csv", ".tsv", ".txt"))
+        return _paths(incomplete, (".csv", ".tsv", ".txt", *_LABELS))
     if key in ("teacher", "model.weights", "weights"):
         return models(incomplete)
     keys = outline.keys(9)

@@ -28,7 +28,7 @@ def _data() -> None:
 
 
 def check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder or a table.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -128,7 +128,8 @@ def convert(
     """Write a data set of marked objects in another format.
 
     What the format cannot hold is named and counted. Marks that make no sense are refused, as in
-    training; on_bad_image=skip leaves them out. Splits stay as they are.
+    training; on_bad_image=skip leaves them out. Splits stay as they are; split.seed=0 writes down
+    those that a training would draw, as YOLO's always has them.
     """
     from retinue import api
 
@@ -184,6 +185,8 @@ def anchors(
     for line in (*found.notes, *found.doubts):
         say(visible(line))
     table(["what", "value"], [list(row) for row in found.rows()])
+    if plot is not None:
+        say(f"written to {visible(plot)}")
 
 
 add(app, "check", check, EXAMPLES)

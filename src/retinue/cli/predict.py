@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,14 +47,14 @@ def predict(
         typer.Option("--out", "-o", metavar="DIR", help="Write the predictions to this folder."),
     ] = None,
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Of the list in --out: jsonl, csv, tsv, txt, parquet; where the answers have"
-            " places, also voc, coco, yolo.",
+            help="Of the list in --out: jsonl (the default), csv, tsv, txt, parquet; where the"
+            " answers have places, also voc, coco, yolo.",
         ),
-    ] = "jsonl",
+    ] = None,
     draw: Annotated[
         bool, typer.Option("--draw", help="Also write the pictures with the answers drawn in.")
     ] = False,
@@ -79,8 +80,11 @@ def predict(
         typer.Option("--tiles", metavar="PIXELS", help="Look at parts of this side, too."),
     ] = None,
     overlap: Annotated[
-        float, typer.Option("--overlap", help="The share of a tile that its neighbour has, too.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            "--overlap", metavar="SHARE", help="Of a tile that its neighbour has, too; 0.2."
+        ),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="FILE", help="Keep the ids of this COCO file."),
@@ -111,8 +115,8 @@ def predict(
 ) -> None:
     """Recognise what is in pictures.
 
-    Without --out, an answer a line on standard output: the path, then names and scores; with
-    --json, a JSON object a line.
+    Without --out, an answer a line on standard output: the path, then the three best names with
+    their scores and places, and how many more there are; with --json, all as a JSON object a line.
     """
     from retinue import api
     from retinue.errors import UsageError
@@ -120,23 +124,39 @@ def predict(
     from retinue.options.overrides import parse_override
 
     options = dict(map(parse_override, changes or []))
+    needing: dict[str, Any] = {
+        "draw": draw, "crops": crops, "heatmap": heatmap, "format": format,
+        "reference": reference,
+    }  # fmt: skip
     if fps is not None:
+        answering = {"out": out, **needing, "count": count, "zones": zones, "track": track,
+                     "tiles": tiles}  # fmt: skip
+        if idle := [name for name, wished in answering.items() if wished]:
+            raise UsageError(
+                f"--fps measures and answers nothing: --{idle[0]} has no effect",
+                where=f"--{idle[0]}",
+                mend="leave one of them out",
+            )
         spent = api.speed(
             model, sources, runs=fps, engine=engine.value, device=device,
             tta=tta.value if tta is not None else None, options=options,
         )  # fmt: skip
         print_json(spent) if as_json else _say_speed(spent)
         return
-    for name, wished in (("draw", draw), ("crops", crops), ("heatmap", heatmap)):
+    for name, wished in needing.items():
         if wished and out is None:
             raise UsageError(
                 f"--{name} needs a folder to write to", where=f"--{name}", mend="add --out DIR"
             )
+    if overlap is not None and tiles is None:
+        raise UsageError(
+            "there are no tiles that could overlap", where="--overlap", mend="add --tiles PIXELS"
+        )
     done = api.predict(
         model,
         sources,
         out=out,
-        format=format,
+        format=format or "jsonl",
         draw=draw,
         tta=tta.value if tta is not None else None,
         engine=engine.value,
@@ -150,7 +170,7 @@ def predict(
         places=zones,
         heatmap=heatmap,
         tiles=tiles,
-        overlap=overlap,
+        overlap=0.2 if overlap is None else overlap,
         track=track,
         every=every,
         options=options,
@@ -160,15 +180,15 @@ def predict(
     if out is not None and as_json:
         counts = {} if done.counts is None else {"counts": done.counts}
         files = {"files": done.files, "skipped": done.skipped}
-        print_json({"images": done.images, **files, **counts})
+        print_json({"images": done.images, "frames": done.frames, **files, **counts})
     elif as_json and done.counts is not None:
         say(json_line({"counts": done.counts}).rstrip())
     elif done.counts is not None:
         _say_counts(done.counts)
     if out is not None and not as_json:
-        say(counted(done.images, "image"))
+        say(done.looked_at())
         for file in done.files:
-            say(f"  {visible(file)}")
+            say(f"  {visible(file)}{os.sep if file.is_dir() else ''}")
     end_with(done.skipped, None if out is None else f"{out}/skipped.jsonl")
 
 
@@ -179,9 +199,7 @@ def _print_json(result: Result) -> None:
 
 
 def _print(result: Result) -> None:
-    answers = (f"{visible(name)} {score:.1%}" for name, score in result.answers())
-    fields = [visible(result.called()), *answers]
-    say("\t".join(fields))
+    say("\t".join(visible(field) for field in (result.called(), *result.told())))
 
 
 def _say_speed(spent: Mapping[str, Any]) -> None:

@@ -12,10 +12,13 @@ from retinue.cli import complete
 from retinue.cli.line import sorted_words
 from retinue.cli.options import Json, Quiet
 from retinue.cli.output import end_with, figures, print_json, say
+from retinue.tasks.shipped import SHIPPED
 from retinue.text import visible
 
 if TYPE_CHECKING:
     from retinue.training.session import Plan
+
+USUAL = " or ".join(there.usual for there in SHIPPED.values())
 
 EXAMPLES = (
     "Example: retinue train photos/"
@@ -35,8 +38,8 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             autocompletion=complete.recipes,
-            help="A shipped recipe's name, a YAML file, or with --resume the run folder. A folder"
-            " or table of pictures: finetune on it.",
+            help="A shipped recipe's name, a YAML file, or with --resume the run folder. A folder,"
+            f" table or file of pictures: the usual recipe for it, {USUAL}.",
         ),
     ],
     overrides: Annotated[

@@ -106,7 +106,8 @@ class CheckReport:
         """(what, count, detail) for a table; the detail ends with the first few items."""
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
         classes = counted(len(self.classes), "class", "classes")
-        rows = [("images", self.images, f"{classes}; {splits or 'no splits'}")]
+        read = f"{classes}; {splits or 'no splits'}; read as {self.format}"
+        rows = [("images", self.images, read)]
         rows += [] if self.objects is None else self.objects.rows()
         for finding in self.findings:
             shown = some(list(map(repr, finding.items)), 3)
@@ -147,21 +148,22 @@ def check(
     findings: list[Finding] = []
     classes, splits, of = _divide(listing, options, reader, findings)
     records = listing.records
+    placed = any(target.places for target in records.targets[:1])
     workers = max(worker_count(options.workers), 1)
     with complaints.told_once(), ThreadPoolExecutor(workers) as pool:
         looked = _look(records, pool, workers, progress)
         duplicates = _duplicates(
-            records, looked.prints, [of.get(record.name, "") for record in records], pool
+            records, looked.prints, [of.get(record.name, "") for record in records], pool, placed
         )
     unreadable = looked.unreadable
     objects, oddities = None, list(listing.oddities)
-    if placed := any(target.places for target in records.targets[:1]):
+    if placed:
         objects, more = look_at_boxes(records, looked.sizes, side=side or SIDE)
         oddities += more
 
     found = [
         _unreadable(unreadable),
-        Finding("rows that cannot be used", listing.problems, "left out or an error"),
+        Finding("labels that cannot be used", listing.problems, "left out or an error"),
         Finding("labels without images", listing.missing, "no such file"),
         Finding(
             "images without labels",
@@ -242,9 +244,13 @@ def _counts(records: Records) -> dict[str, int]:
     return dict(found)
 
 
-def _said(record: Record) -> str:
-    """What two copies of one image must agree in."""
-    return record.target.fingerprint() if record.target else ""
+def _agree(records: Sequence[Record]) -> bool:
+    """Whether all that is known of copies of one image can be right."""
+    first, *others = (record.target for record in records)
+    return all(
+        target is first if target is None or first is None else first.agrees(target)
+        for target in others
+    )
 
 
 def _unreadable(reasons: dict[str, str]) -> Finding:
@@ -305,15 +311,17 @@ def _look(
 
 
 def _duplicates(
-    records: Sequence[Record], prints: Prints, of: list[str], pool: ThreadPoolExecutor
+    records: Sequence[Record], prints: Prints, of: list[str], pool: ThreadPoolExecutor, placed: bool
 ) -> list[Finding]:
+    """Of images that are alike: `of` has the split of each; `placed`: what is known of them are
+    objects."""
     leaks: list[str] = []
     copies: list[str] = []
     conflicts: list[str] = []
     for group in exact_groups(prints):
         line = " = ".join(records[p].key for p in group)
         # A group may be of several kinds; it is told once for each.
-        if len({_said(records[p]) for p in group}) > 1:
+        if not _agree([records[p] for p in group]):
             conflicts.append(line)
         (leaks if len({of[p] for p in group}) > 1 else copies).append(line)
 
@@ -331,7 +339,11 @@ def _duplicates(
     return [
         Finding("same image in two splits", leaks, "leakage: figures will flatter"),
         Finding("near duplicates in two splits", near_leaks, "leakage, if they show the same"),
-        Finding("same image under two labels", conflicts, "at most one of them is right"),
+        Finding(
+            "same image with other boxes" if placed else "same image under two labels",
+            conflicts,
+            f"{'objects or classes differ: ' if placed else ''}at most one of them is right",
+        ),
         Finding("same image twice", copies, "counts twice"),
         Finding("near duplicates", near_copies, "within one split"),
         Finding(

@@ -24,17 +24,17 @@ from retinue.data.decode import open_pillow
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.formats import is_image_name
 from retinue.data.options import DataOptions
-from retinue.data.sources.dataset import refusals, settle_classes
+from retinue.data.sources.dataset import refusals, settle_classes, settle_splits
 from retinue.data.sources.listing import Listing
 from retinue.data.sources.recognise import Readers, read_listing
-from retinue.data.sources.records import Record
+from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.sources.words import ORDER
 from retinue.data.targets.boxes import Boxes
 from retinue.data.written_boxes import Written, by_pixels, coco_entry, plain, voc_xml, yolo_row
 from retinue.documents import json_text, yaml_text
 from retinue.errors import BadImageError, UsageError, some
 from retinue.files import write_text
-from retinue.text import as_file_name, counted, no_file_name, utf8
+from retinue.text import as_file_name, counted, no_file_name, shorten, utf8
 
 _SHOWN = 5
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
@@ -74,6 +74,16 @@ class Conversion:
     lost: dict[str, int] = field(default_factory=dict)
     """What the format cannot hold, and how many there were of it."""
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.format} of {self.source_format}",
+            counted(self.images, "image"),
+            counted(self.objects, "object"),
+            counted(len(self.classes), "class", "classes"),
+            *(f"lost: {number:,} {what}" for what, number in self.lost.items()),
+        ]
+        return f"<Conversion {shorten(self.out, 60)}: {', '.join(parts)}>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -121,6 +131,8 @@ class Target:
     area: bool = False
     not_exhaustive: bool = False
     """Whether it can hold these."""
+    divided: bool = False
+    """Whether what reads it wants to be told what to train on and what to judge by."""
 
 
 def convert(
@@ -150,8 +162,8 @@ def convert(
     if not any(target.places for target in records.targets[:1]):
         what = f"data of format {listing.format!r} marks no objects"
         raise UsageError(what, where=repr(str(options.path)), mend="give data with boxes")
-    listing.records = records
     form = FORMATS[to]
+    listing.records = _divided(records, options, form, notes)
     items = _items(listing, options, classes, notes)
     lost = _lost(items, form, to)
     data = Data([_without_crowds(item, form) for item in items], classes, listing)
@@ -161,6 +173,27 @@ def convert(
     return Conversion(
         str(out), to, listing.format, len(items), objects, classes, splits, lost, notes
     )
+
+
+def _divided(records: Records, options: DataOptions, form: Target, notes: list[str]) -> Records:
+    """The records with the splits that are written. What a training would draw is drawn where
+    `form` wants it or the options say how; else the data's own splits stay, and it is said that the
+    rest will be drawn by the copy's names of the images."""
+    own = records.splits()
+    said: list[str] = []
+    settled, how = settle_splits(records, options, said)
+    if "split" in options.model_fields_set or form.divided:
+        if not (own != NONE).any():
+            said.append(f"the data has no splits: {how}; split.train=… and so on say otherwise")
+        notes += said
+        return settled
+    if not np.array_equal(settled.splits(), own):
+        lacks = "validation images" if (own != NONE).any() else "splits"
+        notes.append(
+            f"neither the data nor the copy has {lacks}: a training draws them by images' names,"
+            " which differ, so perhaps others; split.seed=0 in this command writes them down"
+        )
+    return records
 
 
 def _items(
@@ -443,6 +476,6 @@ def _in_images(item: Item) -> str:
 FORMATS = {
     "voc": Target(_write_voc, lambda item: f"JPEGImages/{item.name}", difficult=True),
     "coco": Target(_write_coco, _in_images, crowd=True, area=True, not_exhaustive=True),
-    "yolo": Target(_write_yolo, _in_images),
+    "yolo": Target(_write_yolo, _in_images, divided=True),
     "csv": Target(_write_csv, _in_images, difficult=True, crowd=True),
 }

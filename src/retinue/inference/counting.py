@@ -160,7 +160,7 @@ class Count:
             raise UsageError(
                 "who crosses a line is known only where things are followed",
                 where="lines",
-                mend="follow them with track, or count in zones",
+                mend="--track follows them (from Python: track=True); or count in zones",
             )
         self._classes = tuple(classes)
         self._places = places or Places()

@@ -68,7 +68,7 @@ class Extra(Protocol):
         ...
 
     def close(self) -> list[Path]:
-        """All were added; the files to name."""
+        """All were added; the files to name, or the folder of those of one image each."""
         ...
 
     def leave(self) -> None:
@@ -86,6 +86,8 @@ class Painted:
         self._out, self._paint, self._names = out, paint, names
         self._swept: set[Path] = set()
         self._recording: Recording | None = None
+        self._pictures = False
+        self._videos: list[Path] = []
         out.mkdir(exist_ok=True)
         (out / DRAWN_MARK).touch()
 
@@ -95,6 +97,7 @@ class Painted:
         if not isinstance(result, FrameResult):
             place = self._out / self._names.of(result, SAVED_AS, otherwise=".png")
             save(place, painted, self._swept)
+            self._pictures = True
             return
         if self._recording is None:
             place = self._out / self._names.of(result.result, (recording.SUFFIX,),
@@ -102,6 +105,7 @@ class Painted:
             place.parent.mkdir(parents=True, exist_ok=True)
             sweep(place.parent)
             self._recording = Recording(place, shown.rate)
+            self._videos.append(place)
         self._recording.add(painted, result.time)
 
     def ended(self) -> None:
@@ -111,9 +115,9 @@ class Painted:
             finished.close()
 
     def close(self) -> list[Path]:
-        """See `Extra`: pictures are not named."""
+        """See `Extra`."""
         self.ended()
-        return []
+        return [*([self._out] if self._pictures else []), *self._videos]
 
     def leave(self) -> None:
         """See `Extra`."""
@@ -161,8 +165,8 @@ class Cut:
         """See `Extra`."""
 
     def close(self) -> list[Path]:
-        """See `Extra`: pictures are not named."""
-        return []
+        """See `Extra`."""
+        return [self._out] if self._folders else []
 
     def leave(self) -> None:
         """See `Extra`."""

@@ -26,6 +26,8 @@ from retinue.sample import Result, Sample
 from retinue.tasks.results import FrameResult
 from retinue.tasks.task import Task
 
+_PLAIN = ("jsonl", "json")
+"""What the format is called that results have anyway."""
 FRAMES_TOGETHER = 8
 """Frames of a video that are answered together at most: they wait at their full size."""
 
@@ -77,7 +79,8 @@ class Wishes:
     def refuse_without_folder(self, heat: bool) -> None:
         """UsageError for the first wish that needs a folder to write to, if there is none."""
         needing = {"draw": self.draw, "crops": self.crops, "heatmap": heat,
-                   "reference": self.reference is not None}  # fmt: skip
+                   "reference": self.reference is not None,
+                   "format": self.format not in _PLAIN}  # fmt: skip
         if self.out is None and (missing := [name for name, wished in needing.items() if wished]):
             raise UsageError(
                 f"{missing[0]} needs a folder to write to", where=missing[0], mend="give out, too"
@@ -193,6 +196,8 @@ class Collected:
 
     images: int = 0
     """Images that have an answer."""
+    frames: int = 0
+    """Those of them that are frames of videos."""
     skipped: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
@@ -237,7 +242,9 @@ def collect(
                 elif isinstance(outcome.item, Skipped):
                     path, reason = outcome.item.path, outcome.item.reason
                     if stop:
-                        mend = "on_bad_image='skip' goes on without it"
+                        mend = (
+                            "--on-bad-image skip goes on without it (Python: on_bad_image='skip')"
+                        )
                         raise BadImageError({path: reason}, mend=mend)
                     done.skipped[path] = reason
                     if folder is not None:
@@ -247,6 +254,7 @@ def collect(
                     for sink in sinks:
                         sink.add(outcome.item, outcome.shown)
                     done.images += 1
+                    done.frames += isinstance(outcome.item, FrameResult)
                     if each is not None or folder is None:
                         (each or done.results.append)(outcome.item)
         except KeyboardInterrupt:

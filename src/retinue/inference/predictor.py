@@ -363,7 +363,9 @@ def as_sample(source: Source, name: str) -> Sample:
         return Sample(name, held(source))
     raise UsageError(
         f"an image cannot be read from a {type(source).__name__}",
-        mend="give a path, encoded bytes, an RGB uint8 array (height, width, 3), a Pillow image",
+        mend="`predict` takes several of them"
+        if isinstance(source, Iterable)
+        else "give a path, encoded bytes, an RGB uint8 array (height, width, 3), a Pillow image",
     )
 
 

@@ -86,7 +86,9 @@ class PredictionFolder:
         self.skipped: dict[str, str] = {}
         """Images that were skipped, and why."""
         self.files: list[Path] = []
-        """What was written, drawn images aside; complete once the context has ended."""
+        """What was written, of files of one image each their folder; complete once the context has
+        ended."""
+        self._shared: dict[str, None] = {}
         self._form_type = form_type(format, task, reference)
         self._classes = () if task is None else task.classes
         self._reference = reference
@@ -153,6 +155,7 @@ class PredictionFolder:
 
     def beside(self, folder: str, result: Result, suffix: str) -> Path:
         """See `Outlet`."""
+        self._shared[folder] = None
         names = self.names(folder)
         name = names.of(result, (suffix,), otherwise=suffix, stem=True)
         if name.as_posix() in names.moved:
@@ -202,6 +205,7 @@ class PredictionFolder:
             if error is None:
                 try:
                     self._form.close()
+                    self.files += [self.out / folder for folder in self._shared]
                     for extra in self._extras:
                         self.files += extra.close()
                 except BaseException as late:

@@ -466,5 +466,6 @@ ENTRIES = [
         macs=1_835_136,
         paper="Redmon, 2013–2018, https://github.com/pjreddie/darknet",
         reference="any .cfg of Darknet's; the facts are those of an example",
+        described_by={".cfg": "cfg"},
     )
 ]

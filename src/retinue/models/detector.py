@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from retinue.errors import UsageError
 from retinue.models.network import Level, Network, State, Unit, as_backbone, split, tapped
 from retinue.models.registry import create_backbone
 from retinue.sample import Preprocessing
@@ -95,6 +96,20 @@ class Detector(Network):
     def strides(self) -> tuple[int, ...]:
         """Pixels of the input a cell of each level is wide, the finest first."""
         raise NotImplementedError
+
+    def run(self, x: State, *, start: int = 0, stop: int | None = None, taps: bool = True) -> State:
+        """See `Network`. Raises UsageError for images whose sides the coarsest level's cells do not
+        fill: some backbones leave the rest out, and the levels lie apart in all of them."""
+        if not start:
+            images, _ = split(x)
+            height, width = images.shape[-2:]
+            coarsest = max(self.strides)
+            if height % coarsest or width % coarsest:
+                raise UsageError(
+                    f"both sides must be multiples of {coarsest}",
+                    where=f"{self.name or 'the detector'}, images of {height} × {width} pixels",
+                )
+        return super().run(x, start=start, stop=stop, taps=taps)
 
     def in_logits_layer(self, name: str) -> bool:
         """Of the head's layers those alone that are as wide as there are classes."""

@@ -71,19 +71,24 @@ class ModelOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _by_its_own_name(cls, values: Any) -> Any:
-        """Other libraries' names are understood; ours is written down, and the weights that the
-        name tells."""
+        """Other libraries' names are understood, and a file that describes a network; ours is
+        written down, and the weights that the name tells."""
         name = values.get("name") if isinstance(values, Mapping) else values
         if not isinstance(name, str):
             return values
         # brings torch, which a mere --help must not
+        from retinue.models.described import description_of
         from retinue.models.registry import called, with_tag
 
+        given = dict(values) if isinstance(values, Mapping) else {}
+        if (described := description_of(name)) is not None:
+            network, keyword = described
+            arguments = {keyword: name, **(given.get("arguments") or {})}
+            return {"weights": None, **given, "name": network, "arguments": arguments}
         try:
             meant = called(name)
         except UsageError:
             return values  # `_known` says it
-        given = dict(values) if isinstance(values, Mapping) else {}
         if meant.tag:
             given["weights"] = with_tag(meant, given.get("weights", "imagenet"))
         return {**given, "name": meant.network}

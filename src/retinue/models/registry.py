@@ -64,6 +64,8 @@ class NetworkEntry:
     kind: Literal["classifier", "detector"] = "classifier"
     as_backbone: Mapping[str, Any] = field(default_factory=dict)
     """Keywords with which it is built as a detector's backbone, as published."""
+    described_by: Mapping[str, str] = field(default_factory=dict)
+    """Files that describe it: suffix → the keyword that takes the path, or the file's text."""
 
     def prepared(self, weights: WeightsEntry) -> Preprocessing:
         """How images are prepared for `weights`, one of its published sets."""

@@ -9,6 +9,9 @@ from typing import Any
 from retinue.sample import ImageSize, Part, Result
 from retinue.text import counted, few, shorten
 
+_TOLD = 3
+"""Objects that stand in a line for people."""
+
 
 def _scored(answers: Sequence[tuple[str, float]]) -> str:
     """`rose 97.1 %, tulip 2.0 %, …`"""
@@ -110,6 +113,17 @@ class BoxResult(Result):
         """See `Result`."""
         return [(box.name, box.score) for box in self.boxes]
 
+    def told(self) -> list[str]:
+        """See `Result`: `name score x1 y1 x2 y2` of the best in whole pixels, `#track` if it has
+        one, and how many more there are."""
+        told = [
+            f"{box.name} {box.score:.1%} {' '.join(f'{value:.0f}' for value in box.xyxy)}"
+            f"{'' if box.track is None else f' #{box.track}'}"
+            for box in self.boxes[:_TOLD]
+        ]
+        more = len(self.boxes) - len(told)
+        return [*told, f"and {more:,} more"] if more else told or ["nothing found"]
+
     def parts(self) -> Sequence[Part]:
         """See `Result`."""
         return self.boxes
@@ -155,6 +169,10 @@ class FrameResult(Result):
     def answers(self) -> list[tuple[str, float]]:
         """See `Result`."""
         return self.result.answers()
+
+    def told(self) -> list[str]:
+        """See `Result`."""
+        return self.result.told()
 
     def parts(self) -> Sequence[Part]:
         """See `Result`."""

@@ -25,6 +25,10 @@ class Shipped(NamedTuple):
     """The figure's name itself."""
     usual: str
     """The recipe for data that comes without one: its name itself."""
+    networks: str
+    """The kind of those of the zoo's networks that are its own."""
+    untrained: str = ""
+    """The recipe for networks without weights: its name itself; empty: there is none."""
     of_data: Mapping[str, str] = MappingProxyType({})
     """What else it does with a data set: the command's name below `retinue data`, and where it
     is."""
@@ -41,6 +45,8 @@ SHIPPED = {
         remark="retinue.evaluation.classification:remark",
         default_metric="top1",
         usual="finetune",
+        networks="classifier",
+        untrained="scratch",
     ),
     "detection": Shipped(
         task="retinue.tasks.detection.task:Detection",
@@ -49,6 +55,7 @@ SHIPPED = {
         remark="retinue.evaluation.detection:remark",
         default_metric="map50",
         usual="detect",
+        networks="detector",
         of_data={
             "convert": "retinue.data.conversion:convert",
             "anchors": "retinue.tasks.detection.data_anchors:fit_anchors",

@@ -27,6 +27,7 @@ from retinue.options.refusal import validated
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
 from retinue.tasks.shipped import DEFAULT, SHIPPED, imported
+from retinue.text import counted, few
 
 if TYPE_CHECKING:
     from retinue.data.options import DataOptions
@@ -121,6 +122,10 @@ class Task(ABC):
     ) -> None:
         self.classes = tuple(classes)
         self.options = options
+
+    def __repr__(self) -> str:
+        classes = counted(len(self.classes), "class", "classes")
+        return f"<{type(self).__name__} {classes} ({few(self.classes)})>"
 
     @classmethod
     def prepared(cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]) -> Self:

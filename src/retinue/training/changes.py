@@ -7,6 +7,7 @@ refused by its name, with the command of a new training that starts from these w
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError, some
 from retinue.files import expanded
 from retinue.modelfile import MODEL_FILE
+from retinue.models.described import paths_among
 from retinue.options import OnResume
 from retinue.options.resuming import on_resume
 from retinue.run.folder import RunFolder
@@ -157,6 +159,9 @@ def _moved(recipe: Recipe, place: Callable[[Path], str]) -> Recipe:
     places = {"path": placed(data.path), "images": placed(data.images), "split": split}
     if model.weights is not None and names_a_file(model.weights):
         model = model.model_copy(update={"weights": placed(model.weights)})
+    described = {k: placed(v) for k, v in paths_among(model.name, model.arguments).items()}
+    if described:
+        model = model.model_copy(update={"arguments": {**model.arguments, **described}})
     cache = recipe.cache.model_copy(update={"folder": placed(recipe.cache.folder)})
     return recipe.model_copy(
         update={
@@ -202,14 +207,33 @@ def _compared(
         return
     # A field that the version of then did not have is an edit only where it is set.
     chosen = {key for key, _ in _leaves(recipe.model_dump(mode="json", exclude_defaults=True))}
-    for key in [*begun, *(key for key in now if key not in begun and key in chosen)]:
-        old, new = begun.get(key, _NOTHING), now.get(key, _NOTHING)
+    all_keys = [*begun, *(key for key in now if key not in begun and key in chosen)]
+    for key in dict.fromkeys(map(_of_list, all_keys)):
+        old, new = _gathered(begun, key), _gathered(now, key)
         location = [int(part) if part.isdigit() else part for part in key.split(".")]
         mark = on_resume(Recipe, location)
         if mark is OnResume.FREE and old is _NOTHING:
             continue  # an older version wrote only down what decides
         if old != new and not _same_name(old, new):
-            yield Change(key, old, new, mark, given=on_file.get(key, _NOTHING) != new)
+            yield Change(key, old, new, mark, given=_gathered(on_file, key) != new)
+
+
+def _of_list(key: str) -> str:
+    """That of the list whose value `key` is, which is told as a whole; any other one as it is."""
+    return re.sub(r"(\.\d+)+$", "", key)
+
+
+def _gathered(leaves: Mapping[str, Any], key: str) -> Any:
+    """The value, or the list of values, at `key`."""
+    if key in leaves:
+        return leaves[key]
+    places = {
+        rest.split(".")[0]
+        for rest in (leaf.removeprefix(f"{key}.") for leaf in leaves if leaf.startswith(f"{key}."))
+    }
+    if not places or not all(place.isdigit() for place in places):
+        return _NOTHING
+    return [_gathered(leaves, f"{key}.{place}") for place in sorted(places, key=int)]
 
 
 def _stages(leaves: Mapping[str, Any]) -> int:

@@ -92,10 +92,17 @@ def final_figures(
     told = scalars(figures, predictor.task.figures())
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     for name, value in predictor.task.fitted().items():
-        LOGGER.info("fitted on the validation split: %s %s", words(name), flat(value))
+        LOGGER.info("fitted on the validation split: %s %s", words(name), _once(value))
     said = [f"{split} split, {figures.get('images')} images: {shown}"]
     if remark := predictor.task.sections().remark(figures):
         said.append(remark)
     for line in said:
         LOGGER.info("%s", line, extra=LOG_ALONE)
     return figures
+
+
+def _once(value: Any) -> str:
+    """A JSON value in one line; one that is the same for several names once."""
+    several = list(value.values()) if isinstance(value, dict) else []
+    alike = len(several) > 1 and all(one == several[0] for one in several)
+    return f"{flat(several[0])} for all {len(several)}" if alike else flat(value)

@@ -19,6 +19,7 @@ from retinue.models.network import Network
 from retinue.models.registry import published
 from retinue.options import Options
 from retinue.sample import Preprocessing, Sample
+from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.task import Task, task_type
 from retinue.text import first_line
 from retinue.training.options import StageOptions
@@ -29,7 +30,6 @@ from retinue.training.stage_data import sampler_of
 from retinue.training.stage_samples import changed
 from retinue.weights.resolution import names_a_file
 
-FROM_SCRATCH = "`retinue train scratch` trains without weights"
 REACH = 64
 """How many pixels up and down a size that works is looked for."""
 
@@ -166,7 +166,8 @@ def _refuse_unfit_model(recipe: Recipe, task: Task) -> None:
     arguments = network_arguments(recipe)
     known = None
     if weights is not None:
-        brought, known = _published(*task.network(name, arguments), weights)
+        scratch = _from_scratch(recipe)
+        brought, known = _published(*task.network(name, arguments), weights, scratch)
         arguments = {**brought, **arguments}
     try:
         with torch.device("meta"):
@@ -279,7 +280,7 @@ def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list
     ):
         found.append(
             f"stage {first.name} trains only a part of the network, and what is frozen is random,"
-            f" because model.weights is null; {FROM_SCRATCH}"
+            f" because model.weights is null; {_from_scratch(recipe)}"
         )
     if recipe.evaluation.metric is not None and recipe.evaluation.keep == "last":
         found.append(
@@ -298,14 +299,26 @@ def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list
     return found
 
 
+def _from_scratch(recipe: Recipe) -> str:
+    """What to do without weights."""
+    shipped = SHIPPED.get(recipe.task)
+    if shipped is None or not shipped.untrained:
+        first = recipe.stages[0]
+        settings = ["stages.0.trainable=all"]
+        settings += ["stages.0.views=null"] if first.views is not None else []
+        settings += ["stages.0.frozen_batchnorm=false"] if first.frozen_batchnorm else []
+        return f"{' '.join(settings)} has all of it learn from the beginning"
+    return f"`retinue train {shipped.untrained}` trains without weights"
+
+
 def _published(
-    name: str, arguments: dict[str, Any], tag: str
+    name: str, arguments: dict[str, Any], tag: str, scratch: str
 ) -> tuple[dict[str, Any], Preprocessing]:
     """What the catalogue's weights `tag` bring along, see `registry.published`."""
     try:
         return published(name, tag, arguments)
     except UsageError as error:
-        mend = (error.mend or "").replace("weights=None", f"model.weights=null ({FROM_SCRATCH})")
+        mend = (error.mend or "").replace("weights=None", f"model.weights=null ({scratch})")
         raise UsageError(error.what, where="key model.weights", mend=mend) from error
 
 
@@ -319,7 +332,8 @@ def _refuse_frozen_statistics(recipe: Recipe, network: Network) -> None:
                 f"stage {stage.name} keeps BatchNorm as the weights have it, but there are none"
                 " (model.weights is null): it would normalise nothing",
                 where=f"key stages.{index}.frozen_batchnorm",
-                mend=f"{FROM_SCRATCH}; or give weights",
+                mend=f"set stages.{index}.frozen_batchnorm=false, or give weights;"
+                f" {_from_scratch(recipe)}",
             )
         if stage.trainable == "all":
             return  # its statistics are there from now on

@@ -23,6 +23,7 @@ from retinue.files import expanded
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
+from retinue.modelfile import MODEL_FILE
 from retinue.models.network import Network
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
@@ -30,8 +31,17 @@ from retinue.run.recorder import Recorder
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.learner import Learner
 from retinue.tasks.task import Task, task_type
+from retinue.text import few
 from retinue.training import pictures
-from retinue.training.changes import RECIPE, RECORD, absolute, go_on, leaves_of, without_paths
+from retinue.training.changes import (
+    RECIPE,
+    RECORD,
+    absolute,
+    begin_anew,
+    go_on,
+    leaves_of,
+    without_paths,
+)
 from retinue.training.environment import (
     Settings,
     build_accelerator,
@@ -348,10 +358,16 @@ def refuse_changed(run: RunFolder, dataset: Dataset) -> None:
     when the training began, and so must the classes."""
     classes = run.read_json("classes.json")
     if classes is not None and tuple(classes) != dataset.classes:
+        new = [name for name in dataset.classes if name not in classes]
+        gone = [name for name in classes if name not in dataset.classes]
+        differ = [
+            f"{what}: {few(names)}" for what, names in (("new", new), ("gone", gone)) if names
+        ]
         raise RetinueError(
-            "the data has other classes than when the training began",
+            "the data has other classes than when the training began:"
+            f" {'; '.join(differ) or 'they have another order'}",
             where=str(run.path / "classes.json"),
-            mend="put the data back as it was, or start a new training",
+            mend=_put_back(run, dataset),
         )
     written = run.path / "splits.csv"
     if not written.is_file():
@@ -373,5 +389,16 @@ def refuse_changed(run: RunFolder, dataset: Dataset) -> None:
     raise RetinueError(
         "images have another label or order, or another weight, than when the training began",
         where=f"{written}, line {line}",
-        mend="put the data back as it was, or start a new training",
+        mend=_put_back(run, dataset),
+    )
+
+
+def _put_back(run: RunFolder, dataset: Dataset) -> str:
+    """What to do about data that has changed."""
+    settings = [f"data={dataset.options.path}"] if dataset.options.path else []
+    from_here = (run.path / MODEL_FILE).is_file()
+    settings += [f"model.weights={run.path / MODEL_FILE}"] if from_here else []
+    return (
+        "put the data back as it was, or start a new training"
+        f"{' from these weights' if from_here else ''}: {begin_anew(run.path, *settings)}"
     )

@@ -8,17 +8,16 @@ from typing import Any
 
 from retinue.data.options import DataOptions
 from retinue.data.sources.layout import TABLES
-from retinue.errors import UsageError
-from retinue.models.registry import is_network
+from retinue.errors import RetinueError, UsageError
+from retinue.modelfile import read_description
+from retinue.models.described import description_of
+from retinue.models.registry import find, is_network
 from retinue.run.folder import RunFolder
 from retinue.tasks.shipped import DEFAULT, SHIPPED
 from retinue.tasks.task import task_of
 from retinue.training.changes import RECIPE, begin_anew, go_on
 from retinue.training.recipe import shipped
 from retinue.weights import files
-
-USUAL = SHIPPED[DEFAULT].usual
-"""The recipe for what comes without one, unless the data is another task's."""
 
 
 def asked(
@@ -36,7 +35,7 @@ def asked(
     path = Path(recipe)
     if (path / RECIPE).is_file():
         _refuse_interrupted(path)
-    elif str(recipe) not in shipped() and (path.is_dir() or _is_table(path)):
+    elif str(recipe) not in shipped() and (path.is_dir() or _is_data(path)):
         if "data" in changes or "data.path" in changes:
             raise UsageError(
                 "data is given twice",
@@ -50,18 +49,41 @@ def asked(
         raise UsageError(
             "this is a model or weights, no recipe",
             where=str(recipe),
-            mend=f"to begin from it: retinue train {USUAL} data=PHOTOS model.weights={recipe}",
+            mend=f"to begin from it: retinue train {_usual_of_model(path)} data=PHOTOS"
+            f" model.weights={recipe}",
         )
-    elif not path.exists() and str(recipe) not in shipped() and is_network(str(recipe)):
+    elif str(recipe) not in shipped() and _is_network(path):
         raise UsageError(
             f"{str(recipe)!r} is a network, no recipe",
-            mend=f"retinue train {USUAL} data=PHOTOS model={recipe}",
+            mend=f"retinue train {_usual_of_network(str(recipe))} data=PHOTOS model={recipe}",
         )
     return recipe, changes
 
 
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLES and path.is_file()
+def _is_data(path: Path) -> bool:
+    """Whether a file is a table, or what a task that is not the default knows by its content."""
+    if not path.is_file():
+        return False
+    return path.suffix.lower() in TABLES or task_of(DataOptions(path=str(path))) != DEFAULT
+
+
+def _usual_of_model(path: Path) -> str:
+    try:
+        task = read_description(path).task
+    except RetinueError:  # weights alone, of other programs
+        task = DEFAULT
+    return SHIPPED[task if task in SHIPPED else DEFAULT].usual
+
+
+def _is_network(path: Path) -> bool:
+    """Whether it is the name of one, or a file that describes one."""
+    return description_of(str(path)) is not None or (not path.exists() and is_network(str(path)))
+
+
+def _usual_of_network(name: str) -> str:
+    described = description_of(name)
+    kind = find(name if described is None else described[0]).kind
+    return next(there.usual for there in SHIPPED.values() if there.networks == kind)
 
 
 def _refuse_interrupted(path: Path) -> None:

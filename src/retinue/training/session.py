@@ -92,6 +92,11 @@ class Plan:
     estimate: Estimate | None
     """How long it would take; None where that cannot be told."""
 
+    def __repr__(self) -> str:
+        images = ", ".join(f"{split} {count:,}" for split, count in self.images.items())
+        stages = counted(len(self.recipe.stages), "stage")
+        return f"<Plan {self.recipe.model.name}: {images or 'no images'}; {stages}>"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {

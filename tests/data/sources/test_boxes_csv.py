@@ -116,7 +116,7 @@ def test_a_row_that_makes_no_sense_is_named_by_its_line(
     tmp_path: Path, row: str, words: str
 ) -> None:
     path = table(tmp_path, HEAD + row + "\nb.jpg,64,48,cat,1,1,9,9\n")
-    with pytest.raises(UsageError, match="1 row cannot be used") as caught:
+    with pytest.raises(UsageError, match="1 label cannot be used") as caught:
         read(path)
     assert words in str(caught.value)
     dataset = read(path, on_bad_image="skip")

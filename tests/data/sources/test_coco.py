@@ -169,7 +169,7 @@ def test_what_makes_no_sense_is_named_by_its_id(
     tmp_path: Path, annotation: Any, words: str
 ) -> None:
     path = coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9), annotation])
-    with pytest.raises(UsageError, match="1 row cannot be used") as caught:
+    with pytest.raises(UsageError, match="1 label cannot be used") as caught:
         read(path)
     assert words in str(caught.value)
     assert count(read(path, on_bad_image="skip")) == 1

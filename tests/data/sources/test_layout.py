@@ -49,8 +49,10 @@ def test_flat_folders_without_a_table(tmp_path: Path) -> None:
 
 def test_only_a_test_split(tmp_path: Path) -> None:
     put(tmp_path, "test/a/1.png", "test/b/2.png")
-    with pytest.raises(UsageError, match=r"no images to train on: there is test alone"):
+    with pytest.raises(UsageError, match=r"there is test alone.*split\.given=ignore divides"):
         read(tmp_path)
+    anew = read(tmp_path, split=WHOLE.model_copy(update={"given": "ignore"}))
+    assert splits(anew) == {"train": ["test/a/1.png", "test/b/2.png"]}
     judged = read(tmp_path, to_train=False)
     assert judged.classes == ("a", "b")
     assert splits(judged) == {"test": ["test/a/1.png", "test/b/2.png"]}

@@ -135,7 +135,7 @@ def test_a_row_that_makes_no_sense_is_named_and_good_ones_stay(
 ) -> None:
     labelled(tmp_path, ("a.jpg", "a.txt"), rows=f"{ROW}{row}\n1 0.5 0.5 0.5 0.5\n")
     write(tmp_path / "classes.txt", "cat\ndog\n")
-    with pytest.raises(UsageError, match="1 row cannot be used") as caught:
+    with pytest.raises(UsageError, match="1 label cannot be used") as caught:
         read(tmp_path)
     assert words in str(caught.value)
     dataset = read(tmp_path, on_bad_image="skip")

@@ -93,7 +93,7 @@ def test_yolo(here: Path) -> None:
     assert files(here) == [
         "data.yaml", "labels/shots/a-2.txt", "labels/shots/a.txt", "labels/shots/none.txt",
     ]  # fmt: skip
-    assert folder.files == [here / "data.yaml"]
+    assert folder.files == [here / "data.yaml", here / "labels"]
     names = YAML(typ="safe").load((here / "data.yaml").read_text("utf-8"))
     assert names == {"nc": 3, "names": {0: "red", 1: "green", 2: "蓝"}}
     assert (here / "labels/shots/none.txt").read_bytes() == b""

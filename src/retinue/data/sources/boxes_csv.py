@@ -405,6 +405,9 @@ def _note_unlabelled(listing: Listing, used: set[str]) -> None:
         listing.notes.append(
             f"{have} no row: left out, {listing.without_label[0].name!r} the first"
         )
+        listing.without_label_become = (
+            "no row: left out; a row without class and corners says that there is no object"
+        )
 
 
 def _in_pixels(listing: Listing, given: Annotated) -> Annotated:

@@ -154,6 +154,9 @@ def _placed(
     beside = found.files.images_beside(found.position[there])
     if beside:
         listing.without_label += beside
+        listing.without_label_become = (
+            "no entry in `images`: left out; one without annotations says that there is no object"
+        )
         have = counted(len(beside), "image has", "images have")
         listing.notes.append(
             f"{have} no entry in {contents.path.name}: left out, {beside[0].name!r} the first"

@@ -94,7 +94,7 @@ def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
     if listing.problems and options.on_bad_image == "stop":
         count = len(listing.problems)
         yield UsageError(
-            f"{counted(count, 'row')} cannot be used",
+            f"{counted(count, 'label')} cannot be used",
             where=some(listing.problems, 10),
             mend="mend or remove them; data.on_bad_image=skip trains without them",
             details=listing.problems if count > 10 else (),
@@ -111,7 +111,7 @@ def settle(
     notes += _empty(listing.empty_classes, "boxes" if placed else "images")
     notes += about_others(listing.root, listing.not_images)
     classes, records = settle_classes(listing, options, reader, notes)
-    records, divided = _settle_splits(records, options, notes)
+    records, divided = settle_splits(records, options, notes)
     index = {name: position for position, name in enumerate(classes)}
     targets = [target.remap(index) for target in records.targets]
     known = np.array([*(t is not None for t in targets), False])
@@ -170,7 +170,7 @@ def _nothing_to_train_on(listing: Listing, splits: dict[str, Samples]) -> UsageE
         "no images to train on" + (f": there is {there} alone" if there else ""),
         where=repr(str(listing.root)),
         mend="add a folder or rows called train"
-        + (f", or give {there}'s own folder or rows as data=PATH to divide them" if there else ""),
+        + ("; data.split.given=ignore divides what there is" if there else ""),
     )
 
 
@@ -239,9 +239,9 @@ def settle_classes(
     return chosen, chosen_records
 
 
-def _settle_splits(records: Records, options: DataOptions, notes: list[str]) -> tuple[Records, str]:
+def settle_splits(records: Records, options: DataOptions, notes: list[str]) -> tuple[Records, str]:
     """The records with their splits, those that a written-down split leaves out removed; and how
-    they were divided, in words."""
+    they were divided, in words. What else is to be said is added to the `notes`."""
     split, given = options.split, records.splits()
     if split.file is not None:
         return _repeat_splits(records, split.file, notes)

@@ -24,7 +24,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     """Worth telling, and nothing wrong."""
     problems: list[str] = field(default_factory=list)
-    """Rows that cannot be used, with file and line: what `on_bad_image` decides on."""
+    """Labels that cannot be used, with file and line: what `on_bad_image` decides on."""
     errors: list[UsageError] = field(default_factory=list)
     """What training refuses in any case."""
     empty_classes: list[str] = field(default_factory=list)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from retinue.data.options import DataOptions
 from retinue.data.sources.listing import Listing, Reader, given_path
+from retinue.data.sources.walking import by_suffix, walk
 from retinue.errors import UsageError, suggest
+from retinue.text import counted
 
 Readers = Mapping[str, Reader]
 """The formats that a task reads, by name; of those that recognise a path, the first is taken."""
@@ -37,7 +39,7 @@ def recognise(options: DataOptions, readers: Readers) -> tuple[Reader, Path]:
     raise UnknownFormatError(
         "data of no format that is known",
         where=repr(str(given_path(options))),
-        mend=f"give one of: {', '.join(name for name, r in readers.items() if not r.installed)}",
+        mend=f"known are {', '.join(name for name, r in readers.items() if not r.installed)}",
     )
 
 
@@ -49,6 +51,8 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
             reader.refuse_unheeded(options)
             listing = reader.read(place, options)
         except UsageError as error:
+            if isinstance(error, UnknownFormatError) and options.format == "auto":
+                _say_what_there_is(error, given_path(options))
             if looks := _looks_like(options, readers):
                 error.mend = ", or ".join(filter(None, (error.mend, looks)))
             raise
@@ -60,6 +64,21 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
         what = f"cannot look through the data: {error.strerror or error}"
         where = repr(error.filename or options.path)
         raise UsageError(what, where=where, mend="see data=PATH") from error
+
+
+def _say_what_there_is(error: UsageError, path: Path) -> None:
+    """Of a folder in which no format was recognised."""
+    if not path.is_dir():
+        return
+    found = walk(path)
+    if found.images:
+        images = counted(len(found.images), "image")
+        error.what = f"{images}, but no labels in a format that is known"
+    elif found.others:
+        error.what = f"{error.what}: {by_suffix(found.others)}"
+    else:
+        error.what = "an empty folder"
+        error.mend = "name the one that holds images and labels"
 
 
 # --- data for another task ------------------------------------------------------------------------

@@ -20,6 +20,9 @@ from retinue.sample import Matrix, Polygon, Rectangle, Size, Target
 MIN_VISIBLE = 0.1
 """A box of which less than this share of the area is left on the canvas is dropped."""
 
+_APART = 0.25
+"""Of an object's longer side: how far apart the corners of two boxes around it may be."""
+
 Numbers = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
@@ -159,6 +162,22 @@ class Boxes(Target):
         if self.area is not None:
             digest.update(np.ascontiguousarray(self.area).tobytes())
         return digest.hexdigest()
+
+    def agrees(self, other: Target) -> bool:
+        """See `Target`: the same objects, each a quarter of its sides apart at most, which is how
+        two people draw it."""
+        if not isinstance(other, Boxes) or Counter(self.of) != Counter(other.of):
+            return False
+        free = np.ones(len(other.of), bool)
+        classes = np.array(list(map(str, other.of)), np.str_)
+        for name, box in zip(self.of, self.xyxy, strict=True):
+            apart = np.abs(other.xyxy - box).max(axis=1, initial=0)
+            apart[~free | (classes != str(name))] = np.inf
+            nearest = int(apart.argmin())
+            if not apart[nearest] <= _APART * (box[2:] - box[:2]).max():
+                return False
+            free[nearest] = False
+        return True
 
     def stratum(self) -> str:
         """See `Target`: the class of most of the boxes."""

@@ -17,6 +17,7 @@ from retinue.sample import Preprocessing
 from retinue.tasks.detection import anchors
 from retinue.tasks.detection.anchors import Recall, Sizes
 from retinue.tasks.detection.shown import shown_sizes
+from retinue.text import counted
 
 Levels = list[list[tuple[float, float]]]
 
@@ -35,6 +36,14 @@ class FittedAnchors:
     input_side: int
     doubts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        count = sum(map(len, self.anchors))
+        return (
+            f"<FittedAnchors {count} of {counted(self.boxes, 'box', 'boxes')} at"
+            f" {self.input_side} pixels: IoU {self.fit.mean_iou:.2f} in the mean, published"
+            f" {self.published.mean_iou:.2f}>"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

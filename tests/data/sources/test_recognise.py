@@ -1,0 +1,46 @@
+"""What is said of data that no format knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from box_sets import picture, read, write
+
+from retinue.errors import UsageError
+
+KNOWN = "known are voc, coco, yolo, boxes_csv, tfrecord_boxes"
+
+
+def _pictures(root: Path) -> Path:
+    for k in range(3):
+        picture(root / "deep" / f"{k}.jpg")
+    return root
+
+
+def _texts(root: Path) -> Path:
+    write(root / "b.md", "nothing")
+    return write(root / "a.md", "nothing").parent
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (_pictures, f"3 images, but no labels in a format that is known, HERE, {KNOWN}"),
+        (_texts, f"data of no format that is known: 2 .md, HERE, {KNOWN}"),
+        (lambda root: root, "an empty folder, HERE, name the one that holds images and labels"),
+    ],
+)
+def test_what_there_is_instead_is_said(
+    tmp_path: Path, made: Callable[[Path], Path], said: str
+) -> None:
+    place = made(tmp_path)
+    with pytest.raises(UsageError, match=re.escape(said.replace("HERE", repr(str(place))))):
+        read(place)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"^data of no format that is known, .*{KNOWN}$"):
+        read(picture(tmp_path / "a.jpg"))
