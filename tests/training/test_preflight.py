@@ -282,6 +282,18 @@ def test_what_is_hardly_meant_is_doubted(
         assert part in found[0]
 
 
+def test_what_the_weights_lack_is_not_frozen_without_a_word(dataset: Dataset) -> None:
+    network = tiny.Tiny(num_classes=3)
+    stages = [{"epochs": 5, "trainable": "head"}]
+    recipe = load_recipe(tiny.recipe("pictures", stages=stages), {"model.weights": "w.pth"})
+    steps = steps_of_epochs(recipe, dataset.splits)
+    network.first_drawn = 1
+    (found,) = doubts(recipe, network, steps)
+    assert "because the weights lack middle; stages.0.trainable=middle trains it, too" in found
+    network.first_drawn = len(network.units())
+    assert doubts(recipe, network, steps) == []
+
+
 def test_doubts_are_in_the_log(tmp_path: Path, pictures: Path) -> None:
     run = _train(tiny.recipe(pictures, ema=None), tmp_path / "run", **{"stages.1.epochs": 1})
     log = (run.folder / "train.log").read_text(encoding="utf-8")

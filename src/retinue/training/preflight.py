@@ -275,12 +275,16 @@ def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list
     """What is possible, but hardly meant. `epoch_steps`: the steps of an epoch of each stage."""
     found = []
     first = recipe.stages[0]
-    if recipe.model.weights is None and first_to_learn(
-        network, first.trainable, "key stages.0.trainable"
-    ):
+    learns = first_to_learn(network, first.trainable, "key stages.0.trainable")
+    if learns > network.first_drawn:
+        if recipe.model.weights is None:
+            why = f"because model.weights is null; {_from_scratch(recipe)}"
+        else:
+            drawn = network.units()[network.first_drawn].name
+            why = f"because the weights lack {drawn}; stages.0.trainable={drawn} trains it, too"
         found.append(
             f"stage {first.name} trains only a part of the network, and what is frozen is random,"
-            f" because model.weights is null; {_from_scratch(recipe)}"
+            f" {why}"
         )
     if recipe.evaluation.metric is not None and recipe.evaluation.keep == "last":
         found.append(
