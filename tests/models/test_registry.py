@@ -209,6 +209,13 @@ def test_wrong_arguments(arguments, message):
         create_model("mobilenet_v2", **arguments)
 
 
+def test_no_stochastic_depth_is_what_any_network_can_do():
+    network = create_model("yolov3_tiny", num_classes=2, drop_path=0.0, dropout=0)
+    assert not {"drop_path", "dropout"} & set(network.arguments)
+    with pytest.raises(UsageError, match="takes no argument 'drop_path'"):
+        create_model("yolov3_tiny", num_classes=2, drop_path=0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
