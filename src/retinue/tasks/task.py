@@ -253,7 +253,8 @@ class Task(ABC):
 
     @abstractmethod
     def meter(self, *, tables: bool = False) -> Meter:
-        """A new, empty meter; `tables`: one that keeps what its tables need, too."""
+        """A new, empty meter: for a validation between epochs, or, with `tables`, for the judgement
+        of a model that is done, which keeps what its tables need, too."""
 
     def fit(self, meter: Meter) -> dict[str, Any]:
         """Choose on a validation split what is to be chosen there (a temperature, thresholds), and

@@ -191,7 +191,7 @@ def test_the_confidence_of_mistakes_is_that_of_the_figures(tmp_path: Path) -> No
     (run / "metrics.json").write_text(json.dumps(metrics))
     found = judged(read_run(run))
     assert found is not None
-    assert found.of.of[found.chosen].tolist() == [0] * 5
+    assert found.answers.of.of[found.chosen].tolist() == [0] * 5
     assert "that their class needs" in section(render(read_run(run)), "mistakes")
 
 
