@@ -41,6 +41,19 @@ def coco(
     return write(root / name, json.dumps(text))
 
 
+def test_a_file_that_cannot_be_opened_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 2, 10, 20)], name="train.json")
+    (tmp_path / "val.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"val\.json'?: No such file"):
+        read(tmp_path)
+    dataset = read(tmp_path, on_bad_image="skip")
+    assert count(dataset) == 1
+    assert any("val.json" in note and "No such file" in note for note in dataset.notes)
+    (tmp_path / "train.json").unlink()
+    with pytest.raises(UsageError, match=r"val\.json'?: No such file"):
+        read(tmp_path, format="coco")
+
+
 def test_ids_are_sparse_unsorted_text_or_0(tmp_path: Path) -> None:
     categories = [{"id": 90, "name": "z"}, {"id": 0, "name": "y"}, {"id": "13", "name": "x"}]
     path = coco(

@@ -53,6 +53,23 @@ def test_whatever_bytes_are_an_example_or_none(content: bytes) -> None:
         assert all(isinstance(value, Piece | float | int) for value in several)
 
 
+def test_a_file_that_cannot_be_opened_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    values: dict[str, Values] = {
+        "image/encoded": [picture(tmp_path / "pictures" / "a.jpg").read_bytes()],
+        "image/filename": [b"a.jpg"],
+        "image/object/class/text": [b"cat"],
+        **{f"image/object/bbox/{side}": [at] for side, at in zip(
+            ("xmin", "ymin", "xmax", "ymax"), (0.25, 0.25, 0.5, 0.75), strict=True)},
+    }  # fmt: skip
+    write_records(tmp_path / "records" / "a.record", example(values))
+    (tmp_path / "records" / "b.record").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"b\.record'?: No such file"):
+        read(tmp_path / "records")
+    dataset = read(tmp_path / "records", on_bad_image="skip")
+    assert count(dataset) == 1
+    assert any("b.record" in note and "No such file" in note for note in dataset.notes)
+
+
 def test_broken_records_are_numbered_and_the_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.record"
     good = record(b"one")

@@ -17,7 +17,7 @@ import numpy as np
 
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes
+from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
 from retinue.data.sources.member import Member
@@ -102,14 +102,17 @@ def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
     for file in files:
         split = splits[file]
         code = NONE if split is None else ORDER.index(split)
-        for record in records(file):
-            where = f"{str(file)!r} record {record.number}"
-            try:
-                if record.error:
-                    raise BadRecord(record.error)
-                _add(found, record, file, where, code, labels)
-            except BadRecord as error:
-                listing.problems.append(f"{where}: {error}")
+        try:
+            for record in records(file):
+                where = f"{str(file)!r} record {record.number}"
+                try:
+                    if record.error:
+                        raise BadRecord(record.error)
+                    _add(found, record, file, where, code, labels)
+                except BadRecord as error:
+                    listing.problems.append(f"{where}: {error}")
+        except OSError as error:
+            listing.problems.append(unreadable(file, error))
     if not found.shares:
         raise no_boxes(listing, counted(len(files), "TFRecord file"))
     listing.classes = _in_order(found.classes, labels)
