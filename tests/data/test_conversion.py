@@ -280,6 +280,7 @@ def test_refusals(tmp_path: Path) -> None:
     done = converted(origin, tmp_path / "out", "yolo", on_bad_image="skip")
     assert done.objects == 1
     assert any("inverted box" in note for note in done.notes)
+    assert converted(origin, tmp_path / "out1", "boxes_csv", on_bad_image="skip").format == "csv"
     with pytest.raises(UsageError, match=r"unknown format 'pascal'.*there are voc, coco"):
         converted(origin, tmp_path / "out2", "pascal")
 

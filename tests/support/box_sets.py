@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from retinue.data.options import DataOptions, SplitOptions
-from retinue.data.sources import Dataset, Reader, open_dataset
+from retinue.data.sources import Dataset, open_dataset
 from retinue.data.targets.boxes import Boxes
 from retinue.tasks.task import task_type
 
-READERS: dict[str, Reader] = task_type("detection").readers()
+READERS = task_type("detection").readers()
 WHOLE = SplitOptions(train=1, val=0, test=0)
 Box = tuple[str, float, float, float, float]
 """A class and x1, y1, x2, y2."""

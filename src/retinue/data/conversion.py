@@ -25,8 +25,8 @@ from retinue.data.dimensions import dimensions, upright
 from retinue.data.formats import is_image_name
 from retinue.data.options import DataOptions
 from retinue.data.sources.dataset import refusals, settle_classes, settle_splits
-from retinue.data.sources.listing import Listing
-from retinue.data.sources.recognise import Readers, read_listing
+from retinue.data.sources.listing import Listing, Readers
+from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.sources.words import ORDER
 from retinue.data.targets.boxes import Boxes
@@ -149,9 +149,7 @@ def convert(
     Raises UsageError for what a training would refuse, for data without boxes, and where `out` is
     there already; BadImageError for images that cannot be read, unless `on_bad_image` is `skip`.
     """
-    if to not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise UsageError(f"unknown format {to!r}", where="key to", mend=f"there are {known}")
+    to = _written_as(to, readers)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("there is something already", where=repr(str(out)), mend="take a new name")
     reader, listing = read_listing(options, readers)
@@ -194,6 +192,17 @@ def _divided(records: Records, options: DataOptions, form: Target, notes: list[s
             " which differ, so perhaps others; split.seed=0 in this command writes them down"
         )
     return records
+
+
+def _written_as(name: str, readers: Readers) -> str:
+    """The one of `FORMATS` that is called `name`, here or where it is read. Raises UsageError."""
+    read = readers.called(name)
+    found = {name} if read is None else {name, read.name, *read.also}
+    for known in FORMATS:
+        if known in found:
+            return known
+    known = ", ".join(FORMATS)
+    raise UsageError(f"unknown format {name!r}", where="key to", mend=f"there are {known}")
 
 
 def _items(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from retinue.data.sources.listing import Reader, Readers
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.figures import Figure
 from retinue.files import expanded
@@ -31,7 +33,6 @@ from retinue.text import counted, few
 
 if TYPE_CHECKING:
     from retinue.data.options import DataOptions
-    from retinue.data.sources.listing import Reader
     from retinue.modelfile import ModelDescription
 
 Finding = Any
@@ -275,9 +276,18 @@ class Task(ABC):
         return TaskSections()
 
     @classmethod
-    def readers(cls) -> dict[str, Reader]:
-        """The `formats`, imported."""
-        return {name: imported(place) for name, place in cls.formats.items()}
+    def readers(cls) -> Readers:
+        """The `formats`, imported; and what to say where data is of another task's."""
+        own = {name: imported(place) for name, place in cls.formats.items()}
+        return Readers(own, partial(_readers_but, cls.name))
+
+
+def _readers_but(name: str) -> Iterator[tuple[Reader, str]]:
+    """Those of the shipped tasks that are not called `name`, and how to have them read."""
+    for other, there in SHIPPED.items():
+        if other != name:
+            mend = f"`task: {other}` reads that, or the recipe `{there.usual}`"
+            yield from ((reader, mend) for reader in task_type(other).readers().values())
 
 
 def _finite(finding: Finding) -> bool:

@@ -116,7 +116,7 @@ def test_labels_in_another_format_beside_are_said(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "0 0.5 0.5 0.5 0.5\n")
     dataset = read(tmp_path)
     assert found(dataset) == {"a.jpg": [("cat", 0, 0, 9, 9)]}
-    assert "there is YOLO's text, too: data.format=yolo reads that" in dataset.notes
+    assert "there are boxes in YOLO's text, too: data.format=yolo reads them" in dataset.notes
     assert count(read(tmp_path, format="yolo")) == 1
 
 

@@ -280,4 +280,4 @@ def _open_classes(said: Contents) -> list[tuple[str, ...]]:
     return found
 
 
-COCO = Reader("coco", _find, read_coco)
+COCO = Reader("coco", _find, read_coco, labels="boxes in COCO's JSON")

@@ -251,5 +251,10 @@ def _annotated(listing: Listing, found: _Columns) -> Annotated:
 
 
 TFRECORD_BOXES = Reader(
-    "tfrecord_boxes", _find, read_tfrecord_boxes, heeds=frozenset({"first_pixel"})
+    "tfrecord_boxes",
+    _find,
+    read_tfrecord_boxes,
+    heeds=frozenset({"first_pixel"}),
+    also=frozenset({"tfrecord"}),
+    labels="boxes in TFRecord files",
 )

@@ -296,4 +296,10 @@ def _by_lists(
     return chosen, np.array([lists.split[k] for k in chosen], np.int8)
 
 
-VOC = Reader("voc", _find, read_voc, heeds=frozenset({"first_pixel", "unlabelled"}))
+VOC = Reader(
+    "voc",
+    _find,
+    read_voc,
+    heeds=frozenset({"first_pixel", "unlabelled"}),
+    labels="boxes in PASCAL VOC's XML",
+)

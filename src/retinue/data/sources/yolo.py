@@ -398,4 +398,6 @@ def _numbered(rows: Mapping[int, Rows]) -> dict[int, str]:
     return {int(name): name for name in sort_names(map(str, used))}
 
 
-YOLO = Reader("yolo", _find, read_yolo, heeds=frozenset({"unlabelled"}))
+YOLO = Reader(
+    "yolo", _find, read_yolo, heeds=frozenset({"unlabelled"}), labels="boxes in YOLO's text"
+)
