@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from retinue.data.conversion import FORMATS, Conversion, convert
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
-from retinue.errors import BadImageError, UsageError
+from retinue.errors import BadImageError, RetinueError, UsageError
 
 
 def converted(path: Path, out: Path, to: str, *, copy: bool = False, **more: object) -> Conversion:
@@ -256,11 +257,14 @@ def test_nothing_is_written_half_or_over_something(
         converted(origin, tmp_path / "there", "yolo")
 
     def broken(*_: object) -> str:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("retinue.data.conversion.yolo_row", broken)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(RetinueError, match=r"cannot be written: No space left on device, .*out'"):
         converted(origin, tmp_path / "out", "yolo")
+    (tmp_path / "there" / "file").touch()
+    with pytest.raises(RetinueError, match=r"cannot be written: .*, .*file/out'"):
+        converted(origin, tmp_path / "there" / "file" / "out", "yolo")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "voc"]
 
 

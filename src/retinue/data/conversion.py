@@ -32,7 +32,7 @@ from retinue.data.sources.words import ORDER
 from retinue.data.targets.boxes import Boxes
 from retinue.data.written_boxes import Written, by_pixels, coco_entry, plain, voc_xml, yolo_row
 from retinue.documents import json_text, yaml_text
-from retinue.errors import BadImageError, UsageError, some
+from retinue.errors import BadImageError, RetinueError, UsageError, some
 from retinue.files import write_text
 from retinue.text import as_file_name, counted, no_file_name, shorten, utf8
 
@@ -147,7 +147,8 @@ def convert(
     images are copied and not linked.
 
     Raises UsageError for what a training would refuse, for data without boxes, and where `out` is
-    there already; BadImageError for images that cannot be read, unless `on_bad_image` is `skip`.
+    there already; RetinueError where it cannot be written; BadImageError for images that cannot be
+    read, unless `on_bad_image` is `skip`.
     """
     to = _written_as(to, readers)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -312,9 +313,10 @@ def _without_crowds(item: Item, form: Target) -> Item:
 
 
 def _write(data: Data, form: Target, out: Path, copy: bool) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(".partial", f".{out.name[:80]}.", out.parent))
+    partial: Path | None = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(".partial", f".{out.name[:80]}.", out.parent))
         for item in data.items:
             place = partial / form.place(item)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -326,9 +328,24 @@ def _write(data: Data, form: Target, out: Path, copy: bool) -> None:
         if out.exists():
             out.rmdir()  # it is empty
         os.replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(out, partial, error) from error
         raise
+
+
+def _cannot_write(out: Path, partial: Path | None, error: OSError) -> RetinueError:
+    """Names the folder that was asked for, and what could not be copied to it."""
+    named = error.filename
+    inside = not named or (partial is not None and Path(named).is_relative_to(partial))
+    what = f"the data set cannot be written: {error.strerror or error}"
+    return RetinueError(
+        what if inside else f"{what} ({named})",
+        where=repr(str(out)),
+        mend="free some space, or name another folder",
+    )
 
 
 def _put(record: Record, place: Path, copy: bool) -> None:
