@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from retinue.data.box_sizes import LARGE, SMALL
 from retinue.evaluation import intervals
 from retinue.evaluation.coco import AREAS, SIZES, coco_figures
 from retinue.evaluation.detections import Detections, Found, Truth, gathered
@@ -39,9 +40,9 @@ IOU = 0.5
 """From where on a box has found an object, but for the means over several IoUs."""
 _RECALL = "mean recall with {n:,} of a class in an image"
 _SIZES = {
-    "small": "below 32² pixels",
-    "medium": "from 32² to 96² pixels",
-    "large": "from 96² pixels on",
+    "small": f"below {SMALL}² pixels",
+    "medium": f"from {SMALL}² to {LARGE}² pixels",
+    "large": f"from {LARGE}² pixels on",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -119,10 +120,20 @@ class Task(ABC):
     `Form` of retinue.tasks.forms."""
 
     def __init__(
-        self, classes: Sequence[str], options: Options, state: Mapping[str, Any] | None = None
+        self,
+        classes: Sequence[str],
+        options: Options | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
+        """`options`: by default all at their defaults. TypeError for those of another task,
+        UsageError for a class that is listed twice."""
         self.classes = tuple(classes)
-        self.options = options
+        self.options = self.options_type() if options is None else options
+        if not isinstance(self.options, self.options_type):
+            raise TypeError(f"not the options of {self.name}: {type(self.options).__name__}")
+        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
+        if doubled:
+            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
 
     def __repr__(self) -> str:
         classes = counted(len(self.classes), "class", "classes")

@@ -121,15 +121,10 @@ class Detection(Task):
         options: Options | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        chosen = DetectionOptions() if options is None else options
-        if not isinstance(chosen, DetectionOptions):
-            raise TypeError(f"not detection's options: {type(chosen).__name__}")
-        super().__init__(classes, chosen)
+        super().__init__(classes, options)
+        chosen = self.options
         if not self.classes:
             raise UsageError("detection needs a class", mend="label objects with boxes")
-        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
-        if doubled:
-            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
         known = dict(state or {})
         given = known.get("anchors")
         if given is None and not isinstance(chosen.anchors, str):
