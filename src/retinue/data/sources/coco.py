@@ -26,7 +26,7 @@ from retinue.data.sources.layout import image_root
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import ending_in, first_file
 from retinue.data.sources.matching import SEVERAL, match
-from retinue.data.sources.pairing import folder_split
+from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Records, as_names, texts_of
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, split_in
@@ -75,7 +75,7 @@ def _files(path: Path, problems: list[str]) -> dict[Path, str | None]:
             problems.append(unreadable(path / name, error))
             continue
         if tells_boxes:
-            split = split_in(Path(name).stem) or folder_split(name)
+            split = file_split(name, Path(name).stem)
             found.setdefault(split, []).append(path / name)
     if len(found) > 1:
         found.pop(None, None)
