@@ -7,11 +7,12 @@ results, which figures judge them, and how they are drawn and reported.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -380,7 +381,14 @@ def described(description: ModelDescription) -> Task:
     return kind(description.classes, options, description.task_state)
 
 
-def _installed() -> dict[str, str]:
+def _installed() -> Mapping[str, str]:
     """Name → `module:class` of the tasks that other packages bring."""
+    return _installed_on(tuple(sys.path))
+
+
+@cache
+def _installed_on(path: tuple[str, ...]) -> Mapping[str, str]:
+    """Of packages on Python's search `path`. Every recipe asks, and all packages are gone through
+    for it, which takes longer than all the rest of reading one."""
     points = importlib.metadata.entry_points(group=GROUP)
     return {point.name: f"{point.module}:{point.attr}" for point in points}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    retinue.train(recipe(data), out=out, report=False, quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for package in ("openvino", "onnxruntime"):  # engines have tests of their own
+            patch.setitem(sys.modules, package, None)
+        retinue.train(recipe(data), out=out, report=False, quiet=True)
     return out
 
 
