@@ -17,6 +17,7 @@ FRAME = (
     "training/planning/*.py",
     "run/*.py",
     "data/loader.py",
+    "data/sources/recognise.py",
     "inference/*.py",
     "report/*.py",
     "api.py",

@@ -129,12 +129,12 @@ def test_classes_are_told_what_they_look_at(tmp_path: Path, shared: Callable[[st
     hint = "`task: detection` reads that, or the recipe `detect`"
     for name, what in (("bccd", "PASCAL VOC's XML"), ("coco128", "COCO's JSON")):
         report = look(shared(f"data/{name}"), "classification")
-        assert f"this looks like boxes, {what}: {hint}" in report.notes
-    with pytest.raises(UsageError, match="this looks like boxes, a table of boxes"):
+        assert f"this looks like boxes in {what}: {hint}" in report.notes
+    with pytest.raises(UsageError, match="this looks like boxes in a table"):
         look(shared("data/raccoon/csv"), "classification")
     for split in ("train", "val"):
         voc(tmp_path / split, a=xml(("cat", 1, 1, 40, 40)))
-    with pytest.raises(UsageError, match=r"this looks like boxes, PASCAL VOC's XML"):
+    with pytest.raises(UsageError, match=r"this looks like boxes in PASCAL VOC's XML"):
         look(tmp_path, "classification")
 
 

@@ -262,6 +262,7 @@ def test_boxes_in_a_batch() -> None:
     assert collated["xyxy"].dtype == torch.float32
     assert collated["of"].dtype == torch.int64
     assert collated["present"].dtype == torch.bool
+    assert collated["known"].tolist() == [target is not None for target in targets]
     assert collated["not_exhaustive"].shape == (4, 0)
     for nothing in ([None], [Boxes.made([], []), None]):
         assert Boxes.collate(nothing)["xyxy"].shape == (len(nothing), 0, 4)

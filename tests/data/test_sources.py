@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
 from retinue.data.sources import open_dataset as open_with
-from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.records import Record, Records
 from retinue.data.sources.splits import draw_splits as draw
 from retinue.data.sources.words import ORDER, sort_names
@@ -313,7 +313,7 @@ def test_classes_are_what_is_mentioned_and_labels_what_occurs(tmp_path: Path) ->
         "made up", lambda *_: tmp_path, lambda *_: Listing("", tmp_path, Records.of(records))
     )
     options = DataOptions(path=str(tmp_path), split=SplitOptions(train=1, val=0, test=0))
-    dataset = open_with(options, {"made up": reader})
+    dataset = open_with(options, Readers({"made up": reader}))
     assert dataset.classes == ("cat", "dog", "fox")
     dataset.write_splits(tmp_path / "splits.csv")
     rows = csv.DictReader((tmp_path / "splits.csv").read_text(encoding="utf-8").splitlines())

@@ -16,7 +16,8 @@ import clips
 import numpy as np
 import pytest
 import tiny
-from PIL import Image
+from bright import predict
+from bright import saved as picture
 
 from retinue import api, modelfile
 from retinue.errors import BadImageError, UsageError
@@ -27,72 +28,11 @@ from retinue.sample import Preprocessing
 from retinue.tasks.results import FrameResult
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bright.model(tmp_path_factory.mktemp("model") / "best.safetensors")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def predict(model: Path, sources: Any, **more: Any) -> api.Predictions:
-    return api.predict(model, sources, engine="torch", device="cpu", **more)
-
-
-def picture(path: Path, boxes: Any, size: tuple[int, int] = (64, 48), **more: Any) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(bright.picture(size, boxes)).save(path, **more)
-    return str(path)
-
-
 def moving(count: int = 20, *, step: int = 2) -> list[np.ndarray[Any, Any]]:
     """A green square that goes to the right, `step` pixels a frame, from x = 4."""
     return [
         bright.picture((64, 48), [(4 + step * n, 20, 14 + step * n, 30, 1)]) for n in range(count)
     ]
-
-
-def test_crops_lie_in_a_folder_a_class(model: Path, here: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture(here / "in/x/a.png", [(4, 6, 20, 16, 1), (40, 30, 64, 48, 2)])
-    picture(here / "in/turned.jpg", [(4, 6, 20, 16, 0)], exif=exif, quality=100)
-    done = predict(model, "in", out="out", crops=True)
-    assert done.images == 2
-    there = sorted(p.relative_to("out/crops").as_posix() for p in Path("out/crops").rglob("*.*g"))
-    assert there == ["green/x/a-1.png", "red/turned-1.jpg", "蓝/x/a-2.png"]
-    green = np.asarray(Image.open("out/crops/green/x/a-1.png"))
-    assert green.shape == (10, 16, 3)
-    assert (green == (0, 255, 0)).all()
-    # Stored 16 × 10 at (4, 6) of 64 × 48, upright after a quarter turn: 10 wide, 16 high.
-    red = np.asarray(Image.open("out/crops/red/turned-1.jpg"))
-    assert red.shape[:2] in ((16, 10), (17, 11), (16, 11), (17, 10))
-    assert red[8, 5, 0] > 200
-    again = predict(model, "in", out="out", crops=True)
-    assert again.images == 2, "what was cut out is not looked at again"
-
-
-def test_classes_with_the_same_folder_keep_apart(here: Path) -> None:
-    from retinue.inference.extras import Cut, Shown
-    from retinue.inference.naming import Names
-    from retinue.inference.predictor import held
-    from retinue.sample import Sample
-    from retinue.tasks.results import Box, BoxResult
-
-    shown = Shown(Sample("a.jpg", held(bright.picture((20, 20), []))))
-    known: dict[str, Names] = {}
-    cut = Cut(here / "crops", lambda folder: known.setdefault(folder, Names(here)))
-    boxes = [Box(name, 0.5, (1.5, 2.5, 3.25, 4.0)) for name in ("../Car", "car", "con", "///")]
-    outside = Box("car", 0.5, (30, 30, 40, 40))
-    cut.add(BoxResult(str(here / "a.jpg"), [*boxes, outside]), shown)
-    there = sorted(
-        p.relative_to(here / "crops").as_posix() for p in (here / "crops").rglob("*.jpg")
-    )
-    assert there == ["Car/a-1.jpg", "car-2/a-2.jpg", "class-con/a-3.jpg", "class/a-4.jpg"]
-    assert Image.open(here / "crops/Car/a-1.jpg").size == (3, 2)  # all pixels that show any of it
 
 
 def test_counts_in_pictures_and_zones(model: Path, here: Path) -> None:
@@ -114,33 +54,6 @@ def test_counts_in_pictures_and_zones(model: Path, here: Path) -> None:
     assert predict(model, "in", count=True).counts == {
         k: expected[k] for k in ("images", "objects")
     }
-
-
-@pytest.mark.parametrize("tta", ["none", "dihedral"])
-def test_a_heat_map_shows_where(model: Path, here: Path, tta: str) -> None:
-    picture(here / "in/a.png", [(32, 0, 64, 24, 1)])
-    predict(model, "in", out="out", heatmap=True, tiles=32, overlap=0.5, tta=tta)
-    map_there = np.asarray(Image.open("out/heatmaps/a.png")).astype(int)
-    assert map_there.shape == (48, 64, 3)
-    red, green, blue = (map_there[..., k] for k in range(3))
-    assert red[4:20, 38:60].mean() > green[30:].mean() + 30
-    assert blue[30:, :20].mean() > red[30:, :20].mean()
-
-
-def test_heat_of_a_view_lies_where_the_view_does() -> None:
-    from retinue.data.geometry import scale, translate
-    from retinue.inference.heat import warmth
-    from retinue.inference.predictor import Heat
-
-    cells = np.zeros((2, 4), np.float32)
-    cells[1, 2] = 1
-    # Cells of 4 pixels; the view begins at 8, 4 of an original of 40 × 20.
-    seen = warmth([Heat(cells, translate(8, 4) @ scale(4))], (40, 20))
-    middle = np.unravel_index(int(seen.argmax()), seen.shape)
-    assert abs(middle[0] + 0.5 - (4 + 6)) <= 1
-    assert abs(middle[1] + 0.5 - (8 + 10)) <= 1
-    assert seen[:4].max() == seen[12:].max() == seen[:, :8].max() == seen[:, 24:].max() == 0
-    assert warmth([Heat(np.ones((3, 3), np.float32), scale(10))], (15, 15), 0.5).min() == 1
 
 
 def test_a_video_is_a_line_a_frame(model: Path, here: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictors import CLASSES, SMALL, Tiny, describe, randomise
 from torch import nn
 
 from retinue import modelfile
@@ -22,39 +23,16 @@ from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference import engines
 from retinue.inference import predictor as module
-from retinue.inference.devices import choose_device
 from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.inputs import expand
 from retinue.inference.predictor import Member, Predictor, Skipped, load
 from retinue.inference.writers import PredictionFolder
-from retinue.modelfile import ModelDescription
 from retinue.models import registry
-from retinue.models.blocks import ClassifierHead
-from retinue.models.network import Level, Network, Unit
-from retinue.sample import Preprocessing, Result, Sample
+from retinue.models.network import Network
+from retinue.sample import Result, Sample
 from retinue.tasks.classification.task import Classification
 from retinue.tasks.results import ClassResult
-
-CLASSES = ["daisy", "lily", "rose", "tulip"]
-SMALL = Preprocessing(size=(32, 32))
-
-
-class Tiny(Network):
-    """Two convolutions: enough to depend on the image, quick to compile."""
-
-    def __init__(self, *, num_classes: int, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
-        self.stage = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2), nn.ReLU())
-        self.head = ClassifierHead(16, num_classes, dropout=dropout)
-
-    def units(self) -> list[Unit]:
-        return [Unit("stem", self.stem, 1), Unit("stage", self.stage, 2)]
-
-    @property
-    def feature_levels(self) -> list[Level]:
-        return [Level(1, 8, 2), Level(2, 16, 4)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,30 +52,6 @@ def tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._ENTRIES, "tiny", entry)
         yield
-
-
-def randomise(network: Network) -> None:
-    """Logits of a fresh network are nearly constant, and say nothing about the input."""
-    generator = torch.Generator().manual_seed(1)
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5, generator=generator)
-    for parameter in network.parameters():
-        if parameter.dim() > 1:
-            fan = parameter[0].numel()
-            with torch.no_grad():
-                parameter.normal_(0, (2 / fan) ** 0.5, generator=generator)
-
-
-def describe(**changes: object) -> ModelDescription:
-    values = {
-        "task": "classification",
-        "classes": CLASSES,
-        "network": "tiny",
-        "arguments": {"num_classes": len(CLASSES)},
-        "preprocessing": SMALL.as_dict(),
-    }
-    return ModelDescription(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -510,17 +464,6 @@ def test_files_that_are_no_models_are_refused(
         load(path)
 
 
-def test_devices() -> None:
-    assert choose_device("auto") in ("cpu", "cuda", "mps")
-    assert choose_device("cpu") == "cpu"
-    for wish in ("gpu", "cuda:x", "tpu:0"):
-        with pytest.raises(UsageError, match="unknown device"):
-            choose_device(wish)
-    if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="no cuda device"):
-            choose_device("cuda:0")
-
-
 def test_permissions_are_a_reason(ready: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
     Image.new("RGB", (9, 9)).save(path)
@@ -530,36 +473,3 @@ def test_permissions_are_a_reason(ready: Predictor, tmp_path: Path) -> None:
     (found,) = ready.predict([path])
     assert isinstance(found, Skipped)
     assert found.reason == "permission denied"
-
-
-def test_a_description_cannot_ask_for_more_memory_than_its_file_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """100,000 classes of which the file has no rows: 100 MB here, and in a larger network 500."""
-    network = registry.create_model("mobilenet_v1_025", num_classes=2)
-    path = tmp_path / "lie.safetensors"
-    classes = [f"class {i}" for i in range(100_000)]
-    modelfile.write(
-        path,
-        network.state_dict(),
-        ModelDescription(
-            task="classification",
-            classes=classes,
-            network="mobilenet_v1_025",
-            arguments=dict(network.arguments) | {"num_classes": len(classes)},
-            preprocessing=network.preprocessing.as_dict(),
-        ),
-    )
-    built: list[torch.device] = []
-    build = Classification.build
-
-    def watched(self: Classification, *how: Any) -> Any:
-        made = build(self, *how)
-        built.append(next(made.parameters()).device)
-        return made
-
-    monkeypatch.setattr(Classification, "build", watched)
-    told = r"do not fit the model's own description: 2 of another shape .*lie\.safetensors, copy"
-    with pytest.raises(RetinueError, match=told):
-        load(path)
-    assert [device.type for device in built] == ["meta"]

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from retinue.data.options import DataOptions, SplitOptions
-from retinue.data.sources import Dataset, Reader, open_dataset
+from retinue.data.sources import Dataset, open_dataset
 from retinue.data.targets.boxes import Boxes
 from retinue.tasks.task import task_type
 
-READERS: dict[str, Reader] = task_type("detection").readers()
+READERS = task_type("detection").readers()
 WHOLE = SplitOptions(train=1, val=0, test=0)
 Box = tuple[str, float, float, float, float]
 """A class and x1, y1, x2, y2."""
@@ -94,3 +94,26 @@ def targets(dataset: Dataset) -> list[tuple[Any, Boxes]]:
 def count(dataset: Dataset) -> int:
     """All boxes."""
     return sum(len(target.of) for _, target in targets(dataset))
+
+
+YOLO_ROW = "0 0.5 0.5 0.25 0.5\n"
+YOLO_BOX = (24, 12, 40, 36)
+"""The same in a picture of 64 × 48."""
+
+
+def labelled(root: Path, *places: tuple[str, str], rows: str = YOLO_ROW) -> Path:
+    """Images and their texts, all with these `rows`."""
+    for image, label in places:
+        picture(root / image)
+        write(root / label, rows)
+    return root
+
+
+def notes(path: Path, **options: Any) -> str:
+    """What is said of the data."""
+    return "\n".join(read(path, **options).notes)
+
+
+def sizes(path: Path, **options: Any) -> dict[str, int]:
+    """How many images each split has."""
+    return {split: len(s) for split, s in read(path, **options).splits.items()}

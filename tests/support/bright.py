@@ -1,7 +1,7 @@
 """A detector that needs no training: it finds bright rectangles on dark ground, each with the class
 of its brightest channel. A double for what is done with detections, whatever finds them.
 
-Importing this makes the task `bright` known; `model` writes a file of it, `picture` an image.
+Importing this makes the task `bright` known; `model` writes a file of it, `saved` an image.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import cv2
 import finder
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from retinue import modelfile
+from retinue import api, modelfile
 from retinue.data import geometry
 from retinue.modelfile import ModelDescription
 from retinue.models.network import Network, Unit
@@ -169,4 +170,18 @@ def picture(
     return pixels
 
 
-__all__ = ["CLASSES", "Bright", "Found", "Light", "Task", "model", "picture"]
+def saved(path: Path, boxes: Any, size: tuple[int, int] = (64, 48), **more: Any) -> str:
+    """A file of such a picture; `more`: Pillow's, of `save`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(size, boxes)).save(path, **more)
+    return str(path)
+
+
+def predict(model: Path, sources: Any, **more: Any) -> api.Predictions:
+    """By PyTorch on the CPU."""
+    return api.predict(model, sources, engine="torch", device="cpu", **more)
+
+
+__all__ = [
+    "CLASSES", "Bright", "Found", "Light", "Task", "model", "picture", "predict", "saved",
+]  # fmt: skip

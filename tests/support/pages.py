@@ -21,7 +21,11 @@ def write_splits(run: Path, **splits: dict[str, int]) -> None:
 
 
 def section(run: Path, name: str) -> str:
-    """The text of a section of the page, tags and line breaks left out."""
-    page = write_report(run).read_text(encoding="utf-8")
+    """The text of a section of the run's page, tags and line breaks left out."""
+    return section_of(write_report(run).read_text(encoding="utf-8"), name)
+
+
+def section_of(page: str, name: str) -> str:
+    """The same of a page; empty where it has none of that name."""
     found = re.search(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[1])).split()) if found else ""

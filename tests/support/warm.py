@@ -194,7 +194,7 @@ def main() -> None:
 
     import retinue.training.session
     from retinue.inference import engines  # noqa: F401 - imported while there is one thread
-    from retinue.tasks.task import task_type
+    from retinue.tasks.task import task_names, task_type
 
     # What a test registers, an installation would bring.
     slices = Path(__file__).parents[1] / "training" / "test_slices.py"
@@ -214,7 +214,8 @@ def main() -> None:
     with torch.device("meta"):
         tiny.Tiny()(torch.empty(2, 3, 32, 32))
     Image.init()
-    task_type("classification").readers()
+    for name in task_names():
+        task_type(name).readers()
 
     gc.collect()
     gc.freeze()  # a training collects between its stages: not all of PyTorch each time

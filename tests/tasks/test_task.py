@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -65,3 +67,26 @@ def test_a_task_without_merging_says_so() -> None:
 
     with pytest.raises(UsageError, match="test-time augmentation"):
         Plain(["a", "b"]).merge([])
+
+
+def test_tasks_of_packages_are_known_and_looked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a package that comes to be there only while the process runs."""
+    before = task_names()
+    about = tmp_path / "sorters-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: sorters\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[retinue.tasks]\nsort = sorters:Sort\n")
+    (tmp_path / "sorters.py").write_text(
+        "from retinue.tasks.classification.task import Classification\n"
+        "class Sort(Classification):\n    name = 'sort'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert task_names() == sorted([*before, "sort"])
+    monkeypatch.setattr(importlib.metadata, "entry_points", None)
+    assert task_names() == sorted([*before, "sort"])
+    assert task_type("sort").name == "sort"
+    monkeypatch.undo()
+    del module._TASKS["sort"]
+    assert task_names() == before

@@ -3,7 +3,6 @@ tiles among what it sees; killed anywhere, it goes on as if nothing had happened
 
 from __future__ import annotations
 
-import csv
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interrupted import assert_same, rows_of
 from PIL import Image
 from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
-from retinue import modelfile
 from retinue.errors import UsageError
 from retinue.run.checkpoint import CheckpointStore
 
@@ -98,27 +97,12 @@ def _recipe(boxes: Path, cache: Path, **changes: Any) -> dict[str, Any]:
     return values
 
 
-def _state(run: Path) -> dict[str, torch.Tensor]:
-    state = CheckpointStore(run / "last").load()
-    tensors = {f"learner {k}": v for k, v in state["learner"].items()}
-    tensors |= {f"ema {k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
-    return tensors | {
-        f"best {k}": v for k, v in modelfile.read(run / "best.safetensors")[1].items()
-    }
-
-
-def _rows(run: Path) -> list[dict[str, str]]:
-    clock = {"seconds", "images_per_second"}
-    with (run / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in clock} for row in csv.DictReader(file)]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, boxes: Path, warm: Warm) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     outcome = warm.train(_recipe(boxes, folder / "cache"), folder / "run")
     assert outcome.code == 0, outcome
-    assert len(_rows(folder / "run")) == 4
+    assert len(rows_of(folder / "run")) == 4
     return folder / "run"
 
 
@@ -126,7 +110,7 @@ def test_the_second_stage_has_tiles_and_goes_on_where_the_first_ended(whole: Pat
     lines = (whole / "stages" / "all.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) > 30
     assert sum('"part"' in line for line in lines) > 20
-    assert {row["stage"] for row in _rows(whole)} == {"frozen", "all"}
+    assert {row["stage"] for row in rows_of(whole)} == {"frozen", "all"}
 
 
 KILLS = [
@@ -148,11 +132,7 @@ def test_killed_at_every_moment_it_ends_the_same(
         outcome = warm.train(*begun, moment=moment, times=times)
         assert outcome.code == -signal.SIGKILL, (number, moment, outcome)
     assert warm.train(run).code == 0
-    ours, theirs = _state(run), _state(whole)
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert _rows(run) == _rows(whole)
+    assert_same(run, whole)
 
 
 def test_a_frozen_backbone_stays_as_it_was_with_and_without_the_cache(

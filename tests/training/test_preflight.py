@@ -49,7 +49,9 @@ def _refused(recipe: Any, out: Path, overrides: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2_035"])
-def test_scratch_runs_and_everything_learns(tmp_path: Path, pictures: Path, name: str) -> None:
+def test_scratch_runs_and_everything_learns(
+    tmp_path: Path, pictures: Path, name: str, only_torch: None
+) -> None:
     changes = {"epochs": 1, "batch_size": 16, "schedule.warmup_epochs": 0}
     overrides = {f"stages.0.{key}": value for key, value in changes.items()}
     run = _train(

@@ -262,18 +262,23 @@ def test_ones_own_path_replaces_the_source_of_a_recipe(tmp_path: Path) -> None:
     assert load_recipe(_file(tmp_path, text), {"data": "mine"}).data.format == "auto"
 
 
-@settings(deadline=None)
+TEXTS = st.text("ab猫 &\"':#\\\n\t", min_size=1, max_size=8)
+
+
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**40),
     lr=st.floats(1e-8, 10),
-    name=st.text("ab猫 &\"':#\\\n\t", min_size=1, max_size=8),
+    names=st.lists(TEXTS, min_size=4, max_size=8, unique=True),
 )
 def test_what_is_written_down_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, name: str
+    tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, names: list[str]
 ) -> None:
     tiny.register()
+    path, title, *classes = names
     recipe = load_recipe(
-        tiny.recipe("pictures", seed=seed), {"stages.0.optimizer.lr": lr, "data.path": name}
+        tiny.recipe("pictures", seed=seed, about={"title": title}),
+        {"stages.0.optimizer.lr": lr, "data.path": path, "data.classes": classes},
     )
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     path.write_text(dump(recipe), encoding="utf-8")

@@ -9,42 +9,13 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
+from interrupted import assert_same, rows_of
 from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
-from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.run.checkpoint import CheckpointStore
 from retinue.run.folder import RunFolder
-
-
-def _final(run: Path) -> dict[str, torch.Tensor]:
-    """Everything that the last checkpoint and the model file hold."""
-    state = CheckpointStore(run / "last").load()
-    tensors = {f"learner {k}": v for k, v in state["learner"].items()}
-    tensors |= {f"ema {k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
-    tensors |= {f"best {k}": v for k, v in modelfile.read(run / "best.safetensors")[1].items()}
-    return tensors
-
-
-def _same(run: Path, reference: Path) -> None:
-    ours, theirs = _final(run), _final(reference)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    ours_figures, theirs_figures = _figures(run), _figures(reference)
-    assert ours_figures == theirs_figures
-
-
-def _figures(run: Path) -> list[dict[str, str]]:
-    """`metrics.csv` without what a clock measured."""
-    header, *rows = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    names = header.split(",")
-    clock = {"seconds", "images_per_second"}
-    return [
-        {n: v for n, v in zip(names, row.split(","), strict=True) if n not in clock} for row in rows
-    ]
 
 
 def _recipe(pictures: Path, **changes: Any) -> dict[str, Any]:
@@ -58,7 +29,7 @@ def _recipe(pictures: Path, **changes: Any) -> dict[str, Any]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path, warm: Warm) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     assert warm.train(_recipe(pictures), run).code == 0
-    assert len(_figures(run)) == 5
+    assert len(rows_of(run)) == 5
     return run
 
 
@@ -92,7 +63,7 @@ def test_killed_at_every_moment(
         assert outcome.code == -signal.SIGKILL, (number, moment, outcome)
     outcome = warm.train(run)
     assert outcome.code == 0, outcome
-    _same(run, undisturbed)
+    assert_same(run, undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -106,7 +77,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     before = CheckpointStore(run / "last").load()["progress"]["steps"]
     assert before >= 4  # a first epoch was over
     assert warm.train(run).code == 0
-    _same(run, undisturbed)
+    assert_same(run, undisturbed)
 
 
 def test_sigterm_while_a_checkpoint_is_written(
@@ -119,7 +90,7 @@ def test_sigterm_while_a_checkpoint_is_written(
     )
     assert outcome.code == 143, outcome
     assert warm.train(run).code == 0
-    _same(run, undisturbed)
+    assert_same(run, undisturbed)
 
 
 @pytest.mark.usefixtures("only_torch")
@@ -146,7 +117,7 @@ def test_a_disk_that_fills_up_ends_clearly_and_loses_nothing(
             retinue.train(recipe, out=run, report=False, quiet=True)
     assert str(run) in str(raised.value)
     retinue.train(run, resume=True, report=False, quiet=True)
-    _same(run, undisturbed)
+    assert_same(run, undisturbed)
 
 
 def test_a_finished_run_resumed_changes_nothing(undisturbed: Path) -> None:

@@ -6,7 +6,6 @@ part divided by its positives, cached mosaics, two sizes, one process and two, k
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ import finder
 import numpy as np
 import pytest
 import torch
+from interrupted import assert_same, rows_of, state_of
 from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
 from retinue import modelfile
 from retinue.cli.app import run as command
 from retinue.data.targets.boxes import Boxes
-from retinue.run.checkpoint import CheckpointStore
 from retinue.sample import Sample
 from retinue.tasks.results import BoxResult
 
@@ -43,34 +42,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, patches: Path, warm: Warm) -
     return folder / "run"
 
 
-def _state(run: Path) -> dict[str, torch.Tensor]:
-    state = CheckpointStore(run / "last").load()
-    tensors = {f"learner {k}": v for k, v in state["learner"].items()}
-    tensors |= {f"ema {k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
-    return tensors | {
-        f"best {k}": v for k, v in modelfile.read(run / "best.safetensors")[1].items()
-    }
-
-
-def _rows(run: Path) -> list[dict[str, str]]:
-    clock = {"seconds", "images_per_second"}
-    with (run / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in clock} for row in csv.DictReader(file)]
-
-
 def _same(run: Path, whole: Path) -> None:
-    ours, theirs = _state(run), _state(whole)
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert _rows(run) == _rows(whole)
+    assert_same(run, whole)
     described = [modelfile.read_description(r / "best.safetensors") for r in (run, whole)]
     assert described[0].task_state == described[1].task_state
     assert described[0].figures == described[1].figures
 
 
 def test_what_the_loss_owns_learns_and_is_no_part_of_the_model(whole: Path) -> None:
-    state = _state(whole)
+    state = state_of(whole)
     balance = state["learner objective.balance"]
     assert (balance.abs() > 1e-3).all()
     assert not any("balance" in name for name in state if name.startswith("best"))
@@ -78,7 +58,7 @@ def test_what_the_loss_owns_learns_and_is_no_part_of_the_model(whole: Path) -> N
 
 
 def test_the_figure_of_which_less_is_better_picks_the_weights(whole: Path) -> None:
-    rows = _rows(whole)
+    rows = rows_of(whole)
     distances = [float(row["val_distance"]) for row in rows]
     described = modelfile.read_description(whole / "best.safetensors")
     assert described.figures["distance"] == min(distances)
@@ -136,12 +116,12 @@ def test_two_processes_reach_what_one_does(tmp_path: Path, patches: Path, warm: 
         outcome = warm.train(recipe, out, processes=processes)
         assert outcome.code == 0, outcome
         outcomes.append(out)
-    alone, both = (_state(out) for out in outcomes)
+    alone, both = (state_of(out) for out in outcomes)
     for name, value in alone.items():
         assert torch.allclose(both[name], value, rtol=1e-4, atol=1e-5), name
     moved = alone["learner objective.balance"].abs()
     assert (moved > 1e-3).all()
-    for ours, theirs in zip(_rows(outcomes[1]), _rows(outcomes[0]), strict=True):
+    for ours, theirs in zip(rows_of(outcomes[1]), rows_of(outcomes[0]), strict=True):
         for key in ("train_loss_heat", "train_loss_place", "train_patches", "val_distance"):
             assert float(ours[key]) == pytest.approx(float(theirs[key]), rel=1e-3, abs=1e-3), key
 
@@ -161,7 +141,7 @@ def test_it_learns_to_find(tmp_path: Path, patches: Path) -> None:
         report=False,
         quiet=True,
     )
-    rows = _rows(run.folder)
+    rows = rows_of(run.folder)
     judged = [int(row["epoch"]) for row in rows if row["val_distance"]]
     assert judged == [20, 30, 40, 50, 60]
     assert float(rows[-1]["train_loss_place"]) < 0.5 * float(rows[0]["train_loss_place"])

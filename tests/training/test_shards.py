@@ -18,6 +18,7 @@ from retinue.data.check import check
 from retinue.data.options import DataOptions
 from retinue.data.readable import unreadable
 from retinue.data.sources import Dataset, Listing, Member, Reader, Record, Records, open_dataset
+from retinue.data.sources.listing import Readers
 from retinue.data.targets.one_class import OneClass
 from retinue.data.views import open_image
 from retinue.errors import BadImageError, UsageError
@@ -59,6 +60,7 @@ def _in_memory(root: Path, options: DataOptions) -> Listing:
 
 
 IN_MEMORY = Reader("in memory", lambda options, asked: Path() if asked else None, _in_memory)
+READERS = Readers({reader.name: reader for reader in (CONCATENATED, IN_MEMORY)})
 
 
 @pytest.fixture
@@ -83,8 +85,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def _opened(path: Path | str, **options: Any) -> Dataset:
-    readers = {reader.name: reader for reader in (CONCATENATED, IN_MEMORY)}
-    return open_dataset(DataOptions(path=str(path), **options), readers)
+    return open_dataset(DataOptions(path=str(path), **options), READERS)
 
 
 def test_a_member_is_its_range_of_bytes(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_shard_that_ends_early_is_told_of_the_image(shards: Path) -> None:
 @pytest.mark.parametrize("form", ["concatenated", "in memory"])
 def test_data_check_reads_what_lies_in_no_file_of_its_own(shards: Path, form: str) -> None:
     options = DataOptions(path=str(shards), format=form)
-    report = check(options, {reader.name: reader for reader in (CONCATENATED, IN_MEMORY)})
+    report = check(options, READERS)
     assert not report.unreadable
     assert report.classes == dict.fromkeys(CLASSES, 20 if form == "concatenated" else 10)
     assert "wrong extension" not in [finding.what for finding in report.findings]
@@ -133,9 +134,8 @@ def test_data_check_reads_what_lies_in_no_file_of_its_own(shards: Path, form: st
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch, only_torch: None) -> None:
-    readers = {"concatenated": CONCATENATED, "in memory": IN_MEMORY}
-    monkeypatch.setattr(Classification, "formats", dict.fromkeys(readers, ""))
-    monkeypatch.setattr(Classification, "readers", classmethod(lambda cls: readers))
+    monkeypatch.setattr(Classification, "formats", dict.fromkeys(READERS, ""))
+    monkeypatch.setattr(Classification, "readers", classmethod(lambda cls: READERS))
 
 
 def _recipe(path: Path, **data: Any) -> dict[str, Any]:

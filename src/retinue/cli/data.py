@@ -22,21 +22,25 @@ EXAMPLES = (
 app = typer.Typer(no_args_is_help=True, help="Look at a data set before it is trained on.")
 
 
+Where = Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Fields of the recipe's data section: images=PATH, format=csv, on_bad_image=skip …",
+        show_default=False,
+    ),
+]
+
+
 @app.callback()
 def _data() -> None:
     """Look at a data set before it is trained on."""
 
 
 def check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="Fields of the recipe's data section: images=PATH, format=table …",
-            show_default=False,
-        ),
-    ] = None,
+    path: Where,
+    overrides: Overrides = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -107,16 +111,9 @@ def _options(overrides: list[str]) -> dict[str, Any]:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, table or file.")],
+    source: Where,
     out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="Fields of the recipe's data section: images=PATH, on_bad_image=skip …",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: Overrides = None,
     to: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help="voc, coco, yolo or csv.")
     ] = "coco",
@@ -150,15 +147,8 @@ def convert(
 
 
 def anchors(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="Fields of the recipe's data section: images=PATH, format=voc …",
-            show_default=False,
-        ),
-    ] = None,
+    path: Where,
+    overrides: Overrides = None,
     side: Annotated[
         int | None,
         typer.Option("--input-size", metavar="PIXELS", min=1, help="Side of the network's input."),

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retinue.data.box_sizes import FINEST_STRIDE, LARGE, SMALL
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.records import NONE, Records
 from retinue.data.targets.boxes import Boxes
 
 SIDE = 416
 """Pixels of the input that objects are measured at, where nothing else is asked for."""
-STRIDE = 8
-"""Pixels between the finest predictions of a detector."""
-_AREAS = {"small": 32.0**2, "medium": 96.0**2, "large": np.inf}
+_AREAS = {"small": SMALL**2, "medium": LARGE**2, "large": np.inf}
 """COCO's sizes, by areas in pixels of the images themselves."""
 _SIDES = (8, 16, 32, 64, 128, 256)
 _CROWDED = 100
@@ -134,7 +133,7 @@ def _too_small(
     least: npt.NDArray[np.float64],
     side: int,
 ) -> Iterator[Oddity]:
-    small = np.flatnonzero(least < STRIDE)
+    small = np.flatnonzero(least < FINEST_STRIDE)
     images, counts = np.unique(image[small], return_counts=True)
     if not len(small):
         return
@@ -145,8 +144,9 @@ def _too_small(
     yield Oddity(
         "images with objects too small",
         names,
-        f"{len(small):,} objects have a side below {STRIDE} pixels in an input of {side}, the"
-        " stride of the finest predictions: expect to miss them, or take a larger input or tiles",
+        f"{len(small):,} objects have a side below {FINEST_STRIDE} pixels in an input of {side},"
+        " the stride of the finest predictions: expect to miss them, or take a larger input or"
+        " tiles",
     )
 
 

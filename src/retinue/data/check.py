@@ -20,8 +20,8 @@ from retinue.data.options import DataOptions
 from retinue.data.readable import Progress, Telling, in_turn
 from retinue.data.remembered import Remembered, facts
 from retinue.data.sources.dataset import refusals, settle
-from retinue.data.sources.listing import Listing, Reader
-from retinue.data.sources.recognise import Readers, read_listing
+from retinue.data.sources.listing import Listing, Reader, Readers
+from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import Record, Records
 from retinue.data.sources.walking import about_others
 from retinue.errors import UsageError, some

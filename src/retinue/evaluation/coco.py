@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from retinue.data.box_sizes import LARGE, SMALL
 from retinue.evaluation.detections import Detections, Floats
 
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+SIZES = {"small": (0, SMALL**2), "medium": (SMALL**2, LARGE**2), "large": (LARGE**2, 1e10)}
 """From which area to which, in square pixels, both included."""
 AREAS = ("all", *SIZES)
 """Objects of any size, and of each of these."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from retinue.data.box_sizes import LARGE, SMALL
 from retinue.evaluation import intervals
 from retinue.evaluation.coco import AREAS, SIZES, coco_figures
 from retinue.evaluation.detections import Detections, Found, Truth, gathered
@@ -39,9 +40,9 @@ IOU = 0.5
 """From where on a box has found an object, but for the means over several IoUs."""
 _RECALL = "mean recall with {n:,} of a class in an image"
 _SIZES = {
-    "small": "below 32² pixels",
-    "medium": "from 32² to 96² pixels",
-    "large": "from 96² pixels on",
+    "small": f"below {SMALL}² pixels",
+    "medium": f"from {SMALL}² to {LARGE}² pixels",
+    "large": f"from {LARGE}² pixels on",
 }
 
 
@@ -104,15 +105,19 @@ def figures_of(
     *,
     max_boxes: int = MAX_BOXES,
     matches: Matches | None = None,
+    answers: tuple[Detections, Matches] | None = None,
 ) -> dict[str, Any]:
-    """`figures` of what is gathered already, and matched at `IOU` perhaps."""
+    """`figures` of what is gathered already, and matched at `IOU` perhaps. `answers`: what F1,
+    precision, recall and confidence are of, where answers are suppressed otherwise than the boxes
+    whose ranks are judged."""
     matches = matches or match(of, IOU)
     by_class = curves(of, matches)
+    answered = by_class if answers is None else curves(*answers)
     coco = coco_figures(of, counts_of_boxes(max_boxes))
-    rows = per_class(of, by_class, names)
+    rows = per_class(of, by_class, answered, names)
     for k, row in enumerate(rows):
         row["ap50"], row["ap50_95"] = coco.ap(0, of=k), coco.ap(of=k)
-    best = best_f1(pooled(of, matches))
+    best = best_f1(pooled(*(answers or (of, matches))))
     found: dict[str, Any] = {
         "images": of.images,
         "objects": int(of.counted.sum()),
@@ -147,11 +152,11 @@ def figures_of(
 
 
 def per_class(
-    of: Detections, by_class: Sequence[Curve], names: Sequence[str]
+    of: Detections, by_class: Sequence[Curve], answered: Sequence[Curve], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """`name, objects, found` (how many boxes), `ap50, ap50_95` (COCO's, to be filled in),
-    `voc_ap50`, `precision, recall, f1` and `threshold` where its F1 is highest, `miss_rate`; None
-    for a class without objects."""
+    `voc_ap50`, `precision, recall, f1` and `threshold` where the F1 of what is `answered` is
+    highest, `miss_rate`; None for a class without objects."""
     found = np.bincount(of.of, minlength=of.classes).tolist()
     return [
         {
@@ -161,7 +166,7 @@ def per_class(
             "ap50": None,
             "ap50_95": None,
             "voc_ap50": average_precision(curve),
-            **_told(best_f1(curve)),
+            **_told(best_f1(answered[k])),
             "miss_rate": log_average_miss_rate(curve, of.images),
         }
         for k, (name, curve) in enumerate(zip(names, by_class, strict=True))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retinue.data.box_sizes import FINEST_STRIDE
 from retinue.evaluation.boxes import area, iou
 from retinue.evaluation.detections import Detections, Floats, Ints
 from retinue.evaluation.matching import nearest, pairs
@@ -22,8 +23,6 @@ _WORTH = 0.2
 """Such a share of the objects has to be found for another reading to be believed …"""
 _TIMES = 3
 """… and so many times as many as with the boxes as they are."""
-_STRIDE = 8
-"""Of the finest level of most detectors, in pixels of the input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,11 +300,11 @@ def _seen(of: Detections, sizes: Ints, scale: Scale) -> Iterator[str]:
         scale.input[0] / np.maximum(height, 1), scale.input[1] / np.maximum(width, 1)
     )
     sides = (of.true_xyxy[rows, 2:] - of.true_xyxy[rows, :2]) * factor[:, None]
-    small = float((sides.min(axis=1) < _STRIDE).mean())
+    small = float((sides.min(axis=1) < FINEST_STRIDE).mean())
     if small >= 0.5:
         yield (
-            f"{100 * small:.0f} % of the objects are less than {_STRIDE} pixels wide or high at an"
-            f" input of {scale.input[1]} × {scale.input[0]} pixels: they vanish in the finest"
+            f"{100 * small:.0f} % of the objects are less than {FINEST_STRIDE} pixels wide or high"
+            f" at an input of {scale.input[1]} × {scale.input[0]} pixels: they vanish in the finest"
             " level. Take a larger input, or cut the images into tiles."
         )
     if scale.anchors is not None and len(scale.anchors):

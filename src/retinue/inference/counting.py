@@ -33,7 +33,7 @@ from ruamel.yaml.error import YAMLError
 
 from retinue.documents import NotJson, json_text, load_yaml, parse_json
 from retinue.errors import UsageError, suggest
-from retinue.files import read_text
+from retinue.files import open_file, read_text
 from retinue.inference.extras import Shown
 from retinue.options import Options
 from retinue.sample import Part, Result
@@ -134,10 +134,11 @@ def crossing(
 def wrote(path: Path) -> bool:
     """Whether the file `path`, called `counts.json` or `counts.csv`, is one of ours."""
     try:
-        text = read_text(path)
         if path.name == CSV:
-            return not text or text.startswith(",".join(_HEAD))
-        found = parse_json(text)
+            head = ",".join(_HEAD).encode()
+            with open_file(path) as file:  # it may have a million rows
+                return file.read(len(head)) in (b"", head)
+        found = parse_json(read_text(path))
     except (OSError, UnicodeDecodeError, NotJson):
         return False
     return isinstance(found, dict) and bool({"objects", "videos"} & set(found))

@@ -97,6 +97,7 @@ class PredictionFolder:
         self._names: dict[str, Names] = {}
         self._extras: list[Extra] = []
         self._stack = ExitStack()
+        self._form: Form | None = None
         self._check_places()
 
     def names(self, folder: str) -> Names:
@@ -117,20 +118,33 @@ class PredictionFolder:
 
     def __enter__(self) -> PredictionFolder:
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            sweep(self.out)
-            if self._form_type.folder:
-                marked_folder(self.out / self._form_type.folder)
-            if self._draw is not None:
-                self._paint(DRAWN, self._drawn)
-            if self._heat:
-                self._paint(HEATMAPS, _with_heat)
-            if self._crops:
-                self.also(Cut(self.out / CROPS, lambda folder: self.names(f"{CROPS}/{folder}")))
-        except OSError as error:
-            raise _cannot_write(self.out, error) from error
-        self._form = self._form_type(self, self._classes, reference=self._reference)
+            self._begin()
+        except BaseException as error:
+            self._leave()
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            if isinstance(error, OSError):
+                raise _cannot_write(self.out, error) from error
+            raise
         return self
+
+    def _begin(self) -> None:
+        # First: of a reference that is none nothing is left.
+        self._form = self._form_type(self, self._classes, reference=self._reference)
+        self.out.mkdir(parents=True, exist_ok=True)
+        sweep(self.out)
+        if self._form_type.folder:
+            marked_folder(self.out / self._form_type.folder)
+        if self._draw is not None:
+            self._paint(DRAWN, self._drawn)
+        if self._heat:
+            self._paint(HEATMAPS, _with_heat)
+        if self._crops:
+            self.also(Cut(self.out / CROPS, lambda folder: self.names(f"{CROPS}/{folder}")))
+
+    @property
+    def _begun(self) -> Form:
+        assert self._form is not None, "the folder is a context manager"
+        return self._form
 
     def _drawn(self, result: Result, shown: Shown) -> Pixels:
         assert self._draw is not None
@@ -176,7 +190,7 @@ class PredictionFolder:
             return
         shown = shown or Shown(Sample(item.path))
         try:
-            self._form.write(item)
+            self._begun.write(item)
             for extra in self._extras:
                 extra.add(item, shown)
         except OSError as error:
@@ -204,7 +218,7 @@ class PredictionFolder:
         try:
             if error is None:
                 try:
-                    self._form.close()
+                    self._begun.close()
                     self.files += [self.out / folder for folder in self._shared]
                     for extra in self._extras:
                         self.files += extra.close()
@@ -221,7 +235,8 @@ class PredictionFolder:
             raise _cannot_write(self.out, problem) from problem
 
     def _leave(self) -> None:
-        self._form.leave()
+        if self._form is not None:
+            self._form.leave()
         for extra in self._extras:
             extra.leave()
 

@@ -171,6 +171,23 @@ class OnBackbone(Detector):
             own = {k: v for k, v in backbone.arguments.items() if k not in _OF_CLASSIFIERS}
             self.settled = {"backbone": backbone.name, "backbone_arguments": own}
 
+    def answer(
+        self,
+        neck: nn.Module,
+        widths: Sequence[int],
+        hidden: Sequence[int],
+        conv: Callable[..., nn.Module],
+        *,
+        anchors: Anchors,
+        num_classes: int,
+    ) -> None:
+        """With `neck`, whose maps are `widths` wide, and a `LevelsHead` behind it."""
+        self.neck, self.anchors = neck, anchors
+        self.head = LevelsHead(widths, hidden, conv, anchors=anchors, num_classes=num_classes)
+        self.classifiers = self.head.classifiers
+        draw(self.neck)
+        draw(self.head)
+
     def units(self) -> list[Unit]:
         chain = tapped(self.backbone, self.taps, prefix="backbone.")
         return [*chain, Unit("neck", self.neck, joins=True)]

@@ -22,10 +22,8 @@ from retinue.models.blocks import ConvNormAct
 from retinue.models.detector import (
     PREPROCESSING,
     YOLOV3_ANCHORS,
-    LevelsHead,
     OnBackbone,
     built,
-    draw,
 )
 from retinue.models.network import Network, State, split
 from retinue.models.registry import NetworkEntry
@@ -46,6 +44,16 @@ def widths_for(taps: Sequence[int]) -> list[int]:
         tap if tap < darknet else darknet // 2
         for tap, darknet in zip(taps, DARKNET_TAPS, strict=True)
     ]
+
+
+def leaky(norm_eps: float, norm_momentum: float) -> partial[ConvNormAct]:
+    """Darknet's convolution: without bias, BatchNorm with these, a leaky ReLU."""
+    return partial(
+        ConvNormAct,
+        act=partial(nn.LeakyReLU, SLOPE, inplace=True),
+        norm_eps=norm_eps,
+        norm_momentum=norm_momentum,
+    )
 
 
 def five(in_channels: int, width: int, conv: partial[ConvNormAct]) -> nn.Sequential:
@@ -113,20 +121,15 @@ class YOLOv3(OnBackbone):
             widths = widths_for(taps)
         elif len(widths) != len(taps) or min(widths) < 1:
             raise UsageError(f"widths are three whole numbers, one a level, not {widths}")
-        conv = partial(
-            ConvNormAct,
-            act=partial(nn.LeakyReLU, SLOPE, inplace=True),
-            norm_eps=norm_eps,
-            norm_momentum=norm_momentum,
+        conv = leaky(norm_eps, norm_momentum)
+        self.answer(
+            Pyramid(taps, widths, conv),
+            widths,
+            [2 * w for w in widths],
+            conv,
+            anchors=YOLOV3_ANCHORS,
+            num_classes=num_classes,
         )
-        self.anchors = YOLOV3_ANCHORS
-        self.neck = Pyramid(taps, widths, conv)
-        self.head = LevelsHead(
-            widths, [2 * w for w in widths], conv, anchors=self.anchors, num_classes=num_classes
-        )
-        self.classifiers = self.head.classifiers
-        draw(self.neck)
-        draw(self.head)
 
 
 ENTRIES = [

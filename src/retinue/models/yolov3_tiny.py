@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.blocks import ConvNormAct, SameMaxPool2d, initialise
-from retinue.models.detector import PREPROCESSING, Anchors, LevelsHead, OnBackbone, draw
+from retinue.models.detector import PREPROCESSING, Anchors, OnBackbone
 from retinue.models.network import Level, Network, State, Unit, split, stage_units
 from retinue.models.registry import NetworkEntry
-from retinue.models.yolov3 import SLOPE
+from retinue.models.yolov3 import leaky
 
 ANCHORS: Anchors = (
     ((10, 14), (23, 27), (37, 58)),
@@ -81,22 +81,17 @@ class YOLOv3Tiny(OnBackbone):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        conv = partial(
-            ConvNormAct,
-            act=partial(nn.LeakyReLU, SLOPE, inplace=True),
-            norm_eps=norm_eps,
-            norm_momentum=norm_momentum,
-        )
+        conv = leaky(norm_eps, norm_momentum)
         self.take(TinyDarkNet(conv))
         finer, deepest = (level.channels for level in self.feature_levels)
-        self.neck = Junction((finer, deepest), conv)
-        self.anchors = ANCHORS
-        self.head = LevelsHead(
-            (128 + finer, 256), (256, 512), conv, anchors=ANCHORS, num_classes=num_classes
+        self.answer(
+            Junction((finer, deepest), conv),
+            (128 + finer, 256),
+            (256, 512),
+            conv,
+            anchors=ANCHORS,
+            num_classes=num_classes,
         )
-        self.classifiers = self.head.classifiers
-        draw(self.neck)
-        draw(self.head)
 
 
 ENTRIES = [

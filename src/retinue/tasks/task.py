@@ -7,9 +7,12 @@ results, which figures judge them, and how they are drawn and reported.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -18,6 +21,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from retinue.data.sources.listing import Reader, Readers
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.figures import Figure
 from retinue.files import expanded
@@ -31,7 +35,6 @@ from retinue.text import counted, few
 
 if TYPE_CHECKING:
     from retinue.data.options import DataOptions
-    from retinue.data.sources.listing import Reader
     from retinue.modelfile import ModelDescription
 
 Finding = Any
@@ -118,10 +121,20 @@ class Task(ABC):
     `Form` of retinue.tasks.forms."""
 
     def __init__(
-        self, classes: Sequence[str], options: Options, state: Mapping[str, Any] | None = None
+        self,
+        classes: Sequence[str],
+        options: Options | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
+        """`options`: by default all at their defaults. TypeError for those of another task,
+        UsageError for a class that is listed twice."""
         self.classes = tuple(classes)
-        self.options = options
+        self.options = self.options_type() if options is None else options
+        if not isinstance(self.options, self.options_type):
+            raise TypeError(f"not the options of {self.name}: {type(self.options).__name__}")
+        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
+        if doubled:
+            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
 
     def __repr__(self) -> str:
         classes = counted(len(self.classes), "class", "classes")
@@ -253,7 +266,8 @@ class Task(ABC):
 
     @abstractmethod
     def meter(self, *, tables: bool = False) -> Meter:
-        """A new, empty meter; `tables`: one that keeps what its tables need, too."""
+        """A new, empty meter: for a validation between epochs, or, with `tables`, for the judgement
+        of a model that is done, which keeps what its tables need, too."""
 
     def fit(self, meter: Meter) -> dict[str, Any]:
         """Choose on a validation split what is to be chosen there (a temperature, thresholds), and
@@ -274,9 +288,18 @@ class Task(ABC):
         return TaskSections()
 
     @classmethod
-    def readers(cls) -> dict[str, Reader]:
-        """The `formats`, imported."""
-        return {name: imported(place) for name, place in cls.formats.items()}
+    def readers(cls) -> Readers:
+        """The `formats`, imported; and what to say where data is of another task's."""
+        own = {name: imported(place) for name, place in cls.formats.items()}
+        return Readers(own, partial(_readers_but, cls.name))
+
+
+def _readers_but(name: str) -> Iterator[tuple[Reader, str]]:
+    """Those of the shipped tasks that are not called `name`, and how to have them read."""
+    for other, there in SHIPPED.items():
+        if other != name:
+            mend = f"`task: {other}` reads that, or the recipe `{there.usual}`"
+            yield from ((reader, mend) for reader in task_type(other).readers().values())
 
 
 def _finite(finding: Finding) -> bool:
@@ -358,7 +381,14 @@ def described(description: ModelDescription) -> Task:
     return kind(description.classes, options, description.task_state)
 
 
-def _installed() -> dict[str, str]:
+def _installed() -> Mapping[str, str]:
     """Name → `module:class` of the tasks that other packages bring."""
+    return _installed_on(tuple(sys.path))
+
+
+@cache
+def _installed_on(path: tuple[str, ...]) -> Mapping[str, str]:
+    """Of packages on Python's search `path`. Every recipe asks, and all packages are gone through
+    for it, which takes longer than all the rest of reading one."""
     points = importlib.metadata.entry_points(group=GROUP)
     return {point.name: f"{point.module}:{point.attr}" for point in points}

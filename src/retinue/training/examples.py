@@ -38,7 +38,7 @@ def draw_examples(
         sheet = _sheet(batch.inputs, preprocessing)
         path = run.path / "plots" / f"batch_{stage.name}.png"
         with replacing(path) as temporary:
-            sheet.save(temporary, format="PNG")
+            sheet.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6
         pictures = [
             {
                 "place": [*_corner(number), SIDE, SIDE],

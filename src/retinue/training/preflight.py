@@ -50,7 +50,7 @@ def refuse_before_data(recipe: Recipe) -> None:
     """What is wrong whatever the data is: figures and formats that the task does not have, and a
     network that cannot be built so. Raises UsageError."""
     task = task_type(recipe.task).sketch(task_options(recipe))
-    if recipe.data.format not in ("auto", *task.formats):
+    if recipe.data.format != "auto" and task.readers().called(recipe.data.format) is None:
         raise UsageError(
             f"the task {recipe.task} reads no format {recipe.data.format!r}",
             where="key data.format",

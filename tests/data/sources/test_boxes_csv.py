@@ -37,6 +37,15 @@ def test_rows_of_one_image_belong_together_and_corners_are_pixels(tmp_path: Path
     assert "t.csv read as: path=filename, label=class, box=xmin ymin xmax ymax" in dataset.notes
 
 
+def test_it_is_asked_for_by_either_of_its_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,9,9\n")
+    picture(tmp_path / "a.jpg")
+    for name in ("boxes_csv", "csv"):
+        assert count(read(path, format=name)) == 1
+    with pytest.raises(UsageError, match=r"unknown format 'cvs', key data\.format"):
+        read(path, format="cvs")
+
+
 def test_without_a_header_and_with_images_that_show_nothing(tmp_path: Path) -> None:
     path = table(tmp_path, "a.jpg,10,12,20,22,cat\nb.jpg,,,,,\n")
     dataset = read(path, first_pixel=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box_sets import count, found, picture, read, targets, write
+from box_sets import count, found, picture, read, sizes, targets, write
 from examples import Values, crc32c, example, record
 from examples import write as write_records
 from hypothesis import given, settings
@@ -51,6 +51,38 @@ def test_whatever_bytes_are_an_example_or_none(content: bytes) -> None:
         return
     for several in values.values():
         assert all(isinstance(value, Piece | float | int) for value in several)
+
+
+def one_box(root: Path) -> bytes:
+    """An image with a cat in its middle."""
+    return example(
+        {
+            "image/encoded": [picture(root / "pictures" / "a.jpg").read_bytes()],
+            "image/filename": [b"a.jpg"],
+            "image/object/class/text": [b"cat"],
+            "image/object/bbox/xmin": [0.25],
+            "image/object/bbox/ymin": [0.25],
+            "image/object/bbox/xmax": [0.5],
+            "image/object/bbox/ymax": [0.75],
+        }
+    )
+
+
+def test_files_are_divided_by_their_names_or_their_folders(tmp_path: Path) -> None:
+    content = one_box(tmp_path)
+    for name in ("train/a.record", "valid/b.record", "voc_test.tfrecord-00000-of-00001"):
+        write_records(tmp_path / "records" / name, content)
+    assert sizes(tmp_path / "records") == {"train": 1, "val": 1, "test": 1}
+
+
+def test_a_file_that_cannot_be_opened_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    write_records(tmp_path / "records" / "a.record", one_box(tmp_path))
+    (tmp_path / "records" / "b.record").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"b\.record'?: No such file"):
+        read(tmp_path / "records")
+    dataset = read(tmp_path / "records", on_bad_image="skip")
+    assert count(dataset) == 1
+    assert any("b.record" in note and "No such file" in note for note in dataset.notes)
 
 
 def test_broken_records_are_numbered_and_the_others_are_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from box_sets import count, found, picture, read, targets, voc, write, xml
+from box_sets import count, found, picture, read, sizes, targets, voc, write, xml
 
 from retinue.data.options import SplitOptions
 from retinue.errors import UsageError
@@ -14,87 +14,7 @@ from retinue.errors import UsageError
 CAT = ("cat", 6, 11, 96, 98)
 
 
-def notes(path: Path, **options: object) -> str:
-    return "\n".join(read(path, **options).notes)
-
-
 # Layouts
-
-
-def kit(root: Path, *names: str) -> Path:
-    for name in names:
-        picture(root / "JPEGImages" / f"{name}.jpg")
-        write(root / "Annotations" / f"{name}.xml", xml(("cat", 1, 1, 20, 20)))
-    return root
-
-
-def lists(root: Path, **splits: str) -> Path:
-    for split, names in splits.items():
-        write(root / "ImageSets" / "Main" / f"{split}.txt", "\n".join(names.split()) + "\n")
-    return root
-
-
-def sizes(path: Path, **options: object) -> dict[str, int]:
-    return {split: len(s) for split, s in read(path, **options).splits.items()}
-
-
-def test_a_development_kit_is_divided_by_its_lists(tmp_path: Path) -> None:
-    root = lists(kit(tmp_path, *"abcde"), train="a b", val="c", trainval="a b c", test="d")
-    write(root / "ImageSets" / "Main" / "cat_train.txt", "a  1\nb -1\ne  1\n")
-    dataset = read(root)
-    named = {split: [s.name for s in samples] for split, samples in dataset.splits.items()}
-    assert named == {
-        "train": ["JPEGImages/a.jpg", "JPEGImages/b.jpg"],
-        "val": ["JPEGImages/c.jpg"],
-        "test": ["JPEGImages/d.jpg"],
-    }
-    assert "1 image is in none of the lists: left out, 'JPEGImages/e.jpg'" in dataset.notes
-
-
-def test_two_years_are_one_data_set(tmp_path: Path) -> None:
-    lists(kit(tmp_path / "VOCdevkit" / "VOC2007", *"abc"), trainval="a b", test="c")
-    lists(kit(tmp_path / "VOCdevkit" / "VOC2012", *"abd"), train="a", val="b", trainval="a b d")
-    assert sizes(tmp_path) == {"train": 4, "val": 1, "test": 1}
-
-
-def test_an_image_in_two_lists_is_refused(tmp_path: Path) -> None:
-    root = lists(kit(tmp_path, *"ab"), train="a b", test="b")
-    with pytest.raises(UsageError, match=r"'b' is in the lists of train and of test.*line 1"):
-        read(root)
-
-
-@pytest.mark.parametrize(
-    ("given", "shares", "wanted"),
-    [
-        ("keep", (0.8, 0.1, 0.1), {"train": 10, "val": 6, "test": 4}),
-        ("join", (0.75, 0.25, 0.0), {"train": 12, "val": 4, "test": 4}),
-        ("join", (1.0, 0.0, 0.0), {"train": 16, "test": 4}),
-        ("ignore", (0.5, 0.3, 0.2), {"train": 10, "val": 6, "test": 4}),
-    ],
-)
-def test_lists_are_taken_joined_or_not(
-    tmp_path: Path, given: str, shares: tuple[float, float, float], wanted: dict[str, int]
-) -> None:
-    names = [f"i{k:02d}" for k in range(20)]
-    root = lists(
-        kit(tmp_path, *names),
-        train=" ".join(names[:10]),
-        val=" ".join(names[10:16]),
-        test=" ".join(names[16:]),
-    )
-    split = dict(zip(("train", "val", "test"), shares, strict=True)) | {"given": given}
-    dataset = read(root, split=split)
-    assert {k: len(v) for k, v in dataset.splits.items()} == wanted
-    kept = {s.name[-7:-4] for s in dataset.splits["test"]} == set(names[16:])
-    assert kept == (given != "ignore")
-    assert ("6 validation images joined with train" in dataset.notes) == (given == "join")
-
-
-def test_lists_without_a_folder_of_their_own(tmp_path: Path) -> None:
-    root = kit(tmp_path, *"abc")
-    for split, names in (("train", "a.jpg\nb.jpg"), ("val", "c.jpg")):
-        write(root / "ImageSets" / f"{split}.txt", names)
-    assert sizes(root) == {"train": 2, "val": 1}
 
 
 def test_images_without_boxes_can_be_background(tmp_path: Path) -> None:
@@ -116,16 +36,8 @@ def test_labels_in_another_format_beside_are_said(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "0 0.5 0.5 0.5 0.5\n")
     dataset = read(tmp_path)
     assert found(dataset) == {"a.jpg": [("cat", 0, 0, 9, 9)]}
-    assert "there is YOLO's text, too: data.format=yolo reads that" in dataset.notes
+    assert "there are boxes in YOLO's text, too: data.format=yolo reads them" in dataset.notes
     assert count(read(tmp_path, format="yolo")) == 1
-
-
-def test_a_list_of_images_that_are_not_there(tmp_path: Path) -> None:
-    root = lists(kit(tmp_path, *"ab"), train="a b", test="x y")
-    assert "test.txt' is there: the list is passed over" in notes(root)
-    lists(root, test="b y", train="a")
-    with pytest.raises(UsageError, match=r"test.txt': 1 image that is not there: 'y'"):
-        read(root)
 
 
 @pytest.mark.parametrize(
@@ -174,32 +86,6 @@ def test_labels_and_images_without_each_other(tmp_path: Path) -> None:
     dataset = read(tmp_path, on_bad_image="skip")
     assert list(found(dataset)) == ["a.jpg"]
     assert "1 image has no XML file: left out, 'bare.jpg' the first" in dataset.notes
-
-
-def test_images_that_share_a_label_are_told_apart_by_what_it_says(tmp_path: Path) -> None:
-    for suffix in ("jpg", "png"):
-        picture(tmp_path / f"a.{suffix}")
-    write(tmp_path / "a.xml", xml(("cat", 1, 1, 9, 9)))
-    with pytest.raises(UsageError, match=r"a.xml': it can be of any of 'a.jpg', 'a.png'"):
-        read(tmp_path)
-    write(tmp_path / "a.xml", xml(("cat", 1, 1, 9, 9), filename="a.png"))
-    assert list(found(read(tmp_path))) == ["a.png"]
-
-
-def test_an_image_is_found_by_the_name_in_the_file_and_in_other_capitals(tmp_path: Path) -> None:
-    picture(tmp_path / "IMG_1.JPG")
-    picture(tmp_path / "two.jpg")
-    write(tmp_path / "img_1.xml", xml(("cat", 1, 1, 9, 9)))
-    write(tmp_path / "other.xml", xml(("dog", 1, 1, 9, 9), filename="C:\\photos\\two.jpg"))
-    picture(tmp_path / "three.png")
-    write(tmp_path / "three.png.xml", xml(("bird", 1, 1, 9, 9)))
-    dataset = read(tmp_path)
-    assert {name: b[0][0] for name, b in found(dataset).items()} == {
-        "IMG_1.JPG": "cat",
-        "three.png": "bird",
-        "two.jpg": "dog",
-    }
-    assert any("3 XML files are not called like their images" in note for note in dataset.notes)
 
 
 # What a file says

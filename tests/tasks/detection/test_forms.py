@@ -189,8 +189,17 @@ def test_a_reference_gives_ids(here: Path, caplog: pytest.LogCaptureFixture) -> 
 def test_a_bad_reference_is_refused(here: Path, changes: dict[str, Any], words: str) -> None:
     place = reference(here.parent / "true.json", **changes)
     with pytest.raises(RetinueError, match=words):
-        write(here, "coco", reference=place)
-    assert files(here) == []
+        write(here, "coco", reference=place, draw=lambda image, result: image, crops=True)
+    assert not here.exists()
+
+
+def test_what_cannot_begin_is_said_and_leaves_no_half(here: Path) -> None:
+    folder = PredictionFolder(here, format="coco", task=TASK, crops=True)
+    here.mkdir()
+    (here / "crops").touch()  # in the meantime
+    with pytest.raises(RetinueError, match="predictions cannot be written: File exists"), folder:
+        pass
+    assert [p.name for p in here.iterdir()] == ["crops"]
 
 
 def test_of_two_that_may_be_it_none_is_guessed(here: Path) -> None:

@@ -4,58 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from detections import scene
+from found import NAMES, candidates, meter_of, split
 
 from retinue.data.targets.boxes import Boxes
 from retinue.evaluation.classification import confusion_in
-from retinue.evaluation.detection import declared, figures
-from retinue.evaluation.detections import Found
+from retinue.evaluation.detection import declared
 from retinue.sample import Sample
-from retinue.tasks.detection.candidates import Candidates
-from retinue.tasks.detection.meter import DetectionMeter, truth_of
-from retinue.tasks.detection.tables import predictions_table, seen_in
-
-NAMES = ["cat", "dog", "人", "bird"]
-SIZE = (640, 480)
-
-
-def candidates(*rows: tuple[float, ...]) -> Candidates:
-    """Each (class, score, x1, y1, x2, y2)."""
-    table = np.array(rows, dtype=np.float32).reshape(-1, 6)
-    return Candidates(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64), SIZE)
-
-
-def split(images: int = 30, seed: int = 0) -> list[tuple[Candidates, Sample]]:
-    """Each found box comes twice, a little aside and below it in score, as before suppression."""
-    founds, truths = scene(images, 4, seed=seed, digits=6)
-    rows = []
-    for i, (f, t) in enumerate(zip(founds, truths, strict=True)):
-        again = Found(f.xyxy + np.float32(0.01), f.score * np.float32(0.5), f.of)
-        both = [np.concatenate(pair) for pair in zip(
-            (f.xyxy, f.score, f.of), (again.xyxy, again.score, again.of), strict=True)]  # fmt: skip
-        target = Boxes.made(
-            t.xyxy, t.of.tolist(), difficult=t.difficult, crowd=t.crowd,
-            not_exhaustive=t.not_exhaustive,
-        )  # fmt: skip
-        rows.append(
-            (Candidates(both[0], both[1], both[2], SIZE), Sample(f"{i:03}.jpg", None, target))
-        )
-    return rows
-
-
-def meter_of(
-    rows: list[tuple[Candidates, Sample]], batch: int = 7, **options: Any
-) -> DetectionMeter:
-    meter = DetectionMeter(NAMES, **options)
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        meter.update([found for found, _ in part], [sample for _, sample in part])
-    return meter
+from retinue.tasks.detection.meter import DetectionMeter
+from retinue.tasks.detection.tables import seen_in
 
 
 def test_figures_are_those_of_what_suppression_leaves() -> None:
@@ -167,35 +125,6 @@ def test_thresholds_are_those_of_the_best_f1() -> None:
     assert meter.best_thresholds(fewest=2).per_class == [pytest.approx(0.45), None, None, None]
 
 
-def test_the_table_holds_what_the_figures_are_made_of() -> None:
-    rows = split(12)
-    meter = meter_of(rows)
-    table = meter.tables()["predictions"]
-    assert json.loads(table.schema.metadata[b"classes"]) == NAMES
-    founds, truths = [], []
-    for row, (_, sample) in zip(table.to_pylist(), rows, strict=True):
-        assert row["path"] == sample.key
-        assert (row["width"], row["height"]) == SIZE
-        boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
-        founds.append(
-            Found(boxes, np.array(row["scores"], np.float32), np.array(row["labels"], np.int64))
-        )
-        assert isinstance(sample.target, Boxes)
-        assert row["true_boxes"] == sample.target.xyxy.tolist()
-        assert row["difficult"] == sample.target.difficult.tolist()
-        assert row["crowd"] == sample.target.crowd.tolist()
-        assert tuple(row["not_exhaustive"]) == sample.target.not_exhaustive
-        truths.append(truth_of(sample))
-    assert figures(founds, [t for t in truths if t], NAMES) == meter.compute()
-    assert isinstance(table, pa.Table)
-
-
-def test_names_that_are_no_text_are_escaped_in_the_table() -> None:
-    meter = meter_of([(candidates(), Sample("\udce9.jpg", None, Boxes.made([], [])))])
-    (row,) = meter.tables()["predictions"].to_pylist()
-    assert row["path"] == "\\udce9.jpg"
-
-
 def test_mistakes_belong_to_the_figures_in_full_and_to_two_tables() -> None:
     """Right at 0.9, nothing there at 0.7 and 0.2, one missed; F1 is best with the first alone."""
     target = Boxes.made([[0, 0, 9, 9], [40, 0, 49, 9]], [0, 1])
@@ -232,20 +161,6 @@ def test_why_nothing_is_found_is_told_in_full() -> None:
     assert "No box at all" in said
     meter = meter_of(empty, tables=True)
     assert meter.tables()["boxes"].column("kind").unique().to_pylist() == ["missed"]
-
-
-def test_a_table_is_read_as_what_it_was_made_from() -> None:
-    meter = meter_of([*split(6), (candidates(), Sample("z.jpg"))])
-    table = meter.tables()["predictions"]
-    rows, names = seen_in(table)
-    assert names == tuple(NAMES)
-    assert rows[-1].truth is None
-    assert predictions_table(rows, names).equals(table)
-    again = DetectionMeter(NAMES)
-    again.extend(rows)
-    assert again.compute() == meter.compute()
-    with pytest.raises(ValueError, match="not the predictions of a detector"):
-        seen_in(pa.table({"path": ["a"]}))
 
 
 @pytest.mark.parametrize("tables", [False, True])

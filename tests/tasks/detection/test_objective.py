@@ -101,6 +101,21 @@ def test_two_objects_that_claim_one_prediction_do_not_blend() -> None:
     assert torch.equal(parts["class"][0], first["class"][0])
 
 
+def test_an_image_of_which_nothing_is_known_teaches_nothing() -> None:
+    """Beside one with boxes: it is not one without objects."""
+    levels = random_maps(2, 96, 160, 3)
+    box = Boxes.made([[10, 10, 50, 60]], [1])
+    nothing_there = Boxes.collate([box, Boxes.made([], [])])
+    losses = objective_of(3)({"levels": levels}, nothing_there)
+    assert losses.parts["objectness"][1][1].sum() > 0
+    for several in ((), (2,)):
+        other = Boxes.made([[10, 10, 50, 60]], [1], not_exhaustive=several)
+        losses = objective_of(3)({"levels": levels}, Boxes.collate([other, None]))
+        for sums, counts in losses.parts.values():
+            assert (sums[1].tolist(), counts[1].tolist()) == ([0, 0, 0], [0, 0, 0])
+            assert counts[0].sum() > 0
+
+
 @pytest.mark.parametrize("flag", ["difficult", "crowd"])
 def test_regions_are_neither_learnt_nor_taught_to_be_empty(flag: str) -> None:
     """The left half is one: of predictions at their anchors' sizes, those of which more than half
@@ -154,7 +169,7 @@ def test_what_is_not_exhaustively_labelled_is_not_taught_to_be_absent() -> None:
 @pytest.mark.parametrize("rule", ["best", "ratio", "dynamic"])
 def test_no_objects_in_the_batch_teach_that_there_are_none(rule: str) -> None:
     levels = [level.requires_grad_() for level in random_maps(2, 64, 96, 3)]
-    targets = Boxes.collate([None, Boxes.made([], [])])
+    targets = Boxes.collate([Boxes.made([], [])] * 2)
     total, shown = total_loss(objective_of(3, assignment=rule)({"levels": levels}, targets))
     assert shown["loss_box"].item() == shown["loss_class"].item() == 0
     total.backward()

@@ -246,3 +246,23 @@ def test_a_space_depends_on_weights_and_facts() -> None:
     strided = {**weights, "conv.weight": weights["conv.weight"].t().contiguous().t()}
     for order in itertools.permutations(strided.items()):
         assert space_key(facts, dict(order)) == keys[0]
+
+
+def test_pixels_and_networks_depend_on_what_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On versions of packages, and on the numbers that count up with our own code."""
+    pixels, network = feature_keys.pixel_code(), feature_keys.network_code("onnxruntime")
+    real = feature_keys.versions()
+
+    def changed() -> tuple[bool, bool]:
+        now = feature_keys.pixel_code(), feature_keys.network_code("onnxruntime")
+        return now[0] != pixels, now[1] != network
+
+    of_pixels = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
+    for package in (*of_pixels, "torch", "onnxruntime", "safetensors", "openvino"):
+        with monkeypatch.context() as patch:
+            patch.setattr(feature_keys, "versions", lambda one=package: real | {one: "0.1"})
+            assert changed() == (package in of_pixels, package in ("torch", "onnxruntime")), package
+    for constant, expected in (("PIXELS", (True, False)), ("NETWORKS", (False, True))):
+        with monkeypatch.context() as patch:
+            patch.setattr(feature_keys, constant, 0)
+            assert changed() == expected

@@ -223,6 +223,11 @@ def from_one_root(roots: Sequence[Path]) -> tuple[Path, list[str]]:
     return Path(common), ["" if path == "." else f"{path}/" for path in across]
 
 
+def unreadable(file: Path, error: OSError) -> str:
+    """The problem that a `file` of labels cannot be read."""
+    return f"{str(file)!r}: {error.strerror or error}"
+
+
 def no_boxes(listing: Listing, looked_at: str) -> UsageError:
     """There is nothing to learn from."""
     where = listing.problems[0] if listing.problems else repr(str(listing.root))

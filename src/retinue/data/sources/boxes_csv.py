@@ -438,4 +438,11 @@ def _refuse_torn(
         )
 
 
-BOXES_CSV = Reader("boxes_csv", _find, read_boxes_csv, heeds=frozenset({"first_pixel"}))
+BOXES_CSV = Reader(
+    "boxes_csv",
+    _find,
+    read_boxes_csv,
+    heeds=frozenset({"first_pixel"}),
+    also=frozenset({"csv"}),
+    labels="boxes in a table",
+)

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, from_one_root, no_boxes
+from retinue.data.sources.annotated import Annotated, fill, from_one_root, no_boxes, unreadable
 from retinue.data.sources.coco_json import Contents, Ids, read_contents
 from retinue.data.sources.layout import image_root
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import ending_in, first_file
 from retinue.data.sources.matching import SEVERAL, match
-from retinue.data.sources.pairing import folder_split
+from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Records, as_names, texts_of
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, split_in
@@ -60,15 +60,22 @@ def _is_coco(path: Path) -> bool:
     return b'"images"' in ends and (b'"categories"' in ends or b'"category_id"' in ends)
 
 
-def _files(path: Path) -> dict[Path, str | None]:
-    """The files to read, and the split that each is called like. Raises `UsageError` where several
-    could be meant."""
+def _files(path: Path, problems: list[str]) -> dict[Path, str | None]:
+    """The files to read, and the split that each is called like; one that cannot be opened is one
+    of the `problems`. Raises `UsageError` where several could be meant."""
     if path.is_file():
         return {path: split_in(path.stem)}
     found: dict[str | None, list[Path]] = {}
     for name in walk(path).others:
-        if name.lower().endswith(".json") and _is_coco(path / name):
-            split = split_in(Path(name).stem) or folder_split(name)
+        if not name.lower().endswith(".json"):
+            continue
+        try:
+            tells_boxes = _is_coco(path / name)
+        except OSError as error:
+            problems.append(unreadable(path / name, error))
+            continue
+        if tells_boxes:
+            split = file_split(name, Path(name).stem)
             found.setdefault(split, []).append(path / name)
     if len(found) > 1:
         found.pop(None, None)
@@ -87,7 +94,8 @@ def _files(path: Path) -> dict[Path, str | None]:
         chosen[best[0]] = split
     if not chosen:
         mend = "give the file itself as data=PATH"
-        raise UsageError("no JSON file of boxes in this folder", where=repr(str(path)), mend=mend)
+        where = problems[0] if problems else repr(str(path))
+        raise UsageError("no JSON file of boxes in this folder", where=where, mend=mend)
     return dict(sorted(chosen.items(), key=lambda item: ORDER.index(item[1] or "train")))
 
 
@@ -98,7 +106,7 @@ def read_coco(path: Path, options: DataOptions) -> Listing:
     """Raises `UsageError`."""
     root = path if path.is_dir() else path.parent
     listing = Listing("coco", root, Records.of([]))
-    files = _files(path).items()
+    files = _files(path, listing.problems).items()
     parts = [_placed(read_contents(file), split, options, listing) for file, split in files]
     listing.root, prefixes = from_one_root([part.root for part in parts])
     classes: dict[str, int] = {}
@@ -272,4 +280,4 @@ def _open_classes(said: Contents) -> list[tuple[str, ...]]:
     return found
 
 
-COCO = Reader("coco", _find, read_coco)
+COCO = Reader("coco", _find, read_coco, labels="boxes in COCO's JSON")

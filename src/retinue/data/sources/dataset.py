@@ -12,9 +12,9 @@ import numpy.typing as npt
 from retinue.data.options import DataOptions
 from retinue.data.samples import Samples
 from retinue.data.sources.annotated import about_splits, check_classes
-from retinue.data.sources.listing import Listing, Reader
+from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.matching import match_known
-from retinue.data.sources.recognise import Readers, read_listing
+from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import NONE, Records, text_of, texts_of
 from retinue.data.sources.splits import draw_splits, read_splits, write_splits
 from retinue.data.sources.walking import about_others, normal

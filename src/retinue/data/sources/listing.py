@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,11 @@ class Reader:
     """Whether it is one set of data that an installed package brings, and no path leads to."""
     heeds: frozenset[str] = frozenset()
     """Of the options that not every format has a use for, those that this one has."""
+    also: frozenset[str] = frozenset()
+    """What else people call it."""
+    labels: str = ""
+    """What its labels are, for "this looks like …", where they may lie beside those of other
+    formats; empty: they cannot, or nobody would take them for another task's."""
 
     def refuse_unheeded(self, options: DataOptions) -> None:
         """Raises `UsageError` for an option that would have no effect."""
@@ -71,6 +76,24 @@ class Reader:
                     where=f"key data.{name}",
                     mend="leave it out",
                 )
+
+
+class Readers(dict[str, Reader]):
+    """The formats that a task reads, by name; of those that recognise a path, the first counts."""
+
+    def __init__(
+        self,
+        own: Mapping[str, Reader],
+        others: Callable[[], Iterable[tuple[Reader, str]]] = lambda: (),
+    ) -> None:
+        """`others`: what other tasks read, each with how to have it read; asked for only where the
+        data seems to be for one of them."""
+        super().__init__(own)
+        self.others = others
+
+    def called(self, name: str) -> Reader | None:
+        """The format of that name, or that people call so."""
+        return self.get(name) or next((r for r in self.values() if name in r.also), None)
 
 
 def given_path(options: DataOptions) -> Path:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from retinue.data.formats import is_image_name
 from retinue.data.sources.walking import normal
-from retinue.data.sources.words import split_of
+from retinue.data.sources.words import split_in, split_of
 
 
 @dataclass(slots=True)
@@ -63,6 +63,12 @@ def pair(
 def folder_split(path: str) -> str | None:
     """The split that one of the folders in `path` is called like, the first of them."""
     return _split_of_folder(path.rpartition("/")[0])
+
+
+def file_split(path: str, stem: str) -> str | None:
+    """The split that a file of labels for many images is called like, by `stem`, its name without
+    what tells its kind; or else the one that a folder in its `path` is."""
+    return split_in(stem) or folder_split(path)
 
 
 @lru_cache(maxsize=10_000)

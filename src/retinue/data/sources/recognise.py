@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.listing import Listing, Reader, given_path
+from retinue.data.sources.listing import Listing, Reader, Readers, given_path
 from retinue.data.sources.walking import by_suffix, walk
 from retinue.errors import UsageError, suggest
 from retinue.text import counted
-
-Readers = Mapping[str, Reader]
-"""The formats that a task reads, by name; of those that recognise a path, the first is taken."""
 
 
 class UnknownFormatError(UsageError):
@@ -23,16 +19,18 @@ class UnknownFormatError(UsageError):
 def recognise(options: DataOptions, readers: Readers) -> tuple[Reader, Path]:
     """The format, and the file or folder that is to be read. Raises `UsageError`, which is
     `UnknownFormatError` where there is none."""
+    tried = list(readers.values())
     if options.format != "auto":
-        if options.format not in readers:
+        named = readers.called(options.format)
+        if named is None:
             raise UnknownFormatError(
                 f"unknown format {options.format!r}",
                 where="key data.format",
                 mend=suggest(options.format, readers) or f"there are auto, {', '.join(readers)}",
             )
-        readers = {options.format: readers[options.format]}
+        tried = [named]
     asked = options.format != "auto"
-    for reader in readers.values():
+    for reader in tried:
         place = reader.find(options, asked)
         if place is not None:
             return reader, place
@@ -83,41 +81,21 @@ def _say_what_there_is(error: UsageError, path: Path) -> None:
 
 # --- data for another task ------------------------------------------------------------------------
 
-_OF_BOXES = {
-    "voc": ("retinue.data.sources.voc", "VOC", "PASCAL VOC's XML"),
-    "coco": ("retinue.data.sources.coco", "COCO", "COCO's JSON"),
-    "yolo": ("retinue.data.sources.yolo", "YOLO", "YOLO's text"),
-    "boxes_csv": ("retinue.data.sources.boxes_csv", "BOXES_CSV", "a table of boxes"),
-    "tfrecord_boxes": (
-        "retinue.data.sources.tfrecord_boxes",
-        "TFRECORD_BOXES",
-        "TFRecord",
-    ),
-}
 _FOLDERS = {"annotations", "imagesets", "jpegimages", "images", "labels", "xml", "xmls"}
-"""Folders that a data set of boxes has, and hardly a class is called."""
+"""Folders that data with labels beside its images has, and hardly a class is called."""
 
 
 def _others(options: DataOptions, readers: Readers, taken: Reader) -> Iterator[str]:
     """What to say of labels in other formats that lie there, too."""
-    if (
-        options.format != "auto"
-        or taken.name not in _OF_BOXES
-        or not Path(options.path or "").is_dir()
-    ):
+    if options.format != "auto" or not taken.labels or not Path(options.path or "").is_dir():
         return
-    for name in _OF_BOXES:
-        if name in readers and name != taken.name:
-            try:
-                found = readers[name].find(options, False)
-            except (UsageError, OSError):
-                continue
-            if found is not None:
-                yield f"there is {_OF_BOXES[name][2]}, too: data.format={name} reads that"
+    for reader in readers.values():
+        if reader.labels and reader is not taken and _finds(reader, options):
+            yield f"there are {reader.labels}, too: data.format={reader.name} reads them"
 
 
 def _suspicious(listing: Listing) -> bool:
-    """Whether its classes are called like the parts of a data set of boxes."""
+    """Whether its classes are called like the parts of such data."""
     classes = [str(n).lower() for target in listing.records.targets[:50] for n in target.names()]
     folders = {name.lower() for name in listing.empty_classes}
     return not any(t.places for t in listing.records.targets[:1]) and (
@@ -127,15 +105,20 @@ def _suspicious(listing: Listing) -> bool:
 
 def _looks_like(options: DataOptions, readers: Readers) -> str:
     """What data for another task this looks like, and what reads it; empty: nothing."""
-    if options.format != "auto" or set(_OF_BOXES) & set(readers):
+    if options.format != "auto":
         return ""
-    for module, name, what in _OF_BOXES.values():
-        reader: Reader = getattr(importlib.import_module(module), name)
-        try:
-            found = reader.find(options, False)
-        except (UsageError, OSError):
-            continue
-        if found is not None:
-            mend = "`task: detection` reads that, or the recipe `detect`"
-            return f"this looks like boxes, {what}: {mend}"
-    return ""
+    return next(
+        (
+            f"this looks like {reader.labels}: {mend}"
+            for reader, mend in readers.others()
+            if reader.labels and _finds(reader, options)
+        ),
+        "",
+    )
+
+
+def _finds(reader: Reader, options: DataOptions) -> bool:
+    try:
+        return reader.find(options, False) is not None
+    except (UsageError, OSError):
+        return False

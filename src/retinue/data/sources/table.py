@@ -305,4 +305,4 @@ def _ambiguous_labels(columns: Columns) -> Iterator[str]:
             yield f"one label for several values of {column!r}: {said}"
 
 
-TABLE = Reader("table", find_table, read_table)
+TABLE = Reader("table", find_table, read_table, also=frozenset({"csv"}))

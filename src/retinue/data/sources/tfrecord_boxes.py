@@ -17,14 +17,15 @@ import numpy as np
 
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes
+from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
 from retinue.data.sources.member import Member
+from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Records
 from retinue.data.sources.tfrecord import BadRecord, Feature, Piece, Record, example, records
 from retinue.data.sources.walking import normal, walk
-from retinue.data.sources.words import ORDER, sort_names, split_in
+from retinue.data.sources.words import ORDER, sort_names
 from retinue.errors import UsageError, some
 from retinue.files import children, read_text
 from retinue.text import counted
@@ -92,7 +93,10 @@ def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
     root = path if path.is_dir() else path.parent
     listing = Listing("tfrecord_boxes", root, Records.of([]))
     files = _files(path)
-    splits = {file: split_in(_NAME.sub("", file.name)) for file in files}
+    splits = {
+        file: file_split(file.relative_to(root).as_posix(), _NAME.sub("", file.name))
+        for file in files
+    }
     if any(splits.values()) and not all(splits.values()):
         beside = [file for file, split in splits.items() if split is None]
         listing.notes.append(f"not read beside the splits: {beside[0].name!r}")
@@ -102,14 +106,17 @@ def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
     for file in files:
         split = splits[file]
         code = NONE if split is None else ORDER.index(split)
-        for record in records(file):
-            where = f"{str(file)!r} record {record.number}"
-            try:
-                if record.error:
-                    raise BadRecord(record.error)
-                _add(found, record, file, where, code, labels)
-            except BadRecord as error:
-                listing.problems.append(f"{where}: {error}")
+        try:
+            for record in records(file):
+                where = f"{str(file)!r} record {record.number}"
+                try:
+                    if record.error:
+                        raise BadRecord(record.error)
+                    _add(found, record, file, where, code, labels)
+                except BadRecord as error:
+                    listing.problems.append(f"{where}: {error}")
+        except OSError as error:
+            listing.problems.append(unreadable(file, error))
     if not found.shares:
         raise no_boxes(listing, counted(len(files), "TFRecord file"))
     listing.classes = _in_order(found.classes, labels)
@@ -248,5 +255,10 @@ def _annotated(listing: Listing, found: _Columns) -> Annotated:
 
 
 TFRECORD_BOXES = Reader(
-    "tfrecord_boxes", _find, read_tfrecord_boxes, heeds=frozenset({"first_pixel"})
+    "tfrecord_boxes",
+    _find,
+    read_tfrecord_boxes,
+    heeds=frozenset({"first_pixel"}),
+    also=frozenset({"tfrecord"}),
+    labels="boxes in TFRecord files",
 )

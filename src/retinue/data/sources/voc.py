@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from retinue.data.formats import meant_as_image
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes
+from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.lists import Lists, read_lists
 from retinue.data.sources.looking import ending_in, first_file
@@ -204,7 +204,7 @@ def _parsed(root: Path, label: str, listing: Listing) -> Parsed | None:
         listing.problems.append(f"{_at(root, label)}: {error}")
         return None
     except OSError as error:
-        listing.problems.append(f"{_at(root, label)}: {error.strerror or error}")
+        listing.problems.append(unreadable(root / label, error))
         return None
     listing.problems += [f"{_at(root, label)}: {problem}" for problem in found.problems]
     return found
@@ -296,4 +296,10 @@ def _by_lists(
     return chosen, np.array([lists.split[k] for k in chosen], np.int8)
 
 
-VOC = Reader("voc", _find, read_voc, heeds=frozenset({"first_pixel", "unlabelled"}))
+VOC = Reader(
+    "voc",
+    _find,
+    read_voc,
+    heeds=frozenset({"first_pixel", "unlabelled"}),
+    labels="boxes in PASCAL VOC's XML",
+)

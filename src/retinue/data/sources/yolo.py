@@ -19,7 +19,7 @@ import numpy as np
 
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes
+from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import ending_in, first_file
@@ -268,7 +268,7 @@ def _read(listing: Listing, label: str, said: Description | None) -> Rows:
     try:
         rows = read_rows(listing.root / label, points=said is not None and said.points)
     except OSError as error:
-        listing.problems.append(f"{where}: {error.strerror or error}")
+        listing.problems.append(unreadable(listing.root / label, error))
         return Rows()
     listing.problems += [f"{where} {problem}" for problem in rows.problems]
     return rows
@@ -398,4 +398,6 @@ def _numbered(rows: Mapping[int, Rows]) -> dict[int, str]:
     return {int(name): name for name in sort_names(map(str, used))}
 
 
-YOLO = Reader("yolo", _find, read_yolo, heeds=frozenset({"unlabelled"}))
+YOLO = Reader(
+    "yolo", _find, read_yolo, heeds=frozenset({"unlabelled"}), labels="boxes in YOLO's text"
+)

@@ -202,7 +202,8 @@ class Boxes(Target):
     def collate(cls, targets: Sequence[Self | None]) -> dict[str, Tensor]:
         """Padded to the most of the batch: `xyxy` float32 (n, most, 4), `of` int64 (n, most),
         `present`, `difficult` and `crowd` bool (n, most); and `not_exhaustive` int64 (n, k), the
-        classes of each image, with −1 behind them."""
+        classes of each image, with −1 behind them; and `known` bool (n,): False where nothing is
+        known of an image, other than that there is no object in it."""
         most = max((len(target.of) for target in targets if target is not None), default=0)
         known = [() if target is None else target.not_exhaustive for target in targets]
         widest = max(map(len, known), default=0)
@@ -212,6 +213,7 @@ class Boxes(Target):
             "of": torch.zeros(n, most, dtype=torch.int64),
             **{name: torch.zeros(n, most, dtype=torch.bool) for name in _FLAGS},
             "not_exhaustive": torch.full((n, widest), -1, dtype=torch.int64),
+            "known": torch.tensor([target is not None for target in targets], dtype=torch.bool),
         }
         for row, names in enumerate(known):
             collated["not_exhaustive"][row, : len(names)] = torch.tensor([int(k) for k in names])

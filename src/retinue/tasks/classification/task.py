@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -72,22 +71,16 @@ class Classification(Task):
         options: Options | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        chosen = ClassificationOptions() if options is None else options
-        if not isinstance(chosen, ClassificationOptions):
-            raise TypeError(f"not classification's options: {type(chosen).__name__}")
-        super().__init__(classes, chosen)
+        super().__init__(classes, options)
         if len(self.classes) < 2:
             raise UsageError(
                 f"classification needs two classes or more, there is {len(self.classes)}",
                 mend="add images of another class to tell this one from",
             )
-        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
-        if doubled:
-            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
         known = dict(state or {})
         self._class_weights: list[float] | None = known.get("class_weights")
-        if isinstance(chosen.class_weights, list):
-            self._class_weights = self._checked(chosen.class_weights)
+        if isinstance(self.options.class_weights, list):
+            self._class_weights = self._checked(self.options.class_weights)
         warmth = known.get("temperature", 1.0)
         if not isinstance(warmth, int | float) or not 0 < warmth < math.inf:
             raise RetinueError(

@@ -11,7 +11,7 @@ from typing import Any
 from retinue.data.box_check import SIDE
 from retinue.data.options import DataOptions
 from retinue.data.sources import open_dataset
-from retinue.data.sources.recognise import Readers
+from retinue.data.sources.listing import Readers
 from retinue.errors import UsageError
 from retinue.sample import Preprocessing
 from retinue.tasks.detection import anchors

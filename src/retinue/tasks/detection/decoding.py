@@ -25,6 +25,9 @@ from retinue.tasks.detection.candidates import Candidates
 Anchors = Sequence[Sequence[Sequence[float]]]
 """Levels × A × (width, height) in pixels of the network's input, finest level first."""
 
+MOST = 30_000
+"""Candidates of an image: what comes to suppression. COCO's and VOC's figures are of 100 boxes that
+it leaves."""
 LARGEST = 10.0
 """A logarithm of a size over the anchor's is taken as at most this: exp(10) ≈ 22,000 times."""
 
@@ -186,7 +189,7 @@ def decode(
     scale_xy: Sequence[float] | None = None,
     confidence: float = 0.001,
     several_classes: bool = True,
-    most: int = 30000,
+    most: int = MOST,
 ) -> list[Candidates]:
     """What the maps say of each image of `batch`, in pixels of its original.
 

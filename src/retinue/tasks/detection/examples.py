@@ -68,7 +68,7 @@ def label_suspects(record: RunRecord) -> Section | None:
     found = judged(record)
     if found is None:
         return None
-    every = suspects(found.of, found.errors)
+    every = suspects(found.answers.of, found.errors)
     if not every:
         return None
     cards = [_suspect(record, found, one) for one in every[:_SUSPECTS]]
@@ -78,8 +78,8 @@ def label_suspects(record: RunRecord) -> Section | None:
 
 def shown(found: Judged) -> list[str]:
     """The paths of the images of which the page has a picture."""
-    images = [*_picked(found)[0]]
-    images += [int(found.of.image[one.box]) for one in suspects(found.of, found.errors)[:_SUSPECTS]]
+    images, of = [*_picked(found)[0]], found.answers.of
+    images += [int(of.image[one.box]) for one in suspects(of, found.errors)[:_SUSPECTS]]
     return list(dict.fromkeys(found.rows[image].path for image in images))
 
 
@@ -89,19 +89,20 @@ def _template(name: str) -> Path:
 
 def _picked(found: Judged) -> tuple[list[int], int]:
     """The images to show, and how many of them are there for their mistakes."""
+    of = found.answers.of
     wrong = np.isin(found.errors.kind, MISTAKES)
-    mistakes = np.bincount(found.of.image[wrong], minlength=found.of.images)
-    mistakes += np.bincount(found.of.true_image[found.errors.missed], minlength=found.of.images)
+    mistakes = np.bincount(of.image[wrong], minlength=of.images)
+    mistakes += np.bincount(of.true_image[found.errors.missed], minlength=of.images)
     order = np.argsort(-mistakes, kind="stable")
     worst = [int(k) for k in order[:_WORST] if mistakes[k]]
-    rest = np.setdiff1d(np.arange(found.of.images), worst)
+    rest = np.setdiff1d(np.arange(of.images), worst)
     even = np.unique(np.linspace(0, max(len(rest) - 1, 0), _OTHERS).round().astype(int))
     others = rest[even].tolist() if len(rest) else []
     return [*worst, *others], len(worst)
 
 
 def _example(record: RunRecord, found: Judged, image: int) -> dict[str, Any]:
-    of, told, row = found.of, found.errors, found.rows[image]
+    of, told, row = found.answers.of, found.errors, found.rows[image]
     truth = [
         _Place(
             of.true_xyxy[g].tolist(),
@@ -136,7 +137,7 @@ def _example(record: RunRecord, found: Judged, image: int) -> dict[str, Any]:
 
 
 def _of_object(found: Judged, thing: int) -> str:
-    of = found.of
+    of = found.answers.of
     flags = [
         word
         for word, flag in (
@@ -194,7 +195,7 @@ def _cut(
 
 
 def _suspect(record: RunRecord, found: Judged, one: Suspect) -> dict[str, Any]:
-    of = found.of
+    of = found.answers.of
     image = int(of.image[one.box])
     row = found.rows[image]
     said = found.names[of.of[one.box]]

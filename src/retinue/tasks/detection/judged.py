@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from retinue.evaluation.detection_errors import Errors, errors, taken
-from retinue.evaluation.detections import Detections, Flags, gathered
+from retinue.evaluation.detections import Detections, Flags, Found, gathered
 from retinue.evaluation.matching import Matches, match
 from retinue.evaluation.precision_recall import Point, best_f1, pooled
 from retinue.page.record import RunRecord, number
@@ -19,14 +19,23 @@ from retinue.tasks.detection.tables import Seen, seen_in
 Confidence = float | list[float]
 
 
+class Matched(NamedTuple):
+    """Boxes in the images of which something is known, and what each of them did."""
+
+    of: Detections
+    matches: Matches
+
+
 @dataclass(frozen=True, eq=False)
 class Judged:
     """Images of which something is known, and what was found in them."""
 
     rows: list[Seen]
     names: list[str]
-    of: Detections
-    matches: Matches
+    ranked: Matched
+    """What average precision and recall are of, whose suppression is a mild one."""
+    answers: Matched
+    """What the model would answer if each confidence did: all below is of these."""
     best: Point | None
     """Where F1 is highest, of all classes together; None without objects."""
     confidence: Confidence
@@ -75,13 +84,17 @@ def judge(rows: Sequence[Seen], names: Sequence[str], confidence: Confidence | N
     """What was seen, judged from `confidence` on; None: from where F1 is highest, or, where nothing
     tells that, all boxes."""
     rows = [row for row in rows if row.truth is not None]
-    truths = [row.truth for row in rows if row.truth is not None]
-    of = gathered([row.found for row in rows], truths, len(names))
-    matches = match(of)
-    best = best_f1(pooled(of, matches))
+    ranked = _matched([row.found for row in rows], rows, len(names))
+    same = all(row.answers is row.found for row in rows)
+    answers = ranked if same else _matched([row.answers for row in rows], rows, len(names))
+    best = best_f1(pooled(*answers))
     if confidence is None:
         confidence = 0.0 if best is None or best.threshold is None else best.threshold
-    chosen = taken(of, confidence)
-    return Judged(
-        rows, list(names), of, matches, best, confidence, chosen, errors(of, matches, chosen)
-    )
+    chosen = taken(answers.of, confidence)
+    told = errors(*answers, chosen)
+    return Judged(rows, list(names), ranked, answers, best, confidence, chosen, told)
+
+
+def _matched(found: Sequence[Found], rows: Sequence[Seen], classes: int) -> Matched:
+    of = gathered(found, [row.truth for row in rows if row.truth is not None], classes)
+    return Matched(of, match(of))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,9 @@ class Thresholds:
 
 
 class DetectionMeter(Meter):
-    """Keeps the boxes that suppression leaves. Images without a target are in the table only.
+    """Keeps the boxes that suppression leaves: those that average precision and recall are of, and
+    those that answers would have, of which F1, mistakes and the confidence to answer from are.
+    Images without a target are in the table only.
 
     The figures do not depend on the order in which images come, nor on batches or processes: they
     are worked out in the order of the paths.
@@ -52,12 +54,16 @@ class DetectionMeter(Meter):
         max_boxes: int = 100,
         class_wise: bool = True,
         kind: Kind = "greedy",
+        answer_iou: float | None = None,
+        answer_boxes: int | None = None,
         thresholds: float | Sequence[float] | None = None,
         tables: bool = False,
     ) -> None:
         """`confidence`, `iou`, `max_boxes`, `class_wise`, `kind`: of the suppression; the best
-        `max_boxes` of an image count. `thresholds`: the confidence from which on an answer is
-        given, or one a class, at which mistakes are counted; None: where F1 is highest here.
+        `max_boxes` of an image count. `answer_iou`, `answer_boxes`: in place of `iou` and
+        `max_boxes` where answers are suppressed otherwise than what is judged. `thresholds`: the
+        confidence from which on an answer is given, or one a class, at which mistakes are counted;
+        None: where F1 is highest here.
         `tables`: mistakes and, where mAP50 is about 0, why, belong to the figures, too."""
         self._classes = tuple(classes)
         self._suppression: dict[str, Any] = {
@@ -66,6 +72,11 @@ class DetectionMeter(Meter):
             "max_boxes": max_boxes,
             "class_wise": class_wise,
             "kind": kind,
+        }
+        self._answering = {
+            **self._suppression,
+            "iou": iou if answer_iou is None else answer_iou,
+            "max_boxes": max_boxes if answer_boxes is None else answer_boxes,
         }
         self._thresholds = thresholds
         self._in_full = tables
@@ -77,9 +88,10 @@ class DetectionMeter(Meter):
         """`findings`: the candidates of each image, before suppression."""
         self._judged = None
         for candidates, sample in zip(findings, samples, strict=True):
-            kept = suppress(candidates, **self._suppression)
-            found = Found(kept.xyxy, kept.score, kept.of)
-            self._seen.append(Seen(sample.key, kept.size, found, truth_of(sample)))
+            found = _left(candidates, self._suppression)
+            same = self._answering == self._suppression
+            answers = found if same else _left(candidates, self._answering)
+            self._seen.append(Seen(sample.key, candidates.size, found, answers, truth_of(sample)))
             if self._in_full and sample.read is not None:
                 self._reads[sample.key] = sample.read
 
@@ -99,25 +111,24 @@ class DetectionMeter(Meter):
         `diagnosis`, sentences, where mAP50 is about 0."""
         told = self._all()
         most = self._suppression["max_boxes"]
-        found = figures_of(told.of, self._classes, max_boxes=most, matches=told.matches)
+        found = figures_of(
+            told.ranked.of,
+            self._classes,
+            max_boxes=most,
+            matches=told.ranked.matches,
+            answers=told.answers,
+        )
         if self._in_full:
             found["errors"] = {"confidence": told.confidence, **told.errors.counts()}
             if found["map50"] is not None and found["map50"] < ABOUT_NOTHING:
-                found["diagnosis"] = diagnose(told.of, told.sizes, self._classes)
+                found["diagnosis"] = diagnose(told.ranked.of, told.sizes, self._classes)
         return found
 
-    def best_thresholds(
-        self, *, fewest: int = 1, iou: float | None = None, max_boxes: int | None = None
-    ) -> Thresholds:
-        """The confidences that maximise F1 on what was collected; of a class by itself where it has
-        `fewest` objects or more. `iou`, `max_boxes`: of the suppression that answers go through:
-        of what that drops, no confidence has to keep clear."""
+    def best_thresholds(self, *, fewest: int = 1) -> Thresholds:
+        """The confidences that maximise F1 of the answers; of a class by itself where it has
+        `fewest` objects or more."""
         told = self._all()
-        if iou is not None and self._suppression["kind"] != "soft":  # which lowers scores
-            asked = {"iou": iou, "max_boxes": max_boxes or self._suppression["max_boxes"]}
-            how = {**self._suppression, **asked}
-            told = judge([_again(row, how) for row in told.rows], self._classes, None)
-        each = curves(told.of, told.matches)
+        each = curves(*told.answers)
         own = [best_f1(curve) if curve.objects >= fewest else None for curve in each]
         return Thresholds(
             None if told.best is None else told.best.threshold,
@@ -133,9 +144,9 @@ class DetectionMeter(Meter):
         found = {
             "predictions": predictions_table(self._sorted(), self._classes),
             "boxes": boxes_table(
-                told.of, told.errors, [row.path for row in told.rows], self._classes
+                told.answers.of, told.errors, [row.path for row in told.rows], self._classes
             ),
-            "confusion": confusion_table(confusion(told.of, told.matches, told.chosen), names),
+            "confusion": confusion_table(confusion(*told.answers, told.chosen), names),
         }
         if self._reads:
             reads = {path: self._reads[path] for path in shown(told) if path in self._reads}
@@ -156,11 +167,9 @@ class DetectionMeter(Meter):
         return self._judged
 
 
-def _again(row: Seen, how: Mapping[str, Any]) -> Seen:
-    """With what another suppression leaves."""
-    found = row.found
-    kept = suppress(Candidates(found.xyxy, found.score, found.of, row.size), **how)
-    return replace(row, found=Found(kept.xyxy, kept.score, kept.of))
+def _left(candidates: Candidates, how: dict[str, Any]) -> Found:
+    kept = suppress(candidates, **how)
+    return Found(kept.xyxy, kept.score, kept.of)
 
 
 def truth_of(sample: Sample) -> Truth | None:

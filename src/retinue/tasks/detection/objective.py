@@ -133,8 +133,9 @@ class DetectionObjective(Objective):
         of the network's input, with `not_exhaustive`, int64 (n, k), if there is any: classes for
         which the image is not exhaustively labelled, padded with −1. Where two objects claim one
         prediction, the better fit has it. Objects that are `difficult` or a `crowd` are not learnt,
-        and their places are not taught to be empty. The loss of an object's class is multiplied by
-        the weight of that class.
+        and their places are not taught to be empty; of an image that `known` (n,) is False for
+        nothing is learnt at all. The loss of an object's class is multiplied by the weight of that
+        class.
         """
         if "xyxy" not in targets:
             raise UsageError("training needs images with boxes")
@@ -162,6 +163,8 @@ class DetectionObjective(Objective):
                 ignore_above=chosen.ignore_above,
                 same_level=chosen.ignore_by == "level",
             )
+            if "known" in targets:
+                negative &= targets["known"].unsqueeze(1)
             if unsure is not None:
                 negative &= ~self._may_be(unsure, raw)
         # What is not matched must not reach the loss, whatever it is.

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from retinue.data.box_sizes import LARGE, SMALL
 from retinue.evaluation.detections import Flags, Floats
 from retinue.evaluation.precision_recall import Curve, Point
 from retinue.page.plots import THEME, blank, style
@@ -96,7 +97,7 @@ def sizes(sides: Floats, found: Flags) -> Figure:
                  label="objects")  # fmt: skip
         axes.bar(borders[:-1], right, widths, align="edge", color=THEME["one"], label="found")
         axes.set_xscale("log", base=2)
-        for border in (32, 96):
+        for border in (SMALL, LARGE):
             if borders[0] < border < borders[-1]:
                 axes.axvline(border, color=THEME["soft"], linestyle="--", linewidth=0.9, zorder=3)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

@@ -59,10 +59,10 @@ def diagnosis(record: RunRecord) -> Section | None:
         return None
     reached = number(record.metrics.get("map50"))
     if reached is None:
-        reached = figures_of(found.of, found.names, matches=found.matches)["map50"]
+        reached = figures_of(found.ranked.of, found.names, matches=found.ranked.matches)["map50"]
     if reached is None or reached >= ABOUT_NOTHING:
         return None
-    said = diagnose(found.of, found.sizes, found.names, _scale(record))
+    said = diagnose(found.ranked.of, found.sizes, found.names, _scale(record))
     values = {"sentences": [*said, *_learning(record)], "map50": reached}
     return _section("diagnosis", "Why nothing is found", values)
 
@@ -93,9 +93,9 @@ _COLUMNS = ("ap50", "ap50_95", "precision", "recall", "f1", "threshold", "found"
 def confidence(record: RunRecord) -> Section | None:
     """Precision against recall, and what each confidence gives."""
     found = judged(record)
-    if found is None or not found.of.counted.any():
+    if found is None or not found.answers.of.counted.any():
         return None
-    by_class, together = curves(found.of, found.matches), pooled(found.of, found.matches)
+    by_class, together = curves(*found.ranked), pooled(*found.answers)
     drawn = [
         plots.draw(
             record,
@@ -120,9 +120,9 @@ def confidence(record: RunRecord) -> Section | None:
 def taken_for(record: RunRecord) -> Section | None:
     """Which class was taken for which, the background among them."""
     found = judged(record)
-    if found is None or not (found.of.counted.any() or found.chosen.any()):
+    if found is None or not (found.answers.of.counted.any() or found.chosen.any()):
         return None
-    counts = confusion(found.of, found.matches, found.chosen)
+    counts = confusion(*found.answers, found.chosen)
     return confusion_section(
         record,
         counts,
@@ -140,13 +140,13 @@ def taken_for(record: RunRecord) -> Section | None:
 def mistakes(record: RunRecord) -> Section | None:
     """How many mistakes there are of each kind, and what they cost."""
     found = judged(record)
-    if found is None or not found.of.counted.any():
+    if found is None or not found.answers.of.counted.any():
         return None
     tally = found.errors.counts()
-    everything = errors(found.of, found.matches, taken(found.of, 0.0))
-    cost = costs(found.of, found.matches, everything)
+    everything = errors(*found.answers, taken(found.answers.of, 0.0))
+    cost = costs(*found.answers, everything)
     chosen = int(np.isin(found.errors.kind, (Kind.LEFT_OUT, Kind.IGNORED), invert=True).sum())
-    objects = int(found.of.counted.sum())
+    objects = int(found.answers.of.counted.sum())
     most = max([*tally.values(), 1])
     rows = [
         {
@@ -173,10 +173,10 @@ def mistakes(record: RunRecord) -> Section | None:
 def sizes(record: RunRecord) -> Section | None:
     """How large the objects are, and which sizes are found."""
     found = judged(record)
-    if found is None or not found.of.counted.any():
+    if found is None or not found.answers.of.counted.any():
         return None
-    counted_ones = found.of.counted
-    area, hit = found.of.area[counted_ones], found.errors.found[counted_ones]
+    counted_ones = found.answers.of.counted
+    area, hit = found.answers.of.area[counted_ones], found.errors.found[counted_ones]
     rows = []
     for name, (low, high) in SIZES.items():
         inside = (area >= low) & ((area < high) | (name == "large"))

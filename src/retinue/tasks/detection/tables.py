@@ -28,6 +28,9 @@ class Seen:
     size: ImageSize
     """Width and height of the original."""
     found: Found
+    """The boxes that are judged by their ranks."""
+    answers: Found
+    """Those that the suppression of answers leaves, whatever they score; may be `found` itself."""
     truth: Truth | None
     """None: nothing is known of it."""
 
@@ -48,11 +51,17 @@ PREDICTIONS = pa.schema(
         "crowd": pa.list_(pa.bool_()),
         "not_exhaustive": pa.list_(pa.int32()),
         "areas": pa.list_(pa.float64()),
+        "answer_labels": pa.list_(pa.int32()),
+        "answer_scores": pa.list_(pa.float32()),
+        "answer_boxes": pa.list_(_BOX),
     }
 )
 """Of `predictions.parquet`, a row an image. `labels` are indices of classes, the best box first;
 boxes are x1, y1, x2, y2 in pixels of the original; `known`: whether there is a target, whose
-objects the columns from `true_labels` on hold (`areas`: null where the boxes' own are meant)."""
+objects the columns from `true_labels` to `areas` hold (`areas`: null where the boxes' own are
+meant). The last three: what answers would have, suppressed as they are; null where it is no
+other."""
+_ANSWERS = ("answer_labels", "answer_scores", "answer_boxes")
 
 
 def predictions_table(rows: Sequence[Seen], classes: Sequence[str]) -> pa.Table:
@@ -60,6 +69,7 @@ def predictions_table(rows: Sequence[Seen], classes: Sequence[str]) -> pa.Table:
     `classes`."""
     nothing = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     truths = [nothing if row.truth is None else row.truth for row in rows]
+    answers = [None if row.answers is row.found else row.answers for row in rows]
     columns = {
         # File names need not be valid text; what is not is escaped, as in the writers.
         "path": [utf8(row.path) for row in rows],
@@ -75,6 +85,9 @@ def predictions_table(rows: Sequence[Seen], classes: Sequence[str]) -> pa.Table:
         "crowd": [_flags(t.crowd, t) for t in truths],
         "not_exhaustive": [list(t.not_exhaustive) for t in truths],
         "areas": [t.area for t in truths],
+        "answer_labels": [None if a is None else a.of for a in answers],
+        "answer_scores": [None if a is None else a.score for a in answers],
+        "answer_boxes": [None if a is None else list(a.xyxy) for a in answers],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in PREDICTIONS]
     table = pa.Table.from_arrays(arrays, schema=PREDICTIONS)
@@ -88,17 +101,17 @@ def _flags(given: Any, truth: Truth) -> Any:
 def seen_in(table: pa.Table) -> tuple[list[Seen], tuple[str, ...]]:
     """The rows that `predictions_table` was made from, and the classes. Raises ValueError for a
     table of another kind."""
-    if not set(PREDICTIONS.names) <= set(table.column_names):
+    if not set(PREDICTIONS.names) - set(_ANSWERS) <= set(table.column_names):
         raise ValueError("not the predictions of a detector")
     names = parse_json((table.schema.metadata or {}).get(b"classes", b"[]"))
-    columns = {name: table[name].to_pylist() for name in PREDICTIONS.names}
+    columns: dict[str, Any] = {name: [None] * table.num_rows for name in _ANSWERS}
+    columns |= {n: table[n].to_pylist() for n in PREDICTIONS.names if n in table.column_names}
     rows = []
     for k, path in enumerate(columns["path"]):
-        found = Found(
-            _boxes(columns["boxes"][k]),
-            np.array(columns["scores"][k], np.float32),
-            np.array(columns["labels"][k], np.int64),
-        )
+        found = _found(columns["labels"][k], columns["scores"][k], columns["boxes"][k])
+        answers = found
+        if columns[_ANSWERS[0]][k] is not None:
+            answers = _found(*(columns[name][k] for name in _ANSWERS))
         truth = Truth(
             _boxes(columns["true_boxes"][k]),
             np.array(columns["true_labels"][k], np.int64),
@@ -108,8 +121,12 @@ def seen_in(table: pa.Table) -> tuple[list[Seen], tuple[str, ...]]:
             None if columns["areas"][k] is None else np.array(columns["areas"][k], np.float64),
         )
         size = columns["width"][k], columns["height"][k]
-        rows.append(Seen(path, size, found, truth if columns["known"][k] else None))
+        rows.append(Seen(path, size, found, answers, truth if columns["known"][k] else None))
     return rows, tuple(map(str, names))
+
+
+def _found(labels: Any, scores: Any, boxes: Any) -> Found:
+    return Found(_boxes(boxes), np.array(scores, np.float32), np.array(labels, np.int64))
 
 
 def _boxes(given: Any) -> Any:

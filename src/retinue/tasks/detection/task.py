@@ -79,6 +79,9 @@ class DetectionOptions(Options):
     """Whether boxes of different classes may overlap."""
     judged_confidence: Share = 0.001
     """The least score that counts when the network is judged."""
+    validation_confidence: Share | None = None
+    """In place of `judged_confidence` at the validations between epochs, which fewer boxes make
+    quicker; the figures at the end keep to `judged_confidence`."""
     judged_iou: Share = 0.65
     """In place of `iou` there; PASCAL VOC's published figures have 0.5."""
     judged_boxes: Annotated[int, Field(ge=1)] = 100
@@ -118,15 +121,10 @@ class Detection(Task):
         options: Options | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        chosen = DetectionOptions() if options is None else options
-        if not isinstance(chosen, DetectionOptions):
-            raise TypeError(f"not detection's options: {type(chosen).__name__}")
-        super().__init__(classes, chosen)
+        super().__init__(classes, options)
+        chosen = self.options
         if not self.classes:
             raise UsageError("detection needs a class", mend="label objects with boxes")
-        doubled = sorted(name for name, times in Counter(self.classes).items() if times > 1)
-        if doubled:
-            raise UsageError(f"the class {doubled[0]!r} is listed twice", where="key classes")
         known = dict(state or {})
         given = known.get("anchors")
         if given is None and not isinstance(chosen.anchors, str):
@@ -322,13 +320,16 @@ class Detection(Task):
     def meter(self, *, tables: bool = False) -> DetectionMeter:
         """See `Task`."""
         options = self.options
+        between_epochs = None if tables else options.validation_confidence
         return DetectionMeter(
             self.classes,
-            confidence=options.judged_confidence,
+            confidence=options.judged_confidence if between_epochs is None else between_epochs,
             iou=options.judged_iou,
             max_boxes=options.judged_boxes,
             class_wise=options.class_wise,
             kind=options.suppression,
+            answer_iou=options.iou,
+            answer_boxes=options.max_boxes,
             thresholds=self._thresholds,
             tables=tables,
         )
@@ -337,9 +338,7 @@ class Detection(Task):
         """See `Task`: the thresholds, as the options ask for it."""
         if self.options.thresholds != "fixed" and isinstance(meter, DetectionMeter):
             options = self.options
-            best = meter.best_thresholds(
-                fewest=FEWEST, iou=options.iou, max_boxes=options.max_boxes
-            )
+            best = meter.best_thresholds(fewest=FEWEST)
             overall = options.confidence if best.overall is None else best.overall
             own = best.per_class if self.options.thresholds == "f1_per_class" else []
             known = [overall if one is None else one for one in own]
