@@ -184,6 +184,8 @@ def test_predict_to_a_folder(
         (["--overlap", "0.3"], "there are no tiles that could overlap"),
         (["--fps", "5", "--out", "o"], "--fps measures and answers nothing: --out has no effect"),
         (["--fps", "5", "--count"], "--count has no effect"),
+        (["--fps", "5", "--every", "2"], "--every has no effect"),
+        (["--fps", "5", "--overlap", "0"], "--overlap has no effect"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(

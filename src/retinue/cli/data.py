@@ -125,8 +125,8 @@ def convert(
     """Write a data set of marked objects in another format.
 
     What the format cannot hold is named and counted. Marks that make no sense are refused, as in
-    training; on_bad_image=skip leaves them out. Splits stay as they are; split.seed=0 writes down
-    those that a training would draw, as YOLO's always has them.
+    training; on_bad_image=skip leaves them out. Splits stay as they are. Where the data has none,
+    YOLO's get those that a training would draw, the other formats with split.seed=0.
     """
     from retinue import api
 

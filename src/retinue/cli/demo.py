@@ -20,7 +20,10 @@ EXAMPLES = "Examples: retinue demo --out runs/demo, retinue demo digits"
 def demo(
     what: Annotated[
         str,
-        typer.Argument(help="`cells`: solar cells, sound or defective; `digits`: to be found."),
+        typer.Argument(
+            metavar="WHAT",
+            help="`cells`: solar cells, sound or defective; `digits`: to be found.",
+        ),
     ] = "cells",
     out: Annotated[
         str | None,

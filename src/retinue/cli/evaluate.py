@@ -22,7 +22,9 @@ def evaluate(
     photos: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATA]", help="Folder or table; default: the run's own.", show_default=False
+            metavar="[DATA]",
+            help="Folder, table or file; default: the run's own.",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[

@@ -13,8 +13,12 @@ EXAMPLES = "Example: retinue import yolov3-tiny.cfg yolov3-tiny.weights --names 
 
 
 def import_(
-    description: Annotated[str, typer.Argument(help="What describes the network: NETWORK.cfg.")],
-    weights: Annotated[str, typer.Argument(help="Its numbers: NETWORK.weights.")],
+    description: Annotated[
+        str, typer.Argument(metavar="NET.cfg", help="The file that describes the network.")
+    ],
+    weights: Annotated[
+        str, typer.Argument(metavar="NET.weights", help="The file that holds its numbers.")
+    ],
     names: Annotated[
         str | None, typer.Option("--names", metavar="FILE", help="The classes, one a line.")
     ] = None,
@@ -28,7 +32,7 @@ def import_(
 ) -> None:
     """Make a model file of a network that another program has trained: Darknet.
 
-    What comes of it is evaluated, shown pictures and gone on from as any other model.
+    It can be evaluated, used and trained on like any other model.
     """
     from retinue import api
 

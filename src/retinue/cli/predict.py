@@ -70,19 +70,22 @@ def predict(
         typer.Option("--zones", metavar="FILE", help="Count in these zones, across these lines."),
     ] = None,
     track: Annotated[
-        bool, typer.Option("--track", help="Follow things through videos, a number each.")
+        bool, typer.Option("--track", help="Follow things through videos and number them.")
     ] = False,
     every: Annotated[
-        int, typer.Option("--every", min=1, help="Of videos, each so-many-th frame.")
+        int,
+        typer.Option(
+            "--every", min=1, metavar="N", help="Of videos, look at every N-th frame only."
+        ),
     ] = 1,
     tiles: Annotated[
         int | None,
-        typer.Option("--tiles", metavar="PIXELS", help="Look at parts of this side, too."),
+        typer.Option("--tiles", metavar="PIXELS", help="Also look at tiles with this side."),
     ] = None,
     overlap: Annotated[
         float | None,
         typer.Option(
-            "--overlap", metavar="SHARE", help="Of a tile that its neighbour has, too; 0.2."
+            "--overlap", metavar="SHARE", help="How much of a tile the next one repeats; 0.2."
         ),
     ] = None,
     reference: Annotated[
@@ -106,7 +109,7 @@ def predict(
     ] = OnBadImage.skip,
     tta: Annotated[
         TtaChoice | None,
-        typer.Option("--tta", help="Views that are averaged; by default as the model says."),
+        typer.Option("--tta", help="Views that are joined; by default as the model says."),
     ] = None,
     engine: Engine = EngineChoice.auto,
     device: Device = "auto",
@@ -116,7 +119,7 @@ def predict(
     """Recognise what is in pictures.
 
     Without --out, an answer a line on standard output: the path, then the three best names with
-    their scores and places, and how many more there are; with --json, all as a JSON object a line.
+    their scores and places, and how many more there are; with --json, all of it, an object a line.
     """
     from retinue import api
     from retinue.errors import UsageError
@@ -129,14 +132,10 @@ def predict(
         "reference": reference,
     }  # fmt: skip
     if fps is not None:
-        answering = {"out": out, **needing, "count": count, "zones": zones, "track": track,
-                     "tiles": tiles}  # fmt: skip
-        if idle := [name for name, wished in answering.items() if wished]:
-            raise UsageError(
-                f"--fps measures and answers nothing: --{idle[0]} has no effect",
-                where=f"--{idle[0]}",
-                mend="leave one of them out",
-            )
+        _refuse_beside_fps({
+            "out": out, **needing, "count": count, "zones": zones, "track": track,
+            "every": every > 1, "tiles": tiles, "overlap": overlap is not None,
+        })  # fmt: skip
         spent = api.speed(
             model, sources, runs=fps, engine=engine.value, device=device,
             tta=tta.value if tta is not None else None, options=options,
@@ -152,6 +151,7 @@ def predict(
         raise UsageError(
             "there are no tiles that could overlap", where="--overlap", mend="add --tiles PIXELS"
         )
+    tiling: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
     done = api.predict(
         model,
         sources,
@@ -170,10 +170,10 @@ def predict(
         places=zones,
         heatmap=heatmap,
         tiles=tiles,
-        overlap=0.2 if overlap is None else overlap,
         track=track,
         every=every,
         options=options,
+        **tiling,
     )
     if not done.images and not done.skipped:
         typer.echo("nothing was predicted: the list names no files", err=True)
@@ -190,6 +190,19 @@ def predict(
         for file in done.files:
             say(f"  {visible(file)}{os.sep if file.is_dir() else ''}")
     end_with(done.skipped, None if out is None else f"{out}/skipped.jsonl")
+
+
+def _refuse_beside_fps(wishes: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first option that was given and has no effect there."""
+    from retinue.errors import UsageError
+
+    for name, wished in wishes.items():
+        if wished:
+            raise UsageError(
+                f"--fps measures and answers nothing: --{name} has no effect",
+                where=f"--{name}",
+                mend="leave one of them out",
+            )
 
 
 def _print_json(result: Result) -> None:
