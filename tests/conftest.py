@@ -26,9 +26,10 @@ atexit.register(shutil.rmtree, os.environ["RETINUE_CACHE"], ignore_errors=True)
 
 
 def _without_a_disk(file: Any) -> None:
-    """In place of `os.fsync`, for which trainings in tests would wait longer than they take: what
-    survives a power cut no test can see, and what is no file is refused all the same. Processes
-    of their own, which tests kill, wait for the disk as ever."""
+    """In place of `os.fsync`, on which trainings in tests would spend most of their time. No test
+    can see what survives a power cut; that everything is synced, and when, tests see all the same
+    (test_files.py), and what is no file is refused. Processes that tests kill do wait for the disk.
+    """
     os.fstat(file if isinstance(file, int) else file.fileno())
 
 

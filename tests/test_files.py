@@ -29,6 +29,28 @@ def test_nothing_partial_is_left(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["a.txt"]
 
 
+def test_a_file_is_synced_before_it_takes_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut leaves a name with nothing behind it."""
+    path, done = tmp_path / "a.txt", []
+    replace = os.replace
+
+    def synced(descriptor: int) -> None:
+        there = os.fstat(descriptor)
+        assert not path.exists() or os.path.samestat(there, tmp_path.stat())
+        done.append("folder" if os.path.samestat(there, tmp_path.stat()) else there.st_size)
+
+    def replaced(*names: Path) -> None:
+        done.append("replace")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_text(path, "whole")
+    assert done == [len("whole"), "replace", "folder"]
+
+
 def test_errors_name_the_file_that_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"Not a directory: .*file/a\.txt'"):

@@ -3,11 +3,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from warm import Warm
+
+from retinue.training.features.frozen import FrozenPart
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,20 @@ def warm() -> Iterator[Warm]:
     started = Warm()
     yield started
     started.close()
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of the frozen part computed."""
+    counts: list[int] = []
+    real = FrozenPart.fields
+
+    def fields(self: FrozenPart, engine: Any, inputs: torch.Tensor) -> Any:
+        counts.append(len(inputs))
+        return real(self, engine, inputs)
+
+    monkeypatch.setattr(FrozenPart, "fields", fields)
+    return counts
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -64,20 +64,6 @@ def test_cached_features_train_as_the_trunk_itself_does(
     assert (ours - theirs).norm() < 0.05 * theirs.norm()  # features are kept as float16
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call of the frozen part computed."""
-    counts: list[int] = []
-    real = FrozenPart.fields
-
-    def fields(self: FrozenPart, engine: Any, inputs: torch.Tensor) -> Any:
-        counts.append(len(inputs))
-        return real(self, engine, inputs)
-
-    monkeypatch.setattr(FrozenPart, "fields", fields)
-    return counts
-
-
 @pytest.fixture(scope="module")
 def split_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 to learn from, 6 to judge by, 3 for the end."""

@@ -128,7 +128,7 @@ class PredictionFolder:
         return self
 
     def _begin(self) -> None:
-        # First: of a reference that is none nothing is left.
+        # First, so that a bad reference leaves nothing behind.
         self._form = self._form_type(self, self._classes, reference=self._reference)
         self.out.mkdir(parents=True, exist_ok=True)
         sweep(self.out)

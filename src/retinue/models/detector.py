@@ -171,7 +171,7 @@ class OnBackbone(Detector):
             own = {k: v for k, v in backbone.arguments.items() if k not in _OF_CLASSIFIERS}
             self.settled = {"backbone": backbone.name, "backbone_arguments": own}
 
-    def answer(
+    def attach(
         self,
         neck: nn.Module,
         widths: Sequence[int],
@@ -181,7 +181,8 @@ class OnBackbone(Detector):
         anchors: Anchors,
         num_classes: int,
     ) -> None:
-        """With `neck`, whose maps are `widths` wide, and a `LevelsHead` behind it."""
+        """Put `neck`, whose maps are `widths` wide, behind the backbone, and a `LevelsHead` (see
+        there) behind that, both freshly drawn."""
         self.neck, self.anchors = neck, anchors
         self.head = LevelsHead(widths, hidden, conv, anchors=anchors, num_classes=num_classes)
         self.classifiers = self.head.classifiers

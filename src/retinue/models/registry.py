@@ -173,7 +173,7 @@ def create_model(
             `hub:OWNER/REPO@REVISION/FILE`, or None for fresh weights.
         dropout: probability before the classifier; None: as published.
         drop_path: stochastic depth, rising evenly from 0 at the first block towards this rate;
-            None: as published. 0 of this and of `dropout` is no more than any network can do.
+            None: as published. 0 of this or of `dropout` suits networks that have none, too.
         head: what makes logits of the pooled feature (see `models.heads`): a name or a mapping,
             `{"name": "mlp", "hidden": [64]}`; None: as a model file has it, else linear, as
             published. Weights load with any head; one that they do not have is drawn anew, and
@@ -192,7 +192,7 @@ def create_model(
     weights = with_tag(meant, weights)
     num_classes = _counted(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
-    # None of it is what a network has that knows nothing of it.
+    # A network that takes no such argument has a rate of 0.
     absent = {"dropout", "drop_path"} - set(inspect.signature(entry.build).parameters)
     keywords = {
         key: value

@@ -122,7 +122,7 @@ class YOLOv3(OnBackbone):
         elif len(widths) != len(taps) or min(widths) < 1:
             raise UsageError(f"widths are three whole numbers, one a level, not {widths}")
         conv = leaky(norm_eps, norm_momentum)
-        self.answer(
+        self.attach(
             Pyramid(taps, widths, conv),
             widths,
             [2 * w for w in widths],

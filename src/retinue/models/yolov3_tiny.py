@@ -84,7 +84,7 @@ class YOLOv3Tiny(OnBackbone):
         conv = leaky(norm_eps, norm_momentum)
         self.take(TinyDarkNet(conv))
         finer, deepest = (level.channels for level in self.feature_levels)
-        self.answer(
+        self.attach(
             Junction((finer, deepest), conv),
             (128 + finer, 256),
             (256, 512),

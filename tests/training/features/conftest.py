@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from cached_rows import LAYOUT, PLENTY
 
 from retinue.training.features import cached_views
 from retinue.training.features.cache import FeatureCache, Space
-from retinue.training.features.frozen import FrozenPart
 
 
 @pytest.fixture
@@ -35,17 +32,3 @@ def folder(cache: FeatureCache) -> Path:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_views, "CHUNK", 2)
     monkeypatch.setattr("retinue.training.features.segments.SECONDS_BETWEEN_FLUSHES", 0.0)
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each chunk computed."""
-    counts: list[int] = []
-    real = FrozenPart.fields
-
-    def counted(self: FrozenPart, engine: Any, inputs: torch.Tensor) -> Any:
-        counts.append(len(inputs))
-        return real(self, engine, inputs)
-
-    monkeypatch.setattr(FrozenPart, "fields", counted)
-    return counts

@@ -253,18 +253,10 @@ def test_nothing_of_the_frozen_part_drifts(tmp_path: Path, detector: Detector) -
 
 
 def test_entries_are_never_another_ones(
-    tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, detector: Detector, computed: list[int]
 ) -> None:
     """Two lists over one folder, other labels, another data set under the same names, another
     size, another trunk: each gets what it would get alone, and shares what is the same."""
-    counts: list[int] = []
-    real = FrozenPart.fields
-
-    def counted(self: FrozenPart, engine: Any, inputs: torch.Tensor) -> Any:
-        counts.append(len(inputs))
-        return real(self, engine, inputs)
-
-    monkeypatch.setattr(FrozenPart, "fields", counted)
     augment, size = RECIPES["jitter"], SIZES[0]
 
     def look(folder: Path, samples: Sequence[Sample], side: tuple[int, int] = size) -> list[Batch]:
@@ -274,7 +266,7 @@ def test_entries_are_never_another_ones(
     first, second = _samples([0, 1, 2]), _samples([3, 2, 1])
     relabelled = [replace(s, target=Boxes.made([[0, 0, 60, 60]], [0])) for s in first]
     inverted = [replace(s, read=lambda k=int(s.key): 255 - _pixels(k)) for s in first]  # type: ignore[misc]
-    for number, (samples, side, computed) in enumerate(
+    for number, (samples, side, count) in enumerate(
         [
             (first, size, 3 * VIEWS),
             (second, size, VIEWS),
@@ -285,9 +277,9 @@ def test_entries_are_never_another_ones(
             (first, size, 0),
         ]
     ):
-        counts.clear()
+        computed.clear()
         shared = look(tmp_path / "shared", samples, side)
-        assert sum(counts) == computed
+        assert sum(computed) == count
         alone = look(tmp_path / f"alone {number}", samples, side)
         for ours, theirs in zip(shared, alone, strict=True):
             assert all(map(torch.equal, ours.inputs, theirs.inputs))

@@ -87,9 +87,9 @@ class DetectionMeter(Meter):
     def update(self, findings: Sequence[Candidates], samples: Sequence[Sample]) -> None:
         """`findings`: the candidates of each image, before suppression."""
         self._judged = None
+        same = self._answering == self._suppression
         for candidates, sample in zip(findings, samples, strict=True):
             found = _left(candidates, self._suppression)
-            same = self._answering == self._suppression
             answers = found if same else _left(candidates, self._answering)
             self._seen.append(Seen(sample.key, candidates.size, found, answers, truth_of(sample)))
             if self._in_full and sample.read is not None:

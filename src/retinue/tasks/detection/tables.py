@@ -59,8 +59,8 @@ PREDICTIONS = pa.schema(
 """Of `predictions.parquet`, a row an image. `labels` are indices of classes, the best box first;
 boxes are x1, y1, x2, y2 in pixels of the original; `known`: whether there is a target, whose
 objects the columns from `true_labels` to `areas` hold (`areas`: null where the boxes' own are
-meant). The last three: what answers would have, suppressed as they are; null where it is no
-other."""
+meant). The last three: the boxes that the suppression of answers leaves; null where these are the
+same."""
 _ANSWERS = ("answer_labels", "answer_scores", "answer_boxes")
 
 
