@@ -68,7 +68,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class _Timed:
-    """Of a stage, in seconds of its first images' size."""
+    """What a stage's work takes, in seconds, at the size of its first images."""
 
     frozen: FrozenPart | None
     """What is computed once, if anything."""
@@ -248,7 +248,7 @@ class Rehearsal:
 
 
 def _free(stage: StageOptions) -> dict[str, Any]:
-    """What changes nothing of how long a step, an image or a view of `stage` takes, made alike."""
+    """Those fields of `stage` that its steps, images and views take no longer for, at one value."""
     return {
         "epochs": 1,
         "steps": None,
@@ -388,7 +388,8 @@ class _Stage:
             if ema is not None:
                 ema.update()
 
-        _, seconds = self._by.repeat(step)
+        with _restored(self.learner):
+            _, seconds = self._by.repeat(step)
         seconds *= portion / rows
         each = load if load is not None else self._row(data)
         reading = each * portion * stage.accumulate
@@ -425,6 +426,19 @@ def _spread(samples: Sequence[Sample]) -> list[Sample]:
     """At most `MOST_ROWS` of them, from all over."""
     step = max(len(samples) // MOST_ROWS, 1)
     return list(samples[::step][:MOST_ROWS])
+
+
+@contextmanager
+def _restored(learner: Learner) -> Iterator[None]:
+    """Gives `learner` its tensors back: what the cache holds is known by those of the training."""
+    tensors = [*learner.parameters(), *learner.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, old in zip(tensors, before, strict=True):
+                tensor.copy_(old)
 
 
 @contextmanager
