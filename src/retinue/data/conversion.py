@@ -116,21 +116,21 @@ def convert(
 
 def _divided(records: Records, options: DataOptions, form: Target, notes: list[str]) -> Records:
     """The records with the splits that are written. What a training would draw is drawn where
-    `form` wants it or the options say how; else the data's own splits stay, and it is said that the
-    rest will be drawn by the copy's names of the images."""
+    `form` wants it or the options say how; else the data's own splits stay, and it is said that a
+    training draws the rest, by names that are others in the copy."""
     own = records.splits()
     said: list[str] = []
     settled, how = settle_splits(records, options, said)
     if "split" in options.model_fields_set or form.divided:
         if not (own != NONE).any():
-            said.append(f"the data has no splits: {how}; split.train=… and so on say otherwise")
+            said.append(f"the data has no splits: {how}; split.train=… and so on change that")
         notes += said
         return settled
     if not np.array_equal(settled.splits(), own):
         lacks = "validation images" if (own != NONE).any() else "splits"
         notes.append(
             f"neither the data nor the copy has {lacks}: a training draws them by images' names,"
-            " which differ, so perhaps others; split.seed=0 in this command writes them down"
+            " and may draw others of the copy; split.seed=0 in this command writes them down"
         )
     return records
 

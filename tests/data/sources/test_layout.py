@@ -49,7 +49,7 @@ def test_flat_folders_without_a_table(tmp_path: Path) -> None:
 
 def test_only_a_test_split(tmp_path: Path) -> None:
     put(tmp_path, "test/a/1.png", "test/b/2.png")
-    with pytest.raises(UsageError, match=r"there is test alone.*split\.given=ignore divides"):
+    with pytest.raises(UsageError, match=r"there is only test.*split\.given=ignore divides"):
         read(tmp_path)
     anew = read(tmp_path, split=WHOLE.model_copy(update={"given": "ignore"}))
     assert splits(anew) == {"train": ["test/a/1.png", "test/b/2.png"]}

@@ -167,7 +167,7 @@ def _samples(records: Records, targets: list[Target], known: npt.NDArray[np.bool
 def _nothing_to_train_on(listing: Listing, splits: dict[str, Samples]) -> UsageError:
     there = " and ".join(splits)
     return UsageError(
-        "no images to train on" + (f": there is {there} alone" if there else ""),
+        "no images to train on" + (f": there is only {there}" if there else ""),
         where=repr(str(listing.root)),
         mend="add a folder or rows called train"
         + ("; data.split.given=ignore divides what there is" if there else ""),
