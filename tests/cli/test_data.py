@@ -84,7 +84,7 @@ def test_convert_tells_as_json_and_refuses(retinue: Command, tmp_path: Path) -> 
     picture(tmp_path / "photos" / "cat" / "1.jpg")
     code, _, err = retinue("data", "convert", tmp_path / "photos", tmp_path / "q", "--to", "voc")
     assert code == 2
-    assert "1 image, but no labels in a format that is known" in err
+    assert "1 image, but no labels in a known format" in err
 
 
 def test_anchors(retinue: Command, tmp_path: Path) -> None:

@@ -18,9 +18,7 @@ from retinue.tasks.detection.meter import DetectionMeter
 
 NAMES = ["cat", "dog", "<b>人</b>"]
 
-
 SIZE = (120, 90)
-
 
 Change = Callable[[np.ndarray], np.ndarray]
 

@@ -15,7 +15,6 @@ from retinue.tasks.detection.meter import DetectionMeter
 
 NAMES = ["cat", "dog", "人", "bird"]
 
-
 SIZE = (640, 480)
 
 

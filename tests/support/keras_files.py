@@ -14,12 +14,9 @@ from retinue.weights import files
 
 RNG = np.random.default_rng(0)
 
-
 KERNEL = RNG.normal(size=(3, 3, 4, 8)).astype(np.float32)
 
-
 DEPTHWISE = RNG.normal(size=(3, 3, 4, 1)).astype(np.float32)
-
 
 GAMMA, BETA, MEAN, VARIANCE = RNG.normal(size=(4, 8)).astype(np.float32)
 
@@ -46,7 +43,6 @@ def legacy(path: Path, layers: dict[str, dict[str, np.ndarray]], *, group: str =
 
 NORM = {"gamma": GAMMA, "beta": BETA, "moving_mean": MEAN, "moving_variance": VARIANCE}
 
-
 EXPECTED = {
     "conv1/kernel": KERNEL,
     "dw/depthwise_kernel": DEPTHWISE,
@@ -72,7 +68,6 @@ GROUPS = {
     "layers/dropout/seed_generator": [np.arange(2)],
     "optimizer": [BETA],
 }
-
 
 NAMES = {
     "layers/conv2d": "conv1",

@@ -23,12 +23,9 @@ from retinue.training.features.frozen import FrozenPart
 
 COUNT, VIEWS, CUT = 7, 2, 2
 
-
 HOW = Preprocessing(size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1), crop_fraction=1.0)
 
-
 CPU = torch.device("cpu")
-
 
 VARIED = AugmentOptions(crop_scale=(0.5, 1), colour=ColourOptions(brightness=0.3))
 

@@ -166,7 +166,7 @@ def unknown(schema: Any, values: Any, key: str) -> UsageError:
     """That there is no `key`, with the nearest of all that there are."""
     where = f"given as an override, key {key}"
     mend = ADVICE.get(_spelt(key)) or nearest(schema, values, key)
-    mend = mend or f"known are {', '.join(_names(schema))}"
+    mend = mend or f"known: {', '.join(_names(schema))}"
     first = key.split(".")[0] if "." in key else key
     return UsageError(f"unknown key {first!r}", where=where, mend=mend)
 

@@ -73,7 +73,7 @@ class Written:
             last = str(location[-1])
             known = [name for options in chosen(inner, error) for name in options.model_fields]
             mend = suggest(last, known) or nearest(self.schema, self.plain, last)
-            return f"unknown key {last!r}", mend or f"known are {', '.join(known)}"
+            return f"unknown key {last!r}", mend or f"known: {', '.join(known)}"
         wanted, rules = at(self.schema, self.plain, location)
         if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
             tag, known = error.get("ctx", {}).get("tag"), list(names(wanted))

@@ -11,7 +11,7 @@ from box_sets import picture, read, write
 
 from retinue.errors import UsageError
 
-KNOWN = "known are voc, coco, yolo, boxes_csv, tfrecord_boxes"
+KNOWN = "known: voc, coco, yolo, boxes_csv, tfrecord_boxes"
 
 
 def _pictures(root: Path) -> Path:
@@ -28,8 +28,8 @@ def _texts(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (_pictures, f"3 images, but no labels in a format that is known, HERE, {KNOWN}"),
-        (_texts, f"data of no format that is known: 2 .md, HERE, {KNOWN}"),
+        (_pictures, f"3 images, but no labels in a known format, HERE, {KNOWN}"),
+        (_texts, f"data in no known format: 2 .md, HERE, {KNOWN}"),
         (lambda root: root, "an empty folder, HERE, name the one that holds images and labels"),
     ],
 )
@@ -42,5 +42,5 @@ def test_what_there_is_instead_is_said(
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"^data of no format that is known, .*{KNOWN}$"):
+    with pytest.raises(UsageError, match=f"^data in no known format, .*{KNOWN}$"):
         read(picture(tmp_path / "a.jpg"))

@@ -216,7 +216,7 @@ def test_a_record_that_makes_no_sense_is_named(
 def test_records_of_other_things_are_not_taken_for_it(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="data of no format that is known"):
+    with pytest.raises(UsageError, match="data in no known format"):
         read(shared("data/tfrecord-flowers"))
 
 

@@ -35,9 +35,9 @@ def recognise(options: DataOptions, readers: Readers) -> tuple[Reader, Path]:
         if place is not None:
             return reader, place
     raise UnknownFormatError(
-        "data of no format that is known",
+        "data in no known format",
         where=repr(str(given_path(options))),
-        mend=f"known are {', '.join(name for name, r in readers.items() if not r.installed)}",
+        mend=f"known: {', '.join(name for name, r in readers.items() if not r.installed)}",
     )
 
 
@@ -71,7 +71,7 @@ def _say_what_there_is(error: UsageError, path: Path) -> None:
     found = walk(path)
     if found.images:
         images = counted(len(found.images), "image")
-        error.what = f"{images}, but no labels in a format that is known"
+        error.what = f"{images}, but no labels in a known format"
     elif found.others:
         error.what = f"{error.what}: {by_suffix(found.others)}"
     else:

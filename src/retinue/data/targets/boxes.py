@@ -164,8 +164,7 @@ class Boxes(Target):
         return digest.hexdigest()
 
     def agrees(self, other: Target) -> bool:
-        """See `Target`: the same objects, each a quarter of its sides apart at most, which is how
-        two people draw it."""
+        """See `Target`: the same objects, none drawn further apart than two people would."""
         if not isinstance(other, Boxes) or Counter(self.of) != Counter(other.of):
             return False
         free = np.ones(len(other.of), bool)
