@@ -68,7 +68,7 @@ def predictor(members: int, **how: Any) -> Predictor:
         (CheckReport("d", "folder", 9, {"a": 9}, {}, {}), "<CheckReport d: 9 images, 1 class>"),
         (Conversion("out", "coco", "voc", 40, 1077, ["a"], {}, {"crowds, which are left out": 2}),
          "<Conversion out: coco of voc, 40 images, 1,077 objects, 1 class,"
-         " lost: 2 crowds, which are left out>"),
+         " lost: crowds, which are left out (2)>"),
         (FittedAnchors([[(1, 2)], [(3, 4)]], Recall(0.866, 1, 1), Recall(0.7, 1, 1), 62, 416),
          "<FittedAnchors 2 of 62 boxes at 416 pixels: IoU 0.87 in the mean, published 0.70>"),
         (Classification(NAMES), "<Classification 1,000 classes (class 0, class 1, class 2, …)>"),

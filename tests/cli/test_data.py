@@ -65,7 +65,9 @@ def test_convert(retinue: Command, tmp_path: Path, to: str) -> None:
     assert code == 0
     splits = "train 2" if to == "yolo" else "all 2"
     assert f"2 images with 3 objects of 2 classes ({splits}) written to " in out
-    assert ("lost: 1 difficult objects" in out) == (to in ("coco", "yolo"))
+    assert ("lost: difficult objects, which become plain ones (1)\n" in out) == (
+        to in ("coco", "yolo")
+    )
     assert sorted(map(len, found(read(tmp_path / "out")).values())) == [1, 2]
     code, _, err = retinue("data", "convert", boxes(tmp_path), tmp_path / "out", "--to", to)
     assert code == 2

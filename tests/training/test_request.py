@@ -98,12 +98,14 @@ def test_data_twice_a_model_and_a_network_are_refused(tmp_path: Path) -> None:
         asked(tmp_path, {"data": "x"}, pytest.fail)
     model = tmp_path / "best.safetensors"
     model.write_bytes(b"")
-    with pytest.raises(UsageError, match=r"model or weights, no recipe.*model.weights="):
+    with pytest.raises(UsageError, match=r"model or weights, not a recipe.*model.weights="):
         asked(model, {}, pytest.fail)
     with pytest.raises(UsageError, match=r"'resnet50' is a network.*finetune.*model=resnet50"):
         asked("resnet50", {}, pytest.fail)
     for detector in ("yolov3", box_sets.write(tmp_path / "my.cfg", "[net]")):
-        with pytest.raises(UsageError, match="is a network, no recipe, retinue train detect data="):
+        with pytest.raises(
+            UsageError, match="is a network, not a recipe, retinue train detect data="
+        ):
             asked(detector, {}, pytest.fail)
 
 

@@ -137,7 +137,7 @@ def convert(
     for note in done.notes:
         say(visible(note))
     for what, number in done.lost.items():
-        say(f"lost: {number:,} {what}")
+        say(f"lost: {what} ({number:,})")
     splits = ", ".join(f"{split} {number:,}" for split, number in done.splits.items())
     classes = counted(len(done.classes), "class", "classes")
     say(

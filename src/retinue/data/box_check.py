@@ -16,6 +16,7 @@ from retinue.data.box_sizes import FINEST_STRIDE, LARGE, SMALL
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.records import NONE, Records
 from retinue.data.targets.boxes import Boxes
+from retinue.text import counted
 
 SIDE = 416
 """Pixels of the input that objects are measured at, where nothing else is asked for."""
@@ -144,9 +145,9 @@ def _too_small(
     yield Oddity(
         "images with objects too small",
         names,
-        f"{len(small):,} objects have a side below {FINEST_STRIDE} pixels in an input of {side},"
-        " the stride of the finest predictions: expect to miss them, or take a larger input or"
-        " tiles",
+        f"{counted(len(small), 'object has', 'objects have')} a side below {FINEST_STRIDE} pixels"
+        f" in an input of {side}, the stride of the finest predictions: expect to miss them,"
+        " or take a larger input or tiles",
     )
 
 

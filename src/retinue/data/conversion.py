@@ -56,7 +56,7 @@ class Conversion:
             counted(self.images, "image"),
             counted(self.objects, "object"),
             counted(len(self.classes), "class", "classes"),
-            *(f"lost: {number:,} {what}" for what, number in self.lost.items()),
+            *(f"lost: {what} ({number:,})" for what, number in self.lost.items()),
         ]
         return f"<Conversion {shorten(self.out, 60)}: {', '.join(parts)}>"
 

@@ -47,14 +47,14 @@ def asked(
         return usual, {"data": str(recipe), **changes}
     elif path.is_file() and files.kind(path):
         raise UsageError(
-            "this is a model or weights, no recipe",
+            "this is a model or weights, not a recipe",
             where=str(recipe),
             mend=f"to begin from it: retinue train {_usual_of_model(path)} data=PHOTOS"
             f" model.weights={recipe}",
         )
     elif str(recipe) not in shipped() and _is_network(path):
         raise UsageError(
-            f"{str(recipe)!r} is a network, no recipe",
+            f"{str(recipe)!r} is a network, not a recipe",
             mend=f"retinue train {_usual_of_network(str(recipe))} data=PHOTOS model={recipe}",
         )
     return recipe, changes

@@ -15,6 +15,7 @@ from retinue.data.sources.cells import Cells, misfit
 from retinue.data.sources.records import NONE, Names, texts_of
 from retinue.data.sources.words import ORDER, split_of, yes_or_no
 from retinue.errors import UsageError, some, suggest
+from retinue.text import counted
 
 ALIASES = {
     "path": "path image file filename file_name filepath file_path image_path image_name "
@@ -125,8 +126,9 @@ def find_columns(
         if len(names) == 2 and not place:
             place = dict(zip(needed, (0, 1), strict=True))
         elif missing:
+            there = counted(len(names), "column")
             raise UsageError(
-                f"{len(names)} columns and no header that names a path and a {needed[1]}",
+                f"{there} and no header that names a path and a {needed[1]}",
                 where=cells.where,
                 mend=f"add the header `{','.join(needed)}`, or say which column is which: "
                 f"data.columns.{missing[0]}=1",

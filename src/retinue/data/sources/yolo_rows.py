@@ -11,6 +11,7 @@ from pathlib import Path
 from retinue.data.sources.walking import normal
 from retinue.errors import UsageError
 from retinue.files import encoding_of, open_file, read_file, read_text
+from retinue.text import counted
 
 NO_LABELS = ("classes.txt", "obj.names", "_darknet.labels", "readme.txt", "readme.roboflow.txt")
 """Files that lie among labels and are none; names of classes in some of them."""
@@ -64,7 +65,7 @@ def read_rows(path: Path, *, points: bool = False) -> Rows:
 def _row(cells: list[str], found: Rows, points: bool) -> str:
     """Adds a row to `found`, or says what is wrong with it."""
     if len(cells) < 5:
-        return f"{len(cells)} columns; a row is class, x, y, width, height"
+        return f"{counted(len(cells), 'column')}; a row is class, x, y, width, height"
     try:
         of = float(cells[0])
     except ValueError:
@@ -78,7 +79,7 @@ def _row(cells: list[str], found: Rows, points: bool) -> str:
         return f"class {cells[0]} is no whole number from 0 on"
     outline = not points and len(values) >= 6 and len(values) % 2 == 0
     if not points and not outline and len(values) > 5:
-        return f"{len(cells)} columns; a row is class, x, y, width, height"
+        return f"{counted(len(cells), 'column')}; a row is class, x, y, width, height"
     shares = values if outline else values[:4]
     for value in shares:
         if not -TOLERANCE <= value <= 1 + TOLERANCE:
