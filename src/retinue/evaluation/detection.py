@@ -112,12 +112,13 @@ def figures_of(
     whose ranks are judged."""
     matches = matches or match(of, IOU)
     by_class = curves(of, matches)
-    answered = by_class if answers is None else curves(*answers)
+    answers = answers or (of, matches)
+    answered = by_class if answers[0] is of else curves(*answers)
     coco = coco_figures(of, counts_of_boxes(max_boxes))
     rows = per_class(of, by_class, answered, names)
     for k, row in enumerate(rows):
         row["ap50"], row["ap50_95"] = coco.ap(0, of=k), coco.ap(of=k)
-    best = best_f1(pooled(*(answers or (of, matches))))
+    best = best_f1(pooled(*answers))
     found: dict[str, Any] = {
         "images": of.images,
         "objects": int(of.counted.sum()),
