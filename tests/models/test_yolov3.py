@@ -390,6 +390,14 @@ def test_weights_of_the_backbone_alone(tmp_path, caplog):
         assert create_model("yolov3", **network.arguments).arguments == network.arguments
 
 
+def test_what_a_backbone_lacks_is_freshly_drawn(tmp_path):
+    tensors = create_model(SMALL, num_classes=3).state_dict()
+    lacking = next(key for key in tensors if key.startswith("stages.2."))
+    torch.save({k: v for k, v in tensors.items() if k != lacking}, tmp_path / "part.pth")
+    network = small(weights=tmp_path / "part.pth", partial_weights=True)
+    assert f"backbone.{lacking}".startswith(f"{network.units()[network.first_drawn].name}.")
+
+
 def test_what_a_backbones_weights_bring(tmp_path):
     """torchvision's EfficientNet pads as PyTorch does: its file says so, also within a detector."""
     theirs = create_model("efficientnet_b0", num_classes=3)

@@ -209,7 +209,8 @@ def create_model(
         return _created(entry, keywords, resolved, wanted)
     backbone = _created_backbone(below, keywords, resolved, partial_weights)
     network = _created(entry, {**keywords, "backbone": backbone}, None, wanted)
-    network.first_drawn = _first_among(network, _not_of(network, backbone))
+    behind = _first_among(network, _not_of(network, backbone))
+    network.first_drawn = min(behind, backbone.first_drawn)  # their units are numbered alike
     own = backbone.preprocessing
     network.preprocessing = replace(network.preprocessing, mean=own.mean, std=own.std)
     loaded, total = (len(part.state_dict()) for part in (backbone, network))
