@@ -46,7 +46,7 @@ def check(
         typer.Option(
             "--task",
             metavar="TASK",
-            help="What the data is for: a recipe's task; by default it is seen.",
+            help="What the data is for: a recipe's task; by default it is recognised.",
         ),
     ] = None,
     side: Annotated[

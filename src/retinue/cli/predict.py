@@ -51,8 +51,8 @@ def predict(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Of the list in --out: jsonl (the default), csv, tsv, txt, parquet; where the"
-            " answers have places, also voc, coco, yolo.",
+            help="How the list in --out is written: jsonl (the default), csv, tsv, txt, parquet;"
+            " where the answers have places, also voc, coco, yolo.",
         ),
     ] = None,
     draw: Annotated[
@@ -95,7 +95,9 @@ def predict(
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="What is answered, say confidence=0.3; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change what is answered: confidence=0.3, say; repeatable.",
         ),
     ] = None,
     fps: Annotated[
