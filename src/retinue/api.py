@@ -440,7 +440,9 @@ def import_model(
     place = Path(weights).with_suffix(".safetensors") if out is None else Path(out)
     if place.exists() and not force:
         raise UsageError(
-            "is there already", where=repr(str(place)), mend="name another, or --force"
+            "the file is there already",
+            where=repr(str(place)),
+            mend="name another with --out, or replace it with --force",
         )
     take_in = taking_in(Path(description))
     described, tensors = take_in(Path(description), Path(weights), names and Path(names))
