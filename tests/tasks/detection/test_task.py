@@ -315,10 +315,10 @@ def boxes_of(root: Path) -> Path:
 
 def recipe(data: Path, **changes: Any) -> dict[str, Any]:
     stages = [
-        {"name": "neck", "trainable": "neck", "epochs": 2, "views": 2},
-        {"name": "all", "trainable": "all", "epochs": 2, "sizes": [64, 96]},
+        {"name": "neck", "trainable": "neck", "epochs": 6, "views": 2},
+        {"name": "all", "trainable": "all", "epochs": 4, "sizes": [64, 96]},
     ]
-    augment = {"mosaic": 0.5, "jitter": 0.3, "fit_scale": [0.5, 1.5], "horizontal_flip": 0.5}
+    augment = {"mosaic": 0.2, "jitter": 0.2, "fit_scale": [0.8, 1.25], "horizontal_flip": 0.5}
     common = {"batch_size": 4, "augment": augment, "optimizer": {"name": "adamw", "lr": 0.01}}
     return {
         "task": "detection",
@@ -354,7 +354,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 def test_it_trains_judges_and_predicts(whole: Path, data: Path) -> None:
     figures = json.loads((whole / "metrics.json").read_text())
     assert figures["task"] == "detection"
-    assert 0 <= figures["map50_95"] <= figures["map50"] <= 1
+    assert 0.05 < figures["map50"] <= 1, "figures that are all about 0 agree with any"
+    assert 0 <= figures["map50_95"] <= figures["map50"]
     description, _ = modelfile.read(whole / "best.safetensors")
     assert description.network == "yolov3"
     assert described(description).classes == ("patch",)
