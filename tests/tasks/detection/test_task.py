@@ -10,6 +10,7 @@ import finder
 import numpy as np
 import pytest
 import torch
+from interrupted import rows_of
 from pydantic import ValidationError
 
 import retinue
@@ -363,6 +364,13 @@ def test_it_trains_judges_and_predicts(whole: Path, data: Path) -> None:
     assert again["map50"] == pytest.approx(figures["map50"], abs=1e-4)
     result = retinue.load(whole, engine="torch")(data / "pictures" / "19.png")
     assert isinstance(result, BoxResult)
+
+
+def test_an_epoch_is_judged_as_an_evaluation_judges(whole: Path) -> None:
+    judged = [float(row["val_map50"]) for row in rows_of(whole) if row["val_map50"]]
+    again = retinue.evaluate(whole, split="val", engine="torch")
+    assert max(judged) > 0.05
+    assert again["map50"] == pytest.approx(max(judged), abs=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
