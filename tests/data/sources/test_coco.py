@@ -28,6 +28,15 @@ def test_a_file_that_cannot_be_opened_is_named_and_the_others_are_read(tmp_path:
         read(tmp_path, format="coco")
 
 
+def test_a_file_that_is_called_like_no_split_is_named(tmp_path: Path) -> None:
+    for name in ("train", "val", "more"):
+        boxes = [box(1, 1, 7, 2, 3, 20, 30)]
+        coco(tmp_path, [image(1, f"{name}.jpg")], boxes, name=f"{name}.json")
+    dataset = read(tmp_path)
+    assert "not read beside the files of splits: 'more.json'" in dataset.notes
+    assert count(dataset) == 2
+
+
 def test_crowds_areas_and_empty_boxes(tmp_path: Path) -> None:
     path = coco(
         tmp_path,

@@ -30,4 +30,4 @@ def test_they_are_the_sizes_at_the_input(tmp_path: Path) -> None:
     assert told["anchors"] == [[list(pair) for pair in level] for level in found.anchors]
     assert any("task_options.anchors=[[[" in value for _, value in found.rows())
     with pytest.raises(UsageError, match="a plot is written as PNG"):
-        fit_anchors(options, READERS, levels=1, each=1, plot=tmp_path / "plot.svg")
+        fit_anchors(DataOptions(path="nowhere"), READERS, plot=tmp_path / "plot.svg")

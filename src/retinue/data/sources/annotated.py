@@ -228,6 +228,12 @@ def unreadable(file: Path, error: OSError) -> str:
     return f"{str(file)!r}: {error.strerror or error}"
 
 
+def beside_splits(files: Sequence[Path], root: Path) -> str:
+    """The note on `files` of labels that are called like no split, where others are."""
+    names = [repr(str(file.relative_to(root))) for file in files]
+    return f"not read beside the files of splits: {some(names, _SHOWN, between=', ')}"
+
+
 def no_boxes(listing: Listing, looked_at: str) -> UsageError:
     """There is nothing to learn from."""
     where = listing.problems[0] if listing.problems else repr(str(listing.root))

@@ -20,7 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, from_one_root, no_boxes, unreadable
+from retinue.data.sources.annotated import (
+    Annotated,
+    beside_splits,
+    fill,
+    from_one_root,
+    no_boxes,
+    unreadable,
+)
 from retinue.data.sources.coco_json import Contents, Ids, read_contents
 from retinue.data.sources.layout import image_root
 from retinue.data.sources.listing import Listing, Reader, given_path
@@ -60,9 +67,9 @@ def _is_coco(path: Path) -> bool:
     return b'"images"' in ends and (b'"categories"' in ends or b'"category_id"' in ends)
 
 
-def _files(path: Path, problems: list[str]) -> dict[Path, str | None]:
+def _files(path: Path, listing: Listing) -> dict[Path, str | None]:
     """The files to read, and the split that each is called like; one that cannot be opened is one
-    of the `problems`. Raises `UsageError` where several could be meant."""
+    of the listing's problems. Raises `UsageError` where several could be meant."""
     if path.is_file():
         return {path: split_in(path.stem)}
     found: dict[str | None, list[Path]] = {}
@@ -72,13 +79,13 @@ def _files(path: Path, problems: list[str]) -> dict[Path, str | None]:
         try:
             tells_boxes = _is_coco(path / name)
         except OSError as error:
-            problems.append(unreadable(path / name, error))
+            listing.problems.append(unreadable(path / name, error))
             continue
         if tells_boxes:
             split = file_split(name, Path(name).stem)
             found.setdefault(split, []).append(path / name)
-    if len(found) > 1:
-        found.pop(None, None)
+    if len(found) > 1 and (beside := found.pop(None, [])):
+        listing.notes.append(beside_splits(beside, path))
     chosen: dict[Path, str | None] = {}
     for split, files in found.items():
         # Beside them lie key points and captions of the same images.
@@ -94,7 +101,7 @@ def _files(path: Path, problems: list[str]) -> dict[Path, str | None]:
         chosen[best[0]] = split
     if not chosen:
         mend = "give the file itself as data=PATH"
-        where = problems[0] if problems else repr(str(path))
+        where = listing.problems[0] if listing.problems else repr(str(path))
         raise UsageError("no JSON file of boxes in this folder", where=where, mend=mend)
     return dict(sorted(chosen.items(), key=lambda item: ORDER.index(item[1] or "train")))
 
@@ -106,7 +113,7 @@ def read_coco(path: Path, options: DataOptions) -> Listing:
     """Raises `UsageError`."""
     root = path if path.is_dir() else path.parent
     listing = Listing("coco", root, Records.of([]))
-    files = _files(path, listing.problems).items()
+    files = _files(path, listing).items()
     parts = [_placed(read_contents(file), split, options, listing) for file, split in files]
     listing.root, prefixes = from_one_root([part.root for part in parts])
     classes: dict[str, int] = {}

@@ -17,7 +17,7 @@ import numpy as np
 
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
+from retinue.data.sources.annotated import Annotated, beside_splits, fill, no_boxes, unreadable
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
 from retinue.data.sources.member import Member
@@ -99,7 +99,7 @@ def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
     }
     if any(splits.values()) and not all(splits.values()):
         beside = [file for file, split in splits.items() if split is None]
-        listing.notes.append(f"not read beside the splits: {beside[0].name!r}")
+        listing.notes.append(beside_splits(beside, root))
         files = [file for file in files if splits[file] is not None]
     labels = _label_map(listing)
     found = _Columns()

@@ -84,6 +84,8 @@ def fit_anchors(
     """`each` anchors for each of `levels` levels, from the training boxes of the data that
     `options` lead to, as they come to a square input of `side` pixels; `plot`: an image of them to
     be written. Raises UsageError."""
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError("a plot is written as PNG", where=repr(str(plot)), mend="call it NAME.png")
     dataset = open_dataset(options, readers)
     side = SIDE if side is None else side
     sizes = shown_sizes(dataset.splits["train"], Preprocessing((side, side), fit="letterbox"))
@@ -111,8 +113,6 @@ def _draw(sizes: Sizes, found: Levels, path: Path) -> None:
 
     from retinue.page.plots import THEME, blank, png, style
 
-    if path.suffix.lower() != ".png":
-        raise UsageError("a plot is written as PNG", where=repr(str(path)), mend="call it NAME.png")
     with matplotlib.rc_context(style()):
         figure = blank(6.0, 6.0)
         axes = figure.add_subplot()
