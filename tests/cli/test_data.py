@@ -34,7 +34,7 @@ def test_check_sees_what_the_data_is_for(retinue: Command, tmp_path: Path) -> No
     assert told["objects"]["input_side"] == 320
     code, _, err = retinue("data", "check", root, "--task", "classification")
     assert code == 2
-    assert "this looks like boxes in PASCAL VOC's XML: `task: detection` reads that" in err
+    assert "this looks like boxes in PASCAL VOC's XML: `retinue train detect` reads it" in err
 
 
 def test_what_a_format_refuses_is_not_taken_for_other_data(

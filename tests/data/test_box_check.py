@@ -126,7 +126,7 @@ def test_one_class_is_enough(tmp_path: Path) -> None:
 
 
 def test_classes_are_told_what_they_look_at(tmp_path: Path, shared: Callable[[str], Path]) -> None:
-    hint = "`task: detection` reads that, or the recipe `detect`"
+    hint = "`retinue train detect` reads it, or a recipe with `task: detection`"
     for name, what in (("bccd", "PASCAL VOC's XML"), ("coco128", "COCO's JSON")):
         report = look(shared(f"data/{name}"), "classification")
         assert f"this looks like boxes in {what}: {hint}" in report.notes

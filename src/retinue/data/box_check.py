@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retinue.data.box_sizes import FINEST_STRIDE, LARGE, SMALL
+from retinue.data.box_sizes import FINEST_STRIDE, LARGE, MAX_BOXES, SMALL
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.records import NONE, Records
 from retinue.data.targets.boxes import Boxes
@@ -23,8 +23,6 @@ SIDE = 416
 _AREAS = {"small": SMALL**2, "medium": LARGE**2, "large": np.inf}
 """COCO's sizes, by areas in pixels of the images themselves."""
 _SIDES = (8, 16, 32, 64, 128, 256)
-_CROWDED = 100
-"""Objects that evaluation looks at in an image, at most, unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +153,13 @@ def _crowded(
     records: Records, known: Sequence[int], counts: npt.NDArray[np.int64]
 ) -> Iterator[Oddity]:
     names = [
-        f"{records[known[k]].key} ({counts[k]})" for k in np.flatnonzero(counts > _CROWDED).tolist()
+        f"{records[known[k]].key} ({counts[k]})"
+        for k in np.flatnonzero(counts > MAX_BOXES).tolist()
     ]
     if names:
         yield Oddity(
             "images with many objects",
             names,
-            f"more than {_CROWDED}, the most that are answered and judged unless"
+            f"more than {MAX_BOXES}, the most that are answered and judged unless"
             " task_options.max_boxes and .judged_boxes say otherwise",
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retinue.data.box_sizes import LARGE, SMALL
+from retinue.data.box_sizes import LARGE, MAX_BOXES, SMALL
 from retinue.evaluation import intervals
 from retinue.evaluation.coco import AREAS, SIZES, coco_figures
 from retinue.evaluation.detections import Detections, Found, Truth, gathered
@@ -34,8 +34,6 @@ from retinue.text import listed
 
 __all__ = ["Found", "Truth", "declared", "declared_among", "figures", "remark", "undefined"]
 
-MAX_BOXES = 100
-"""COCO's: so many boxes of an image count, the best."""
 IOU = 0.5
 """From where on a box has found an object, but for the means over several IoUs."""
 _RECALL = "mean recall with {n:,} of a class in an image"

@@ -298,7 +298,7 @@ def _readers_but(name: str) -> Iterator[tuple[Reader, str]]:
     """Those of the shipped tasks that are not called `name`, and how to have them read."""
     for other, there in SHIPPED.items():
         if other != name:
-            mend = f"`task: {other}` reads that, or the recipe `{there.usual}`"
+            mend = f"`retinue train {there.usual}` reads it, or a recipe with `task: {other}`"
             yield from ((reader, mend) for reader in task_type(other).readers().values())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from retinue.arrays import Read
+from retinue.data.box_sizes import MAX_BOXES
 from retinue.data.targets.boxes import Boxes
 from retinue.evaluation.classification import confusion_table
 from retinue.evaluation.detection import Found, Truth, figures_of
@@ -51,7 +52,7 @@ class DetectionMeter(Meter):
         *,
         confidence: float = 0.001,
         iou: float = 0.65,
-        max_boxes: int = 100,
+        max_boxes: int = MAX_BOXES,
         class_wise: bool = True,
         kind: Kind = "greedy",
         answer_iou: float | None = None,

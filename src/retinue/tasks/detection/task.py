@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.data.box_sizes import MAX_BOXES
 from retinue.data.targets.boxes import Boxes
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
@@ -70,7 +71,7 @@ class DetectionOptions(Options):
     """The least score of an answer, objectness times class."""
     iou: Share = 0.3
     """Of two answers of a class that overlap by more, the better one stays."""
-    max_boxes: Annotated[int, Field(ge=1)] = 100
+    max_boxes: Annotated[int, Field(ge=1)] = MAX_BOXES
     """The most answers for an image, the best."""
     suppression: Literal["greedy", "soft", "diou"] = "greedy"
     """How the worse of two is dropped: at once; by lowering its score (Bodla et al., 2017); or less
@@ -84,7 +85,7 @@ class DetectionOptions(Options):
     quicker; the figures at the end keep to `judged_confidence`."""
     judged_iou: Share = 0.65
     """In place of `iou` there; PASCAL VOC's published figures have 0.5."""
-    judged_boxes: Annotated[int, Field(ge=1)] = 100
+    judged_boxes: Annotated[int, Field(ge=1)] = MAX_BOXES
     """In place of `max_boxes` there."""
     thresholds: Literal["fixed", "f1", "f1_per_class"] = "fixed"
     """`fixed`: answers need `confidence`; `f1`: what gives the best F1 on the validation split,
