@@ -37,6 +37,9 @@ class ClassificationOptions(Options):
     that every class counts the same in sum; or a number per class, in the order of the classes."""
     auxiliary_weight: float = Field(default=0.3, ge=0.0)
     """How much each auxiliary head counts, in networks that have them (Szegedy et al., 2015)."""
+    centre_weight: float = Field(default=0.0, ge=0.0)
+    """How much the squared distance of the feature, which the head gives, to the centre of its
+    class counts; the centres learn along. For heads that give a feature: `model.head=glu`."""
     top_k: int = Field(default=5, ge=1)
     """The K of the figure `topK`, and the most classes that a result names."""
     calibration: Literal["auto", "none", "temperature"] = "auto"
@@ -137,13 +140,29 @@ class Classification(Task):
         options = self.options
         if options.class_weights == "balanced" and self._class_weights is None:
             raise RuntimeError("class_weights: balanced needs a task that was `prepared`")
+        centres = None
+        if options.centre_weight:
+            centres = len(self.classes), self._feature_width(network)
         return ClassificationObjective(
             label_smoothing=options.label_smoothing,
             class_weights=self._class_weights if options.class_weights != "none" else None,
             auxiliary_weight=options.auxiliary_weight,
             distillation_weight=options.distillation_weight,
             distillation_temperature=options.distillation_temperature,
+            centre_weight=options.centre_weight,
+            centres=centres,
         )
+
+    def _feature_width(self, network: Network) -> int:
+        head = network.get_submodule(network.logits_layer)
+        width = getattr(head, "feature_width", None)
+        if not isinstance(width, int):
+            raise UsageError(
+                "the head gives no feature that could be near the centre of its class",
+                where="key task_options.centre_weight",
+                mend="model.head=glu, or leave centre_weight out",
+            )
+        return width
 
     def figures(self) -> Sequence[Figure]:
         """See `Task`."""
