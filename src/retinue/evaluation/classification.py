@@ -55,9 +55,11 @@ def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
     return found
 
 
-OF_HEADS = (
-    Figure("top1_main", "Top-1 of the first classifier", "fraction", of="images"),
-    Figure("top1_auxiliary", "Top-1 of the second classifier", "fraction", of="images"),
+HEADS = ("main", "auxiliary")
+"""What two classifiers that answer together are called, the first one first."""
+OF_HEADS = tuple(
+    Figure(f"top1_{name}", f"Top-1 of the {which} classifier", "fraction", of="images")
+    for name, which in zip(HEADS, ("first", "second"), strict=True)
 )
 """What is measured, too, where two classifiers answer together."""
 

@@ -46,6 +46,11 @@ def test_what_is_answered_is_the_mean_by_shares() -> None:
         assert np.exp(finding[1]) == pytest.approx(first.numpy(), rel=1e-5)
         assert np.exp(finding[2]) == pytest.approx(second.numpy(), rel=1e-5)
     result: Any = task(0.25).result(found[0], "a.jpg")
+    assert result.heads == {
+        "main": (NAMES[0], pytest.approx(0.6)),
+        "auxiliary": (NAMES[1], pytest.approx(0.8)),
+    }
+    assert result.as_dict()["heads"]["main"]["name"] == NAMES[0]
     assert result.answers()[0] == (NAMES[1], pytest.approx(0.25 * 0.3 + 0.75 * 0.8, rel=1e-5))
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from retinue.data.targets.one_class import UNKNOWN, OneClass
 from retinue.evaluation.classification import (
+    HEADS,
     Confusion,
     best_blend,
     blended,
@@ -96,8 +97,8 @@ class ClassificationMeter(Meter):
         if self._heads:
             known = np.array(self._labels) != UNKNOWN
             each = np.concatenate(self._heads)[known]
-            for place, name in enumerate(("top1_main", "top1_auxiliary")):
-                found[name] = top_k_accuracy(labels, each[:, place], 1)
+            for place, name in enumerate(HEADS):
+                found[f"top1_{name}"] = top_k_accuracy(labels, each[:, place], 1)
         return found
 
     def tables(self) -> dict[str, pa.Table]:

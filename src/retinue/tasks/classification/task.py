@@ -20,6 +20,7 @@ from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Result, Sample
 from retinue.tasks.classification.drawing import caption
+from retinue.tasks.classification.forms import FORMS
 from retinue.tasks.classification.meter import ClassificationMeter, answered, sharpened
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
@@ -69,6 +70,8 @@ class Classification(Task):
         "table": "retinue.data.sources.table:TABLE",
         "folder": "retinue.data.sources.folder:FOLDER",
     }
+
+    forms: ClassVar[Mapping[str, str]] = FORMS
 
     options: ClassificationOptions
 
@@ -228,7 +231,12 @@ class Classification(Task):
         """See `Task`: the best classes with their probabilities."""
         scores = np.exp(answered(finding))
         best = np.argsort(-scores, kind="stable")[: self.options.top_k]
-        return ClassResult(path, [(self.classes[i], float(scores[i])) for i in best])
+        classes = [(self.classes[i], float(scores[i])) for i in best]
+        if finding.ndim == 1:
+            return ClassResult(path, classes)
+        each = dict(zip(evaluation.HEADS, np.exp(finding[1:]), strict=True))
+        heads = {name: (self.classes[int(p.argmax())], float(p.max())) for name, p in each.items()}
+        return ClassResult(path, classes, heads)
 
     def meter(self, *, tables: bool = False) -> ClassificationMeter:
         """See `Task`."""
