@@ -192,6 +192,35 @@ def test_a_fresh_mlp_keeps_the_size_of_what_it_sees():
     assert 0.5 < x.square().mean() < 2
 
 
+def test_a_gated_linear_unit_by_hand():
+    head = build_head(head_choice({"name": "glu", "features": 2, "auxiliary": True}), 3, 2)
+    with torch.no_grad():
+        head.value.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 2, 0]]))
+        head.value.bias.copy_(torch.tensor([0.0, 1]))
+        head.gate.weight.copy_(torch.tensor([[0.0, 0, 1], [0, 0, 0]]))
+        head.fc.weight.copy_(torch.tensor([[1.0, 0], [1, 1]]))
+        head.fc.bias.zero_()
+        head.auxiliary.weight.copy_(torch.tensor([[1.0, 1, 1], [0, 0, 0]]))
+        head.auxiliary.bias.copy_(torch.tensor([0.0, 5]))
+    given = head.train()(torch.tensor([[3.0, 4, 0]]))
+    # σ(0) is a half: 3 · ½ and (2 · 4 + 1) · ½
+    assert given["feature"].tolist() == [[1.5, 4.5]]
+    assert given["logits"].tolist() == [[1.5, 6.0]]
+    assert given["auxiliary"].tolist() == [[7.0, 5.0]]
+    answered = head.eval()(torch.tensor([[3.0, 4, 0]]))
+    assert sorted(answered) == ["auxiliary", "logits"]
+    assert head.feature_width == 2
+
+
+def test_a_gated_linear_unit_alone_answers_logits():
+    head = build_head(head_choice("glu"), 10, 4)
+    x = torch.randn(3, 10)
+    assert sorted(head.train()(x)) == ["feature", "logits"]
+    assert torch.equal(head(x)["logits"], head.eval()(x))
+    assert head(x).shape == (3, 4)
+    assert head.value.out_features == 64
+
+
 def test_anatomy_counts_it():
     with torch.device("meta"):
         network = create_model("resnet18", num_classes=3, head={"name": "mlp", "hidden": [10]})
@@ -296,7 +325,7 @@ def test_the_choice_is_spelled_out():
     ("head", "message"),
     [
         ("mpl", "unknown head 'mpl', did you mean 'mlp'"),
-        ("nothing_like_it", "there are linear, mlp"),
+        ("nothing_like_it", "there are glu, linear, mlp"),
         ({}, "unknown head None"),
         ({"name": "mlp", "hiden": [3]}, "takes no 'hiden', did you mean 'hidden'"),
         ({"name": "linear", "hidden": [3]}, "the head linear takes no 'hidden', it takes nothing"),

@@ -202,3 +202,24 @@ def test_a_detector_trains_ten_steps_on_real_boxes(
     result = retinue.load(run.folder)(picture)
     assert isinstance(result, BoxResult)
     assert "How many were found" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_training_searches_it_keeps_it_and_answers_by_it(tmp_path: Path, pictures: Path) -> None:
+    recipe = tiny.recipe(
+        pictures,
+        task_options={"centre_weight": 0.25, "auxiliary_weight": 0.25},
+        model={"name": "tiny", "weights": None,
+               "head": {"name": "glu", "features": 2, "auxiliary": True}},
+    )  # fmt: skip
+    run = retinue.train(recipe, out=tmp_path / "run", quiet=True)
+    head = (run.folder / "metrics.csv").read_text().splitlines()[0]
+    for column in ("loss_centre", "loss_auxiliary", "val_top1_main", "val_top1_auxiliary"):
+        assert column in head
+    predictor = retinue.load(run.folder)
+    assert 0 <= predictor.task.fitted()["blend"] <= 1
+    judged = retinue.evaluate(run.folder, split="test")
+    assert judged["top1"] == pytest.approx(run.figures["top1"])
+    assert {"top1_main", "top1_auxiliary"} <= judged.keys()
+    _, tensors = modelfile.read(run.folder / "best.safetensors")
+    assert not [key for key in tensors if "centres" in key]
+    assert {"head.fc.auxiliary.weight", "head.fc.gate.weight"} <= tensors.keys()

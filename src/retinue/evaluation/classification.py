@@ -8,6 +8,7 @@ survives JSON.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ CALIBRATION_BINS = 15
 """Guo et al., On Calibration of Modern Neural Networks, 2017, section 3."""
 _CURVE_POINTS = 200
 _CHUNK = 1 << 20
+_LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
 
 
 def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
@@ -53,11 +55,47 @@ def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
     return found
 
 
+HEADS = ("main", "auxiliary")
+"""What two classifiers that answer together are called, the first one first."""
+OF_HEADS = tuple(
+    Figure(f"top1_{name}", f"Top-1 of the {which} classifier", "fraction", of="images")
+    for name, which in zip(HEADS, ("first", "second"), strict=True)
+)
+"""What is measured, too, where two classifiers answer together."""
+
+
+def blended(first: Scores, second: Scores, share: float) -> npt.NDArray[np.float32]:
+    """Log-probabilities of `share` of the one and the rest of the other, themselves given as
+    log-probabilities, of any one shape."""
+    if share in (0.0, 1.0):
+        return np.asarray(first if share else second, dtype=np.float32)
+    mixed: npt.NDArray[np.float32] = np.logaddexp(
+        first + math.log(share), second + math.log1p(-share)
+    ).astype(np.float32)
+    return mixed
+
+
+def best_blend(labels: Labels, first: Scores, second: Scores) -> float:
+    """The share of `first`, log-probabilities (n, classes) as `second`, in hundredths, with which
+    most rows are right; of equally good ones that which makes the labels most likely, then the
+    largest. There must be rows."""
+    rows = np.arange(len(labels))
+
+    def judged(hundredths: int) -> tuple[int, float, int]:
+        mixed = blended(first, second, hundredths / 100)
+        right = int((mixed.argmax(1) == labels).sum())
+        likely = np.maximum(mixed[rows, labels], _LEAST_LOG).sum(dtype=np.float64)
+        return right, float(likely), hundredths
+
+    return max(map(judged, range(101)))[2] / 100
+
+
 def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
     """`declared`, for the figures `names` that were measured: they tell the K of `topK` and, where
     `classes` is empty because no file names them, whether there are two."""
     k = max((int(name[3:]) for name in names if re.fullmatch(r"top[1-9]\d*", name)), default=1)
-    return declared(classes or ["?"] * (2 if "auc" in names else k + 2), k)
+    own = declared(classes or ["?"] * (2 if "auc" in names else k + 2), k)
+    return own + [figure for figure in OF_HEADS if figure.name in names]
 
 
 def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:

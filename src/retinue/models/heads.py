@@ -144,5 +144,55 @@ class MLP(nn.Module):
         return logits
 
 
+class GLUOptions(Options):
+    """A gate that narrows the feature, before the classifier."""
+
+    features: Annotated[int, Field(ge=1)] = 64
+    """Width of the feature that the gate lets through: fewer than there are classes, where its
+    distance to their centres is a loss, too."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability behind the gate."""
+    auxiliary: bool = False
+    """Whether a second classifier takes the pooled feature as it is."""
+
+
+class GLU(nn.Module):
+    """Gated linear unit (Dauphin et al., 2017, "Language modeling with gated convolutional
+    networks"): `value(x) · σ(gate(x))`, then the classifier.
+
+    (n, features) to logits (n, classes); in training mode to a dict with `logits`, `feature`,
+    float (n, `feature_width`), what the gate has let through, and, if asked for, `auxiliary`, the
+    logits of the second classifier, (n, classes), which eval mode gives, too.
+    """
+
+    def __init__(self, features: int, num_classes: int, options: GLUOptions) -> None:
+        super().__init__()
+        self.feature_width = options.features
+        self.value = nn.Linear(features, options.features)
+        self.gate = nn.Linear(features, options.features)
+        self.dropout = nn.Dropout(options.dropout)
+        self.fc = nn.Linear(options.features, num_classes)
+        self.classifiers: tuple[str, ...] = ("fc",)
+        for layer in (self.value, self.gate):  # as Keras draws what it calls Dense
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        initialise(self.fc)
+        if options.auxiliary:
+            self.auxiliary = nn.Linear(features, num_classes)
+            self.classifiers = ("fc", "auxiliary")
+            initialise(self.auxiliary)
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        feature = self.value(x) * self.gate(x).sigmoid()
+        logits: Tensor = self.fc(self.dropout(feature))
+        given = {"logits": logits}
+        if "auxiliary" in self.classifiers:
+            given["auxiliary"] = self.auxiliary(x)
+        if self.training:
+            given["feature"] = feature
+        return given if len(given) > 1 else logits
+
+
 register_head("linear", LinearOptions, linear)
 register_head("mlp", MLPOptions, MLP)
+register_head("glu", GLUOptions, GLU)

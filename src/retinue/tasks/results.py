@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from retinue.sample import ImageSize, Part, Result
@@ -18,19 +18,28 @@ def _scored(answers: Sequence[tuple[str, float]]) -> str:
     return few([f"{shorten(name, 16)} {100 * score:.1f} %" for name, score in answers])
 
 
+def _named(answers: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"name": name, "score": score} for name, score in answers]
+
+
 @dataclass(frozen=True, slots=True)
 class ClassResult(Result):
     """Classes with scores between 0 and 1, best first."""
 
     path: str
     classes: list[tuple[str, float]]
+    heads: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Where two classifiers answer together: the best class of each, `main` and `auxiliary`."""
 
     def __repr__(self) -> str:
         return f"<ClassResult {shorten(self.path, 60)}: {_scored(self.classes) or 'no class'}>"
 
     def as_dict(self) -> dict[str, Any]:
         """See `Result`."""
-        return {"path": self.path, "classes": [{"name": n, "score": s} for n, s in self.classes]}
+        found: dict[str, Any] = {"path": self.path, "classes": _named(self.classes)}
+        if self.heads:
+            found["heads"] = {head: _named([best])[0] for head, best in self.heads.items()}
+        return found
 
     def columns(self) -> list[str]:
         """See `Result`."""

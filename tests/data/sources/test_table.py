@@ -264,6 +264,20 @@ def test_lists_with_blanks_between(tmp_path: Path) -> None:
     assert labels(read(path, split=WHOLE)) == {"0.jpg": "1", "1.jpg": "0"}
 
 
+def test_lists_of_a_name_a_class_and_more(tmp_path: Path) -> None:
+    """As contests hand them out: no header, numbers with gaps, names without suffix."""
+    text = "0 107 http://a.b/c?d=1\n1  3 x\n2\t107 y\n"
+    path = table(tmp_path, text, name="l.txt")
+    assert labels(read(path, split=WHOLE)) == {"0.jpg": "107", "1.jpg": "3", "2.jpg": "107"}
+
+
+@pytest.mark.parametrize("text", ["a b.jpg 1\nc d.jpg 0\n", "a 1 b.jpg x\nc d.jpg y\n"])
+def test_blanks_in_names_stay(tmp_path: Path, text: str) -> None:
+    files = [line.rpartition(" ")[0] for line in text.splitlines()]
+    path = table(tmp_path, text, *files, name="l.txt")
+    assert sorted(labels(read(path, split=WHOLE))) == sorted(files)
+
+
 def test_weights_are_columns_of_their_own(tmp_path: Path) -> None:
     path = table(tmp_path, "file,label,sample_weight\n0.jpg,a,\n1.jpg,b,0.5\n2.jpg,b,0\n")
     samples = read(path, split=WHOLE).splits["train"]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from retinue.errors import UsageError
 from retinue.models.network import Network
+from retinue.models.registry import create_model
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 
@@ -104,6 +105,50 @@ def test_auxiliary_heads_are_a_part_of_their_own() -> None:
     single = parts({"logits": LOGITS, "auxiliary": LOGITS}, LABELS, auxiliary_weight=0.5)
     torch.testing.assert_close(single["auxiliary"], 0.5 * one)
     torch.testing.assert_close(single["cross_entropy"], one)
+
+
+CENTRES = torch.tensor([[0.0, 0], [1, 2], [5, 5]])
+
+
+def _near(label: Tensor, **more: Tensor) -> tuple[Tensor, ClassificationObjective, Tensor]:
+    """The part of the distance to `CENTRES`, of features (3, 0) and (1, 1)."""
+    objective = ClassificationObjective(centre_weight=0.25, centres=(3, 2))
+    with torch.no_grad():
+        objective.centres.copy_(CENTRES)
+    feature = torch.tensor([[3.0, 0], [1, 1]], requires_grad=True)
+    outputs = {"logits": torch.zeros(2, 3), "feature": feature}
+    part = objective(outputs, {"label": label, **more}).parts["centre"]
+    assert isinstance(part, Tensor)
+    return part, objective, feature
+
+
+def test_distance_to_the_centre_by_hand() -> None:
+    part, objective, feature = _near(torch.tensor([0, 1]))
+    assert part.tolist() == pytest.approx([0.25 * 9, 0.25 * 1])  # squared, without a half
+    part.sum().backward()
+    # d(0.25 |f − c|²)/df = 0.5 (f − c), and the other way round for the centres
+    assert feature.grad is not None
+    assert objective.centres.grad is not None
+    assert feature.grad.tolist() == [[1.5, 0], [0, -0.5]]
+    assert objective.centres.grad.tolist() == [[-1.5, 0], [0, 0.5], [0, 0]]
+
+
+def test_distance_of_shared_labels_is_the_mean_by_their_shares() -> None:
+    shares = torch.tensor([[0.5, 0, 0.5], [0, 0.25, 0.75]])
+    by_hand = [0.25 * (9 + 29) / 2, 0.25 * (0.25 * 1 + 0.75 * 32)]
+    assert _near(shares)[0].tolist() == pytest.approx(by_hand)
+    both, _, _ = _near(
+        torch.tensor([0, 1]), other=torch.tensor([2, 2]), share=torch.tensor([0.5, 0.25])
+    )
+    assert both.tolist() == pytest.approx(by_hand)
+
+
+def test_centres_need_a_feature() -> None:
+    task = Classification(["a", "b"], ClassificationOptions(centre_weight=0.25))
+    with pytest.raises(
+        UsageError, match=r"no feature.*task_options\.centre_weight.*model\.head=glu"
+    ):
+        task.objective(create_model("alexnet_half", num_classes=2))
 
 
 def test_distillation_by_hand() -> None:

@@ -23,7 +23,7 @@ from retinue.training.options import StageOptions
 from retinue.training.planning import plan
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.estimate import Estimate, estimated
-from retinue.training.planning.lengths import fitted_to_data, with_epochs
+from retinue.training.planning.lengths import fitted_to_data, learning, with_epochs
 from retinue.training.planning.rehearsal import Judging, Rates, Rehearsal
 from retinue.training.prepare import open_data, prepared, settings_of
 from retinue.training.recipe import load_recipe
@@ -252,6 +252,20 @@ def test_few_images_are_seen_more_often_and_many_less(
     assert bool(notes) == (epochs != 8)
     assert all(note.endswith(f"of {steps:,} step{'s' * (steps > 1)} each") for note in notes)
     assert fitted_to_data(fitted, [steps])[0] == fitted
+
+
+@pytest.mark.parametrize(
+    ("trainable", "words"),
+    [
+        ("all", "all learns"),
+        ("25%", "25% learns"),
+        (2, "the last 2 units learn"),
+        (1, "the last unit learns"),
+        (0, "head learns"),
+    ],
+)
+def test_what_learns_is_told(trainable: str | int, words: str) -> None:
+    assert learning(StageOptions(name="a", epochs=1, trainable=trainable)) == words
 
 
 def test_a_warm_up_stays_the_part_of_its_stage_that_it_was() -> None:

@@ -25,6 +25,9 @@ from retinue.text import counted
 
 MOST_COLUMNS = 10_000
 """A table with more is none that anyone means."""
+_BLANKS = " "
+"""Any number of blanks and tabs between cells."""
+_NUMBER = re.compile(r"[0-9]+")
 _SEPARATORS = ",;\t|"
 _SAMPLE = 20
 """Lines that the separator is found out from."""
@@ -49,6 +52,8 @@ class Cells:
     ends before the column."""
     lines: npt.NDArray[np.int64]
     """(rows,) where each row begins, counted from 1."""
+    listed: bool = False
+    """Whether it is a list with blanks between its cells: a name, a class, and more."""
 
     @property
     def where(self) -> str:
@@ -70,11 +75,12 @@ def read_cells(path: Path, *, most: int | None = None) -> Cells:
     """The table at `path`, or its first `most` rows. Raises `UsageError`, naming the line, for what
     is no table: no text, rows of different lengths, a quoted value that does not end."""
     content = _as_utf8(path)
+    separator = _separator(path, content)
     lines: list[npt.NDArray[np.int64]] = []
     parts: list[list[Names]] = []
     head: list[str] = []
     head_line = rows = 0
-    for at, chunk in _chunks(path, content):
+    for at, chunk in _chunks(path, content, separator):
         if not head:
             first = next((k for k, cells in enumerate(chunk) if any(map(str.strip, cells))), None)
             if first is None:
@@ -97,7 +103,8 @@ def read_cells(path: Path, *, most: int | None = None) -> Cells:
     columns = columns or [pa.array([], pa.large_binary()) for _ in head]
     if not content.startswith(_OWN):
         columns = list(map(_trimmed, columns))
-    found = Cells(path, head, head_line, columns, np.concatenate(lines))
+    listed = separator == _BLANKS
+    found = Cells(path, head, head_line, columns, np.concatenate(lines), listed)
     filled = sum(pc.binary_length(c).fill_null(0).to_numpy() for c in columns) > 0
     if np.all(filled):
         return found
@@ -205,15 +212,15 @@ def _anyhow(kind: pa.DataType) -> pc.CastOptions:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _chunks(path: Path, content: bytes) -> Iterator[tuple[npt.NDArray[np.int64], list[list[str]]]]:
+def _chunks(
+    path: Path, content: bytes, separator: str | None
+) -> Iterator[tuple[npt.NDArray[np.int64], list[list[str]]]]:
     """Where each of some thousands of rows begins, and its cells; blank lines among them."""
-    separator, own = _separator(path, content), content.startswith(_OWN)
-    if separator is None:
-        # The path may contain blanks; the label is what follows the last of them.
-        split = (
-            re.split(r"[ \t]+(?=[^ \t]*$)", line.strip(_BLANK), maxsplit=1)
-            for line in _lines(content)
-        )
+    own = content.startswith(_OWN)
+    if separator in (None, _BLANKS):
+        # Else the path may contain blanks; the label is what follows the last of them.
+        between = r"[ \t]+" if separator else r"[ \t]+(?=[^ \t]*$)"
+        split = (re.split(between, line.strip(_BLANK)) for line in _lines(content))
         start = 1
         while chunk := list(islice(split, _CHUNK)):
             yield np.arange(start, start + len(chunk)), chunk
@@ -252,7 +259,8 @@ def _starts(chunk: list[list[str]], count: int) -> npt.NDArray[np.int64]:
 
 
 def _separator(path: Path, content: bytes) -> str | None:
-    """What stands between the cells; None: blanks."""
+    """What stands between the cells; `_BLANKS`; None: blanks before the last cell alone, since they
+    may be a part of the first."""
     suffix = path.suffix.lower()
     sample = [line for line in islice(_lines(content), _SAMPLE) if line.strip(_BLANK)]
     if not sample:
@@ -260,12 +268,19 @@ def _separator(path: Path, content: bytes) -> str | None:
     known = {mark: sample[0].count(mark) for mark in _SEPARATORS if mark in sample[0]}
     _refuse_wide(path, max(known.values(), default=0) + 1, 1)
     if suffix == ".tsv" or not known:
-        return "\t" if suffix == ".tsv" else None
+        return "\t" if suffix == ".tsv" else _blanks(sample)
     even = [mark for mark in known if len(set(_widths(sample, mark))) == 1]
     if even:
         return max(even, key=lambda mark: _widths(sample[:1], mark)[0])
     # In lists of a path and a label, a comma can be part of a path.
     return None if suffix == ".txt" and "\t" not in known else max(known, key=known.__getitem__)
+
+
+def _blanks(lines: Sequence[str]) -> str | None:
+    """Whether blanks are between all cells: a name, a class's number, and more."""
+    rows = [line.split() for line in lines]
+    even = len({len(row) for row in rows}) == 1 and len(rows[0]) > 2
+    return _BLANKS if even and all(_NUMBER.fullmatch(row[1]) for row in rows) else None
 
 
 def _widths(lines: Sequence[str], separator: str) -> list[int]:

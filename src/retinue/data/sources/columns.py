@@ -112,7 +112,8 @@ class Columns:
 def find_columns(
     cells: Cells, options: ColumnOptions, needed: tuple[str, str] = ("path", "label")
 ) -> Columns:
-    """The roles of a table's columns. Without a header, a table has two: those that are `needed`.
+    """The roles of a table's columns. Without a header, a table has two, those that are `needed`;
+    a list with blanks between its cells begins with them.
     Raises `UsageError` where one of them is missing or cannot be told from others."""
     asked = {r: n for r in ALIASES if (n := getattr(options, r)) not in (None, "auto")}
     names = [_plain(name) for name in cells.head]
@@ -123,7 +124,7 @@ def find_columns(
             _refuse_misspelt(cells, names, needed)
         place = {role: numbers.index(n) for role, n in asked.items() if n in numbers}
         missing = [role for role in needed if role not in place]
-        if len(names) == 2 and not place:
+        if (len(names) == 2 or cells.listed) and not place:
             place = dict(zip(needed, (0, 1), strict=True))
         elif missing:
             there = counted(len(names), "column")

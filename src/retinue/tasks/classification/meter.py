@@ -12,11 +12,15 @@ import pyarrow as pa
 
 from retinue.data.targets.one_class import UNKNOWN, OneClass
 from retinue.evaluation.classification import (
+    HEADS,
     Confusion,
+    best_blend,
+    blended,
     chunks,
     confusion_of,
     confusion_table,
     figures,
+    top_k_accuracy,
 )
 from retinue.sample import Sample
 from retinue.tasks.task import Meter
@@ -38,23 +42,34 @@ _TOLERANCE = 1e-4
 """Of a temperature's logarithm."""
 
 
+def answered(finding: Scores) -> Scores:
+    """What a finding of the task's answers, log-probabilities (classes,): of two classifiers the
+    first row, before what they say by themselves."""
+    return finding if finding.ndim == 1 else finding[0]
+
+
 class ClassificationMeter(Meter):
-    """Keeps float32 log-probabilities. Images without a label are in the table only."""
+    """Keeps float32 log-probabilities, and those of two classifiers beside what they answer
+    together. Images without a label are in the table only."""
 
     def __init__(self, classes: Sequence[str], top_k: int) -> None:
         self._classes = tuple(classes)
         self._top_k = top_k
         self._logs: list[Scores] = []
+        self._heads: list[Scores] = []
         self._labels: list[int] = []
         self._paths: list[str] = []
         self._confusion: Confusion | None = None
 
     def update(self, findings: Sequence[Scores], samples: Sequence[Sample]) -> None:
-        """`findings`: log-probabilities (classes,) of each image."""
+        """`findings`: of each image log-probabilities (classes,), or (3, classes), see
+        `answered`."""
         if not findings:
             return
         self._confusion = None
-        self._logs.append(np.stack(findings))
+        self._logs.append(np.stack([answered(finding) for finding in findings]))
+        if findings[0].ndim > 1:
+            self._heads.append(np.stack([finding[1:] for finding in findings]))
         for sample in samples:
             target = sample.target
             known = isinstance(target, OneClass)
@@ -63,13 +78,14 @@ class ClassificationMeter(Meter):
 
     def rows(self) -> Any:
         """See `Meter`."""
-        return self._logs, self._labels, self._paths
+        return self._logs, self._heads, self._labels, self._paths
 
     def extend(self, rows: Any) -> None:
         """See `Meter`."""
         self._confusion = None
-        logs, labels, paths = rows
+        logs, heads, labels, paths = rows
         self._logs.extend(logs)
+        self._heads.extend(heads)
         self._labels.extend(labels)
         self._paths.extend(paths)
 
@@ -77,7 +93,13 @@ class ClassificationMeter(Meter):
         """See `retinue.evaluation.classification.figures`; over the images that have a label."""
         labels, scores = self._known()
         confusion = self._counted(labels, scores)
-        return figures(labels, scores, self._classes, top_k=self._top_k, confusion=confusion)
+        found = figures(labels, scores, self._classes, top_k=self._top_k, confusion=confusion)
+        if self._heads:
+            known = np.array(self._labels) != UNKNOWN
+            each = np.concatenate(self._heads)[known]
+            for place, name in enumerate(HEADS):
+                found[f"top1_{name}"] = top_k_accuracy(labels, each[:, place], 1)
+        return found
 
     def tables(self) -> dict[str, pa.Table]:
         """`predictions`: path (string), label (int32, −1: unknown), scores (list of float32);
@@ -100,6 +122,20 @@ class ClassificationMeter(Meter):
             "predictions": predictions,
             "confusion": confusion_table(counted, self._classes),
         }
+
+    def blend(self, so_far: float, temperature: float) -> float:
+        """The share of the first of two classifiers that recognises most, see `best_blend`; what
+        was collected becomes what they answer with it, its logits divided by `temperature`.
+        `so_far` where nothing is known."""
+        labels = np.array(self._labels, dtype=np.int64)
+        known = labels != UNKNOWN
+        if not self._heads or not known.any():
+            return so_far
+        both = np.concatenate(self._heads)
+        share = best_blend(labels[known], both[known, 0], both[known, 1])
+        self._logs = [sharpened(blended(both[:, 0], both[:, 1], share), 1 / temperature)]
+        self._confusion = None
+        return share
 
     def calibrate(self, so_far: float = 1.0, *, cautious: bool = False) -> float:
         """The temperature, between 1/20 and 20, that makes the labels most likely; what was
@@ -130,7 +166,7 @@ class ClassificationMeter(Meter):
 
     def _rescale(self, sharpness: float) -> None:
         """Multiply all logits by `sharpness`."""
-        self._logs = [_sharpened(self._all(), sharpness)]
+        self._logs = [sharpened(self._all(), sharpness)]
         self._confusion = None
 
     def _all(self) -> Scores:
@@ -155,7 +191,7 @@ class ClassificationMeter(Meter):
 def _gain(logs: Scores, labels: npt.NDArray[np.int64], by: float) -> float:
     """How much more likely, in nats, `logs` times `by` make all the labels."""
     rows = np.arange(len(labels))
-    before, after = (_sharpened(logs, by)[rows, labels].astype(np.float64) for by in (1.0, by))
+    before, after = (sharpened(logs, by)[rows, labels].astype(np.float64) for by in (1.0, by))
     return float((after - before).sum())
 
 
@@ -214,8 +250,10 @@ def _best_sharpness(
     return found if abs(begun[0] * (found - 1)) > 1e-9 else 1.0
 
 
-def _sharpened(logs: Scores, by: float) -> Scores:
+def sharpened(logs: Scores, by: float) -> Scores:
     """Log-probabilities of `logs` times `by`."""
+    if by == 1.0:
+        return logs
     made = logs * np.float32(by)
     for rows in chunks(made):
         made[rows] -= made[rows].max(axis=1, keepdims=True)

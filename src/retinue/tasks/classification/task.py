@@ -20,7 +20,8 @@ from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Result, Sample
 from retinue.tasks.classification.drawing import caption
-from retinue.tasks.classification.meter import ClassificationMeter
+from retinue.tasks.classification.forms import FORMS
+from retinue.tasks.classification.meter import ClassificationMeter, answered, sharpened
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
@@ -37,6 +38,13 @@ class ClassificationOptions(Options):
     that every class counts the same in sum; or a number per class, in the order of the classes."""
     auxiliary_weight: float = Field(default=0.3, ge=0.0)
     """How much each auxiliary head counts, in networks that have them (Szegedy et al., 2015)."""
+    centre_weight: float = Field(default=0.0, ge=0.0)
+    """How much the squared distance of the feature, which the head gives, to the centre of its
+    class counts; the centres learn along. For heads that give a feature: `model.head=glu`."""
+    blend: Literal["search", "none"] = "search"
+    """What is answered by a head with a second classifier (`model.head={name: glu, auxiliary:
+    true}`). `search`: after each validation, the share of the first one's probabilities, in
+    hundredths, that recognises most of the validation split; `none`: the first one's alone."""
     top_k: int = Field(default=5, ge=1)
     """The K of the figure `topK`, and the most classes that a result names."""
     calibration: Literal["auto", "none", "temperature"] = "auto"
@@ -62,6 +70,8 @@ class Classification(Task):
         "table": "retinue.data.sources.table:TABLE",
         "folder": "retinue.data.sources.folder:FOLDER",
     }
+
+    forms: ClassVar[Mapping[str, str]] = FORMS
 
     options: ClassificationOptions
 
@@ -89,6 +99,14 @@ class Classification(Task):
                 mend="take the model from where it was made",
             )
         self._temperature = float(warmth)
+        share = known.get("blend")
+        if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+            raise RetinueError(
+                f"the blend {share!r} of the task's state is no share from 0 to 1",
+                where="key task_state.blend",
+                mend="take the model from where it was made",
+            )
+        self._blend: float | None = None if share is None else float(share)
 
     @classmethod
     def sketch(cls, options: Options) -> Classification:
@@ -112,7 +130,7 @@ class Classification(Task):
         return task
 
     def state(self) -> dict[str, Any]:
-        """See `Task`: `class_weights` and `temperature`, where there are any."""
+        """See `Task`: `class_weights`, `temperature` and `blend`, where there are any."""
         state: dict[str, Any] = {}
         if self._class_weights is not None:
             state["class_weights"] = self._class_weights
@@ -120,34 +138,56 @@ class Classification(Task):
 
     def fitted(self) -> dict[str, Any]:
         """See `Task`."""
-        return {"temperature": self._temperature} if self._temperature != 1.0 else {}
+        warmth = {"temperature": self._temperature} if self._temperature != 1.0 else {}
+        return warmth | ({"blend": self._blend} if self._blend is not None else {})
 
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo with one output a class."""
         from retinue.models.registry import create_model
 
-        return create_model(
+        built = create_model(
             network,
             **{**arguments, "num_classes": len(self.classes), "weights": weights},
             classes=self.classes,
         )
+        # A head that answers by two classifiers: until both are judged, the first one's answer.
+        if self._blend is None and hasattr(built.get_submodule(built.logits_layer), "auxiliary"):
+            self._blend = 1.0
+        return built
 
     def objective(self, network: Network) -> ClassificationObjective:
         """See `Task`."""
         options = self.options
         if options.class_weights == "balanced" and self._class_weights is None:
             raise RuntimeError("class_weights: balanced needs a task that was `prepared`")
+        centres = None
+        if options.centre_weight:
+            centres = len(self.classes), self._feature_width(network)
         return ClassificationObjective(
             label_smoothing=options.label_smoothing,
             class_weights=self._class_weights if options.class_weights != "none" else None,
             auxiliary_weight=options.auxiliary_weight,
             distillation_weight=options.distillation_weight,
             distillation_temperature=options.distillation_temperature,
+            centre_weight=options.centre_weight,
+            centres=centres,
         )
+
+    def _feature_width(self, network: Network) -> int:
+        head = network.get_submodule(network.logits_layer)
+        width = getattr(head, "feature_width", None)
+        if not isinstance(width, int):
+            raise UsageError(
+                "the head gives no feature that could be near the centre of its class",
+                where="key task_options.centre_weight",
+                mend="model.head=glu, or leave centre_weight out",
+            )
+        return width
 
     def figures(self) -> Sequence[Figure]:
         """See `Task`."""
-        return evaluation.declared(self.classes, self.options.top_k)
+        own = evaluation.declared(self.classes, self.options.top_k)
+        return own if self._blend is None else [*own, *evaluation.OF_HEADS]
 
     def undefined(self, samples: Sequence[Sample]) -> Mapping[str, str]:
         """See `Task`."""
@@ -166,14 +206,20 @@ class Classification(Task):
 
     def decode(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
         """Logits (n, classes), by themselves or under that key, to log-probabilities, float32
-        (classes,) each."""
-        (logits,) = self.scores(outputs)
-        logits = logits.detach().float() / self._temperature
-        return list(logits.log_softmax(1).cpu().numpy())
+        (classes,) each; with those of a second classifier under `auxiliary` to (3, classes) each:
+        what is answered, and what the two say by themselves."""
+        logits, *second = (scores.detach().float() for scores in self.scores(outputs))
+        if not second:
+            return list((logits / self._temperature).log_softmax(1).cpu().numpy())
+        each = [scores.log_softmax(1).cpu().numpy() for scores in (logits, *second)]
+        said = evaluation.blended(each[0], each[1], 1.0 if self._blend is None else self._blend)
+        return list(np.stack([sharpened(said, 1 / self._temperature), *each], 1))
 
     def scores(self, outputs: Any) -> list[Tensor]:
-        """See `Task`: the logits."""
-        return [outputs["logits"] if isinstance(outputs, dict) else outputs]
+        """See `Task`: the logits, and those of a second classifier."""
+        if not isinstance(outputs, dict):
+            return [outputs]
+        return [outputs[name] for name in ("logits", "auxiliary") if name in outputs]
 
     def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """See `Task`: log of the mean of the probabilities."""
@@ -183,18 +229,27 @@ class Classification(Task):
 
     def result(self, finding: npt.NDArray[np.float32], path: str) -> Result:
         """See `Task`: the best classes with their probabilities."""
-        scores = np.exp(finding)
+        scores = np.exp(answered(finding))
         best = np.argsort(-scores, kind="stable")[: self.options.top_k]
-        return ClassResult(path, [(self.classes[i], float(scores[i])) for i in best])
+        classes = [(self.classes[i], float(scores[i])) for i in best]
+        if finding.ndim == 1:
+            return ClassResult(path, classes)
+        each = dict(zip(evaluation.HEADS, np.exp(finding[1:]), strict=True))
+        heads = {name: (self.classes[int(p.argmax())], float(p.max())) for name, p in each.items()}
+        return ClassResult(path, classes, heads)
 
     def meter(self, *, tables: bool = False) -> ClassificationMeter:
         """See `Task`."""
         return ClassificationMeter(self.classes, self.options.top_k)
 
     def fit(self, meter: Meter) -> dict[str, Any]:
-        """See `Task`: the temperature, as the options ask for it."""
+        """See `Task`: the blend of two classifiers, and the temperature, as the options ask."""
         how = self.options.calibration
-        if how != "none" and isinstance(meter, ClassificationMeter):
+        if not isinstance(meter, ClassificationMeter):
+            return self.fitted()
+        if self._blend is not None and self.options.blend == "search":
+            self._blend = meter.blend(self._blend, self._temperature)
+        if how != "none":
             self._temperature = meter.calibrate(self._temperature, cautious=how == "auto")
         return self.fitted()
 

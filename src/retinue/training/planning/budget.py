@@ -9,7 +9,7 @@ from retinue.models.network import Network
 from retinue.run.forecast import spoken
 from retinue.training.options import StageOptions
 from retinue.training.planning.estimate import Estimate
-from retinue.training.planning.lengths import told, with_epochs
+from retinue.training.planning.lengths import learning, told, with_epochs
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn
 
@@ -68,7 +68,7 @@ def fitted_to_budget(
         )
     fitted = _scaled(best[1], best[0])
     changed = [
-        f"stage {new.name}: {new.trainable} learns, {told(new)}"
+        f"stage {new.name}: {learning(new)}, {told(new)}"
         f" (the recipe says {old.trainable}, {told(old)})"
         for old, new in zip(recipe.stages, fitted.stages, strict=True)
         if (old.trainable, told(old)) != (new.trainable, told(new))

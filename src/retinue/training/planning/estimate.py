@@ -10,7 +10,7 @@ from retinue.run.forecast import spoken
 from retinue.text import counted
 from retinue.training.options import StageOptions
 from retinue.training.planning.clock import EVALUATION, part
-from retinue.training.planning.lengths import told
+from retinue.training.planning.lengths import learning, told
 from retinue.training.planning.rehearsal import Judging, Rates
 from retinue.training.recipe import Recipe
 
@@ -98,7 +98,7 @@ def estimated(
         stages.append(
             StageEstimate(
                 stage.name,
-                f"{stage.trainable} learns, {told(stage)}",
+                f"{learning(stage)}, {told(stage)}",
                 count,
                 frozen,
                 total * rate.step,

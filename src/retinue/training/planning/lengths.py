@@ -67,6 +67,15 @@ def with_epochs(stage: StageOptions, epochs: int) -> StageOptions:
     return stage.model_copy(update=changes)
 
 
+def learning(stage: StageOptions) -> str:
+    """`neck learns`, `the last 2 units learn`."""
+    if isinstance(stage.trainable, str):
+        return f"{stage.trainable} learns"
+    if stage.trainable < 2:
+        return "the last unit learns" if stage.trainable else "head learns"
+    return f"the last {stage.trainable} units learn"
+
+
 def told(stage: StageOptions) -> str:
     """`12 epochs with 4 views`."""
     lengths = ((stage.epochs, "epoch"), (stage.steps, "step"))
