@@ -278,6 +278,11 @@ class Task(ABC):
         """What `fit` has chosen so far, by name."""
         return {}
 
+    def doubts(self, samples: Sequence[Sample], steps: int) -> Sequence[str]:
+        """What is possible, but hardly meant, of a training on `samples` of so many steps in all:
+        a sentence each, with what would mend it."""
+        return ()
+
     @abstractmethod
     def draw(self, image: npt.NDArray[np.uint8], result: Result) -> npt.NDArray[np.uint8]:
         """A copy of the RGB uint8 `image` with `result` drawn on it."""

@@ -187,7 +187,10 @@ def prepared(
         refuse_lone_images(recipe, network, preprocessing.size, dataset, settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
         small = small_splits(sizes, picks=recipe.evaluation.keep == "best")
-        for doubt in [*doubts(recipe, network, epoch_steps), *small]:
+        stages = zip(recipe.stages, epoch_steps, strict=True)
+        steps = sum(stage.total_steps(each) for stage, each in stages)
+        own = task.doubts(train, steps)
+        for doubt in [*doubts(recipe, network, epoch_steps), *own, *small]:
             LOGGER.warning("%s", doubt)
     description = modelfile.ModelDescription(
         task=recipe.task,

@@ -54,6 +54,18 @@ def test_a_classifiers_name_means_yolov3_on_it() -> None:
     }
 
 
+def test_too_little_to_learn_from_is_doubted() -> None:
+    def seen(count: int, of: list[int]) -> list[Sample]:
+        xyxy = np.tile(np.array([[1, 1, 9, 9]], np.float32), (len(of), 1))
+        return [Sample(f"{k}.jpg", target=Boxes.made(xyxy, of)) for k in range(count)]
+
+    assert task().doubts(seen(50, [0, 1]), 100) == []
+    images, boxes, steps = task("cat", "dog", "cow").doubts(seen(9, [0, 0, 1]), 99)
+    assert "9 images to learn from: few" in images
+    assert "fewer than 10 boxes to learn from, of 'dog' (9):" in boxes  # the cow has none at all
+    assert "99 steps in all" in steps
+
+
 def test_its_state_stands_for_it() -> None:
     one = task()
     one.build(BACKBONE, SMALL, None)

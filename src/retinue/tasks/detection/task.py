@@ -41,6 +41,7 @@ from retinue.tasks.detection.tracking import Following
 from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.task import Meter, Task, register_task
+from retinue.text import counted, few
 from retinue.weights.resolution import names_a_file
 
 LOGGER = logging.getLogger("retinue")
@@ -91,6 +92,10 @@ class DetectionOptions(Options):
     """`fixed`: answers need `confidence`; `f1`: what gives the best F1 on the validation split,
     fitted after each validation and kept in the model file; `f1_per_class`: for each class by
     itself."""
+
+
+FEW_IMAGES, FEW_BOXES, FEW_STEPS = 50, 10, 100
+"""Below these a training is doubted: of images, of boxes of a class, of steps."""
 
 
 @register_task
@@ -166,6 +171,32 @@ class Detection(Task):
             each = [counts[of] for of in range(len(classes))]
             task._class_weights = weights_of_classes("balanced", each)
         return task
+
+    def doubts(self, samples: Sequence[Sample], steps: int) -> list[str]:
+        """See `Task`: few images, classes of few boxes, few steps."""
+        counts = Counter(of for s in samples if isinstance(s.target, Boxes) for of in s.target.of)
+        rare = [
+            f"{name!r} ({counts[of]})"
+            for of, name in enumerate(self.classes)
+            if 0 < counts[of] < FEW_BOXES
+        ]
+        found = []
+        if len(samples) < FEW_IMAGES:
+            found.append(
+                f"{counted(len(samples), 'image')} to learn from: few for a detector; label"
+                f" {FEW_IMAGES} or more that show what it will meet"
+            )
+        if rare:
+            found.append(
+                f"fewer than {FEW_BOXES} boxes to learn from, of {few(rare)}: label more, and look"
+                " at their own figures"
+            )
+        if steps < FEW_STEPS:
+            found.append(
+                f"{counted(steps, 'step')} in all: hardly enough to find anything; raise"
+                " stages.*.epochs, or leave out what shortens them"
+            )
+        return found
 
     def state(self) -> dict[str, Any]:
         """See `Task`: `anchors`, `strides`, `scale_xy`, `class_weights` where there are any, and
