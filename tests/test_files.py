@@ -98,6 +98,21 @@ def test_other_bytes_are_no_text(tmp_path: Path, content: bytes) -> None:
         read_text(path)
 
 
+@pytest.mark.parametrize("name", ["猫" * 80 + ".csv", "🐈" * 60, "n" * 255])
+def test_every_name_that_a_file_can_have_is_written(tmp_path: Path, name: str) -> None:
+    """The temporary one is longer, in bytes, too."""
+    write_text(tmp_path / name, "whole")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_goes_wrong_is_said_of_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    place = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=r"a\.txt") as raised, replacing(place):
+        place.mkdir()
+    assert (raised.value.filename, raised.value.filename2) == (str(place), None)
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
 def test_what_kills_have_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path; from retinue.files import replacing\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinue.errors import some
+from retinue.text import cut
 
 if sys.platform != "win32":
     import fcntl
@@ -167,8 +168,10 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         if descriptor is not None:
@@ -179,7 +182,9 @@ def _made(path: Path, suffix: str) -> tuple[int | None, str]:
     """A new temporary file for `path`, and a descriptor that says it is in use while it is open;
     None where the system has no such locks."""
     while True:
-        descriptor, name = tempfile.mkstemp(f".partial{suffix}", f".{path.name[:80]}.", path.parent)
+        descriptor, name = tempfile.mkstemp(
+            f".partial{suffix}", f".{cut(path.name, 80)}.", path.parent
+        )
         if sys.platform == "win32":
             os.close(descriptor)
             return None, name

@@ -20,6 +20,13 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def cut(text: str, most: int) -> str:
+    """As much of the start of `text` as has at most `most` bytes in UTF-8."""
+    while len(text.encode("utf-8", "surrogatepass")) > most:
+        text = text[:-1]
+    return text
+
+
 def first_line(said: object, otherwise: str = "") -> str:
     """The first line of what an error says, a library's may have many; `otherwise` if it says
     nothing."""
@@ -72,8 +79,6 @@ def no_file_name(name: str) -> str:
 def as_file_name(text: str, default: str = "run") -> str:
     """`text` made a name that files can have on every system: letters of any script, digits, `_`,
     `.` and `-`; `default` where nothing is left of it."""
-    name = re.sub(r"[^\w.-]+", "-", text).strip("-.")
-    while len(name.encode("utf-8", "replace")) > MOST_BYTES:
-        name = name[:-1]
+    name = cut(re.sub(r"[^\w.-]+", "-", text).strip("-."), MOST_BYTES)
     name = name.rstrip("-.") or default
     return f"{default}-{name}" if _RESERVED.fullmatch(name) else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from answers import Reading, picture, results
 from PIL import Image
 
 from retinue.errors import RetinueError, UsageError
+from retinue.inference.counting import Count
+from retinue.inference.extras import Shown
 from retinue.inference.predictor import Skipped
 from retinue.inference.writers import PredictionFolder, common_base
-from retinue.sample import Result
+from retinue.sample import Result, Sample
 
 
 def test_a_result_of_any_kind_is_drawn_by_its_task(tmp_path: Path) -> None:
@@ -126,3 +129,28 @@ def test_the_base_is_what_all_sources_share(
     assert common_base(["a/*/1.jpg"]) == tmp_path / "a"
     assert common_base([str(tmp_path / "a" / "c" / "**" / "*.jpg")]) == tmp_path / "a" / "c"
     assert common_base([]) == tmp_path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files")
+@pytest.mark.parametrize("format", ["jsonl", "csv", "txt", "parquet"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_a_full_disk_does_not_take_leaves_nothing(
+    tmp_path: Path, format: str, interrupted: bool
+) -> None:
+    """Lines wait in memory: only when their file is closed the disk turns out to be full."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises((RetinueError, KeyboardInterrupt)) as raised:  # noqa: PT012
+            with PredictionFolder(tmp_path, format=format) as folder:
+                folder.also(Count(["lily"], listed=folder.listed))
+                for number in range(40):
+                    folder.add(results([f"{number}.jpg"])[0], Shown(Sample("")))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+                if interrupted:
+                    raise KeyboardInterrupt
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(raised.value, KeyboardInterrupt if interrupted else RetinueError)
+    assert os.listdir(tmp_path) == []

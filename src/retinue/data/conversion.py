@@ -29,7 +29,7 @@ from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.targets.boxes import Boxes
 from retinue.data.written_sets import FORMATS, Data, Item, Target
 from retinue.errors import BadImageError, RetinueError, UsageError, some
-from retinue.text import as_file_name, counted, no_file_name, shorten, utf8
+from retinue.text import as_file_name, counted, cut, no_file_name, shorten, utf8
 
 _SHOWN = 5
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
@@ -256,7 +256,7 @@ def _write(data: Data, form: Target, out: Path, copy: bool) -> None:
     partial: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(".partial", f".{out.name[:80]}.", out.parent))
+        partial = Path(tempfile.mkdtemp(".partial", f".{cut(out.name, 80)}.", out.parent))
         for item in data.items:
             place = partial / form.place(item)
             place.parent.mkdir(parents=True, exist_ok=True)

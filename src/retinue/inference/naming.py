@@ -8,8 +8,10 @@ from pathlib import Path
 
 from retinue.sample import Result
 from retinue.tasks.results import FrameResult
-from retinue.text import as_file_name
+from retinue.text import as_file_name, cut
 
+_MOST_BYTES = 255
+"""Of a file's name, on nearly every system."""
 OUTSIDE = "outside"
 """Where what lies elsewhere goes, with its whole path."""
 
@@ -21,8 +23,9 @@ class Names:
         """`base`: the folder from which paths are counted, absolute."""
         self._base = base
         self._taken: set[str] = set()
-        self.moved: set[str] = set()
-        """Those that are not called as they would be alone, with `/` between folders."""
+        self.moved: dict[str, str] = {}
+        """Those that are not called as their images are, with `/` between folders, and why, in
+        words that follow the image."""
 
     def of(
         self,
@@ -38,10 +41,10 @@ class Names:
         frame, the video's with the frame's number. `tag`: what stands before the suffix."""
         path = self._relative(result.path)
         if isinstance(result, FrameResult):
-            path = path.with_name(f"{path.stem}-{result.frame:06d}{otherwise}")
-        elif path.suffix.lower() not in suffixes:
-            path = path.with_name(f"{path.stem if stem else path.name}{otherwise}")
-        return self._free(path.with_name(f"{path.stem}{tag}{path.suffix}") if tag else path)
+            return self._free(path, path.stem, f"-{result.frame:06d}{tag}", otherwise)
+        if path.suffix.lower() in suffixes:
+            return self._free(path, path.stem, tag, path.suffix)
+        return self._free(path, path.stem if stem else path.name, tag, otherwise)
 
     def _relative(self, path: str) -> Path:
         """Inside `base`: as it lies there; elsewhere: `outside/` and its whole path."""
@@ -53,13 +56,20 @@ class Names:
         except ValueError:
             return Path(OUTSIDE, *(part.strip(":") for part in whole.parts[1:]))
 
-    def _free(self, path: Path) -> Path:
-        """Not the same name twice, whatever the file system thinks of capitals."""
-        wanted, stem, number = path, path.stem, 1
-        while str(path).casefold() in self._taken:
+    def _free(self, path: Path, stem: str, tag: str, suffix: str) -> Path:
+        """`path` called by `stem`, `tag` and `suffix`: not the same twice, whatever the file system
+        thinks of capitals, and without the end of a stem that is too long for it."""
+
+        def called(ending: str) -> Path:
+            return path.with_name(cut(stem, _MOST_BYTES - len(ending.encode())) + ending)
+
+        found, number = called(tag + suffix), 1
+        while str(found).casefold() in self._taken:
             number += 1
-            path = path.with_name(f"{stem}-{number}{path.suffix}")
-        self._taken.add(str(path).casefold())
-        if path != wanted:
-            self.moved.add(path.as_posix())
-        return path
+            found = called(f"{tag}-{number}{suffix}")
+        self._taken.add(str(found).casefold())
+        if not found.name.startswith(stem):
+            self.moved[found.as_posix()] = "has too long a name"
+        elif number > 1:
+            self.moved[found.as_posix()] = "is called like another image"
+        return found

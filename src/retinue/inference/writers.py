@@ -22,7 +22,7 @@ import glob
 import logging
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
@@ -120,8 +120,7 @@ class PredictionFolder:
         try:
             self._begin()
         except BaseException as error:
-            self._leave()
-            self._stack.__exit__(type(error), error, error.__traceback__)
+            self._give_up(error)
             if isinstance(error, OSError):
                 raise _cannot_write(self.out, error) from error
             raise
@@ -172,8 +171,8 @@ class PredictionFolder:
         self._shared[folder] = None
         names = self.names(folder)
         name = names.of(result, (suffix,), otherwise=suffix, stem=True)
-        if name.as_posix() in names.moved:
-            self.say(f"{result.path!r} is called like another image: its file is {str(name)!r}")
+        if why := names.moved.get(name.as_posix()):
+            self.say(f"{result.path!r} {why}: its file is {str(name)!r}")
         return self.out / folder / name
 
     def say(self, line: str) -> None:
@@ -216,29 +215,34 @@ class PredictionFolder:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if error is None:
-                try:
-                    self._begun.close()
-                    self.files += [self.out / folder for folder in self._shared]
-                    for extra in self._extras:
-                        self.files += extra.close()
-                except BaseException as late:
-                    self._leave()
-                    self._stack.__exit__(type(late), late, late.__traceback__)
-                    raise
-            self._leave()
-            self._stack.__exit__(kind, error, trace)
-            if error is None:
-                self._forget_earlier()
-                self._list_skipped()
+            if error is not None:
+                self._give_up(error)
+                return
+            try:
+                self._begun.close()
+                self.files += [self.out / folder for folder in self._shared]
+                for extra in self._extras:
+                    self.files += extra.close()
+                for sink in self._sinks():
+                    sink.leave()
+            except BaseException as late:
+                self._give_up(late)
+                raise
+            self._stack.close()
+            self._forget_earlier()
+            self._list_skipped()
         except OSError as problem:
             raise _cannot_write(self.out, problem) from problem
 
-    def _leave(self) -> None:
-        if self._form is not None:
-            self._form.leave()
-        for extra in self._extras:
-            extra.leave()
+    def _sinks(self) -> list[Form | Extra]:
+        return [*([] if self._form is None else [self._form]), *self._extras]
+
+    def _give_up(self, error: BaseException) -> None:
+        """Leave nothing that is not whole. What is closed last may find the disk full, too."""
+        for sink in self._sinks():
+            with suppress(OSError):
+                sink.leave()
+        self._stack.__exit__(type(error), error, error.__traceback__)
 
     def _forget_earlier(self) -> None:
         """Lists of an earlier prediction into this folder that this one has none of."""
