@@ -11,10 +11,12 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from retinue.errors import RetinueError
+from retinue.text import first_line
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -46,6 +48,13 @@ def load_yaml(text: str, yaml: YAML | None = None, *, numbers: bool = True) -> A
         raise
     except Exception as error:  # a date of month 13, say, is whatever Python finds it to be
         raise MarkedYAMLError(problem=f"{type(error).__name__}: {error}") from error
+
+
+def yaml_problem(error: Exception) -> tuple[str, str]:
+    """What `load_yaml` found wrong, on one line; and ` line 3`, or nothing where it has no line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = first_line(getattr(error, "problem", None) or error, "not YAML")
+    return problem, "" if mark is None else f" line {mark.line + 1}"
 
 
 def yaml_text(value: Any) -> str:
@@ -134,8 +143,10 @@ def parse_json(text: str | bytes, *, foreign: bool = False) -> Any:
         raise NotJson(f"it is nested more than {DEEPEST} deep") from None
     except NotJson:
         raise
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, too many digits
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NotJson(str(error).splitlines()[0]) from None
+    except ValueError:
+        raise NotJson("a number in it has thousands of digits") from None
     level = [value]
     for _ in range(DEEPEST + 1):
         holders = [outer for outer in level if isinstance(outer, dict | list)]
@@ -147,6 +158,22 @@ def parse_json(text: str | bytes, *, foreign: bool = False) -> Any:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     raise NotJson(f"it is nested more than {DEEPEST} deep")
+
+
+def repeated_keys(text: str | bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Of JSON that `parse_json` reads: each object with a key that stands in it twice, of which the
+    last value counts, and the first such key."""
+    found = []
+
+    def looked_at(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            times = Counter(key for key, _ in pairs)
+            found.append((next(key for key in times if times[key] > 1), values))
+        return values
+
+    json.loads(text, object_pairs_hook=looked_at)
+    return found
 
 
 def read_json(path: Path) -> Any:

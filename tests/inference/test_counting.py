@@ -157,7 +157,11 @@ def test_a_thing_may_be_where_it_stands() -> None:
         ("lines: {a: [[1, 1]]}", "lines.a"),
         ("zones: {a: [[0, 0], [1, 1], [.nan, 1]]}", "zones.a"),
         ("zones: {a: [[0, 0], [1, 1], [x, 1]]}", "zones.a"),
-        ("point: top", "'top' will not do, .*key point"),
+        ("point: top", "'top' will not do, .*key point, point: centre, or bottom"),
+        ("relative: [1]", "key relative, relative: true, or false"),
+        ("zones: {1: [[0, 0], [1, 0], [1, 1]]}", "1 will not do, .*write names in quotes"),
+        ("zones:\n  a: []\n  a: []", "found duplicate key.*'?a'?.* line 3"),
+        ("zones:\n\ta: []", "cannot start any token.* line 2"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, text: str, words: str) -> None:

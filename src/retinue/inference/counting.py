@@ -31,14 +31,14 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 from ruamel.yaml.error import YAMLError
 
-from retinue.documents import NotJson, json_text, load_yaml, parse_json
+from retinue.documents import NotJson, json_text, load_yaml, parse_json, yaml_problem
 from retinue.errors import UsageError, suggest
 from retinue.files import open_file, read_text
 from retinue.inference.extras import Shown
 from retinue.options import Options
 from retinue.sample import Part, Result
 from retinue.tasks.results import FrameResult
-from retinue.text import first_line, shorten, utf8
+from retinue.text import shorten, utf8
 
 JSON, CSV = "counts.json", "counts.csv"
 _HEAD = ("path", "frame", "time", "all")
@@ -67,9 +67,8 @@ def read_places(path: str | Path) -> Places:
         said = getattr(error, "strerror", None) or "it is no text of UTF-8 or UTF-16"
         raise UsageError(f"zones and lines cannot be read: {said}", where=where) from None
     except YAMLError as error:
-        raise UsageError(
-            f"this is neither YAML nor JSON: {first_line(error)}", where=where
-        ) from None
+        problem, line = yaml_problem(error)
+        raise UsageError(f"this is neither YAML nor JSON: {problem}", where=where + line) from None
     if not isinstance(values, Mapping):
         raise UsageError("there are neither zones nor lines in it", where=where)
     plain = dict(values)
@@ -89,6 +88,9 @@ def read_places(path: str | Path) -> Places:
     return places
 
 
+_MENDS = {"point": "point: centre, or bottom", "relative": "relative: true, or false"}
+
+
 def _refusal(error: ValidationError, where: str) -> UsageError:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
@@ -97,7 +99,9 @@ def _refusal(error: ValidationError, where: str) -> UsageError:
         mend = suggest(key, known) or f"there are {', '.join(known)}"
         return UsageError(f"unknown key {key!r}", where=where, mend=mend)
     given = shorten(repr(first["input"]), 40)
-    mend = "a zone is a list of points [x, y], a line has two of them"
+    mend = _MENDS.get(key, "a zone is a list of points [x, y], a line has two of them")
+    if first["loc"][-1] == "[key]":
+        mend = "write names in quotes"
     return UsageError(f"{given} will not do", where=f"{where}, key {key}", mend=mend)
 
 

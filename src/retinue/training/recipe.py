@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 
 from retinue import files
 from retinue.data.options import DataOptions
-from retinue.documents import yaml_text
+from retinue.documents import yaml_problem, yaml_text
 from retinue.errors import UsageError, suggest
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, OnResume, Options, Words
@@ -276,12 +276,10 @@ def json_schema() -> dict[str, Any]:
 def _parse(text: str, where: str) -> Any:
     try:
         values = read_yaml(text)
-    except MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = str(error.problem or "not YAML").splitlines()[0]
-        raise UsageError(f"this is not valid YAML ({problem})", where=where + line) from None
     except YAMLError as error:
-        raise UsageError(f"this is not valid YAML ({error})", where=where) from None
+        problem, line = yaml_problem(error)
+        where += f",{line}" if line else ""
+        raise UsageError(f"this is not valid YAML ({problem})", where=where) from None
     if not isinstance(values, Mapping):
         raise UsageError("a recipe is a mapping of keys to values", where=where)
     return values

@@ -138,3 +138,17 @@ def test_coco128(shared: Callable[[str], Path]) -> None:
     assert dataset.classes[0] == "person"
     crowds = sum(target.crowd.sum() for _, target in targets(dataset))
     assert (crowds, count(dataset) - crowds) == (10, 929)
+
+
+def test_one_image_in_two_files_without_splits_has_the_objects_of_both(tmp_path: Path) -> None:
+    """Two people labelled a class each."""
+    coco(
+        tmp_path,
+        [image(1), image(2, "./a.jpg")],
+        [box(1, 1, 7, 1, 1, 9, 9), box(2, 2, 2, 3, 3, 9, 9)],
+    )
+    dataset = read(tmp_path)
+    assert found(dataset) == {"a.jpg": [("cat", 1, 1, 10, 10), ("dog", 3, 3, 12, 12)]}
+    assert any(
+        "1 image is listed twice, with the objects of both" in note for note in dataset.notes
+    )

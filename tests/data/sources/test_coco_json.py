@@ -47,12 +47,15 @@ def test_an_id_that_stands_twice(tmp_path: Path) -> None:
         (box(9, 3, 7, 1, 1, 9, 9), "no such image_id 3, annotation 9"),
         (box(9, 1, 99, 1, 1, 9, 9), "no such category_id 99, annotation 9"),
         (box(9, [1], 7, 1, 1, 9, 9), "no such image_id [1], annotation 9"),
-        (box(9, 1, 7, 1, 1, 9), "annotation 9: a box at nan"),
+        (box(9, 1, 7, 1, 1, 9), "annotation 9: its bbox is [1, 1, 9], not four numbers"),
         (box(9, 1, 7, 1, 1, -9, 9), "annotation 9: an inverted box, 1, 1, -8, 10"),
         (box(9, 1, 7, 1, 1, float("nan"), 9), "annotation 9: a box at 1, 1, nan"),
-        (box(9, 1, 7) | {"bbox": 5}, "annotation 9: a box at nan"),
-        (box(9, 1, 7, 5), "annotation 9: a box at nan"),
-        (box(9, 1, 7) | {"bbox": [[1, 2], [3, 4]]}, "annotation 9: a box at nan"),
+        (box(9, 1, 7) | {"bbox": 5}, "annotation 9: its bbox is 5, not four numbers"),
+        (box(9, 1, 7, 5), "annotation 9: its bbox is [5], not four numbers"),
+        (box(9, 1, 7) | {"bbox": [[1, 2], [3, 4]]}, "bbox is [[1, 2], [3, 4]], not four numbers"),
+        (box(9, 1, 7) | {"bbox": "[1, 1, 9, 9]"}, "bbox is '[1, 1, 9, 9]', not four numbers"),
+        (box(9, 1, 7) | {"bbox": [None, 1, 9, 9]}, "bbox is [None, 1, 9, 9], not four numbers"),
+        (box(9, 1, 7, 1, 1, 10**400, 9), "annotation 9: its bbox is [1, 1, 10000"),
         ("nothing", "annotation 2 is no object"),
     ],
 )
@@ -73,6 +76,8 @@ def test_what_makes_no_sense_is_named_by_its_id(
         ('{"images": [], "categories": []}', "no list of annotations"),
         ('{"images": [], "annotations": [], "categories": []}', "no object in any"),
         ("[1, 2]", "no list of images"),
+        ('{"info": ' + "[" * 9_000 + "]" * 9_000 + "}", "nested more than 64 deep.*take it out"),
+        ('{"info": ' + "9" * 9_000 + "}", "thousands of digits.*take it out"),
     ],
 )
 def test_what_is_no_data_set(tmp_path: Path, text: str, words: str) -> None:
@@ -101,3 +106,69 @@ def test_outlines_are_passed_over_and_nothing_else(tmp_path: Path) -> None:
     dataset = read(coco(tmp_path, [image(1)], entries, [odd]))
     assert dataset.classes == ('a "segmentation": [1] b',)
     assert count(dataset) == 3
+
+
+@pytest.mark.parametrize(
+    ("once", "twice", "words"),
+    [
+        (
+            '"bbox": [',
+            '"bbox": [4, 4, 5, 5], "bbox": [',
+            "'bbox' stands twice in the object of id 1",
+        ),
+        ('"file_name"', '"file_name": "b.jpg", "file_name"', "'file_name' stands twice"),
+        (
+            '"categories": [',
+            '"categories": [], "categories": [',
+            "'categories' stands twice in the",
+        ),
+        (
+            '"image_id"',
+            '"image_id": 5, "image_id"',
+            "'image_id' stands twice in the object of id 1",
+        ),
+    ],
+)
+def test_a_key_that_stands_twice_in_an_object(
+    tmp_path: Path, once: str, twice: str, words: str
+) -> None:
+    """Readers of JSON take the last one, and the first is gone without a word."""
+    path = coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9)])
+    assert count(read(path)) == 1
+    path.write_text(path.read_text().replace(once, twice, 1))
+    with pytest.raises(UsageError, match=words):
+        read(path)
+    assert count(read(path, on_bad_image="skip")) == 1
+
+
+def test_keys_of_our_names_elsewhere_are_nobodys_affair(tmp_path: Path) -> None:
+    more = {
+        "attributes": {"bbox": [1, 2], "images": 3, "file_name": "x"},
+        "info": '"bbox": "images"',
+    }
+    path = coco(tmp_path, [image(1, **more)], [box(1, 1, 7, 1, 1, 9, 9, **more)])
+    assert count(read(path)) == 1
+
+
+@pytest.mark.parametrize("blank", [" ", "\n\t", None, "", "\u3000"])
+def test_a_category_needs_a_name_that_can_be_seen(tmp_path: Path, blank: Any) -> None:
+    boxes = [box(1, 1, 7, 1, 1, 9, 9), box(2, 1, 3, 2, 2, 9, 9)]
+    categories = [{"id": 7, "name": 0}, {"id": 3, "name": blank}]
+    path = coco(tmp_path, [image(1)], boxes, categories)
+    with pytest.raises(UsageError, match="category 2 has no id or no name"):
+        read(path)
+    assert found(read(path, on_bad_image="skip")) == {"a.jpg": [("0", 1, 1, 10, 10)]}
+
+
+def test_sizes_may_be_text_or_fractions(tmp_path: Path) -> None:
+    sized = [image(1, width="64", height=48.0), image(2, "b.jpg", width="48", height="64")]
+    boxes = [box(k, k, 7, 1, 1, 9, 9) for k in (1, 2)]
+    with pytest.raises(UsageError, match=r"image id 2: boxes for an image of 48 × 64 pixels"):
+        read(coco(tmp_path, sized, boxes))
+
+
+def test_annotations_of_outlines_alone(tmp_path: Path) -> None:
+    outline = {"id": 5, "image_id": 1, "category_id": 7, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+    path = coco(tmp_path, [image(1)], [outline])
+    with pytest.raises(UsageError, match=r"1 annotation has no box.*annotation 5.*add their bbox"):
+        read(path)

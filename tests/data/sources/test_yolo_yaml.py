@@ -38,6 +38,10 @@ def test_names_in_a_description(tmp_path: Path, names: str, classes: tuple[str, 
         ("names: {a: b}", "'a': 'b' is no id and name"),
         ("names: 7", "names is no list of classes"),
         ("names: [a, b", "cannot read the description"),
+        ("names: [a]\nval:\timages", "cannot start any token.*data.yaml' line 3"),
+        ("names: [a, ' ']", "1: ' ' is no id and name of a class"),
+        ("names: {0: ''}", "0: '' is no id and name of a class"),
+        ("names:\n0: cat\n1: dog", "names is empty, and 0: cat stands beside it.*indent"),
     ],
 )
 def test_names_that_make_no_sense(tmp_path: Path, names: str, words: str) -> None:

@@ -236,7 +236,9 @@ def beside_splits(files: Sequence[Path], root: Path) -> str:
 
 def no_boxes(listing: Listing, looked_at: str) -> UsageError:
     """There is nothing to learn from."""
-    where = listing.problems[0] if listing.problems else repr(str(listing.root))
-    return UsageError(
-        f"no object in any of {looked_at}", where=where, mend="is it the folder of the labels?"
-    )
+    what = f"no object in any of {looked_at}"
+    if listing.problems:
+        others = len(listing.problems) - 1
+        mend = f"mend it, and {counted(others, 'other label')}" if others else "mend it"
+        return UsageError(what, where=listing.problems[0], mend=mend)
+    return UsageError(what, where=repr(str(listing.root)), mend="is it the folder of the labels?")

@@ -128,8 +128,19 @@ def read_coco(path: Path, options: DataOptions) -> Listing:
     if not len(given.xyxy):
         for error in listing.errors:
             raise error
+        if not listing.problems:
+            _refuse_without_boxes(parts)
         raise no_boxes(listing, "the annotations")
     return fill(listing, given, options)
+
+
+def _refuse_without_boxes(parts: Sequence[_Placed]) -> None:
+    """Raises `UsageError` where there are annotations, none of them with a box."""
+    without = [at for part in parts for at in part.contents.without_box]
+    if without:
+        count = counted(len(without), "annotation has", "annotations have")
+        mend = "outlines (segmentation) alone are not read: add their bbox"
+        raise UsageError(f"{count} no box, and no other has", where=without[0], mend=mend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +220,7 @@ def _joined(
     sizes: list[tuple[int, int]] = []
     at: list[str] = []
     unsure: list[tuple[str, ...]] = []
+    again: list[str] = []
     columns: dict[str, list[npt.NDArray[Any]]] = {
         name: [] for name in ("image", "xyxy", "of", "crowd", "area", "part", "row")
     }
@@ -223,11 +235,15 @@ def _joined(
                 continue
             name = prefix + part.files[position]
             if name in files:
-                raise UsageError(
-                    f"{name!r} stands in two splits",
-                    where=f"{str(said.path)!r} image id {said.image_ids[k]}",
-                    mend="leave it in one of them",
-                )
+                if splits[files[name]] != code:
+                    raise UsageError(
+                        f"{name!r} stands in two splits",
+                        where=f"{str(said.path)!r} image id {said.image_ids[k]}",
+                        mend="leave it in one of them",
+                    )
+                own[position] = files[name]
+                again.append(f"{name!r} ({str(said.path)!r} image id {said.image_ids[k]})")
+                continue
             own[position] = files[name] = len(files)
             listing.image_ids[normal(name)] = said.image_ids[k]
             splits.append(code)
@@ -243,6 +259,9 @@ def _joined(
         columns["area"].append(said.area[kept])
         columns["part"].append(np.full(len(kept), number))
         columns["row"].append(kept)
+    if again:
+        images = counted(len(again), "image is", "images are")
+        listing.notes.append(f"{images} listed twice, with the objects of both: {some(again, 3)}")
     joined = {name: np.concatenate(values) for name, values in columns.items()}
 
     def box_at(k: int) -> str:

@@ -18,13 +18,17 @@ from retinue.data.sources.box_rules import Flags, Numbers, Positions
 from retinue.data.sources.records import NONE
 from retinue.data.sources.walking import normal
 from retinue.data.sources.words import sort_names, yes_or_no
-from retinue.documents import NotJson, parse_json
+from retinue.documents import NotJson, parse_json, repeated_keys
 from retinue.errors import UsageError, some
 from retinue.files import read_file
-from retinue.text import counted
+from retinue.text import counted, shorten
 
 _SHOWN = 5
+_WIDEST = 60
+"""Characters of a value that is shown."""
 _NUMBERS = (int, float)
+_READ = {"images": ["file_name"], "annotations": ["image_id", "bbox"], "categories": []}
+"""The lists, and those keys of their entries that hardly anything else has."""
 _OUTLINES = re.compile(rb'"segmentation"\s*:\s*(?:\[[^"{}]*\]|\{[^{}]*\})')
 """Nine tenths of a file, and nothing that boxes need. Within a text a quote is escaped, so that
 this is never one."""
@@ -81,7 +85,7 @@ def read_contents(path: Path) -> Contents:
 
 
 def _contents(path: Path) -> Contents:
-    data = _parsed(path)
+    data, again = _parsed(path)
     where = repr(str(path))
     lists: list[list[Any]] = []
     for key in ("images", "annotations", "categories"):
@@ -95,13 +99,15 @@ def _contents(path: Path) -> Contents:
         lists.append(value)
     images, annotations, categories = lists
     found = Contents(path)
+    found.problems += [f"{where}: {doubt}" for doubt in again]
     _add_categories(found, categories)
     _add_images(found, images)
     _add_annotations(found, annotations)
     return found
 
 
-def _parsed(path: Path) -> Any:
+def _parsed(path: Path) -> tuple[Any, list[str]]:
+    """What the file holds, and what it says twice."""
     where = repr(str(path))
     try:
         content = read_file(path)
@@ -110,20 +116,51 @@ def _parsed(path: Path) -> Any:
         raise UsageError(what, where=where) from None
     for text in (_OUTLINES.sub(b'"segmentation":0', content), content):
         try:
-            return parse_json(text, foreign=True)
+            data = parse_json(text, foreign=True)
+            return data, [] if _once(text, data) else _said_again(text)
         except NotJson as error:
             reason = error
-    mend = "was it cut off?" if b"utf" not in str(reason).encode() else "save it as UTF-8"
-    raise UsageError(f"this is not JSON ({reason})", where=where, mend=mend)
+    mend = "save it as UTF-8" if "utf" in str(reason) else "was it cut off?"
+    if " line " not in str(reason) and "utf" not in str(reason):
+        mend = "a data set has no such thing: take it out"
+    raise UsageError(f"this is not JSON that is read ({reason})", where=where, mend=mend)
+
+
+def _once(text: bytes, data: Any) -> bool:
+    """Whether no key that is read can stand twice in its object: the text has it no oftener than
+    what was made of it. Of most files this is all that is looked at: it is a thousandth of the time
+    of reading them."""
+    if not isinstance(data, dict):
+        return True
+    for name, keys in _READ.items():
+        if text.count(b'"%s"' % name.encode()) > 1:
+            return False
+        entries = data.get(name)
+        held = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+        for key in keys:
+            if text.count(b'"%s"' % key.encode()) > sum(key in entry for entry in held):
+                return False
+    return True
+
+
+def _said_again(text: bytes) -> list[str]:
+    """The objects that have a key twice, in words."""
+    said = []
+    for key, values in repeated_keys(text):
+        of = f" of id {values['id']!r}" if "id" in values else ""
+        said.append(f"the key {key!r} stands twice in the object{of}: leave one of them")
+    return said
 
 
 def _add_categories(found: Contents, categories: list[Any]) -> None:
     named = []
     for k, entry in enumerate(categories):
-        if not isinstance(entry, dict) or "id" not in entry or not entry.get("name"):
+        given = entry.get("name") if isinstance(entry, dict) else None
+        name = "" if given is None else normal(" ".join(str(given).split()))
+        if not name or "id" not in entry:
             found.problems.append(f"{str(found.path)!r}: category {k + 1} has no id or no name")
             continue
-        named.append((entry["id"], normal(" ".join(str(entry["name"]).split())), entry))
+        named.append((entry["id"], name, entry))
     order = sort_names({str(number) for number, _, _ in named})
     place = {text: k for k, text in enumerate(order)}
     named.sort(key=lambda item: place[str(item[0])])
@@ -166,8 +203,11 @@ def _ids(values: Any) -> list[Any]:
 
 
 def _pixels(value: Any) -> int:
-    ok = isinstance(value, int | float) and 0 < value < 1 << 30
-    return int(value) if ok else 0
+    try:
+        number = float(value)  # a text, too
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return int(number) if 0 < number < 1 << 30 else 0
 
 
 class Ids(dict[Any, int]):
@@ -206,11 +246,18 @@ def _add_annotations(found: Contents, annotations: list[Any]) -> None:
     boxed = np.array([bool(b) and (type(b) is not list or b[2:] != [0, 0]) for b in boxes], bool)
     known = (image >= 0) & (of >= 0)
     found.without_box += [f"{at} {ids[k]}" for k in np.flatnonzero(known & ~boxed).tolist()]
+    xywh = np.full((len(boxes), 4), np.nan)
     rows = np.flatnonzero(known & boxed)
-    kept = rows.tolist()
+    xywh[rows] = _numbers([boxes[k] for k in rows.tolist()])
+    for k in rows[np.isnan(xywh[rows]).any(axis=1)].tolist():
+        if not _four_numbers(boxes[k]):
+            said = shorten(repr(boxes[k]), _WIDEST)
+            found.problems.append(f"{at} {ids[k]}: its bbox is {said}, not four numbers of pixels")
+            known[k] = False
+    rows = np.flatnonzero(known & boxed)
+    xywh, kept = xywh[rows], rows.tolist()
     found.ids = [ids[k] for k in kept]
     found.image, found.of = image[rows], of[rows]
-    xywh = _numbers([boxes[k] for k in kept])
     found.xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     found.crowd = np.array([_flag(entries[k].get("iscrowd")) for k in kept], bool)
     found.area = np.array([_area(entries[k].get("area")) for k in kept], np.float64)
@@ -249,6 +296,13 @@ def _numbers(boxes: list[Any]) -> npt.NDArray[np.float64]:
         if row is not None and row.shape == (4,):
             rows[k] = row
     return rows
+
+
+def _four_numbers(box: Any) -> bool:
+    """Whether it says so itself, be it that some are NaN; a whole number of 400 digits is none."""
+    if type(box) is not list or len(box) != 4:
+        return False
+    return all(type(v) is float or (type(v) is int and abs(v) < 1 << 1000) for v in box)
 
 
 def _array(values: Any) -> npt.NDArray[np.float64] | None:

@@ -136,7 +136,8 @@ def names_of(value: object, where: str, count: object = None) -> dict[int, str]:
         raise UsageError(what, where=f"{where}, key names", mend=mend)
     found: dict[int, str] = {}
     for key, name in pairs:
-        if not str(key).isdecimal() or name is None or isinstance(name, dict | list):
+        named = name is not None and not isinstance(name, dict | list) and str(name).strip()
+        if not str(key).isdecimal() or not named:
             raise UsageError(
                 f"{key!r}: {name!r} is no id and name of a class",
                 where=f"{where}, key names",

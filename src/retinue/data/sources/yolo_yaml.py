@@ -23,10 +23,9 @@ from retinue.data.sources.records import as_names, texts_of
 from retinue.data.sources.walking import hidden, walk
 from retinue.data.sources.words import split_of
 from retinue.data.sources.yolo_rows import names_in, names_of
-from retinue.documents import load_yaml
+from retinue.documents import load_yaml, yaml_problem
 from retinue.errors import UsageError
 from retinue.files import children, expanded, nearest, read_text
-from retinue.text import first_line
 
 _SUFFIXES = (".yaml", ".yml", ".data")
 _USUAL = ("data.yaml", "dataset.yaml")
@@ -99,6 +98,12 @@ def describe(path: Path) -> Description | None:
                 where=f"{where} and {found.where_names}",
                 mend="make them agree: rows name classes by their place among the names",
             )
+    elif names is None and (beside := [key for key in values if str(key).isdecimal()]):
+        raise UsageError(
+            f"names is empty, and {beside[0]}: {values[beside[0]]} stands beside it",
+            where=f"{where}, key names",
+            mend="indent the lines of the classes",
+        )
     elif names is not None:
         found.names, found.where_names = names_of(names, where, values.get("nc")), where
     found.points = values.get("kpt_shape") is not None
@@ -127,8 +132,9 @@ def _values(path: Path, *, asked: bool = False) -> dict[str, Any] | None:
         try:
             values = load_yaml(text)
         except Exception as error:  # ruamel's; what it is does not matter here
-            what = f"cannot read the description: {first_line(error)}"
-            raise UsageError(what, where=repr(str(path)), mend="is it YAML?") from None
+            problem, line = yaml_problem(error)
+            what, where = f"cannot read the description: {problem}", f"{str(path)!r}{line}"
+            raise UsageError(what, where=where, mend="is it YAML?") from None
     if not isinstance(values, dict) or not any(split_of(str(key)) for key in values):
         return None
     return values if "names" in values or "nc" in values else None
