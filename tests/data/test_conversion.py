@@ -181,3 +181,17 @@ def test_coco128(shared: Callable[[str], Path], tmp_path: Path, to: str) -> None
         if boxes:
             apart = np.array([b[1:] for b in boxes]) - np.array([b[1:] for b in other])
             assert np.abs(apart).max() < 2.1e-3
+
+
+def test_a_copy_that_finds_no_room_does_not_blame_the_image_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = voc(tmp_path / "voc", a=xml(("cat", 1, 1, 9, 9)))
+
+    def full(source: Path, place: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(place))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(RetinueError, match=r"cannot be written: No space left on device, .*out'"):
+        convert(DataOptions(path=str(origin)), READERS, tmp_path / "out", "yolo", copy=True)
+    assert not (tmp_path / "out").exists()

@@ -237,3 +237,23 @@ def test_a_folder_with_brackets_is_a_path_first_and_a_pattern_second(
     assert list(expand(["camera:0", "RTSP://host/s", "set1"])) == [
         "camera:0", "RTSP://host/s", "set1/a.jpg",
     ]  # fmt: skip
+
+
+def test_pictures_that_lie_where_the_answers_go_are_not_lost_in_silence(photos: Path) -> None:
+    deep = next(path for path in sorted(photos.rglob("*")) if path.is_dir())
+    said: list[str] = []
+    found = list(expand([photos], out=deep, say=said.append))
+    assert not any(path.startswith(f"{deep}/") for path in found)
+    assert said == [f"passed over: {str(deep)!r} is where the answers go"]
+    said.clear()
+    assert list(expand([photos], out=photos / "new", say=said.append))
+    assert said == []
+    with pytest.raises(UsageError, match="are passed over: take another --out"):
+        expand([deep.parent / "only"], out=_only(deep.parent / "only"))
+
+
+def _only(folder: Path) -> Path:
+    answers = folder / "answers"
+    answers.mkdir(parents=True)
+    (answers / "a.jpg").touch()
+    return answers

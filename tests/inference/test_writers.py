@@ -19,6 +19,10 @@ from retinue.inference.extras import Shown
 from retinue.inference.predictor import Skipped
 from retinue.inference.writers import PredictionFolder, common_base
 from retinue.sample import Result, Sample
+from retinue.tasks.detection.task import Detection
+from retinue.tasks.results import Box, BoxResult
+
+DETECTOR = Detection(["Cat"])
 
 
 def test_a_result_of_any_kind_is_drawn_by_its_task(tmp_path: Path) -> None:
@@ -157,3 +161,27 @@ def test_what_a_full_disk_does_not_take_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == []
+
+
+def test_files_of_an_earlier_prediction_are_told_from_those_of_this_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A detector of other classes writes another data.yaml beside labels that stay."""
+    paths = [picture(tmp_path / "in" / name) for name in ("a.png", "b.png", "C.jpg")]
+
+    def predict(*paths: str) -> str:
+        caplog.clear()
+        with PredictionFolder(
+            tmp_path / "out", format="yolo", task=DETECTOR, crops=True, base=tmp_path / "in"
+        ) as folder:
+            for path in paths:
+                boxes = [Box("Cat", 0.9, (1, 1, 9, 9)), Box("Cat", 0.8, (11, 1, 19, 9))]
+                folder.add(BoxResult(path, boxes[: len(paths)], (60, 40)))
+        return caplog.text
+
+    assert predict(*paths) == ""
+    assert predict(*paths) == ""
+    said = predict(paths[0])
+    assert "out/labels': 2 files there are of an earlier prediction, 'C.txt' the first" in said
+    assert "out/crops': 5 files there are of an earlier prediction" in said
+    assert len(list((tmp_path / "out" / "labels").glob("*.txt"))) == 3

@@ -278,7 +278,7 @@ def _write(data: Data, form: Target, out: Path, copy: bool) -> None:
 
 def _cannot_write(out: Path, partial: Path | None, error: OSError) -> RetinueError:
     """Names the folder that was asked for, and what could not be copied to it."""
-    named = error.filename
+    named = error.filename2 or error.filename  # of a copy, where it was to lie
     inside = not named or (partial is not None and Path(named).is_relative_to(partial))
     what = f"the data set cannot be written: {error.strerror or error}"
     return RetinueError(

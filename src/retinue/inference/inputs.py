@@ -74,6 +74,7 @@ class _Search:
             own = []
         if out is not None:
             own.append(os.path.realpath(os.path.join(out, DRAWN)))
+        self._out = "" if out is None else os.path.realpath(out)
         self._own = set(own) - whole
         self._named = whole
         self._say = say
@@ -86,12 +87,21 @@ class _Search:
         finally:
             self._say = say
 
+    def hides_pictures(self, folder: str) -> bool:
+        """Whether the answers go into `folder` or below, and other pictures than drawn ones lie
+        there."""
+        real, out = os.path.realpath(folder), self._out
+        within = bool(out) and (real == out or out.startswith(os.path.join(real, "")))
+        return within and _Search([out], out, lambda line: None).finds(out)
+
     def passes_over(self, folder: str) -> bool:
         """Whether nothing below is to be looked at; says so."""
         real = os.path.realpath(folder)
         if real in self._named:
             return False
         if real in self._own:
+            if self.hides_pictures(real):
+                self._say(f"passed over: {folder!r} is where the answers go")
             return True
         if is_drawn(folder):
             self._say(f"passed over: {folder!r} holds drawn predictions")
@@ -150,6 +160,8 @@ def _check(source: str, stdin: IO[Any] | None, search: _Search) -> tuple[str, st
             videos = any(is_video(child.name) for child in children(Path(source)))
             pattern = os.path.join(source, "*")
             mend = f"name the videos, or {pattern!r}" if videos else "name a folder that has some"
+            if search.hides_pictures(source):
+                mend = "those where the answers go are passed over: take another --out"
             raise UsageError("no images", where=repr(source), mend=mend)
         return "folder", source
     if source.startswith("@"):

@@ -22,7 +22,8 @@ class Names:
     def __init__(self, base: Path) -> None:
         """`base`: the folder from which paths are counted, absolute."""
         self._base = base
-        self._taken: set[str] = set()
+        self.taken: set[str] = set()
+        """Without regard to capitals, with `/` between folders."""
         self.moved: dict[str, str] = {}
         """Those that are not called as their images are, with `/` between folders, and why, in
         words that follow the image."""
@@ -64,10 +65,10 @@ class Names:
             return path.with_name(cut(stem, _MOST_BYTES - len(ending.encode())) + ending)
 
         found, number = called(tag + suffix), 1
-        while str(found).casefold() in self._taken:
+        while found.as_posix().casefold() in self.taken:
             number += 1
             found = called(f"{tag}-{number}{suffix}")
-        self._taken.add(str(found).casefold())
+        self.taken.add(found.as_posix().casefold())
         if not found.name.startswith(stem):
             self.moved[found.as_posix()] = "has too long a name"
         elif number > 1:

@@ -45,6 +45,7 @@ from retinue.tasks.forms import Form
 from retinue.tasks.results import of_image
 from retinue.tasks.shipped import imported
 from retinue.tasks.task import Task
+from retinue.text import counted
 
 Draw = Callable[[npt.NDArray[np.uint8], Result], npt.NDArray[np.uint8]]
 
@@ -230,6 +231,7 @@ class PredictionFolder:
                 raise
             self._stack.close()
             self._forget_earlier()
+            self._tell_earlier()
             self._list_skipped()
         except OSError as problem:
             raise _cannot_write(self.out, problem) from problem
@@ -250,6 +252,29 @@ class PredictionFolder:
             place = self.out / name
             if place not in self.files and place.is_file() and is_ours(place, self._form_type):
                 place.unlink()
+
+    def _tell_earlier(self) -> None:
+        """Say which files of single images are of an earlier prediction into this folder: among
+        those of this one nothing tells them apart."""
+        written = {
+            f"{folder}/{name}".casefold()
+            for folder, names in self._names.items()
+            for name in names.taken
+        }
+        for folder in dict.fromkeys(name.split("/")[0] for name in self._names):
+            left = [
+                file
+                for file in sorted((self.out / folder).rglob("[!.]*"))
+                if file.is_file()
+                and file.relative_to(self.out).as_posix().casefold() not in written
+            ]
+            if left:
+                are = counted(len(left), "file there is", "files there are")
+                first = f"{left[0].name!r} the first"
+                self.say(
+                    f"{str(self.out / folder)!r}: {are} of an earlier prediction, {first};"
+                    " remove the folder beforehand to have this one's alone"
+                )
 
     def _list_skipped(self) -> None:
         place = self.out / SKIPPED_FILE

@@ -152,3 +152,16 @@ def test_one_image_in_two_files_without_splits_has_the_objects_of_both(tmp_path:
     assert any(
         "1 image is listed twice, with the objects of both" in note for note in dataset.notes
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["images%2Fc.jpg", "c.jpg?d=1", "up/?d=images/c.jpg", "my%20c.jpg"]
+)
+def test_names_that_are_addresses_are_told_what_lies_there(tmp_path: Path, name: str) -> None:
+    """As annotation servers export them."""
+    kept = "my c.jpg" if "%20" in name else "images/c.jpg"
+    picture(tmp_path / kept)
+    coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9)])
+    text = (tmp_path / "labels.json").read_text().replace("a.jpg", name)
+    with pytest.raises(UsageError, match=rf"no image .* \(there is '{kept}'\)"):
+        read(write(tmp_path / "labels.json", text))

@@ -12,8 +12,10 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -146,13 +148,15 @@ class Match:
         ]
 
     def near(self, name: str) -> str:
-        """The file whose name is nearest to one that was not found; empty if none is near."""
+        """The file whose name is nearest to one that was not found, which may be an address's end;
+        empty if none is near."""
         self.files.add_all()
         files = self.files.table()[1][:_MOST_COMPARED]
-        base = re.split(r"[/\\]", name)[-1].lower()
+        meant = (name, unquote(name.split("?")[0]))
+        bases = dict.fromkeys(re.split(r"[/\\]", text)[-1].lower() for text in meant)
         known = {text.lower(): k for k, text in enumerate(texts_of(files))}
         by_stem = {os.path.splitext(text)[0]: k for text, k in known.items()}
-        for keys in (known, by_stem):
+        for keys, base in product((known, by_stem), bases):
             for found in difflib.get_close_matches(base, keys, 1, 0.75):
                 return self.files.path(keys[found])
         return ""

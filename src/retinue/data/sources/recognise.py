@@ -51,7 +51,7 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
         except UsageError as error:
             if isinstance(error, UnknownFormatError) and options.format == "auto":
                 _say_what_there_is(error, given_path(options))
-            if looks := _looks_like(options, readers):
+            if looks := _looks_like(options, readers) or _known_labels(options, readers):
                 error.mend = ", or ".join(filter(None, (error.mend, looks)))
             raise
         if _suspicious(listing) and (looks := _looks_like(options, readers)):
@@ -85,6 +85,9 @@ _FOLDERS = {"annotations", "imagesets", "jpegimages", "images", "labels", "xml",
 """Folders that data with labels beside its images has, and hardly a class is called."""
 
 
+_OF_LABELS = (".json", ".jsonl", ".xml", ".txt", ".yaml", ".yml")
+
+
 def _others(options: DataOptions, readers: Readers, taken: Reader) -> Iterator[str]:
     """What to say of labels in other formats that lie there, too."""
     if options.format != "auto" or not taken.labels or not Path(options.path or "").is_dir():
@@ -115,6 +118,20 @@ def _looks_like(options: DataOptions, readers: Readers) -> str:
         ),
         "",
     )
+
+
+def _known_labels(options: DataOptions, readers: Readers) -> str:
+    """Which labels other tasks read, where there are files beside the images that may be some of
+    another kind; empty: there are none."""
+    path = given_path(options)
+    known = [reader.labels for reader, _ in readers.others() if reader.labels]
+    if options.format != "auto" or not known or not path.is_dir():
+        return ""
+    found = walk(path)
+    beside = [name for name in found.others if name.lower().endswith(_OF_LABELS)]
+    if not beside or not found.images:
+        return ""
+    return f"if {by_suffix(beside)} are labels: known are {', '.join(known)}"
 
 
 def _finds(reader: Reader, options: DataOptions) -> bool:
