@@ -438,6 +438,10 @@ def import_model(
     from retinue.tasks.shipped import taking_in
 
     place = Path(weights).with_suffix(".safetensors") if out is None else Path(out)
+    given = [Path(file) for file in (description, weights, names) if file is not None]
+    if any(place.exists() and file.exists() and place.samefile(file) for file in given):
+        mend = "name another place for the model file"
+        raise UsageError("it is read, and cannot be written", where=repr(str(place)), mend=mend)
     if place.exists() and not force:
         raise UsageError(
             "the file is there already",

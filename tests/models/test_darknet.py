@@ -172,5 +172,5 @@ def test_read_with_names(tmp_path):
     assert network.arguments["num_classes"] == 4
     assert read_darknet(tmp_path / "n.cfg").classes == ("class 0", "class 1", "class 2", "class 3")
     (tmp_path / "c.names").write_text("ant\n")
-    with pytest.raises(RetinueError, match=r"1 names, and the network has 4 classes, .*c\.names"):
+    with pytest.raises(RetinueError, match=r"1 name, and the network has 4 classes, .*c\.names"):
         read_darknet(tmp_path / "n.cfg", names=tmp_path / "c.names")

@@ -30,8 +30,11 @@ WRONG = {
     "a layer that nobody knows": (("[convolution]\n",), "line 4, .convolution., did you mean"),
     "a key that nobody knows": ((CONV + "stirde=2\n",), "no key 'stirde'.*line 11.*did you mean"),
     "net twice": ((NET,), "stands first.*line 4"),
-    "no number": ((CONV + "groups=two\n",), "groups is a whole number from 1 on, not 'two'"),
-    "a number out of bounds": ((CONV.replace("=4", "=999999999"),), "filters is .* line 6"),
+    "no number": ((CONV + "groups=two\n",), "groups is a whole number from 1 to 65536, not 'two'"),
+    "a number out of bounds": (
+        (CONV.replace("=4", "=999999999"),),
+        "filters is a whole number from 1 to 65536, not '999999999'.* line 6",
+    ),
     "said twice": ((CONV + "size=5\n",), "size is 3 in line 7, and 5 here.*line 11"),
     "no key=value": ((CONV + "what is this\n",), "neither a section nor key=value: 'what is this'"),
     "another activation": ((CONV.replace("leaky", "leeky"),), "'leeky'.*line 10.*mean 'leaky'"),

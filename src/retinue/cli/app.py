@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -27,6 +28,7 @@ from retinue.cli import (
 )
 from retinue.cli.failures import GONE, describe, hush, refuse_no_folder, secure_streams
 from retinue.cli.options import add
+from retinue.run.stopping import terminable
 
 app = typer.Typer(
     name="retinue",
@@ -106,7 +108,14 @@ def end(code: int) -> NoReturn:
 
 
 def run(arguments: list[str], *, debug: bool = False) -> int:
-    """The exit code of one command; everything that goes wrong ends as one line on stderr."""
+    """The exit code of one command; everything that goes wrong ends as one line on stderr. SIGTERM
+    ends it in good order, as Ctrl-C does."""
+    with terminable() as heard:
+        code = _run(arguments, debug)
+    return 128 + signal.SIGTERM if heard.terminated and code == 130 else code
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     try:
         refuse_no_folder()
         code = app(arguments, prog_name="retinue", standalone_mode=False)

@@ -42,6 +42,7 @@ from retinue.models.detector import BOX, PREPROCESSING, Anchors, Detector, draw
 from retinue.models.network import Level, Unit
 from retinue.models.registry import NetworkEntry, create_model
 from retinue.sample import LARGEST_SIDE
+from retinue.text import counted
 
 MOST_PARAMETERS = 1_000_000_000
 
@@ -450,7 +451,9 @@ def read_darknet(
     classes = [line.strip() for line in text.splitlines() if line.strip()]
     if len(classes) != count:
         raise RetinueError(
-            f"{len(classes):,} names, and the network has {count:,} classes", where=str(names)
+            f"{counted(len(classes), 'name')}, and the network has {count:,} classes",
+            where=str(names),
+            mend="give a name a line, in the order of the classes",
         )
     return Described(network, tuple(classes))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from retinue.errors import RetinueError, UsageError, some, suggest
 from retinue.files import expanded, nearest, read_text
-from retinue.text import first_line
+from retinue.text import first_line, shorten
 
 MOST_CHARACTERS = 1_000_000
 MOST_SECTIONS = 2_000
@@ -103,7 +103,8 @@ class Section:
         except ValueError:
             value = least - 1
         if not least <= value <= LARGEST:
-            raise self.refused(f"{key} is a whole number from {least} on, not {text!r}", key)
+            between = f"from {least} to {LARGEST}"
+            raise self.refused(f"{key} is a whole number {between}, not {shorten(text, 40)!r}", key)
         return value
 
     def _number(self, key: str, text: str, least: float, most: float) -> float:
@@ -112,7 +113,8 @@ class Section:
         except ValueError:
             value = least - 1
         if not least <= value <= most:  # NaN, neither
-            raise self.refused(f"{key} is a number from {least:g} to {most:g}, not {text!r}", key)
+            said = shorten(text, 40)
+            raise self.refused(f"{key} is a number from {least:g} to {most:g}, not {said!r}", key)
         return value
 
 
@@ -136,7 +138,10 @@ def text_of(cfg: str) -> tuple[str, str]:
         if path.stat().st_size > 4 * MOST_CHARACTERS:
             raise RetinueError("too long for a network's description", where=cfg)
         text = read_text(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError:
+        mend = "save it as UTF-8"
+        raise RetinueError("neither UTF-8 nor UTF-16", where=cfg, mend=mend) from None
+    except (OSError, ValueError) as error:
         raise RetinueError(f"unreadable: {first_line(error)}", where=cfg) from error
     return text, cfg
 

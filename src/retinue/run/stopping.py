@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
@@ -17,26 +18,35 @@ def signal_of(stop: KeyboardInterrupt) -> int:
     return int(signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
+@dataclass
+class Heard:
+    """What came while `terminable` lasted."""
+
+    terminated: bool = False
+
+
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> Iterator[Heard]:
     """While this context lasts, SIGTERM raises `Terminated`; a second one kills.
 
     Where somebody else handles the signal, or outside the main thread, where Python allows no
     handlers, nothing is done.
     """
+    heard = Heard()
+
+    def raises(number: int, frame: FrameType | None) -> None:
+        heard.terminated = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
     try:
         free = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if free:
-            signal.signal(signal.SIGTERM, _raise)
+            signal.signal(signal.SIGTERM, raises)
     except ValueError:  # not the main thread
         free = False
     try:
-        yield
+        yield heard
     finally:
         if free:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated

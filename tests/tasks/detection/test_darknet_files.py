@@ -83,3 +83,19 @@ def test_what_does_not_go_together_is_refused(files: Path) -> None:
     assert not (files / "net.safetensors").exists()
     with pytest.raises(UsageError, match=r"describes no network.*\.cfg"):
         import_model(files / "photo.png", files / "net.weights")
+
+
+@pytest.mark.parametrize("name", ["net.cfg", "net.weights", "net.names", "alias"])
+def test_what_is_read_is_not_written_over(files: Path, name: str) -> None:
+    (files / "alias").symlink_to(files / "net.cfg")
+    before = (files / name).read_bytes()
+    given = (files / "net.cfg", files / "net.weights")
+    with pytest.raises(UsageError, match="it is read, and cannot be written"):
+        import_model(*given, names=files / "net.names", out=files / name, force=True)
+    assert (files / name).read_bytes() == before
+
+
+def test_names_that_are_no_text_are_told_how_to_be(files: Path) -> None:
+    (files / "net.names").write_bytes("猫咪\n".encode("gbk"))
+    with pytest.raises(RetinueError, match=r"neither UTF-8 nor UTF-16, .*net\.names, save it as"):
+        import_model(files / "net.cfg", files / "net.weights", names=files / "net.names")
