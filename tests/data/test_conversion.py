@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from box_sets import READERS, WHOLE, found, picture, read, targets, voc, write, xml
+from box_sets import READERS, WHOLE, count, found, picture, read, targets, voc, write, xml
+from coco_sets import box, coco, image
 from converted_sets import converted, near, parts
 from examples import example
 from examples import write as write_records
@@ -195,3 +196,19 @@ def test_a_copy_that_finds_no_room_does_not_blame_the_image_it_is_of(
     with pytest.raises(RetinueError, match=r"cannot be written: No space left on device, .*out'"):
         convert(DataOptions(path=str(origin)), READERS, tmp_path / "out", "yolo", copy=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("to", "held"), [("voc", 1), ("csv", 1), ("coco", 4), ("yolo", 4)])
+def test_boxes_of_a_pixel_are_held_or_counted(tmp_path: Path, to: str, held: int) -> None:
+    """In VOC's numbers the first pixel of a box of one is the last, and of a smaller one lies
+    behind it: written so, the copy would be refused, or lack the box in silence."""
+    boxes = [box(1, 1, 7, 5, 5, 1, 9), box(2, 1, 7, 9, 9, 0.25, 3), box(3, 1, 7, 20, 5, 9, 1),
+             box(4, 1, 7, 30, 5, 1.5, 2)]  # fmt: skip
+    coco(tmp_path / "set", [image(1)], boxes)
+    done = convert(DataOptions(path=str(tmp_path / "set")), READERS, tmp_path / "out", to)
+    assert done.objects == held
+    lost = {} if held == 4 else {"boxes of a pixel or less, which are left out": 3}
+    assert done.lost == lost
+    again = read(tmp_path / "out")
+    assert count(again) == held
+    assert near(again)["a.jpg"][-1] == ("cat", 30, 5, 31.5, 7)

@@ -27,6 +27,7 @@ from retinue.data.sources.listing import Listing, Readers
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.targets.boxes import Boxes
+from retinue.data.written_boxes import told_by_pixels
 from retinue.data.written_sets import FORMATS, Data, Item, Target
 from retinue.errors import BadImageError, RetinueError, UsageError, some
 from retinue.text import as_file_name, counted, cut, no_file_name, shorten, utf8
@@ -105,7 +106,7 @@ def convert(
     listing.records = _divided(records, options, form, notes)
     items = _items(listing, options, classes, notes)
     lost = _lost(items, form, to)
-    data = Data([_without_crowds(item, form) for item in items], classes, listing)
+    data = Data([_held(item, form) for item in items], classes, listing)
     _write(data, form, out, copy)
     splits = {split or "all": len(of_it) for split, of_it in data.by_split().items()}
     objects = sum(len(item.target.of) for item in data.items)
@@ -225,6 +226,10 @@ def _lost(items: Sequence[Item], form: Target, to: str) -> dict[str, int]:
             form.crowd,
             sum(int(target.crowd.sum()) for target in targets),
         ),
+        "boxes of a pixel or less, which are left out": (
+            form.tiny,
+            sum(int((~told_by_pixels(t.xyxy) & (form.crowd | ~t.crowd)).sum()) for t in targets),
+        ),
         "areas of the objects themselves": (
             form.area,
             sum(map(_own_areas, targets)),
@@ -245,11 +250,13 @@ def _own_areas(target: Boxes) -> int:
     return int((np.abs(target.area - boxes) > 0.01 * boxes).sum())
 
 
-def _without_crowds(item: Item, form: Target) -> Item:
-    if form.crowd or not item.target.crowd.any():
+def _held(item: Item, form: Target) -> Item:
+    """Without the boxes that `form` cannot hold."""
+    target = item.target
+    kept = (form.crowd | ~target.crowd) & (form.tiny | told_by_pixels(target.xyxy))
+    if kept.all():
         return item
-    target = item.target.kept(~item.target.crowd)
-    return Item(item.record, target, item.size, item.name, item.split)
+    return Item(item.record, target.kept(kept), item.size, item.name, item.split)
 
 
 def _write(data: Data, form: Target, out: Path, copy: bool) -> None:

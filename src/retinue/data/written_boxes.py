@@ -10,11 +10,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
+import numpy as np
+import numpy.typing as npt
+
 from retinue.arrays import ImageSize
 from retinue.text import utf8
 
 DIGITS = 4
 """Of a pixel, in VOC's and COCO's files."""
+_ROUNDING = 5e-3
+"""Pixels that reading and writing may take off a side."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535))
 """Characters that no XML file may have."""
@@ -70,6 +75,15 @@ def by_pixels(xyxy: Sequence[float]) -> tuple[float, float, float, float]:
     """Corners as VOC has them: the first and the last pixel in the box, counted from 1."""
     x1, y1, x2, y2 = xyxy
     return x1 + 1, y1 + 1, x2, y2
+
+
+def told_by_pixels(
+    xyxy: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+) -> npt.NDArray[np.bool_]:
+    """(k,) which boxes (k, 4) VOC's corners can tell: of one of a pixel or less the first pixel is
+    the last, or lies behind it, which is read as no box, or as none that makes sense."""
+    sides: npt.NDArray[np.float64] = (xyxy[:, 2:] - xyxy[:, :2]).astype(np.float64)
+    return np.logical_and(sides[:, 0] > 1 + _ROUNDING, sides[:, 1] > 1 + _ROUNDING)
 
 
 def yolo_row(of: int, xyxy: Sequence[float], size: ImageSize) -> str:

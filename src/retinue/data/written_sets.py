@@ -74,6 +74,8 @@ class Target:
     area: bool = False
     not_exhaustive: bool = False
     """Whether it can hold these."""
+    tiny: bool = False
+    """And boxes of a pixel or less (`told_by_pixels`)."""
     divided: bool = False
     """Whether what reads it wants to be told what to train on and what to judge by."""
 
@@ -203,7 +205,7 @@ def _in_images(item: Item) -> str:
 
 FORMATS = {
     "voc": Target(_write_voc, lambda item: f"JPEGImages/{item.name}", difficult=True),
-    "coco": Target(_write_coco, _in_images, crowd=True, area=True, not_exhaustive=True),
-    "yolo": Target(_write_yolo, _in_images, divided=True),
+    "coco": Target(_write_coco, _in_images, crowd=True, area=True, not_exhaustive=True, tiny=True),
+    "yolo": Target(_write_yolo, _in_images, divided=True, tiny=True),
     "csv": Target(_write_csv, _in_images, difficult=True, crowd=True),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_voc(here: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_names_of_voc_are_escaped(here: Path) -> None:
     odd = 'a<b>&"\x01\udce9.jpg'
-    write(here, "voc", [BoxResult(odd, [Box("<red> & \x02", 0.5, (0, 0, 1, 1))], (4, 4))])
+    write(here, "voc", [BoxResult(odd, [Box("<red> & \x02", 0.5, (0, 0, 2, 2))], (4, 4))])
     (place,) = (here / "Annotations").glob("*.xml")
     root = ElementTree.parse(place)
     assert root.findtext("filename") == 'a<b>&"\\udce9.jpg'
@@ -292,3 +293,19 @@ def test_what_is_written_is_read_again_to_a_thousandth_of_a_pixel(here: Path, fo
         np.testing.assert_allclose(target.xyxy, np.reshape(expected, (-1, 4)), atol=1.5e-3)
         if format != "yolo":
             assert list(target.of) == [box.name for box in result.boxes]
+
+
+def test_what_voc_has_no_numbers_for_is_left_out_and_counted(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boxes = [
+        Box("red", 0.9, (2, 2, 3, 9)),
+        Box("red", 0.8, (4.5, 4, 4.75, 9)),
+        Box("red", 0.7, (6, 4, 7.5, 9)),
+    ]
+    write(here, "voc", [BoxResult("a.jpg", boxes, (16, 16))])
+    text = (here / "Annotations" / "a.xml").read_text()
+    assert re.findall(r"<bndbox>.*", text) == [
+        "<bndbox><xmin>7</xmin><ymin>5</ymin><xmax>7.5</xmax><ymax>9</ymax></bndbox>"
+    ]
+    assert "2 objects of a pixel or less left out: VOC has no numbers for them" in caplog.text

@@ -11,7 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
-from retinue.data.written_boxes import Written, coco_entry, voc_xml, yolo_row
+import numpy as np
+
+from retinue.data.written_boxes import Written, coco_entry, told_by_pixels, voc_xml, yolo_row
 from retinue.documents import json_text, read_json, yaml_text
 from retinue.errors import RetinueError, UsageError
 from retinue.files import write_text
@@ -38,13 +40,23 @@ class VocXml(Form):
 
     lists = ()
     folder = "Annotations"
+    _tiny = 0
 
     def write(self, result: Result) -> None:
         """See `Form`."""
         found, size = _boxes(result)
         place = self.outlet.beside(self.folder, result, ".xml")
-        objects = [Written(box.name, box.xyxy, score=box.score) for box in found.boxes]
+        told = told_by_pixels(np.array([box.xyxy for box in found.boxes]).reshape(-1, 4))
+        boxes = [box for box, whole in zip(found.boxes, told, strict=True) if whole]
+        self._tiny += len(found.boxes) - len(boxes)
+        objects = [Written(box.name, box.xyxy, score=box.score) for box in boxes]
         write_text(place, voc_xml(result.path, size, objects))
+
+    def close(self) -> None:
+        """See `Form`."""
+        if self._tiny:
+            objects = counted(self._tiny, "object")
+            self.outlet.say(f"{objects} of a pixel or less left out: VOC has no numbers for them")
 
     @classmethod
     def wrote(cls, name: str, line: str) -> bool:
