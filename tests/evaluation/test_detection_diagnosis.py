@@ -212,3 +212,19 @@ def test_boxes_anywhere_are_not_explained_away() -> None:
     founds, truths, sizes = split(lambda boxes, whole, rng: rng.uniform(0, 400, boxes.shape))
     (said,) = told(founds, truths, sizes)
     assert "no other reading of them fits better" in said
+
+
+def test_of_a_few_objects_chance_is_not_explained() -> None:
+    """Of ten readings, one of which is fitted to the objects, some finds one of two by chance."""
+    rng = np.random.default_rng(0)
+    explained = 0
+    for _ in range(40):
+        founds, truths = [], []
+        for _ in range(2):
+            corner = rng.uniform(0, 40, (30, 2))
+            boxes = np.concatenate([corner, corner + rng.uniform(2, 24, (30, 2))], axis=1)
+            founds.append(Found(boxes, rng.uniform(0, 0.02, 30), rng.integers(0, 4, 30)))
+            truths.append(Truth(np.array([[0.0, 0, 20, 20]]), np.array([0])))
+        said = told(founds, truths, np.array([[64, 48], [64, 48]]))
+        explained += any("read that way" in line for line in said)
+    assert explained == 0

@@ -21,6 +21,8 @@ ABOUT_NOTHING = 0.05
 """A mean AP at IoU 0.5 below this is worth a diagnosis."""
 _WORTH = 0.2
 """Such a share of the objects has to be found for another reading to be believed …"""
+_FEWEST = 5
+"""… at least so many, since of two or three some reading finds one by chance …"""
 _TIMES = 3
 """… and so many times as many as with the boxes as they are."""
 
@@ -102,7 +104,8 @@ def _other_readings(of: Detections, sizes: Ints, rows: Ints, as_is: float) -> It
     if not tried:
         return
     share, said = max(tried, key=lambda one: one[0])
-    if share >= _WORTH and share >= _TIMES * as_is:
+    enough = share * of.counted.sum() > _FEWEST - 0.5
+    if enough and share >= _WORTH and share >= _TIMES * as_is:
         yield (
             f"{said}: read that way, {100 * share:.0f} % of the objects are found instead of"
             f" {100 * as_is:.0f} %."
