@@ -212,3 +212,25 @@ def test_boxes_of_a_pixel_are_held_or_counted(tmp_path: Path, to: str, held: int
     again = read(tmp_path / "out")
     assert count(again) == held
     assert near(again)["a.jpg"][-1] == ("cat", 30, 5, 31.5, 7)
+
+
+def test_names_that_files_cannot_have_everywhere_are_changed_aloud(tmp_path: Path) -> None:
+    names = ["CON", "a:b", "é" * 60, "fine", "sub/fine"]
+    entries = [image(k, f"{name}.jpg") for k, name in enumerate(names)]
+    coco(tmp_path / "set", entries, [box(1, 0, 7, 1, 1, 9, 9)])
+    done = convert(DataOptions(path=str(tmp_path / "set")), READERS, tmp_path / "out", "yolo")
+    there = {file.name for file in (tmp_path / "out" / "images").rglob("*.jpg")}
+    assert there == {"image-CON.jpg", "a-b.jpg", "é" * 50 + ".jpg", "fine.jpg", "fine-2.jpg"}
+    said = "\n".join(done.notes)
+    assert "3 images are called anew, since not every system has files of such names: 'CON" in said
+    assert "1 image is called anew, since others are called so: 'sub/fine.jpg' is" in said
+
+
+def test_classes_that_xml_has_no_characters_for_stay_apart(tmp_path: Path) -> None:
+    names = {1: "a\x01", 2: "a", 3: "a\uffff"}
+    boxes = [box(k, 1, k, 9 * k, 1, 5, 5) for k in names]
+    categories = [{"id": k, "name": name} for k, name in names.items()]
+    coco(tmp_path / "set", [image(1)], boxes, categories)
+    convert(DataOptions(path=str(tmp_path / "set")), READERS, tmp_path / "out", "voc")
+    (got,) = found(read(tmp_path / "out")).values()
+    assert [name for name, *_ in got] == ["a\\x01", "a", "a\\uffff"]

@@ -28,7 +28,7 @@ def test_vocs_corners_are_the_first_and_the_last_pixel() -> None:
     assert root.findtext("folder") == "folder"
     assert [root.findtext(f"size/{side}") for side in ("width", "height")] == ["64", "48"]
     (thing,) = root.findall("object")
-    assert thing.findtext("name") == "a & <b>"
+    assert thing.findtext("name") == "a & <b>\\x07"
     assert (thing.findtext("difficult"), thing.findtext("score")) == ("1", "0.250000")
     corners = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
     assert corners == ["1", "11", "30.5", "20"]

@@ -170,10 +170,10 @@ def _items(
         target = record.target.kept(np.array([str(n) in wanted for n in record.target.of], bool))
         name = names.of(_titled(record))
         found.append(Item(record, target, (width, height), name, record.split))
-    if names.changed:
-        was, now = names.changed[0]
-        are = counted(len(names.changed), "image is", "images are")
-        notes.append(f"{are} called anew, since others are called so: {was!r} is {now!r}")
+    for why, changed in names.changed.items():
+        was, now = changed[0]
+        are = counted(len(changed), "image is", "images are")
+        notes.append(f"{are} called anew, since {why}: {was!r} is {now!r}")
     return found
 
 
@@ -192,7 +192,8 @@ class _Names:
     """Names of files in one folder, no two alike without their suffixes."""
 
     def __init__(self) -> None:
-        self.changed: list[tuple[str, str]] = []
+        self.changed: dict[str, list[tuple[str, str]]] = {}
+        """Why → what images were called, and are."""
         self._taken: set[str] = set()
 
     def of(self, path: str) -> str:
@@ -200,17 +201,19 @@ class _Names:
         base = path.rsplit("/", 1)[-1]
         base = base.lstrip(".")  # a name that begins so is hidden
         stem, suffix = os.path.splitext(base)
+        why = ""
         if not suffix and is_image_name(f"a.{base}"):
             stem, suffix = "", f".{base}"
         if no_file_name(stem) or utf8(base) != base:
             stem = as_file_name(utf8(stem), "image")
+            why = "not every system has files of such names" if stem + suffix != base else ""
         name, number = stem, 1
         while name.casefold() in self._taken:
             number += 1
-            name = f"{stem}-{number}"
+            name, why = f"{stem}-{number}", "others are called so"
         self._taken.add(name.casefold())
-        if name != stem:
-            self.changed.append((path, name + suffix))
+        if why:
+            self.changed.setdefault(why, []).append((path, name + suffix))
         return name + suffix
 
 

@@ -21,8 +21,11 @@ DIGITS = 4
 _ROUNDING = 5e-3
 """Pixels that reading and writing may take off a side."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_NOT_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535))
-"""Characters that no XML file may have."""
+_NOT_XML = {
+    code: chr(code).encode("ascii", "backslashreplace").decode() if code > 255 else f"\\x{code:02x}"
+    for code in (*range(9), 11, 12, *range(14, 32), 65534, 65535)
+}
+"""Characters that no XML file may have, and how they are written: names stay different ones."""
 
 
 class Written(NamedTuple):

@@ -85,8 +85,8 @@ def test_names_of_voc_are_escaped(here: Path) -> None:
     write(here, "voc", [BoxResult(odd, [Box("<red> & \x02", 0.5, (0, 0, 2, 2))], (4, 4))])
     (place,) = (here / "Annotations").glob("*.xml")
     root = ElementTree.parse(place)
-    assert root.findtext("filename") == 'a<b>&"\\udce9.jpg'
-    assert root.findtext("object/name") == "<red> & "
+    assert root.findtext("filename") == 'a<b>&"\\x01\\udce9.jpg'
+    assert root.findtext("object/name") == "<red> & \\x02"
 
 
 def test_yolo(here: Path) -> None:
