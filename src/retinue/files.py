@@ -37,6 +37,7 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.partial(\.[a-z0-9]+)?", re.DOTALL)
 _SECONDS_UNTOUCHED = 86_400
 """Where nothing tells whether a temporary file is still being written, its age does."""
 _MOST_NAMED = 5
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class NotAFileError(OSError):
@@ -129,6 +130,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def or_room(error: OSError, otherwise: str) -> str:
+    """How to mend that something cannot be written: `otherwise`, or first to make room, where that
+    is what there is too little of."""
+    return f"free some space, or {otherwise}" if error.errno in _NO_ROOM else otherwise
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,6 +30,7 @@ from retinue.data.targets.boxes import Boxes
 from retinue.data.written_boxes import told_by_pixels
 from retinue.data.written_sets import FORMATS, Data, Item, Target
 from retinue.errors import BadImageError, RetinueError, UsageError, some
+from retinue.files import or_room
 from retinue.text import as_file_name, counted, cut, no_file_name, shorten, utf8
 
 _SHOWN = 5
@@ -294,7 +295,7 @@ def _cannot_write(out: Path, partial: Path | None, error: OSError) -> RetinueErr
     return RetinueError(
         what if inside else f"{what} ({named})",
         where=repr(str(out)),
-        mend="free some space, or name another folder",
+        mend=or_room(error, "name another folder"),
     )
 
 

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from retinue.data.sources.walking import DRAWN_MARK
 from retinue.errors import RetinueError, UsageError, suggest
-from retinue.files import replacing, sweep
+from retinue.files import or_room, replacing, sweep
 from retinue.inference.extras import Cut, Extra, Paint, Painted, Shown
 from retinue.inference.forms import FORMS, JsonLines, json_line
 from retinue.inference.heat import coloured
@@ -385,5 +385,5 @@ def _cannot_write(out: Path, error: OSError) -> RetinueError:
     return RetinueError(
         f"predictions cannot be written: {error.strerror or error}",
         where=str(error.filename or out),
-        mend="free some space or choose another folder with --out",
+        mend=or_room(error, "choose another folder with --out"),
     )

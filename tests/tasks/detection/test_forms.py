@@ -194,6 +194,13 @@ def test_a_bad_reference_is_refused(here: Path, changes: dict[str, Any], words: 
     assert not here.exists()
 
 
+def test_a_reference_that_is_no_json_is_told_what_to_be(here: Path) -> None:
+    place = here.parent / "photo.json"
+    place.write_bytes(b"\x89PNG")
+    with pytest.raises(RetinueError, match=r"not JSON .*photo\.json, give one with images, anno"):
+        write(here, "coco", reference=place)
+
+
 def test_what_cannot_begin_is_said_and_leaves_no_half(here: Path) -> None:
     folder = PredictionFolder(here, format="coco", task=TASK, crops=True)
     here.mkdir()

@@ -210,7 +210,7 @@ def settle_classes(
             raise UsageError(
                 f"the class name {name!r} is not UTF-8",
                 where=repr(str(listing.root)),
-                mend="rename the folder, or save the table as UTF-8",
+                mend="rename the folder, or save the table as UTF-8, or the file of labels",
             ) from None
     given = listing.classes or reader.class_order
     classes = list(given) if given else sort_names(found)

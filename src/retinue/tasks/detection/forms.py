@@ -186,6 +186,9 @@ class CocoJson(Form):
         return True
 
 
+_REFERENCE = "give one with images, annotations and categories"
+
+
 class Reference:
     """The ids of images and categories of a COCO file, whatever they are: numbers or texts."""
 
@@ -207,13 +210,16 @@ class Reference:
             raise UsageError(
                 f"the reference cannot be read: {error.strerror or error}", where=str(path)
             ) from None
+        except RetinueError as error:
+            error.mend = _REFERENCE
+            raise
         for table, keys in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
             rows = found.get(table) if isinstance(found, dict) else None
             if not isinstance(rows, list):
                 raise RetinueError(
                     f"this is no COCO file: it has no list {table!r}",
                     where=str(path),
-                    mend="give one with images, annotations and categories",
+                    mend=_REFERENCE,
                 )
             seen = set()
             for number, row in enumerate(rows):
