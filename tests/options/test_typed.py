@@ -149,3 +149,19 @@ def test_where_anything_will_do_yaml_decides() -> None:
 
 def test_a_number_of_too_many_digits_stays_text() -> None:
     assert meant(Any, read_yaml("9" * 5000)) == "9" * 5000
+
+
+@pytest.mark.parametrize("text", ["0", "1", "auto", "AUTO"])
+def test_numbers_that_stand_among_words_are_numbers(tmp_path: Path, text: str) -> None:
+    wanted = int(text) if text.isdecimal() else "auto"
+    for recipe in (
+        _loaded(tmp_path, TWO_STAGES, f"data.first_pixel={text}"),
+        _loaded(tmp_path, TWO_STAGES + f"data: {{first_pixel: {text}}}\n"),
+    ):
+        found = recipe.data.first_pixel
+        assert (found, type(found)) == (wanted, type(wanted))
+        again = tmp_path / "again.yaml"
+        again.write_text(dump(recipe), encoding="utf-8")
+        assert load_recipe(again).data.first_pixel == wanted
+    with pytest.raises(UsageError, match="must be one of auto, 0, 1"):
+        _loaded(tmp_path, TWO_STAGES, "data.first_pixel=2")

@@ -94,8 +94,13 @@ def kinds(wanted: Any) -> tuple[Any, ...]:
 
 def words(wanted: Any) -> tuple[str, ...]:
     """The words that `wanted` lists."""
+    return tuple(map(str, _listed(wanted)))
+
+
+def _listed(wanted: Any) -> list[Any]:
+    """The same as they are: there may be numbers among them."""
     listed = (k for k in kinds(wanted) if typing.get_origin(k) is Literal)
-    return tuple(str(word) for kind in listed for word in typing.get_args(kind))
+    return [word for kind in listed for word in typing.get_args(kind)]
 
 
 def classes(wanted: Any) -> tuple[type[BaseModel], ...]:
@@ -197,8 +202,8 @@ def _typed(wanted: Any, text: str) -> Any:
             return meaning
     if str in allowed:
         return str(text)
-    if listed := words(wanted):
-        same = [word for word in listed if word.lower() == text.strip().lower()]
+    if listed := _listed(wanted):
+        same = [word for word in listed if str(word).lower() == text.strip().lower()]
         return same[0] if len(same) == 1 else str(text)
     for options in classes(wanted):
         if (alone := getattr(options, "alone", None)) and not isinstance(meaning, bool):
