@@ -37,6 +37,14 @@ def test_check_sees_what_the_data_is_for(retinue: Command, tmp_path: Path) -> No
     assert "this looks like boxes in PASCAL VOC's XML: `retinue train detect` reads it" in err
 
 
+@pytest.mark.parametrize("again", ["split.seed=2", "data.split.seed=2"])
+def test_an_option_is_given_once(retinue: Command, tmp_path: Path, again: str) -> None:
+    code, _, err = retinue("data", "check", boxes(tmp_path), "split.seed=1", again)
+    assert (code, err) == (2, "error: split.seed is given twice, key split.seed, give it once\n")
+    code, _, err = retinue("predict", "m", "a.jpg", "--set", "iou=0.1", "--set", "iou=0.2")
+    assert (code, err) == (2, "error: iou is given twice, key iou, give it once\n")
+
+
 def test_what_a_format_refuses_is_not_taken_for_other_data(
     retinue: Command, tmp_path: Path
 ) -> None:

@@ -101,10 +101,10 @@ def _options(overrides: list[str]) -> dict[str, Any]:
     """Fields of `DataOptions`; dots reach nested ones (`split.train=0.9`)."""
     from retinue.data.options import DataOptions
     from retinue.errors import UsageError
-    from retinue.options.overrides import parse_override
+    from retinue.options.overrides import parse_overrides
     from retinue.options.refusal import validated
 
-    given = {key.removeprefix("data."): v for key, v in map(parse_override, overrides)}
+    given = parse_overrides(overrides, "data.")
     if {"path", "data"} & set(given):
         raise UsageError("the path is given already", where="key path", mend="give one path")
     return validated(DataOptions, given, "the options")

@@ -26,11 +26,10 @@ def sorted_words(words: Sequence[str], context: typer.Context) -> tuple[list[str
     Raises:
         UsageError: an option that is nearly one of the command's own.
     """
-    from retinue.errors import UsageError
-    from retinue.options.overrides import parse_override
+    from retinue.options.overrides import parse_overrides
 
     alone: list[str] = []
-    overrides: dict[str, Any] = {}
+    pairs: list[str] = []
     waiting = deque(words)
     while waiting:
         word = waiting.popleft()
@@ -39,11 +38,8 @@ def sorted_words(words: Sequence[str], context: typer.Context) -> tuple[list[str
         elif not _is_pair(word):
             alone.append(word)
             continue
-        key, value = parse_override(word)
-        if key in overrides:
-            raise UsageError(f"{key} is given twice", where=f"key {key}", mend="give it once")
-        overrides[key] = value
-    return alone, overrides
+        pairs.append(word)
+    return alone, parse_overrides(pairs)
 
 
 def _is_pair(word: str) -> bool:

@@ -126,9 +126,9 @@ def predict(
     from retinue import api
     from retinue.errors import UsageError
     from retinue.inference.forms import json_line
-    from retinue.options.overrides import parse_override
+    from retinue.options.overrides import parse_overrides
 
-    options = dict(map(parse_override, changes or []))
+    options = parse_overrides(changes or [])
     needing: dict[str, Any] = {
         "draw": draw, "crops": crops, "heatmap": heatmap, "format": format,
         "reference": reference,

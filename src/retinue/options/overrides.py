@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType
 from typing import Any
@@ -99,6 +99,18 @@ ADVICE: Mapping[str, str] = {
 """What other tools have, and ours says otherwise."""
 
 Said = Callable[[str], None]
+
+
+def parse_overrides(texts: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """Several `key=value`, each key once, with or without the `prefix`. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_override(text)
+        key = key.removeprefix(prefix)
+        if key in found:
+            raise UsageError(f"{key} is given twice", where=f"key {key}", mend="give it once")
+        found[key] = value
+    return found
 
 
 def parse_override(text: str) -> tuple[str, Any]:
