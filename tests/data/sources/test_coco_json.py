@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from box_sets import count, found, read, write
-from coco_sets import box, coco, image
+from coco_sets import CAT, box, coco, image
 
 from retinue.errors import UsageError
 
@@ -171,4 +171,24 @@ def test_annotations_of_outlines_alone(tmp_path: Path) -> None:
     outline = {"id": 5, "image_id": 1, "category_id": 7, "segmentation": [[1, 1, 9, 1, 9, 9]]}
     path = coco(tmp_path, [image(1)], [outline])
     with pytest.raises(UsageError, match=r"1 annotation has no box.*annotation 5.*add their bbox"):
+        read(path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), [1], {"a": 1}, None])
+def test_what_is_no_id_is_none(tmp_path: Path, number: Any) -> None:
+    """NaN is not even like itself, and no JSON: nothing of it could be written again."""
+    boxes = [box(1, number, 7, 1, 1, 9, 9), box(2, 1, 7, 2, 2, 9, 9)]
+    path = coco(tmp_path, [image(number), image(1, "b.jpg")], boxes)
+    with pytest.raises(UsageError, match="image 1 has no id or no file_name"):
+        read(path)
+    assert count(read(path, on_bad_image="skip")) == 1
+    path = coco(tmp_path, [image(1, "b.jpg")], boxes[1:], [{"id": number, "name": "x"}, CAT])
+    with pytest.raises(UsageError, match="category 1 has no id or no name"):
+        read(path)
+
+
+def test_half_a_character_names_no_file(tmp_path: Path) -> None:
+    path = coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9)])
+    path.write_text(path.read_text().replace("a.jpg", "\\ud83d.jpg"))
+    with pytest.raises(UsageError, match=r"image id 1: no image '\\ud83d.jpg' in"):
         read(path)

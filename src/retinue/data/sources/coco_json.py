@@ -157,7 +157,7 @@ def _add_categories(found: Contents, categories: list[Any]) -> None:
     for k, entry in enumerate(categories):
         given = entry.get("name") if isinstance(entry, dict) else None
         name = "" if given is None else normal(" ".join(str(given).split()))
-        if not name or "id" not in entry:
+        if not name or not _is_id(entry.get("id")):
             found.problems.append(f"{str(found.path)!r}: category {k + 1} has no id or no name")
             continue
         named.append((entry["id"], name, entry))
@@ -179,7 +179,7 @@ def _add_images(found: Contents, images: list[Any]) -> None:
     for k, entry in enumerate(images):
         number = entry.get("id") if isinstance(entry, dict) else None
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if number is None or not isinstance(name, str) or not name.strip():
+        if not _is_id(number) or not isinstance(name, str) or not name.strip():
             found.problems.append(f"{at} {k + 1} has no id or no file_name")
             continue
         if str(number) in known:
@@ -194,6 +194,11 @@ def _add_images(found: Contents, images: list[Any]) -> None:
         )
         found.negative.append(_ids(negative) if isinstance(negative, list) else None)
         found.incomplete.append(_ids(incomplete))
+
+
+def _is_id(value: Any) -> bool:
+    """Whether something can be found by it, and written again: a text or a finite number."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _ids(values: Any) -> list[Any]:

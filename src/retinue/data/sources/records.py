@@ -188,11 +188,19 @@ class Records(Sequence[Record]):
 
 
 def as_names(texts: Sequence[str | None]) -> Names:
-    """As the system's bytes."""
+    """As the system's bytes; of what no file can be called, since it is no text, some that none
+    has."""
     try:
         return pa.array(texts, pa.large_string()).cast(pa.large_binary())
     except UnicodeEncodeError:
-        return pa.array([None if t is None else os.fsencode(t) for t in texts], pa.large_binary())
+        return pa.array([None if t is None else _bytes(t) for t in texts], pa.large_binary())
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, as JSON can escape it
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _or_null(names: Names | None, count: int) -> Names:
