@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from answers import Reading, picture, results
 from PIL import Image
@@ -93,6 +95,22 @@ def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
         PredictionFolder(tmp_path / "predictions.txt")
     with pytest.raises(UsageError, match="did you mean 'jsonl'"):
         PredictionFolder(tmp_path, format="jsonlines")
+
+
+def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
+    """All of them begin alike."""
+    place = tmp_path / "predictions.parquet"
+    for mine in (pa.table({"horse": [1], "path": ["a"]}), None):
+        place.write_bytes(b"PAR1 and nothing else")
+        if mine is not None:
+            pq.write_table(mine, place)
+        with pytest.raises(UsageError, match="will not be overwritten"):
+            PredictionFolder(tmp_path, format="parquet")
+    place.write_bytes(b"")
+    for _ in range(2):
+        with PredictionFolder(tmp_path, format="parquet") as folder:
+            folder.add(results(["a.jpg"])[0])
+    assert pq.read_table(place).num_rows > 0
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -241,6 +241,14 @@ class Parquet(ListForm):
         """See `Form`."""
         return line.startswith("PAR1")
 
+    @classmethod
+    def wrote_at(cls, path: Path) -> bool:
+        """See `Form`: its columns stand at its end."""
+        try:
+            return bool(pq.read_schema(path).names[:1] == ["path"])
+        except (OSError, pa.ArrowException):
+            return path.stat().st_size == 0
+
 
 FORMS: dict[str, type[Form]] = {
     "jsonl": JsonLines,

@@ -374,11 +374,7 @@ def foreign(path: Path) -> UsageError:
 
 def is_ours(path: Path, form: type[Form]) -> bool:
     """Whether `path` looks like what `form` writes, or is empty."""
-    if not path.is_file():
-        return False
-    with open(path, encoding="utf-8", errors="replace") as file:
-        line = file.readline(1 << 20)
-    return not line or form.wrote(path.name, line)
+    return path.is_file() and form.wrote_at(path)
 
 
 def _cannot_write(out: Path, error: OSError) -> RetinueError:

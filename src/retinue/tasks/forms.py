@@ -61,6 +61,13 @@ class Form(ABC):
         """Whether a file of `lists` with this first line is of this form, so may be replaced."""
 
     @classmethod
+    def wrote_at(cls, path: Path) -> bool:
+        """The same of the file at `path`, which may be empty, too."""
+        with open(path, encoding="utf-8", errors="replace") as file:
+            line = file.readline(1 << 20)
+        return not line or cls.wrote(path.name, line)
+
+    @classmethod
     def keeps_numbers(cls) -> bool:
         """Whether a `reference` means anything to it."""
         return False
