@@ -92,3 +92,21 @@ def test_coco128_says_the_same_in_both_ways(shared: Callable[[str], Path]) -> No
         for row, nearest in zip(alone, apart.argmin(axis=1) if len(alone) else [], strict=True):
             classes.setdefault(row[0], set()).add(other[nearest][0])
     assert all(len(numbers) == 1 for numbers in classes.values())
+
+
+@pytest.mark.parametrize("broken", [b"0 0,5 0,5 0,2 0,2\n", "猫 .5 .5 .2 .2".encode("gbk"), None])
+def test_an_image_whose_labels_cannot_be_used_does_not_teach_that_it_is_empty(
+    tmp_path: Path, broken: bytes | None
+) -> None:
+    labelled(tmp_path, ("a.jpg", "a.txt"), ("b.jpg", "b.txt"), ("c.jpg", "c.txt"))
+    (tmp_path / "b.txt").write_text("")  # it shows no object, and says so
+    (tmp_path / "c.txt").unlink()
+    if broken is None:
+        (tmp_path / "c.txt").mkdir()
+    else:
+        (tmp_path / "c.txt").write_bytes(broken)
+    with pytest.raises(UsageError, match=r"c\.txt"):
+        read(tmp_path)
+    dataset = read(tmp_path, on_bad_image="skip")
+    assert {name: len(boxes) for name, boxes in found(dataset).items()} == {"a.jpg": 1, "b.jpg": 0}
+    assert any("1 image is left out, of whose labels none" in note for note in dataset.notes)

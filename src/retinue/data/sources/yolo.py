@@ -269,7 +269,7 @@ def _read(listing: Listing, label: str, said: Description | None) -> Rows:
         rows = read_rows(listing.root / label, points=said is not None and said.points)
     except OSError as error:
         listing.problems.append(unreadable(listing.root / label, error))
-        return Rows()
+        return Rows(problems=[str(error)])
     listing.problems += [f"{where} {problem}" for problem in rows.problems]
     return rows
 
@@ -346,6 +346,7 @@ def _annotated(
         kept = [k for k in range(len(files)) if k in labels]
     else:
         kept = list(range(len(files)))
+    kept = _known(listing, files, kept, rows)
     found = dimensions([str(listing.root / files[k]) for k in kept])
     sides = upright(found).astype(np.float64)
     names = names if names is not None else _numbered(rows)
@@ -391,6 +392,20 @@ def _annotated(
         found=found,
         sized=False,
     )
+
+
+def _known(
+    listing: Listing, files: Sequence[str], kept: Sequence[int], rows: Mapping[int, Rows]
+) -> list[int]:
+    """Those of `kept` of whose labels anything can be used, if there are any: the others may show
+    objects, and would teach that they show none."""
+    lost = {k for k, found in rows.items() if found.problems and not found.of}
+    left = [files[k] for k in kept if k in lost]
+    if left:
+        are = counted(len(left), "image is", "images are")
+        listing.notes.append(f"{are} left out, of whose labels none can be used: {left[0]!r}"
+                             " the first")  # fmt: skip
+    return [k for k in kept if k not in lost]
 
 
 def _numbered(rows: Mapping[int, Rows]) -> dict[int, str]:
