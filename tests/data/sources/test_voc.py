@@ -228,3 +228,21 @@ def test_raccoons(shared: Callable[[str], Path]) -> None:
     assert dataset.classes == ("raccoon",)
     assert count(dataset) == 217
     assert not any("nothing to tell apart" in note for note in dataset.notes)
+
+
+def test_an_image_whose_objects_cannot_be_used_does_not_teach_that_it_is_empty(
+    tmp_path: Path,
+) -> None:
+    end = "</annotation>"
+    outlined = xml().replace(end, f"<object><name>cat</name><polygon/></object>{end}")
+    voc(tmp_path, a=xml(("cat", 1, 1, 9, 9)), b=xml(), c=outlined)
+    with pytest.raises(UsageError, match=r"c\.xml.*has no <bndbox>"):
+        read(tmp_path)
+    for unlabelled in ("auto", "background"):
+        dataset = read(tmp_path, on_bad_image="skip", unlabelled=unlabelled)
+        assert {name: len(boxes) for name, boxes in found(dataset).items()} == {
+            "a.jpg": 1,
+            "b.jpg": 0,
+        }
+        note = "1 image is left out, of whose labels none can be used: 'c.jpg' the first"
+        assert note in dataset.notes

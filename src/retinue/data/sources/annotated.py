@@ -234,6 +234,15 @@ def beside_splits(files: Sequence[Path], root: Path) -> str:
     return f"not read beside the files of splits: {some(names, _SHOWN, between=', ')}"
 
 
+def note_lost(listing: Listing, files: Sequence[str]) -> None:
+    """Say which images are left out since their labels are, every one: they may show objects, and
+    would teach that they show none."""
+    if files:
+        are = counted(len(files), "image is", "images are")
+        why = "left out, of whose labels none can be used"
+        listing.notes.append(f"{are} {why}: {files[0]!r} the first")
+
+
 def no_boxes(listing: Listing, looked_at: str) -> UsageError:
     """There is nothing to learn from."""
     what = f"no object in any of {looked_at}"

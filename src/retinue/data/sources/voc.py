@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from retinue.data.formats import meant_as_image
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
+from retinue.data.sources.annotated import Annotated, fill, no_boxes, note_lost, unreadable
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.lists import Lists, read_lists
 from retinue.data.sources.looking import ending_in, first_file
@@ -158,6 +158,10 @@ def read_voc(path: Path, options: DataOptions) -> Listing:
             )
             continue
         usable[image] = k
+    lost = {
+        i for i, k in usable.items() if (said := parsed[k]) and said.problems and not said.boxes
+    }
+    note_lost(listing, [images[i] for i in sorted(lost)])
     if paired.loosely:
         k = paired.loosely[0]
         files = counted(len(paired.loosely), "XML file is", "XML files are")
@@ -168,7 +172,7 @@ def read_voc(path: Path, options: DataOptions) -> Listing:
     if options.unlabelled == "background":
         usable = {k: usable.get(k, NONE) for k in range(len(images))}
     _note_unlabelled(listing, images, usable)
-    chosen, splits = _divided(listing, root, images, sorted(usable))
+    chosen, splits = _divided(listing, root, images, sorted(usable.keys() - lost))
     given = _annotated(root, images, labels, parsed, [(i, usable[i]) for i in chosen])
     given.splits = splits
     _refuse_nothing(listing, given, labels)

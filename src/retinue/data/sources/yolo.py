@@ -19,7 +19,7 @@ import numpy as np
 
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
-from retinue.data.sources.annotated import Annotated, fill, no_boxes, unreadable
+from retinue.data.sources.annotated import Annotated, fill, no_boxes, note_lost, unreadable
 from retinue.data.sources.box_rules import Oddity
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import ending_in, first_file
@@ -397,14 +397,9 @@ def _annotated(
 def _known(
     listing: Listing, files: Sequence[str], kept: Sequence[int], rows: Mapping[int, Rows]
 ) -> list[int]:
-    """Those of `kept` of whose labels anything can be used, if there are any: the others may show
-    objects, and would teach that they show none."""
+    """Those of `kept` of whose labels anything can be used, if there are any."""
     lost = {k for k, found in rows.items() if found.problems and not found.of}
-    left = [files[k] for k in kept if k in lost]
-    if left:
-        are = counted(len(left), "image is", "images are")
-        listing.notes.append(f"{are} left out, of whose labels none can be used: {left[0]!r}"
-                             " the first")  # fmt: skip
+    note_lost(listing, [files[k] for k in kept if k in lost])
     return [k for k in kept if k not in lost]
 
 
