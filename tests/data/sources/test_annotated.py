@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from box_sets import found, notes, picture, read, sizes, write
+import pytest
+from box_sets import found, notes, picture, read, sizes, voc, write, xml
+from coco_sets import box, coco, image
 
 from retinue.data.sources.annotated import from_one_root, no_boxes, unreadable
 from retinue.data.sources.listing import Listing
 from retinue.data.sources.records import Records
+from retinue.errors import UsageError
 
 HEAD = "filename,width,height,class,xmin,ymin,xmax,ymax,split\n"
 
@@ -48,3 +51,27 @@ def test_boxes_stay_with_their_images_and_classes_are_told_of(tmp_path: Path) ->
     assert "4 boxes in 3 images" in said
     assert "'Cat'" in said
     assert "dog" in said
+
+
+@pytest.mark.parametrize("format", ["voc", "csv", "coco"])
+def test_an_image_of_bad_boxes_alone_does_not_teach_that_it_is_empty(
+    tmp_path: Path, format: str
+) -> None:
+    if format == "voc":
+        voc(tmp_path, a=xml(("cat", 1, 1, 9, 9)), b=xml(("cat", 9, 9, 1, 1)), c=xml())
+    elif format == "csv":
+        rows = "a.jpg,64,48,cat,1,1,9,9\nb.jpg,64,48,cat,9,9,1,1\nc.jpg,64,48,,,,,\n"
+        head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+        write(tmp_path / "labels.csv", head + rows)
+        for name in "abc":
+            picture(tmp_path / f"{name}.jpg")
+    else:
+        images = [image(k, f"{name}.jpg") for k, name in enumerate("abc")]
+        coco(tmp_path, images, [box(1, 0, 7, 0, 0, 9, 9), box(2, 1, 7, 99, 99, 9, 9)])
+    with pytest.raises(UsageError, match="1 label cannot be used"):
+        read(tmp_path)
+    dataset = read(tmp_path, on_bad_image="skip")
+    assert {name: len(boxes) for name, boxes in found(dataset).items()} == {"a.jpg": 1, "c.jpg": 0}
+    assert "1 image is left out, of whose labels none can be used: 'b.jpg' the first" in (
+        dataset.notes
+    )

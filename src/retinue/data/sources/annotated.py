@@ -100,18 +100,23 @@ def fill(listing: Listing, given: Annotated, options: DataOptions) -> Listing:
         crowd=given.crowd,
     )
     listing.notes += given.notes
-    count = int((judged.kept & settled.usable[given.image]).sum())
-    images = counted(int(settled.usable.sum()), "image")
+    lost = np.zeros(len(given.files), bool)
+    lost[given.image[judged.refused]] = True
+    lost[given.image[judged.kept]] = False
+    note_lost(listing, [given.files[k] for k in np.flatnonzero(lost & settled.usable).tolist()])
+    used_images = settled.usable & ~lost
+    count = int((judged.kept & used_images[given.image]).sum())
+    images = counted(int(used_images.sum()), "image")
     listing.notes.insert(0, f"{counted(count, 'box', 'boxes')} in {images}")
     listing.problems += [*settled.problems, *judged.problems]
     listing.oddities += [*settled.oddities, *judged.oddities]
     listing.notes += [odd.note() for odd in listing.oddities if not odd.quiet]
-    kept = np.flatnonzero(judged.kept & settled.usable[given.image])
+    kept = np.flatnonzero(judged.kept & used_images[given.image])
     xyxy = brought_upright(judged.xyxy, given.image, settled)[kept].astype(np.float32)
     used = {given.classes[k] for k in np.unique(given.of[kept]).tolist()}
     listing.notes += nearly_alike(sorted(used))
     listing.empty_classes += [name for name in listing.classes or () if name not in used]
-    usable = np.flatnonzero(settled.usable)
+    usable = np.flatnonzero(used_images)
     listing.records = _records(listing.root, given, usable, xyxy, kept)
     return listing
 

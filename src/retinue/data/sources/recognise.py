@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retinue.data.options import DataOptions
 from retinue.data.sources.listing import Listing, Reader, Readers, given_path
-from retinue.data.sources.walking import by_suffix, walk
+from retinue.data.sources.walking import by_suffix, is_run, walk
 from retinue.errors import UsageError, suggest
 from retinue.text import counted
 
@@ -125,7 +125,7 @@ def _known_labels(options: DataOptions, readers: Readers) -> str:
     another kind; empty: there are none."""
     path = given_path(options)
     known = [reader.labels for reader, _ in readers.others() if reader.labels]
-    if options.format != "auto" or not known or not path.is_dir():
+    if options.format != "auto" or not known or not path.is_dir() or is_run(str(path)):
         return ""
     found = walk(path)
     beside = [name for name in found.others if name.lower().endswith(_OF_LABELS)]
