@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from reads import no_reads
 from torch import Tensor
 
 from retinue.data.targets.boxes import Boxes
-from retinue.documents import load_yaml
 from retinue.errors import UsageError
 from retinue.evaluation.boxes import iou
+from retinue.options.overrides import parse_overrides
 from retinue.sample import Batch, Sample
 from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.decoding import decode
@@ -25,6 +26,7 @@ from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.tasks.detection.suppression import suppress
 from retinue.tasks.detection.task import Detection, DetectionOptions
 from retinue.training.losses import portion_loss
+from retinue.training.recipe import load_recipe
 
 
 def test_weights_and_balance_multiply_their_part() -> None:
@@ -358,11 +360,22 @@ def test_weights_are_one_for_each_class() -> None:
 
 def test_the_page_on_the_loss_names_options_that_there_are() -> None:
     page = (Path(__file__).parents[3] / "docs" / "detection-loss.md").read_text("utf-8")
-    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    versions = [load_yaml(block)["task_options"] for block in blocks]
-    keras, pytorch = (DetectionOptions.model_validate(options) for options in versions)
-    assert (keras.loss.overlap, keras.loss.ignore_by) == ("ciou", "level")
+    (line,) = re.findall(r"```\n(retinue train .*?)```", page, re.DOTALL)
+    _, _, name, *words = shlex.split(line.replace("\\\n", " "))
+    overrides = parse_overrides([word for word in words if not word.startswith("data=")])
+    versions = [load_recipe(name, given) for given in ({}, overrides)]
+    keras, pytorch = (DetectionOptions.model_validate(v.task_options) for v in versions)
+    assert (keras.loss.overlap, keras.loss.ignore_by, keras.several_classes) == (
+        "ciou",
+        "level",
+        True,
+    )
     assert (pytorch.loss.overlap, pytorch.loss.ignore_by) == ("giou", "all")
+    assert not pytorch.several_classes
+    decayed = [
+        [(s.optimizer.weight_decay, s.optimizer.decay_from) for s in v.stages] for v in versions
+    ]
+    assert decayed == [[(1e-3, None), (1e-3, "neck")], [(5e-4, None), (5e-4, None)]]
     table = page.split("## Options of the loss")[1].split("##")[0]
     for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)[1:]:
         for name in re.findall(r"`(\w+)", row):

@@ -314,7 +314,7 @@ def test_what_it_decodes_lies_where_the_object_is(tmp_path: Path) -> None:
 
 def boxes_of(root: Path) -> Path:
     """Patches as the CSV of the TF Object Detection API."""
-    listed = finder.write_pictures(root / "pictures", count=20)
+    listed = finder.write_pictures(root / "pictures", count=60)
     for split in ("train", "test"):
         with (root / f"{split}_labels.csv").open("w", newline="") as file:
             table = csv.writer(file)
@@ -328,8 +328,8 @@ def boxes_of(root: Path) -> Path:
 
 def recipe(data: Path, **changes: Any) -> dict[str, Any]:
     stages = [
-        {"name": "neck", "trainable": "neck", "epochs": 6, "views": 2},
-        {"name": "all", "trainable": "all", "epochs": 4, "sizes": [64, 96]},
+        {"name": "neck", "trainable": "neck", "epochs": 12, "views": 2},
+        {"name": "all", "trainable": "all", "epochs": 2, "sizes": [64, 96]},
     ]
     augment = {"mosaic": 0.2, "jitter": 0.2, "fit_scale": [0.8, 1.25], "horizontal_flip": 0.5}
     common = {"batch_size": 4, "augment": augment, "optimizer": {"name": "adamw", "lr": 0.01}}
@@ -337,6 +337,7 @@ def recipe(data: Path, **changes: Any) -> dict[str, Any]:
         "task": "detection",
         "task_options": {
             "thresholds": "f1",
+            "loss": {"assignment": "dynamic", "class_weight": 4.0},
             "anchors": [[[6, 6]] * 3, [[12, 12]] * 3, [[20, 18]] * 3],
         },
         "data": {"path": str(data)},
