@@ -39,7 +39,8 @@ class Two(OnBackbone):
         self.take(built("mobilenet_v1_025", None))
         widths = [level.channels for level in self.feature_levels]
         conv = partial(ConvNormAct, act=nn.ReLU)
-        self.attach(Coarse(), widths, (8, 6), conv, anchors=ANCHORS, num_classes=num_classes)
+        head = LevelsHead(widths, (8, 6), conv, anchors=ANCHORS, num_classes=num_classes)
+        self.attach(Coarse(), head)
 
 
 def test_maps_have_an_anchor_after_the_other() -> None:

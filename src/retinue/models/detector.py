@@ -60,6 +60,7 @@ class LevelsHead(nn.Module):
         num_classes: int,
     ) -> None:
         super().__init__()
+        self.anchors = anchors
         self.convs = nn.ModuleList(
             conv(*sides, kernel=3) for sides in zip(widths, hidden, strict=True)
         )
@@ -171,21 +172,11 @@ class OnBackbone(Detector):
             own = {k: v for k, v in backbone.arguments.items() if k not in _OF_CLASSIFIERS}
             self.settled = {"backbone": backbone.name, "backbone_arguments": own}
 
-    def attach(
-        self,
-        neck: nn.Module,
-        widths: Sequence[int],
-        hidden: Sequence[int],
-        conv: Callable[..., nn.Module],
-        *,
-        anchors: Anchors,
-        num_classes: int,
-    ) -> None:
-        """Put `neck`, whose maps are `widths` wide, behind the backbone, and a `LevelsHead` (see
-        there) behind that, both freshly drawn."""
-        self.neck, self.anchors = neck, anchors
-        self.head = LevelsHead(widths, hidden, conv, anchors=anchors, num_classes=num_classes)
-        self.classifiers = self.head.classifiers
+    def attach(self, neck: nn.Module, head: LevelsHead) -> None:
+        """Put `neck`, which gives the head's maps, behind the backbone, and `head` behind that;
+        both are freshly drawn."""
+        self.neck, self.head = neck, head
+        self.anchors, self.classifiers = head.anchors, head.classifiers
         draw(self.neck)
         draw(self.head)
 

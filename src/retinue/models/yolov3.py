@@ -22,6 +22,7 @@ from retinue.models.blocks import ConvNormAct
 from retinue.models.detector import (
     PREPROCESSING,
     YOLOV3_ANCHORS,
+    LevelsHead,
     OnBackbone,
     built,
 )
@@ -122,13 +123,10 @@ class YOLOv3(OnBackbone):
         elif len(widths) != len(taps) or min(widths) < 1:
             raise UsageError(f"widths are three whole numbers, one a level, not {widths}")
         conv = leaky(norm_eps, norm_momentum)
+        hidden, anchors = [2 * w for w in widths], YOLOV3_ANCHORS
         self.attach(
             Pyramid(taps, widths, conv),
-            widths,
-            [2 * w for w in widths],
-            conv,
-            anchors=YOLOV3_ANCHORS,
-            num_classes=num_classes,
+            LevelsHead(widths, hidden, conv, anchors=anchors, num_classes=num_classes),
         )
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.blocks import ConvNormAct, SameMaxPool2d, initialise
-from retinue.models.detector import PREPROCESSING, Anchors, OnBackbone
+from retinue.models.detector import PREPROCESSING, Anchors, LevelsHead, OnBackbone
 from retinue.models.network import Level, Network, State, Unit, split, stage_units
 from retinue.models.registry import NetworkEntry
 from retinue.models.yolov3 import leaky
@@ -86,11 +86,9 @@ class YOLOv3Tiny(OnBackbone):
         finer, deepest = (level.channels for level in self.feature_levels)
         self.attach(
             Junction((finer, deepest), conv),
-            (128 + finer, 256),
-            (256, 512),
-            conv,
-            anchors=ANCHORS,
-            num_classes=num_classes,
+            LevelsHead(
+                (128 + finer, 256), (256, 512), conv, anchors=ANCHORS, num_classes=num_classes
+            ),
         )
 
 
