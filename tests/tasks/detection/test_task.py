@@ -377,6 +377,7 @@ def test_it_trains_judges_and_predicts(whole: Path, data: Path) -> None:
     assert again["map50"] == pytest.approx(figures["map50"], abs=1e-4)
     result = retinue.load(whole, engine="torch")(data / "pictures" / "19.png")
     assert isinstance(result, BoxResult)
+    assert "to learn from: few for a detector" in (whole / "train.log").read_text("utf-8")
 
 
 def test_an_epoch_is_judged_as_an_evaluation_judges(whole: Path) -> None:
