@@ -14,12 +14,10 @@ interval of 95 %.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +28,7 @@ from retinue.models.registry import create_model
 from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.training.losses import portion_loss
-from training_step import amx, bootstrap, import_timm
+from training_step import alternated, amx, bootstrap, import_timm, stepper
 
 SIDE, CLASSES, STRIDES = 416, 20, (8, 16, 32)
 ANCHORS = torch.tensor([pair for level in PUBLISHED for pair in level])
@@ -183,25 +181,6 @@ def own_loss(objective: DetectionObjective, maps: Any, targets: Any, batch: int)
     return loss
 
 
-def stepper(
-    network: nn.Module, loss_of: Callable[[], Tensor], *, bfloat16: bool
-) -> Callable[[], float]:
-    """A function that takes one training step and returns its seconds."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-    network.train()
-
-    def step() -> float:
-        began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext():
-            loss = loss_of()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return time.perf_counter() - began
-
-    return step
-
-
 def measure(backbone: str, *, batch: int, rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     images, listed, targets = scene(batch)
@@ -234,13 +213,7 @@ def measure(backbone: str, *, batch: int, rounds: int) -> dict[str, Any]:
     faster = stepper(network, own, bfloat16=True)
     if faster() < 3 * ours() and min(faster() for _ in range(2)) < min(ours() for _ in range(2)):
         ours, precision = faster, "bfloat16"
-    pairs = []
-    for k in range(rounds):
-        if k % 2:
-            mine_s = ours()
-            pairs.append((first(), mine_s))
-        else:
-            pairs.append((first(), ours()))
+    pairs = alternated(first, ours, rounds)
     ratios = [a / b for a, b in pairs]
     low, high = bootstrap(ratios)
     return {

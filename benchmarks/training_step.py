@@ -43,9 +43,10 @@ def import_timm():
 
 
 def stepper(
-    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, bfloat16: bool
+    network: nn.Module, loss_of: Callable[[], torch.Tensor], *, bfloat16: bool
 ) -> Callable[[], float]:
-    """A function that takes one training step and returns its seconds."""
+    """A function that takes one training step and returns its seconds; `loss_of` does the forward
+    pass, too."""
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     network.train()
 
@@ -53,15 +54,27 @@ def stepper(
         began = time.perf_counter()
         precision = torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext()
         with precision:
-            outputs = network(images)
-            logits = outputs["logits"] if isinstance(outputs, dict) else outputs
-            loss = nn.functional.cross_entropy(logits, labels)
+            loss = loss_of()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         return time.perf_counter() - began
 
     return step
+
+
+def alternated(
+    theirs: Callable[[], float], ours: Callable[[], float], rounds: int
+) -> list[tuple[float, float]]:
+    """Seconds of both in each round, who begins in turn."""
+    pairs = []
+    for k in range(rounds):
+        if k % 2:
+            mine = ours()
+            pairs.append((theirs(), mine))
+        else:
+            pairs.append((theirs(), ours()))
+    return pairs
 
 
 def bootstrap(ratios: list[float], draws: int = 2000) -> tuple[float, float]:
@@ -79,25 +92,24 @@ def measure(name: str, *, batch: int, rounds: int) -> dict[str, object]:
     images = torch.randn(batch, 3, size, size)
     labels = torch.randint(0, 1000, (batch,))
     # Equal work: stochastic depth and dropout off on both sides, as timm has them.
-    theirs = stepper(import_timm().create_model(name), images, labels, bfloat16=False)
-    ours_network = create_model(name, drop_path=0.0, dropout=0.0)
-    ours_network = ours_network.to(memory_format=torch.channels_last)
+    plain = import_timm().create_model(name)
+    own = create_model(name, drop_path=0.0, dropout=0.0).to(memory_format=torch.channels_last)
     last = images.to(memory_format=torch.channels_last)
-    ours = stepper(ours_network, last, labels, bfloat16=False)
+    cross_entropy = nn.functional.cross_entropy
+    theirs = stepper(plain, lambda: cross_entropy(plain(images), labels), bfloat16=False)
+
+    def loss() -> torch.Tensor:
+        return cross_entropy(own(last)["logits"], labels)
+
+    ours = stepper(own, loss, bfloat16=False)
     precision = "float32"
     theirs(), ours()
     if try_bfloat16:
-        faster = stepper(ours_network, last, labels, bfloat16=True)
+        faster = stepper(own, loss, bfloat16=True)
         faster()
         if min(faster() for _ in range(2)) < min(ours() for _ in range(2)):
             ours, precision = faster, "bfloat16"
-    pairs = []
-    for i in range(rounds):
-        if i % 2:
-            mine = ours()
-            pairs.append((theirs(), mine))
-        else:
-            pairs.append((theirs(), ours()))
+    pairs = alternated(theirs, ours, rounds)
     ratios = [t / o for t, o in pairs]
     low, high = bootstrap(ratios)
     return {

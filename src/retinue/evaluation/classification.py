@@ -30,7 +30,6 @@ CALIBRATION_BINS = 15
 """Guo et al., On Calibration of Modern Neural Networks, 2017, section 3."""
 _CURVE_POINTS = 200
 _CHUNK = 1 << 20
-_LEAST_LOG = float(np.log(np.finfo(np.float32).tiny))
 
 
 def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
@@ -79,15 +78,18 @@ def best_blend(labels: Labels, first: Scores, second: Scores) -> float:
     """The share of `first`, log-probabilities (n, classes) as `second`, in hundredths, with which
     most rows are right; of equally good ones that which makes the labels most likely, then the
     largest. There must be rows."""
-    rows = np.arange(len(labels))
-
-    def judged(hundredths: int) -> tuple[int, float, int]:
-        mixed = blended(first, second, hundredths / 100)
-        right = int((mixed.argmax(1) == labels).sum())
-        likely = np.maximum(mixed[rows, labels], _LEAST_LOG).sum(dtype=np.float64)
-        return right, float(likely), hundredths
-
-    return max(map(judged, range(101)))[2] / 100
+    right, own = np.zeros(101, np.int64), np.zeros(101)
+    hundredths = np.arange(101) / 100
+    for rows in chunks(first):
+        label, of = labels[rows], np.arange(len(labels[rows]))
+        rest = np.exp(second[rows])
+        gap = np.exp(first[rows]) - rest
+        for k, share in enumerate(hundredths.astype(gap.dtype)):
+            right[k] += ((share * gap + rest).argmax(1) == label).sum()
+        mixed = hundredths[:, None] * gap[of, label] + rest[of, label]
+        own += np.log(np.maximum(mixed, np.finfo(np.float32).tiny)).sum(1, dtype=np.float64)
+    best: int = np.lexsort((hundredths, own, right))[-1]
+    return best / 100
 
 
 def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:

@@ -9,7 +9,7 @@ import logging
 import math
 import pkgutil
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -352,7 +352,7 @@ def _not_of(network: Network, backbone: Network) -> list[str]:
     return [key for key, tensor in each if id(tensor) not in loaded]
 
 
-def _first_among(network: Network, keys: Iterable[str]) -> int:
+def _first_among(network: Network, keys: Sequence[str]) -> int:
     """The first unit that has one of the tensors, or the number of units."""
     names = [unit.name for unit in network.units()]
     holding = (i for i, name in enumerate(names) for key in keys if key.startswith(f"{name}."))

@@ -31,7 +31,8 @@ Scores = npt.NDArray[np.float32]
 HOTTEST = 20.0
 """The highest temperature; its inverse is the lowest."""
 FITTED_ON = 20_000
-"""A temperature is one number: so many images, drawn evenly, say it as well as all."""
+"""A temperature, and a blend, is one number: so many images, drawn evenly, say it as well as
+all."""
 PRIOR = 10
 """A cautious fit believes that the network was right about itself as if so many more images had
 said so: that a few images were all recognised does not make it certain of everything."""
@@ -127,9 +128,8 @@ class ClassificationMeter(Meter):
         """The share of the first of two classifiers that recognises most, see `best_blend`; what
         was collected becomes what they answer with it, its logits divided by `temperature`.
         `so_far` where nothing is known."""
-        labels = np.array(self._labels, dtype=np.int64)
-        known = labels != UNKNOWN
-        if not self._heads or not known.any():
+        labels, known = self._to_fit_on()
+        if not self._heads or len(known) == 0:
             return so_far
         both = np.concatenate(self._heads)
         share = best_blend(labels[known], both[known, 0], both[known, 1])
@@ -148,12 +148,9 @@ class ClassificationMeter(Meter):
         if cautious and so_far != 1.0:
             self._rescale(so_far)
             so_far = 1.0
-        labels = np.array(self._labels, dtype=np.int64)
-        known = np.flatnonzero(labels != UNKNOWN)
+        labels, known = self._to_fit_on()
         if len(known) == 0:
             return so_far
-        if len(known) > FITTED_ON:
-            known = known[np.linspace(0, len(known) - 1, FITTED_ON).round().astype(np.int64)]
         logs = self._all()
         low, high = so_far / HOTTEST, so_far * HOTTEST
         chosen, of = logs[known], labels[known]
@@ -163,6 +160,14 @@ class ClassificationMeter(Meter):
         if not cautious:
             self._rescale(sharpness)
         return so_far / sharpness
+
+    def _to_fit_on(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """All labels, and which of the images that have one a number is fitted on."""
+        labels = np.array(self._labels, dtype=np.int64)
+        known = np.flatnonzero(labels != UNKNOWN)
+        if len(known) > FITTED_ON:
+            known = known[np.linspace(0, len(known) - 1, FITTED_ON).round().astype(np.int64)]
+        return labels, known
 
     def _rescale(self, sharpness: float) -> None:
         """Multiply all logits by `sharpness`."""
