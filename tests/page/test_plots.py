@@ -53,6 +53,22 @@ def test_no_answer_at_all_is_drawn_too() -> None:
     assert plots.calibration([bin_of(0.5, 0.5, 0, 0.5)]).axes
 
 
+def test_curves_of_one_training_span_the_same_epochs() -> None:
+    """Also what was only judged now and then: a stage's name stands above its own part."""
+    rows: list[dict[str, Any]] = [{"epoch": k, "stage": "all", "loss": 1 / k} for k in range(1, 9)]
+    for k in (4, 6):
+        rows[k - 1]["val_map50"] = k / 10
+    spans = []
+    for key in ("loss", "val_map50"):
+        figure = plots.curves(rows, [key], title="a", fractions=False)
+        assert figure is not None
+        (axes,) = figure.axes
+        spans.append(axes.get_xlim())
+        (name,) = axes.texts
+        assert spans[-1][0] <= name.xy[0] <= spans[-1][1]
+    assert spans[0] == pytest.approx(spans[1])
+
+
 def rates(*stages: tuple[str, Sequence[float]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for stage, values in stages:

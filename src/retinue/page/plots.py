@@ -124,6 +124,9 @@ def curves(
                           fillstyle="none", markeredgewidth=1.6)  # fmt: skip
         if not drawn:
             return None
+        # All curves of a training span its epochs, however seldom something was measured.
+        axes.update_datalim([(epoch, y[-1]) for epoch in (epochs[0], epochs[-1])])
+        axes.autoscale_view()
         _mark_stages(axes, rows, epochs)
         axes.set_title(title, pad=18)
         axes.set_xlabel("epoch")
