@@ -51,6 +51,15 @@ def test_the_confidence_of_the_best_f1(page: str) -> None:
     assert "88.2 % of those boxes are right, and 93.8 % of the objects are found" in said
 
 
+def test_advice_that_was_taken_is_not_given_again(page: str, tmp_path: Path) -> None:
+    assert "task_options.thresholds=f1 picks one" in section_of(page, "confidence")
+    run = run_of(tmp_path / "run")
+    (run / "recipe.yaml").write_text("task: detection\ntask_options: {thresholds: f1}\n")
+    said = section_of(render(read_run(run)), "confidence")
+    assert "the model keeps to what was best on the validation split" in said
+    assert "thresholds=f1" not in said
+
+
 def test_mistakes_by_kind(page: str) -> None:
     said = section_of(page, "mistakes")
     assert "Of the 17 boxes with a confidence of 50 % or more, 15 found one of the 16" in said

@@ -110,11 +110,15 @@ def confidence(record: RunRecord) -> Section | None:
             "Precision, recall and F1 by confidence",
         ),
     ]
-    usual = at(together, 0.5)
-    return _section(
-        "confidence", "From which confidence on?",
-        {"plots": drawn, "best": found.best, "usual": usual},
-    )  # fmt: skip
+    options = record.recipe.get("task_options")
+    chosen = options.get("thresholds", "fixed") if isinstance(options, dict) else "fixed"
+    values = {
+        "plots": drawn,
+        "best": found.best,
+        "usual": at(together, 0.5),
+        "fitted": chosen != "fixed",
+    }
+    return _section("confidence", "From which confidence on?", values)
 
 
 def taken_for(record: RunRecord) -> Section | None:
