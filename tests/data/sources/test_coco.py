@@ -61,6 +61,30 @@ def test_crowds_areas_and_empty_boxes(tmp_path: Path) -> None:
     assert [note for note in dataset.notes if "'dog'" in note] == ["class 'dog' has no boxes"]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        box(2, 2, 7),
+        box(2, 2, 7, 0, 0, 0, 0),
+        box(2, 2, 7, 5, 5, 0, 9),
+        box(2, 2, 7, 40, 5, -9, 9),
+        box(2, 2, 99, 5, 5, 9, 9),
+        {"id": 2, "image_id": 2, "category_id": 7, "bbox": "all of it"},
+        {"id": 2, "image_id": 2, "category_id": 7, "segmentation": [[1, 2, 3, 4]]},
+    ],
+)
+def test_an_image_whose_objects_cannot_be_used_does_not_teach_that_there_are_none(
+    tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    images = [image(1), image(2, "b.jpg"), image(3, "c.jpg")]
+    path = coco(tmp_path, images, [box(1, 1, 7, 1, 1, 9, 9), entry])
+    dataset = read(path, on_bad_image="skip")
+    assert found(dataset) == {"a.jpg": [("cat", 1, 1, 10, 10)], "c.jpg": []}
+    assert "1 image is left out, of whose labels none can be used: 'b.jpg' the first" in (
+        dataset.notes
+    )
+
+
 def test_without_any_area_that_of_the_boxes_is_meant(tmp_path: Path) -> None:
     [(_, target)] = targets(read(coco(tmp_path, [image(1)], [box(1, 1, 7, 1, 1, 9, 9)])))
     assert target.area is None

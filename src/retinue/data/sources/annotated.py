@@ -55,6 +55,8 @@ class Annotated:
     classes: Sequence[str]
     box_at: Callable[[int], str]
     """Where a box stands."""
+    spoilt: Positions = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Images that show objects which are not among the boxes, since their labels cannot be used."""
     difficult: Flags | None = None
     crowd: Flags | None = None
     area: Numbers | None = None
@@ -101,7 +103,8 @@ def fill(listing: Listing, given: Annotated, options: DataOptions) -> Listing:
     )
     listing.notes += given.notes
     lost = np.zeros(len(given.files), bool)
-    lost[given.image[judged.refused]] = True
+    lost[given.spoilt] = True
+    lost[given.image] = True
     lost[given.image[judged.kept]] = False
     note_lost(listing, [given.files[k] for k in np.flatnonzero(lost & settled.usable).tolist()])
     used_images = settled.usable & ~lost

@@ -69,8 +69,6 @@ class Judged:
     xyxy: Numbers
     """(n, 4) corners in pixels of the upright images, an image reaching from 0, 0 to its size."""
     kept: Flags
-    refused: Flags
-    """(n,) those that are problems."""
     """(n,) those that are used."""
     problems: list[str] = field(default_factory=list)
     oddities: list[Oddity] = field(default_factory=list)
@@ -98,7 +96,7 @@ def judge(
             PASCAL VOC has them (its development kit's areas have +1); 0: they are places.
         crowd: (n,) regions of many objects; the same region twice is not looked for.
     """
-    found = Judged(xyxy.copy(), np.ones(len(xyxy), bool), np.zeros(len(xyxy), bool))
+    found = Judged(xyxy.copy(), np.ones(len(xyxy), bool))
     width, height = (xyxy[:, 2 + k] - xyxy[:, k] for k in (0, 1))
     with np.errstate(invalid="ignore"):
         absurd = np.logical_not((np.abs(xyxy) <= LARGEST).all(axis=1))
@@ -182,7 +180,6 @@ def _again(found: Judged, image: Positions, of: Positions, crowd: Flags | None) 
 def _refuse(found: Judged, which: Flags, place: Place, what: Callable[[int], str]) -> None:
     found.problems += [f"{place(k)}: {what(k)}" for k in np.flatnonzero(which).tolist()]
     found.kept &= ~which
-    found.refused |= which
 
 
 def _leave_out(found: Judged, which: Flags, place: Place, what: str, how: str) -> None:

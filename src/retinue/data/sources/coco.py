@@ -222,7 +222,7 @@ def _joined(
     unsure: list[tuple[str, ...]] = []
     again: list[str] = []
     columns: dict[str, list[npt.NDArray[Any]]] = {
-        name: [] for name in ("image", "xyxy", "of", "crowd", "area", "part", "row")
+        name: [] for name in ("image", "xyxy", "of", "crowd", "area", "part", "row", "spoilt")
     }
     for number, (part, prefix) in enumerate(zip(parts, prefixes, strict=True)):
         said = part.contents
@@ -259,6 +259,8 @@ def _joined(
         columns["area"].append(said.area[kept])
         columns["part"].append(np.full(len(kept), number))
         columns["row"].append(kept)
+        spoilt = part.image[said.spoilt]
+        columns["spoilt"].append(own[spoilt[spoilt >= 0]])
     if again:
         images = counted(len(again), "image is", "images are")
         listing.notes.append(f"{images} listed twice, with the objects of both: {some(again, 3)}")
@@ -282,6 +284,7 @@ def _joined(
         classes=list(classes),
         box_at=box_at,
         crowd=joined["crowd"],
+        spoilt=joined["spoilt"],
         area=joined["area"] if not np.isnan(joined["area"]).all() else None,
         splits=np.array(splits, np.int8) if any(code != NONE for code in splits) else None,
         not_exhaustive=unsure if any(unsure) else None,

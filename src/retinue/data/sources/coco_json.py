@@ -68,6 +68,8 @@ class Contents:
     """(m,)"""
     without_box: list[str] = field(default_factory=list)
     """Annotations whose box is empty."""
+    spoilt: Positions = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Images with an annotation that is not among the boxes."""
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -260,6 +262,7 @@ def _add_annotations(found: Contents, annotations: list[Any]) -> None:
             found.problems.append(f"{at} {ids[k]}: its bbox is {said}, not four numbers of pixels")
             known[k] = False
     rows = np.flatnonzero(known & boxed)
+    found.spoilt = np.unique(image[(image >= 0) & ~(known & boxed)])
     xywh, kept = xywh[rows], rows.tolist()
     found.ids = [ids[k] for k in kept]
     found.image, found.of = image[rows], of[rows]
