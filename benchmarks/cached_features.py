@@ -15,7 +15,6 @@ import csv
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,6 @@ def write_pictures(folder: Path, count: int) -> None:
 
 def train(data: Path, out: Path, *, network: str, cached: bool, epochs: int) -> dict[str, Any]:
     """Seconds of each epoch, and of everything around them."""
-    began = time.perf_counter()
     run = retinue.train(
         {
             "task": "classification",
@@ -62,12 +60,15 @@ def train(data: Path, out: Path, *, network: str, cached: bool, epochs: int) -> 
         report=False,
         quiet=True,
     )
-    wall = time.perf_counter() - began
     with open(run.folder / "metrics.csv", encoding="utf-8", newline="") as file:
         ends = [float(row["seconds"]) for row in csv.DictReader(file)]
     lengths = [end - start for start, end in zip([0.0, *ends], ends, strict=False)]
     environment = json.loads((run.folder / "environment.json").read_text("utf-8"))
-    return {"epochs": lengths, "around": wall - sum(lengths), "trunk": environment.get("trunk")}
+    return {
+        "epochs": lengths,
+        "once": environment["timings"]["frozen_s"],
+        "trunk": environment.get("trunk"),
+    }
 
 
 def measure(network: str, images: int, rounds: int) -> dict[str, Any]:
@@ -77,14 +78,14 @@ def measure(network: str, images: int, rounds: int) -> dict[str, Any]:
         write_pictures(place / "data", images)
         # Load the libraries and fill the file cache before anything is timed.
         train(place / "data", place / "warm", network=network, cached=True, epochs=1)
-        again, kept, extra = [], [], []
+        again, kept, once = [], [], []
         for i in range(rounds):
             off = train(place / "data", place / f"off{i}", network=network, cached=False, epochs=2)
             on = train(place / "data", place / f"on{i}", network=network, cached=True, epochs=6)
             # The first epoch of each warms allocators up.
             again.append(statistics.median(off["epochs"][1:]))
             kept.append(statistics.median(on["epochs"][1:]))
-            extra.append(on["around"] - off["around"])
+            once.append(on["once"])
     ratios = [a / k for a, k in zip(again, kept, strict=True)]
     return {
         "network": network,
@@ -92,7 +93,7 @@ def measure(network: str, images: int, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "seconds_an_epoch_backbone": round(statistics.median(again), 4),
         "seconds_an_epoch_cached": round(statistics.median(kept), 4),
-        "seconds_to_compute_once": round(statistics.median(extra), 2),
+        "seconds_to_compute_once": round(statistics.median(once), 2),
         "ratio": round(statistics.median(ratios), 1),
         "ratio_least": round(min(ratios), 1),
         "ratio_most": round(max(ratios), 1),
@@ -119,7 +120,7 @@ def main() -> None:
         f"{found['seconds_an_epoch_cached']:.3f} s cached: {found['ratio']}× "
         f"({found['ratio_least']}–{found['ratio_most']} in {found['rounds']} rounds; "
         f"target {TARGET:g}×, {verdict}); computing the features once took "
-        f"{found['seconds_to_compute_once']} s more"
+        f"{found['seconds_to_compute_once']} s"
     )
 
 
