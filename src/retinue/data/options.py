@@ -86,6 +86,9 @@ class DataOptions(Options):
     or `elpv`, the data of `pip install elpv-dataset`."""
     images: Annotated[str | None, OnResume.FREE] = None
     """The folder that a table's paths start from; by default the table's own folder."""
+    pool: Annotated[str | None, OnResume.FREE] = None
+    """Images without labels, for stages that label them by what has been learnt so far
+    (`data: pseudo_labels`): a folder, everything in it at any depth, or a list, a path a line."""
     columns: ColumnOptions = ColumnOptions()
     """Which columns of a table say what."""
     classes: list[str] | None = None

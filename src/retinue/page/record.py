@@ -127,6 +127,11 @@ def reservation(metrics: Mapping[str, Any], *, own: bool) -> str:
     split = metrics.get("split") if own else None
     if metrics.get("trained_on_this_split") or split == "train":
         return "The network was trained on these images: the figures say nothing about new ones."
+    if metrics.get("transductive"):
+        return (
+            "The network learnt from these images, too, by labels of its own (transductive): it may"
+            " do worse on new ones."
+        )
     fitted = metrics.get("fitted_on_this_split")
     chosen = ["the best epoch"] if split in ("val", "valid", "validation") else []
     chosen += [f"the {words(str(name))}" for name in fitted] if isinstance(fitted, list) else []

@@ -131,6 +131,16 @@ def _cut_out(sheet: bytes, told: Path) -> list[dict[str, str]]:
     return found
 
 
+def pseudo_labels(record: RunRecord) -> Section | None:
+    """What came of the labels that the model gave images itself."""
+    file = record.folder / "stages/pseudo_labels.json"
+    if not file.is_file():
+        return None
+    rank = {str(stage.get("name")): k for k, stage in enumerate(_stages(record))}
+    rows = sorted(read_json(file), key=lambda row: rank.get(row["stage"], len(rank)))
+    return _section("pseudo_labels", "Labels of its own", {"rows": rows})
+
+
 def recipe(record: RunRecord) -> Section | None:
     """The recipe as it was run."""
     if not record.recipe_text:

@@ -42,6 +42,7 @@ def render(record: RunRecord) -> str:
         general.curves,
         *sections_of(record.task).builders,
         general.batches,
+        general.pseudo_labels,
         general.model,
         general.recipe,
         general.skipped,

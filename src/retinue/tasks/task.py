@@ -29,7 +29,7 @@ from retinue.models.network import Network
 from retinue.options import Options
 from retinue.options.refusal import validated
 from retinue.page.section import TaskSections
-from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
+from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample, Target
 from retinue.tasks.shipped import DEFAULT, SHIPPED, imported
 from retinue.text import counted, few
 
@@ -64,6 +64,17 @@ class Objective(nn.Module):
         collates them; `taught`: what a teacher returns in eval mode for the same images, if there
         is one."""
         raise NotImplementedError
+
+
+class Guess(NamedTuple):
+    """A label that a model gives to an image."""
+
+    target: Target
+    """With indices of classes."""
+    label: str
+    """The same in words."""
+    sure: float
+    """Between 0 and 1."""
 
 
 class Meter(ABC):
@@ -263,6 +274,14 @@ class Task(ABC):
     @abstractmethod
     def result(self, finding: Finding, path: str) -> Result:
         """The finding with names."""
+
+    def guess(self, finding: Finding, *, soft: bool) -> Guess:
+        """The label that an image in which this was found would have. `soft`: with all that was
+        thought likely. UsageError where a task does not learn from what it has found itself."""
+        raise UsageError(
+            f"the task {self.name!r} does not label images by itself",
+            mend="leave the stages with `data: pseudo_labels` out",
+        )
 
     @abstractmethod
     def meter(self, *, tables: bool = False) -> Meter:

@@ -155,8 +155,8 @@ def _moved(recipe: Recipe, place: Callable[[Path], str]) -> Recipe:
         return None if path is None else place(Path(path))
 
     data, model = recipe.data, recipe.model
-    split = data.split.model_copy(update={"file": placed(data.split.file)})
-    places = {"path": placed(data.path), "images": placed(data.images), "split": split}
+    places: dict[str, Any] = {n: placed(getattr(data, n)) for n in ("path", "images", "pool")}
+    places["split"] = data.split.model_copy(update={"file": placed(data.split.file)})
     if model.weights is not None and names_a_file(model.weights):
         model = model.model_copy(update={"weights": placed(model.weights)})
     described = {k: placed(v) for k, v in paths_among(model.name, model.arguments).items()}

@@ -22,7 +22,7 @@ from retinue.run.log import LOGGER, console
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
 from retinue.training.recipe import load_recipe
-from retinue.training.stage_samples import WithValidation
+from retinue.training.stage_samples import PseudoLabels, WithValidation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,8 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
 
 def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
     """Why figures of a model's own `split` are no judgement, for `metrics.json`:
-    `trained_on_this_split` (true; a stage may have learnt from the validation split, too), and
+    `trained_on_this_split` (true; a stage may have learnt from the validation split, too),
+    `transductive` (true: its images were learnt from by labels of the model's own), and
     `fitted_on_this_split`, the names of what the task chose on it; each only where it is so.
 
     Of several models, those count that were trained on the data of the first one.
@@ -95,6 +96,8 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if split == "train" or any(_took_validation(m.description) for m in members if split == "val"):
         found["trained_on_this_split"] = True
+    if any(_labelled(m.description, split) for m in members):
+        found["transductive"] = True
     fitted = {name for member in members if split == "val" for name in member.task.fitted()}
     if fitted:
         found["fitted_on_this_split"] = sorted(fitted)
@@ -103,8 +106,18 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
 
 def _took_validation(description: ModelDescription) -> bool:
     """Whether a stage of the model's recipe learnt from the validation split."""
+    return any(data.get("name") == WithValidation().name for data in _data(description))
+
+
+def _labelled(description: ModelDescription, split: str) -> bool:
+    """Whether a stage of the model's recipe labelled the images of `split` and learnt from them."""
+    name = PseudoLabels().name
+    return any(d.get("name") == name and d.get("of") == split for d in _data(description))
+
+
+def _data(description: ModelDescription) -> list[dict[str, Any]]:
     stages = (description.recipe or {}).get("stages") or []
-    return any((stage.get("data") or {}).get("name") == WithValidation().name for stage in stages)
+    return [stage.get("data") or {} for stage in stages]
 
 
 def _prepare(out: Path) -> None:

@@ -351,6 +351,18 @@ class EvaluationOptions(Options):
     batch_size: PositiveInt = 64
 
 
+class RoundsOptions(Options):
+    """Stages that are run through several times."""
+
+    alone: ClassVar[str | None] = "times"
+
+    times: Annotated[int, Field(ge=1, le=100)] = 2
+    """How often in all. The run's recipe spells the stages out: `NAME-2` is the second time."""
+    first: str | None = None
+    """The name of the first stage of a round, which lasts until the last stage; null: the first
+    one that labels images (`data: pseudo_labels`)."""
+
+
 class CheckpointOptions(Options):
     """How often the state of a training is written down, beside the ends of its stages."""
 

@@ -63,7 +63,7 @@ def other_pictures(run: RunFolder, dataset: Dataset) -> Iterator[str]:
 
 
 def _samples(dataset: Dataset) -> list[Sample]:
-    return [sample for split in dataset.splits.values() for sample in split]
+    return [sample for part in dataset.parts.values() for sample in part]
 
 
 def _name(sample: Sample) -> str:

@@ -27,7 +27,7 @@ from retinue.training.recipe import Recipe
 from retinue.training.schedules import span, warmup_steps
 from retinue.training.stage import first_to_learn
 from retinue.training.stage_data import sampler_of
-from retinue.training.stage_samples import changed
+from retinue.training.stage_samples import PseudoLabels, changed
 from retinue.weights.resolution import names_a_file
 
 REACH = 64
@@ -60,7 +60,35 @@ def refuse_before_data(recipe: Recipe) -> None:
     # Some figures there are with more classes only than the sketch has.
     if metric is None or metric not in [f.name for f in task.figures_among([metric], ())]:
         refuse_metric(recipe, task)
+    _refuse_labelling(recipe, task)
     _refuse_unfit_model(recipe, task)
+
+
+def _refuse_labelling(recipe: Recipe, task: Task) -> None:
+    """Raise UsageError for a stage that labels images and cannot."""
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage.data, PseudoLabels):
+            continue
+        where = f"key stages.{index}.data"
+        if type(task).guess is Task.guess:
+            raise UsageError(
+                f"the task {task.name!r} does not learn from labels of its own",
+                where=where,
+                mend="leave the pseudo-labels out",
+            )
+        if index == 0:
+            raise UsageError(
+                "the first stage labels images by what has been learnt, which is nothing yet",
+                where=where,
+                mend="let it learn from the labels that there are; label in the second one",
+            )
+        if stage.data.of == "pool" and recipe.data.pool is None:
+            raise UsageError(
+                f"stage {stage.name} labels images, but none are given",
+                where="key data.pool",
+                mend="say data.pool=FOLDER, images without labels"
+                f" (stages.{index}.data.of=test takes the test split's)",
+            )
 
 
 def refuse_metric(recipe: Recipe, task: Task) -> None:
@@ -110,7 +138,7 @@ def refuse_samplers(recipe: Recipe, dataset: Dataset) -> None:
     """Raise UsageError for a sampler that the samples of its stage do not allow."""
     samples: Sequence[Sample] = dataset.splits["train"]
     for index, stage in enumerate(recipe.stages):
-        samples = changed(stage.data, samples, dataset.splits)
+        samples = changed(stage.data, samples, dataset.parts)
         if isinstance(stage.sampler, ShuffledOptions):  # nothing can be wrong with it
             continue
         try:
@@ -149,6 +177,13 @@ def refuse_missing_splits(recipe: Recipe, dataset: Dataset) -> None:
             where=str(recipe.data.path),
             mend="label them, or leave them out",
         )
+    for index, stage in enumerate(recipe.stages):
+        asked = stage.data
+        if isinstance(asked, PseudoLabels) and not dataset.parts.get(asked.of):
+            raise UsageError(
+                f"the data has no {asked.of} split, which stage {stage.name} labels",
+                where=f"key stages.{index}.data.of",
+            )
     wanted = recipe.evaluation.split
     if wanted != "auto" and not dataset.splits.get(wanted):
         raise UsageError(f"the data has no {wanted} split", where="key evaluation.split")
@@ -224,7 +259,7 @@ def refuse_lone_images(
     channel of it, whose variance is none. `size`: (height, width) of the input."""
     samples: Sequence[Sample] = dataset.splits["train"]
     for index, stage in enumerate(recipe.stages):
-        samples = changed(stage.data, samples, dataset.splits)
+        samples = changed(stage.data, samples, dataset.parts)
         batch = sampler_of(stage, samples, recipe.seed).batch_size
         each = processes * stage.accumulate
         if stage.frozen_batchnorm or batch > each:  # a portion of one is filled up to that of all

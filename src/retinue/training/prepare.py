@@ -93,12 +93,12 @@ def _unreadable(dataset: Dataset, workers: int, bar: Bar) -> dict[str, str]:
     """Path → reason. Each process looks at its share of the images, and all learn of all."""
     process = PartialState()
     part = (process.process_index, process.num_processes)
-    shares = {s: len(range(part[0], len(rows), part[1])) for s, rows in dataset.splits.items()}
+    shares = {s: len(range(part[0], len(rows), part[1])) for s, rows in dataset.parts.items()}
     store = Remembered()
     found: dict[str, str] = {}
     before = 0
     bar.begin("looking at the images", sum(shares.values()))
-    for split, samples in dataset.splits.items():
+    for split, samples in dataset.parts.items():
 
         def tell(done: int, total: int, before: int = before) -> None:
             bar.advance(before + done)
@@ -145,6 +145,7 @@ def refuse_absent(run: RunFolder, recipe: Recipe) -> None:
     for key, place in (
         ("data.path", recipe.data.path),
         ("data.images", recipe.data.images),
+        ("data.pool", recipe.data.pool),
         ("teacher", recipe.teacher),
     ):
         if place is not None and not Path(place).exists():
@@ -182,7 +183,7 @@ def prepared(
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
     teacher, taught_by = _teacher(recipe, task, preprocessing)
     _refuse_another_teacher(run, recipe, taught_by)
-    epoch_steps = steps_of_epochs(recipe, dataset.splits, run)
+    epoch_steps = steps_of_epochs(recipe, dataset.parts, run)
     if not resumed:
         refuse_lone_images(recipe, network, preprocessing.size, dataset, settings.world)
         sizes = {split: len(samples) for split, samples in dataset.splits.items()}
@@ -222,7 +223,7 @@ def prepared(
         recipe,
         task,
         learner,
-        dataset.splits,
+        dataset.parts,
         preprocessing,
         settings,
         recorder,
@@ -258,7 +259,7 @@ def _settle(
         return
     samples: Sequence[Sample] = dataset.splits["train"]
     for stage in recipe.stages:
-        samples = stage_samples(run, stage.name, stage.data, samples, dataset.splits, write=False)
+        samples = stage_samples(run, stage.name, stage.data, samples, dataset.parts, write=False)
     task.settle(samples, preprocessing)
     if is_main():
         run.write_json(RECORD, {**began, "task_state": task.state()})

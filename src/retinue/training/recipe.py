@@ -35,9 +35,11 @@ from retinue.training.options import (
     EmaOptions,
     EvaluationOptions,
     InputOptions,
+    RoundsOptions,
     StageOptions,
 )
 from retinue.training.planning import machine
+from retinue.training.rounds import unrolled
 
 LOGGER = logging.getLogger("retinue")
 
@@ -72,6 +74,8 @@ class Recipe(Options):
     input: InputOptions = InputOptions()
     stages: Annotated[tuple[StageOptions, ...], Field(min_length=1)]
     """Run one after the other, each going on from the last weights."""
+    rounds: RoundsOptions | None = None
+    """The last stages again, so often in all: `3` says `{times: 3}`."""
     budget: BudgetOptions | None = None
     """The time that the training may take: epochs, views and what learns are fitted to it, once,
     before the first step. `10m` says `{time: 10m}`."""
@@ -230,7 +234,10 @@ def load_recipe(
     named = written.plain["model"]["name"] if "model" in written.plain else loaded.model.name
     if named != loaded.model.name:
         say(f"{named} is called {loaded.model.name} here, with the weights {loaded.model.weights}")
-    return loaded
+    if loaded.rounds is None:
+        return loaded
+    stages = unrolled(loaded.stages, loaded.rounds)
+    return loaded.model_copy(update={"stages": stages, "rounds": None})
 
 
 def _lift_bounds(

@@ -179,7 +179,7 @@ def _opened(
         bar.done()
     notes += dataset.notes
     if any(stage.min_steps or stage.max_steps for stage in loaded.stages):
-        loaded, lengths = fitted_to_data(loaded, steps_of_epochs(loaded, dataset.splits))
+        loaded, lengths = fitted_to_data(loaded, steps_of_epochs(loaded, dataset.parts))
         notes += lengths
     return loaded, dataset, settings
 

@@ -32,7 +32,8 @@ from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
 from retinue.transfer import on_device
 
-NOT_PIXELS = {"path", "format", "images", "columns", "classes", "split", "on_bad_image", "workers"}
+NOT_PIXELS = {"path", "format", "images", "pool", "columns", "classes", "split", "on_bad_image",
+              "workers"}  # fmt: skip
 """Options of the data that no pixel depends on; what else there may be is part of a cached view's
 key."""
 

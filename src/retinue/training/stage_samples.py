@@ -10,12 +10,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from retinue.arrays import Rectangle
+from retinue.data.sources.pool import POOL
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.options import Options
@@ -61,9 +63,42 @@ class Tiles(Options):
     """The image as a whole is a sample, too, as it is looked at when predicting by tiles."""
 
 
-StageDataOptions = Annotated[Subset | WithValidation | Tiles, Field(discriminator="name")]
+class PseudoLabels(Options):
+    """The labelled samples so far, and images without a label, with the one that the best weights
+    so far give them (Lee, "Pseudo-Label", 2013). Images of the validation split never are among
+    them. What was found stands in the run's `stages/NAME.labels.jsonl`."""
+
+    alone: ClassVar[str | None] = "name"
+
+    name: Literal["pseudo_labels"] = "pseudo_labels"
+    of: Literal["pool", "test"] = "pool"
+    """`pool`: the images of `data.pool`; `test`: those of the test split, whatever their labels
+    are. Figures of that split then are those of images that were learnt from: transductive."""
+    confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How sure a label has to be: the probability of its class."""
+    per_class: PositiveInt | None = None
+    """The most images that each class gets, the surest first; null: no limit."""
+    labels: Literal["hard", "soft"] = "hard"
+    """`hard`: the most likely class; `soft`: all classes with their probabilities."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How much such an image counts in the loss."""
+
+
+class Labelled(Options):
+    """The samples so far that the data has a label of: without what `pseudo_labels` has added."""
+
+    alone: ClassVar[str | None] = "name"
+
+    name: Literal["labelled"] = "labelled"
+
+
+StageDataOptions = Annotated[
+    Subset | WithValidation | Tiles | PseudoLabels | Labelled, Field(discriminator="name")
+]
 """Which samples a stage learns from; null: those of the stage before."""
 
+Label = Callable[[str, PseudoLabels, Sequence[Sample]], list[Sample]]
+"""The name of a stage, what it asks for and images → those of them that get a label, with it."""
 Change = Callable[[Any, Sequence[Sample], Splits], list[Sample]]
 
 
@@ -96,16 +131,57 @@ def _tiles(options: Tiles, samples: Sequence[Sample], splits: Splits) -> list[Sa
     return tiled(samples, options.side, options.overlap, whole=options.whole)
 
 
+def _labelled(options: Options, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    guessed = {sample.key for part in (POOL, "test") for sample in splits.get(part, ())}
+    return [sample for sample in samples if sample.key not in guessed]
+
+
+def unlabelled(options: PseudoLabels, splits: Splits) -> list[Sample]:
+    """The images that a stage gives labels: none that judges it, whatever split it is in, too."""
+    judging = {sample.key for sample in splits.get("val", ())}
+    return [
+        replace(sample, target=None)
+        for sample in splits.get(options.of, ())
+        if sample.key not in judging
+    ]
+
+
+def _stand_ins(options: PseudoLabels, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    """What `pseudo_labels` may come to, before anything has been learnt: as many images as there
+    can be, with the classes of those that have labels in turn."""
+    own = _labelled(options, samples, splits)
+    asked = unlabelled(options, splits)
+    if options.per_class is not None:
+        strata = {s.target.stratum() for s in own if s.target is not None}
+        asked = asked[: options.per_class * len(strata)]
+    known = [sample.target for sample in own]
+    guessed = [replace(s, target=known[k % len(known)]) for k, s in enumerate(asked) if known]
+    return [*own, *guessed]
+
+
 _CHANGES: dict[type[Options], Change] = {
     Subset: _subset,
     WithValidation: _with_validation,
     Tiles: _tiles,
+    PseudoLabels: _stand_ins,
+    Labelled: _labelled,
 }
 
 
-def changed(options: Options | None, samples: Sequence[Sample], splits: Splits) -> Sequence[Sample]:
-    """What `options` make of the samples of the stage before."""
-    return samples if options is None else _CHANGES[type(options)](options, samples, splits)
+def changed(
+    options: Options | None,
+    samples: Sequence[Sample],
+    splits: Splits,
+    label: Callable[[PseudoLabels, Sequence[Sample]], list[Sample]] | None = None,
+) -> Sequence[Sample]:
+    """What `options` make of the samples of the stage before. `label`: gives images labels; None:
+    nobody can as yet, and others stand in for them."""
+    if options is None:
+        return samples
+    if isinstance(options, PseudoLabels) and label is not None:
+        own = _labelled(options, samples, splits)
+        return [*own, *label(options, unlabelled(options, splits))]
+    return _CHANGES[type(options)](options, samples, splits)
 
 
 def stage_samples(
@@ -116,8 +192,10 @@ def stage_samples(
     splits: Splits,
     *,
     write: bool,
+    label: Label | None = None,
 ) -> Sequence[Sample]:
-    """The samples of the stage called `stage`, from those of the stage before.
+    """The samples of the stage called `stage`, from those of the stage before. `label`: see
+    `changed`; it is a collective operation.
 
     Raises:
         RetinueError: what was written down when the stage began names images that are not there.
@@ -127,7 +205,7 @@ def stage_samples(
     name = f"stages/{stage}.jsonl"
     written = run.read_lines(name)
     if written is None:
-        made = changed(options, samples, splits)
+        made = changed(options, samples, splits, label and partial(label, stage))
         if write:
             lines = (json_text(_line(sample)) for sample in made)
             run.write(name, "".join(f"{line}\n" for line in lines))

@@ -28,10 +28,12 @@ from retinue.training import guards
 from retinue.training.changes import go_on
 from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
+from retinue.training.labelling import Labeller, labels_images
 from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
 from retinue.training.planning.clock import part
+from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.schedules import factor, span
 from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
@@ -75,6 +77,8 @@ class Trainer:
             training.taught_by,
         )
 
+        self.labeller = Labeller(self.recorder.run, self.recipe, self.accelerator, self.bar)
+
     # --- the loop --------------------------------------------------------------------------------
 
     def fit(self) -> Progress:
@@ -93,8 +97,10 @@ class Trainer:
             for index, stage in enumerate(self.recipe.stages):
                 samples = stage_samples(
                     self.recorder.run, stage.name, stage.data, samples, self.splits,
-                    write=self.accelerator.is_main_process,
+                    write=self.accelerator.is_main_process, label=self.labeller,
                 )  # fmt: skip
+                if labels_images(stage):  # how many images it is, is known only now
+                    self.epoch_steps = steps_of_epochs(self.recipe, self.splits, self.recorder.run)
                 if index < self.progress.stage:
                     continue
                 try:

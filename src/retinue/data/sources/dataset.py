@@ -14,6 +14,7 @@ from retinue.data.samples import Samples
 from retinue.data.sources.annotated import about_splits, check_classes
 from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.matching import match_known
+from retinue.data.sources.pool import POOL, read_pool, unknown
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import NONE, Records, text_of, texts_of
 from retinue.data.sources.splits import draw_splits, read_splits, write_splits
@@ -39,9 +40,16 @@ class Dataset:
     """What was found, and what is odd about it: to be said aloud."""
     options: DataOptions = field(default_factory=DataOptions)
     """What finds the same data again, from whatever folder."""
+    pool: Sequence[Sample] = ()
+    """Images of which nothing is known, and which are in no split."""
+
+    @property
+    def parts(self) -> dict[str, Sequence[Sample]]:
+        """The splits, and the pool under that name if there is one."""
+        return {**self.splits, **({POOL: self.pool} if self.pool else {})}
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{split} {len(samples):,}" for split, samples in self.splits.items())
+        sizes = ", ".join(f"{part} {len(samples):,}" for part, samples in self.parts.items())
         classes = counted(len(self.classes), "class", "classes")
         place = f", {shorten(str(self.root), 60)}" if self.root is not None else ""
         return f"<Dataset {sizes or 'no images'}; {classes} ({few(self.classes)}){place}>"
@@ -135,7 +143,29 @@ def settle(
         notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
-    return Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+    found = Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+    if options.pool is not None and to_train:
+        _fill_pool(found, options.pool)
+    return found
+
+
+def _fill_pool(dataset: Dataset, place: str) -> None:
+    """The images of the pool, without those that are in a split."""
+    pool, notes = read_pool(place)
+    known = (sample for samples in dataset.splits.values() for sample in samples)
+    dataset.pool, left = unknown(pool, known)
+    dataset.notes += notes
+    if left:
+        count = counted(len(left), "image is", "images are")
+        first = left[0].key
+        dataset.notes.append(f"pool: {count} in a split or there twice: left out, first {first!r}")
+    if not dataset.pool:
+        raise UsageError(
+            "every image of the pool is in a split",
+            where=f"key data.pool, {place!r}",
+            mend="name images that the data has no labels of",
+        )
+    dataset.notes.append(f"pool: {counted(len(dataset.pool), 'image')} without a label")
 
 
 def _empty(names: Sequence[str], of: str) -> list[str]:
@@ -178,7 +208,7 @@ def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
     """The options with absolute paths; data of a package by its name."""
     placed: dict[str, str | None] = {
         name: str(expanded(given).absolute())
-        for name in ("path", "images")
+        for name in ("path", "images", "pool")
         if (given := getattr(options, name)) is not None
     }
     if reader.installed:

@@ -25,7 +25,7 @@ from retinue.tasks.classification.meter import ClassificationMeter, answered, sh
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
-from retinue.tasks.task import Meter, Task, register_task
+from retinue.tasks.task import Guess, Meter, Task, register_task
 
 
 class ClassificationOptions(Options):
@@ -237,6 +237,14 @@ class Classification(Task):
         each = dict(zip(evaluation.HEADS, np.exp(finding[1:]), strict=True))
         heads = {name: (self.classes[int(p.argmax())], float(p.max())) for name, p in each.items()}
         return ClassResult(path, classes, heads)
+
+    def guess(self, finding: npt.NDArray[np.float32], *, soft: bool) -> Guess:
+        """See `Task`: the likeliest class, or all with their probabilities."""
+        shares = np.exp(answered(finding).astype(np.float64))
+        best = int(shares.argmax())
+        all_of_them = tuple((shares / shares.sum()).tolist()) if soft else None
+        target = OneClass(best, len(shares), all_of_them)
+        return Guess(target, self.classes[best], min(float(shares[best]), 1.0))
 
     def meter(self, *, tables: bool = False) -> ClassificationMeter:
         """See `Task`."""

@@ -1,0 +1,121 @@
+"""Images of which nothing is known, beside a data set: to be labelled by the model itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from retinue.data.sources.walking import about_others, normal, walk
+from retinue.errors import UsageError, some
+from retinue.files import expanded, nearest, open_file, read_text
+from retinue.sample import Sample
+from retinue.text import counted
+
+POOL = "pool"
+"""What they are called among the splits."""
+_KEY = "key data.pool"
+_BLOCK = 1 << 20
+
+
+def read_pool(place: str) -> tuple[list[Sample], list[str]]:
+    """The images of a folder, at any depth, or of a list (a path a line, from the list's folder),
+    sorted; each once. And what is to be said of them.
+
+    Raises UsageError for a place that is not there, holds no image, or names one that is not there.
+    """
+    path = expanded(place)
+    if path.is_dir():
+        found = walk(path)
+        for error in found.closed:
+            raise error
+        if not found.images:
+            told = "; ".join(about_others(path, found.others))
+            raise UsageError(
+                "no images in the pool" + (f": {told}" if told else ""),
+                where=f"{_KEY}, {str(path)!r}",
+                mend="name a folder of images, or a list of them",
+            )
+        notes = [f"pool: {note}" for note in about_others(path, found.others)]
+        return [_sample(path, name) for name in found.images], notes
+    if path.is_file():
+        return _listed(path), []
+    raise UsageError("no such file or folder", where=f"{_KEY}, {place!r}", mend=nearest(path))
+
+
+def _sample(folder: Path, name: str) -> Sample:
+    return Sample(str(folder.absolute() / name), name=f"{POOL}/{normal(name)}")
+
+
+def _listed(file: Path) -> list[Sample]:
+    try:
+        lines = read_text(file).splitlines()
+    except (OSError, ValueError) as error:
+        what = f"cannot read the list: {getattr(error, 'strerror', None) or error}"
+        raise UsageError(what, where=f"{_KEY}, {str(file)!r}", mend="save it as UTF-8") from None
+    absent = []
+    names: dict[str, None] = {}
+    for number, line in enumerate(lines, 1):
+        if not (name := line.strip()):
+            continue
+        names[name] = None
+        if not (file.parent / name).is_file():
+            absent.append(f"line {number}: {name!r}")
+    if absent or not names:
+        count = counted(len(absent), "image that is", "images that are")
+        raise UsageError(
+            f"the list names {count} not there" if absent else "the list is empty",
+            where=f"{_KEY}, {str(file)!r}" + (f", {some(absent, 5)}" if absent else ""),
+            mend="one path a line, from the list's own folder",
+            details=absent if len(absent) > 5 else (),
+        )
+    return [_sample(file.parent, name) for name in sorted(names, key=normal)]
+
+
+def unknown(pool: Sequence[Sample], known: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Those of the `pool` that are none of the `known` images, by their bytes, each once; and the
+    others. What is known is not to be guessed, and what judges is not to be learnt from."""
+    sizes: dict[int, list[Sample]] = defaultdict(list)
+    for sample in known:
+        sizes[_size(sample)].append(sample)
+    hashes: dict[int, set[bytes]] = {}
+    own: dict[int, list[Sample]] = defaultdict(list)
+    for sample in pool:
+        own[_size(sample)].append(sample)
+    kept: list[Sample] = []
+    left: list[Sample] = []
+    for size, samples in own.items():
+        alone = size not in sizes and len(samples) == 1
+        if size < 0 or alone:  # a file that is not there is told when it is read
+            kept += samples
+            continue
+        seen = hashes.setdefault(size, set(_digests(sizes.get(size, ()))))
+        for sample, digest in zip(samples, _digests(samples), strict=True):
+            (left if digest in seen else kept).append(sample)
+            seen.add(digest)
+    place = {sample.key: k for k, sample in enumerate(pool)}
+    return sorted(kept, key=lambda s: place[s.key]), sorted(left, key=lambda s: place[s.key])
+
+
+def _size(sample: Sample) -> int:
+    """Of its file; −1 where there is none."""
+    if sample.read is not None:
+        return -1
+    try:
+        return os.stat(sample.key).st_size
+    except OSError:
+        return -1
+
+
+def _digests(samples: Iterable[Sample]) -> Iterator[bytes]:
+    for sample in samples:
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            with open_file(Path(sample.key)) as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except OSError:
+            digest.update(os.fsencode(sample.key))
+        yield digest.digest()
