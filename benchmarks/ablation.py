@@ -1,0 +1,186 @@
+"""What each part of the staged fine-tuning brings, by folds of the training images.
+
+    python benchmarks/ablation.py FOLDER [--parts NAME …] [--folds 5] [--out DIR] [--json]
+
+FOLDER has `train/` and `val/` with class folders in each; its `test/` is not touched. Each part
+adds to the one before it (but for `mask`, which is looked at alone). A fold is tested once, by
+weights that a tenth of the other folds' images has chosen; `main` and `auxiliary` are the two
+classifiers, `blend` both together by the share that this tenth has settled. `pseudo-labels` label
+the fold's own images and learn from them: transductive. Gains are over the part that it adds to, on
+the same folds. What is already in DIR is kept, so that the command can be interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import retinue
+
+PLAIN: dict[str, Any] = {"zoom": [0.8, 1.2], "rotation": 10, "horizontal_flip": 0.5}
+LIGHT: dict[str, Any] = {"zoom": [0.8, 1.2], "horizontal_flip": 0.5}
+RICH = {**PLAIN, "zoom_paste": True, "splice": 0.5}
+PAIRS = {"name": "class_pairs", "classes": 16, "images": 2}
+FEATURES = 16
+"""Of the gated linear unit: fewer than the classes."""
+
+
+def stage(name: str, trainable: str | int, augment: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """One of the published training's, shortened: views are cached, and rates are higher."""
+    head = trainable == "head"
+    rate = (
+        {"name": "adam", "lr": 3e-3, "weight_decay": 0}
+        if head
+        else {"name": "sgd", "lr": 1e-2, "momentum": 0.9, "nesterov": False, "weight_decay": 0}
+    )
+    return {
+        "name": name,
+        "trainable": trainable,
+        "epochs": 30 if head else 12,
+        "views": 6 if head else 4,
+        "batch_size": 32,
+        "sampler": PAIRS,
+        "validate_every": 3,
+        "frozen_batchnorm": True,
+        "optimizer": rate,
+        "schedule": {"name": "cosine", "final": 0.05},
+        "augment": augment,
+        **more,
+    }
+
+
+def recipes() -> dict[str, tuple[dict[str, Any], str | None]]:
+    """Part → its recipe, and the part that it adds to."""
+    glu: dict[str, Any] = {"name": "glu", "features": FEATURES}
+    both = {**glu, "auxiliary": True}
+    head = stage("head", "head", PLAIN)
+    blocks = stage("blocks", 2, PLAIN)
+    light = stage("light", 2, LIGHT)
+    rich = [stage("head", "head", RICH), stage("blocks", 2, RICH), light]
+    masked = stage("blocks", 2, {**RICH, "mixing": {"quarter_mask": 0.5}}, views=None)
+    own = [
+        stage("own", 2, RICH, data={"name": "pseudo_labels", "of": "test", "confidence": 0.5}),
+        stage("own-light", 2, LIGHT),
+        stage("labelled", 2, LIGHT, data="labelled", epochs=6),
+    ]
+    aux = {"auxiliary_weight": 0.25}
+    centre = {**aux, "centre_weight": 0.25}
+    rows: list[tuple[str, str | None, Any, dict[str, Any], list[dict[str, Any]]]] = [
+        ("head alone", None, None, {}, [head]),
+        ("+ GLU", "head alone", glu, {}, [head]),
+        ("+ auxiliary", "+ GLU", both, aux, [head]),
+        ("+ centre loss", "+ auxiliary", both, centre, [head]),
+        ("+ unfreezing", "+ centre loss", both, centre, [head, blocks]),
+        ("+ light last stage", "+ unfreezing", both, centre, [head, blocks, light]),
+        ("+ splice, zoom-paste", "+ light last stage", both, centre, rich),
+        ("+ mask", "+ splice, zoom-paste", both, centre, [rich[0], masked, light]),
+        ("+ pseudo-labels", "+ splice, zoom-paste", both, centre, [*rich, *own]),
+        ("linear head, unfreezing", "+ unfreezing", None, {}, [head, blocks]),
+        ("linear head, light", "linear head, unfreezing", None, {}, [head, blocks, light]),
+    ]
+    found = {}
+    for name, base, chosen, options, stages in rows:
+        model = {"name": "tf_efficientnet_lite0", "weights": "imagenet", "head": chosen}
+        recipe = {
+            "task_options": {**options, "calibration": "none"},
+            "model": {k: v for k, v in model.items() if v is not None},
+            "stages": stages,
+            "tensorboard": False,
+            "evaluation": {"split": "test"},
+        }
+        found[name] = (recipe, base)
+    return found
+
+
+def rank(path: Path) -> bytes:
+    """The same wherever the folder lies."""
+    return hashlib.sha256("/".join(path.parts[-2:]).encode()).digest()
+
+
+def write_fold(root: Path, fold: int, folds: int, table: Path) -> None:
+    """A table that tests on one fold of `train/` and `val/`, and validates on a tenth of the
+    rest."""
+    images: dict[str, list[Path]] = {}
+    for split in ("train", "val"):
+        for folder in sorted((root / split).iterdir()):
+            images.setdefault(folder.name, []).extend(sorted(folder.iterdir()))
+    with table.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        for label, paths in images.items():
+            kept = []
+            for k, path in enumerate(sorted(paths, key=rank)):
+                if k % folds == fold:
+                    rows.writerow([path.relative_to(root).as_posix(), label, "test"])
+                else:
+                    kept.append(path)
+            for k, path in enumerate(kept):
+                split = "val" if k < max(len(kept) // 10, 1) else "train"
+                rows.writerow([path.relative_to(root).as_posix(), label, split])
+
+
+def train(name: str, recipe: dict[str, Any], root: Path, fold: int, folds: int, out: Path) -> Any:
+    """The figures of one part on one fold."""
+    place = out / f"{name.replace(' ', '_')}-{fold}"
+    done = place / "metrics.json"
+    if not done.is_file():
+        table = out / f"fold-{fold}.csv"
+        write_fold(root, fold, folds, table)
+        data = {"path": str(table.absolute()), "images": str(root.absolute())}
+        recipe = {**recipe, "data": data, "seed": fold}
+        retinue.train(recipe, out=place, report=False, quiet=True)
+    figures = json.loads(done.read_text("utf-8"))
+    main = figures.get("top1_main", figures["top1"])
+    return {"main": main, "auxiliary": figures.get("top1_auxiliary"), "blend": figures["top1"]}
+
+
+def told(values: list[float]) -> dict[str, float]:
+    """Mean and standard deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(statistics.mean(values), 4), "sd": round(spread, 4)}
+
+
+def main() -> None:
+    known = recipes()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=known, default=list(known), metavar="NAME")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    out = asked.out or Path(tempfile.mkdtemp(prefix="ablation-"))
+    out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in asked.parts:
+        recipe, base = known[name]
+        rows = [
+            train(name, recipe, asked.folder, fold, asked.folds, out) for fold in range(asked.folds)
+        ]
+        found[name] = rows
+        line: dict[str, Any] = {"part": name}
+        for what in ("main", "auxiliary", "blend"):
+            values = [row[what] for row in rows if row[what] is not None]
+            line[what] = told(values) if values else None
+        if base in found:
+            both = zip(rows, found[base], strict=True)
+            line["gain"] = told([own["blend"] - theirs["blend"] for own, theirs in both])
+        if asked.json:
+            print(json.dumps(line), flush=True)
+            continue
+        parts = [
+            f"{what} {value['mean']:.3f} ± {value['sd']:.3f}"
+            for what in ("main", "auxiliary", "blend", "gain")
+            if (value := line.get(what))
+        ]
+        print(f"{name:26} {'  '.join(parts)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
