@@ -164,3 +164,28 @@ def test_what_boxes_cannot_be_is_refused_before_the_first_step(tmp_path: Path, b
     assert "key stages.0.augment.mixing" in str(raised.value)
     assert "augment.blend" in str(raised.value.mend)
     assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_grey_pictures_of_8_and_16_bits_train_as_colour_does(boxes: Path, tmp_path: Path) -> None:
+    """The same pictures, written in three ways, are the same to a training."""
+    trained = []
+    for mode in ("RGB", "L", "I;16"):
+        root = tmp_path / mode[0]
+        root.mkdir()
+        (root / "boxes.csv").write_text(boxes.read_text("utf-8"), encoding="utf-8")
+        for path in boxes.parent.glob("*.png"):
+            with Image.open(path) as picture:
+                grey = np.asarray(picture.convert("L"))
+            wide = grey.astype(np.uint16) * 257  # 65,535 is white
+            made = Image.fromarray(wide if mode == "I;16" else grey)
+            (made.convert("RGB") if mode == "RGB" else made).save(root / path.name)
+        with Image.open(root / "1.png") as picture:
+            assert picture.mode == mode
+        recipe = _recipe(root / "boxes.csv", tmp_path / "cache")
+        # What is drawn for a cached view depends on the file's bytes.
+        plain = {k: v for k, v in recipe["stages"][0].items() if k not in ("views", "sizes")}
+        recipe["stages"] = [{**plain, "epochs": 1, "cache_features": "off"}]
+        run = retinue.train(recipe, out=tmp_path / f"run-{mode[0]}", report=False, quiet=True)
+        trained.append(rows_of(run.folder))
+    assert trained[0] == trained[1] == trained[2]
+    assert float(trained[0][0]["train_loss"]) > 0
