@@ -73,17 +73,41 @@ class ColumnOptions(Options):
         return self
 
 
+class FeatureOptions(Options):
+    """Which features of a shard's examples say what: names of a TFRecord's features; of a
+    WebDataset's, endings (`jpg`, `cls`) or fields of its `json`. `auto` knows the usual names and
+    says what it took; null reads none, whatever it is called."""
+
+    image: str = "auto"
+    """The encoded image."""
+    label: str | None = "auto"
+    """The class: a whole number, or its name."""
+    text: str | None = "auto"
+    """The name of the class that the label numbers."""
+    filename: str | None = "auto"
+    """What the image is called, which splits are drawn by."""
+    first_label: Literal["auto", 0, 1] = "auto"
+    """What the first class is numbered. `auto`: 0, or 1 where the file of class names says so: by a
+    `label_map.pbtxt`, or since the numbers of the shards fit its lines no other way."""
+
+    @model_validator(mode="after")
+    def _something_is_known(self) -> FeatureOptions:
+        if self.label is None and self.text is None:
+            raise ValueError("neither label nor text is read: nothing would be known of the images")
+        return self
+
+
 class DataOptions(Options):
     """Where the images and their labels are."""
 
     alone: ClassVar[str | None] = "path"
 
     path: Annotated[str | None, OnResume.FREE] = None
-    """A folder of class folders (or of `train/`, `val/`, `test/`), or a table of paths and
-    labels."""
+    """A folder of class folders (or of `train/`, `val/`, `test/`), a table of paths and labels, or
+    shards: a file of TFRecord or WebDataset, or a folder of these."""
     format: str = "auto"
     """`auto` recognises it and says what it found; or one that the task reads: `folder`, `table`,
-    or `elpv`, the data of `pip install elpv-dataset`."""
+    `tfrecord`, `webdataset`, or `elpv`, the data of `pip install elpv-dataset`."""
     images: Annotated[str | None, OnResume.FREE] = None
     """The folder that a table's paths start from; by default the table's own folder."""
     pool: Annotated[str | None, OnResume.FREE] = None
@@ -91,6 +115,8 @@ class DataOptions(Options):
     (`data: pseudo_labels`): a folder, everything in it at any depth, or a list, a path a line."""
     columns: ColumnOptions = ColumnOptions()
     """Which columns of a table say what."""
+    features: FeatureOptions = FeatureOptions()
+    """Which features of shards say what."""
     classes: list[str] | None = None
     """The classes to use, in this order; by default all that are found, sorted."""
     split: SplitOptions = SplitOptions()

@@ -119,6 +119,8 @@ def settle(
     notes += _empty(listing.empty_classes, "boxes" if placed else "images")
     notes += about_others(listing.root, listing.not_images)
     classes, records = settle_classes(listing, options, reader, notes)
+    if to_train and reader.drawn_without_train:
+        records = _drawn_without_train(records, options, notes)
     records, divided = settle_splits(records, options, notes)
     index = {name: position for position, name in enumerate(classes)}
     targets = [target.remap(index) for target in records.targets]
@@ -166,6 +168,15 @@ def _fill_pool(dataset: Dataset, place: str) -> None:
             mend="name images that the data has no labels of",
         )
     dataset.notes.append(f"pool: {counted(len(dataset.pool), 'image')} without a label")
+
+
+def _drawn_without_train(records: Records, options: DataOptions, notes: list[str]) -> Records:
+    """Without their splits, where none of these is one to train on."""
+    there = sorted({ORDER[k] for k in np.unique(records.splits()).tolist() if k != NONE})
+    if not there or "train" in there or options.split.file is not None:
+        return records
+    notes.append(f"all is called {' or '.join(there)}, nothing train: splits are drawn by hash")
+    return replace(records, split=None)
 
 
 def _empty(names: Sequence[str], of: str) -> list[str]:

@@ -66,11 +66,15 @@ class Reader:
     labels: str = ""
     """What its labels are, for "this looks like …", where they may lie beside those of other
     formats; empty: they cannot, or nobody would take them for another task's."""
+    drawn_without_train: bool = False
+    """Whether splits are drawn where its own have nothing to train on, as shards of one split
+    are."""
 
     def refuse_unheeded(self, options: DataOptions) -> None:
         """Raises `UsageError` for an option that would have no effect."""
-        for name in ("first_pixel", "unlabelled"):
-            if getattr(options, name) != "auto" and name not in self.heeds:
+        for name in ("first_pixel", "unlabelled", "features"):
+            default = type(options).model_fields[name].default
+            if getattr(options, name) != default and name not in self.heeds:
                 raise UsageError(
                     f"data of format {self.name!r} has no use for it",
                     where=f"key data.{name}",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retinue.data.sources.member import Column
 from retinue.data.sources.words import ORDER
 from retinue.sample import Read, Target
 
@@ -174,7 +175,9 @@ class Records(Sequence[Record]):
                 changes[name] = column.take(pa.array(positions))
         for name in ("read", "shard"):
             values = getattr(self, name)
-            if values is not None:
+            if isinstance(values, Column):
+                changes[name] = values.take(positions)
+            elif values is not None:
                 changes[name] = [values[k] for k in positions.tolist()]
         return replace(self, **changes)
 

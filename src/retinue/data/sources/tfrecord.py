@@ -9,6 +9,7 @@ lengths are compared with what is left of the file, and a record that makes no s
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,14 @@ from retinue.files import open_file
 LARGEST = 1 << 29
 """Bytes of a record; TensorFlow's own limit for a message is 2 GB."""
 _HEAD, _FOOT = 12, 4
+_COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+"""How files that TensorFlow compressed begin (GZIP, ZLIB): no record could be read by itself."""
 _MOVED = 0xA282EAD8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+NAMED = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE)
+"""How such files are called."""
 
 
 class BadRecord(ValueError):  # noqa: N818 - it says what the record is
@@ -69,6 +76,8 @@ def records(path: Path) -> Iterator[Record]:
                 what = "the checksum of its length is wrong: this is no TFRecord file"
                 if number > 1:
                     what = "the checksum of its length is wrong, and no later one can be found"
+                elif head.startswith(_COMPRESSED):
+                    what = "the file is compressed as a whole: write it without compression"
                 yield Record(number, offset, b"", what, last=True)
                 return
             if length > size - offset - _HEAD - _FOOT:
@@ -86,6 +95,12 @@ def records(path: Path) -> Iterator[Record]:
                 yield Record(number, start, b"", "its checksum is wrong")
                 continue
             yield Record(number, start, content)
+
+
+def first(said: dict[str, Feature], key: str) -> Piece | None:
+    """The first value of a feature of bytes, where it has one."""
+    values = said.get(key) or [None]
+    return values[0] if isinstance(values[0], Piece) else None
 
 
 def masked(content: bytes) -> int:

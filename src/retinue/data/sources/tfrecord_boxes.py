@@ -7,7 +7,6 @@ image is read from where it lies in its file when it is needed.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,25 +17,28 @@ import numpy as np
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.options import DataOptions
 from retinue.data.sources.annotated import Annotated, beside_splits, fill, no_boxes, unreadable
+from retinue.data.sources.label_names import label_maps, read_label_map, several_label_maps
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
 from retinue.data.sources.member import Member
 from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Records
-from retinue.data.sources.tfrecord import BadRecord, Feature, Piece, Record, example, records
+from retinue.data.sources.tfrecord import (
+    NAMED,
+    BadRecord,
+    Feature,
+    Piece,
+    Record,
+    example,
+    first,
+    records,
+)
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, sort_names
-from retinue.errors import UsageError, some
-from retinue.files import children, read_text
 from retinue.text import counted
 
-_NAME = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE)
-_SHOWN = 5
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _BOX = "image/object/bbox/"
-_ITEM = re.compile(r"item\s*\{([^{}]*)\}")
-_ID = re.compile(r"\bid\s*:\s*(\d+)")
-_CALLED = re.compile(r"\b(display_name|name)\s*:\s*(['\"])(.*?)\2")
 
 
 def _find(options: DataOptions, asked: bool) -> Path | None:
@@ -47,23 +49,23 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
 
 
 def _is_called_so(name: str) -> bool:
-    return _NAME.search(name) is not None
+    return NAMED.search(name) is not None
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     others = walk(path).others
-    return [path / name for name in others if _NAME.search(name)]
+    return [path / name for name in others if NAMED.search(name)]
 
 
 def _tells_boxes(path: Path) -> bool:
     """By its first record."""
-    if not _NAME.search(path.name):
+    if not NAMED.search(path.name):
         return False
     try:
-        first = next(records(path), None)
-        return first is not None and any(n.startswith(_BOX) for n in example(first.content))
+        one = next(records(path), None)
+        return one is not None and any(n.startswith(_BOX) for n in example(one.content))
     except (OSError, BadRecord):
         return False
 
@@ -94,7 +96,7 @@ def read_tfrecord_boxes(path: Path, options: DataOptions) -> Listing:
     listing = Listing("tfrecord_boxes", root, Records.of([]))
     files = _files(path)
     splits = {
-        file: file_split(file.relative_to(root).as_posix(), _NAME.sub("", file.name))
+        file: file_split(file.relative_to(root).as_posix(), NAMED.sub("", file.name))
         for file in files
     }
     if any(splits.values()) and not all(splits.values()):
@@ -128,7 +130,7 @@ def _add(
 ) -> None:
     """The image of a record and its boxes. Raises BadRecord."""
     said = example(record.content)
-    encoded = _first(said, "image/encoded")
+    encoded = first(said, "image/encoded")
     if encoded is None or not encoded.content:
         raise BadRecord("no image in it (image/encoded)")
     corners = [_floats(said, f"{_BOX}{side}") for side in _SIDES]
@@ -139,7 +141,7 @@ def _add(
         counts = ", ".join(map(str, lengths))
         raise BadRecord(f"corners and classes of different numbers: {counts}")
     image = len(found.names)
-    title = _text(_first(said, "image/filename")) or _text(_first(said, "image/source_id"))
+    title = _text(first(said, "image/filename")) or _text(first(said, "image/source_id"))
     found.names.append(normal(title) or f"{file.name}/{record.number}")
     found.reads.append(Member(str(file), record.offset + encoded.at, len(encoded.content)))
     found.shards.append(str(file))
@@ -157,11 +159,6 @@ def _add(
         column += [bool(flag) for flag in flags] if len(flags) == count else [False] * count
     areas = _floats(said, "image/object/area")
     found.area += areas if len(areas) == count else [float("nan")] * count
-
-
-def _first(said: dict[str, Feature], key: str) -> Piece | None:
-    values = said.get(key) or [None]
-    return values[0] if isinstance(values[0], Piece) else None
 
 
 def _text(piece: Piece | None) -> str:
@@ -188,26 +185,10 @@ def _classes(said: dict[str, Feature], count: int, labels: dict[int, str]) -> li
 
 def _label_map(listing: Listing) -> dict[int, str]:
     """Id → name, of the `.pbtxt` beside the records. Raises `UsageError`."""
-    maps = sorted(p for p in children(listing.root) if p.suffix.lower() == ".pbtxt")
+    maps = label_maps(listing.root)
     if len(maps) > 1:
-        names = some([path.name for path in maps], _SHOWN, between=", ")
-        listing.notes.append(f"several label maps, of which none is read: {names}")
-    if len(maps) != 1:
-        return {}
-    try:
-        text = read_text(maps[0])
-    except (OSError, ValueError):
-        what = "cannot read the label map"
-        raise UsageError(what, where=repr(str(maps[0])), mend="save it as UTF-8") from None
-    found: dict[int, str] = {}
-    for item in _ITEM.findall(re.sub(r"(?m)^\s*#.*$", "", text)):
-        number = _ID.search(item)
-        called = {key: name for key, _, name in _CALLED.findall(item)}
-        # As `image/object/class/text` has it.
-        name = called.get("name") or called.get("display_name")
-        if number and name:
-            found[int(number[1])] = normal(" ".join(name.split()))
-    return found
+        listing.notes.append(several_label_maps(maps))
+    return read_label_map(maps[0]) if len(maps) == 1 else {}
 
 
 def _in_order(used: Sequence[str], labels: dict[int, str]) -> list[str]:

@@ -67,6 +67,7 @@ class Classification(Task):
     default_metric: ClassVar[str] = SHIPPED["classification"].default_metric
     formats: ClassVar[Mapping[str, str]] = {
         "elpv": "retinue.data.sources.elpv:ELPV",
+        "tfrecord": "retinue.data.sources.tfrecord_classes:TFRECORD",
         "table": "retinue.data.sources.table:TABLE",
         "folder": "retinue.data.sources.folder:FOLDER",
     }
