@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from examples import example
+from examples import write as write_records
+from interrupted import assert_same
 from PIL import Image
+from warm import Warm
 
 import retinue
 from retinue.data.check import check
@@ -21,7 +28,7 @@ from retinue.data.sources import Dataset, Listing, Member, Reader, Record, Recor
 from retinue.data.sources.listing import Readers
 from retinue.data.targets.one_class import OneClass
 from retinue.data.views import open_image
-from retinue.errors import BadImageError, UsageError
+from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.tasks.classification.task import Classification
 from retinue.training import trainer
 
@@ -183,3 +190,50 @@ def test_images_in_memory_are_trained_on_but_lie_in_no_shards(shards: Path, tmp_
     del recipe["stages"][0]["sampler"]
     run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
     assert run.figures["images"] == 2
+
+
+def _pictures_in_shards(root: Path) -> Path:
+    """36 pictures of two colours in three TFRecord files, changed an hour ago."""
+    rng = np.random.default_rng(0)
+    for shard in range(3):
+        examples = []
+        for number in range(12):
+            pixels = rng.integers(0, 80, (8, 8, 3)).astype(np.uint8)
+            pixels[..., 2 * (number % 2)] += 120
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            label = [number % 2]
+            examples.append(example({"image": [buffer.getvalue()], "label": label}))
+        path = write_records(root / f"train-{shard:05d}-of-00003", *examples)
+        os.utime(path, (time.time() - 3600,) * 2)
+    return root
+
+
+def test_killed_in_the_middle_of_an_epoch_of_shards_it_ends_the_same(
+    tmp_path: Path, warm: Warm
+) -> None:
+    sampler = {"name": "shards", "window": 7}
+    stage = {"name": "all", "epochs": 2, "batch_size": 4, "sampler": sampler,
+             "augment": {"crop_scale": [0.5, 1.0]}}  # fmt: skip
+    recipe = tiny.recipe(
+        _pictures_in_shards(tmp_path / "data"), stages=[stage], checkpoint={"every_steps": 3}
+    )
+    assert warm.train(recipe, tmp_path / "whole").code == 0
+    # Eight steps an epoch: in the first one between checkpoints, and in the second.
+    run = tmp_path / "run"
+    assert warm.train(recipe, run, moment="in a step", times=5).code == -signal.SIGKILL
+    assert warm.train(run, moment="in a step", times=9).code == -signal.SIGKILL
+    assert warm.train(run).code == 0
+    assert_same(run, tmp_path / "whole")
+
+
+def test_a_training_on_shards_that_have_changed_is_not_gone_on_with(
+    tmp_path: Path, warm: Warm
+) -> None:
+    root = _pictures_in_shards(tmp_path / "data")
+    run = tmp_path / "run"
+    recipe = tiny.recipe(root, stages=[{"epochs": 2, "batch_size": 4}])
+    assert warm.train(recipe, run, moment="in a step", times=2).code == -signal.SIGKILL
+    (root / "train-00002-of-00003").unlink()
+    with pytest.raises(RetinueError, match=r"12 images of the written-down split are missing"):
+        retinue.train(run, resume=True, report=False, quiet=True)
