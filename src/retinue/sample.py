@@ -159,7 +159,7 @@ class Target(ABC):
         """The inverse of `as_dict`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Sample:
     """One image with what is known of it. The image is read when it is needed."""
 

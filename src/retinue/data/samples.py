@@ -1,11 +1,12 @@
-"""The samples of a split, held by columns: each is made when it is asked for, and then stays the
-same object."""
+"""The samples of a split, held by columns: each is made when it is asked for, and stays the same
+object for as long as anybody has it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +51,10 @@ class Samples(Sequence[Sample]):
         self.weight = weight
         self.read = read
         self.shard = shard
-        self._made: list[Sample | None] = [None] * len(names)
+        self._made: WeakValueDictionary[int, Sample] = WeakValueDictionary()
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self.target)
 
     @overload
     def __getitem__(self, k: int) -> Sample: ...
@@ -62,16 +63,12 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, k: int | slice) -> Sample | list[Sample]:
         if isinstance(k, slice):
             start, stop, step = k.indices(len(self))
-            if step == 1 and stop > start:
-                self._make(start, stop)
+            if step == 1:
+                return self._between(start, stop)
             return [self[i] for i in range(start, stop, step)]
-        made = self._made[k]
-        if made is None:
-            at = range(len(self))[k]
-            self._make(at, at + 1)
-            made = self._made[at]
-            assert made is not None
-        return made
+        at = range(len(self))[k]
+        made = self._made.get(at)
+        return self._between(at, at + 1)[0] if made is None else made
 
     def __iter__(self) -> Iterator[Sample]:
         for start in range(0, len(self), _CHUNK):
@@ -84,22 +81,26 @@ class Samples(Sequence[Sample]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _make(self, start: int, stop: int) -> None:
-        """Those from `start` to `stop` that are not made yet."""
+    def _between(self, start: int, stop: int) -> list[Sample]:
+        """Those from `start` to `stop`."""
         names = self.names[start:stop].to_pylist()
         files = names if self.files is None else self.files[start:stop].to_pylist()
         known = self.target[start:stop].tolist()
         decode, made = os.fsdecode, self._made
+        found = []
         for k, (name, file, target) in enumerate(zip(names, files, known, strict=True), start):
-            if made[k] is not None:
-                continue
-            called = decode(name)
-            alone = self.files is not None and file is not None
-            made[k] = Sample(
-                os.path.join(self.root, decode(file)) if alone else called,
-                read=None if self.read is None else self.read[k],
-                target=None if target < 0 else self.targets[target],
-                weight=1.0 if self.weight is None else float(self.weight[k]),
-                name=called,
-                shard="" if self.shard is None else self.shard[k],
-            )
+            sample = made.get(k)
+            if sample is None:
+                called = decode(name)
+                alone = self.files is not None and file is not None
+                sample = Sample(
+                    os.path.join(self.root, decode(file)) if alone else called,
+                    read=None if self.read is None else self.read[k],
+                    target=None if target < 0 else self.targets[target],
+                    weight=1.0 if self.weight is None else float(self.weight[k]),
+                    name=called,
+                    shard="" if self.shard is None else self.shard[k],
+                )
+                made[k] = sample
+            found.append(sample)
+        return found

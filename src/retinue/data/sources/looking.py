@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from retinue.data.sources.walking import hidden, subfolders
@@ -31,7 +32,8 @@ def first_file(
             found = _in(here, named, fits, opened)
             if found is not None:
                 return found
-            deeper += subfolders(here)
+            with suppress(OSError):  # one that may not be looked into; whoever reads it says so
+                deeper += subfolders(here)
         level = deeper
     return None
 

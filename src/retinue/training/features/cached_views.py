@@ -67,7 +67,7 @@ class CachedViews:
         self._frozen = frozen
         self._loader = views.loader
         self._colour = views.colour
-        self._samples = views.loader.samples
+        self._samples = list(views.loader.samples)  # held: they are told apart by identity
         self._cache = cache
         self.sizes = views.sizes
         self._draws = views.draws
