@@ -57,20 +57,32 @@ def step_by_step(image: np.ndarray, rng: np.random.Generator, options: ColourOpt
             yiq = x @ module._YIQ.T
             chroma = (yiq[..., 1] + 1j * yiq[..., 2]) * np.exp(2j * np.pi * amount[3])
             x = np.stack([yiq[..., 0], chroma.real, chroma.imag], -1) @ np.linalg.inv(module._YIQ).T
-    return x + (module._PCA * (alphas * module._PCA_STD)).sum(1)
+    x = x + (module._PCA * (alphas * module._PCA_STD)).sum(1)
+    return x + rng.uniform(-1, 1) * options.brightness_shift
 
 
 amplitudes = st.sampled_from([0.0, 0.2, 0.7, 1.0])
 
 
 @settings(max_examples=40, deadline=None)
-@given(amplitudes, amplitudes, amplitudes, st.sampled_from([0.0, 0.1, 0.5]), amplitudes)
+@given(amplitudes, amplitudes, amplitudes, st.sampled_from([0.0, 0.1, 0.5]), amplitudes, amplitudes)
 @pytest.mark.parametrize("width", [24, 23])
 def test_matrix_equals_step_by_step(
-    width: int, brightness: float, contrast: float, saturation: float, hue: float, pca: float
+    width: int,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    pca: float,
+    shift: float,
 ) -> None:
     options = ColourOptions(
-        brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, pca_noise=pca
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        pca_noise=pca,
+        brightness_shift=shift,
     )
     settings_ = Preprocessing()
     images = noise(width=width, height=15)
@@ -81,6 +93,20 @@ def test_matrix_equals_step_by_step(
         x = step_by_step(image, draw(7, 3, 5 + k, "colour"), options)
         expected = (x.clip(0, 1) - settings_.mean) / settings_.std
         assert np.allclose(result[k].permute(1, 2, 0).numpy(), expected, atol=2e-4)
+
+
+def test_pca_noise_and_added_brightness_as_published_on_values_up_to_255() -> None:
+    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140],
+                        [-0.5836, -0.6948, 0.4203]])  # fmt: skip
+    values = np.array([55.46, 4.794, 1.148])
+    options = ColourOptions(pca_noise=0.1, brightness_shift=0.3)
+    grey = np.full((1, 2, 2, 3), 128, np.uint8)
+    [image] = varied(Colour(PLAIN, options, seed=1), grey, epoch=2, start=3)
+    rng = draw(1, 2, 3, "colour")
+    rng.uniform(-1, 1, 4)
+    rng.permutation(4)
+    expected = 128 + (vectors * rng.normal(0, 0.1, 3)) @ values + rng.uniform(-1, 1) * 0.3 * 255
+    assert image[:, 0, 0].numpy() * 255 == pytest.approx(expected, abs=0.01)
 
 
 def test_without_options_it_only_normalises() -> None:
@@ -113,6 +139,7 @@ def test_an_image_is_varied_alike_alone_and_in_any_batch() -> None:
 
 EVERYTHING = ColourOptions(
     brightness=0.4,
+    brightness_shift=0.3,
     contrast=0.6,
     saturation=0.7,
     hue=0.3,

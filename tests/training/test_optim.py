@@ -37,6 +37,22 @@ def test_class_token_and_positions_get_no_weight_decay() -> None:
     assert names == {"stem.class_token", "stem.position"}
 
 
+def test_kernels_of_convolutions_alone_decay() -> None:
+    with torch.device("meta"):
+        network = create_model("tf_efficientnet_b0", num_classes=3)
+    options = OptimizerOptions(weight_decay=0.1, decay_of="convolutions")
+    decayed = {
+        id(p)
+        for group in build_optimizer(network, options).param_groups
+        if group["weight_decay"]
+        for p in group["params"]
+    }
+    kernels = {name for name, p in network.named_parameters() if p.ndim == 4}
+    assert {name for name, p in network.named_parameters() if id(p) in decayed} == kernels
+    assert any("depthwise" in name for name in kernels)
+    assert not any("head" in name for name in kernels)
+
+
 def test_every_learning_parameter_is_in_exactly_one_group() -> None:
     network = tiny.Tiny(num_classes=3)
     freeze(network, 2)

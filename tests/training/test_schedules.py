@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.training.options import ScheduleOptions, StageOptions
+from retinue.training.planning.lengths import with_epochs
 from retinue.training.schedules import factor, span
 
 
@@ -46,6 +47,28 @@ def test_the_factor_stays_between_nothing_and_one(
     schedule = ScheduleOptions(name=name, warmup_epochs=warmup)  # type: ignore[arg-type]
     step = data.draw(st.integers(0, total - 1))
     assert 0 <= factor(schedule, step, total, 7) <= 1
+
+
+def test_a_warm_up_in_steps_on_a_curve_that_is_counted_from_the_start() -> None:
+    """The rates of a published training: 0.02 · step / 1000, then ½ · 0.02 · (1 + cos(π step / n))."""
+    schedule = ScheduleOptions(warmup_steps=1000, warmup_start=0, counted_from="start")
+    got = [factor(schedule, step, 4000, 7) for step in (0, 1, 500, 999, 1000, 2000, 3000, 4000)]
+    half = 0.5**0.5
+    assert got == pytest.approx([0, 0.001, 0.5, 0.999, (1 + half) / 2, 0.5, (1 - half) / 2, 0])
+    after = ScheduleOptions(warmup_steps=1000, warmup_start=0)
+    got = [factor(after, step, 4000, 7) for step in (999, 1000, 2500, 4000)]
+    assert got == pytest.approx([0.999, 1, 0.5, 0])
+
+
+def test_a_warm_up_is_given_in_epochs_or_in_steps() -> None:
+    with pytest.raises(ValueError, match="give warmup_epochs or warmup_steps, not both"):
+        ScheduleOptions(warmup_steps=10, warmup_epochs=1)
+
+
+def test_a_shorter_stage_warms_up_for_fewer_steps() -> None:
+    stage = StageOptions(epochs=10, schedule=ScheduleOptions(warmup_steps=100))
+    assert with_epochs(stage, 5).schedule.warmup_steps == 50
+    assert with_epochs(stage, 20).schedule.warmup_steps == 100
 
 
 def test_a_quadratic_warm_up_is_slow_at_first() -> None:

@@ -7,10 +7,12 @@ normalisation after them, are one 3×4 matrix per image:
 - contrast: the distance from the image's mean luma, times a factor;
 - saturation: the distance from the pixel's luma, times a factor;
 - hue: a rotation in the chroma plane of YIQ;
-- PCA noise (Krizhevsky et al., 2012): a shift along the principal colours of ImageNet.
+- PCA noise (Krizhevsky et al., 2012): a shift along the principal colours of ImageNet;
+- brightness, added: a shift of all channels alike.
 
-The first four come in an order that is drawn for each image, the noise last. Nothing is clipped in
-between; the mean luma is that of the image as changed so far, which follows from its channel means.
+The first four come in an order that is drawn for each image, the two shifts last. Nothing is
+clipped in between; the mean luma is that of the image as changed so far, which follows from its
+channel means.
 At the end each channel is clamped once to what 0 and 1 become under the normalisation: clamping
 before it and clamping to its image after it are the same, as it is monotonic in each channel.
 
@@ -65,7 +67,7 @@ class Colour:
         self.std = np.array(preprocessing.std)
         o = self.options
         self._amplitudes = np.array([o.brightness, o.contrast, o.saturation, o.hue])
-        self._affine = bool(self._amplitudes.any() or o.pca_noise)
+        self._affine = bool(self._amplitudes.any() or o.pca_noise or o.brightness_shift)
         self._others = [
             _Other(name, probability, gains, operation)
             for name, probability, gains, operation in (
@@ -189,24 +191,26 @@ class Colour:
         return hsv_to_rgb(h, s, v) * 255
 
     def _draws(self, key: int, epoch: int) -> tuple[Vector, npt.NDArray[np.int64], Vector]:
-        """(4,) amounts of `_OPERATIONS`, their order, and the (3,) shift along all colours."""
+        """(4,) amounts of `_OPERATIONS`, their order, and the (3,) shift that comes last."""
         rng = draw(self.seed, epoch, key, "colour")
         amounts = rng.uniform(-1, 1, 4) * self._amplitudes
         order = rng.permutation(4)
-        noise = rng.standard_normal(3) * self.options.pca_noise
-        return amounts, order, noise
+        shift = _PCA @ (rng.standard_normal(3) * self.options.pca_noise * _PCA_STD)
+        if self.options.brightness_shift:
+            shift = shift + rng.uniform(-1, 1) * self.options.brightness_shift
+        return amounts, order, shift
 
     def _matrix(self, pixels: Floats, key: int, epoch: int) -> Affine:
         """(3, 4): an image's matrix, from 0–255 to normalised, not clamped."""
         mean = np.zeros(3)
         if self.options.contrast > 0:  # a hundred times as fast as a sum over an outer axis
             mean = np.array(cv2.mean(pixels)[:3]) / 255
-        amounts, order, noise = self._draws(key, epoch)
+        amounts, order, shift = self._draws(key, epoch)
         matrix = np.eye(3, 4)
         for number in order:
             if self._amplitudes[number]:
                 matrix = _OPERATIONS[number](matrix, amounts[number], mean)
-        matrix[:, 3] += _PCA @ (noise * _PCA_STD)
+        matrix[:, 3] += shift
         result: Affine = self._then_normalised(matrix[None])[0]
         return result
 
@@ -215,7 +219,7 @@ class Colour:
         columns are to be multiplied with and added to the fourth. All images at once, in four
         rounds: what each does first, second, …"""
         drawn = [self._draws(key, epoch) for key in keys.tolist()]
-        amounts, order, noise = (np.stack(part) for part in zip(*drawn, strict=True))
+        amounts, order, shift = (np.stack(part) for part in zip(*drawn, strict=True))
         result = np.zeros((len(keys), 3, 7))
         result[:, :, :3] = np.eye(3)
         for turn in range(4):
@@ -223,7 +227,7 @@ class Colour:
                 mine = order[:, turn] == number
                 operation = _MAPS[number]
                 result[mine] = operation(result[mine], amounts[mine, number, None, None])
-        result[:, :, 3] += (noise * _PCA_STD) @ _PCA.T
+        result[:, :, 3] += shift
         return self._then_normalised(result)
 
     def _then_normalised(self, matrices: Affine) -> Affine:

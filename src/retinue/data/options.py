@@ -143,6 +143,9 @@ class ColourOptions(Options):
 
     brightness: Fraction = 0.0
     """Amplitude a of the factor on all channels: uniform in 1 − a … 1 + a."""
+    brightness_shift: Fraction = 0.0
+    """Amplitude of what is added to all channels, as a share of their range: uniform in −a … a,
+    after all other changes."""
     contrast: Fraction = 0.0
     """Amplitude of the factor on the distance from the image's mean luma."""
     saturation: Fraction = 0.0

@@ -44,6 +44,7 @@ OTHER_WORDS: Mapping[str, str] = {
     "lr_scheduler": "schedule.name",
     "lr_warmup_epochs": "schedule.warmup_epochs",
     "warmup": "schedule.warmup_epochs",
+    "num_warmup_steps": "schedule.warmup_steps",
     "fliplr": "augment.horizontal_flip",
     "hflip": "augment.horizontal_flip",
     "flipud": "augment.vertical_flip",

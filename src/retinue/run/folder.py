@@ -23,7 +23,6 @@ from retinue import modelfile
 from retinue.documents import json_text, read_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import replacing, sweep, write_text
-from retinue.modelfile import MODEL_FILE
 from retinue.page.written import checked
 from retinue.run.checkpoint import CheckpointStore
 from retinue.text import as_file_name, visible
@@ -50,6 +49,8 @@ def _writing(path: Path) -> Iterator[None]:
         raise refused(error, path) from error
 
 
+EPOCHS = "epochs"
+"""The folder of model files of single epochs, where these are kept."""
 LOCK = ".lock"
 HOLDER = ".holder"
 """Who has the lock: process, host, and since when."""
@@ -140,8 +141,8 @@ class RunFolder:
                     mend="wait for it, or stop it (Ctrl-C or SIGTERM: it writes a checkpoint)",
                 ) from None
         try:
-            for folder in (self.path, self.path / "stages", self.path / "plots"):
-                sweep(folder)
+            for name in ("", "stages", "plots", EPOCHS):
+                sweep(self.path / name)
             self.checkpoints.tidy()
             with suppress(OSError):  # it only tells others
                 write_text(self.path / HOLDER, json_text(_who()))
@@ -225,8 +226,8 @@ class RunFolder:
             pq.write_table(table, temporary)
 
     def write_model(
-        self, tensors: dict[str, Tensor], description: modelfile.ModelDescription
+        self, name: str, tensors: dict[str, Tensor], description: modelfile.ModelDescription
     ) -> None:
-        """Replace `best.safetensors`."""
-        with _writing(self.path / MODEL_FILE):
-            modelfile.write(self.path / MODEL_FILE, tensors, description)
+        """Replace the model file `name`."""
+        with _writing(self.path / name):
+            modelfile.write(self.path / name, tensors, description)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from retinue import modelfile
 from retinue.modelfile import MODEL_FILE
-from retinue.run.folder import RunFolder
+from retinue.run.folder import EPOCHS, RunFolder
 
 
 class Recorder:
     """Writes checkpoints, the model file and the metrics of one run.
 
-    A checkpoint is due every `every_minutes`, and every `every_steps` optimiser steps if given.
+    A checkpoint is due every `every_minutes`, and every `every_steps` optimiser steps if given; a
+    model file stays of every `keep_epochs` epochs.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class Recorder:
         every_minutes: float,
         every_steps: int | None,
         tensorboard: bool,
+        keep_epochs: int | None = None,
     ) -> None:
         self.run = run
         self.description = description
         self._every_minutes = every_minutes
         self._every_steps = every_steps
+        self._keep_epochs = keep_epochs
         self._saved = time.monotonic()
         self._model_written: float | None = None
         self._charts: _Charts | None = None
@@ -62,10 +65,33 @@ class Recorder:
         self, tensors: dict[str, Tensor], figures: dict[str, float], task_state: dict[str, Any]
     ) -> None:
         """Replace the model file."""
-        cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        changes = {"figures": figures, "task_state": task_state}
-        self.run.write_model(cpu, self.description.model_copy(update=changes))
+        self._write_model(MODEL_FILE, tensors, figures, task_state)
         self._model_written = time.monotonic()
+
+    def _write_model(
+        self,
+        name: str,
+        tensors: dict[str, Tensor],
+        figures: dict[str, float],
+        task_state: dict[str, Any],
+    ) -> None:
+        cpu = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        changes = {"figures": figures, "task_state": task_state}
+        self.run.write_model(name, cpu, self.description.model_copy(update=changes))
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether the weights after `epoch`, counted from 1, stay in a file of their own."""
+        return self._keep_epochs is not None and epoch % self._keep_epochs == 0
+
+    def write_epoch(
+        self,
+        epoch: int,
+        tensors: dict[str, Tensor],
+        figures: dict[str, float],
+        task_state: dict[str, Any],
+    ) -> None:
+        """The model file of that epoch."""
+        self._write_model(f"{EPOCHS}/{epoch:04d}.safetensors", tensors, figures, task_state)
 
     def best_tensors(self) -> dict[str, Tensor]:
         """The weights of the model file."""

@@ -23,7 +23,8 @@ def build_optimizer(
     Every parameter has an `lr_scale`, which the schedule's rate is multiplied with: `layer_decay`
     to the power of its unit's distance from the head, times `head_lr_scale` for the head itself.
     Weight decay is for the weights of convolutions and linear layers: not for biases and
-    normalisation, nor for class tokens and position embeddings. `extra`: names and parameters of
+    normalisation, nor for class tokens and position embeddings; with `decay_of: convolutions` for
+    those of convolutions alone. `extra`: names and parameters of
     what learns beside the network, such as class centres; they learn at `objective_lr_scale`,
     without weight decay.
 
@@ -32,9 +33,7 @@ def build_optimizer(
     """
     links = network.parameter_groups()
     first = _first_to_decay([name for name, _ in links], options.decay_from)
-    weights = {
-        id(p) for name, p in network.named_parameters() if p.ndim > 1 and name.endswith("weight")
-    }
+    weights = _decaying(network, options.decay_of)
     groups = _Groups(options.lr)
     for depth, (name, parameters) in enumerate(links):
         scale = options.layer_decay ** (len(links) - 1 - depth)
@@ -70,6 +69,15 @@ def build_optimizer(
             return torch.optim.RMSprop(
                 parts, lr=options.lr, momentum=options.momentum, eps=options.eps
             )
+
+
+def _decaying(network: Network, of: Literal["weights", "convolutions"]) -> set[int]:
+    """The ids of the parameters that weight decay is for."""
+    if of == "weights":
+        named = network.named_parameters()
+        return {id(p) for name, p in named if p.ndim > 1 and name.endswith("weight")}
+    convolutions = (m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    return {id(module.weight) for module in convolutions}
 
 
 def _first_to_decay(names: Sequence[str], wanted: str | None) -> int:

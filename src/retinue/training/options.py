@@ -43,6 +43,9 @@ class OptimizerOptions(Options):
     """Learning rate that the schedule starts from, for the deepest layers."""
     weight_decay: NonNegative = 1e-4
     """Never applied to biases and to normalisation layers. Decoupled for `adamw`, L2 otherwise."""
+    decay_of: Literal["weights", "convolutions"] = "weights"
+    """What decays: the weights of convolutions and linear layers, or the kernels of `convolutions`
+    alone, depthwise ones among them, so that a classifier does not."""
     decay_from: str | None = None
     """The first unit of the network whose weights decay, such as `neck`; null: all of them do."""
     momentum: Decay = 0.9
@@ -70,9 +73,14 @@ class ScheduleOptions(Options):
     name: Literal["constant", "cosine", "step", "poly"] = "cosine"
     warmup_epochs: NonNegative = 0.0
     """Rise from `warmup_start` times the rate, in epochs (fractions are allowed)."""
+    warmup_steps: PositiveInt | None = None
+    """The same in optimiser steps, in place of `warmup_epochs`."""
     warmup_start: Fraction = 0.01
     warmup_power: PositiveFloat = 1.0
     """1: the rise is linear; 2: quadratic, slow at first."""
+    counted_from: Literal["warmup", "start"] = "warmup"
+    """Where the curve of `cosine` and `poly` begins: where the `warmup` ends, or at the `start`, so
+    that the warm-up takes the place of the curve's first steps."""
     final: Fraction = 0.0
     """The fraction of the rate that `cosine` and `poly` end at."""
     flat_epochs: NonNegative = 0.0
@@ -93,6 +101,12 @@ class ScheduleOptions(Options):
     def _milestones_rise(self) -> Self:
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError("milestones must rise")
+        return self
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_epochs > 0:
+            raise ValueError("give warmup_epochs or warmup_steps, not both")
         return self
 
 
@@ -370,6 +384,9 @@ class CheckpointOptions(Options):
     """0: after every step."""
     every_steps: PositiveInt | None = None
     """Optimiser steps of the whole training."""
+    keep_epochs: PositiveInt | None = None
+    """After every so many epochs of the training, a model file of its weights that no later one
+    replaces, `epochs/0001.safetensors` and so on; null: none."""
 
 
 class CacheOptions(Options):

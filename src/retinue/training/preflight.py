@@ -330,9 +330,10 @@ def doubts(recipe: Recipe, network: Network, epoch_steps: Sequence[int]) -> list
         total = stage.total_steps(each)
         if warmup_steps(stage.schedule, each) >= span(recipe.stages, epoch_steps, index)[1]:
             length = "steps" if stage.steps else "epochs"
+            rise = "warmup_steps" if stage.schedule.warmup_steps else "warmup_epochs"
             found.append(
                 f"stage {stage.name}: the warm-up takes all of its {total} steps, so that it never"
-                f" learns at lr {stage.optimizer.lr:g}; lower stages.{index}.schedule.warmup_epochs"
+                f" learns at lr {stage.optimizer.lr:g}; lower stages.{index}.schedule.{rise}"
                 f" or raise stages.{index}.{length}"
             )
     return found

@@ -213,6 +213,7 @@ def prepared(
         every_minutes=recipe.checkpoint.every_minutes,
         every_steps=recipe.checkpoint.every_steps,
         tensorboard=recipe.tensorboard,
+        keep_epochs=recipe.checkpoint.keep_epochs,
     )
     if is_main() and not resumed:
         draw_examples(run, recipe, train, preprocessing, task.classes)

@@ -98,6 +98,9 @@ class Recipe(Options):
     cache: Annotated[CacheOptions, OnResume.FREE] = CacheOptions()
     tensorboard: Annotated[bool, OnResume.FREE] = True
     """Write event files into the run's `tensorboard/`."""
+    log_steps: Annotated[Annotated[int, Field(gt=0)] | None, OnResume.FREE] = None
+    """After every so many steps, a line with their loss, the learning rate and the speed; null: a
+    line an epoch."""
     on_gpu: dict[str, Any] | None = None
     """Fields that take the place of the others where the training runs on a GPU: a section within
     a section field by field, the stages as a whole. It is settled when the training begins, before

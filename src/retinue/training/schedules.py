@@ -10,6 +10,8 @@ from retinue.training.options import ScheduleOptions, StageOptions
 
 def warmup_steps(schedule: ScheduleOptions, steps_per_epoch: int) -> int:
     """How many steps the rate rises for."""
+    if schedule.warmup_steps is not None:
+        return schedule.warmup_steps
     return round(schedule.warmup_epochs * steps_per_epoch)
 
 
@@ -18,7 +20,8 @@ def factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: in
     training if the schedule goes over that.
 
     Warm-up reaches 1 with the first step after it; what follows goes from 1 over the remaining
-    steps. Cosine: Loshchilov & Hutter, "SGDR", 2017, eq. 5, without restarts.
+    steps, or, counted from the start, over all of them. Cosine: Loshchilov & Hutter, "SGDR", 2017,
+    eq. 5, without restarts.
     """
     if schedule.hold == "epoch":
         step -= step % steps_per_epoch
@@ -27,7 +30,8 @@ def factor(schedule: ScheduleOptions, step: int, total: int, steps_per_epoch: in
         risen = float((step / warmup) ** schedule.warmup_power)
         return schedule.warmup_start + (1 - schedule.warmup_start) * risen
     flat = round(schedule.flat_epochs * steps_per_epoch)
-    progress = min((step - warmup) / max(total - warmup - flat, 1), 1.0)
+    begin = warmup if schedule.counted_from == "warmup" else 0
+    progress = min((step - begin) / max(total - begin - flat, 1), 1.0)
     final = schedule.final
     match schedule.name:
         case "constant":

@@ -38,6 +38,7 @@ from retinue.training.schedules import factor, span
 from retinue.training.stage import cut_before, first_to_learn, freeze, is_over, train_mode
 from retinue.training.stage_data import StageData, StageDataMaker
 from retinue.training.stage_samples import stage_samples
+from retinue.training.step_lines import StepLines
 from retinue.training.training import Training
 from retinue.training.validation import validate
 
@@ -66,6 +67,7 @@ class Trainer:
         self.progress = Progress()
         self.sums: Sums = {}
         self.watch = guards.FiniteWatch()
+        self.lines = StepLines(self.recipe.log_steps, self._over_all)
         self.signals = guards.SignalExchange(self.accelerator.num_processes)
         self.maker = StageDataMaker(
             self.recipe,
@@ -222,6 +224,8 @@ class Trainer:
             progress.seconds += seconds
             progress.epoch_seconds += seconds
             self.bar.advance(progress.step)
+            rate = self._rate(stage, progress.stage_steps - 1)
+            self.lines.note(progress, self.sums, stage.name, self.total, rate)
             if self.watch.full:
                 self.watch.look()
             self._agree()
@@ -403,10 +407,17 @@ class Trainer:
             # Of weights that the next epoch replaces anyhow, a file now and then is enough.
             due = not last or is_over(stage, progress) or self.recorder.model_due()
             if self.accelerator.is_main_process and due:
-                state = self.ema.shadow if self.ema else self.learner.state_dict()
-                kept = self.learner.network_state(state)
-                guards.refuse_not_finite(kept, f"after step {progress.steps}")
-                self.recorder.write_best(kept, figures, self.task.state())
+                self.recorder.write_best(self._kept(), figures, self.task.state())
+        if self.accelerator.is_main_process and self.recorder.keeps(progress.epochs):
+            kept = self._kept()
+            self.recorder.write_epoch(progress.epochs, kept, figures, self.task.state())
+
+    def _kept(self) -> dict[str, Tensor]:
+        """The weights that are judged and kept."""
+        state = self.ema.shadow if self.ema else self.learner.state_dict()
+        kept: dict[str, Tensor] = self.learner.network_state(state)
+        guards.refuse_not_finite(kept, f"after step {self.progress.steps}")
+        return kept
 
     # --- what can happen -------------------------------------------------------------------------
 

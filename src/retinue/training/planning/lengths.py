@@ -61,9 +61,14 @@ def with_epochs(stage: StageOptions, epochs: int) -> StageOptions:
     if stage.views is not None:
         longer = max(epochs / stage.epochs, 1.0)
         changes["views"] = max(min(round(stage.views * longer), epochs), 1)
-    warmup = stage.schedule.warmup_epochs * min(epochs / stage.epochs, 1.0)
-    if warmup != stage.schedule.warmup_epochs:
-        changes["schedule"] = stage.schedule.model_copy(update={"warmup_epochs": warmup})
+    shorter = min(epochs / stage.epochs, 1.0)
+    rise = stage.schedule
+    if shorter < 1 and rise.warmup_steps is not None:
+        steps = max(round(rise.warmup_steps * shorter), 1)
+        changes["schedule"] = rise.model_copy(update={"warmup_steps": steps})
+    elif shorter < 1 and rise.warmup_epochs:
+        warmup = rise.warmup_epochs * shorter
+        changes["schedule"] = rise.model_copy(update={"warmup_epochs": warmup})
     return stage.model_copy(update=changes)
 
 
