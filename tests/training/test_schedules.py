@@ -50,7 +50,7 @@ def test_the_factor_stays_between_nothing_and_one(
 
 
 def test_a_warm_up_in_steps_on_a_curve_that_is_counted_from_the_start() -> None:
-    """The rates of a published training: 0.02 · step / 1000, then ½ · 0.02 · (1 + cos(π step / n))."""
+    """The shares of a published rate: step / 1000, then ½ · (1 + cos(π step / n))."""
     schedule = ScheduleOptions(warmup_steps=1000, warmup_start=0, counted_from="start")
     got = [factor(schedule, step, 4000, 7) for step in (0, 1, 500, 999, 1000, 2000, 3000, 4000)]
     half = 0.5**0.5
