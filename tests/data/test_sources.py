@@ -166,7 +166,7 @@ def test_chosen_classes(tmp_path: Path) -> None:
         (lambda p: p, "no images found"),
         (
             lambda p: put(p, "x.png") / "x.png",
-            r"no known format.*known: tfrecord, table, folder$",
+            r"no known format.*known: tfrecord, webdataset, table, folder$",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,22 @@ def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
+
+
+def tar(path: Path, members: Mapping[str, bytes], *, ended: bool = True) -> Path:
+    """A POSIX tar (ustar), written header by header; `ended`: with the blocks that end it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = b""
+    for name, data in members.items():
+        head = bytearray(512)
+        head[: len(name.encode())] = name.encode()
+        head[100:108] = b"0000644\0"
+        head[124:136] = b"%011o\0" % len(data)
+        head[136:148] = b"00000000000\0"
+        head[148:156] = b" " * 8
+        head[156:157] = b"0"
+        head[257:265] = b"ustar\00000"
+        head[148:156] = b"%06o\0 " % sum(head)
+        content += bytes(head) + data + bytes(-len(data) % 512)
+    path.write_bytes(content + bytes(1024 * ended))
+    return path

@@ -68,6 +68,7 @@ class Classification(Task):
     formats: ClassVar[Mapping[str, str]] = {
         "elpv": "retinue.data.sources.elpv:ELPV",
         "tfrecord": "retinue.data.sources.tfrecord_classes:TFRECORD",
+        "webdataset": "retinue.data.sources.webdataset:WEBDATASET",
         "table": "retinue.data.sources.table:TABLE",
         "folder": "retinue.data.sources.folder:FOLDER",
     }
