@@ -190,19 +190,31 @@ def convert_data(
     *,
     task: str | None = None,
     copy: bool = False,
+    megabytes: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Conversion:
     """The data set at `path` in another format, `to`, in the new folder `out`. Images are linked
-    where that can be done, or, with `copy`, copied. `options`: fields of the recipe's data
-    section."""
+    where that can be done, or, with `copy`, copied. Into shards (`tfrecord`, `webdataset`), of
+    about so many `megabytes` each, they are written: `progress` is told how many images of how
+    many are done, and what was interrupted goes on when it is called again. `options`: fields of
+    the recipe's data section."""
     from retinue.data.options import DataOptions
-    from retinue.tasks.shipped import doing
+    from retinue.errors import Interrupted
+    from retinue.run.stopping import signal_of, terminable
+    from retinue.tasks.shipped import writing
     from retinue.tasks.task import task_type
 
-    name, convert = doing("convert", task)
+    name, convert = writing(to, task)
     readers = task_type(name).readers()
     given = DataOptions(path=str(path), **options)
-    converted: Conversion = convert(given, readers, Path(out), to, copy=copy)
+    how = {"copy": copy, "megabytes": megabytes, "progress": progress}
+    with terminable():
+        try:
+            converted: Conversion = convert(given, readers, Path(out), to, **how)
+        except KeyboardInterrupt as stop:
+            mend = "the same command goes on, or begins anew where images are not in shards"
+            raise Interrupted(signal_of(stop), where=repr(str(out)), mend=mend) from None
     return converted
 
 

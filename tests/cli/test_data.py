@@ -120,3 +120,25 @@ def test_anchors(retinue: Command, tmp_path: Path) -> None:
     code, _, err = retinue("data", "anchors", tmp_path / "set", *whole)
     assert code == 2
     assert "4 different sizes of boxes are too few for 9 anchors" in err
+
+
+@pytest.mark.parametrize("to", ["tfrecord", "webdataset"])
+def test_convert_to_shards(retinue: Command, tmp_path: Path, to: str) -> None:
+    for name in ("cat", "dog"):
+        picture(tmp_path / "photos" / name / "1.jpg")
+    how = ("--to", to, "--shard-mb", "0.001")
+    code, out, err = retinue("data", "convert", tmp_path / "photos", tmp_path / "out", *how)
+    assert (code, out) == (
+        0,
+        f"2 images of 2 classes in 2 shards (all 2) written to {tmp_path / 'out'}\n",
+    )
+    code, out, _ = retinue("data", "check", tmp_path / "out", "--json")
+    told = json.loads(out)
+    assert (code, told["format"], told["classes"]) == (0, to, {"cat": 1, "dog": 1})
+    code, _, err = retinue("data", "convert", boxes(tmp_path), tmp_path / "v", "--to", to)
+    assert code == 2
+    assert "this looks like" in err
+    wrong = ("--to", "voc", "--shard-mb", "3")
+    code, _, err = retinue("data", "convert", boxes(tmp_path), tmp_path / "v", *wrong)
+    assert code == 2
+    assert "data of format 'voc' has no shards" in err

@@ -8,7 +8,7 @@ import typer
 
 from retinue.cli.options import Json, add
 from retinue.cli.output import end_with, name_skipped, print_json, say, table
-from retinue.text import counted, visible
+from retinue.text import visible
 
 if TYPE_CHECKING:
     from retinue.data.check import CheckReport
@@ -115,22 +115,44 @@ def convert(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.")],
     overrides: Overrides = None,
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="voc, coco, yolo or csv.")
+        str,
+        typer.Option(
+            "--to", metavar="FORMAT", help="tfrecord, webdataset, voc, coco, yolo or csv."
+        ),
     ] = "coco",
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy the pictures; by default they are linked.")
     ] = False,
+    megabytes: Annotated[
+        float | None,
+        typer.Option(
+            "--shard-mb", metavar="MB", min=0.001, help="About the size of a shard; by default 128."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a data set of marked objects in another format.
+    """Write a data set in another format: images with a class as shards, marked objects as files.
 
+    Into tfrecord and webdataset, images that have a class each are copied as they are, several
+    shards at a time; an interrupted conversion goes on when it is started again.
     What the format cannot hold is named and counted. Marks that make no sense are refused, as in
     training; on_bad_image=skip leaves them out. Splits stay as they are. Where the data has none,
     YOLO's get those that a training would draw, the other formats with split.seed=0.
     """
     from retinue import api
+    from retinue.run.log import console
 
-    done = api.convert_data(source, out, to, copy=copy, **_options(overrides or []))
+    given = _options(overrides or [])
+    with console(None) as bar:
+
+        def tell(done: int, total: int) -> None:
+            if not done:
+                bar.begin("writing the images", total)
+            bar.advance(done)
+
+        done = api.convert_data(
+            source, out, to, copy=copy, megabytes=megabytes, progress=tell, **given
+        )
     if as_json:
         print_json(done.as_dict())
         return
@@ -138,12 +160,7 @@ def convert(
         say(visible(note))
     for what, number in done.lost.items():
         say(f"lost: {what} ({number:,})")
-    splits = ", ".join(f"{split} {number:,}" for split, number in done.splits.items())
-    classes = counted(len(done.classes), "class", "classes")
-    say(
-        f"{counted(done.images, 'image')} with {counted(done.objects, 'object')} of {classes}"
-        f" ({splits}) written to {visible(done.out)}"
-    )
+    say(done.told())
 
 
 def anchors(
@@ -180,5 +197,12 @@ def anchors(
 
 
 add(app, "check", check, EXAMPLES)
-add(app, "convert", convert, "Example: retinue data convert photos/ coco/ --to coco")
+add(
+    app,
+    "convert",
+    convert,
+    "Example: retinue data convert marked/ coco/ --to coco"
+    "\n\n"
+    "Shards: retinue data convert photos/ shards/ --to tfrecord",
+)
 add(app, "anchors", anchors, "Example: retinue data anchors photos/ --input-size 640")

@@ -22,6 +22,7 @@ from retinue.data.decode import open_pillow
 from retinue.data.dimensions import dimensions, upright
 from retinue.data.formats import is_image_name
 from retinue.data.options import DataOptions
+from retinue.data.readable import Progress
 from retinue.data.sources.dataset import refusals, settle_classes, settle_splits
 from retinue.data.sources.listing import Listing, Readers
 from retinue.data.sources.recognise import read_listing
@@ -31,7 +32,7 @@ from retinue.data.written_boxes import told_by_pixels
 from retinue.data.written_sets import FORMATS, Data, Item, Target
 from retinue.errors import BadImageError, RetinueError, UsageError, some
 from retinue.files import or_room
-from retinue.text import as_file_name, counted, cut, no_file_name, shorten, utf8
+from retinue.text import as_file_name, counted, cut, no_file_name, shorten, utf8, visible
 
 _SHOWN = 5
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
@@ -51,16 +52,33 @@ class Conversion:
     lost: dict[str, int] = field(default_factory=dict)
     """What the format cannot hold, and how many there were of it."""
     notes: list[str] = field(default_factory=list)
+    shards: int | None = None
+    """How many files of images, each with its class; None: images lie in files of their own."""
 
     def __repr__(self) -> str:
         parts = [
             f"{self.format} of {self.source_format}",
             counted(self.images, "image"),
-            counted(self.objects, "object"),
+            self._held(),
             counted(len(self.classes), "class", "classes"),
             *(f"lost: {what} ({number:,})" for what, number in self.lost.items()),
         ]
         return f"<Conversion {shorten(self.out, 60)}: {', '.join(parts)}>"
+
+    def told(self) -> str:
+        """In a line."""
+        splits = ", ".join(f"{split} {number:,}" for split, number in self.splits.items())
+        classes = counted(len(self.classes), "class", "classes")
+        where = f"({splits}) written to {visible(self.out)}"
+        images = counted(self.images, "image")
+        if self.shards is not None:
+            return f"{images} of {classes} in {self._held()} {where}"
+        return f"{images} with {self._held()} of {classes} {where}"
+
+    def _held(self) -> str:
+        if self.shards is not None:
+            return counted(self.shards, "shard")
+        return counted(self.objects, "object")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -70,6 +88,7 @@ class Conversion:
             "source_format": self.source_format,
             "images": self.images,
             "objects": self.objects,
+            **({} if self.shards is None else {"shards": self.shards}),
             "classes": self.classes,
             "splits": self.splits,
             "lost": self.lost,
@@ -84,15 +103,20 @@ def convert(
     to: str,
     *,
     copy: bool = False,
+    megabytes: float | None = None,
+    progress: Progress | None = None,
 ) -> Conversion:
     """The data set that `options` lead to as one of format `to` in the new folder `out`. `copy`:
-    images are copied and not linked.
+    images are copied and not linked. `megabytes` would be those of a shard.
 
     Raises UsageError for what a training would refuse, for data without boxes, and where `out` is
     there already; RetinueError where it cannot be written; BadImageError for images that cannot be
     read, unless `on_bad_image` is `skip`.
     """
     to = _written_as(to, readers)
+    if megabytes is not None:
+        what = f"data of format {to!r} has no shards"
+        raise UsageError(what, where="key megabytes", mend="leave it out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("there is something already", where=repr(str(out)), mend="take a new name")
     reader, listing = read_listing(options, readers)
@@ -304,7 +328,7 @@ def _put(record: Record, place: Path, copy: bool) -> None:
     if record.path is None or record.read is not None:
         content = record.read() if record.read is not None else b""
         if not isinstance(content, bytes):
-            content = _as_png(content)
+            content = as_png(content)
         place.write_bytes(content)
         return
     if not copy:
@@ -316,7 +340,8 @@ def _put(record: Record, place: Path, copy: bool) -> None:
     shutil.copyfile(record.path, place)
 
 
-def _as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+def as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """The image, RGB uint8 (height, width, 3), as a file."""
     import cv2
 
     done, content = cv2.imencode(".png", pixels[..., ::-1])

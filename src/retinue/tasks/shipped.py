@@ -32,6 +32,9 @@ class Shipped(NamedTuple):
     of_data: Mapping[str, str] = MappingProxyType({})
     """What else it does with a data set: the command's name below `retinue data`, and where it
     is."""
+    writes: Mapping[str, str] = MappingProxyType({})
+    """The formats of data sets that `retinue data convert` writes for it, and where that is
+    done."""
     takes_in: Mapping[str, str] = MappingProxyType({})
     """Other programs' models that it makes its own: the suffix of what describes the network, and
     where it is done."""
@@ -47,6 +50,7 @@ SHIPPED = {
         usual="finetune",
         networks="classifier",
         untrained="scratch",
+        writes=dict.fromkeys(("tfrecord", "webdataset"), "retinue.data.shard_conversion:convert"),
     ),
     "detection": Shipped(
         task="retinue.tasks.detection.task:Detection",
@@ -57,9 +61,9 @@ SHIPPED = {
         usual="detect",
         networks="detector",
         of_data={
-            "convert": "retinue.data.conversion:convert",
             "anchors": "retinue.tasks.detection.data_anchors:fit_anchors",
         },
+        writes=dict.fromkeys(("voc", "coco", "yolo", "csv"), "retinue.data.conversion:convert"),
         takes_in={".cfg": "retinue.tasks.detection.darknet_files:take_in"},
     ),
 }
@@ -75,6 +79,27 @@ def doing(command: str, task: str | None = None) -> tuple[str, Any]:
         if command in there.of_data and task in (None, name):
             return name, imported(there.of_data[command])
     raise UsageError(f"the task {task!r} has no data {command}", where="key task")
+
+
+def writing(form: str, task: str | None = None) -> tuple[str, Any]:
+    """The task whose data sets are written in the format `form`, as it is called here or where it
+    is read, and the function. Raises UsageError where none is."""
+    for name, there in SHIPPED.items():
+        if form in there.writes and task in (None, name):
+            return name, imported(there.writes[form])
+    for name, there in SHIPPED.items():
+        formats: Mapping[str, str] = imported(there.task).formats if there.writes else {}
+        for place in formats.values():
+            reader = imported(place)
+            called = {reader.name, *reader.also}
+            if form in called and task in (None, name):
+                for known in there.writes:
+                    if known in called:
+                        return name, imported(there.writes[known])
+    written = [known for there in reversed(SHIPPED.values()) for known in there.writes]
+    raise UsageError(
+        f"unknown format {form!r}", where="key to", mend=f"there are {', '.join(written)}"
+    )
 
 
 def taking_in(description: Path) -> Any:

@@ -53,7 +53,7 @@ def read_label_map(path: Path) -> dict[int, str]:
         # As `image/object/class/text` has it.
         name = called.get("name") or called.get("display_name")
         if number and name:
-            found[int(number[1])] = plain(name)
+            found[int(number[1])] = _plain(name)
     return found
 
 
@@ -73,7 +73,7 @@ def read_label_names(root: Path, notes: list[str]) -> LabelNames | None:
 
 
 def _read_lines(path: Path) -> LabelNames:
-    lines = [plain(line) for line in _text(path, "names of the classes").splitlines()]
+    lines = [normal(line.strip()) for line in _text(path, "names of the classes").splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     numbered = [_NUMBERED.fullmatch(line) for line in lines if line]
@@ -88,7 +88,7 @@ def _read_lines(path: Path) -> LabelNames:
                 where=f"{str(path)!r} line {line}",
                 mend="leave one of the names",
             )
-        found[int(match[1])] = plain(match[2])
+        found[int(match[1])] = normal(match[2].strip())
     return LabelNames(path.name, found)
 
 
@@ -101,7 +101,7 @@ def _text(path: Path, what: str) -> str:
         ) from None
 
 
-def plain(name: str) -> str:
+def _plain(name: str) -> str:
     """On one line, without blanks around it, in Unicode NFC."""
     return normal(" ".join(name.split()))
 

@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 
 from retinue.data.options import FeatureOptions
 from retinue.data.sources.annotated import beside_splits, unreadable
-from retinue.data.sources.label_names import name_numbers, plain, read_label_names
+from retinue.data.sources.label_names import name_numbers, read_label_names
 from retinue.data.sources.listing import Listing
 from retinue.data.sources.member import Members, Repeated
 from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Names, Records, as_names, glued
 from retinue.data.sources.shard_index import Scan, indexes
-from retinue.data.sources.walking import walk
+from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, nearly_alike, sort_names
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
@@ -170,9 +170,8 @@ def _classes(
     label = table["label"].fill_null(_NO_LABEL).to_numpy()
     words = table["text"].combine_chunks().dictionary_encode()
     word = words.indices.fill_null(NONE).to_numpy().astype(np.int64)
-    said = [
-        plain(text.decode("utf-8", "backslashreplace")) for text in words.dictionary.to_pylist()
-    ]
+    texts = words.dictionary.to_pylist()
+    said = [normal(text.decode("utf-8", "backslashreplace").strip()) for text in texts]
     numbered = label != _NO_LABEL
     if not numbered.any():
         classes = sort_names(set(said))
