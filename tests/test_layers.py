@@ -25,7 +25,8 @@ FRAME = (
 )
 """What serves every task: these files know none of them."""
 NAMES_OF_A_TASK = re.compile(
-    r"(?<![a-z])(classifications?|detections?|(bounding[ _]?)?box(es)?)(?![a-z])", re.I
+    r"(?<![a-z])(classifications?|detections?|multi_?labels?|(bounding[ _]?)?box(es)?)(?![a-z])",
+    re.I,
 )
 """Also within `batch_boxes` and `BoundingBox`; not within `letterbox`."""
 OF_RICH = {"from rich import box", "shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)"}

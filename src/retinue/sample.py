@@ -91,6 +91,9 @@ class Target(ABC):
     places: ClassVar[bool] = False
     """Whether it says where something is: then it speaks of everything that shows on a canvas,
     whatever share of the canvas' classes a source has."""
+    exclusive: ClassVar[bool] = False
+    """Whether it is of just one of the classes: where there is a single one, there is then nothing
+    to be told apart."""
 
     @abstractmethod
     def names(self) -> tuple[str | int, ...]:

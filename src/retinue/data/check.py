@@ -149,6 +149,7 @@ def check(
     classes, splits, of = _divide(listing, options, reader, findings)
     records = listing.records
     placed = any(target.places for target in records.targets[:1])
+    exclusive = any(target.exclusive for target in records.targets[:1])
     workers = max(worker_count(options.workers), 1)
     with complaints.told_once(), ThreadPoolExecutor(workers) as pool:
         looked = _look(records, pool, workers, progress)
@@ -178,7 +179,7 @@ def check(
         ),
         Finding(
             "only one class",
-            list(classes) if len(classes) == 1 and not placed else [],
+            list(classes) if len(classes) == 1 and exclusive else [],
             "there is nothing to tell apart: training would refuse this",
             fatal=True,
         ),

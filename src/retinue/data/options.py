@@ -117,8 +117,12 @@ class DataOptions(Options):
     """Which columns of a table say what."""
     features: FeatureOptions = FeatureOptions()
     """Which features of shards say what."""
+    label_separator: str = "auto"
+    """What stands between several labels in one cell of a table: `|`, `;`, `,`, a blank …; empty:
+    nothing, each cell is one label. `auto` sees it in the cells, and says what it took."""
     classes: list[str] | None = None
-    """The classes to use, in this order; by default all that are found, sorted."""
+    """The classes to use, in this order; by default all that are found, sorted. In a table with a
+    column a class: the columns."""
     split: SplitOptions = SplitOptions()
     """How the images are divided, where the data does not say."""
     first_pixel: Literal["auto", 0, 1] = "auto"

@@ -211,11 +211,17 @@ def _epoch_axis(axes: Axes, ticks: int = 8) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks, min_n_ticks=1))
 
 
-def calibration(bins: Sequence[dict[str, Any]]) -> Figure:
+def calibration(
+    bins: Sequence[dict[str, Any]],
+    *,
+    answer: str = "confidence (highest score)",
+    right: str = "share that was right",
+    of: str = "images",
+) -> Figure:
     """Accuracy against confidence: each bin at its own means, as large as it has images, with its
     95 % interval; below, how many images each bin has.
 
-    `bins`: as `evaluation.classification.calibration_bins` makes them.
+    `bins`: as `evaluation.classification.calibration_bins` makes them; what its axes are called.
     """
     filled = [b for b in bins if b["images"]]
     most = max((b["images"] for b in filled), default=1)
@@ -234,7 +240,7 @@ def calibration(bins: Sequence[dict[str, Any]]) -> Figure:
                    label="bin of answers, 95 % interval")  # fmt: skip
         upper.set_ylim(0, 1)
         upper.set_xlim(0, 1)
-        upper.set_ylabel("share that was right")
+        upper.set_ylabel(right)
         figure.legend(loc="outside upper center", ncols=2, fontsize=8.5, columnspacing=1.2)
         centres = [(b["low"] + b["high"]) / 2 for b in filled]
         counts = [b["images"] for b in filled]
@@ -242,8 +248,8 @@ def calibration(bins: Sequence[dict[str, Any]]) -> Figure:
         if most < 10_000:
             lower.bar_label(bars, fmt="{:.0f}", fontsize=7, color=THEME["soft"], padding=1)
         lower.margins(y=0.25)
-        lower.set_xlabel("confidence (highest score)")
-        lower.set_ylabel("images")
+        lower.set_xlabel(answer)
+        lower.set_ylabel(of)
         lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
         for axis in (upper.xaxis, upper.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))

@@ -9,8 +9,8 @@ from typing import Any
 from retinue.sample import ImageSize, Part, Result
 from retinue.text import counted, few, shorten
 
-_TOLD = 3
-"""Objects that stand in a line for people."""
+_TOLD, _LABELS = 3, 8
+"""Objects, and labels, that stand in a line for people."""
 
 
 def _scored(answers: Sequence[tuple[str, float]]) -> str:
@@ -57,6 +57,49 @@ class ClassResult(Result):
     def answers(self) -> list[tuple[str, float]]:
         """See `Result`: three at most."""
         return self.classes[:3]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsResult(Result):
+    """Any number of labels, the likeliest first."""
+
+    path: str
+    classes: list[tuple[str, float]]
+    """Those that are given, with their probabilities."""
+    scores: tuple[float, ...]
+    """The probability of every class, in the order of the classes."""
+
+    def __repr__(self) -> str:
+        return f"<LabelsResult {shorten(self.path, 60)}: {_scored(self.classes) or 'no label'}>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """See `Result`."""
+        return {"path": self.path, "classes": _named(self.classes)}
+
+    def columns(self) -> list[str]:
+        """See `Result`."""
+        return ["path", "name", "score"]
+
+    def rows(self) -> list[list[Any]]:
+        """See `Result`: one a label; of none one with empty cells, so that it can be read again as
+        a table of labels."""
+        return [[self.path, name, score] for name, score in self.classes] or [
+            [self.path, None, None]
+        ]
+
+    def fields(self) -> list[str]:
+        """See `Result`: `name score` of each."""
+        return [f"{name} {score:.6f}" for name, score in self.classes]
+
+    def answers(self) -> list[tuple[str, float]]:
+        """See `Result`."""
+        return self.classes
+
+    def told(self) -> list[str]:
+        """See `Result`: the likeliest, and how many more there are."""
+        told = [f"{name} {score:.1%}" for name, score in self.classes[:_LABELS]]
+        more = len(self.classes) - len(told)
+        return [*told, f"and {more:,} more"] if more else told or ["no label"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,15 @@ SHIPPED = {
         writes=dict.fromkeys(("voc", "coco", "yolo", "csv"), "retinue.data.conversion:convert"),
         takes_in={".cfg": "retinue.tasks.detection.darknet_files:take_in"},
     ),
+    "multilabel": Shipped(
+        task="retinue.tasks.multilabel.task:Multilabel",
+        figures_among="retinue.evaluation.multilabel:declared_among",
+        sections="retinue.tasks.multilabel.sections:SECTIONS",
+        remark="retinue.evaluation.multilabel:remark",
+        default_metric="map",
+        usual="multi-label",
+        networks="classifier",
+    ),
 }
 
 DEFAULT = "classification"

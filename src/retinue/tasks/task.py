@@ -384,7 +384,9 @@ def task_of(options: DataOptions) -> str:
     for name in SHIPPED:
         if name != DEFAULT:
             try:
-                recognise(options, task_type(name).readers())
+                reader, place = recognise(options, task_type(name).readers())
+                if not reader.claims(place, options):
+                    continue
             except (UnknownFormatError, OSError):
                 continue
             except RetinueError:

@@ -32,8 +32,10 @@ from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
 from retinue.transfer import on_device
 
-NOT_PIXELS = {"path", "format", "images", "pool", "columns", "classes", "split", "on_bad_image",
-              "workers"}  # fmt: skip
+NOT_PIXELS = {
+    *("path", "format", "images", "pool", "columns", "features", "label_separator", "classes"),
+    *("split", "on_bad_image", "workers"),
+}
 """Options of the data that no pixel depends on; what else there may be is part of a cached view's
 key."""
 

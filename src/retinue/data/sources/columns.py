@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ import pyarrow.compute as pc
 from retinue.data.options import ColumnOptions
 from retinue.data.sources.cells import Cells, misfit
 from retinue.data.sources.records import NONE, Names, texts_of
-from retinue.data.sources.words import ORDER, split_of, yes_or_no
+from retinue.data.sources.walking import normal
+from retinue.data.sources.words import ORDER, is_missing, split_of, yes_or_no
 from retinue.errors import UsageError, some, suggest
 from retinue.text import counted
 
@@ -23,7 +25,7 @@ ALIASES = {
     "imagename picture photo url uri image_id img_id id_code id imageid",
     "label": "label class target class_name category label_name name y labels classes classname "
     "class_label lbl cls class_id classid category_id class_index species breed variety diagnosis "
-    "dx emotion labelname",
+    "dx emotion labelname finding_labels tags categories",
     "split": "split set subset partition usage phase dataset fold",
     "group": "group group_id patient patient_id subject",
     "stratum": "stratify stratum",
@@ -56,6 +58,8 @@ class Columns:
     """(columns,)"""
     flags: Mapping[str, int] = field(default_factory=dict)
     """Split → position of a column that says yes or no to it."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Class → position of a column that says yes or no to it; empty: `label` names the classes."""
     others: Mapping[str, int] = field(default_factory=dict)
     """Further columns that could be the label."""
     notes: list[str] = field(default_factory=list)
@@ -140,6 +144,79 @@ def find_columns(
     return _told(found, names)
 
 
+def find_class_columns(
+    cells: Cells, options: ColumnOptions, asked: Sequence[str] = ()
+) -> Columns | None:
+    """The roles of the columns of a table that has one for each class, in which a row says yes, no,
+    or that it does not know; None for a table that has none, or has a column of labels. Where
+    `asked` names columns, those are the classes. Without a header, the first column has the path,
+    and classes are called as `asked`, or by their columns' numbers. Raises `UsageError` where a
+    column that `options` name is missing."""
+    if options.label not in ("auto", None):
+        return None
+    names = [_plain(name) for name in cells.head]
+    given = {r: n for r in ALIASES if (n := getattr(options, r)) not in (None, "auto")}
+    place = _named(cells, names, given) | _recognised(cells, names, options)
+    label = place.pop("label", None)
+    if "path" not in place:
+        return _without_names(cells, asked) if not given else None
+    found = _with_splits(Columns(cells, place, cells.head), names, options)
+    used = {*place.values(), *found.flags.values()}
+    free = [k for k, name in enumerate(cells.head) if name and k not in used]
+    head = {normal(cells.head[k]): k for k in free}
+    if asked and all(name in head for name in asked):
+        classes = {name: head[name] for name in asked}
+    else:
+        classes = {name: k for name, k in head.items() if says_yes_or_no(cells.columns[k])}
+        # A column that is called like a label and is one of several of yes and no is one of them.
+        labelled = label is not None and (label not in classes.values() or len(classes) < 2)
+        if labelled or not classes:
+            return None
+    _refuse_doubled(cells, [k for k in free if normal(cells.head[k]) in classes])
+    _refuse_short(found, ("path",))
+    return _told(replace(found, classes=classes), names)
+
+
+def _refuse_doubled(cells: Cells, columns: Sequence[int]) -> None:
+    for name, times in Counter(cells.head[k] for k in columns).items():
+        if times > 1:
+            raise UsageError(
+                f"{times} columns called {name!r}", where=cells.where, mend="give each its own name"
+            )
+
+
+def _without_names(cells: Cells, asked: Sequence[str]) -> Columns | None:
+    head = cells.without_header()
+    own = head.columns[1:]
+    if len(own) < 2 or not all(map(says_yes_or_no, own)):
+        return None
+    numbers = [str(k + 1) for k in range(len(head.columns))]
+    names = asked if len(asked) == len(own) else numbers[1:]
+    classes = dict(zip(names, range(1, len(numbers)), strict=True))
+    said = f"{cells.path.name} read as: path=1, a class for each of columns 2 to {len(numbers)}"
+    return Columns(head, {"path": 0}, numbers, classes=classes, notes=[said])
+
+
+def says_yes_or_no(column: Names) -> bool:
+    """Whether each of its cells says yes, no or that nobody knows, and not all of them the last."""
+    words = texts_of(pc.unique(column))
+    said = [says(word) for word in words]
+    return None not in said and len(words) <= _SPLIT_VALUES and any(map(str.strip, words))
+
+
+UNKNOWN = -1
+"""What a cell says of which nobody knows: empty, −1, or what programs write for a missing value."""
+
+
+def says(word: str) -> int | None:
+    """1 for yes, 0 for no, `UNKNOWN`; None for what is none of these."""
+    plain = word.strip()
+    if is_missing(plain) or plain in ("-1", "-1.0"):
+        return UNKNOWN
+    answer = yes_or_no(plain)
+    return None if answer is None else int(answer)
+
+
 def _named(cells: Cells, names: list[str], asked: Mapping[str, str]) -> dict[str, int]:
     """Those that `data.columns` names."""
     place: dict[str, int] = {}
@@ -203,7 +280,7 @@ def _with_splits(found: Columns, names: list[str], options: ColumnOptions) -> Co
         words = texts_of(pc.unique(found.cells.columns[position]))
         if all(yes_or_no(word) is not None for word in words):
             flags[split] = position
-    return Columns(found.cells, found.place, found.names, flags)
+    return replace(found, flags=flags)
 
 
 def _told(found: Columns, names: list[str]) -> Columns:
@@ -213,7 +290,10 @@ def _told(found: Columns, names: list[str]) -> Columns:
     for split, k in found.flags.items():
         rest = "train" if split != "train" else "test"
         read.append(f"split={head[k]} (yes: {split}, no: {rest})")
-    used = {*found.place.values(), *found.flags.values()}
+    if found.classes:
+        count = counted(len(found.classes), "class", "classes")
+        read.append(f"{count} of yes and no={_shown(list(found.classes))}")
+    used = {*found.place.values(), *found.flags.values(), *found.classes.values()}
     ignored = [name or "(no name)" for k, name in enumerate(head) if k not in used]
     said = f"{own} read as: {', '.join(read)}"
     notes = [said + (f"; ignored: {_shown(ignored)}" if ignored else "")]
@@ -224,7 +304,7 @@ def _told(found: Columns, names: list[str]) -> Columns:
             notes.append(f"{head[k]!r} is not used: data.columns.{role}={head[k]} {what}")
     labels = ALIASES["label"].split()
     others = {head[k]: k for k, name in enumerate(names) if name in labels and k not in used}
-    return Columns(found.cells, found.place, head, found.flags, others, notes)
+    return replace(found, others=others, notes=notes)
 
 
 def _refuse_short(found: Columns, needed: Iterable[str]) -> None:

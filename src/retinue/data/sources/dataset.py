@@ -141,7 +141,7 @@ def settle(
             where=repr(str(listing.root)),
             mend="data.columns.weight=null reads no weights",
         )
-    if len(classes) == 1 and not any(target.places for target in targets[:1] if target):
+    if len(classes) == 1 and any(t.exclusive for t in listing.records.targets[:1]):
         notes.append(f"only one class, {classes[0]!r}: there is nothing to tell apart")
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
@@ -261,10 +261,11 @@ def settle_classes(
     placed = any(target.places for target in records.targets[:1])
     if placed:
         notes += check_classes(records, chosen)
+    known = found | set(listing.classes or ())
     for name in chosen:
-        if name not in found and not placed:
+        if name not in known and not placed:
             raise UsageError(
-                f"no images of class {name!r}", where="key data.classes", mend=suggest(name, found)
+                f"no images of class {name!r}", where="key data.classes", mend=suggest(name, known)
             )
     if len(set(chosen)) != len(chosen):
         raise UsageError("a class is named twice", where="key data.classes")
@@ -275,8 +276,9 @@ def settle_classes(
     chosen_records = records.take(np.flatnonzero(kept[records.target]))
     if left_out and not placed:
         count = len(records) - len(chosen_records)
-        classes_left = counted(len(left_out), "class", "classes")
-        notes.append(f"left out {counted(count, 'image')} of {classes_left} not in data.classes")
+        what = counted(len(left_out), "class", "classes")
+        what = f"{counted(count, 'image')} of {what}" if count else what
+        notes.append(f"left out {what} not in data.classes")
     return chosen, chosen_records
 
 

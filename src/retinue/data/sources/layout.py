@@ -3,7 +3,7 @@ holds all that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retinue.data.options import ColumnOptions, DataOptions
-from retinue.data.sources.cells import read_cells
-from retinue.data.sources.columns import find_columns
+from retinue.data.sources.cells import Cells, read_cells
+from retinue.data.sources.columns import Columns, find_columns
 from retinue.data.sources.listing import given_path
 from retinue.data.sources.matching import Files, match
 from retinue.data.sources.records import NONE, Names, texts_of
@@ -27,6 +27,10 @@ _AROUND = 3
 """Folders that may lie around a data set, each alone in the one before."""
 _READ, _TRIED, _FOLDERS = 400, 20, 20
 """Rows that a table is judged by, names among them that are looked for, folders they may be in."""
+
+
+FindColumns = Callable[[Cells, ColumnOptions], Columns]
+"""Tells a table's columns by what they say; UsageError where that cannot be told."""
 
 
 class SplitFolders(NamedTuple):
@@ -101,7 +105,7 @@ def tables_in(folder: Path) -> list[Path]:
     return [p for p in tables if p.suffix.lower() != ".txt" or "label" in p.stem.lower()]
 
 
-def find_table(options: DataOptions, asked: bool) -> Path | None:
+def find_table(options: DataOptions, asked: bool, find: FindColumns = find_columns) -> Path | None:
     """The table that the options' path leads to, or the folder of one for each split. Raises
     `UsageError` where one must be there, or several could be meant."""
     path = given_path(options)
@@ -113,7 +117,7 @@ def find_table(options: DataOptions, asked: bool) -> Path | None:
     splits = split_folders(folder)
     if not asked and (not tables or splits.classes):
         return None
-    told = _telling(tables, options, asked)
+    told = _telling(tables, options, asked, find)
     if len(told) == 1:
         return told[0]
     if one_a_split(told):
@@ -144,24 +148,28 @@ def one_a_split(tables: Sequence[Path]) -> dict[str, Path]:
     return {split: by_split[split] for split in ORDER if split in by_split}
 
 
-def tables_of_splits(folder: Path, options: DataOptions) -> dict[str, Path]:
+def tables_of_splits(
+    folder: Path, options: DataOptions, find: FindColumns = find_columns
+) -> dict[str, Path]:
     """Those of a `folder` that `find_table` gave."""
     asked = options.format != "auto" or options.columns != ColumnOptions()
-    return one_a_split(_telling(tables_in(folder), options, asked))
+    return one_a_split(_telling(tables_in(folder), options, asked, find))
 
 
-def _telling(tables: Sequence[Path], options: DataOptions, asked: bool) -> list[Path]:
+def _telling(
+    tables: Sequence[Path], options: DataOptions, asked: bool, find: FindColumns
+) -> list[Path]:
     """Those that tell labels; of a contest's sample of answers only where there is nothing else."""
     tables = [t for t in tables if "submission" not in t.stem.lower()] or tables
-    return [t for t in tables if _tells(t, options, asked)]
+    return [t for t in tables if _tells(t, options, asked, find)]
 
 
-def _tells(table: Path, options: DataOptions, asked: bool) -> bool:
+def _tells(table: Path, options: DataOptions, asked: bool, find: FindColumns) -> bool:
     """Whether a table says of images that are there what they show; and, unless it was `asked` for,
     says something else than the folders they lie in."""
     try:
-        columns = find_columns(read_cells(table, most=_READ), options.columns)
-        paths, labels = columns.needed("path"), columns.needed("label")
+        columns = find(read_cells(table, most=_READ), options.columns)
+        paths, labels = columns.needed("path"), columns.of("label")
         files = image_root(table, paths, options)
     except UsageError:
         return False
@@ -170,6 +178,8 @@ def _tells(table: Path, options: DataOptions, asked: bool) -> bool:
     there = np.flatnonzero(found.position >= 0)
     if not len(there):
         return False
+    if labels is None:  # no single column: no folder says the same
+        return True
     lie = texts_of(found.files.paths(found.position[there]))
     names = texts_of(labels.take(pa.array(at[there])))
     same = [normal(n) in normal(f).split("/")[:-1] for n, f in zip(names, lie, strict=True)]

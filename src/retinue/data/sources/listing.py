@@ -63,6 +63,9 @@ class Reader:
     """Of the options that not every format has a use for, those that this one has."""
     also: frozenset[str] = frozenset()
     """What else people call it."""
+    claims: Callable[[Path, DataOptions], bool] = lambda place, options: True
+    """Whether what `find` gave is surely meant for a task that has this format, where nobody has
+    named one: other tasks may read it as well."""
     labels: str = ""
     """What its labels are, for "this looks like …", where they may lie beside those of other
     formats; empty: they cannot, or nobody would take them for another task's."""
@@ -72,7 +75,7 @@ class Reader:
 
     def refuse_unheeded(self, options: DataOptions) -> None:
         """Raises `UsageError` for an option that would have no effect."""
-        for name in ("first_pixel", "unlabelled", "features"):
+        for name in ("first_pixel", "unlabelled", "features", "label_separator"):
             default = type(options).model_fields[name].default
             if getattr(options, name) != default and name not in self.heeds:
                 raise UsageError(

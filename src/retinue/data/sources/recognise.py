@@ -136,6 +136,7 @@ def _known_labels(options: DataOptions, readers: Readers) -> str:
 
 def _finds(reader: Reader, options: DataOptions) -> bool:
     try:
-        return reader.find(options, False) is not None
+        place = reader.find(options, False)
+        return place is not None and reader.claims(place, options)
     except (UsageError, OSError):
         return False

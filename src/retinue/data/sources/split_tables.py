@@ -23,6 +23,14 @@ def joined(folder: Path, tables: Mapping[str, tuple[Path, Listing]]) -> Listing:
     root = roots.pop() if len(roots) == 1 else folder
     whole = Listing("table", root, Records.of([]))
     parts: list[Records] = []
+    classes = {tuple(listing.classes) for _, listing in tables.values() if listing.classes}
+    if len(classes) > 1:
+        raise UsageError(
+            "the tables have columns of other classes",
+            where=", ".join(repr(str(table)) for table, _ in tables.values()),
+            mend="give them the same columns in the same order, or name them: data.classes=[A,B]",
+        )
+    whole.classes = list(classes.pop()) if classes else None
     for split, (table, listing) in tables.items():
         whole.notes += [
             note if table.name in note else f"{table.name}: {note}" for note in listing.notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retinue.data.options import DataOptions
-from retinue.data.sources.cells import read_cells
+from retinue.data.options import ColumnOptions, DataOptions
+from retinue.data.sources.cells import Cells, read_cells
 from retinue.data.sources.columns import Columns, find_columns
 from retinue.data.sources.layout import find_table, image_root, tables_in, tables_of_splits
 from retinue.data.sources.listing import Listing, Reader
@@ -30,6 +31,7 @@ from retinue.data.sources.words import (
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
 from retinue.files import expanded
+from retinue.sample import Target
 from retinue.text import counted
 
 _SUGGESTED = 5
@@ -37,17 +39,37 @@ _SUGGESTED = 5
 _SHOWN = 5
 
 
-def read_table(place: Path, options: DataOptions) -> Listing:
+class Labelling(ABC):
+    """How the rows of a table say what their images show."""
+
+    joins = False
+    """Whether several rows may speak of one image."""
+
+    def find(self, cells: Cells, options: ColumnOptions) -> Columns:
+        """See `find_columns`."""
+        return find_columns(cells, options)
+
+    @abstractmethod
+    def read(
+        self, columns: Columns, position: Positions, usable: npt.NDArray[np.bool_], listing: Listing
+    ) -> tuple[list[Target], Positions]:
+        """Every target, and that of each row, `NONE` where it says nothing. `position` (rows,): the
+        file of each. Where rows are joined, the first one of each image has what all of them say.
+        What is to be said, and classes in an order of their own, become the listing's."""
+
+
+def read_table(place: Path, options: DataOptions, labelling: Labelling | None = None) -> Listing:
     """Columns `path` and `label` (or their usual other names); optionally `split`, `group`,
     `stratify` and `sample_weight`. Rows without a label are left out, and counted. `place`: the
-    table, or a folder of one for each split. Raises `UsageError` with the line for a table that
-    makes no sense."""
+    table, or a folder of one for each split. `labelling`: by default, each row has one class.
+    Raises `UsageError` with the line for a table that makes no sense."""
+    how = labelling or _OneClassARow(options)
     if not place.is_dir():
-        listing, without_row = _read(place, options, [place])
+        listing, without_row = _read(place, options, [place], how)
         _note_without_row(listing, without_row, [place])
         return listing
-    tables = tables_of_splits(place, options)
-    read = {split: (t, *_read(t, options, tables.values())) for split, t in tables.items()}
+    tables = tables_of_splits(place, options, how.find)
+    read = {split: (t, *_read(t, options, tables.values(), how)) for split, t in tables.items()}
     whole = joined(place, {split: (table, own) for split, (table, own, _) in read.items()})
     listed = {own.root / name for _, own, _ in read.values() for name in _files(own)}
     listed.update(path for _, own, _ in read.values() for path in own.without_label)
@@ -61,28 +83,29 @@ def _files(listing: Listing) -> list[str]:
 
 
 def _read(
-    table: Path, options: DataOptions, together: Collection[Path]
+    table: Path, options: DataOptions, together: Collection[Path], labelling: Labelling
 ) -> tuple[Listing, list[Path]]:
     """One table of those that are read `together`, and the images beside its own that no row of it
     names."""
-    columns = find_columns(read_cells(table), options.columns)
-    paths, labels = columns.needed("path"), columns.needed("label")
+    columns = labelling.find(read_cells(table), options.columns)
+    paths = columns.needed("path")
     if not len(paths):
         raise UsageError("the table is empty", where=repr(str(table)), mend="a row an image")
     found = match(paths, image_root(table, paths, options))
     listing = Listing("table", found.files.root, Records.of([]))
     listing.notes += [*columns.notes, *_ambiguous_labels(columns), *_read_otherwise(paths, found)]
     listing.notes += _beside(table, options, together)
-    usable = _usable(columns, paths, found, listing)
+    usable = _usable(columns, paths, found, listing, joins=labelling.joins)
     listing.errors += found.files.closed
-    names, codes = _classes(labels, options.classes or (), listing.notes)
+    targets, codes = labelling.read(columns, found.position, usable, listing)
+    usable &= _first(found.position)
     without_row = _unlabelled(table, columns, found, usable, codes, listing)
     kept = np.flatnonzero(usable & (codes != NONE))
     if not len(kept):
         for error in listing.errors:
             raise error
         raise _nothing_left(columns, texts_of(paths[:1])[0], usable, listing)
-    listing.records = _records(columns, found, kept, (names, codes), listing.errors)
+    listing.records = _records(columns, found, kept, (targets, codes), listing.errors)
     return listing, without_row
 
 
@@ -90,11 +113,11 @@ def _records(
     columns: Columns,
     found: Match,
     kept: Positions,
-    labels: tuple[Sequence[str], Positions],
+    labels: tuple[Sequence[Target], Positions],
     errors: list[UsageError],
 ) -> Records:
     """Of the rows `kept`; a split or weight that is none is an error."""
-    names, codes = labels
+    targets, codes = labels
     splits, wrong = columns.splits()
     weights, wrong_weights = _weights(columns)
     errors += [*wrong, *wrong_weights]
@@ -105,7 +128,7 @@ def _records(
         group = pc.if_else(given, group, pa.scalar(None, pa.large_binary())).take(pa.array(kept))
     return Records(
         names=composed(files),
-        targets=[OneClass(name) for name in names],
+        targets=targets,
         target=codes[kept],
         root=found.files.root,
         files=files,
@@ -155,15 +178,12 @@ def _weight(word: str) -> float | None:
 
 
 def _usable(
-    columns: Columns, paths: Names, found: Match, listing: Listing
+    columns: Columns, paths: Names, found: Match, listing: Listing, *, joins: bool
 ) -> npt.NDArray[np.bool_]:
-    """(rows,) whether a row has an image that no earlier one has; what is wrong with the others
-    becomes a problem each, in their order."""
+    """(rows,) whether a row has an image that no earlier one has (`joins`: that one may have, too);
+    what is wrong with the others becomes a problem each, in their order."""
     cells, position = columns.cells, found.position
-    _, first = np.unique(position, return_index=True)
-    usable = np.zeros(len(position), bool)
-    usable[first] = True
-    usable &= position >= 0
+    usable = position >= 0 if joins else (position >= 0) & _first(position)
     lines = dict(zip(position[usable].tolist(), cells.lines[usable].tolist(), strict=True))
     for row in np.flatnonzero(~usable).tolist():
         name, at = text_of(paths[row]) or "", int(position[row])
@@ -179,6 +199,13 @@ def _usable(
             what = f"{name!r} again, as in line {lines[at]}"
         listing.problems.append(f"{cells.at(int(cells.lines[row]))}: {what}")
     return usable
+
+
+def _first(position: Positions) -> npt.NDArray[np.bool_]:
+    """(rows,) whether no earlier row has the same."""
+    found = np.zeros(len(position), bool)
+    found[np.unique(position, return_index=True)[1]] = True
+    return found
 
 
 def _nothing_left(
@@ -206,14 +233,15 @@ def _unlabelled(
     listing: Listing,
 ) -> list[Path]:
     """Notes the images of rows without a label; gives those of no row."""
-    labels = columns.needed("label")
+    labels = columns.of("label")
     rows = np.flatnonzero(usable & (codes == NONE))
     if len(rows):
         files = texts_of(found.files.paths(found.position[rows]))
         listing.without_label += [found.files.root / name for name in files]
         line = int(columns.cells.lines[rows[0]])
         have = counted(len(rows), "row has", "rows have")
-        none = sorted({text.strip() for text in texts_of(labels.take(rows).unique())} - {""})
+        words = [] if labels is None else texts_of(labels.take(rows).unique())
+        none = sorted({text.strip() for text in words} - {""})
         mean, them = ("means", "it") if len(none) == 1 else ("mean", "them")
         such = f" ({', '.join(map(repr, none))} {mean} none, unless data.classes names {them})"
         listing.notes.append(f"{have} no label: left out, first line {line}{such if none else ''}")
@@ -255,6 +283,20 @@ def _read_otherwise(paths: Names, found: Match) -> Iterator[str]:
 
 
 # --- labels ---------------------------------------------------------------------------------------
+
+
+class _OneClassARow(Labelling):
+    """A label a row."""
+
+    def __init__(self, options: DataOptions) -> None:
+        self._asked = options.classes or ()
+
+    def read(
+        self, columns: Columns, position: Positions, usable: npt.NDArray[np.bool_], listing: Listing
+    ) -> tuple[list[Target], Positions]:
+        """See `Labelling`."""
+        names, codes = _classes(columns.needed("label"), self._asked, listing.notes)
+        return [OneClass(name) for name in names], codes
 
 
 def _classes(labels: Names, asked: Sequence[str], notes: list[str]) -> tuple[list[str], Positions]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ class OneClass(Target):
     """The class `of`: its name, or, once the data set has settled an order, its index among
     `classes` of them. `shares`, where it is not None, are those of all the classes, in their order;
     `of` is then the one with the largest."""
+
+    exclusive: ClassVar[bool] = True
 
     of: str | int
     classes: int = 0

@@ -42,6 +42,13 @@ class SeveralLabels(Target):
         text = repr((self.of, self.classes, self.unknown))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
+    def agrees(self, other: Target) -> bool:
+        """See `Target`: of no class one says that it is there and the other that it is not."""
+        if not isinstance(other, SeveralLabels):
+            return False
+        own, theirs = set(self.of), set(other.of)
+        return not (own - theirs - set(other.unknown) or theirs - own - set(self.unknown))
+
     def stratum(self) -> str:
         """See `Target`: all of the labels."""
         return "|".join(sorted(map(str, self.of)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ _EVEN = ("balanced", "class_pairs", "repeat_factor", "weighted")
 
 def counts(record: RunRecord) -> Section | None:
     """How many images of each class there are in each split, and what that means."""
+    return counts_section(record, _balance)
+
+
+def counts_section(
+    record: RunRecord, balance: Callable[[RunRecord, splits.Counts], list[str]]
+) -> Section | None:
+    """The same of any task that counts images of classes; `balance`: sentences about how uneven
+    these are."""
     found = splits.counted(record)
     if found is None or not found.classes:
         return None
@@ -36,7 +45,7 @@ def counts(record: RunRecord) -> Section | None:
             what = "nothing can be learnt of" if split == "train" else "nothing is known of"
             warnings.append(f"The {split} split has no images of {listed(lacking)}: {what} "
                             f"{'it' if len(lacking) == 1 else 'them'} there.")  # fmt: skip
-    sentences = [*warnings, *_balance(record, found)]
+    sentences = [*warnings, *balance(record, found)]
     values = {
         "rows": rows,
         "splits": list(found.images),

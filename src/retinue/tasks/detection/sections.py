@@ -13,7 +13,7 @@ from retinue.evaluation.detection_diagnosis import ABOUT_NOTHING, Scale, diagnos
 from retinue.evaluation.detection_errors import Kind, confusion, costs, errors, taken
 from retinue.evaluation.precision_recall import at, curves, pooled
 from retinue.figures import COARSE, uncertainty, wilson
-from retinue.page import plots
+from retinue.page import curve_plots, plots
 from retinue.page.confusion import confusion_section
 from retinue.page.record import RunRecord, number
 from retinue.page.section import Section, TaskSections
@@ -100,13 +100,19 @@ def confidence(record: RunRecord) -> Section | None:
         plots.draw(
             record,
             "precision_recall",
-            drawings.precision_recall(by_class, found.names),
+            curve_plots.precision_recall(
+                by_class,
+                found.names,
+                title="Precision and recall at IoU 0.5",
+                answers="boxes",
+                wanted="objects",
+            ),
             "Precision and recall",
         ),
         plots.draw(
             record,
             "confidence",
-            drawings.confidence(together, found.best),
+            curve_plots.confidence(together, found.best, answer="a box"),
             "Precision, recall and F1 by confidence",
         ),
     ]

@@ -40,6 +40,7 @@ from retinue.tasks.detection.tiling import joined
 from retinue.tasks.detection.tracking import Following
 from retinue.tasks.results import Box, BoxResult
 from retinue.tasks.shipped import SHIPPED
+from retinue.tasks.state import fractions
 from retinue.tasks.task import Meter, Task, register_task
 from retinue.text import counted, few
 from retinue.weights.resolution import names_a_file
@@ -136,7 +137,7 @@ class Detection(Task):
         if given is None and not isinstance(chosen.anchors, str):
             given = chosen.anchors
         self._anchors = None if given is None else _checked(given)
-        self._thresholds = _fractions(known.get("thresholds"), len(self.classes))
+        self._thresholds = fractions(known.get("thresholds"), len(self.classes), "thresholds")
         self._published: Anchors = []
         weights: list[float] | None = known.get("class_weights")
         if isinstance(chosen.loss.class_weights, list):
@@ -423,16 +424,3 @@ def _checked(anchors: Any) -> Anchors:
             mend="anchors: published takes those of the network",
         )
     return [[(float(w), float(h)) for w, h in level] for level in array]
-
-
-def _fractions(values: Any, count: int) -> list[float] | None:
-    if values is None:
-        return None
-    fine = isinstance(values, list) and len(values) == count
-    if not fine or not all(isinstance(v, int | float) and 0 <= v <= 1 for v in values):
-        raise RetinueError(
-            "the thresholds of the task's state are not one fraction a class",
-            where="key task_state.thresholds",
-            mend="take the model from where it was made",
-        )
-    return [float(v) for v in values]

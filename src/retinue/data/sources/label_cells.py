@@ -1,0 +1,57 @@
+"""Several labels in one cell of a table: what stands between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+_MARKS = ("|", ";")
+"""Hardly ever a part of a name."""
+_PLURAL = ("labels", "classes", "tags", "categories", "finding_labels")
+"""What a column of several labels is called, and one of a single label hardly."""
+_LIST = re.compile(r"\s*[\[(](.*)[\])]\s*", re.DOTALL)
+_QUOTED = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,'"]*))\s*(?:,|$)""")
+
+
+def separator_in(cells: Sequence[str], column: str) -> str:
+    """What stands between the labels of `cells`, which all differ, in a column of that name; empty
+    where nothing says that there are several. `|` and `;` are always between labels; commas and
+    blanks, of which names are made, too, where taking cells apart leaves fewer labels than there
+    are cells, and blanks in a column only that is called like one of several labels."""
+    for mark in _MARKS:
+        if any(mark in cell for cell in cells):
+            return mark
+    plural = column.strip().lower().replace(" ", "_") in _PLURAL
+    for mark in (",", " ") if plural else (",",):
+        several = [cell for cell in cells if len(_apart(cell, mark)) > 1]
+        parts = {part for cell in cells for part in _apart(cell, mark)}
+        if several and len(parts) < len(cells):
+            return mark
+    return ""
+
+
+def listed(cells: Sequence[str]) -> bool:
+    """Whether all that are not empty are lists as JSON and Python write them: `["a", "b"]`."""
+    filled = [cell for cell in cells if cell.strip()]
+    return bool(filled) and all(map(_LIST.fullmatch, filled))
+
+
+def splitter(separator: str) -> Callable[[str], list[str]]:
+    """Takes a cell apart: its labels, without blanks around them; of nothing, none."""
+    return lambda cell: _apart(cell, separator)
+
+
+def of_list(cell: str) -> list[str]:
+    """The labels of a cell that is `listed`."""
+    match = _LIST.fullmatch(cell)
+    inside = "" if match is None else match[1]
+    found = (single or double or bare for single, double, bare in _QUOTED.findall(inside))
+    return [label for part in found if (label := re.sub(r"\\(.)", r"\1", part).strip())]
+
+
+def _apart(cell: str, separator: str) -> list[str]:
+    if not separator:
+        parts = [cell]
+    else:
+        parts = cell.split() if separator.isspace() else cell.split(separator)
+    return [part.strip() for part in parts if part.strip()]

@@ -1,0 +1,240 @@
+"""Figures of a classifier that gives any number of labels: pure functions on arrays.
+
+Everywhere `labels` and `known` are bool (n, classes): whether a class is in the image, and whether
+anybody has said so; `scores` is float64 (n, classes), the probability of each. What is not known
+counts nowhere. A figure that is not defined (a class without an image, say) is None, never NaN and
+never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retinue.evaluation import intervals
+from retinue.evaluation.precision_recall import Curve, Point, best_f1, mean
+from retinue.figures import Figure, wilson
+from retinue.text import listed
+
+Flags = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.float64]
+
+CALIBRATION_BINS = 15
+
+
+def declared() -> list[Figure]:
+    """What `figures` measures and a training can watch, the most telling first."""
+    return [
+        Figure("map", "Mean average precision", "fraction",
+               note="mean over the classes that have images"),
+        Figure("f1_macro", "F1, mean of the classes", "fraction",
+               note="of those that have images, at their thresholds"),
+        Figure("f1_micro", "F1 of all labels", "fraction", note="of all classes together"),
+        Figure("precision", "Precision", "fraction", note="labels given that are right"),
+        Figure("recall", "Recall", "fraction", note="labels there that were given"),
+        Figure("exact", "All labels right", "fraction", note="images without any mistake"),
+        Figure("loss", "Loss", "nats", less_is_better=True, note="mean binary cross-entropy"),
+        Figure("ece", "Calibration error", less_is_better=True,
+               note="mean gap between probability and frequency"),
+    ]  # fmt: skip
+
+
+def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
+    """Those of `declared` that `names` holds."""
+    return [figure for figure in declared() if figure.name in names]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """What was said of images, and what is in them."""
+
+    labels: Flags
+    known: Flags
+    scores: Scores
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """One a class, over the images of which it is known."""
+        return [
+            _curve(self.labels[rows, k], self.scores[rows, k])
+            for k, rows in enumerate(self.known.T)
+        ]
+
+    @cached_property
+    def pooled(self) -> Curve:
+        """Of all that is known, together."""
+        return _curve(self.labels[self.known], self.scores[self.known])
+
+
+def _curve(positive: Flags, score: Scores) -> Curve:
+    order = np.argsort(-score, kind="stable")
+    right = positive[order]
+    return Curve(score[order], np.cumsum(right), np.cumsum(~right), int(right.sum()))
+
+
+def average_precision(curve: Curve) -> float | None:
+    """Σ (Rₙ − Rₙ₋₁) Pₙ over the distinct scores: the mean, over what is to be found, of the
+    precision at its score, without any interpolation; None where there is nothing."""
+    if not curve.objects:
+        return None
+    ends = curve.ends
+    gained = np.diff(curve.recall[ends], prepend=0.0)
+    return float((gained * curve.precision[ends]).sum())
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The scores from which on F1 is highest."""
+
+    overall: float | None
+    """Of all classes together; None where there is nothing to be found."""
+    per_class: list[float | None]
+    """Of each by itself; None where it has too few images to tell."""
+
+
+def best_thresholds(told: Labelled, *, fewest: int = 1) -> Thresholds:
+    """Of a class by itself where it is in `fewest` images or more, and missing in one."""
+    own = [
+        best_f1(curve) if curve.objects >= fewest and len(curve.score) > curve.objects else None
+        for curve in told.curves
+    ]
+    return Thresholds(_of(best_f1(told.pooled)), [_of(point) for point in own])
+
+
+def _of(point: Point | None) -> float | None:
+    return None if point is None else point.threshold
+
+
+def per_class(
+    told: Labelled, names: Sequence[str], thresholds: npt.NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    """`name, ap, precision, recall, f1, threshold, support, predicted, images` of each class:
+    `support` images that show it, of `images` of which that is known. Precision is None for a class
+    that was never given; AP, recall and F1 for one that no image shows."""
+    right, answers, support = _counts(told, thresholds)
+    images = told.known.sum(axis=0).tolist()
+    return [
+        {
+            "name": name,
+            "ap": average_precision(told.curves[k]),
+            "precision": _ratio(right[k], answers[k]),
+            "recall": _ratio(right[k], support[k]),
+            "f1": _ratio(2 * right[k], answers[k] + support[k]) if support[k] else None,
+            "threshold": float(thresholds[k]),
+            "support": support[k],
+            "predicted": answers[k],
+            "images": images[k],
+        }
+        for k, name in enumerate(names)
+    ]
+
+
+def figures(
+    told: Labelled, names: Sequence[str], thresholds: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    """All figures, as `metrics.json` has them: plain JSON values, fractions between 0 and 1.
+    `thresholds` (classes,): from which score on a label is given. `labels`: how many are there."""
+    rows, counts = per_class(told, names, thresholds), _counts(told, thresholds)
+    right, answers, there = map(sum, counts)
+    whole = told.known.all(axis=1) & (told.known.shape[1] > 0)
+    same = ((told.scores >= thresholds) == told.labels).all(axis=1)
+    exact, of = int((same & whole).sum()), int(whole.sum())
+    found: dict[str, Any] = {
+        "images": len(told.labels),
+        "labels": there,
+        "map": mean([row["ap"] for row in rows]),
+        "f1_macro": mean([row["f1"] for row in rows]),
+        "f1_micro": _ratio(2 * right, answers + there) if there else None,
+        "precision": _ratio(right, answers),
+        "recall": _ratio(right, there),
+        "exact": _ratio(exact, of),
+        "loss": log_loss(told),
+        "ece": expected_calibration_error(told),
+        "per_class": rows,
+    }
+    shares = {"precision": (right, answers), "recall": (right, there), "exact": (exact, of)}
+    known = {
+        "map": intervals.of_mean_ap([(row["ap"], row["support"]) for row in rows]),
+        "f1_macro": intervals.of_mean_f1(list(zip(*counts, strict=True))),
+        "f1_micro": intervals.of_mean_f1([(right, answers, there)]),
+        **{name: wilson(*counted) for name, counted in shares.items() if counted[1]},
+    }
+    found["intervals"] = {name: list(span) for name, span in known.items() if span is not None}
+    return found
+
+
+def _counts(
+    told: Labelled, thresholds: npt.NDArray[np.float64]
+) -> tuple[list[int], list[int], list[int]]:
+    """Of each class: labels given that are right, labels given, labels that are there."""
+    given = told.known & (told.scores >= thresholds)
+    each = (given & told.labels, given, told.known & told.labels)
+    right, answers, there = (flags.sum(axis=0).tolist() for flags in each)
+    return right, answers, there
+
+
+def log_loss(told: Labelled) -> float | None:
+    """Mean binary cross-entropy of what is known, in nats; a probability of 0 counts as float32's
+    smallest."""
+    if not told.known.any():
+        return None
+    own = np.where(told.labels, told.scores, 1 - told.scores)[told.known]
+    return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+
+
+def calibration_bins(told: Labelled, bins: int = CALIBRATION_BINS) -> list[dict[str, Any]]:
+    """Bins of equal width over the probability, `(low, high]`, empty ones included: `low`, `high`,
+    `images` (labels, rather: pairs of image and class), and `confidence` and `accuracy`, the mean
+    probability and how often the class was there (None where a bin is empty)."""
+    score, there = told.scores[told.known], told.labels[told.known]
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, score, side="left") - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    sums = np.bincount(place, weights=score, minlength=bins)
+    hits = np.bincount(place, weights=there, minlength=bins)
+    return [
+        {
+            "low": float(edges[i]),
+            "high": float(edges[i + 1]),
+            "images": int(count[i]),
+            "confidence": _ratio(float(sums[i]), int(count[i])),
+            "accuracy": _ratio(float(hits[i]), int(count[i])),
+        }
+        for i in range(bins)
+    ]
+
+
+def expected_calibration_error(told: Labelled, bins: int = CALIBRATION_BINS) -> float | None:
+    """Mean distance between probability and frequency over `calibration_bins`, by their labels."""
+    filled = [b for b in calibration_bins(told, bins) if b["images"]]
+    total = sum(b["images"] for b in filled)
+    gaps = sum(b["images"] * abs(b["confidence"] - b["accuracy"]) for b in filled)
+    return _ratio(gaps, total)
+
+
+def remark(values: Mapping[str, Any]) -> str:
+    """Which classes the figures `values` (of `metrics.json`) say nothing of, and why, in sentences;
+    empty where there are none."""
+    rows = values.get("per_class")
+    rows = [r for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
+    absent = [str(r.get("name")) for r in rows if r.get("support") == 0]
+    never = [str(r.get("name")) for r in rows if r.get("support") and r.get("precision") is None]
+    said = []
+    if absent and len(absent) < len(rows):
+        are, have = ("is", "it has") if len(absent) == 1 else ("are", "they have")
+        said.append(
+            f"{listed(absent)} {are} in no image here, so {have} no figures; means of the classes"
+            f" are over the other {len(rows) - len(absent):,}."
+        )
+    if never:
+        said.append(f"{listed(never)} {'was' if len(never) == 1 else 'were'} never given.")
+    return " ".join(said)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
