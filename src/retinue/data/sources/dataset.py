@@ -104,7 +104,8 @@ def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
         yield UsageError(
             f"{counted(count, 'label')} cannot be used",
             where=some(listing.problems, 10),
-            mend="mend or remove them; data.on_bad_image=skip trains without them",
+            mend="mend or remove them; data.on_bad_image=skip trains without them"
+            + (f"; {listing.looks_like}" if listing.looks_like else ""),
             details=listing.problems if count > 10 else (),
         )
 

@@ -32,6 +32,8 @@ class Listing:
     """Images that lie beside the data and belong to no class or row."""
     without_label_become: str = "in no class folder or row: left out"
     """What is done with them."""
+    looks_like: str = ""
+    """What data of another task this looks like, and what reads it; empty: nothing does."""
     missing: list[str] = field(default_factory=list)
     """Labels without an image: the names."""
     not_images: list[str] = field(default_factory=list)

@@ -56,6 +56,7 @@ def read_listing(options: DataOptions, readers: Readers) -> tuple[Reader, Listin
             raise
         if _suspicious(listing) and (looks := _looks_like(options, readers)):
             listing.notes.append(looks)
+            listing.looks_like = looks
         listing.notes += _others(options, readers, reader)
         return reader, listing
     except OSError as error:
@@ -98,11 +99,14 @@ def _others(options: DataOptions, readers: Readers, taken: Reader) -> Iterator[s
 
 
 def _suspicious(listing: Listing) -> bool:
-    """Whether its classes are called like the parts of such data."""
+    """Whether its classes are called like the parts of such data, or labels cannot be used."""
     classes = [str(n).lower() for target in listing.records.targets[:50] for n in target.names()]
     folders = {name.lower() for name in listing.empty_classes}
     return not any(t.places for t in listing.records.targets[:1]) and (
-        bool(_FOLDERS & {*classes, *folders}) or len(set(classes)) == 1
+        bool(_FOLDERS & {*classes, *folders})
+        or len(set(classes)) == 1
+        or any(mark in name for name in classes for mark in "|;")
+        or bool(listing.problems)
     )
 
 

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from retinue.errors import UsageError
 from retinue.tasks.task import Losses, Objective, Part
 
+_LEAST = 1e-7
+"""Below it a probability is taken for this much where its logarithm is needed."""
+
 
 class MultilabelObjective(Objective):
     """The mean, over all labels that are known, of the binary cross entropy of each, plus
@@ -81,16 +84,17 @@ class MultilabelObjective(Objective):
         """(n, classes): what each label costs, linear in the label."""
         logits = logits.float()
         labels = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
-        there, absent = -F.logsigmoid(logits), -F.logsigmoid(-logits)
+        # Powers of probabilities by their logarithms: of 0 itself, a root has no gradient.
+        log_there, log_absent = F.logsigmoid(logits), F.logsigmoid(-logits)
+        there, absent = -log_there, -log_absent
         if self.gamma_positive:
-            there = there * torch.sigmoid(-logits) ** self.gamma_positive
+            there = there * (self.gamma_positive * log_absent).exp()
         if self.margin:
-            lowered = (torch.sigmoid(logits) - self.margin).clamp(min=0)
-            absent = -torch.log1p(-lowered)
-        else:
-            lowered = torch.sigmoid(logits)
+            lowered = (log_there.exp() - self.margin).clamp(min=0)
+            absent = -(1 - lowered).clamp(min=_LEAST).log()
+            log_there = lowered.clamp(min=_LEAST).log()
         if self.gamma_negative:
-            absent = absent * lowered**self.gamma_negative
+            absent = absent * (self.gamma_negative * log_there).exp()
         if self.positive_weights is not None:
             there = there * self.positive_weights
         return labels * there + (1 - labels) * absent

@@ -1,0 +1,230 @@
+"""Tables of several labels an image: in one cell, a row each, in a column a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_sets import WHOLE, put
+
+from retinue.api import check_data
+from retinue.data.options import DataOptions
+from retinue.data.sources import Dataset, open_dataset
+from retinue.data.sources.label_cells import of_list, separator_in
+from retinue.data.targets.several_labels import SeveralLabels
+from retinue.errors import UsageError
+from retinue.tasks.task import task_of, task_type
+
+FIVE = [f"{k}.jpg" for k in range(5)]
+
+
+def table(root: Path, text: str, name: str = "t.csv") -> Path:
+    put(root, *FIVE)
+    (root / name).write_text(text, encoding="utf-8")
+    return root / name
+
+
+def read(path: Path, **options: Any) -> Dataset:
+    given = DataOptions(path=str(path), split=WHOLE, **options)
+    return open_dataset(given, task_type("multilabel").readers())
+
+
+def labels(dataset: Dataset) -> dict[str, tuple[list[str], list[str]]]:
+    """What each image is called → the classes in it, and those that are unknown."""
+    found = {}
+    for samples in dataset.splits.values():
+        for sample in samples:
+            assert isinstance(sample.target, SeveralLabels)
+            found[sample.name] = (
+                [dataset.classes[int(k)] for k in sample.target.of],
+                [dataset.classes[int(k)] for k in sample.target.unknown],
+            )
+    return found
+
+
+def there(dataset: Dataset) -> dict[str, list[str]]:
+    return {name: own for name, (own, _) in labels(dataset).items()}
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["sea|sky", "sky", "", "dog | sea"], "apart by '|'"),
+        (["sea;sky", "sky;", "", "dog;sea;dog"], "apart by ';'"),
+        (['"sea,sky"', "sky", "", '"dog, sea"'], "apart by ','"),
+        (["sea sky", "sky", "", "dog  sea"], "apart by ' '"),
+        (["\"['sea', 'sky']\"", '"[""sky""]"', "[]", '"[dog, sea]"'], "lists of labels"),
+    ],
+)
+def test_labels_within_a_cell(tmp_path: Path, cells: Sequence[str], said: str) -> None:
+    rows = "".join(f"{k}.jpg,{cell}\n" for k, cell in enumerate(cells))
+    path = table(tmp_path, f"image,labels\n{rows}")
+    dataset = read(path)
+    assert dataset.classes == ("dog", "sea", "sky")
+    assert there(dataset) == {
+        "0.jpg": ["sea", "sky"], "1.jpg": ["sky"], "2.jpg": [], "3.jpg": ["dog", "sea"],
+    }  # fmt: skip
+    assert any(said in note for note in dataset.notes)
+    assert any("1 row has no label: none of the classes is in" in note for note in dataset.notes)
+
+
+def test_names_with_blanks_and_commas_stay_whole_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label\n0.jpg,polar bear\n1.jpg,brown bear\n")
+    whole = read(path)
+    assert whole.classes == ("brown bear", "polar bear")
+    assert any("data.label_separator=' ' takes it apart" in note for note in whole.notes)
+    assert read(path, label_separator=" ").classes == ("bear", "brown", "polar")
+    assert read(
+        table(tmp_path, "file,label\n0.jpg,a|b\n1.jpg,c\n"), label_separator=""
+    ).classes == (
+        "a|b",
+        "c",
+    )
+    assert separator_in(["a,b"], "label") == ""
+    assert of_list(r"""['it\'s', "b,c", d ]""") == ["it's", "b,c", "d"]
+    assert of_list("[]") == of_list("['']") == []
+
+
+def test_rows_of_one_image_are_joined(tmp_path: Path) -> None:
+    text = "path,label,split\n0.jpg,a,train\n1.jpg,b,train\n0.jpg,c,train\n0.jpg,a,train\n2.jpg,,\n"
+    path = table(tmp_path, text.replace("2.jpg,,", "2.jpg,,train"))
+    dataset = read(path)
+    assert there(dataset) == {"0.jpg": ["a", "c"], "1.jpg": ["b"], "2.jpg": []}
+    assert any("2 rows name images of an earlier row" in note for note in dataset.notes)
+    torn = table(tmp_path, text.replace("0.jpg,c,train", "0.jpg,c,val"))
+    with pytest.raises(UsageError, match=r"line 4: another split than .* in line 2"):
+        read(torn)
+
+
+def test_a_column_a_class(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "ID,sea,dog,sky,age\n0.jpg,1,0,0.0,31\n1.jpg,0,-1,1.0,40\n2.jpg,0,,0,3\n3.jpg,,,,9\n"
+        "4.jpg,true,no,yes,1\n",
+    )
+    dataset = read(path)
+    assert dataset.classes == ("sea", "dog", "sky"), "in the order of the columns"
+    assert labels(dataset) == {
+        "0.jpg": (["sea"], []),
+        "1.jpg": (["sky"], ["dog"]),
+        "2.jpg": ([], ["dog"]),
+        "4.jpg": (["sea", "sky"], []),
+    }
+    told = "\n".join(dataset.notes)
+    assert "3 classes of yes and no=sea, dog, sky; ignored: age" in told
+    assert "class 'dog' has no images" in told
+    assert "1 row has no label: left out, first line 5" in told
+    some = read(path, classes=["sky", "dog"])
+    assert some.classes == ("sky", "dog")
+    assert labels(some)["4.jpg"] == (["sky"], [])
+
+
+def test_minus_one_is_no_where_nothing_else_is(tmp_path: Path) -> None:
+    """As CelebA has it."""
+    dataset = read(table(tmp_path, "image_id,Bald,Smiling\n0.jpg,-1,1\n1.jpg,-1,-1\n2.jpg,1,\n"))
+    assert labels(dataset) == {
+        "0.jpg": (["Smiling"], []), "1.jpg": ([], []), "2.jpg": (["Bald"], ["Smiling"]),
+    }  # fmt: skip
+    assert any("−1 is taken for no" in note for note in dataset.notes)
+
+
+def test_yes_and_no_without_a_header(tmp_path: Path) -> None:
+    path = table(tmp_path, "0.jpg 1 0 1\n1.jpg 0 0 1\n", "t.txt")
+    assert there(read(path)) == {"0.jpg": ["2", "4"], "1.jpg": ["4"]}
+    assert there(read(path, classes=["a", "b", "c"])) == {"0.jpg": ["a", "c"], "1.jpg": ["c"]}
+
+
+def test_what_says_neither_is_refused_by_its_line(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,a,b\n0.jpg,1,0\n1.jpg,0.7,1\n")
+    with pytest.raises(UsageError, match=r"'0\.7' says neither whether 'a' .* line 3"):
+        read(path, classes=["a", "b"])
+    twice = table(tmp_path, "path,a,b\n0.jpg,1,0\n1.jpg,0,1\n0.jpg,0,0\n")
+    with pytest.raises(UsageError, match=r"line 4: says something else of the image in line 2"):
+        read(twice)
+    with pytest.raises(UsageError, match="2 columns called 'a'"):
+        read(table(tmp_path, "path,a,a\n0.jpg,1,0\n"))
+    with pytest.raises(UsageError, match="no images of class 'c'"):
+        read(table(tmp_path, "path,a,b\n0.jpg,1,0\n"), classes=["c"])
+
+
+def test_tables_of_splits_have_the_same_columns(tmp_path: Path) -> None:
+    put(tmp_path, *FIVE)
+    (tmp_path / "train.csv").write_text("path,a,b\n0.jpg,1,0\n1.jpg,0,1\n")
+    (tmp_path / "val.csv").write_text("path,a,b\n2.jpg,1,1\n")
+    dataset = read(tmp_path)
+    assert dataset.classes == ("a", "b")
+    assert there(dataset)["2.jpg"] == ["a", "b"]
+    assert {name: len(samples) for name, samples in dataset.splits.items()} == {
+        "train": 2,
+        "val": 1,
+    }
+    (tmp_path / "val.csv").write_text("path,a,c\n2.jpg,1,1\n")
+    with pytest.raises(UsageError, match="columns of other classes"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        ("path,label\n0.jpg,a|b\n1.jpg,b\n", "multilabel"),
+        ("path,label\n0.jpg,a\n1.jpg,b\n0.jpg,b\n", "multilabel"),
+        ("path,a,b\n0.jpg,1,0\n1.jpg,0,1\n", "multilabel"),
+        ("path,label\n0.jpg,a\n1.jpg,b\n", "classification"),
+        ("path,label,is_valid\n0.jpg,a,1\n1.jpg,b,0\n", "classification"),
+        ("path,label,blurred\n0.jpg,a,1\n1.jpg,b,0\n", "classification"),
+        ("path,label\n0.jpg,polar bear\n1.jpg,brown bear\n2.jpg,polar fox\n", "classification"),
+        ("path,label\n0.jpg,1\n1.jpg,0\n", "classification"),
+        ("filename,xmin,ymin,xmax,ymax,class\n0.jpg,0,0,2,2,a\n", "detection"),
+    ],
+)
+def test_only_what_is_surely_meant_is_claimed(tmp_path: Path, text: str, task: str) -> None:
+    assert task_of(DataOptions(path=str(table(tmp_path, text)))) == task
+
+
+def test_a_classifier_is_told_of_several_labels(tmp_path: Path) -> None:
+    readers = task_type("classification").readers()
+    path = table(tmp_path, "path,labels\n0.jpg,a|b\n1.jpg,b|a\n2.jpg,b\n")
+    notes = open_dataset(DataOptions(path=str(path), split=WHOLE), readers).notes
+    assert any(
+        "several labels an image, in a table: `retinue train multi-label`" in n for n in notes
+    )
+    for text in (
+        "path,a,b\n0.jpg,1,0\n1.jpg,0,1\n",
+        "path,label\n0.jpg,a\n0.jpg,b\n1.jpg,a\n",
+    ):
+        path = table(tmp_path, text)
+        with pytest.raises(UsageError, match="several labels an image"):
+            open_dataset(DataOptions(path=str(path)), readers)
+
+
+def test_what_has_no_use_for_a_separator_says_so(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label\n0.jpg,a\n1.jpg,b\n")
+    with pytest.raises(UsageError, match=r"key data\.label_separator"):
+        open_dataset(
+            DataOptions(path=str(path), label_separator="|"), task_type("classification").readers()
+        )
+
+
+def test_the_check_counts_each_class_and_takes_one_alone(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,labels\n0.jpg,a|b\n1.jpg,b\n2.jpg,\n")
+    found = check_data(path)
+    assert found.classes == {"a": 1, "b": 2}
+    assert found.images == 3
+    single = check_data(table(tmp_path, "path,broken\n0.jpg,1\n1.jpg,0\n"), task="multilabel")
+    assert single.classes == {"broken": 1}
+    assert not single.refused, single.findings
+
+
+def test_copies_of_an_image_may_leave_open_what_another_says(tmp_path: Path) -> None:
+    whole = SeveralLabels(("a",), unknown=("b",))
+    assert whole.agrees(SeveralLabels(("a", "b")))
+    assert SeveralLabels(("a", "b")).agrees(whole)
+    assert not whole.agrees(SeveralLabels(("b",)))
+    assert not whole.agrees(SeveralLabels(("a", "c")))
+
+
+def test_what_was_predicted_can_be_read_as_labels(tmp_path: Path) -> None:
+    text = 'path,name,score\n0.jpg,"猫 & dog/1",0.9\n0.jpg,b,0.6\n1.jpg,,\n'
+    assert there(read(table(tmp_path, text))) == {"0.jpg": ["b", "猫 & dog/1"], "1.jpg": []}

@@ -1,0 +1,116 @@
+"""Figures of any number of labels an image, against scikit-learn and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score
+
+from retinue.evaluation.multilabel import (
+    Labelled,
+    average_precision,
+    best_thresholds,
+    declared,
+    declared_among,
+    figures,
+    remark,
+)
+
+
+def told(seed: int, images: int = 40, classes: int = 4, *, ties: bool = False) -> Labelled:
+    rng = np.random.default_rng(seed)
+    labels = rng.random((images, classes)) < rng.random(classes)
+    scores = np.clip(0.5 * labels + rng.random((images, classes)) * 0.6, 0, 1)
+    if ties:
+        scores = scores.round(1)
+    return Labelled(labels, np.ones_like(labels), scores)
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_average_precision_is_that_of_scikit_learn(seed: int, ties: bool) -> None:
+    of = told(seed, ties=ties)
+    names = list("abcd")
+    rows = figures(of, names, np.full(4, 0.5))["per_class"]
+    theirs = []
+    for k, row in enumerate(rows):
+        if not of.labels[:, k].any():
+            assert row["ap"] is None
+            continue
+        theirs.append(average_precision_score(of.labels[:, k], of.scores[:, k]))
+        assert row["ap"] == pytest.approx(theirs[-1], abs=1e-12)
+    found = figures(of, names, np.full(4, 0.5))["map"]
+    assert found == (pytest.approx(np.mean(theirs), abs=1e-12) if theirs else None)
+
+
+@given(st.integers(0, 10_000))
+def test_the_other_figures_are_those_of_scikit_learn(seed: int) -> None:
+    of = told(seed)
+    thresholds = np.array([0.3, 0.5, 0.6, 0.9])
+    found = figures(of, list("abcd"), thresholds)
+    said = of.scores >= thresholds
+    shown = of.labels.any(axis=0)
+    if not shown.all():
+        return
+    quiet = {"zero_division": 0}
+    assert found["f1_micro"] == pytest.approx(f1_score(of.labels, said, average="micro", **quiet))
+    assert found["f1_macro"] == pytest.approx(f1_score(of.labels, said, average="macro", **quiet))
+    if said.any():
+        micro = precision_score(of.labels, said, average="micro", **quiet)
+        assert found["precision"] == pytest.approx(micro)
+    assert found["exact"] == pytest.approx((said == of.labels).all(axis=1).mean())
+    flat = log_loss(of.labels.ravel(), np.clip(of.scores.ravel(), 1e-38, 1), labels=[False, True])
+    if (of.scores < 1).all():
+        assert found["loss"] == pytest.approx(flat, rel=1e-6)
+    for name, (low, high) in found["intervals"].items():
+        assert low - 1e-12 <= found[name] <= high + 1e-12, name
+    json.dumps(found, allow_nan=False)
+
+
+def test_by_hand() -> None:
+    """Scores 0.9 0.8 0.7 0.6 with labels 1 0 1 0: at recall ½ precision 1, at recall 1 ⅔."""
+    labels = np.array([[1, 0, 1, 0]], bool).T
+    of = Labelled(labels, np.ones_like(labels), np.array([[0.9, 0.8, 0.7, 0.6]]).T)
+    assert average_precision(of.curves[0]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    best = best_thresholds(of)
+    assert best.per_class == [pytest.approx(0.65)], "above it F1 is 4/5"
+    assert best.overall == pytest.approx(0.65)
+    (row,) = figures(of, ["a"], np.array([0.65]))["per_class"]
+    assert (row["precision"], row["recall"], row["f1"]) == (2 / 3, 1.0, 0.8)
+    assert best_thresholds(of, fewest=3).per_class == [None]
+
+
+def test_what_is_not_known_counts_nowhere() -> None:
+    of = told(7)
+    hidden = np.random.default_rng(1).random(of.labels.shape) < 0.3
+    known = figures(Labelled(of.labels, ~hidden, of.scores), list("abcd"), np.full(4, 0.5))
+    other = Labelled(of.labels ^ hidden, ~hidden, np.where(hidden, 0.123, of.scores))
+    assert figures(other, list("abcd"), np.full(4, 0.5)) == known
+    assert [row["images"] for row in known["per_class"]] == (~hidden).sum(axis=0).tolist()
+
+
+def test_classes_without_images_have_no_figures_and_are_named() -> None:
+    labels = np.array([[1, 0], [0, 0], [1, 0]], bool)
+    scores = np.array([[0.9, 0.9], [0.2, 0.1], [0.4, 0.1]])
+    found = figures(Labelled(labels, np.ones_like(labels), scores), ["a", "b"], np.full(2, 0.5))
+    assert found["per_class"][1] | {"ap": None, "recall": None, "f1": None} == found["per_class"][1]
+    assert found["map"] == 1.0
+    assert remark(found) == (
+        "“b” is in no image here, so it has no figures; means of the classes are over the other 1."
+    )
+    none = np.zeros((3, 2), bool)
+    empty = figures(Labelled(none, ~none, scores), ["a", "b"], np.full(2, 0.5))
+    assert (empty["map"], empty["f1_micro"], empty["recall"]) == (None, None, None)
+    assert empty["precision"] == 0.0
+    nothing = Labelled(none[:0], none[:0], scores[:0])
+    assert figures(nothing, ["a", "b"], np.full(2, 0.5))["loss"] is None
+
+
+def test_figures_are_declared() -> None:
+    found = figures(told(3), list("abcd"), np.full(4, 0.5))
+    names = [figure.name for figure in declared()]
+    assert set(names) <= set(found)
+    assert [figure.name for figure in declared_among(["loss", "map"], [])] == ["map", "loss"]
