@@ -32,7 +32,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from retinue.data.options import ColourOptions
+from retinue.data import tones
+from retinue.data.options import ColourOptions, RandAugmentOptions, TrivialAugmentOptions
+from retinue.data.policies import Policy, Step
 from retinue.data.random import draw
 from retinue.sample import Preprocessing
 from retinue.transfer import all_to_device
@@ -40,6 +42,8 @@ from retinue.transfer import all_to_device
 Affine = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
+
+_Operation = Callable[[Tensor, Tensor], Tensor]
 
 LUMA = np.array([0.299, 0.587, 0.114])
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -59,21 +63,28 @@ class Colour:
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, options: ColourOptions | None = None, seed: int = 0
+        self,
+        preprocessing: Preprocessing,
+        options: ColourOptions | None = None,
+        seed: int = 0,
+        policy: RandAugmentOptions | TrivialAugmentOptions | None = None,
     ) -> None:
+        """`policy`: of its operations those that are no geometry come first."""
         self.options = options or ColourOptions()
         self.seed = seed
         self.mean = np.array(preprocessing.mean)
         self.std = np.array(preprocessing.std)
         o = self.options
         self._amplitudes = np.array([o.brightness, o.contrast, o.saturation, o.hue])
-        self._affine = bool(self._amplitudes.any() or o.pca_noise or o.brightness_shift)
+        self._policy = None if policy is None else Policy(policy, seed)
+        additive = bool(o.pca_noise or o.brightness_shift)
+        self._affine = bool(self._amplitudes.any() or additive or policy is not None)
         self._others = [
             _Other(name, probability, gains, operation)
             for name, probability, gains, operation in (
-                ("solarize", o.solarize, None, _solarize),
-                ("posterize", o.posterize, None, _posterize),
-                ("equalize", o.equalize, None, _equalize),
+                ("solarize", o.solarize, None, tones.solarize),
+                ("posterize", o.posterize, None, tones.posterize),
+                ("equalize", o.equalize, None, tones.equalize),
             )
             if probability > 0
         ]
@@ -89,15 +100,23 @@ class Colour:
 
     def varied(self, images: Tensor, keys: npt.NDArray[np.int64], epoch: int) -> Tensor:
         """The same with the options' changes. `keys` (n,): what each image's draws are keyed by."""
-        others = self._others if self._hsv is None else [*self._others, self._hsv]
-        draws = [other.draw(self.seed, epoch, keys) for other in others]
+        steps: list[list[Step]] = [[] for _ in keys]
+        first: list[tuple[_Operation, Affine]] = []
+        if self._policy is not None:
+            steps = [self._policy.drawn(key, epoch) for key in keys.tolist()]
+            first = self._policy.tones(steps)
+        first += [(other.operation, other.draw(self.seed, epoch, keys)) for other in self._others]
+        hsv = None if self._hsv is None else self._hsv.draw(self.seed, epoch, keys)
         if _on_cpu(images):
-            return self._varied_on_cpu(images, draws, keys, epoch)
+            return self._varied_on_cpu(images, first, hsv, keys, epoch, steps)
+        if hsv is not None:
+            first.append((self._in_hsv, hsv))
+        draws = [rows for _, rows in first]
         if self._affine:
-            draws.append(self._maps(keys, epoch))
+            draws.append(self._maps(keys, epoch, steps))
         sent = all_to_device(draws, images.device) if draws else []
-        for other, rows in zip(others, sent, strict=False):
-            images = other.apply(images, rows)
+        for (operation, _), rows in zip(first, sent, strict=False):
+            images = _changed(images, operation, rows)
         if not self._affine:
             return self._scaled(images)
         n, _, height, width = images.shape
@@ -113,19 +132,27 @@ class Colour:
         return out.view(n, height, width, 3).permute(0, 3, 1, 2)
 
     def _varied_on_cpu(
-        self, images: Tensor, draws: Sequence[Affine], keys: npt.NDArray[np.int64], epoch: int
+        self,
+        images: Tensor,
+        first: Sequence[tuple[_Operation, Affine]],
+        hsv: Affine | None,
+        keys: npt.NDArray[np.int64],
+        epoch: int,
+        steps: Sequence[Sequence[Step]],
     ) -> Tensor:
-        for other, rows in zip(self._others, draws, strict=False):
-            images = other.apply(images, torch.from_numpy(rows))
+        for operation, rows in first:
+            images = _changed(images, operation, torch.from_numpy(rows))
         changes: dict[int, list[float]] = {}
-        if self._hsv is not None:
-            positions, amounts = draws[-1][:, 0].astype(int).tolist(), draws[-1][:, 1:]
+        if hsv is not None:
+            positions, amounts = hsv[:, 0].astype(int).tolist(), hsv[:, 1:]
             each = np.stack(self._changes(amounts), 1).tolist()
             changes = dict(zip(positions, each, strict=True))
         return self._one_by_one(
             images,
             changes,
-            lambda k, pixels: self._matrix(pixels, int(keys[k]), epoch) if self._affine else None,
+            lambda k, pixels: (
+                self._matrix(pixels, int(keys[k]), epoch, steps[k]) if self._affine else None
+            ),
         )
 
     def _one_by_one(
@@ -200,13 +227,18 @@ class Colour:
             shift = shift + rng.uniform(-1, 1) * self.options.brightness_shift
         return amounts, order, shift
 
-    def _matrix(self, pixels: Floats, key: int, epoch: int) -> Affine:
+    def _matrix(self, pixels: Floats, key: int, epoch: int, steps: Sequence[Step] = ()) -> Affine:
         """(3, 4): an image's matrix, from 0–255 to normalised, not clamped."""
-        mean = np.zeros(3)
-        if self.options.contrast > 0:  # a hundred times as fast as a sum over an outer axis
+        mean, drawn = np.zeros(3), self._drawn(steps)
+        contrast = any(number == _CONTRAST for number, _ in drawn)
+        if (
+            contrast or self.options.contrast > 0
+        ):  # a hundred times as fast as a sum over an outer axis
             mean = np.array(cv2.mean(pixels)[:3]) / 255
         amounts, order, shift = self._draws(key, epoch)
         matrix = np.eye(3, 4)
+        for place, amount in drawn:
+            matrix = _OPERATIONS[place](matrix, amount, mean)
         for number in order:
             if self._amplitudes[number]:
                 matrix = _OPERATIONS[number](matrix, amounts[number], mean)
@@ -214,7 +246,15 @@ class Colour:
         result: Affine = self._then_normalised(matrix[None])[0]
         return result
 
-    def _maps(self, keys: npt.NDArray[np.int64], epoch: int) -> Affine:
+    def _drawn(self, steps: Sequence[Step]) -> list[tuple[int, float]]:
+        """What a policy's `steps` do to the matrix: places in `_OPERATIONS`, with amounts."""
+        if self._policy is None:
+            return []
+        return [(_NUMBER[name], amount) for name, amount in self._policy.affine(steps)]
+
+    def _maps(
+        self, keys: npt.NDArray[np.int64], epoch: int, steps: Sequence[Sequence[Step]] = ()
+    ) -> Affine:
         """(n, 3, 7): `_matrix` for whatever channel means the images have, which the last three
         columns are to be multiplied with and added to the fourth. All images at once, in four
         rounds: what each does first, second, …"""
@@ -222,6 +262,9 @@ class Colour:
         amounts, order, shift = (np.stack(part) for part in zip(*drawn, strict=True))
         result = np.zeros((len(keys), 3, 7))
         result[:, :, :3] = np.eye(3)
+        for k, own in enumerate(map(self._drawn, steps)):
+            for place, amount in own:
+                result[k : k + 1] = _MAPS[place](result[k : k + 1], np.full((1, 1, 1), amount))
         for turn in range(4):
             for number in np.flatnonzero(self._amplitudes):
                 mine = order[:, turn] == number
@@ -245,7 +288,7 @@ class _Other:
     probability: float
     gains: tuple[float, float, float] | None
     """Greatest amounts, either way, of the three that are drawn; None: there are none."""
-    operation: Callable[[Tensor, Tensor], Tensor]
+    operation: _Operation
     """Of uint8 (m, 3, height, width) and the amounts (m, 3); only the last one may leave values
     between the whole numbers, as float32."""
 
@@ -256,15 +299,16 @@ class _Other:
         amounts = (2 * draws[chosen, 1:] - 1) * (self.gains or 0.0)
         return np.concatenate([chosen[:, None], amounts], axis=1)
 
-    def apply(self, images: Tensor, rows: Tensor) -> Tensor:
-        """New images, with what was drawn, on their device."""
-        if not len(rows):
-            return images
-        where = rows[:, 0].long()
-        changed = self.operation(images[where], rows[:, 1:])
-        images = images.to(changed.dtype, memory_format=torch.preserve_format, copy=True)
-        images[where] = changed
+
+def _changed(images: Tensor, operation: _Operation, rows: Tensor) -> Tensor:
+    """New images on the same device, those changed whose positions `rows` (m, 1 + amounts) has."""
+    if not len(rows):
         return images
+    where = rows[:, 0].long()
+    changed = operation(images[where], rows[:, 1:])
+    images = images.to(changed.dtype, memory_format=torch.preserve_format, copy=True)
+    images[where] = changed
+    return images
 
 
 def _brightness(matrix: Affine, amount: float, mean: npt.NDArray[np.float64]) -> Affine:
@@ -291,6 +335,8 @@ def _hue(matrix: Affine, amount: float, mean: npt.NDArray[np.float64]) -> Affine
 
 
 _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
+_NUMBER = {"brightness": 0, "contrast": 1, "saturation": 2}
+_CONTRAST = _NUMBER["contrast"]
 
 
 # The same of (m, 3, 7), by amounts (m, 1, 1), for channel means that are not known yet.
@@ -393,25 +439,3 @@ def _change_in_hsv(
     np.minimum(v, 255, out=v)
     cv2.merge(planes, dst=spare)
     cv2.cvtColor(spare, cv2.COLOR_HSV2RGB, dst=pixels)
-
-
-def _solarize(images: Tensor, amounts: Tensor) -> Tensor:
-    return torch.where(images >= 128, 255 - images, images)
-
-
-def _posterize(images: Tensor, amounts: Tensor) -> Tensor:
-    return images & 0xF0
-
-
-def _equalize(images: Tensor, amounts: Tensor) -> Tensor:
-    """Each channel's histogram flattened, as Pillow's `ImageOps.equalize`."""
-    n, channels, height, width = images.shape
-    flat = images.permute(0, 1, 2, 3).reshape(n * channels, -1).long()
-    counts = torch.zeros((len(flat), 256), dtype=torch.int64, device=images.device)
-    counts.scatter_add_(1, flat, torch.ones_like(flat))
-    levels = torch.arange(256, device=images.device)
-    last = torch.where(counts > 0, levels, 0).amax(1, keepdim=True)
-    step = (height * width - counts.gather(1, last)) // 255
-    before = counts.cumsum(1) - counts + step // 2
-    table = torch.where(step > 0, before // step.clamp(min=1), levels).clamp(0, 255)
-    return table.gather(1, flat).to(torch.uint8).view(n, channels, height, width)

@@ -15,9 +15,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from retinue.data import geometry
+from retinue.data.erasing import erased
 from retinue.data.framing import eval_boxes, eval_matrix, fitted, snapped
 from retinue.data.geometry import Border, Paint, Region
 from retinue.data.options import AugmentOptions
+from retinue.data.policies import Policy
 from retinue.data.population import Indices, Population
 from retinue.data.random import draw
 from retinue.sample import ImageSize, Matrix, Polygon, Preprocessing, Size
@@ -96,6 +98,7 @@ class Composer:
         # Where objects have places, nothing marks those that are reflected.
         places = population is not None and population.places
         self._border: Border = "fill" if places else augment.border
+        self._policy = None if augment.policy is None else Policy(augment.policy, seed)
 
     def cast(self, position: int, key: int, epoch: int) -> tuple[int, ...]:
         """The positions of all samples that the row of sample `position` needs, its own first.
@@ -127,6 +130,22 @@ class Composer:
         With fewer sizes than the kind of image that was drawn needs, the row is a plain view.
         """
         size = size or self.preprocessing.size
+        made = self._composed(sizes, key, epoch, size)
+        if not self.augment.erasing.probability:
+            return made
+        hidden = erased(
+            self.augment.erasing,
+            self.preprocessing.mean,
+            seed=self.seed,
+            epoch=epoch,
+            key=key,
+            size=size,
+        )
+        return replace(made, painted=[*made.painted, *hidden])
+
+    def _composed(
+        self, sizes: Sequence[ImageSize], key: int, epoch: int, size: Size
+    ) -> Composition:
         kind = self._kind(key, epoch)
         if kind == "splice" and len(sizes) >= 2:
             return self._splice(sizes, key, epoch, size)
@@ -166,6 +185,8 @@ class Composer:
         """The plain view's matrix, and what of the canvas the image covers if that is known to be a
         rectangle of whole pixels. `called` goes before the names of the draws."""
         pose = self._posed(self._pose(key, epoch, f"{called}pose"), size)
+        if self._policy is not None:
+            pose = self._policy.matrix(key, epoch, size) @ pose
         if self.augment.fits:
             rng = draw(self.seed, epoch, key, f"{called}fit")
             stretch = self._stretch(rng)

@@ -44,7 +44,8 @@ class Paint(NamedTuple):
     """A part of the canvas (None: all of it) in one colour, RGB 0–255."""
 
     region: Region | Polygon | None
-    colour: Colour
+    colour: Colour | Pixels
+    """Of each pixel of a region that is a rectangle, its own, too."""
 
 
 def identity() -> Matrix:

@@ -173,6 +173,61 @@ class ColourOptions(Options):
     """Probability of equalising the histogram of each channel."""
 
 
+class RandAugmentOptions(Options):
+    """Several operations of one strength, drawn for each image (Cubuk et al., "RandAugment", 2020).
+    `retinue.data.policies` has the operations and what a magnitude means to each."""
+
+    alone: ClassVar[str | None] = "name"
+
+    name: Literal["rand_augment"] = "rand_augment"
+    operations: Annotated[int, Field(ge=1, le=14)] = 2
+    """How many are drawn, the same one more than once, too."""
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Of all of them: 30 rotates by 30 degrees and shears by 0.3, 0 does nothing."""
+
+
+class TrivialAugmentOptions(Options):
+    """One operation of a strength that is drawn, too, over wide ranges: rotations up to 135
+    degrees, shears up to 0.99 (Müller & Hutter, "TrivialAugment", 2021)."""
+
+    alone: ClassVar[str | None] = "name"
+
+    name: Literal["trivial_augment"] = "trivial_augment"
+
+
+PolicyOptions = Annotated[
+    RandAugmentOptions | TrivialAugmentOptions,
+    Field(discriminator="name"),
+]
+"""Operations that are drawn, told apart by `name`."""
+
+
+class ErasingOptions(Options):
+    """Painting over a rectangle of the image (Zhong et al., "Random Erasing", 2017). What is known
+    of the image stays; objects that it hides are not to be found."""
+
+    alone: ClassVar[str | None] = "probability"
+
+    probability: Fraction = 0.0
+    """Published: 0.5; 0.25 is common."""
+    area: tuple[Fraction, Fraction] = (0.02, 0.4)
+    """Smallest and largest share of the image's area."""
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.3, 1 / 0.3)
+    """Least and greatest width / height of the rectangle."""
+    fill: Literal["random", "mean"] = "random"
+    """`random`: each pixel in a colour of its own; `mean`: what becomes 0 by normalisation."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ErasingOptions:
+        for name in ("area", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first value must not exceed the second")
+        if self.area[0] <= 0:
+            raise ValueError("area: the smallest share must be above 0")
+        return self
+
+
 class MixingOptions(Options):
     """Combining the images of a batch, and their labels with them."""
 
@@ -240,6 +295,11 @@ class AugmentOptions(Options):
     grey in any case where objects are marked by their place, since nothing marks reflected ones."""
     colour: ColourOptions = ColourOptions()
     """Changes of colour."""
+    policy: PolicyOptions | None = None
+    """Operations that are drawn for each image, after all other geometry and before `colour`:
+    `rand_augment` or `trivial_augment`. Splices and mosaics get only those of colour."""
+    erasing: ErasingOptions = ErasingOptions()
+    """Painting over a part of the image; `0.25` says `{probability: 0.25}`."""
     mixing: MixingOptions = MixingOptions()
     """Combining images."""
 
@@ -294,11 +354,12 @@ class AugmentOptions(Options):
     def draws(self) -> bool:
         """Whether anything about an image is drawn at random, so that its views differ."""
         still = AugmentOptions(horizontal_flip=0.0, crop_ratio=self.crop_ratio, border=self.border)
-        how = ("hsv_gains", "hsv_hue")
+        erases, how = self.erasing.probability > 0, ("hsv_gains", "hsv_hue")
         same = self.colour == ColourOptions(**{name: getattr(self.colour, name) for name in how})
-        plain = self.model_copy(update={"colour": still.colour, "mixing": still.mixing})
+        others = {"colour": still.colour, "mixing": still.mixing, "erasing": still.erasing}
+        plain = self.model_copy(update=others)
         masks = self.mixing.quarter_mask > 0
-        return self.mixes_pixels or masks or not same or plain != still
+        return self.mixes_pixels or masks or erases or not same or plain != still
 
 
 class ShuffledOptions(Options):

@@ -410,6 +410,6 @@ def image_feed(
     view = TrainView(augment, preprocessing, recipe.seed, Population.of_samples(samples))
     bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "substitute"
     loader = Loader(view, samples, workers=workers, bad_images=bad)
-    colour = Colour(preprocessing, augment.colour, recipe.seed)
+    colour = Colour(preprocessing, augment.colour, recipe.seed, augment.policy)
     mixing = Mixing(augment.mixing, recipe.seed) if augment.mixes_pixels else None
     return ImageFeed(loader, colour, device, mixing)
