@@ -85,6 +85,8 @@ def _answers(recipe: dict[str, Any]) -> list[str]:
     weights = options.get("class_weights", "none") if isinstance(options, dict) else "none"
     found = [] if weights == "none" else [
         f"task_options.class_weights={weights if isinstance(weights, str) else 'own'}"]  # fmt: skip
+    if isinstance(options, dict) and options.get("logit_adjustment"):
+        found.append(f"task_options.logit_adjustment={options['logit_adjustment']:g}")
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
         sampler = stage.get("sampler") if isinstance(stage, dict) else None
         name = sampler.get("name") if isinstance(sampler, dict) else sampler

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from retinue.errors import UsageError
 from retinue.tasks.task import Losses, Objective, Part
 
+_LEAST = 1e-7
+
 
 class ClassificationObjective(Objective):
     """Cross entropy of the logits, plus `auxiliary_weight` times that of each auxiliary head, plus
@@ -20,24 +22,34 @@ class ClassificationObjective(Objective):
     `centres` (classes, feature_width) learn along, by their gradient (after Wen et al., 2016, "A
     discriminative feature learning approach for deep face recognition", without its ½ and its own
     rule for the centres).
+
+    With `focal` above 0 each −log p is multiplied by (1 − p)^focal (Lin et al., 2017); with
+    `logit_adjustment` τ, τ · log of each class's share is added to its logits first (Menon et al.,
+    2021, equation 10).
     """
 
     class_weights: Tensor | None
+    adjustment: Tensor | None
 
     def __init__(
         self,
         *,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        focal: float = 0.0,
+        logit_adjustment: float = 0.0,
+        class_shares: Sequence[float] | None = None,
         auxiliary_weight: float = 0.3,
         distillation_weight: float = 0.5,
         distillation_temperature: float = 2.0,
         centre_weight: float = 0.0,
         centres: tuple[int, int] | None = None,
     ) -> None:
-        """`centres`: how many classes, and how wide a feature, where `centre_weight` is above 0."""
+        """`class_shares`: of the training images, where `logit_adjustment` is above 0. `centres`:
+        how many classes, and how wide a feature, where `centre_weight` is above 0."""
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.focal = focal
         self.auxiliary_weight = auxiliary_weight
         self.distillation_weight = distillation_weight
         self.distillation_temperature = distillation_temperature
@@ -46,6 +58,10 @@ class ClassificationObjective(Objective):
             self.centres = nn.Parameter(torch.empty(centres).uniform_(-0.05, 0.05))  # as Keras does
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
+        added = None
+        if logit_adjustment:
+            added = logit_adjustment * torch.tensor(class_shares).log()
+        self.register_buffer("adjustment", added, persistent=False)
 
     def forward(
         self, outputs: dict[str, Tensor], targets: dict[str, Any], taught: Tensor | None = None
@@ -85,6 +101,10 @@ class ClassificationObjective(Objective):
 
     def _of_label(self, logits: Tensor, label: Tensor) -> Tensor:
         logits, smoothing = logits.float(), self.label_smoothing
+        if self.adjustment is not None:
+            logits = logits + self.adjustment
+        if self.focal:
+            return self._focal(logits, label)
         if label.dim() == 2 and self.class_weights is not None:
             # Linear in the shares: the sum over the classes of what each as a label would cost.
             log, shares = logits.log_softmax(1), label * self.class_weights
@@ -92,6 +112,21 @@ class ClassificationObjective(Objective):
             return -own - smoothing * shares.sum(1) * log.mean(1)
         loss = F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
         return loss if self.class_weights is None else loss * self.class_weights[label]
+
+    def _focal(self, logits: Tensor, label: Tensor) -> Tensor:
+        """(n,): each class's −(1 − p)^γ log p by its share of the label, smoothed; class weights as
+        everywhere."""
+        log = logits.log_softmax(1)
+        # At p = 1 itself, a root has no gradient.
+        costs = -log * (1 - log.exp()).clamp(min=_LEAST) ** self.focal
+        spread = self.label_smoothing * costs.mean(1)
+        weights = self.class_weights
+        if label.dim() == 2:
+            shares = label if weights is None else label * weights
+            return (1 - self.label_smoothing) * (shares * costs).sum(1) + shares.sum(1) * spread
+        own = costs.gather(1, label[:, None])[:, 0]
+        loss = (1 - self.label_smoothing) * own + spread
+        return loss if weights is None else loss * weights[label]
 
     def _distance_to_centres(
         self, outputs: dict[str, Tensor], targets: dict[str, Tensor]

@@ -25,6 +25,7 @@ from retinue.tasks.classification.meter import ClassificationMeter, answered, sh
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
+from retinue.tasks.state import fractions
 from retinue.tasks.task import Guess, Meter, Task, register_task
 
 
@@ -36,6 +37,14 @@ class ClassificationOptions(Options):
     class_weights: Literal["none", "balanced"] | list[float] = "none"
     """How much each class counts in the loss. `balanced`: n / (classes × images of the class), so
     that every class counts the same in sum; or a number per class, in the order of the classes."""
+    focal: float = Field(default=0.0, ge=0.0)
+    """γ of the focal loss: an image counts less the better it is recognised, times (1 − p)^γ (Lin
+    et al., 2017: 2); 0: all count the same."""
+    logit_adjustment: float = Field(default=0.0, ge=0.0)
+    """τ: while it learns, the logarithm of each class's share of the training images, times τ, is
+    added to its logit, so that rare classes have to win by more; answers are without (Menon et al.,
+    "Long-tail learning via logit adjustment", 2021: 1). Instead of class weights or a sampler that
+    evens the classes out."""
     auxiliary_weight: float = Field(default=0.3, ge=0.0)
     """How much each auxiliary head counts, in networks that have them (Szegedy et al., 2015)."""
     centre_weight: float = Field(default=0.0, ge=0.0)
@@ -93,6 +102,7 @@ class Classification(Task):
         self._class_weights: list[float] | None = known.get("class_weights")
         if isinstance(self.options.class_weights, list):
             self._class_weights = self._checked(self.options.class_weights)
+        self._shares = fractions(known.get("class_shares"), len(self.classes), "class_shares")
         warmth = known.get("temperature", 1.0)
         if not isinstance(warmth, int | float) or not 0 < warmth < math.inf:
             raise RetinueError(
@@ -121,21 +131,28 @@ class Classification(Task):
     def prepared(
         cls, classes: Sequence[str], options: Options, samples: Sequence[Sample]
     ) -> Classification:
-        """See `Task`: counts the classes for `class_weights: balanced`."""
+        """See `Task`: counts the classes for `class_weights: balanced` and `logit_adjustment`."""
         task = cls(classes, options)
-        if task.options.class_weights == "balanced":
+        weighs, adjusts = task.options.class_weights == "balanced", task.options.logit_adjustment
+        if weighs or adjusts:
             labels = [s.target.of for s in samples if isinstance(s.target, OneClass)]
             counts = np.bincount(np.array(labels, dtype=np.int64), minlength=len(classes))
-            # A class without images is in no loss; its weight only has to be finite.
-            weights = len(labels) / (len(classes) * np.maximum(counts, 1))
-            task._class_weights = weights.tolist()
+            # A class without images is in no loss; what it counts only has to be finite.
+            counts = np.maximum(counts, 1)
+            if weighs:
+                task._class_weights = (len(labels) / (len(classes) * counts)).tolist()
+            if adjusts:
+                task._shares = (counts / counts.sum()).tolist()
         return task
 
     def state(self) -> dict[str, Any]:
-        """See `Task`: `class_weights`, `temperature` and `blend`, where there are any."""
+        """See `Task`: `class_weights`, `class_shares`, `temperature` and `blend`, where there are
+        any."""
         state: dict[str, Any] = {}
         if self._class_weights is not None:
             state["class_weights"] = self._class_weights
+        if self._shares is not None:
+            state["class_shares"] = self._shares
         return state | self.fitted()
 
     def fitted(self) -> dict[str, Any]:
@@ -162,12 +179,17 @@ class Classification(Task):
         options = self.options
         if options.class_weights == "balanced" and self._class_weights is None:
             raise RuntimeError("class_weights: balanced needs a task that was `prepared`")
+        if options.logit_adjustment and self._shares is None:
+            raise RuntimeError("logit_adjustment needs a task that was `prepared`")
         centres = None
         if options.centre_weight:
             centres = len(self.classes), self._feature_width(network)
         return ClassificationObjective(
             label_smoothing=options.label_smoothing,
             class_weights=self._class_weights if options.class_weights != "none" else None,
+            focal=options.focal,
+            logit_adjustment=options.logit_adjustment,
+            class_shares=self._shares,
             auxiliary_weight=options.auxiliary_weight,
             distillation_weight=options.distillation_weight,
             distillation_temperature=options.distillation_temperature,
