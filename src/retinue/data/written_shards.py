@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from retinue.data.sources.tfrecord import masked
 from retinue.documents import json_text
+from retinue.protobuf import masked
 
 
 class Written(NamedTuple):

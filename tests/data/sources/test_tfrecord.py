@@ -14,16 +14,18 @@ from examples import write as write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retinue import protobuf
 from retinue.data.sources import tfrecord
-from retinue.data.sources.tfrecord import BadRecord, Piece, records
+from retinue.data.sources.tfrecord import BadRecord, records
 from retinue.errors import UsageError
+from retinue.protobuf import Piece
 
 
 def test_checksums() -> None:
     assert crc32c(b"123456789") == 0xE3069283
     for content in (b"", b"a", bytes(range(256))):
         crc = crc32c(content)
-        assert tfrecord.masked(content) == ((crc >> 15 | crc << 17) + 0xA282EAD8) % (1 << 32)
+        assert protobuf.masked(content) == ((crc >> 15 | crc << 17) + 0xA282EAD8) % (1 << 32)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -107,7 +109,7 @@ def test_broken_records_are_numbered_and_the_others_are_read(tmp_path: Path) -> 
     path.write_bytes(b"not one at all")
     assert "no TFRecord file" in next(records(path)).error
     huge = struct.pack("<Q", 1 << 40)
-    path.write_bytes(huge + struct.pack("<I", tfrecord.masked(huge)) + b"x")
+    path.write_bytes(huge + struct.pack("<I", protobuf.masked(huge)) + b"x")
     assert [r.error for r in records(path)] == ["the file ends within it"]
 
 

@@ -14,20 +14,28 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import google_crc32c
 import numpy as np
 
 from retinue.files import open_file
+from retinue.protobuf import (
+    BYTES,
+    FIXED32,
+    VARINT,
+    Malformed,
+    Piece,
+    fields,
+    masked,
+    pieces,
+    signed,
+    varint,
+)
 
 LARGEST = 1 << 29
 """Bytes of a record; TensorFlow's own limit for a message is 2 GB."""
 _HEAD, _FOOT = 12, 4
 _COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """How files that TensorFlow compressed begin (GZIP, ZLIB): no record could be read by itself."""
-_MOVED = 0xA282EAD8
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 NAMED = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE)
@@ -36,13 +44,6 @@ NAMED = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE
 
 class BadRecord(ValueError):  # noqa: N818 - it says what the record is
     """Why a record cannot be used."""
-
-
-class Piece(NamedTuple):
-    """Bytes of a message, and where they begin in it."""
-
-    content: bytes
-    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,6 @@ def first(said: dict[str, Feature], key: str) -> Piece | None:
     return values[0] if isinstance(values[0], Piece) else None
 
 
-def masked(content: bytes) -> int:
-    """The checksum as it is written."""
-    crc: int = google_crc32c.value(content)
-    return ((crc >> 15 | crc << 17) + _MOVED) & 0xFFFFFFFF
-
-
 # --- tf.train.Example -----------------------------------------------------------------------------
 
 
@@ -117,27 +112,28 @@ Feature = list[Piece] | list[float] | list[int]
 
 def example(content: bytes) -> dict[str, Feature]:
     """Name → list of an Example's features. Raises BadRecord."""
-    found: dict[str, Feature] = {}
-    for field, piece in _pieces(Piece(content, 0)):
-        if field != 1:
-            continue
-        for inner, entry in _pieces(piece):
-            if inner != 1:
-                continue
-            name, feature = "", Piece(b"", 0)
-            for part, value in _pieces(entry):
-                if part == 1:
-                    name = value.content.decode("utf-8", "backslashreplace")
-                elif part == 2:
-                    feature = value
-            found[name] = _feature(feature)
-    return found
+    try:
+        return dict(_features(Piece(content, 0)))
+    except Malformed as error:
+        raise BadRecord(f"it is no tf.train.Example, or one that is cut off ({error})") from error
+
+
+def _features(piece: Piece) -> Iterator[tuple[str, Feature]]:
+    entries = (of for field, inner in pieces(piece) if field == 1 for of in pieces(inner))
+    for entry in (each for field, each in entries if field == 1):
+        name, feature = "", Piece(b"", 0)
+        for part, value in pieces(entry):
+            if part == 1:
+                name = value.content.decode("utf-8", "backslashreplace")
+            elif part == 2:
+                feature = value
+        yield name, _feature(feature)
 
 
 def _feature(piece: Piece) -> Feature:
-    for kind, values in _pieces(piece):
+    for kind, values in pieces(piece):
         if kind == 1:
-            return [value for field, value in _pieces(values) if field == 1]
+            return [value for field, value in pieces(values) if field == 1]
         if kind == 2:
             return _floats(values)
         if kind == 3:
@@ -147,8 +143,8 @@ def _feature(piece: Piece) -> Feature:
 
 def _floats(piece: Piece) -> list[float]:
     found: list[float] = []
-    for field, wire, value in _fields(piece):
-        if field == 1 and wire in (_BYTES, _FIXED32):  # packed, or one by one
+    for field, wire, value in fields(piece):
+        if field == 1 and wire in (BYTES, FIXED32):  # packed, or one by one
             assert isinstance(value, Piece)
             if len(value.content) % 4:
                 raise BadRecord("a list of floats ends within one")
@@ -158,61 +154,15 @@ def _floats(piece: Piece) -> list[float]:
 
 def _integers(piece: Piece) -> list[int]:
     found: list[int] = []
-    for field, wire, value in _fields(piece):
+    for field, wire, value in fields(piece):
         if field != 1:
             continue
-        if wire == _VARINT:
+        if wire == VARINT:
             assert isinstance(value, int)
-            found.append(_signed(value))
+            found.append(signed(value))
         elif isinstance(value, Piece):
             at = 0
             while at < len(value.content):
-                number, at = _varint(value.content, at)
-                found.append(_signed(number))
+                number, at = varint(value.content, at)
+                found.append(signed(number))
     return found
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 64) if number >> 63 else number
-
-
-def _pieces(piece: Piece) -> Iterator[tuple[int, Piece]]:
-    """The fields that hold bytes."""
-    for field, wire, value in _fields(piece):
-        if wire == _BYTES:
-            assert isinstance(value, Piece)
-            yield field, value
-
-
-def _fields(piece: Piece) -> Iterator[tuple[int, int, Piece | int]]:
-    """Number, kind and value of each field of a message."""
-    content, at = piece.content, 0
-    while at < len(content):
-        tag, at = _varint(content, at)
-        wire = tag & 7
-        if wire == _VARINT:
-            number, at = _varint(content, at)
-            yield tag >> 3, wire, number
-            continue
-        if wire == _BYTES:
-            length, at = _varint(content, at)
-        elif wire in (_FIXED32, _FIXED64):
-            length = 4 if wire == _FIXED32 else 8
-        else:
-            raise BadRecord("it is no tf.train.Example")
-        if length > len(content) - at:
-            raise BadRecord("it is no tf.train.Example, or one that is cut off")
-        yield tag >> 3, wire, Piece(content[at : at + length], piece.at + at)
-        at += length
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(content) and shift < 70:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & ((1 << 64) - 1), at
-        shift += 7
-    raise BadRecord("it is no tf.train.Example, or one that is cut off")

@@ -27,7 +27,6 @@ from retinue.data.sources.tfrecord import (
     NAMED,
     BadRecord,
     Feature,
-    Piece,
     Record,
     example,
     first,
@@ -35,6 +34,7 @@ from retinue.data.sources.tfrecord import (
 )
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, sort_names
+from retinue.protobuf import Piece
 from retinue.text import counted
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -21,13 +21,13 @@ from retinue.data.sources.tfrecord import (
     NAMED,
     BadRecord,
     Feature,
-    Piece,
     example,
     first,
     records,
 )
 from retinue.data.sources.walking import normal
 from retinue.errors import UsageError, some, suggest
+from retinue.protobuf import Piece
 from retinue.text import few
 
 KNOWN = {
