@@ -357,3 +357,30 @@ def test_torchvision_has_no_original(checkpoint):
         create_model("googlenet_original", num_classes=5, weights=str(path))
     with pytest.raises(RetinueError, match="not written"):
         untranslate(layouts("googlenet")[0], create_model("googlenet_original").state_dict())
+
+
+# -- as a course teaches it ------------------------------------------------------------------------
+
+
+def test_without_response_normalisation_and_with_other_dropouts():
+    network = create_model(
+        "googlenet_original", num_classes=5, auxiliary=True, response_norm=False,
+        auxiliary_dropout=0.5, auxiliary_input_dropout=0.25,
+    )  # fmt: skip
+    assert not any(isinstance(m, torch.nn.LocalResponseNorm) for m in network.modules())
+    first = network.head.auxiliary[0]
+    assert (first.input_dropout.p, first.dropout.p) == (0.25, 0.5)
+    usual = create_model("googlenet_original", num_classes=5, auxiliary=True).head.auxiliary[0]
+    assert (usual.input_dropout.p, usual.dropout.p) == (0.0, 0.7)
+    network.load_state_dict(
+        create_model("googlenet_original", num_classes=5, auxiliary=True).state_dict()
+    )
+    with pytest.raises(UsageError, match="auxiliary_dropout must be at least 0 and below 1"):
+        on_meta("googlenet_original", auxiliary_dropout=1.0)
+
+
+def test_drops_before_the_hidden_layer_in_training_only():
+    head = build(auxiliary_input_dropout=0.5).head.auxiliary[1]
+    tap = torch.rand(1, 528, 4, 4)
+    assert torch.equal(head.eval()(tap), head(tap))
+    assert not torch.equal(head.train()(tap), head(tap))

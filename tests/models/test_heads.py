@@ -22,7 +22,13 @@ from retinue.models.registry import create_model
 from retinue.options import Options
 from retinue.weights.layout import layouts, untranslate
 
-MLP = {"name": "mlp", "hidden": [12, 6], "dropout": 0.0, "activation": "gelu"}
+MLP = {
+    "name": "mlp",
+    "hidden": [12, 6],
+    "input_dropout": 0.0,
+    "dropout": 0.0,
+    "activation": "gelu",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +179,20 @@ def test_mlp_drops_in_training_only():
     assert kept.std() > 1e-3
 
 
+def test_mlp_drops_what_it_is_given_too():
+    choice = head_choice({"name": "mlp", "hidden": [1], "input_dropout": 0.5})
+    head = build_head(choice, 5000, 1)
+    with torch.no_grad():
+        head.hidden[0].weight.fill_(1 / 5000)
+        head.fc.weight.fill_(1.0)
+    x = torch.ones(1, 5000, requires_grad=True)
+    head.train()(x).sum().backward()
+    # What is kept counts twice, so that the mean stays.
+    assert sorted(set((x.grad[0] * 5000).round().tolist())) == [0.0, 2.0]
+    assert (x.grad > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert head.eval()(torch.ones(1, 5000)).item() == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "hard_swish", "tanh"])
 def test_every_activation_is_the_one_of_its_name(activation):
     head = build_head(head_choice({"name": "mlp", "activation": activation}), 4, 2)
@@ -316,7 +336,7 @@ def test_another_head_than_the_files_is_drawn_anew(mlp_file, head, caplog):
 def test_the_choice_is_spelled_out():
     assert head_choice("linear") == {"name": "linear"}
     assert head_choice({"name": "mlp"}) == {
-        "name": "mlp", "hidden": [256], "dropout": 0.0, "activation": "relu",
+        "name": "mlp", "hidden": [256], "input_dropout": 0.0, "dropout": 0.0, "activation": "relu",
     }  # fmt: skip
     assert {"linear", "mlp"} <= set(list_heads())
 

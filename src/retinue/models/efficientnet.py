@@ -66,6 +66,7 @@ class MBConv(nn.Module):
         channels: int,
         *,
         expansion: int,
+        expand: bool,
         stride: int,
         kernel: int,
         squeeze: bool,
@@ -83,7 +84,7 @@ class MBConv(nn.Module):
             norm_momentum=norm_momentum,
         )
         wide = in_channels * expansion
-        self.expand = conv(in_channels, wide, act=act) if expansion > 1 else nn.Identity()
+        self.expand = conv(in_channels, wide, act=act) if expand else nn.Identity()
         self.depthwise = conv(wide, wide, kernel=kernel, stride=stride, groups=wide, act=act)
         self.squeeze = (
             SqueezeExcite(wide, max(1, int(in_channels * SQUEEZE)), act=act)
@@ -102,7 +103,9 @@ class MBConv(nn.Module):
 class EfficientNet(Network):
     """`width` and `depth` scale channels and repeats.
 
-    `lite`: stem, top and the repeats of the first and last stage keep B0's size.
+    `lite`: stem, top and the repeats of the first and last stage keep B0's size. `expand_always`:
+    the first stage's blocks, which do not widen the map, have the 1×1 convolution before the
+    filter, too, as some implementations do.
     `same_padding` and `norm_eps=1e-3` are TensorFlow's; so is `norm_momentum=0.01`, the share of a
     new batch in the statistics, which they were trained with. `drop_path_blocks`: among how many
     blocks stochastic depth rises to its rate; None: as many as there are. Keras versions divide by
@@ -115,6 +118,7 @@ class EfficientNet(Network):
         width: float = 1.0,
         depth: float = 1.0,
         lite: bool = False,
+        expand_always: bool = False,
         same_padding: bool = False,
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
@@ -154,6 +158,7 @@ class EfficientNet(Network):
                     channels,
                     channels := make_divisible(stage.channels * width),
                     expansion=stage.expansion,
+                    expand=expand_always or stage.expansion > 1,
                     stride=stage.stride if i == 0 else 1,
                     kernel=stage.kernel,
                     squeeze=not lite,

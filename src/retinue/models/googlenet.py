@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
-from retinue.models.blocks import GlobalPool, initialise, relu, require_size
+from retinue.models.blocks import (
+    GlobalPool,
+    SameConv2d,
+    SameMaxPool2d,
+    initialise,
+    relu,
+    require_size,
+)
 from retinue.models.network import Level, Network, State, Unit, joined, split, stage_units
 from retinue.models.registry import NetworkEntry
 from retinue.sample import Preprocessing
@@ -61,13 +68,17 @@ class Conv(nn.Module):
 
 
 class Stem(Conv):
-    """7×7 convolution and 3×3 max pooling, a stride of 2 each."""
+    """7×7 convolution and 3×3 max pooling, a stride of 2 each; `least`: below that side, in pixels,
+    a later pooling has nothing left to pool."""
 
-    def __init__(self, in_channels: int, *, batch_norm: bool) -> None:
+    def __init__(
+        self, in_channels: int, *, batch_norm: bool, same_padding: bool, pool: nn.Module, least: int
+    ) -> None:
         super().__init__(in_channels, 64, 7, stride=2, batch_norm=batch_norm)
-        self.pool = _max_pool() if batch_norm else nn.Sequential(_max_pool(), _local_norm())
-        # Below this, a later pooling has nothing left to pool.
-        self.least = 15 if batch_norm else 31
+        if same_padding:
+            self.conv = SameConv2d(in_channels, 64, 7, stride=2, bias=not batch_norm)
+        self.pool = pool
+        self.least = least
 
     def forward(self, x: Tensor) -> Tensor:
         require_size(x, self.least)
@@ -75,7 +86,7 @@ class Stem(Conv):
         return y
 
 
-def _max_pool(kernel: int = 3) -> nn.Module:
+def _max_pool(kernel: int) -> nn.Module:
     """Halves the side; a window may reach over the edge rather than leave a row out."""
     return nn.MaxPool2d(kernel, stride=2, ceil_mode=True)
 
@@ -121,16 +132,20 @@ class Inception(nn.Module):
 class Auxiliary(nn.Module):
     """A classifier in the middle of the network (section 5): a tap (n, c, 4, 4) to logits."""
 
-    def __init__(self, in_channels: int, num_classes: int, *, batch_norm: bool) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, *, batch_norm: bool, dropouts: tuple[float, float]
+    ) -> None:
+        """`dropouts`: in front of the hidden layer, and of the classifier."""
         super().__init__()
         self.conv = Conv(in_channels, 128, batch_norm=batch_norm)
+        self.input_dropout = nn.Dropout(dropouts[0])
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
         self.act = relu()
-        self.dropout = nn.Dropout(0.7)
+        self.dropout = nn.Dropout(dropouts[1])
         self.fc2 = nn.Linear(1024, num_classes)
 
     def forward(self, tap: Tensor) -> Tensor:
-        y = self.fc1(self.conv(tap).flatten(1))
+        y = self.fc1(self.input_dropout(self.conv(tap).flatten(1)))
         logits: Tensor = self.fc2(self.dropout(self.act(y)))
         return logits
 
@@ -167,8 +182,10 @@ class GoogLeNet(Network):
     on: (x, tap of 4a[, tap of 4d]), pooled to 4×4 already.
 
     `batch_norm=False` is the paper's network: biases, true 5×5 branches, local response
-    normalisation, 3×3 windows in the last max pooling, too; its auxiliary classifiers need images
-    whose sides, in pixels, lie between 223 and 270.
+    normalisation (but for `response_norm=False`), 3×3 windows in the last max pooling, too; its
+    auxiliary classifiers need images whose sides, in pixels, lie between 223 and 270.
+    `auxiliary_dropout` is the probability before their last layer, `auxiliary_input_dropout` before
+    their hidden one. `same_padding` is TensorFlow's.
     """
 
     head: Head
@@ -178,17 +195,29 @@ class GoogLeNet(Network):
         *,
         batch_norm: bool = True,
         auxiliary: bool = False,
+        response_norm: bool = True,
+        auxiliary_dropout: float = 0.7,
+        auxiliary_input_dropout: float = 0.0,
+        same_padding: bool = False,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
         conv = partial(Conv, batch_norm=batch_norm)
-        self.stem = Stem(in_channels, batch_norm=batch_norm)
+        max_pool = partial(SameMaxPool2d, stride=2) if same_padding else _max_pool
+        normed = response_norm and not batch_norm
+        self.stem = Stem(
+            in_channels,
+            batch_norm=batch_norm,
+            same_padding=same_padding,
+            pool=nn.Sequential(max_pool(3), _local_norm()) if normed else max_pool(3),
+            least=15 if batch_norm else 31,
+        )
         pools = (
-            _max_pool() if batch_norm else nn.Sequential(_local_norm(), _max_pool()),
-            _max_pool(),
-            _max_pool(2 if batch_norm else 3),
+            nn.Sequential(_local_norm(), max_pool(3)) if normed else max_pool(3),
+            max_pool(3),
+            max_pool(2 if batch_norm else 3),
         )
         self.stages = nn.ModuleList([nn.Sequential(conv(64, 64), conv(64, 192, 3))])
         self._channels = [192]
@@ -202,7 +231,11 @@ class GoogLeNet(Network):
             self.stages.append(nn.Sequential(*blocks))
             self._channels.append(channels)
         self.tap = nn.AdaptiveAvgPool2d(4) if batch_norm else nn.AvgPool2d(5, stride=3)
-        heads = [Auxiliary(c, num_classes, batch_norm=batch_norm) for c in TAPS.values()]
+        dropouts = auxiliary_input_dropout, auxiliary_dropout
+        heads = [
+            Auxiliary(c, num_classes, batch_norm=batch_norm, dropouts=dropouts)
+            for c in TAPS.values()
+        ]
         self.head = Head(num_classes, dropout=dropout, auxiliary=heads if auxiliary else [])
         self._tapped = tuple(TAPS) if auxiliary else ()
         self.classifiers += tuple(f"head.auxiliary.{i}.fc2" for i in range(len(self._tapped)))

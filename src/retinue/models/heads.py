@@ -114,6 +114,9 @@ class MLPOptions(Options):
 
     hidden: list[Annotated[int, Field(ge=1)]] = Field(default=[256], min_length=1)
     """Width of each hidden layer."""
+    input_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability on the pooled feature itself, in any network; `model.dropout` is that of networks
+    that bring one there, and comes on top."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability behind each hidden layer."""
     activation: Literal["relu", "gelu", "silu", "hard_swish", "tanh"] = "relu"
@@ -121,13 +124,14 @@ class MLPOptions(Options):
 
 
 class MLP(nn.Module):
-    """Hidden layers, each with activation and dropout, then the classifier: (n, features) to logits
-    (n, classes)."""
+    """Dropout, hidden layers, each with activation and dropout, then the classifier: (n, features)
+    to logits (n, classes)."""
 
     def __init__(self, features: int, num_classes: int, options: MLPOptions) -> None:
         super().__init__()
         widths = [features, *options.hidden]
         layers = [nn.Linear(*sides) for sides in pairwise(widths)]
+        self.input_dropout = nn.Dropout(options.input_dropout)
         self.hidden = nn.ModuleList(layers)
         self.act = ACTIVATIONS[options.activation]()
         self.dropout = nn.Dropout(options.dropout)
@@ -138,6 +142,7 @@ class MLP(nn.Module):
         initialise(self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.input_dropout(x)
         for layer in self.hidden:
             x = self.dropout(self.act(layer(x)))
         logits: Tensor = self.fc(x)

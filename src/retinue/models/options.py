@@ -28,8 +28,8 @@ class ModelOptions(Options):
     published."""
     head: dict[str, Any] | None = None
     """What makes logits of the pooled feature: `{name: linear}` or `{name: mlp, hidden: [256],
-    dropout: 0.0, activation: relu}`; null: as one's own weights have it, else linear. Weights that
-    have another come without it."""
+    input_dropout: 0.0, dropout: 0.0, activation: relu}`; null: as the weights have it, else linear.
+    Weights that have another come without it."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keywords of the family, such as `width`."""
 

@@ -24,7 +24,7 @@ from retinue.sample import Preprocessing
 from retinue.text import first_line
 from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
-from retinue.weights.layout import OURS, Layout, layouts, left_out, translate
+from retinue.weights.layout import OURS, layouts, left_out, translate
 from retinue.weights.loading import LoadReport, load_into
 from retinue.weights.resolution import (
     Backbone,
@@ -417,7 +417,7 @@ def _counted(num_classes: int | None, classes: Sequence[str]) -> int | None:
 def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
-    shapes = _shapes(network, resolved.layout)
+    shapes = _shapes(network, resolved)
     tensors, head = with_head(resolved.layout, resolved.tensors, shapes, network.logits_layer)
     found = (resolved.layout, tensors, shapes)
     try:
@@ -443,11 +443,14 @@ def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -
     return report
 
 
-def _shapes(network: Network, layout: Layout) -> dict[str, tuple[int, ...]]:
-    """Of the network's own tensors, by key; of those that `layout` tells of: other libraries have
-    one linear layer where a head may be here."""
+def _shapes(network: Network, resolved: ResolvedWeights) -> dict[str, tuple[int, ...]]:
+    """Of the network's own tensors, by key; of those that the weights' layout tells of: most other
+    libraries have one linear layer where a head may be here."""
     shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    if layout.source == OURS or "head" not in network.arguments:
+    if resolved.layout.source == OURS or "head" not in network.arguments:
+        return shapes
+    theirs = resolved.arguments.get("head") or {}
+    if theirs.get("name") == network.arguments["head"]["name"]:
         return shapes
     classes = network.arguments["num_classes"]
     return {
@@ -477,7 +480,8 @@ def _impossible(key: str, value: Any, parameter: inspect.Parameter) -> str:
     if parameter.annotation == "int | None":
         whole = isinstance(value, int) and not isinstance(value, bool)
         return "" if value is None or (whole and value >= 0) else "be a whole number, 0 or above"
-    if default is None and key in ("dropout", "drop_path"):
+    rate = key.endswith(("dropout", "drop_path"))
+    if default is None and rate:
         default = 0.0
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "be true or false"
@@ -488,7 +492,7 @@ def _impossible(key: str, value: Any, parameter: inspect.Parameter) -> str:
     whole = isinstance(default, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return "be a whole number" if whole else "be a number"
-    if key in ("dropout", "drop_path"):
+    if rate:
         return "" if 0 <= value < 1 else "be at least 0 and below 1"
     if whole:
         return "" if value >= 1 else "be at least 1"

@@ -14,7 +14,15 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
-from retinue.models.blocks import ClassifierHead, ConvNormAct, DropPath, initialise, relu
+from retinue.models.blocks import (
+    ClassifierHead,
+    ConvNormAct,
+    DropPath,
+    SameConv2d,
+    SameMaxPool2d,
+    initialise,
+    relu,
+)
 from retinue.models.network import Level, Network, Unit, stage_units
 from retinue.models.registry import NetworkEntry
 from retinue.sample import Preprocessing
@@ -39,10 +47,17 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, in_channels: int, width: int, *, stride: int, drop_path: float, norm_eps: float
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        drop_path: float,
+        norm_eps: float,
+        same_padding: bool = False,
     ) -> None:
         super().__init__()
-        conv = partial(ConvNormAct, norm_eps=norm_eps)
+        conv = partial(ConvNormAct, norm_eps=norm_eps, same_padding=same_padding)
         self.conv1 = conv(in_channels, width, kernel=3, stride=stride, act=relu)
         self.conv2 = conv(width, width, kernel=3)
         self.shortcut = _shortcut(in_channels, width, stride, norm_eps)
@@ -75,9 +90,10 @@ class Bottleneck(nn.Module):
         groups: int = 1,
         group_width: int = 64,
         stride_on: StrideOn = "3x3",
+        same_padding: bool = False,
     ) -> None:
         super().__init__()
-        conv = partial(ConvNormAct, norm_eps=norm_eps)
+        conv = partial(ConvNormAct, norm_eps=norm_eps, same_padding=same_padding)
         inner = width * group_width // 64 * groups
         stride1, stride2 = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = conv(in_channels, inner, stride=stride1, act=relu)
@@ -103,12 +119,13 @@ def _shortcut(in_channels: int, channels: int, stride: int, norm_eps: float) -> 
 class Stem(nn.Module):
     """7×7 convolution and 3×3 max pooling, a stride of 2 each."""
 
-    def __init__(self, in_channels: int, *, norm_eps: float) -> None:
+    def __init__(self, in_channels: int, *, norm_eps: float, same_padding: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        conv = SameConv2d if same_padding else partial(nn.Conv2d, padding=3)
+        self.conv = conv(in_channels, 64, 7, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(64, eps=norm_eps)
         self.act = relu()
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = SameMaxPool2d(3, 2) if same_padding else nn.MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.pool(self.act(self.norm(self.conv(x))))
@@ -120,6 +137,7 @@ class ResNet(Network):
 
     The other keywords are for bottlenecks: `groups` and `group_width` (channels of a group in the
     first stage) make a ResNeXt, `stride_on` says which of their convolutions halves the map.
+    `same_padding` is TensorFlow's.
     """
 
     def __init__(
@@ -129,6 +147,7 @@ class ResNet(Network):
         groups: int = 1,
         group_width: int = 64,
         stride_on: StrideOn = "3x3",
+        same_padding: bool = False,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
@@ -148,7 +167,8 @@ class ResNet(Network):
             )
         if stride_on not in get_args(StrideOn):
             raise UsageError(f"stride_on is '3x3' or '1x1', not {stride_on!r}")
-        self.stem = Stem(in_channels, norm_eps=norm_eps)
+        block = partial(block, norm_eps=norm_eps, same_padding=same_padding)
+        self.stem = Stem(in_channels, norm_eps=norm_eps, same_padding=same_padding)
         self.stages = nn.ModuleList()
         channels, blocks_before, total = 64, 0, sum(DEPTHS[depth])
         for i, (width, repeats) in enumerate(zip(WIDTHS, DEPTHS[depth], strict=True)):
@@ -156,9 +176,7 @@ class ResNet(Network):
             for j in range(repeats):
                 stride = 2 if i > 0 and j == 0 else 1
                 rate = drop_path * (blocks_before + j) / total
-                blocks.append(
-                    block(channels, width, stride=stride, drop_path=rate, norm_eps=norm_eps)
-                )
+                blocks.append(block(channels, width, stride=stride, drop_path=rate))
                 channels = width * expansion
             self.stages.append(nn.Sequential(*blocks))
             blocks_before += repeats

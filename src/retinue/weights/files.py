@@ -1,7 +1,7 @@
 """Reading files of weights; nothing in them is ever executed.
 
-Here are safetensors and NumPy's archives; `pickled`, `keras`, `darknet` and `folders` have the
-rest, and `signatures` tells beforehand what is not what its name says.
+Here are safetensors and NumPy's archives; `pickled`, `keras`, `checkpoint`, `darknet` and `folders`
+have the rest, and `signatures` tells beforehand what is not what its name says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from retinue import modelfile
 from retinue.errors import RetinueError, UsageError, some
 from retinue.files import nearest, open_file, read_file
 from retinue.text import first_line
-from retinue.weights import darknet, folders, keras, pickled, signatures
+from retinue.weights import checkpoint, darknet, folders, keras, pickled, signatures
 from retinue.weights.contents import Contents
 from retinue.weights.prefixes import without_wrappers
 
@@ -31,18 +31,23 @@ log = logging.getLogger("retinue")
 
 _TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """`.tar`, as in `.pth.tar`, is what PyTorch's examples call what is no such archive."""
+_CALLED = {".model": ".h5"}
+"""What people call files of a kind, too: `model.save_weights('NAME.model')` writes HDF5."""
 SUFFIXES = (".safetensors", *_TORCH, ".npz", ".h5", ".hdf5", ".keras", ".weights")
 
 
 def kind(path: Path) -> str:
     """The one of `SUFFIXES` that tells how the file is read; empty: none does.
 
-    Darknet calls the first N layers of a network `NAME.conv.N`.
+    Darknet calls the first N layers of a network `NAME.conv.N`; of a checkpoint of TensorFlow's,
+    each of its files will do, and what they begin with.
     """
     if re.search(r"\.conv\.\d+$", path.name):
         return ".weights"
+    if path.name.endswith(checkpoint.INDEX) or checkpoint.DATA.search(path.name):
+        return ".ckpt"
     suffix = path.suffix.lower()
-    return suffix if suffix in SUFFIXES else ""
+    return suffix if suffix in SUFFIXES else _CALLED.get(suffix, "")
 
 
 def read(path: Path, *, suffix: str | None = None) -> Contents:
@@ -55,7 +60,11 @@ def read(path: Path, *, suffix: str | None = None) -> Contents:
         RetinueError: damaged, encrypted, without tensors, or in need of executing code.
     """
     suffix = kind(path) if suffix is None else suffix
-    if path.is_dir():
+    if (named := checkpoint.stem(path)) is not None:
+        tensors, paths = checkpoint.read(named)
+        contents = Contents(tensors=tensors, paths=paths)
+        _warn_of_no_numbers(tensors, path)
+    elif path.is_dir():
         contents = folders.read(path, read)
     elif not path.is_file():
         raise UsageError("no such file of weights", where=str(path), mend=nearest(path))

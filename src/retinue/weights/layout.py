@@ -77,7 +77,8 @@ class Layout:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Preprocessing` that are not as in the network's entry."""
     tells: Callable[[StateDict], Mapping[str, Any]] = _nothing
-    """Further keywords, which are seen from the tensors."""
+    """Further keywords, which are seen from the tensors, the kind of head among them, if that is
+    more than a linear layer: `prepare` then calls its layers as `own_head` does."""
     names_a_network: bool = True
     """Whether its files are of networks that the family names; not of those that a user describes,
     which may be any."""
@@ -94,6 +95,11 @@ CAFFE: Mapping[str, Any] = {
     "std": (1 / 255, 1 / 255, 1 / 255),
 }
 """Fields of `Preprocessing` for what was trained in Caffe: 0 to 255, the mean colour subtracted."""
+
+
+DIVIDED: Mapping[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "fit": "squash"}
+"""Fields of `Preprocessing` for what is trained on pixels divided by 255, of images that are
+stretched to a square."""
 
 
 def blocks(shapes: Shapes) -> list[tuple[int, int]]:
@@ -176,6 +182,21 @@ _KERAS_NORM = {
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
+
+
+def own_head(
+    state: StateDict, layers: Mapping[str, str], *, head: str = "head.fc"
+) -> dict[str, Tensor]:
+    """`state` with the layers of its head under the names of ours within `head`: theirs → ours.
+    `keras_origins` finds them there, and what another head has no use for is seen to be a
+    head's."""
+    found = {}
+    for key, tensor in state.items():
+        layer, slash, variable = key.rpartition("/")
+        if layer in layers:
+            layer = f"{head}.{layers[layer]}".rstrip(".")
+        found[layer + slash + variable] = tensor
+    return found
 
 
 def blue_first(origin: Origin) -> Origin:

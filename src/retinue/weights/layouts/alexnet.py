@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retinue.weights.flattened import flattened
-from retinue.weights.layout import Layout, Origin, Shapes, keras_origins, rename
+from retinue.weights.layout import DIVIDED, Layout, Origin, Shapes, keras_origins, rename
 
 # Ours, and their place among torchvision's layers.
 CONVOLUTIONS = {
@@ -55,7 +55,6 @@ LAYOUTS = (
             "dense_1/kernel",
         ),
         origins=keras,
-        # That training divides by 255, and squashes images to a square.
-        preprocessing={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "fit": "squash"},
+        preprocessing=DIVIDED,
     ),
 )

@@ -63,6 +63,22 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     return keras_origins(shapes, layers.__getitem__)
 
 
+def unnamed(shapes: Shapes) -> dict[str, Origin]:
+    """A write-up's own, built of Keras' layers without names, which are numbered in the order in
+    which the forward pass meets them; the classifier is `output`."""
+    kinds: dict[str, list[str]] = {"conv2d": [], "depthwise_conv2d": [], "batch_normalization": []}
+    parts = ("expand.conv", "expand.norm", "depthwise.conv", "depthwise.norm",
+             "squeeze.reduce", "squeeze.expand", "project.conv", "project.norm")  # fmt: skip
+    inner = [f"stages.{stage}.{i}.{part}" for stage, i in blocks(shapes) for part in parts]
+    for module in ("stem.conv", "stem.norm", *inner, "top.conv", "top.norm"):
+        kind = "depthwise_conv2d" if module.endswith("depthwise.conv") else "conv2d"
+        kinds["batch_normalization" if module.endswith("norm") else kind].append(module)
+    layers = {"head.fc": "output"}
+    for kind, modules in kinds.items():
+        layers |= {name: f"{kind}_{k}" if k else kind for k, name in enumerate(modules)}
+    return keras_origins(shapes, layers.__getitem__)
+
+
 def transformers(shapes: Shapes) -> dict[str, Origin]:
     """`encoder.blocks.N`, numbered through."""
     stem, encoder = "efficientnet.embeddings.", "efficientnet.encoder."
@@ -132,6 +148,27 @@ LAYOUTS = (
         origins=keras,
         ignored=(r"normalization(_\d+)?/",),
         arguments=TENSORFLOW,
+    ),
+    # A write-up in TensorFlow 2, which expands in the first stage, too. It subtracts 109.939 from
+    # blue, a slip for 103.939: its weights have learnt with that.
+    Layout(
+        source="keras",
+        family="efficientnet",
+        marks=(
+            "conv2d/kernel",
+            "conv2d_2/bias",
+            "conv2d_3/bias",
+            "conv2d_6/bias",
+            "depthwise_conv2d_6/depthwise_kernel",
+            "batch_normalization_22/gamma",
+        ),
+        origins=unnamed,
+        arguments={**TENSORFLOW, "expand_always": True},
+        preprocessing={
+            "mean": (123.68 / 255, 116.779 / 255, 109.939 / 255),
+            "std": (58.393 / 255, 57.12 / 255, 57.375 / 255),
+            "interpolation": "bilinear",
+        },
     ),
     # transformers' are ported from Keras'. Its processor, too, divides by √std twice; it squashes
     # images where the entries crop, as Google's evaluation does. Its padding is a table of blocks,

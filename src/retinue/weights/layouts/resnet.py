@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from retinue.weights.layout import CAFFE, Layout, Origin, Shapes, blue_first, keras_origins, rename
+from retinue.weights.layout import (
+    CAFFE,
+    Layout,
+    Origin,
+    Shapes,
+    StateDict,
+    blue_first,
+    keras_origins,
+    own_head,
+    rename,
+)
 
 
 def torchvision(shapes: Shapes) -> dict[str, Origin]:
@@ -56,6 +67,52 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     return {**origins, "stem.conv.weight": blue_first(origins["stem.conv.weight"])}
 
 
+WITHIN = "layer_with_weights-0/"
+"""Where the network is in a model that has layers on top of it."""
+_COURSE_MEAN = (123.68, 116.78, 103.94)
+
+
+def course(shapes: Shapes, *, prefix: str) -> dict[str, Origin]:
+    """A checkpoint of TensorFlow's, whose names are ways through the model as a course builds it:
+    stem, norm, four stages of blocks with `conv1`, `bn1` … and a `downsample`."""
+    outside = {"stem.conv": 0, "stem.norm": 1}
+    inside = {"conv": "0", "norm": "1"}
+
+    def layer(module: str) -> str:
+        if module.startswith("head."):
+            return module
+        if module in outside:
+            return f"{prefix}layer_with_weights-{outside[module]}"
+        _, stage, block, part, kind = module.split(".")
+        at = f"{prefix}layer_with_weights-{int(stage) + 2}/layer_with_weights-{block}"
+        if part == "shortcut":
+            return f"{at}/downsample/layer_with_weights-{inside[kind]}"
+        return f"{at}/{part if kind == 'conv' else part.replace('conv', 'bn')}"
+
+    return keras_origins(shapes, layer)
+
+
+def _on_top(state: StateDict, prefix: str) -> list[str]:
+    """The dense layers on top of the network, in order: beside it, or after its stages."""
+    beside, first = ("", 1) if prefix else (prefix, 6)
+    found: list[str] = []
+    while f"{beside}layer_with_weights-{first + len(found)}/kernel" in state:
+        found.append(f"{beside}layer_with_weights-{first + len(found)}")
+    return found
+
+
+def _named_head(state: StateDict, shapes: Shapes, *, prefix: str) -> StateDict:
+    *hidden, last = _on_top(state, prefix) or [""]
+    names = {name: f"hidden.{k}" for k, name in enumerate(hidden)}
+    return own_head(state, {**names, last: "fc" if hidden else ""}) if last else state
+
+
+def _told_head(state: StateDict, *, prefix: str) -> dict[str, Any]:
+    hidden = [state[f"{name}/kernel"].shape[1] for name in _on_top(state, prefix)[:-1]]
+    dropped = {"input_dropout": 0.5, "dropout": 0.5}
+    return {"head": {"name": "mlp", "hidden": hidden, **dropped}} if hidden else {}
+
+
 LAYOUTS = (
     *(
         Layout(
@@ -88,5 +145,27 @@ LAYOUTS = (
         origins=keras,
         arguments={"stride_on": "1x1", "norm_eps": 1.001e-5},
         preprocessing=CAFFE,
+    ),
+    *(
+        Layout(
+            source="tensorflow",
+            family="resnet",
+            marks=(
+                f"{prefix}layer_with_weights-0/kernel",
+                f"{prefix}layer_with_weights-1/gamma",
+                f"{prefix}layer_with_weights-2/layer_with_weights-0/conv1/kernel",
+                f"{prefix}layer_with_weights-5/layer_with_weights-0/bn1/gamma",
+            ),
+            origins=partial(course, prefix=prefix),
+            prepare=partial(_named_head, prefix=prefix),
+            tells=partial(_told_head, prefix=prefix),
+            arguments={"stride_on": "3x3", "same_padding": True},
+            preprocessing={
+                "mean": tuple(value / 255 for value in _COURSE_MEAN),
+                "std": (1 / 255, 1 / 255, 1 / 255),
+                "fit": "squash",
+            },
+        )
+        for prefix in (WITHIN, "")
     ),
 )

@@ -9,7 +9,16 @@ from functools import partial
 from torch import Tensor
 
 from retinue.weights.flattened import flattened
-from retinue.weights.layout import CAFFE, Layout, Origin, Shapes, blue_first, keras_origins, rename
+from retinue.weights.layout import (
+    CAFFE,
+    DIVIDED,
+    Layout,
+    Origin,
+    Shapes,
+    blue_first,
+    keras_origins,
+    rename,
+)
 
 STAGES = ("stem", *(f"stages.{i}" for i in range(4)))
 """Our names of the five stages."""
@@ -81,6 +90,18 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     }
 
 
+def unnamed(shapes: Shapes) -> dict[str, Origin]:
+    """As it is taught with Keras: layers without names of their own, which are numbered."""
+    convolutions = [f"{s}.{j}.conv" for s in STAGES for j in range(len(shapes))
+                    if f"{s}.{j}.conv.weight" in shapes]  # fmt: skip
+    layers = {}
+    for kind, ours in (("conv2d", convolutions), ("dense", ["head.fc6", "head.fc7", "head.fc"])):
+        layers.update({name: f"{kind}_{k}" if k else kind for k, name in enumerate(ours)})
+    origins = keras_origins(shapes, layers.__getitem__)
+    channels = shapes["stages.3.0.conv.weight"][0]
+    return {**origins, "head.fc6.weight": flattened(origins["head.fc6.weight"], channels)}
+
+
 LAYOUTS = (
     Layout(
         source="torchvision",
@@ -100,5 +121,12 @@ LAYOUTS = (
         marks=("block1_conv1/kernel", "block5_conv1/kernel"),
         origins=keras,
         preprocessing=CAFFE,
+    ),
+    Layout(
+        source="keras",
+        family="vgg",
+        marks=(*(f"conv2d_{k}/kernel" for k in range(1, 8)), "conv2d/kernel", "dense/kernel"),
+        origins=unnamed,
+        preprocessing=DIVIDED,
     ),
 )

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
-from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, keras_origins, rename
+from retinue.weights.layout import (
+    TENSORFLOW,
+    Layout,
+    Origin,
+    Shapes,
+    StateDict,
+    keras_origins,
+    own_head,
+    rename,
+)
 
 # The network's blocks in order, as their places among our stages.
 BLOCKS = ("0.0", "1.0", *(f"2.{i}" for i in range(9)), "3.0")
@@ -52,6 +62,8 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     def layer(module: str) -> str:
         if module in layers:
             return layers[module]
+        if module.startswith("head.fc."):  # of a head that `_gated` has named
+            return module
         separable, _, part = module.rpartition(".")
         return layers[separable] + ("_bn" if part == "norm" else "")
 
@@ -63,13 +75,34 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     return origins
 
 
+MARKS = ("block1_conv1/kernel", "block2_sepconv1/depthwise_kernel")
+
+
+def _gated(state: StateDict, shapes: Shapes) -> StateDict:
+    """The head of the contest's write-up: a gated linear unit of two layers without names, and two
+    classifiers."""
+    layers = {"dense": "value", "dense_1": "gate", "softmax": "fc", "auxiliary": "auxiliary"}
+    return own_head(state, layers)
+
+
+def _told_gate(state: StateDict) -> dict[str, Any]:
+    gate = state.get("dense_1/kernel")
+    width = None if gate is None else gate.shape[-1]
+    return {} if width is None else {"head": {"name": "glu", "features": width, "auxiliary": True}}
+
+
 LAYOUTS = (
+    Layout(source="keras", family="xception", marks=MARKS, origins=keras, arguments=TENSORFLOW),
     Layout(
         source="keras",
         family="xception",
-        marks=("block1_conv1/kernel", "block2_sepconv1/depthwise_kernel"),
+        marks=(*MARKS, "dense/kernel", "dense_1/kernel", "softmax/kernel", "auxiliary/kernel"),
         origins=keras,
+        prepare=_gated,
+        tells=_told_gate,
+        ignored=(r"embedding(_\d+)?/",),  # the centres of classes, which are the loss's
         arguments=TENSORFLOW,
+        preprocessing={"fit": "crop", "crop_fraction": 1.0},
     ),
     Layout(
         source="timm",
