@@ -107,7 +107,8 @@ class DataOptions(Options):
     shards: a file of TFRecord or WebDataset, or a folder of these."""
     format: str = "auto"
     """`auto` recognises it and says what it found; or one that the task reads: `folder`, `table`,
-    `tfrecord`, `webdataset`, or `elpv`, the data of `pip install elpv-dataset`."""
+    `tfrecord`, `webdataset`, `elpv`, the data of `pip install elpv-dataset`, or `digits`, those of
+    scikit-learn."""
     images: Annotated[str | None, OnResume.FREE] = None
     """The folder that a table's paths start from; by default the table's own folder."""
     pool: Annotated[str | None, OnResume.FREE] = None

@@ -71,3 +71,17 @@ def test_boxes_are_on_the_canvas_and_none_hides_another() -> None:
         assert (size > 3).all()
     assert min(counts) >= 1
     assert max(counts) == 7
+
+
+def test_one_by_one_they_are_those_of_scikit_learn() -> None:
+    bunch = pytest.importorskip("sklearn.datasets").load_digits()
+    dataset = open_dataset(DataOptions(path="digits"), {"digits": digits.ONE_BY_ONE})
+    assert dataset.classes == tuple("0123456789")
+    counts = {split: len(rows) for split, rows in dataset.splits.items()}
+    assert counts == {"train": 1257, "val": 180, "test": 360}
+    samples = [sample for split in counts for sample in dataset.splits[split]]
+    for sample, ink, digit in zip(samples, bunch.images, bunch.target, strict=True):
+        assert sample.target.of == digit  # the classes are in the digits' order
+        image = sample.read()
+        assert image.shape == (8, 8, 3)
+        np.testing.assert_array_equal(image, np.round(ink[..., None] * 255 / 16).repeat(3, 2))

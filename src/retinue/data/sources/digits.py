@@ -1,10 +1,11 @@
-"""Handwritten digits scattered over canvases, from the data that scikit-learn brings.
+"""Handwritten digits from the data that scikit-learn brings: one by one, and scattered over
+canvases.
 
 1,797 digits of 8 × 8 pixels (Alpaydin & Kaynak, 1998, "Optical Recognition of Handwritten Digits").
-They are cut once, in file order, so that the digits of one split are on no canvas of another. Each
-canvas has two to seven of them, 22 to 72 pixels high, turned by up to 15 degrees, in ink of some
-colour on paper of another, some of them over one another, between strokes and blots that are no
-digits. Canvases are painted when they are read; the same number gives the same canvas.
+They are cut once, in file order, so that the digits of one split are in no image of another.
+Each canvas has two to seven of them, 22 to 72 pixels high, turned by up to 15 degrees, in ink of
+some colour on paper of another, some of them over one another, between strokes and blots that are
+no digits. Canvases are painted when they are read; the same number gives the same canvas.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from retinue.data.random import draw
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.records import Record, Records
 from retinue.data.targets.boxes import Boxes
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError
 from retinue.sample import Matrix, Pixels
 
@@ -104,18 +106,44 @@ def _read(file: Path, options: DataOptions) -> Listing:
     return Listing("digits", file.parent, Records.of(records))
 
 
+def _read_one_by_one(file: Path, options: DataOptions) -> Listing:
+    digits = _digits(file)
+    known = [OneClass(name) for name in CLASSES]
+    records = []
+    for split in SHARES:
+        for number in _of_split(digits, split):
+            name, target = f"{split}/{number:04d}.png", known[digits.of[number]]
+            shown = partial(_alone, file, number)
+            records.append(Record(None, name, target, split=split, read=shown))
+    return Listing("digits", file.parent, Records.of(records))
+
+
+def _alone(file: Path, number: int) -> Pixels:
+    """Digit `number`, in white on black: RGB uint8 (8, 8, 3)."""
+    grey = np.round(255 * _digits(file).ink[number]).astype(np.uint8)
+    pixels: Pixels = np.repeat(grey[..., None], 3, axis=2)
+    return pixels
+
+
+def _of_split(digits: _Digits, split: str) -> range:
+    """The places of a split's digits in the file."""
+    low, high = (math.floor(share * len(digits.of)) for share in SHARES[split])
+    return range(low, high)
+
+
 @lru_cache(maxsize=4096)
 def scattered(file: Path, split: str, number: int) -> list[_Glyph]:
     """The digits of canvas `number` of `split`, those on top last."""
     digits = _digits(file)
-    low, high = (math.floor(share * len(digits.of)) for share in SHARES[split])
+    own = _of_split(digits, split)
     rng = draw(0, 0, number, f"digits {split}")
     glyphs: list[_Glyph] = []
     wanted = int(rng.integers(2, 8))
     for _ in range(8 * wanted):
         if len(glyphs) == wanted:
             break
-        which, height = int(rng.integers(low, high)), math.exp(rng.uniform(*np.log([22, 72])))
+        which = int(rng.integers(own.start, own.stop))
+        height = math.exp(rng.uniform(*np.log([22, 72])))
         angle, aspect = math.radians(rng.uniform(-15, 15)), math.exp(rng.uniform(-0.2, 0.2))
         x, y = rng.uniform(height / 2, SIDE - height / 2, size=2)
         matrix = _posed(height / 8, angle, aspect, x, y)
@@ -197,3 +225,6 @@ def _clutter(canvas: npt.NDArray[np.float64], rng: np.random.Generator) -> None:
 
 
 DIGITS = Reader("digits", _find, _read, class_order=CLASSES, installed=True)
+"""Canvases, for who looks for digits."""
+ONE_BY_ONE = Reader("digits", _find, _read_one_by_one, class_order=CLASSES, installed=True)
+"""The digits themselves, for who tells them apart."""

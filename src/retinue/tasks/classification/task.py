@@ -76,6 +76,7 @@ class Classification(Task):
     default_metric: ClassVar[str] = SHIPPED["classification"].default_metric
     formats: ClassVar[Mapping[str, str]] = {
         "elpv": "retinue.data.sources.elpv:ELPV",
+        "digits": "retinue.data.sources.digits:ONE_BY_ONE",
         "tfrecord": "retinue.data.sources.tfrecord_classes:TFRECORD",
         "webdataset": "retinue.data.sources.webdataset:WEBDATASET",
         "table": "retinue.data.sources.table:TABLE",
