@@ -63,11 +63,12 @@ def train(
     `recipe`: the name of a shipped one, a YAML file, a mapping, or with `resume` the run folder to
     go on with; overrides may then change what docs/train.md lists. `overrides` maps dotted keys to
     values (`{"stages.1.epochs": 5}`); top-level fields can also be keywords (`seed=1`;
-    `data="photos/"` means `data.path`). `dry_run`: nothing is trained or written; what comes back
-    instead is the plan: the recipe as it would be settled, what was found, and how long it would
-    take. Raises `UsageError` for a recipe or data that will not do, `BadImageError` for unreadable
-    images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for anything else that ends the
-    training.
+    `data="photos/"` means `data.path`). `folds=5`: cross-validation; the figures are then means
+    over the folds, and these are the run's `parts`. `dry_run`: nothing is trained or written; what
+    comes back instead is the plan: the recipe as it would be settled, what was found, and how long
+    it would take. Raises `UsageError` for a recipe or data that will not do, `BadImageError` for
+    unreadable images, `Interrupted` after SIGINT or SIGTERM, `RetinueError` for anything else that
+    ends the training.
     """
     from retinue.errors import Interrupted, UsageError
     from retinue.run.stopping import signal_of, terminable
@@ -85,15 +86,15 @@ def train(
     changes = {**fields, **(overrides or {})}
     with terminable():
         try:
-            from retinue.training import session  # takes a second or two
+            from retinue.training.studies import commission  # takes a second or two
 
             if dry_run:
-                return session.plan(recipe, changes, quiet=quiet)
+                return commission.plan(recipe, changes, quiet=quiet)
             if resume:
-                run = session.resume(Path(str(recipe)), changes, quiet=quiet)
+                run = commission.resume(Path(str(recipe)), changes, quiet=quiet)
             else:
                 place = Path(out) if out is not None else None
-                run = session.start(recipe, changes, out=place, quiet=quiet)
+                run = commission.start(recipe, changes, out=place, quiet=quiet)
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 signal_of(stop), mend="nothing had begun: the same command starts it"

@@ -55,7 +55,7 @@ def finished(folder: Path, **skipped: str) -> SimpleNamespace:
     folder.mkdir(exist_ok=True)
     (folder / "report.html").write_text("")
     best = folder / "best.safetensors"
-    return SimpleNamespace(folder=folder, figures=FIGURES, best=best, skipped=skipped)
+    return SimpleNamespace(folder=folder, figures=FIGURES, best=best, skipped=skipped, parts=())
 
 
 def test_train_passes_overrides_as_they_are_written(

@@ -25,6 +25,8 @@ EXAMPLES = (
     "\n\n"
     "With more said: retinue train finetune photos/ model=efficientnet_lite0 stages.1.epochs=5"
     "\n\n"
+    "Cross-validation: retinue train finetune photos/ folds=5"
+    "\n\n"
     "Resume:  retinue train runs/finetune --resume"
     "\n\n"
     "Train on: retinue train runs/finetune --resume stages.1.epochs=20"
@@ -95,6 +97,7 @@ def train(
             {
                 "run": run.folder,
                 "model": run.best,
+                **({"parts": [part.folder for part in run.parts]} if run.parts else {}),
                 "report": page if page.is_file() else None,
                 "figures": run.figures,
                 "skipped": run.skipped,
@@ -102,7 +105,8 @@ def train(
         )
     else:
         figures(run.figures)
-        say(f"model   {visible(run.best)}")
+        for model in [run.best] if run.best is not None else [part.best for part in run.parts]:
+            say(f"model   {visible(model)}")
         if page.is_file():
             say(f"report  {visible(page)}")
     end_with(run.skipped, str(run.folder / "environment.json"))

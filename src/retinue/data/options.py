@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from retinue.options import OnResume, Options
 from retinue.sample import LARGEST_SIDE
@@ -31,6 +31,29 @@ class SplitOptions(Options):
     file: Annotated[str | None, OnResume.FREE] = None
     """A written-down `splits.csv` (path and split) to repeat instead of drawing; read as any table
     is."""
+    folds: Annotated[int, Field(ge=2, le=100)] | Literal["given"] | None = None
+    """Cross-validation: train and val together are divided into so many folds, each of which is
+    judged by a training on the others; the test split stays out of all of them. `given`: by the
+    table's column `fold`."""
+    fold: str | None = None
+    """One training of these alone, the one that is judged on this fold: a number from 1, or a value
+    of the column."""
+
+    @field_validator("fold", mode="before")
+    @classmethod
+    def _numbered(cls, fold: Any) -> Any:
+        return str(fold) if type(fold) is int else fold
+
+    @model_validator(mode="after")
+    def _fold_among_folds(self) -> SplitOptions:
+        if self.fold is None:
+            return self
+        if self.folds is None:
+            raise ValueError("fold says which of the folds, and folds says how many there are")
+        known = [str(k + 1) for k in range(self.folds)] if isinstance(self.folds, int) else None
+        if known is not None and self.fold not in known:
+            raise ValueError(f"fold is a number from 1 to {self.folds}, not {self.fold!r}")
+        return self
 
     @model_validator(mode="after")
     def _add_up(self) -> SplitOptions:
@@ -50,6 +73,8 @@ class ColumnOptions(Options):
     """The class."""
     split: str | None = "auto"
     """`train`, `val` or `test`, in the words that people use for them."""
+    fold: str | None = "auto"
+    """The fold of a cross-validation, for `data.split.folds=given`."""
     group: str | None = "auto"
     """Images of one group stay together in one split."""
     stratum: str | None = "auto"

@@ -67,6 +67,24 @@ def headline(record: RunRecord) -> Section | None:
     )  # fmt: skip
 
 
+def folds(record: RunRecord) -> Section | None:
+    """The figures of a cross-validation, a fold a row, with their mean and spread."""
+    rows, spread = record.metrics.get("folds"), record.metrics.get("spread")
+    if not isinstance(rows, list) or not isinstance(spread, dict):
+        return None
+    shown = [figure for figure in figures_of(record) if figure.name in spread]
+    table = [
+        (str(name), [figure.shown(number(values.get(figure.name))) for figure in shown])
+        for name, values in [
+            *((f"fold {row.get('fold')}", row) for row in rows if isinstance(row, dict)),
+            ("mean", record.metrics),
+            ("spread", spread),
+        ]
+    ]
+    titles = [figure.title for figure in shown]
+    return _section("folds", "Folds", {"titles": titles, "rows": table, "count": len(rows)})
+
+
 def curves(record: RunRecord) -> Section | None:
     """Loss, the figure that is watched, and learning rate over the epochs."""
     rows = record.epochs

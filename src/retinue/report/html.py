@@ -39,6 +39,7 @@ def render(record: RunRecord) -> str:
 
     builders: list[Builder] = [
         general.headline,
+        general.folds,
         general.curves,
         *sections_of(record.task).builders,
         general.batches,

@@ -92,6 +92,11 @@ class Meter(ABC):
     def extend(self, rows: Any) -> None:
         """Take in what another process collected."""
 
+    def reread(self, tables: Mapping[str, pa.Table]) -> None:
+        """Take in what the `tables` of another judgement hold. NotImplementedError where they do
+        not hold all that figures are made of."""
+        raise NotImplementedError
+
     @abstractmethod
     def compute(self) -> dict[str, Any]:
         """The figures of `metrics.json` as plain JSON values: `images`, a value for each declared

@@ -55,10 +55,12 @@ class Run:
     folder: Path
     figures: dict[str, Any]
     """What stands in `metrics.json`."""
-    best: Path
-    """The model file."""
+    best: Path | None
+    """The model file; None where there are several, those of the `parts`."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that could not be read, with the reasons."""
+    parts: tuple[Run, ...] = ()
+    """The trainings that it is made of, such as the folds of a cross-validation."""
 
     def __repr__(self) -> str:
         figures = self.figures

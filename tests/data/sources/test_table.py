@@ -83,7 +83,8 @@ def test_folds_are_no_splits(tmp_path: Path) -> None:
     rows = "".join(f"{k}.jpg,{'ab'[k % 2]},{k}\n" for k in range(5))
     path = table(tmp_path, f"file,label,fold\n{rows}")
     notes = told(path)
-    assert "ignored: fold" in notes
+    assert "fold=fold" in notes
+    assert "data.split.folds=given" in notes
     assert "data.columns.split=fold" in notes
     with pytest.raises(UsageError, match=r"unknown split '0'.*line 2"):
         read(path, columns={"split": "fold"})

@@ -27,6 +27,7 @@ ALIASES = {
     "class_label lbl cls class_id classid category_id class_index species breed variety diagnosis "
     "dx emotion labelname finding_labels tags categories",
     "split": "split set subset partition usage phase dataset fold",
+    "fold": "fold kfold folds cv_fold fold_id",
     "group": "group group_id patient patient_id subject",
     "stratum": "stratify stratum",
     "weight": "sample_weight sample_weights",
@@ -38,7 +39,7 @@ _FLAGS = {
     **dict.fromkeys(("is_train", "is_training", "is_training_image"), "train"),
 }
 """Columns of yes and no, and the split that they speak of."""
-_LIKE = {"weight": "weight", "weights": "weight", "fold": "split", "kfold": "split"}
+_LIKE = {"weight": "weight", "weights": "weight"}
 """What looks like a role, but as often as not is something else."""
 _SHOWN = 8
 _SPLIT_VALUES = 50
@@ -300,8 +301,14 @@ def _told(found: Columns, names: list[str]) -> Columns:
     for k, name in enumerate(names):
         role = _LIKE.get(name)
         if role is not None and k not in used and role not in found.place and not found.flags:
-            what = "weighs the loss by it" if role == "weight" else "reads train, val, test there"
-            notes.append(f"{head[k]!r} is not used: data.columns.{role}={head[k]} {what}")
+            use = f"data.columns.{role}={head[k]} weighs the loss by it"
+            notes.append(f"{head[k]!r} is not used: {use}")
+    if "fold" in found.place:
+        own = head[found.place["fold"]]
+        notes.append(
+            f"{own!r} divides nothing by itself: data.split.folds=given cross-validates by it,"
+            f" data.columns.split={own} reads train, val, test there"
+        )
     labels = ALIASES["label"].split()
     others = {head[k]: k for k, name in enumerate(names) if name in labels and k not in used}
     return replace(found, others=others, notes=notes)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from retinue.data.options import DataOptions
 from retinue.data.samples import Samples
 from retinue.data.sources.annotated import about_splits, check_classes
+from retinue.data.sources.folds import held_out
 from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.matching import match_known
 from retinue.data.sources.pool import POOL, read_pool, unknown
@@ -289,6 +290,8 @@ def settle_splits(records: Records, options: DataOptions, notes: list[str]) -> t
     split, given = options.split, records.splits()
     if split.file is not None:
         return _repeat_splits(records, split.file, notes)
+    if split.folds is not None:
+        return held_out(records, split, notes)
     if split.given == "ignore":
         given = np.full(len(records), NONE, np.int8)
     if split.given == "join" and (joined := given == ORDER.index("val")).any():

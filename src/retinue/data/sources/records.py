@@ -36,6 +36,8 @@ class Record:
     """With the classes' names."""
     split: str | None = None
     """`train`, `val` or `test`, where the data says so."""
+    fold: str | None = None
+    """Of a cross-validation, where the data says so."""
     group: str | None = None
     """Images of one group stay together."""
     stratum: str = ""
@@ -69,6 +71,7 @@ class Records(Sequence[Record]):
     """(n,) each image's file, from `root` or absolute; null: it lies in none."""
     split: npt.NDArray[np.int8] | None = None
     """(n,) positions in `ORDER`; `NONE`: the data does not say."""
+    fold: Names | None = None
     group: Names | None = None
     stratum: Names | None = None
     weight: npt.NDArray[np.float64] | None = None
@@ -93,6 +96,7 @@ class Records(Sequence[Record]):
             ),
             files=as_names([None if r.path is None else str(r.path) for r in records]),
             split=np.array(splits, np.int8),
+            fold=as_names([r.fold for r in records]),
             group=as_names([r.group for r in records]),
             stratum=as_names([r.stratum for r in records]),
             weight=np.array([r.weight for r in records], np.float64),
@@ -116,6 +120,7 @@ class Records(Sequence[Record]):
             root=parts[0].root,
             files=pa.concat_arrays([part.files for part in parts]),
             split=np.concatenate([part.splits() for part in parts]),
+            fold=pa.concat_arrays([_or_null(part.fold, len(part)) for part in parts]),
             group=pa.concat_arrays([_or_null(part.group, len(part)) for part in parts]),
             stratum=pa.concat_arrays([_or_null(part.stratum, len(part)) for part in parts]),
             weight=None if all(p.weight is None for p in parts) else np.concatenate(ones),
@@ -140,11 +145,11 @@ class Records(Sequence[Record]):
 
     def _made(self, start: int, stop: int) -> Iterator[Record]:
         """The records from `start` to `stop`."""
-        files, groups, strata = (
+        files, folds, groups, strata = (
             [None] * (stop - start)
             if column is None
             else [None if v is None else os.fsdecode(v) for v in column[start:stop].to_pylist()]
-            for column in (self.files, self.group, self.stratum)
+            for column in (self.files, self.fold, self.group, self.stratum)
         )
         names, splits = texts_of(self.names[start:stop]), self.splits()[start:stop].tolist()
         for k, (name, file) in enumerate(zip(names, files, strict=True)):
@@ -155,6 +160,7 @@ class Records(Sequence[Record]):
                 name,
                 None if known == NONE else self.targets[known],
                 None if split == NONE else ORDER[split],
+                folds[k],
                 groups[k],
                 strata[k] or "",
                 1.0 if self.weight is None else float(self.weight[at]),
@@ -167,7 +173,7 @@ class Records(Sequence[Record]):
         if len(positions) == len(self) and np.array_equal(positions, np.arange(len(self))):
             return self
         changes: dict[str, Any] = {}
-        for name in ("names", "target", "files", "split", "group", "stratum", "weight"):
+        for name in ("names", "target", "files", "split", "fold", "group", "stratum", "weight"):
             column = getattr(self, name)
             if isinstance(column, np.ndarray):
                 changes[name] = column[positions]

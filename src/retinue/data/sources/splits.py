@@ -33,6 +33,18 @@ def draw_splits(records: Records, shares: Mapping[str, float], seed: int) -> Cod
     their name; the first ones go to the first split, and so on. Sizes are exact over all, and
     as even as whole images allow within each stratum.
     """
+    codes = np.array([ORDER.index(split) for split in shares], np.int8)
+    return codes[draw_parts(records, list(shares.values()), seed)]
+
+
+def draw_folds(records: Records, folds: int, seed: int) -> Positions:
+    """The fold of each record, from 0: as even within each class and stratum as whole images and
+    groups allow, for one seed always the same ones."""
+    return draw_parts(records, [1 / folds] * folds, seed)
+
+
+def draw_parts(records: Records, shares: Sequence[float], seed: int) -> Positions:
+    """The part of each record, as `draw_splits` has it: a position in `shares`."""
     names, unit, size = _units(records)
     labels, stratum = _strata(records, unit, len(names))
     rank = np.frombuffer(b"".join(_ranks(seed, names)), ">u8").reshape(-1, 4)
@@ -41,17 +53,16 @@ def draw_splits(records: Records, shares: Mapping[str, float], seed: int) -> Cod
     members = {k: order[bounds[k] : bounds[k + 1]] for k in range(len(labels))}
     left = Fraction(1)
     sizes = {k: int(size[units].sum()) for k, units in members.items()}
-    *drawn, rest = shares
-    result = np.full(len(names), NONE, np.int8)
-    for split in drawn:
-        share = Fraction(shares[split]).limit_denominator(10**6)
+    result = np.full(len(names), NONE, np.int64)
+    for part, amount in enumerate(shares[:-1]):
+        share = Fraction(amount).limit_denominator(10**6)
         for k, quota in _quotas(sizes, share / left, seed, labels).items():
             taken = _taken(members[k], size, quota)
-            result[taken] = ORDER.index(split)
+            result[taken] = part
             sizes[k] -= int(size[taken].sum())
             members[k] = members[k][result[members[k]] == NONE]
         left -= share
-    result[result == NONE] = ORDER.index(rest)
+    result[result == NONE] = len(shares) - 1
     return result[unit]
 
 

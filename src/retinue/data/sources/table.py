@@ -122,10 +122,7 @@ def _records(
     weights, wrong_weights = _weights(columns)
     errors += [*wrong, *wrong_weights]
     files = found.files.paths(found.position[kept])
-    group, stratum = columns.of("group"), columns.of("stratum")
-    if group is not None:
-        given = pc.greater(pc.binary_length(group), 0)
-        group = pc.if_else(given, group, pa.scalar(None, pa.large_binary())).take(pa.array(kept))
+    stratum = columns.of("stratum")
     return Records(
         names=composed(files),
         targets=targets,
@@ -133,10 +130,19 @@ def _records(
         root=found.files.root,
         files=files,
         split=None if splits is None else splits[kept],
-        group=group,
+        fold=_or_none(columns.of("fold"), kept),
+        group=_or_none(columns.of("group"), kept),
         stratum=None if stratum is None else stratum.take(pa.array(kept)),
         weight=None if weights is None else weights[kept],
     )
+
+
+def _or_none(column: Names | None, kept: Positions) -> Names | None:
+    """The rows `kept` of a column; an empty cell says nothing."""
+    if column is None:
+        return None
+    given = pc.greater(pc.binary_length(column), 0)
+    return pc.if_else(given, column, pa.scalar(None, pa.large_binary())).take(pa.array(kept))
 
 
 _HEAVIEST = 1e30

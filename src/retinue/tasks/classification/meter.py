@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,14 @@ class ClassificationMeter(Meter):
         self._heads.extend(heads)
         self._labels.extend(labels)
         self._paths.extend(paths)
+
+    def reread(self, tables: Mapping[str, pa.Table]) -> None:
+        """See `Meter`; of several heads only what they answer together is there."""
+        table = tables["predictions"]
+        flat = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        scores = flat.reshape(table.num_rows, len(self._classes))
+        logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        self.extend(([logs], [], table["label"].to_pylist(), table["path"].to_pylist()))
 
     def compute(self) -> dict[str, Any]:
         """See `retinue.evaluation.classification.figures`; over the images that have a label."""
