@@ -19,8 +19,8 @@ _MOST = 1_000
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Shipped recipes, recipe files, and folders."""
-    return [*_begun(_shipped(), incomplete), *_paths(incomplete, (".csv", *_LABELS))]
+    """Shipped recipes, `auto`, recipe files, and folders."""
+    return [*_begun(["auto", *_shipped()], incomplete), *_paths(incomplete, (".csv", *_LABELS))]
 
 
 def shipped(incomplete: str) -> list[str]:

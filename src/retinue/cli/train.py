@@ -25,6 +25,8 @@ EXAMPLES = (
     "\n\n"
     "With more said: retinue train finetune photos/ model=efficientnet_lite0 stages.1.epochs=5"
     "\n\n"
+    "What is best for the pictures, in ten minutes: retinue train auto photos/ budget=10m"
+    "\n\n"
     "Cross-validation: retinue train finetune photos/ folds=5"
     "\n\n"
     "Resume:  retinue train runs/finetune --resume"
@@ -40,8 +42,8 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             autocompletion=complete.recipes,
-            help="A shipped recipe's name, a YAML file, or with --resume the run folder. A folder,"
-            f" table or file of pictures: the usual recipe for it, {USUAL}.",
+            help="A shipped recipe's name, auto, a YAML file, or with --resume the run folder. A"
+            f" folder, table or file of pictures: the usual recipe for it, {USUAL}.",
         ),
     ],
     overrides: Annotated[

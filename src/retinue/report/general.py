@@ -85,6 +85,32 @@ def folds(record: RunRecord) -> Section | None:
     return _section("folds", "Folds", {"titles": titles, "rows": table, "count": len(rows)})
 
 
+def tried(record: RunRecord) -> Section | None:
+    """What was compared before this training was chosen."""
+    try:
+        study = read_json(record.folder / "study.json")
+        tries = study["tries"]
+        figure = {f.name: f for f in figures_of(record)}.get(study["metric"])
+        figure = figure or plain(study["metric"])
+        rows = [
+            {
+                "name": f"{one['recipe']} on {one['network']}",
+                "figure": figure.shown(number(one["figure"])),
+                "seconds": duration(one["seconds"]) if one["seconds"] else "–",
+                "why": one["why"] or ("chosen" if _name(one) == study["chosen"] else ""),
+            }
+            for one in tries
+        ]
+    except (FileNotFoundError, KeyError):  # of no study, or of one that compares nothing
+        return None
+    told = {"rows": rows, "metric": figure.title, "images": study["images"].get("val", 0)}
+    return _section("tried", "What was tried", told)
+
+
+def _name(one: dict[str, Any]) -> str:
+    return f"{one['recipe']}-{one['network']}"
+
+
 def curves(record: RunRecord) -> Section | None:
     """Loss, the figure that is watched, and learning rate over the epochs."""
     rows = record.epochs

@@ -40,6 +40,7 @@ def render(record: RunRecord) -> str:
     builders: list[Builder] = [
         general.headline,
         general.folds,
+        general.tried,
         general.curves,
         *sections_of(record.task).builders,
         general.batches,

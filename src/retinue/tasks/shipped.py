@@ -27,6 +27,9 @@ class Shipped(NamedTuple):
     """The recipe for data that comes without one: its name itself."""
     networks: str
     """The kind of those of the zoo's networks that are its own."""
+    tried: tuple[str, ...]
+    """The recipes that `auto` compares, their names themselves: the first one, which is quick,
+    compares networks, too."""
     untrained: str = ""
     """The recipe for networks without weights: its name itself; empty: there is none."""
     of_data: Mapping[str, str] = MappingProxyType({})
@@ -49,6 +52,7 @@ SHIPPED = {
         default_metric="top1",
         usual="finetune",
         networks="classifier",
+        tried=("linear-probe", "finetune"),
         untrained="scratch",
         writes=dict.fromkeys(("tfrecord", "webdataset"), "retinue.data.shard_conversion:convert"),
     ),
@@ -60,6 +64,7 @@ SHIPPED = {
         default_metric="map50",
         usual="detect",
         networks="detector",
+        tried=("detect",),
         of_data={
             "anchors": "retinue.tasks.detection.data_anchors:fit_anchors",
         },

@@ -126,19 +126,27 @@ RecipeLike = str | Path | Mapping[str, Any] | Recipe
 
 
 def start(
-    recipe: RecipeLike, overrides: Mapping[str, Any], *, out: Path | None, quiet: bool
+    recipe: RecipeLike,
+    overrides: Mapping[str, Any],
+    *,
+    out: Path | None,
+    quiet: bool,
+    within: RunFolder | None = None,
+    said: Sequence[str] = (),
 ) -> Run:
-    """A new training. The run folder is only made once the recipe and the data are in order."""
+    """A new training. The run folder is only made once the recipe and the data are in order;
+    `within`: one that is there already. `said`: what is to be said first."""
     clock = Clock()
-    notes: list[str] = []
+    notes = list(said)
     recipe, overrides = asked(recipe, overrides, notes.append)
     loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
-    made = RunFolder.create(out, name) if is_main() else None
+    made = (within or RunFolder.create(out, name)) if is_main() else None
     folder = [str(made.path) if made is not None else None]
     broadcast_object_list(folder)
     run = made or RunFolder(Path(str(folder[0])))
-    with run.locked() if made is not None else nullcontext(), _leaving(run, made=made is not None):
+    ours = made is not None and within is None
+    with run.locked() if made is not None else nullcontext(), _leaving(run, made=ours):
         loaded = with_absolute_paths(loaded, dataset)
         if made is not None:
             run.write(RECIPE, dump(loaded))

@@ -8,23 +8,26 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, UsageError
 from retinue.run.folder import RunFolder
 from retinue.training import session
 from retinue.training.recipe import load_recipe
 from retinue.training.request import asked
 from retinue.training.session import Plan, RecipeLike, Run
-from retinue.training.studies import folds
+from retinue.training.studies import auto, folds
 from retinue.training.studies.member import STUDY
 
-KINDS = MappingProxyType({"folds": "folds"})
+KINDS = MappingProxyType({"folds": "folds", auto.NAME: "auto"})
 """What `study.json` says it is, and the file here that goes on with it."""
 
 
 def start(
     recipe: RecipeLike, overrides: Mapping[str, Any], *, out: Path | None, quiet: bool
 ) -> Run:
-    """A new training; with `data.split.folds` and no fold, one for each."""
+    """A new training; with `data.split.folds` and no fold, one for each; for `auto`, whatever is
+    best."""
+    if recipe == auto.NAME:
+        return auto.start(overrides, out=out, quiet=quiet)
     notes: list[str] = []
     meant, changes = asked(recipe, overrides, notes.append)
     loaded = load_recipe(meant, changes, notes.append)
@@ -36,6 +39,12 @@ def start(
 
 def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Plan:
     """What `start` would do; of several trainings, the first one."""
+    if recipe == auto.NAME:
+        raise UsageError(
+            "auto finds by trying what it trains: that cannot be said before",
+            where="--dry-run",
+            mend="name a recipe; `retinue recipes` lists them",
+        )
     meant, changes = asked(recipe, overrides, lambda _: None)
     loaded = load_recipe(meant, changes, lambda _: None)
     if not folds.wanted(loaded):
