@@ -14,6 +14,7 @@ _PUBLIC = {
     "check_data": "retinue.api",
     "convert_data": "retinue.api",
     "create_model": "retinue.models.registry",
+    "ensemble": "retinue.training.combining",
     "evaluate": "retinue.api",
     "export": "retinue.api",
     "fit_anchors": "retinue.api",
@@ -21,6 +22,7 @@ _PUBLIC = {
     "list_models": "retinue.models.registry",
     "load": "retinue.api",
     "predict": "retinue.api",
+    "soup": "retinue.training.combining",
     "train": "retinue.api",
     "RetinueError": "retinue.errors",
     "UsageError": "retinue.errors",
@@ -41,6 +43,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "conv_output_size",
     "convert_data",
     "create_model",
+    "ensemble",
     "evaluate",
     "export",
     "fit_anchors",
@@ -51,6 +54,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "predict",
     "receptive_field",
     "same_output_size",
+    "soup",
     "train",
     "transposed_output_size",
     "valid_output_size",
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
         transposed_output_size,
         valid_output_size,
     )
+    from retinue.training.combining import ensemble, soup
 
 
 def __getattr__(name: str) -> Any:

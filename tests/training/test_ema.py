@@ -74,6 +74,31 @@ def test_known_values() -> None:
     assert ema.shadow["weight"].item() == pytest.approx(1 - 0.25 * 2 / 11)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "of", "expected"),
+    [
+        (5, 3, [1, 2, 3, 3.5, 4]),  # until the third from the end the weights, then their mean
+        (2, 3, [1, 1.5]),  # the start is not among them
+        (3, 1, [1, 2, 3]),
+    ],
+)
+def test_the_mean_of_the_last_epochs(epochs: int, of: int, expected: list[float]) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(100.0)
+    ema = Ema(network, 0.5, last_epochs=of)
+    found = []
+    for epoch in range(1, epochs + 1):
+        for value in (50.0, float(epoch)):  # two steps
+            network.weight.data.fill_(value)
+            ema.update()
+        ema.end_epoch(epoch, epochs - epoch)
+        other = Ema(network, 0.5, last_epochs=of)  # taken up between
+        other.load_state_dict(ema.state_dict())
+        ema = other
+        found.append(ema.shadow["weight"].item())
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("cut", [0, 2, 3])
 @pytest.mark.parametrize("batchnorm", [False, True])
 def test_it_is_bit_for_bit_the_average_over_every_tensor(cut: int, batchnorm: bool) -> None:

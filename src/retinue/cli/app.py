@@ -14,6 +14,7 @@ import typer
 from retinue.cli import (
     checks,
     clean,
+    combine,
     data,
     demo,
     evaluate,
@@ -46,6 +47,8 @@ add(app, "evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add(app, "predict", predict.predict, predict.EXAMPLES)
 add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
+add(app, "soup", combine.soup, combine.SOUP_EXAMPLES)
+add(app, "ensemble", combine.ensemble, combine.ENSEMBLE_EXAMPLES)
 add(app, "report", report.report, report.EXAMPLES)
 add(app, "export", export.export, export.EXAMPLES)
 add(app, "import", import_.import_, import_.EXAMPLES)

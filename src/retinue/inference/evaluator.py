@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -15,6 +15,7 @@ from retinue.errors import BadImageError, RetinueError
 from retinue.figures import refuse_not_finite
 from retinue.inference.predictor import MEND, Predictor
 from retinue.sample import Sample
+from retinue.tasks.task import Finding
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images done and the number of all."""
@@ -51,24 +52,53 @@ def evaluate(
     if not samples:
         raise RetinueError("there are no images to evaluate")
     predictor.compile(samples)
+    meter = predictor.task.meter(tables=True)
+    start = time.perf_counter()
+    skipped = take_in(
+        predictor, samples, meter, batch_size=batch_size, bad_images=bad_images, progress=progress
+    )
+    seconds = time.perf_counter() - start
+    figures = meter.compute()
+    refuse_not_finite(figures, split, mend=MEND)
+    figures["images_per_second"] = round(len(samples) / seconds, 2)
+    figures["engine"] = predictor.engine
+    figures["tta"] = predictor.tta
+    return Evaluation(figures, meter.tables(), skipped)
+
+
+class Collector(Protocol):
+    """Takes findings in, as a `Meter` does."""
+
+    def update(self, findings: Sequence[Finding], samples: Sequence[Sample]) -> None:
+        """What was found in the images of `samples`."""
+
+
+def take_in(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    into: Collector,
+    *,
+    batch_size: int = 32,
+    bad_images: Literal["stop", "drop"] = "drop",
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """What `predictor` finds in `samples`, of which there are some, goes `into` a meter; the bad
+    ones among them are returned, with the reasons.
+
+    Raises:
+        BadImageError: none of them can be read, or with `stop` one.
+    """
     view = EvalView(predictor.preprocessing)
     loader = Loader(view, samples, workers=predictor.workers, bad_images=bad_images)
-    meter = predictor.task.meter(tables=True)
-    start, done = time.perf_counter(), 0
+    done = 0
     for batch in loader.batches(in_order(samples, batch_size, predictor.preprocessing.size)):
         real = [k for k, weight in enumerate(batch.weight.tolist()) if weight > 0]
         if real:
             findings = predictor.findings(batch)
-            meter.update([findings[k] for k in real], [batch.samples[k] for k in real])
+            into.update([findings[k] for k in real], [batch.samples[k] for k in real])
         done += len(batch)
         if progress is not None:
             progress(done, len(samples))
-    seconds = time.perf_counter() - start
     if all(sample.key in loader.skipped for sample in samples):
         raise BadImageError(dict(loader.skipped), mend="no readable image is left to evaluate")
-    figures = meter.compute()
-    refuse_not_finite(figures, split, mend=MEND)
-    figures["images_per_second"] = round(done / seconds, 2)
-    figures["engine"] = predictor.engine
-    figures["tta"] = predictor.tta
-    return Evaluation(figures, meter.tables(), dict(loader.skipped))
+    return dict(loader.skipped)

@@ -23,6 +23,7 @@ from retinue.data.views import EvalView, open_image, turn
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
+from retinue.inference.ensembles import members_of
 from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
@@ -63,7 +64,8 @@ def load(
     workers: int | Literal["auto"] = "auto",
     options: Mapping[str, Any] | None = None,
 ) -> Predictor:
-    """The model of a model file or run folder; of several, their answers merged.
+    """The model of a model file or run folder; of several, or of a file of an ensemble, their
+    answers merged.
 
     `tta`: test-time augmentation, by default what the model file says. `options`: of the task, as
     far as they only say what is answered, in place of those that it was trained with. Raises
@@ -74,12 +76,14 @@ def load(
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise UsageError("no model is named")
+    files, weights = members_of([Path(one) for one in paths])
     chosen = choose_device(device)
     fit_threads()
-    members = [_member(find_model(Path(one)), chosen, options or {}) for one in paths]
-    for file, member in zip(paths[1:], members[1:], strict=True):
-        _refuse_other(members[0], member, Path(file))
-    return Predictor(members, device=chosen, engine=engine, tta=tta, workers=workers)
+    members = [_member(find_model(file), chosen, options or {}) for file in files]
+    for file, member in zip(files[1:], members[1:], strict=True):
+        _refuse_other(members[0], member, file)
+    how: dict[str, Any] = {"device": chosen, "engine": engine, "tta": tta, "workers": workers}
+    return Predictor(members, weights=weights, **how)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Predictor:
     """`predictor(image)` recognises one image, `predictor.predict(images)` a stream of them.
 
     Of several members, which share one task, its classes and the preprocessing, the findings are
-    merged.
+    merged; with `weights`, one of each member, they count as much as that.
     """
 
     def __init__(
@@ -148,8 +152,10 @@ class Predictor:
         engine: EngineName = "auto",
         tta: str | None = None,
         workers: int | Literal["auto"] = "auto",
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.members = list(members)
+        self.weights = weights
         self.description = members[0].description
         self.task = members[0].task
         self.device = device
@@ -270,6 +276,9 @@ class Predictor:
         """A finding an image, from those of each view and member."""
         if len(found) == 1:
             return list(found[0])
+        if self.weights is not None:
+            each = [w / self.views for w in self.weights] * self.views
+            return [self.task.weighed(same, each) for same in zip(*found, strict=True)]
         return [self.task.merge(same) for same in zip(*found, strict=True)]
 
     def __call__(self, image: Source) -> Result:

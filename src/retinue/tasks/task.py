@@ -175,6 +175,15 @@ class Task(ABC):
         """Plain JSON values: `type(task)(task.classes, task.options, task.state())` is the same."""
         return {}
 
+    def reads_like(self, other: Self) -> bool:
+        """Whether a network's outputs mean the same to `other`, but for what is fitted afterwards:
+        only then have their weights a mean."""
+
+        def settled(task: Task) -> dict[str, Any]:
+            return {k: v for k, v in task.state().items() if k not in task.fitted()}
+
+        return self.classes == other.classes and settled(self) == settled(other)
+
     def network(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The network of the zoo that `build` makes of a network's `name` and `arguments`, with the
         arguments that it makes it with, as far as they differ from others'."""
@@ -230,6 +239,16 @@ class Task(ABC):
     def merge(self, findings: Sequence[Finding]) -> Finding:
         """One finding from those of several views, or several models, of the same image."""
         raise UsageError(f"the task {self.name!r} has no test-time augmentation", where="key tta")
+
+    def weighed(self, findings: Sequence[Finding], weights: Sequence[float]) -> Finding:
+        """`merge`, where each finding counts as much as its weight; these add up to 1."""
+        raise UsageError(f"the task {self.name!r} does not weigh models", mend="merge them alike")
+
+    def weights(self, findings: Sequence[Sequence[Finding]], samples: Sequence[Sample]) -> Any:
+        """A weight for each model, (models,) numbers that add up to 1, with which `weighed` answers
+        best for `samples`; `findings`: of each model one a sample. UsageError where there is no
+        such thing."""
+        raise UsageError(f"the task {self.name!r} does not weigh models", mend="merge them alike")
 
     def adjusted(self, changes: Mapping[str, Any]) -> Self:
         """The same task with other values for `adjustable` options: dotted key → value, text until

@@ -1,4 +1,5 @@
-"""Exponential moving average of a network's weights, and its way back to where a stage began."""
+"""An average of a network's weights, a moving one or that of the last epochs, and its way back to
+where a stage began."""
 
 from __future__ import annotations
 
@@ -57,14 +58,22 @@ class Ema:
     `start_half_life`: after how many updates half of what is given out as shadow is still the
     weights that this was built from, after twice as many a quarter (Wortsman et al., "Robust
     fine-tuning of zero-shot models", CVPR 2022); the average itself is without them.
+
+    `last_epochs`: instead of the moving average, the mean of what the weights are at the ends of
+    the last so many epochs (see `end_epoch`).
     """
 
     def __init__(
-        self, network: nn.Module, decay: float, start_half_life: int | None = None
+        self,
+        network: nn.Module,
+        decay: float,
+        start_half_life: int | None = None,
+        last_epochs: int | None = None,
     ) -> None:
         self.network = network
         self.decay = decay
         self.start_half_life = start_half_life
+        self.last_epochs = last_epochs
         self.updates = 0
         self._followed: dict[str, _Followed] = {}
         known: dict[int, _Followed] = {}  # a tensor under several names has one average
@@ -93,17 +102,36 @@ class Ema:
         kept = {name: each.kept(self.start_share) for name, each in self._followed.items()}
         return {**self.network.state_dict(), **kept}
 
-    @torch.no_grad()
     def update(self) -> None:
-        """Take the network's present weights in."""
+        """Take the network's weights after a step in."""
+        if self.last_epochs is None:
+            decay = min(self.decay, (2 + self.updates) / (11 + self.updates))
+            self._take_in(1 - decay)
+        else:
+            self._settle()
+            self.updates += 1
+
+    def end_epoch(self, done: int, left: int) -> None:
+        """Take the weights at the end of an epoch in: `done` of the stage's epochs are over, `left`
+        are to come."""
+        if self.last_epochs is not None:
+            averaged = min(self.last_epochs - left, done)
+            self._take_in(1 / max(averaged, 1), counts=False)
+
+    def _settle(self) -> None:
+        """Before the first update: what is in eval mode then does not change."""
         if self.updates == 0:
             self._followed = {
                 name: each
                 for name, each in self._followed.items()
                 if each.is_parameter or each.module.training
             }
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    @torch.no_grad()
+    def _take_in(self, share: float, *, counts: bool = True) -> None:
+        """The network's present weights become `share` of the average."""
+        self._settle()
+        self.updates += counts
         alike: defaultdict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]]
         alike = defaultdict(lambda: ([], []))
         for each in self._each():
@@ -112,7 +140,7 @@ class Ema:
             values.append(each.own)
         for (_, dtype), (averages, values) in alike.items():
             if dtype.is_floating_point:
-                torch._foreach_lerp_(averages, values, 1 - decay)
+                torch._foreach_lerp_(averages, values, share)
             else:
                 torch._foreach_copy_(averages, values)
 
@@ -167,4 +195,6 @@ class Ema:
 
 def build_ema(network: nn.Module, options: EmaOptions | None, stage: StageOptions) -> Ema | None:
     """The average that the recipe wants for `stage`, if it wants one."""
-    return None if options is None else Ema(network, options.decay, stage.start_half_life)
+    if options is None:
+        return None
+    return Ema(network, options.decay, stage.start_half_life, options.last_epochs)

@@ -15,6 +15,7 @@ from retinue.documents import json_text
 from retinue.errors import UsageError, some, suggest
 from retinue.files import replacing, sweep, write_text
 from retinue.inference.engines import EngineName
+from retinue.inference.ensembles import members_of
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import Predictor, load
 from retinue.modelfile import ModelDescription, find_model
@@ -50,7 +51,7 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
         predictor = load(files, device=asked.device, engine=asked.engine, tta=asked.tta)
         whole = DataOptions(path=asked.data, split=SplitOptions(train=1, val=0, test=0))
         dataset = open_dataset(
-            whole if asked.data is not None else _own_data(files[0]),
+            whole if asked.data is not None else _own_data(find_model(members_of(files)[0][0])),
             predictor.task.readers(),
             to_train=False,
         )

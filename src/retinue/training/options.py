@@ -122,12 +122,17 @@ class EarlyStopOptions(Options):
 
 
 class EmaOptions(Options):
-    """An exponential moving average of the weights; it is evaluated and kept instead of them."""
+    """An average of the weights, a moving one that forgets exponentially, or that of the last
+    epochs; it is evaluated and kept instead of them."""
 
     alone: ClassVar[str | None] = "decay"
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Per optimiser step; rises to this value over a stage's first steps."""
+    last_epochs: PositiveInt | None = None
+    """In place of `decay`, the plain mean of the weights at the ends of a stage's last so many
+    epochs (Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018); before them, the
+    weights themselves are kept. Statistics of BatchNorm are averaged, too."""
 
 
 _TIME = re.compile(r"(?!.*[hm].*\d$)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7}(?:\.\d{1,3})?)s?)?")

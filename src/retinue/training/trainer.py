@@ -320,6 +320,9 @@ class Trainer:
         progress.epoch += 1
         figures: dict[str, float] = {}
         last = progress.stage_steps >= self.total
+        if self.ema is not None:
+            left = -(-(self.total - progress.stage_steps) // self.plans.steps)
+            self.ema.end_epoch(progress.epoch, left)
         judged = self.data.validation is not None and stage.validates(progress.epoch, last=last)
         if judged:
             figures = self._validate(stage, named)
@@ -349,8 +352,8 @@ class Trainer:
         best = judged and self.recipe.evaluation.keep == "best"
         best = best and progress.kept_epoch == progress.epochs
         if worth_a_line:
-            left = self.bar.time_left()
-            LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=left))
+            time = self.bar.time_left()
+            LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=time))
         if is_over(stage, progress):
             self._checkpoint()
 

@@ -100,12 +100,22 @@ def test_the_best_network_is_fine_tuned_and_what_would_take_too_long_is_left_out
     assert "1:40 min" in table[-1]
 
 
-def test_the_head_alone_is_chosen_where_more_does_not_help(
+def test_the_head_alone_is_chosen_where_more_harms(
+    tmp_path: Path, tried: Callable[..., list[str]]
+) -> None:
+    study = _study(600, _probe(LITE0))
+    tried(tmp_path, study, {f"linear-probe-{LITE0}": (0.9, 20), f"finetune-{LITE0}": (0.88, 100)})
+    assert study.chosen == f"linear-probe-{LITE0}"
+    assert study.tries[0].whole
+    assert not study.tries[1].whole  # fitted to a time
+
+
+def test_of_equal_ones_that_is_chosen_which_learns_more(
     tmp_path: Path, tried: Callable[..., list[str]]
 ) -> None:
     study = _study(600, _probe(LITE0))
     tried(tmp_path, study, {f"linear-probe-{LITE0}": (0.9, 20), f"finetune-{LITE0}": (0.9, 100)})
-    assert study.chosen == f"linear-probe-{LITE0}"  # as good, in a fifth of the time
+    assert study.chosen == f"finetune-{LITE0}"
 
 
 def test_what_cannot_be_trained_says_why_and_the_others_go_on(

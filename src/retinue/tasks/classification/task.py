@@ -14,6 +14,7 @@ from torch import Tensor
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import classification as evaluation
+from retinue.evaluation.mixture import mixture_weights
 from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
@@ -161,6 +162,10 @@ class Classification(Task):
         warmth = {"temperature": self._temperature} if self._temperature != 1.0 else {}
         return warmth | ({"blend": self._blend} if self._blend is not None else {})
 
+    def reads_like(self, other: Classification) -> bool:
+        """See `Task`: what the classes weighed in training does not matter any more."""
+        return self.classes == other.classes
+
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo with one output a class."""
         from retinue.models.registry import create_model
@@ -251,6 +256,27 @@ class Classification(Task):
         merged = np.logaddexp.reduce(np.stack(findings).astype(np.float64), axis=0)
         log: npt.NDArray[np.float32] = (merged - np.log(len(findings))).astype(np.float32)
         return log
+
+    def weighed(
+        self, findings: Sequence[npt.NDArray[np.float32]], weights: Sequence[float]
+    ) -> npt.NDArray[np.float32]:
+        """See `Task`: log of the weighted mean of the probabilities."""
+        logs = np.stack(findings).astype(np.float64)
+        shares = np.log(np.asarray(weights)).reshape(-1, *[1] * (logs.ndim - 1))
+        log: npt.NDArray[np.float32] = np.logaddexp.reduce(logs + shares).astype(np.float32)
+        return log
+
+    def weights(
+        self, findings: Sequence[Sequence[npt.NDArray[np.float32]]], samples: Sequence[Sample]
+    ) -> npt.NDArray[np.float64]:
+        """See `Task`: those that make the labels most likely."""
+        known = [k for k, s in enumerate(samples) if isinstance(s.target, OneClass)]
+        labels = [int(samples[k].target.of) for k in known]  # type: ignore[union-attr]
+        own = [
+            [answered(of[k])[label] for k, label in zip(known, labels, strict=True)]
+            for of in findings
+        ]
+        return mixture_weights(np.array(own, np.float64).T.reshape(-1, len(findings)))
 
     def result(self, finding: npt.NDArray[np.float32], path: str) -> Result:
         """See `Task`: the best classes with their probabilities."""

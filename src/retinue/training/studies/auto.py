@@ -45,9 +45,9 @@ from retinue.weights.resolution import at_hand
 
 NAME = "auto"
 TIME = "10m"
-NETWORKS_SHARE = 0.4
+NETWORKS_SHARE = 0.35
 """Of the time, at most so much goes into comparing networks."""
-RECIPES_SHARE = 0.4
+RECIPES_SHARE = 0.5
 """Of what is left then, so much into each further recipe that is tried."""
 MOST_NETWORKS = 6
 MOST_IMAGES = 2_000
@@ -66,6 +66,8 @@ class Try:
     seconds: float = 0.0
     why: str = ""
     """Why it was not trained."""
+    whole: bool = False
+    """Whether it learnt from all images for as long as its recipe says."""
 
     @property
     def name(self) -> str:
@@ -177,14 +179,18 @@ def _work(run: RunFolder, study: Study, began: float, *, quiet: bool) -> Run:
         chosen = next(one for one in study.tries if one.name == study.chosen)
         lines = [*_table(study), *_why(study, chosen)]
         member.say(run, *lines, quiet=quiet)
-    return _train(run, study, study.recipe(chosen), quiet=quiet)
+    return _train(run, study, chosen, quiet=quiet)
 
 
-def _train(run: RunFolder, study: Study, recipe: Recipe, *, quiet: bool) -> Run:
-    """What was chosen, in the time that is left; without a limit where that is too little."""
+def _train(run: RunFolder, study: Study, chosen: Try, *, quiet: bool) -> Run:
+    """What was chosen, in the time that is left; without a limit where that is too little. What was
+    tried at its full length keeps that."""
+    recipe = study.recipe(chosen)
     left = study.seconds - study.spent
     why = "the time has gone into the tries"
     with member.going_on(run.path):
+        if chosen.whole and chosen.seconds <= left:
+            return session.start(recipe, {}, out=None, quiet=quiet, within=run)
         if left > 1:
             timed = recipe.model_copy(update={"budget": BudgetOptions(time=left)})
             try:
@@ -204,8 +210,9 @@ def _train(run: RunFolder, study: Study, recipe: Recipe, *, quiet: bool) -> Run:
 
 def _budget(changes: dict[str, Any]) -> BudgetOptions:
     """The time for everything, taken out of the `changes`."""
-    given = changes.pop("budget", None) or changes.pop("budget.time", TIME)
-    given = given.get("time") if isinstance(given, Mapping) else given
+    given: Any = changes.pop("budget", None) or changes.pop("budget.time", TIME)
+    if isinstance(given, Mapping):
+        given = given.get("time", TIME)
     try:
         return BudgetOptions(time=given if isinstance(given, int | float) else str(given))
     except ValidationError as error:
@@ -306,16 +313,16 @@ def _compare(run: RunFolder, study: Study, began: float, *, quiet: bool) -> None
             measured.append((one, cost))
     best = _best(judge, study.tries)
     for name in further:
-        one = next((t for t in study.tries if t.recipe == name), None)
-        if one is None:
-            one = Try(name, best.network, best.weights)
+        known = next((t for t in study.tries if t.recipe == name), None)
+        one = known or Try(name, best.network, best.weights)
+        if known is None:
             study.tries.append(one)
         if one.figure is None and not one.why:
             left = study.seconds - (time.monotonic() - began)
             budget = BudgetOptions(time=max(RECIPES_SHARE * left, 1.0))
             short = _short(study, one).model_copy(update={"budget": budget})
             _make(run, study, one, short, quiet=quiet)
-    study.chosen = _best(judge, study.tries).name
+    study.chosen = _best(judge, study.tries[::-1]).name  # of equal ones that which learns more
 
 
 def _too_long(study: Study, one: Try, *, quiet: bool) -> str:
@@ -356,6 +363,7 @@ def _make(run: RunFolder, study: Study, one: Try, recipe: Recipe, *, quiet: bool
     else:
         value = made.figures.get(study.metric)
         one.figure = None if value is None else float(value)
+        one.whole = recipe.budget is None and recipe.stages == study.recipe(one).stages
         if value is None:
             one.why = f"{study.metric} is not defined for it"
     one.seconds += time.monotonic() - began
@@ -410,8 +418,9 @@ def _why(study: Study, chosen: Try) -> Iterator[str]:
         return
     images = study.images["val"]
     doubt = f", give or take {judge.shown(uncertainty(images))}" if judge.of else ""
+    left = spoken(max(study.seconds - study.spent, 0))
     yield (
         f"chosen: {chosen.recipe} on {chosen.network}, the best {judge.name} on the validation"
         f" split ({judge.shown(chosen.figure)} of {counted(images, 'image')}{doubt}); it is"
-        f" trained in the {spoken(max(study.seconds - study.spent, 0))} that are left"
+        f" trained {'as it was tried' if chosen.whole else f'in the {left} that are left'}"
     )
