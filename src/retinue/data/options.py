@@ -149,6 +149,9 @@ class DataOptions(Options):
     classes: list[str] | None = None
     """The classes to use, in this order; by default all that are found, sorted. In a table with a
     column a class: the columns."""
+    also: list[str] | Literal["teacher"] | None = None
+    """Classes of which there need be no images, and which the model is to know all the same, such
+    as those of the model that it goes on from; `teacher`: those of the recipe's teacher."""
     split: SplitOptions = SplitOptions()
     """How the images are divided, where the data does not say."""
     first_pixel: Literal["auto", 0, 1] = "auto"

@@ -63,6 +63,15 @@ OF_HEADS = tuple(
 """What is measured, too, where two classifiers answer together."""
 
 
+OF_AGE = (
+    Figure("top1_old", "Top-1 of the old classes", "fraction",
+           note="images of the classes that the teacher knows"),
+    Figure("top1_new", "Top-1 of the new classes", "fraction",
+           note="images of the classes that it does not know"),
+)  # fmt: skip
+"""What is measured, too, where classes were added to those of a teacher."""
+
+
 def blended(first: Scores, second: Scores, share: float) -> npt.NDArray[np.float32]:
     """Log-probabilities of `share` of the one and the rest of the other, themselves given as
     log-probabilities, of any one shape."""
@@ -97,7 +106,7 @@ def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]
     `classes` is empty because no file names them, whether there are two."""
     k = max((int(name[3:]) for name in names if re.fullmatch(r"top[1-9]\d*", name)), default=1)
     own = declared(classes or ["?"] * (2 if "auc" in names else k + 2), k)
-    return own + [figure for figure in OF_HEADS if figure.name in names]
+    return own + [figure for figure in (*OF_HEADS, *OF_AGE) if figure.name in names]
 
 
 def top_k_accuracy(labels: Labels, scores: Scores, k: int) -> float | None:

@@ -193,6 +193,16 @@ class Task(ABC):
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo (`arguments` are its keywords) for these classes."""
 
+    def learn_from(self, teacher: Task) -> None:
+        """Take notice of who it is taught by, before the objective is made. Raises UsageError for
+        one that cannot teach it."""
+        if teacher.classes != self.classes:
+            raise UsageError(
+                f"the teacher knows other classes, or in another order: {few(teacher.classes)}, not"
+                f" {few(self.classes)}",
+                mend="train a teacher on the same data",
+            )
+
     @abstractmethod
     def objective(self, network: Network) -> Objective:
         """What `network` is to learn by."""

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 
 from retinue import modelfile
 from retinue.data.loader import worker_count
+from retinue.data.options import DataOptions
 from retinue.data.readable import unreadable
 from retinue.data.remembered import Remembered
 from retinue.data.sources import Dataset, open_dataset
@@ -71,9 +72,23 @@ from retinue.training.training import Training
 from retinue.weights.files import sha256
 
 
+def asked_data(recipe: Recipe) -> DataOptions:
+    """What the recipe asks of the data, with names for `data.also=teacher`. Raises UsageError."""
+    if recipe.data.also != "teacher":
+        return recipe.data
+    if recipe.teacher is None:
+        raise UsageError(
+            "the classes of a teacher are to be known, too, but there is none",
+            where="key data.also",
+            mend="teacher=MODEL",
+        )
+    known = modelfile.read_description(modelfile.find_model(expanded(recipe.teacher)))
+    return recipe.data.model_copy(update={"also": known.classes})
+
+
 def open_data(recipe: Recipe, split_file: Path | None = None, bar: Bar | None = None) -> Dataset:
     """The data set, with every unreadable file named before anything is trained."""
-    data = recipe.data
+    data = asked_data(recipe)
     if split_file is not None:
         split = data.split.model_copy(update={"file": str(split_file)})
         data = data.model_copy(update={"split": split})
@@ -295,17 +310,21 @@ def _teacher(
         return None, None
     file = modelfile.find_model(expanded(recipe.teacher))
     teacher = load(file, device="cpu", engine="torch", tta="none")
+    where = f"key teacher, {str(file)!r}"
     for what, ours, theirs in (
         ("is of another task", task.name, teacher.task.name),
-        ("knows other classes, or in another order", task.classes, teacher.task.classes),
         ("takes its images otherwise", preprocessing, teacher.preprocessing),
     ):
         if ours != theirs:
             raise UsageError(
                 f"the teacher {what}: {theirs}, not {ours}",
-                where=f"key teacher, {str(file)!r}",
+                where=where,
                 mend="train a teacher on the same data with the same input",
             )
+    try:
+        task.learn_from(teacher.task)
+    except UsageError as error:
+        raise UsageError(error.what, where=where, mend=error.mend) from error
     return teacher, sha256(file)
 
 

@@ -34,7 +34,7 @@ from retinue.transfer import on_device
 
 NOT_PIXELS = {
     *("path", "format", "images", "pool", "columns", "features", "label_separator", "classes"),
-    *("split", "on_bad_image", "workers"),
+    *("also", "split", "on_bad_image", "workers"),
 }
 """Options of the data that no pixel depends on; what else there may be is part of a cached view's
 key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,26 @@ def test_distillation_by_hand() -> None:
     # A teacher of the same opinion has nothing to teach.
     agreed = parts({"logits": LOGITS}, LABELS, LOGITS + 5, **options)
     torch.testing.assert_close(agreed["distillation"], torch.zeros(4), atol=1e-6, rtol=0)
+
+
+def test_a_teacher_of_two_of_the_classes_is_followed_among_these() -> None:
+    """Li & Hoiem, 2016: both answers are divided among the old classes alone."""
+    own = Classification(["tulip", "daisy", "rose"], ClassificationOptions(distillation_weight=1.0))
+    own.learn_from(Classification(["rose", "tulip"]))
+    logits = torch.tensor([[1.0, 9.0, 3.0]], requires_grad=True)  # tulip 1, rose 3
+    taught = torch.tensor([[5.0, 1.0]])  # rose 5, tulip 1
+    found = own.objective(NETWORK)({"logits": logits}, {"label": torch.tensor([1])}, taught).parts
+    p = 1 / (1 + math.exp(-(5 - 1) / 2))  # of the rose, at T = 2
+    q = 1 / (1 + math.exp(-(3 - 1) / 2))
+    divergence = 4 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
+    told = found["distillation"]
+    assert isinstance(told, Tensor)
+    assert told.item() == pytest.approx(divergence, rel=1e-5)
+    told.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0  # the new class is none of its business
+    with pytest.raises(UsageError, match="knows 1 class that the data has not: iris"):
+        own.learn_from(Classification(["rose", "iris"]))
 
 
 def test_distillation_alone_does_not_look_at_the_labels() -> None:

@@ -255,8 +255,15 @@ def settle_classes(
                 where=repr(str(listing.root)),
                 mend="rename the folder, or save the table as UTF-8, or the file of labels",
             ) from None
+    also = [normal(name) for name in options.also if name] if options.also else []
     given = listing.classes or reader.class_order
-    classes = list(given) if given else sort_names(found)
+    if given:
+        classes = [*given, *(name for name in dict.fromkeys(also) if name not in given)]
+    else:
+        classes = sort_names({*found, *also})
+    if kept := [name for name in classes if name in also and name not in found]:
+        count = counted(len(kept), "class", "classes")
+        notes.append(f"{count} without images known all the same (data.also): {few(kept)}")
     if options.classes is None:
         return classes, records
     chosen = [normal(name) for name in options.classes]
@@ -271,6 +278,7 @@ def settle_classes(
             )
     if len(set(chosen)) != len(chosen):
         raise UsageError("a class is named twice", where="key data.classes")
+    chosen += [name for name in dict.fromkeys(also) if name not in chosen]
     left_out = [name for name in classes if name not in chosen]
     wanted = {name: position for position, name in enumerate(chosen)}
     # The last one is that of what has no target.

@@ -53,8 +53,12 @@ class ClassificationMeter(Meter):
     """Keeps float32 log-probabilities, and those of two classifiers beside what they answer
     together. Images without a label are in the table only."""
 
-    def __init__(self, classes: Sequence[str], top_k: int) -> None:
+    def __init__(
+        self, classes: Sequence[str], top_k: int, old: Sequence[str] | None = None
+    ) -> None:
+        """`old`: those of the classes that others are told apart from, if any are."""
         self._classes = tuple(classes)
+        self._old = None if old is None else np.isin(np.array(self._classes), np.array(old))
         self._top_k = top_k
         self._logs: list[Scores] = []
         self._heads: list[Scores] = []
@@ -108,6 +112,9 @@ class ClassificationMeter(Meter):
             each = np.concatenate(self._heads)[known]
             for place, name in enumerate(HEADS):
                 found[f"top1_{name}"] = top_k_accuracy(labels, each[:, place], 1)
+        if self._old is not None:
+            for name, of in (("top1_old", self._old[labels]), ("top1_new", ~self._old[labels])):
+                found[name] = top_k_accuracy(labels[of], scores[of], 1)
         return found
 
     def tables(self) -> dict[str, pa.Table]:

@@ -30,6 +30,7 @@ class ClassificationObjective(Objective):
 
     class_weights: Tensor | None
     adjustment: Tensor | None
+    taught: Tensor | None
 
     def __init__(
         self,
@@ -44,9 +45,11 @@ class ClassificationObjective(Objective):
         distillation_temperature: float = 2.0,
         centre_weight: float = 0.0,
         centres: tuple[int, int] | None = None,
+        taught: Sequence[int] | None = None,
     ) -> None:
         """`class_shares`: of the training images, where `logit_adjustment` is above 0. `centres`:
-        how many classes, and how wide a feature, where `centre_weight` is above 0."""
+        how many classes, and how wide a feature, where `centre_weight` is above 0. `taught`: the
+        teacher's classes, in its order, by their places among ours; None: they are ours."""
         super().__init__()
         self.label_smoothing = label_smoothing
         self.focal = focal
@@ -62,6 +65,8 @@ class ClassificationObjective(Objective):
         if logit_adjustment:
             added = logit_adjustment * torch.tensor(class_shares).log()
         self.register_buffer("adjustment", added, persistent=False)
+        places = None if taught is None else torch.tensor(taught)
+        self.register_buffer("taught", places, persistent=False)
 
     def forward(
         self, outputs: dict[str, Tensor], targets: dict[str, Any], taught: Tensor | None = None
@@ -71,9 +76,9 @@ class ClassificationObjective(Objective):
 
         `outputs["logits"]` is (n, classes), `outputs["auxiliary"]` the same or (heads, n, classes),
         `outputs["feature"]` (n, feature_width); `targets` as `OneClass` collates them; `taught`
-        logits (n, classes). Class weights are multiplied in, of shares with each share, but not
-        into the distance to the centres. The running figure `top1` is 1 where the best class is
-        the one with the largest share of the label.
+        logits (n, the teacher's classes). Class weights are multiplied in, of shares with each
+        share, but not into the distance to the centres. The running figure `top1` is 1 where the
+        best class is the one with the largest share of the label.
         """
         if "label" not in targets:
             raise UsageError("training needs images with labels")
@@ -147,7 +152,10 @@ class ClassificationObjective(Objective):
 
     def _distance(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Kullback-Leibler divergence from the teacher's softened answer, times T², so that its
-        gradient has the size of the labels' (Hinton et al., 2015, section 2)."""
+        gradient has the size of the labels' (Hinton et al., 2015, section 2). Of a teacher that
+        knows fewer classes, both answer among these (Li & Hoiem, "Learning without Forgetting",
+        ECCV 2016)."""
+        logits = logits if self.taught is None else logits[:, self.taught]
         t = self.distillation_temperature
         ours, theirs = (logits.float() / t).log_softmax(1), (taught.float() / t).log_softmax(1)
         return (theirs.exp() * (theirs - ours)).sum(1) * t * t

@@ -28,6 +28,7 @@ from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.state import fractions
 from retinue.tasks.task import Guess, Meter, Task, register_task
+from retinue.text import counted, few
 
 
 class ClassificationOptions(Options):
@@ -121,6 +122,14 @@ class Classification(Task):
                 mend="take the model from where it was made",
             )
         self._blend: float | None = None if share is None else float(share)
+        taught = known.get("taught")
+        if taught is not None and not (isinstance(taught, list) and set(taught) <= set(classes)):
+            raise RetinueError(
+                "the classes of the teacher are not among those of the model",
+                where="key task_state.taught",
+                mend="take the model from where it was made",
+            )
+        self._taught: list[str] | None = taught
 
     @classmethod
     def sketch(cls, options: Options) -> Classification:
@@ -148,9 +157,11 @@ class Classification(Task):
         return task
 
     def state(self) -> dict[str, Any]:
-        """See `Task`: `class_weights`, `class_shares`, `temperature` and `blend`, where there are
-        any."""
+        """See `Task`: `class_weights`, `class_shares`, `taught` (the classes of a teacher that knows
+        not all of them), `temperature` and `blend`, where there are any."""
         state: dict[str, Any] = {}
+        if self._taught is not None:
+            state["taught"] = self._taught
         if self._class_weights is not None:
             state["class_weights"] = self._class_weights
         if self._shares is not None:
@@ -180,6 +191,17 @@ class Classification(Task):
             self._blend = 1.0
         return built
 
+    def learn_from(self, teacher: Task) -> None:
+        """See `Task`: one that knows some of the classes teaches what tells these apart."""
+        lacking = [name for name in teacher.classes if name not in self.classes]
+        if lacking:
+            raise UsageError(
+                f"the teacher knows {counted(len(lacking), 'class', 'classes')} that the data has"
+                f" not: {few(lacking)}",
+                mend="data.also=teacher keeps them as classes of the model",
+            )
+        self._taught = None if teacher.classes == self.classes else list(teacher.classes)
+
     def objective(self, network: Network) -> ClassificationObjective:
         """See `Task`."""
         options = self.options
@@ -201,6 +223,7 @@ class Classification(Task):
             distillation_temperature=options.distillation_temperature,
             centre_weight=options.centre_weight,
             centres=centres,
+            taught=self._taught and [self.classes.index(name) for name in self._taught],
         )
 
     def _feature_width(self, network: Network) -> int:
@@ -217,17 +240,29 @@ class Classification(Task):
     def figures(self) -> Sequence[Figure]:
         """See `Task`."""
         own = evaluation.declared(self.classes, self.options.top_k)
-        return own if self._blend is None else [*own, *evaluation.OF_HEADS]
+        own += evaluation.OF_HEADS if self._blend is not None else ()
+        return [*own, *(evaluation.OF_AGE if self._knows_more else ())]
+
+    @property
+    def _knows_more(self) -> bool:
+        """Whether there are classes that its teacher did not know."""
+        return self._taught is not None and len(self._taught) < len(self.classes)
 
     def undefined(self, samples: Sequence[Sample]) -> Mapping[str, str]:
         """See `Task`."""
         shown = {s.target.of for s in samples if isinstance(s.target, OneClass)}
         if not shown:
             return {figure.name: "none of its images has a label" for figure in self.figures()}
+        undefined: dict[str, str] = {}
+        if self._knows_more:
+            old = {k for k, name in enumerate(self.classes) if name in (self._taught or ())}
+            for name, there in (("top1_old", shown & old), ("top1_new", shown - old)):
+                if not there:
+                    undefined[name] = "it has no image of these classes"
         absent = [name for k, name in enumerate(self.classes) if k not in shown]
         if len(self.classes) == 2 and absent:
-            return {"auc": f"it has no image of class {absent[0]!r}"}
-        return {}
+            undefined["auc"] = f"it has no image of class {absent[0]!r}"
+        return undefined
 
     @classmethod
     def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
@@ -299,7 +334,8 @@ class Classification(Task):
 
     def meter(self, *, tables: bool = False) -> ClassificationMeter:
         """See `Task`."""
-        return ClassificationMeter(self.classes, self.options.top_k)
+        old = self._taught if self._knows_more else None
+        return ClassificationMeter(self.classes, self.options.top_k, old)
 
     def fit(self, meter: Meter) -> dict[str, Any]:
         """See `Task`: the blend of two classifiers, and the temperature, as the options ask."""

@@ -34,7 +34,7 @@ from retinue.training.changes import RECIPE, RECORD, absolute
 from retinue.training.environment import Settings, cpu_name
 from retinue.training.options import BudgetOptions
 from retinue.training.preflight import refuse_before_data, refuse_metric, task_options
-from retinue.training.prepare import settings_of
+from retinue.training.prepare import asked_data, settings_of
 from retinue.training.recipe import Recipe, load_recipe
 from retinue.training.session import Run
 from retinue.training.stage_samples import Subset
@@ -135,7 +135,7 @@ def start(overrides: Mapping[str, Any], *, out: Path | None, quiet: bool) -> Run
         )
     for recipe in recipes.values():
         refuse_before_data(recipe)
-    dataset = open_dataset(first.data, task_type(first.task).readers())
+    dataset = open_dataset(asked_data(first), task_type(first.task).readers())
     refuse_metric(first, task_type(first.task)(dataset.classes, task_options(first)))
     metric = first.evaluation.metric or task_type(first.task).default_metric
     recipes = {
@@ -223,12 +223,13 @@ def _budget(changes: dict[str, Any]) -> BudgetOptions:
 
 def _recipes(changes: Mapping[str, Any]) -> Sequence[str]:
     """Those to compare, for the data that is asked for."""
-    path = changes.get("data", changes.get("data.path"))
-    form = changes.get("data.format")
-    if path is None and form is None:
+    given: Any = changes.get("data", changes.get("data.path"))
+    form: Any = changes.get("data.format")
+    if given is None and form is None:
         raise UsageError("there is no data", where="key data", mend="data=PHOTOS")
-    if isinstance(path, Mapping):
-        path, form = path.get("path"), path.get("format", form)
+    path = given
+    if isinstance(given, Mapping):
+        path, form = given.get("path"), given.get("format", form)
     options = DataOptions(
         path=None if path is None else str(path), format=str(form) if form else "auto"
     )

@@ -25,6 +25,7 @@ from retinue.text import counted
 from retinue.training import session
 from retinue.training.changes import RECIPE, absolute
 from retinue.training.preflight import refuse_before_data, task_options
+from retinue.training.prepare import asked_data
 from retinue.training.recipe import Recipe, dump, load_recipe
 from retinue.training.session import Plan, Run
 from retinue.training.studies import member
@@ -55,7 +56,7 @@ def start(
     names = fold_names(recipe.data, readers)
     first = of_fold(recipe, names[0])
     refuse_before_data(first)
-    dataset = open_dataset(first.data, readers)
+    dataset = open_dataset(asked_data(first), readers)
     split = dataset.options.split.model_copy(update={"fold": None})
     data = dataset.options.model_copy(update={"split": split})
     recipe = absolute(recipe.model_copy(update={"data": data}))
