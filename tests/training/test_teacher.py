@@ -216,6 +216,7 @@ def _of(pictures: Path, root: Path, *names: str) -> Path:
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory, pictures: Path, torch_alone: None) -> Path:
     """A model of two of the three classes."""
+    tiny.register()
     root = tmp_path_factory.mktemp("two")
     data = _of(pictures, root / "data", "blue 猫", "green")
     recipe = tiny.recipe(data, stages=[{"epochs": 3, "batch_size": 8}], seed=9)
@@ -225,24 +226,39 @@ def of_two(tmp_path_factory: pytest.TempPathFactory, pictures: Path, torch_alone
 def test_classes_are_added_and_the_old_ones_kept_where_their_images_are_gone(
     tmp_path: Path, pictures: Path, of_two: Path
 ) -> None:
-    data = _of(pictures, tmp_path / "new", "red")
+    data = _of(pictures, tmp_path / "new", "green", "red")
     recipe = _recipe(data, teacher=of_two, epochs=15) | {"evaluation": {"keep": "last"}}
     recipe["model"]["weights"] = str(of_two / "best.safetensors")
-    with pytest.raises(UsageError, match="two classes or more, there is 1"):
-        _train(recipe, tmp_path / "refused")
     recipe["data"]["also"] = "teacher"
-    recipe["task_options"] = {"distillation_weight": 0.9}
     run = _train(recipe, tmp_path / "run")
     assert json.loads((run.folder / "classes.json").read_text()) == ["blue 猫", "green", "red"]
     assert load_recipe(run.folder / "recipe.yaml").data.also == ["blue 猫", "green"]
-    assert run.figures["top1_old"] is None  # none of their images is here
-    assert 0 <= run.figures["top1_new"] <= 1
     judged = retinue.evaluate(run.folder, data=pictures)
     old, new = judged["top1_old"], judged["top1_new"]
     assert judged["top1"] == pytest.approx((32 * old + 16 * new) / 48)
-    forgetful = _train({**recipe, "task_options": {"distillation_weight": 0.0}}, tmp_path / "f")
-    forgotten = retinue.evaluate(forgetful.folder, data=pictures)
-    assert old > forgotten["top1_old"] + 0.1
+    untaught = {**recipe, "teacher": None}
+    untaught["data"] = {**recipe["data"], "also": ["blue 猫"]}
+    forgotten = _train(untaught, tmp_path / "untaught")
+    blue = sorted((pictures / "blue 猫").iterdir())
+
+    def score(folder: Path) -> float:
+        """What the old class gets on its pictures."""
+        found = load(folder, engine="torch").predict(blue)
+        return sum(dict(one.answers())["blue 猫"] for one in found) / len(blue)  # type: ignore[union-attr]
+
+    assert score(run.folder) > 2 * score(forgotten.folder)
+    with pytest.raises(UsageError, match="1 class that the data has not: blue 猫"):
+        _train({**recipe, "data": {**recipe["data"], "also": None}}, tmp_path / "refused")
+
+
+def test_a_single_new_class_is_doubted(
+    tmp_path: Path, pictures: Path, of_two: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = _recipe(_of(pictures, tmp_path / "new", "red"), teacher=of_two, epochs=1)
+    recipe["data"]["also"] = "teacher"
+    run = _train(recipe, tmp_path / "run")
+    assert "the data has images of one class alone" in caplog.text
+    assert run.figures["top1_old"] is None  # none of their images is here
 
 
 def test_old_and_new_classes_together_are_judged_apart(
@@ -263,7 +279,7 @@ def test_one_that_knows_the_classes_in_another_order_is_asked_by_name(
     recipe["data"]["classes"] = ["red", "green", "blue 猫"]
     network = create_model("tiny", num_classes=3)
     task = Classification(recipe["data"]["classes"])
-    task.learn_from(load(teacher / "best.safetensors").task)
+    task.learn_from(load(teacher / "best.safetensors").task, [])
     logits = torch.randn(4, 3)
     label = torch.tensor([0, 1, 2, 0])
     told = task.objective(network)({"logits": logits}, {"label": label}, logits.flip(1)).parts

@@ -193,9 +193,9 @@ class Task(ABC):
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo (`arguments` are its keywords) for these classes."""
 
-    def learn_from(self, teacher: Task) -> None:
-        """Take notice of who it is taught by, before the objective is made. Raises UsageError for
-        one that cannot teach it."""
+    def learn_from(self, teacher: Task, samples: Sequence[Sample]) -> None:
+        """Take notice of who it is taught by on the training `samples`, before the objective is
+        made. Raises UsageError for one that cannot teach it."""
         if teacher.classes != self.classes:
             raise UsageError(
                 f"the teacher knows other classes, or in another order: {few(teacher.classes)}, not"

@@ -196,7 +196,7 @@ def prepared(
     _settle(run, recipe, task, dataset, preprocessing, resumed=resumed)
     refuse_oblong(views(recipe.evaluation.tta), preprocessing.size, where="evaluation.tta")
     refuse_size(recipe, task, network, preprocessing.size, begun=resumed)
-    teacher, taught_by = _teacher(recipe, task, preprocessing)
+    teacher, taught_by = _teacher(recipe, task, preprocessing, train)
     _refuse_another_teacher(run, recipe, taught_by)
     epoch_steps = steps_of_epochs(recipe, dataset.parts, run)
     if not resumed:
@@ -302,7 +302,7 @@ def _network(
 
 
 def _teacher(
-    recipe: Recipe, task: Task, preprocessing: Preprocessing
+    recipe: Recipe, task: Task, preprocessing: Preprocessing, train: Sequence[Sample]
 ) -> tuple[Predictor | None, str | None]:
     """The model to learn from, and the hash of its file. Raises UsageError if it answers another
     question, or takes its images otherwise."""
@@ -322,7 +322,7 @@ def _teacher(
                 mend="train a teacher on the same data with the same input",
             )
     try:
-        task.learn_from(teacher.task)
+        task.learn_from(teacher.task, train)
     except UsageError as error:
         raise UsageError(error.what, where=where, mend=error.mend) from error
     return teacher, sha256(file)

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
 from retinue.models.network import Network
 from retinue.models.registry import create_model
+from retinue.sample import Sample
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 
@@ -173,7 +175,7 @@ def test_distillation_by_hand() -> None:
 def test_a_teacher_of_two_of_the_classes_is_followed_among_these() -> None:
     """Li & Hoiem, 2016: both answers are divided among the old classes alone."""
     own = Classification(["tulip", "daisy", "rose"], ClassificationOptions(distillation_weight=1.0))
-    own.learn_from(Classification(["rose", "tulip"]))
+    own.learn_from(Classification(["rose", "tulip"]), [])
     logits = torch.tensor([[1.0, 9.0, 3.0]], requires_grad=True)  # tulip 1, rose 3
     taught = torch.tensor([[5.0, 1.0]])  # rose 5, tulip 1
     found = own.objective(NETWORK)({"logits": logits}, {"label": torch.tensor([1])}, taught).parts
@@ -187,7 +189,35 @@ def test_a_teacher_of_two_of_the_classes_is_followed_among_these() -> None:
     assert logits.grad is not None
     assert logits.grad[0, 1] == 0  # the new class is none of its business
     with pytest.raises(UsageError, match="knows 1 class that the data has not: iris"):
-        own.learn_from(Classification(["rose", "iris"]))
+        own.learn_from(Classification(["rose", "iris"]), [])
+
+
+def test_old_classes_without_images_are_not_taught_never_to_occur() -> None:
+    """Cross entropy is over the others: of the first logit, 2-way, by hand; smoothing, weights and
+    shares by those of two classes."""
+    own = Classification(
+        ["old", "new", "newer"], ClassificationOptions(distillation_weight=0.0, label_smoothing=0.2)
+    )
+    images = [Sample(str(k), target=OneClass(k, 3)) for k in (1, 2)]
+    own.learn_from(Classification(["old", "new"]), images)
+    logits = torch.tensor([[9.0, 2.0, 1.0]], requires_grad=True)
+    made = own.objective(NETWORK)
+    found = made({"logits": logits}, {"label": torch.tensor([2])}, torch.zeros(1, 2)).parts
+    q = 1 / (1 + math.exp(2.0 - 1.0))  # of the newer one
+    told = found["cross_entropy"]
+    assert isinstance(told, Tensor)
+    assert told.item() == pytest.approx(-(0.9 * math.log(q) + 0.1 * math.log(1 - q)), rel=1e-5)
+    told.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] == 0
+    shares = torch.tensor([[0.0, 0.0, 1.0]])
+    soft = made({"logits": logits}, {"label": shares}, torch.zeros(1, 2)).parts
+    torch.testing.assert_close(soft["cross_entropy"], told)
+    # With an image of the old class, it has its part.
+    own.learn_from(Classification(["old", "new"]), [*images, Sample("o", target=OneClass(0, 3))])
+    whole = own.objective(NETWORK)
+    plain = whole({"logits": logits}, {"label": torch.tensor([2])}, torch.zeros(1, 2)).parts
+    assert plain["cross_entropy"] > 5  # type: ignore[operator]
 
 
 def test_distillation_alone_does_not_look_at_the_labels() -> None:

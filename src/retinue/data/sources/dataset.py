@@ -261,9 +261,9 @@ def settle_classes(
         classes = [*given, *(name for name in dict.fromkeys(also) if name not in given)]
     else:
         classes = sort_names({*found, *also})
-    if kept := [name for name in classes if name in also and name not in found]:
-        count = counted(len(kept), "class", "classes")
-        notes.append(f"{count} without images known all the same (data.also): {few(kept)}")
+    if absent := [name for name in classes if name in also and name not in found]:
+        have = counted(len(absent), "class", "classes")
+        notes.append(f"{have} without images known all the same (data.also): {few(absent)}")
     if options.classes is None:
         return classes, records
     chosen = [normal(name) for name in options.classes]

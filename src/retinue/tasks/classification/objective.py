@@ -31,6 +31,7 @@ class ClassificationObjective(Objective):
     class_weights: Tensor | None
     adjustment: Tensor | None
     taught: Tensor | None
+    told_apart: Tensor | None
 
     def __init__(
         self,
@@ -46,10 +47,12 @@ class ClassificationObjective(Objective):
         centre_weight: float = 0.0,
         centres: tuple[int, int] | None = None,
         taught: Sequence[int] | None = None,
+        told_apart: Sequence[int] | None = None,
     ) -> None:
         """`class_shares`: of the training images, where `logit_adjustment` is above 0. `centres`:
         how many classes, and how wide a feature, where `centre_weight` is above 0. `taught`: the
-        teacher's classes, in its order, by their places among ours; None: they are ours."""
+        teacher's classes, in its order, by their places among ours; None: they are ours.
+        `told_apart`: the classes that the cross entropy is over, ascending; None: all."""
         super().__init__()
         self.label_smoothing = label_smoothing
         self.focal = focal
@@ -59,11 +62,15 @@ class ClassificationObjective(Objective):
         self.centre_weight = centre_weight
         if centres is not None:
             self.centres = nn.Parameter(torch.empty(centres).uniform_(-0.05, 0.05))  # as Keras does
+        told = None if told_apart is None else torch.tensor(told_apart)
+        self.register_buffer("told_apart", told, persistent=False)
         weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = weights if weights is None or told is None else weights[told]
         self.register_buffer("class_weights", weights, persistent=False)
         added = None
         if logit_adjustment:
             added = logit_adjustment * torch.tensor(class_shares).log()
+            added = added if told is None else added[told]
         self.register_buffer("adjustment", added, persistent=False)
         places = None if taught is None else torch.tensor(taught)
         self.register_buffer("taught", places, persistent=False)
@@ -99,10 +106,23 @@ class ClassificationObjective(Objective):
         return Losses(shown, {"top1": (logits.argmax(1) == _largest(targets)).float()})
 
     def _cross_entropy(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        loss = self._of_label(logits, targets["label"])
+        if self.told_apart is not None:
+            logits = logits[:, self.told_apart]
+        loss = self._of_label(logits, self._among_told(targets["label"]))
         if "other" not in targets:
             return loss
-        return torch.lerp(self._of_label(logits, targets["other"]), loss, targets["share"])
+        other = self._of_label(logits, self._among_told(targets["other"]))
+        return torch.lerp(other, loss, targets["share"])
+
+    def _among_told(self, label: Tensor) -> Tensor:
+        """A label, or shares, by the places among the classes that are told apart."""
+        if self.told_apart is None:
+            return label
+        return (
+            label[:, self.told_apart]
+            if label.dim() == 2
+            else torch.searchsorted(self.told_apart, label)
+        )
 
     def _of_label(self, logits: Tensor, label: Tensor) -> Tensor:
         logits, smoothing = logits.float(), self.label_smoothing

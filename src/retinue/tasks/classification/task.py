@@ -130,6 +130,7 @@ class Classification(Task):
                 mend="take the model from where it was made",
             )
         self._taught: list[str] | None = taught
+        self._told_apart: list[int] | None = None
 
     @classmethod
     def sketch(cls, options: Options) -> Classification:
@@ -157,8 +158,8 @@ class Classification(Task):
         return task
 
     def state(self) -> dict[str, Any]:
-        """See `Task`: `class_weights`, `class_shares`, `taught` (the classes of a teacher that knows
-        not all of them), `temperature` and `blend`, where there are any."""
+        """See `Task`: `class_weights`, `class_shares`, `taught` (the classes of a teacher that does
+        not know all of them), `temperature` and `blend`, where there are any."""
         state: dict[str, Any] = {}
         if self._taught is not None:
             state["taught"] = self._taught
@@ -191,8 +192,10 @@ class Classification(Task):
             self._blend = 1.0
         return built
 
-    def learn_from(self, teacher: Task) -> None:
-        """See `Task`: one that knows some of the classes teaches what tells these apart."""
+    def learn_from(self, teacher: Task, samples: Sequence[Sample]) -> None:
+        """See `Task`: one that knows some of the classes teaches what tells these apart. Those of
+        them that have no images here have no part in the labels' loss: without one to speak for
+        them, it would only teach that they never occur."""
         lacking = [name for name in teacher.classes if name not in self.classes]
         if lacking:
             raise UsageError(
@@ -200,7 +203,13 @@ class Classification(Task):
                 f" not: {few(lacking)}",
                 mend="data.also=teacher keeps them as classes of the model",
             )
-        self._taught = None if teacher.classes == self.classes else list(teacher.classes)
+        if teacher.classes == self.classes:
+            self._taught = None
+            return
+        self._taught = list(teacher.classes)
+        shown = {sample.target.of for sample in samples if isinstance(sample.target, OneClass)}
+        told = [k for k, c in enumerate(self.classes) if k in shown or c not in teacher.classes]
+        self._told_apart = told if 1 < len(told) < len(self.classes) else None
 
     def objective(self, network: Network) -> ClassificationObjective:
         """See `Task`."""
@@ -212,6 +221,8 @@ class Classification(Task):
         centres = None
         if options.centre_weight:
             centres = len(self.classes), self._feature_width(network)
+        known = self._taught
+        places = None if known is None else [self.classes.index(name) for name in known]
         return ClassificationObjective(
             label_smoothing=options.label_smoothing,
             class_weights=self._class_weights if options.class_weights != "none" else None,
@@ -223,7 +234,8 @@ class Classification(Task):
             distillation_temperature=options.distillation_temperature,
             centre_weight=options.centre_weight,
             centres=centres,
-            taught=self._taught and [self.classes.index(name) for name in self._taught],
+            taught=places,
+            told_apart=self._told_apart,
         )
 
     def _feature_width(self, network: Network) -> int:
@@ -336,6 +348,18 @@ class Classification(Task):
         """See `Task`."""
         old = self._taught if self._knows_more else None
         return ClassificationMeter(self.classes, self.options.top_k, old)
+
+    def doubts(self, samples: Sequence[Sample], steps: int) -> Sequence[str]:
+        """See `Task`: a single new class has nothing to be told from."""
+        if self._taught is None or self._told_apart is not None:
+            return ()
+        shown = {sample.target.of for sample in samples if isinstance(sample.target, OneClass)}
+        if len(shown) > 1:
+            return ()
+        return (
+            "the data has images of one class alone: the model can only learn to answer always so;"
+            " a few images of the old classes would help",
+        )
 
     def fit(self, meter: Meter) -> dict[str, Any]:
         """See `Task`: the blend of two classifiers, and the temperature, as the options ask."""
