@@ -79,6 +79,7 @@ SHIPPED = {
         default_metric="map",
         usual="multi-label",
         networks="classifier",
+        tried=("multi-label",),
     ),
 }
 
