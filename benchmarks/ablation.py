@@ -3,11 +3,11 @@
     python benchmarks/ablation.py FOLDER [--parts NAME …] [--folds 5] [--out DIR] [--json]
 
 FOLDER has `train/` and `val/` with class folders in each; its `test/` is not touched. Each part
-adds to the one before it (but for `mask`, which is looked at alone). A fold is tested once, by
-weights that a tenth of the other folds' images has chosen; `main` and `auxiliary` are the two
-classifiers, `blend` both together by the share that this tenth has settled. `pseudo-labels` label
-the fold's own images and learn from them: transductive. Gains are over the part that it adds to, on
-the same folds. What is already in DIR is kept, so that the command can be interrupted.
+adds to the one before it. A fold is tested once, by weights that a tenth of the other folds' images
+has chosen; `main` and `auxiliary` are the two classifiers, `blend` both together by the share that
+this tenth has settled. `pseudo-labels` label the fold's own images and learn from them:
+transductive. Gains are over the part that it adds to, on the same folds. What is already in DIR is
+kept, so that the command can be interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import retinue
 
 PLAIN: dict[str, Any] = {"zoom": [0.8, 1.2], "rotation": 10, "horizontal_flip": 0.5}
 LIGHT: dict[str, Any] = {"zoom": [0.8, 1.2], "horizontal_flip": 0.5}
-RICH = {**PLAIN, "zoom_paste": True, "splice": 0.5}
+PASTED = {**PLAIN, "zoom_paste": True, "splice": 0.5}
+RICH = {**PASTED, "mixing": {"quarter_mask": 0.5}}
 PAIRS = {"name": "class_pairs", "classes": 16, "images": 2}
 FEATURES = 16
 """Of the gated linear unit: fewer than the classes."""
@@ -62,8 +63,8 @@ def recipes() -> dict[str, tuple[dict[str, Any], str | None]]:
     head = stage("head", "head", PLAIN)
     blocks = stage("blocks", 2, PLAIN)
     light = stage("light", 2, LIGHT)
+    pasted = [stage("head", "head", PASTED), stage("blocks", 2, PASTED), light]
     rich = [stage("head", "head", RICH), stage("blocks", 2, RICH), light]
-    masked = stage("blocks", 2, {**RICH, "mixing": {"quarter_mask": 0.5}}, views=None)
     own = [
         stage("own", 2, RICH, data={"name": "pseudo_labels", "of": "test", "confidence": 0.5}),
         stage("own-light", 2, LIGHT),
@@ -78,9 +79,9 @@ def recipes() -> dict[str, tuple[dict[str, Any], str | None]]:
         ("+ centre loss", "+ auxiliary", both, centre, [head]),
         ("+ unfreezing", "+ centre loss", both, centre, [head, blocks]),
         ("+ light last stage", "+ unfreezing", both, centre, [head, blocks, light]),
-        ("+ splice, zoom-paste", "+ light last stage", both, centre, rich),
-        ("+ mask", "+ splice, zoom-paste", both, centre, [rich[0], masked, light]),
-        ("+ pseudo-labels", "+ splice, zoom-paste", both, centre, [*rich, *own]),
+        ("+ splice, zoom-paste", "+ light last stage", both, centre, pasted),
+        ("+ mask", "+ splice, zoom-paste", both, centre, rich),
+        ("+ pseudo-labels", "+ mask", both, centre, [*rich, *own]),
         ("linear head, unfreezing", "+ unfreezing", None, {}, [head, blocks]),
         ("linear head, light", "linear head, unfreezing", None, {}, [head, blocks, light]),
     ]
