@@ -11,6 +11,7 @@ SCRIPTS = (
     "training_step.py",
     "cached_features.py",
     "scale.py",
+    "shards.py",
     "detection.py",
     "detection_data.py",
     "detection_step.py",

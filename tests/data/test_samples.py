@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
+from retinue.data.on_demand import Repeated
 from retinue.data.population import Population
 from retinue.data.samples import Samples
+from retinue.data.sources.member import Member, Members
 from retinue.data.sources.records import as_names
 from retinue.data.targets.one_class import OneClass
 from retinue.data.targets.several_labels import SeveralLabels
@@ -49,6 +54,22 @@ def test_a_sequence_of_samples(samples: Samples) -> None:
 def test_a_sample_stays_the_same_object(samples: Samples) -> None:
     assert samples[2] is samples[2]
     assert samples[2] is samples[-3] is samples[1:][1] is list(samples)[2]
+
+
+def test_of_shards_only_those_stay_that_somebody_has() -> None:
+    code = np.zeros(3, np.int32)
+    members = Members(
+        Repeated(["s"], code), np.arange(3), np.arange(3), np.arange(3, dtype=np.uint32)
+    )
+    names = as_names(["a", "b", "c"])
+    samples = Samples(names, TARGETS["one class"], np.arange(3), read=members, shard=members.files)
+    first = samples[0]
+    assert samples[:2][0] is first
+    assert next(iter(samples)) is first
+    gone = weakref.ref(samples[1])
+    gc.collect()
+    assert gone() is None
+    assert samples[1].read == Member("s", 1, 1, 1)
 
 
 def test_a_population_of_columns_is_that_of_the_samples(samples: Samples) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from retinue.data import complaints
 from retinue.data.decode import Encoded, read_image
 from retinue.data.remembered import Facts, Remembered, facts
+from retinue.data.samples import Samples
 from retinue.errors import BadImageError
 from retinue.sample import Sample
 
@@ -104,7 +105,10 @@ def _unknown(
     """What identifies the files of those `chosen`, and which of these are not known to be sound."""
 
     def look(start: int) -> Facts:
-        return facts([samples[k] for k in chosen[start : start + _CHUNK]])
+        part = chosen[start : start + _CHUNK]
+        if isinstance(samples, Samples):  # many at once are made faster
+            return facts(samples[part.start : part.stop : part.step])
+        return facts([samples[k] for k in part])
 
     starts = range(0, len(chosen), _CHUNK)
     found = [np.zeros(0, np.uint64), *in_turn(pool, look, starts, 2 * workers + 2)]

@@ -1,16 +1,17 @@
 """The samples of a split, held by columns: each is made when it is asked for, and stays the same
-object for as long as anybody has it."""
+object, those of shards for as long as anybody has it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from retinue.data.on_demand import Column
 from retinue.sample import Read, Sample, Target
 
 _CHUNK = 65_536
@@ -51,7 +52,16 @@ class Samples(Sequence[Sample]):
         self.weight = weight
         self.read = read
         self.shard = shard
-        self._made: WeakValueDictionary[int, Sample] = WeakValueDictionary()
+        # Made anew they cost a few microseconds, kept half a kilobyte each, in every process: what
+        # lies in shards may be many times as much as anybody keeps in files of their own.
+        self._made: list[Sample | None] | WeakValueDictionary[int, Sample]
+        self._known: Callable[[int], Sample | None]
+        if isinstance(read, Column):
+            self._made = WeakValueDictionary()
+            self._known = self._made.get
+        else:
+            self._made = [None] * len(target)
+            self._known = self._made.__getitem__
 
     def __len__(self) -> int:
         return len(self.target)
@@ -67,7 +77,7 @@ class Samples(Sequence[Sample]):
                 return self._between(start, stop)
             return [self[i] for i in range(start, stop, step)]
         at = range(len(self))[k]
-        made = self._made.get(at)
+        made = self._known(at)
         return self._between(at, at + 1)[0] if made is None else made
 
     def __iter__(self) -> Iterator[Sample]:
@@ -86,10 +96,10 @@ class Samples(Sequence[Sample]):
         names = self.names[start:stop].to_pylist()
         files = names if self.files is None else self.files[start:stop].to_pylist()
         known = self.target[start:stop].tolist()
-        decode, made = os.fsdecode, self._made
+        decode, made, made_before = os.fsdecode, self._made, self._known
         found = []
         for k, (name, file, target) in enumerate(zip(names, files, known, strict=True), start):
-            sample = made.get(k)
+            sample = made_before(k)
             if sample is None:
                 called = decode(name)
                 alone = self.files is not None and file is not None

@@ -10,8 +10,9 @@ import pytest
 from examples import write as write_records
 from shard_sets import slim
 
+from retinue.data.on_demand import Repeated
 from retinue.data.sources import shard_index
-from retinue.data.sources.member import Members, Repeated
+from retinue.data.sources.member import Members
 from retinue.data.sources.shard_index import Example, indexes
 from retinue.data.sources.tfrecord_classes import Chosen, scan
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retinue.data.sources.member import Column
+from retinue.data.on_demand import Column
 from retinue.data.sources.words import ORDER
 from retinue.sample import Read, Target
 

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retinue.data.on_demand import Repeated
 from retinue.data.options import FeatureOptions
 from retinue.data.sources.annotated import beside_splits, unreadable
 from retinue.data.sources.label_names import name_numbers, read_label_names
 from retinue.data.sources.listing import Listing
-from retinue.data.sources.member import Members, Repeated
+from retinue.data.sources.member import Members
 from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Names, Records, as_names, glued
 from retinue.data.sources.shard_index import Scan, indexes
