@@ -226,6 +226,32 @@ def test_compressed_files_are_told(tmp_path: Path) -> None:
         read(path, format="tfrecord")
 
 
+def test_packed_files_are_told_by_their_names_and_kaggles_are_known(tmp_path: Path) -> None:
+    (tmp_path / "gz" / "train.tfrecord.gz").parent.mkdir()
+    (tmp_path / "gz" / "train.tfrecord.gz").write_bytes(b"\x1f\x8b\x08\x00" + bytes(60))
+    for path in (tmp_path / "gz", tmp_path / "gz" / "train.tfrecord.gz"):
+        with pytest.raises(UsageError, match="compressed as a whole"):
+            read(path)
+    one = example({"image": [jpeg(0)], "class": [3], "id": [b"a1"]})
+    path = write_records(tmp_path / "00-224x224-798.tfrec", one)
+    assert all_of(path) == {"00-224x224-798.tfrec/1": "3"}
+
+
+def test_shards_that_are_missing_or_empty_are_told(tmp_path: Path) -> None:
+    for k in (0, 1, 4):
+        write_records(tmp_path / f"train-{k:05d}-of-00005", *([slim(k, 0)] if k else []))
+    notes = read(tmp_path, split=WHOLE).notes
+    assert "of train-…-of-5 there are 3 shards, not 2, 3" in notes
+    assert "this shard is empty: train-00000-of-00005" in notes
+
+
+def test_a_pattern_is_a_folder(tmp_path: Path) -> None:
+    slim_shards(tmp_path)
+    for pattern in ("train-{00000..00001}-of-00002", "train-*"):
+        with pytest.raises(UsageError, match=r"no such file or folder.*give the folder, '"):
+            read(tmp_path / pattern)
+
+
 def test_an_empty_file_and_a_folder_without_any(tmp_path: Path) -> None:
     (tmp_path / "a.tfrecord").touch()
     with pytest.raises(UsageError, match=r"no example in a.tfrecord can be read"):

@@ -111,7 +111,10 @@ def given_path(options: DataOptions) -> Path:
         raise UsageError("no data", where="key data.path", mend="say data=PATH")
     path = expanded(options.path)
     if not path.exists():
-        raise UsageError("no such file or folder", where=repr(options.path), mend=nearest(path))
+        several = any(c in options.path for c in "*?{") and path.parent.is_dir()
+        mend = f"give the folder, {str(path.parent)!r}: all in it is read" if several else ""
+        what = "no such file or folder"
+        raise UsageError(what, where=repr(options.path), mend=mend or nearest(path))
     if not (path.is_dir() or path.is_file()):
         raise UsageError("neither a file nor a folder", where=repr(str(path)), mend=nearest(path))
     return path

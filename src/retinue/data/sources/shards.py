@@ -5,6 +5,7 @@ An image is read from where it lies when it is needed; what is held of each is a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,10 +27,14 @@ from retinue.data.sources.shard_index import Scan, indexes
 from retinue.data.sources.walking import normal, walk
 from retinue.data.sources.words import ORDER, nearly_alike, sort_names
 from retinue.data.targets.one_class import OneClass
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 from retinue.text import counted
 
 _NO_LABEL = -(1 << 62)
+_NUMBERED = re.compile(r"-(\d{1,9})-of-(\d{1,9})")
+_MOST = 100_000
+"""Shards of one series that are looked for."""
+_SHOWN = 5
 _MOST_TEXTS = 3
 """Of what stands beside one label, to see whether it is its name."""
 
@@ -72,6 +77,10 @@ def read_shards(
         tables.append(found)
         of.append(k)
     counts = [len(table) for table in tables]
+    listing.notes += _missing(names)
+    if empty := [names[k] for k, count in zip(of, counts, strict=True) if not count]:
+        are = "this shard is" if len(empty) == 1 else "these shards are"
+        listing.notes.append(f"{are} empty: {some(empty, _SHOWN, between=', ')}")
     code = np.repeat(np.array(of, np.int32), counts)
     table = pa.concat_tables(tables).combine_chunks() if tables else None
     if table is None or not len(table):
@@ -115,6 +124,22 @@ def read_shards(
     listing.notes += _beside_shards(root)
     listing.notes.insert(0, f"{counted(len(kept), 'example')} in {counted(len(files), 'shard')}")
     return listing
+
+
+def _missing(names: Sequence[str]) -> list[str]:
+    """What to say of shards that are not there, by the numbers in the others' names."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for name in names:
+        if match := _NUMBERED.search(name):
+            series = (name[: match.start()], int(match[2]))
+            found.setdefault(series, set()).add(int(match[1]))
+    notes = []
+    for (series, count), numbers in found.items():
+        if count - len(numbers) in range(1, count):
+            absent = [str(k) for k in range(min(count, _MOST)) if k not in numbers]
+            shown = some(absent, _SHOWN, between=", ")
+            notes.append(f"of {series}-…-of-{count} there are {len(numbers)} shards, not {shown}")
+    return notes
 
 
 def _divided(

@@ -38,8 +38,10 @@ _COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """How files that TensorFlow compressed begin (GZIP, ZLIB): no record could be read by itself."""
 
 
-NAMED = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?$|-\d+-of-\d+$", re.IGNORECASE)
-"""How such files are called."""
+NAMED = re.compile(
+    r"(\.(tf)?rec(ord)?s?(-\d+-of-\d+)?|-\d+-of-\d+)(\.gz|\.gzip|\.zlib)?$", re.IGNORECASE
+)
+"""How such files are called; of those that are compressed it can only be said that they are."""
 
 
 class BadRecord(ValueError):  # noqa: N818 - it says what the record is
@@ -96,6 +98,14 @@ def records(path: Path) -> Iterator[Record]:
                 yield Record(number, start, b"", "its checksum is wrong")
                 continue
             yield Record(number, start, content)
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the file is compressed as a whole. Raises OSError."""
+    with open_file(path) as file:
+        head = file.read(_HEAD)
+    whole = len(head) == _HEAD and masked(head[:8]) == struct.unpack("<I", head[8:])[0]
+    return head.startswith(_COMPRESSED) and not whole
 
 
 def first(said: dict[str, Feature], key: str) -> Piece | None:

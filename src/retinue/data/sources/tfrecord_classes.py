@@ -23,6 +23,7 @@ from retinue.data.sources.tfrecord import (
     Feature,
     example,
     first,
+    is_compressed,
     records,
 )
 from retinue.data.sources.walking import normal
@@ -56,6 +57,8 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
         return path
 
     def fits(file: Path) -> bool:
+        if is_compressed(file):
+            return True  # which its reader says
         said = _first_example(file)
         chosen = None if said is None else _choose(options.features, said)
         return chosen is not None and (chosen.label or chosen.text) is not None
