@@ -186,6 +186,10 @@ def test_a_text_that_names_no_class_is_passed_over(tmp_path: Path) -> None:
         ({"image/encoded": [b""]}, "no image in it (image/encoded)"),
         ({"image/encoded": [b"a", b"b"]}, "2 images in it"),
         ({"image/encoded": [0.5] * 1200}, "1,200 numbers instead of an encoded image in it"),
+        (
+            {"image/encoded": [bytes(8 * 5 * 3)], "image/width": [5], "image/channels": [3]},
+            "its image (image/encoded) is 8 × 5 × 3 raw values, and no file: encode it",
+        ),
         ({"image/class/label": []}, "no label in it (image/class/label)"),
         ({"image/class/label": [1, 2]}, "2 labels in it (image/class/label), where there should"),
         ({"image/class/label": [0.5]}, "label 0.5, which is no whole number"),

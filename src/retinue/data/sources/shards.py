@@ -131,8 +131,8 @@ def _missing(names: Sequence[str]) -> list[str]:
     found: dict[tuple[str, int], set[int]] = {}
     for name in names:
         if match := _NUMBERED.search(name):
-            series = (name[: match.start()], int(match[2]))
-            found.setdefault(series, set()).add(int(match[1]))
+            whole = (name[: match.start()], int(match[2]))
+            found.setdefault(whole, set()).add(int(match[1]))
     notes = []
     for (series, count), numbers in found.items():
         if count - len(numbers) in range(1, count):

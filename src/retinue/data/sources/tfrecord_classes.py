@@ -6,11 +6,13 @@ Known are the features of TF-Slim (`image/encoded`, `image/class/label` …), an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from retinue.data.formats import looks_like_image
 from retinue.data.options import DataOptions, FeatureOptions
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
@@ -207,7 +209,25 @@ def _image(said: dict[str, Feature], feature: str) -> Piece:
     image = first(said, feature)
     if image is None or not image.content:
         raise BadRecord(f"no image in it ({feature})")
+    if not looks_like_image(image.content[:32]) and (sides := _raw_sides(said, image)):
+        raise BadRecord(
+            f"its image ({feature}) is {sides} raw values, and no file: encode it as JPEG or PNG"
+        )
     return image
+
+
+def _raw_sides(said: dict[str, Feature], image: Piece) -> str:
+    """`28 × 28 × 1`, where the image has as many bytes as that; empty where it has not."""
+    sides = []
+    for known in (("height", "rows"), ("width", "cols", "columns"), ("channels", "depth")):
+        names = (f"{folder}{name}" for name in known for folder in ("", "image/"))
+        values = next((v for n in names if (v := said.get(n))), [1])
+        if isinstance(values[0], Piece):
+            return ""
+        sides.append(int(values[0]))
+    count = math.prod(sides)
+    whole = count > 1 and len(image.content) in (count, 4 * count)
+    return " × ".join(map(str, sides)) if whole else ""
 
 
 def _class(said: dict[str, Feature], chosen: Chosen) -> tuple[int | None, bytes | None]:
