@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,20 @@ def test_what_has_just_been_written_is_not_remembered(shard: Path) -> None:
     assert labels(shard, scans) == [5]
     assert labels(shard, scans) == [5]
     assert scans.count == 2
+
+
+def test_of_two_at_once_one_looks_through_it(shard: Path) -> None:
+    scans = Scans()
+    begun = threading.Barrier(2)
+
+    def one() -> list[int]:
+        begun.wait()
+        return labels(shard, scans)
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(one) for _ in range(2)]
+        assert [job.result() for job in jobs] == [[3, 4], [3, 4]]
+    assert scans.count == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "folder"])

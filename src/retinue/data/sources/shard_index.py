@@ -12,12 +12,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import google_crc32c
 import pyarrow as pa
+from filelock import FileLock
 
 from retinue.data.cpus import usable_cpus
 from retinue.documents import json_text
@@ -109,13 +110,39 @@ def _index(file: Path, scan: Scan, how: Sequence[object], folder: Path) -> pa.Ta
         place = folder / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.arrow"
         if (known := _read(place)) is not None:
             return known
-    found = _looked_through(scan(file))
-    if place is not None:
-        try:
-            _write(place, found)
-        except OSError as error:
-            LOGGER.info("what lies where in %s cannot be remembered: %s", file, error)
-    return found
+    with _alone_with(place):
+        known = None if place is None else _read(place)  # another process may have made it
+        if known is not None:
+            return known
+        found = _looked_through(scan(file))
+        if place is not None:
+            try:
+                _write(place, found)
+            except OSError as error:
+                LOGGER.info("what lies where in %s cannot be remembered: %s", file, error)
+        return found
+
+
+@contextmanager
+def _alone_with(place: Path | None) -> Iterator[None]:
+    """While this lasts, no other process of a training looks through the same shard; where there
+    are no locks, each does."""
+    if place is None:
+        yield
+        return
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
 
 
 def _looked_through(examples: Iterator[Example]) -> pa.Table:
