@@ -194,6 +194,8 @@ def test_a_text_that_names_no_class_is_passed_over(tmp_path: Path) -> None:
         ({"image/class/label": [1, 2]}, "2 labels in it (image/class/label), where there should"),
         ({"image/class/label": [0.5]}, "label 0.5, which is no whole number"),
         ({"image/class/label": [float("nan")]}, "label nan, which is no whole number"),
+        ({"image/class/label": [1e30]}, "label 1e+30, which is no number of a class"),
+        ({"image/class/label": [-(1 << 62)]}, "label -4.61169e+18, which is no number of a class"),
         ({"image/class/label": [b""]}, "no label in it"),
         ({"image/class/label": [b"rose"]}, "a name for a class, where others have numbers"),
     ],

@@ -131,6 +131,7 @@ def test_an_archive_beside_class_folders_is_not_taken_for_the_data(tmp_path: Pat
         ({"x.png": jpeg(5), "x.jpg": jpeg(6), "x.cls": b"1"}, "2 images in it, x.png, x.jpg"),
         ({"x.png": jpeg(5), "x.cls": b"rose"}, "a name for a class, where others have numbers"),
         ({"x.png": jpeg(5), "x.cls": b"-3"}, "label -3, which is below 0"),
+        ({"x.png": jpeg(5), "x.cls": b"9" * 18}, "its label (cls) is neither a whole number nor"),
     ],
 )
 def test_an_example_that_makes_no_sense_is_named(
@@ -194,3 +195,23 @@ def test_a_link_is_no_image_and_leads_nowhere(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"example 2: 'b.png' is no plain file, but a link"):
         read(tmp_path)
     assert list(all_of(tmp_path, on_bad_image="skip")) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (10**30, "neither a whole number nor a name"),
+        (True, "neither a whole number nor a name"),
+        (0.5, "neither a whole number nor a name"),
+        ([1, 2], "neither a whole number nor a name"),
+        ("", "no label in it (label)"),
+    ],
+)
+def test_a_label_in_json_that_is_none(tmp_path: Path, label: Any, words: str) -> None:
+    members = {}
+    for n, value in enumerate([1, "1", 1.0, label]):
+        members |= {f"{n}.png": jpeg(n), f"{n}.json": json.dumps({"label": value}).encode()}
+    with pytest.raises(UsageError, match=r"1 label cannot be used.*example 4") as caught:
+        read(tar(tmp_path / "a.tar", members))
+    assert words in str(caught.value)
+    assert set(all_of(tmp_path / "a.tar", on_bad_image="skip").values()) == {"1"}

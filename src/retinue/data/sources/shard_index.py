@@ -50,6 +50,10 @@ _SCHEMA = pa.schema(
 )
 
 
+LARGEST_LABEL = 1 << 53
+"""A number of a class that is further from 0 is none."""
+
+
 class Example(NamedTuple):
     """One example of a shard."""
 

@@ -17,7 +17,7 @@ from retinue.data.options import DataOptions, FeatureOptions
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import first_file
 from retinue.data.sources.records import Records
-from retinue.data.sources.shard_index import Example, broken, located
+from retinue.data.sources.shard_index import LARGEST_LABEL, Example, broken, located
 from retinue.data.sources.shards import read_shards, shard_files
 from retinue.data.sources.tfrecord import (
     NAMED,
@@ -251,6 +251,8 @@ def _class(said: dict[str, Feature], chosen: Chosen) -> tuple[int | None, bytes 
         return None, name
     if isinstance(value, float) and not value.is_integer():
         raise BadRecord(f"label {value:g}, which is no whole number")
+    if abs(value) > LARGEST_LABEL:
+        raise BadRecord(f"label {value:g}, which is no number of a class")
     return int(value), text
 
 

@@ -20,7 +20,7 @@ from retinue.data.options import DataOptions, FeatureOptions
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.looking import ending_in, first_file
 from retinue.data.sources.records import Records
-from retinue.data.sources.shard_index import Example, broken, located
+from retinue.data.sources.shard_index import LARGEST_LABEL, Example, broken, located
 from retinue.data.sources.shards import read_shards, shard_files
 from retinue.data.sources.tfrecord import BadRecord
 from retinue.data.sources.walking import hidden, normal
@@ -317,7 +317,8 @@ def _class(
         value = int(value)
     if value is None:
         raise BadRecord(f"no label in it ({chosen.label})")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    if not whole or abs(value) > LARGEST_LABEL:
         raise BadRecord(f"its label ({chosen.label}) is neither a whole number nor a name")
     return int(value), named
 
