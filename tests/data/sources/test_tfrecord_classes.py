@@ -288,3 +288,4 @@ def test_real_flowers(shared: Callable[[str], Path]) -> None:
     dataset = read(shared("data/tfrecord-flowers"))
     assert dataset.classes == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
     assert {k: len(v) for k, v in splits(dataset).items()} == {"train": 112, "val": 14, "test": 14}
+    assert "of flowers_validation-…-of-5 there are 2 shards, not 2, 3, 4" in dataset.notes

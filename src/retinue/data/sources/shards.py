@@ -31,7 +31,7 @@ from retinue.errors import UsageError, some
 from retinue.text import counted
 
 _NO_LABEL = -(1 << 62)
-_NUMBERED = re.compile(r"-(\d{1,9})-of-(\d{1,9})")
+_NUMBERED = re.compile(r"[-_](\d{1,9})-of-(\d{1,9})")
 _MOST = 100_000
 """Shards of one series that are looked for."""
 _SHOWN = 5
