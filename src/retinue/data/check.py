@@ -17,7 +17,7 @@ from retinue.data.duplicates import LARGEST_BUCKET, Prints, exact_groups, near_p
 from retinue.data.image_check import HANDLING, ImageCheck, check_image, thumbnail
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
-from retinue.data.readable import Progress, Telling, in_turn
+from retinue.data.readable import Progress, Telling, in_turn, placed
 from retinue.data.remembered import Remembered, facts
 from retinue.data.sources.dataset import refusals, settle
 from retinue.data.sources.listing import Listing, Reader, Readers
@@ -293,7 +293,7 @@ def _look(
     for k, (image, file) in enumerate(in_turn(pool, look, range(len(records)), 4 * workers)):
         telling(k + 1)
         if image.error is not None:
-            unreadable[image.path] = image.error
+            unreadable[image.path] = placed(image.error, records[k].shard)
             continue
         known[k], sizes[k] = file[0], image.size
         prints.sound[k] = True

@@ -140,8 +140,13 @@ def _judge(sample: Sample) -> dict[str, str]:
     try:
         refuse_unreadable(sample)
     except BadImageError as error:
-        return error.reasons
+        return {path: placed(why, sample.shard) for path, why in error.reasons.items()}
     return {}
+
+
+def placed(why: str, shard: str) -> str:
+    """`why` an image cannot be used, and the file that holds it among others, if one does."""
+    return f"{why}; in {shard!r}" if shard and repr(shard) not in why else why
 
 
 def refuse_unreadable(sample: Sample) -> None:

@@ -13,9 +13,12 @@ from examples import Values, example
 from examples import write as write_records
 from shard_sets import flip, jpeg, slim, slim_shards, written_up
 
-from retinue.data.options import FeatureOptions
+from retinue.data.check import check
+from retinue.data.options import DataOptions, FeatureOptions
+from retinue.data.readable import unreadable
 from retinue.errors import UsageError
 from retinue.sample import Sample
+from retinue.tasks.task import task_type
 
 
 def all_of(path: Path, **options: Any) -> dict[str, str]:
@@ -289,3 +292,14 @@ def test_real_flowers(shared: Callable[[str], Path]) -> None:
     assert dataset.classes == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
     assert {k: len(v) for k, v in splits(dataset).items()} == {"train": 112, "val": 14, "test": 14}
     assert "of flowers_validation-…-of-5 there are 2 shards, not 2, 3, 4" in dataset.notes
+
+
+def test_of_an_image_that_is_broken_the_shard_is_told(tmp_path: Path) -> None:
+    named = {"image/filename": [b"b.png"], "image/encoded": [jpeg(1)[:90]]}
+    path = write_records(tmp_path / "a.tfrecord", slim(0, 0), slim(1, 1, **named))
+    (said,) = unreadable(samples_of(path)).items()
+    assert said[0] == "b.png"
+    assert said[1].endswith(f"; in {str(path)!r}")
+    readers = task_type("classification").readers()
+    found = check(DataOptions(path=str(path), split=WHOLE), readers)
+    assert list(found.unreadable.items()) == [said]

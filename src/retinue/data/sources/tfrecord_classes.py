@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,7 @@ KNOWN = {
     "text": ("image/class/text", "text", "class/text", "class_name", "label_name", "label_text"),
     "filename": ("image/filename", "filename", "file_name", "image/source_id", "image/id"),
 }  # fmt: skip
-_LOOKED_AT = 3
+_LOOKED_AT = 10
 _SHOWN = 12
 
 
@@ -61,7 +62,7 @@ def _find(options: DataOptions, asked: bool) -> Path | None:
     def fits(file: Path) -> bool:
         if is_compressed(file):
             return True  # which its reader says
-        said = _first_example(file)
+        said = _first_examples(file)
         chosen = None if said is None else _choose(options.features, said)
         return chosen is not None and (chosen.label or chosen.text) is not None
 
@@ -74,15 +75,17 @@ def _is_called_so(name: str) -> bool:
     return NAMED.search(name) is not None
 
 
-def _first_example(file: Path) -> dict[str, Feature] | None:
-    """Of the first record that can be read, of the first few. Raises OSError."""
+def _first_examples(file: Path) -> dict[str, Feature] | None:
+    """All features of the first few records that can be read, as the first of them has them that
+    has any; None where none can be read. Raises OSError."""
+    found: dict[str, Feature] | None = None
     for _, record in zip(range(_LOOKED_AT), records(file), strict=False):
-        try:
+        with suppress(BadRecord):
+            said = {} if record.error else example(record.content)
             if not record.error:
-                return example(record.content)
-        except BadRecord:
-            continue
-    return None
+                known = found or {}
+                found = {**said, **{name: values for name, values in known.items() if values}}
+    return found
 
 
 def _choose(features: FeatureOptions, said: dict[str, Feature]) -> Chosen | None:
@@ -134,7 +137,7 @@ def _chosen(files: Sequence[Path], features: FeatureOptions) -> Chosen:
     why = ""
     for file in files:
         try:
-            said = _first_example(file)
+            said = _first_examples(file)
             if said is None:
                 why = why or next((r.error for r in records(file) if r.error), "")
                 continue
