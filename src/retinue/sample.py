@@ -109,6 +109,11 @@ class Target(ABC):
         """With other classes for the present ones. What is not among them falls away; None where
         nothing is left to learn from."""
 
+    def leaving_open(self, classes: Sequence[int]) -> Self:
+        """As it is where the data set never speaks of `classes`, which a model knows beside its
+        own: whoever tells all that there is has told everything about them, too."""
+        return self
+
     def through(
         self,
         matrix: Matrix,

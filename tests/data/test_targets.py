@@ -153,6 +153,10 @@ def test_labels_are_named_and_get_their_indices() -> None:
     assert SeveralLabels((0,), 2).remap({0: 6, 1: 3}) == SeveralLabels((6,), 7)
     # An image that shows none of the classes teaches what they do not look like.
     assert SeveralLabels(("cat",)).remap(order) == SeveralLabels((), 3)
+    # Of what its data never speaks of, nobody knows.
+    assert SeveralLabels((6,), 7).leaving_open([1, 8]) == SeveralLabels((6,), 9, (1, 8))
+    assert SeveralLabels((6,), 7).leaving_open([]) == SeveralLabels((6,), 7)
+    assert OneClass(1, 2).leaving_open([2]) == OneClass(1, 2)
     assert SeveralLabels(("a",), 4).through(geometry.scale(9), CANVAS, (0, 0, 1, 1)).of == ("a",)
 
 

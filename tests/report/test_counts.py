@@ -95,3 +95,14 @@ def test_the_page_names_classes_that_have_no_figures(run_maker: Maker) -> None:
     shown = section(run, "figures").replace("\u202f", " ")
     assert "“c” has no images here, so it has no figures" in shown
     assert "95 % interval 25.0–90.0 % mean recall" in shown
+
+
+def test_labels_beside_each_other_are_told_apart_whatever_is_in_their_names(
+    run_maker: Maker,
+) -> None:
+    run = run_maker(["a", "b|c", "d"], images=30)
+    write_splits(run, train={"a|b|c|d": 3, "b|c": 2, "d|a": 4, "": 5, "x|a": 1})
+    found = counted(read_run(run))
+    assert found is not None
+    assert {name: row["train"] for name, row in found.classes.items()} == {"a": 8, "b|c": 5, "d": 7}
+    assert found.images == {"train": 15}

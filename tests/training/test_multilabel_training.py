@@ -129,6 +129,7 @@ def test_the_command_line_judges_predicts_and_reports(
     )
     assert [row["name"] for row in elsewhere["per_class"]] == NAMES
     assert elsewhere["per_class"][1]["ap"] is None
+    assert elsewhere["per_class"][1]["images"] == 0, "the table does not speak of it"
 
     out = tmp_path / "answers"
     pictures = [str(table.parent / f"{k}.png") for k in range(6)]

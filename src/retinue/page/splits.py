@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from retinue.page.record import RunRecord
@@ -59,9 +60,18 @@ def _counted(record: RunRecord) -> Counts | None:
     images = {s: sum(n for (split, _), n in pairs.items() if split == s) for s in splits}
     classes = {name: dict.fromkeys(splits, 0) for name in record.classes}
     for (split, label), count in pairs.items():
-        # Several labels of one image stand beside each other; a name may have the bar in it, too.
-        names = [label] if label in classes else label.split("|")
-        for name in names:
-            if split in splits and name in classes:
-                classes[name][split] += count
+        for name in _names_in(label, classes) if split in splits else ():
+            classes[name][split] += count
     return Counts(images, classes)
+
+
+def _names_in(label: str, classes: Collection[str]) -> Iterator[str]:
+    """Those of `classes` that stand in it with bars between; a name may have bars in it, too."""
+    parts = label.split("|")
+    while parts:
+        # The longest name that begins here.
+        for end in range(len(parts), 0, -1):
+            if (name := "|".join(parts[:end])) in classes:
+                yield name
+                break
+        parts = parts[end:]

@@ -159,7 +159,12 @@ def in_order_of(
             details=lines if len(lines) > 10 else (),
         )
     moved = {index: position[name] for index, name in enumerate(found)}
-    return [s if s.target is None else replace(s, target=s.target.remap(moved)) for s in samples]
+    absent = sorted(set(position.values()) - set(moved.values()))
+    targets = [None if s.target is None else s.target.remap(moved) for s in samples]
+    return [
+        replace(s, target=None if target is None else target.leaving_open(absent))
+        for s, target in zip(samples, targets, strict=True)
+    ]
 
 
 def data_of_run(run: Path) -> Dataset:

@@ -53,6 +53,7 @@ def test_views_are_merged_by_mean_probability() -> None:
     merged = task().merge([own, other, other])
     mean = np.mean([probabilities(own), probabilities(other), probabilities(other)], axis=0)
     np.testing.assert_allclose(probabilities(merged), mean, rtol=1e-6)
+    np.testing.assert_array_equal(task().join([own, other], [(0, 0, 1, 1)] * 2), [3.0, 2.0, 30.0])
     far = task().merge([np.full(3, 1e4, np.float32), np.full(3, -1e4, np.float32)])
     np.testing.assert_allclose(probabilities(far), 0.5)
 

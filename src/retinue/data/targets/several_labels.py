@@ -37,6 +37,13 @@ class SeveralLabels(Target):
         count = max(classes.values(), default=-1) + 1
         return type(self)(tuple(sorted(moved)), count, tuple(sorted(unknown)))
 
+    def leaving_open(self, classes: Sequence[int]) -> Self:
+        """See `Target`: nobody has said whether they are there."""
+        if not classes:
+            return self
+        unknown = tuple(sorted({*map(int, self.unknown), *classes} - set(map(int, self.of))))
+        return type(self)(self.of, max(self.classes, *(k + 1 for k in classes)), unknown)
+
     def fingerprint(self) -> str:
         """See `Target`."""
         text = repr((self.of, self.classes, self.unknown))

@@ -17,7 +17,7 @@ from retinue.figures import Figure
 from retinue.models.network import Network
 from retinue.options import Options
 from retinue.page.section import TaskSections
-from retinue.sample import Batch, Result, Sample
+from retinue.sample import Batch, Rectangle, Result, Sample
 from retinue.tasks.classification.drawing import caption
 from retinue.tasks.multilabel.forms import FORMS
 from retinue.tasks.multilabel.meter import Logits, MultilabelMeter, probabilities
@@ -218,6 +218,11 @@ class Multilabel(Task):
         absent = np.logaddexp.reduce(-np.logaddexp(0, logits), axis=0)
         merged: Logits = (there - absent).astype(np.float32)
         return merged
+
+    def join(self, findings: Sequence[Logits], windows: Sequence[Rectangle]) -> Logits:
+        """See `Task`: what one part shows, the image shows."""
+        best: Logits = np.max(np.stack(findings), axis=0)
+        return best
 
     def result(self, finding: Logits, path: str) -> Result:
         """See `Task`: the labels whose probability reaches their threshold, the likeliest first."""
