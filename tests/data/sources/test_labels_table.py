@@ -121,6 +121,22 @@ def test_a_column_a_class(tmp_path: Path) -> None:
     assert labels(some)["4.jpg"] == (["sky"], [])
 
 
+@pytest.mark.parametrize(
+    "cells", [("[1, 0, 1]", "[0. 0. 1.]", "[0, 0, 0]"), ("1 0 1", "0 0 1", "0 0 0")]
+)
+def test_a_vector_in_a_cell_needs_the_names_of_the_classes(
+    tmp_path: Path, cells: Sequence[str]
+) -> None:
+    rows = "".join(f'{k}.jpg,"{cell}"\n' for k, cell in enumerate(cells))
+    path = table(tmp_path, f"path,label\n{rows}")
+    named = read(path, classes=["sea", "dog", "sky"])
+    assert named.classes == ("sea", "dog", "sky")
+    assert there(named) == {"0.jpg": ["sea", "sky"], "1.jpg": ["sky"], "2.jpg": []}
+    with pytest.raises(UsageError, match="a 0 or 1 for each of 3 classes, and nothing names them"):
+        read(path)
+    assert task_of(DataOptions(path=str(path))) == "multilabel"
+
+
 def test_minus_one_is_no_where_nothing_else_is(tmp_path: Path) -> None:
     """As CelebA has it."""
     dataset = read(table(tmp_path, "image_id,Bald,Smiling\n0.jpg,-1,1\n1.jpg,-1,-1\n2.jpg,1,\n"))

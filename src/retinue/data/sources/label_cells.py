@@ -13,6 +13,17 @@ _LIST = re.compile(r"\s*[\[(](.*)[\])]\s*", re.DOTALL)
 _QUOTED = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,'"]*))\s*(?:,|$)""")
 
 
+_VECTOR = re.compile(r"\s*[\[(]?\s*([01](?:\.0*)?(?:\s*[,;| \t]\s*[01](?:\.0*)?)+)\s*[\])]?\s*")
+
+
+def vectors(cells: Sequence[str]) -> list[list[bool]] | None:
+    """What `[0, 1, 1]` or `0 1 1` says of as many classes, where all cells are such; else None."""
+    matches = [_VECTOR.fullmatch(cell) for cell in cells]
+    found = [[n[0] == "1" for n in re.findall(r"[01](?:\.0*)?", m[1])] for m in matches if m]
+    alike = len(found) == len(cells) and len({len(row) for row in found}) == 1
+    return found if alike else None
+
+
 def separator_in(cells: Sequence[str], column: str) -> str:
     """What stands between the labels of `cells`, which all differ, in a column of that name; empty
     where nothing says that there are several. `|` and `;` are always between labels; commas and

@@ -19,7 +19,7 @@ from retinue.data.sources.columns import (
     find_columns,
     says,
 )
-from retinue.data.sources.label_cells import listed, of_list, separator_in, splitter
+from retinue.data.sources.label_cells import listed, of_list, separator_in, splitter, vectors
 from retinue.data.sources.layout import find_table, tables_of_splits
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import Positions
@@ -77,9 +77,15 @@ class SeveralALine(Labelling):
         code = words.indices.to_numpy().astype(np.int64)
         texts = texts_of(words.dictionary)
         column = columns.names[columns.place["label"]]
+        told = vectors(texts)
+        if told is not None:
+            apart = self._of_vectors(told, columns)
+            listing.classes = self._asked
+        else:
+            apart = self._taken_apart(texts, column, listing.notes)
         parts = [
             [label for part in cell if not is_missing(label := normal(part), self._asked)]
-            for cell in self._taken_apart(texts, column, listing.notes)
+            for cell in apart
         ]
         named = name_by_value({label for cell in parts for label in cell})
         sets = [frozenset(named[label] for label in cell) for cell in parts]
@@ -93,6 +99,23 @@ class SeveralALine(Labelling):
         place = [known.setdefault(labels, len(known)) for labels in sets]
         targets: list[Target] = [SeveralLabels(tuple(sort_names(labels))) for labels in known]
         return targets, np.array(place, np.int64)[code]
+
+    def _of_vectors(
+        self, told: Sequence[Sequence[bool]], columns: Columns
+    ) -> Iterable[Sequence[str]]:
+        """The labels of cells that have a 0 or 1 for each class."""
+        classes = len(told[0])
+        if len(self._asked) != classes:
+            label = columns.names[columns.place["label"]]
+            given = (
+                f"data.classes names {len(self._asked)}" if self._asked else "nothing names them"
+            )
+            raise UsageError(
+                f"cells of {label!r} have a 0 or 1 for each of {classes} classes, and {given}",
+                where=columns.cells.where,
+                mend=f"name the {classes}, in their order: data.classes=[A,B,…]",
+            )
+        return ([n for n, there in zip(self._asked, row, strict=True) if there] for row in told)
 
     def _taken_apart(
         self, cells: Sequence[str], column: str, notes: list[str]
@@ -294,7 +317,11 @@ def claims(place: Path, options: DataOptions) -> bool:
         return len(columns.classes) > 1
     paths, labels = columns.needed("path"), columns.needed("label")
     cells = texts_of(labels.fill_null(b"").unique())
-    if listed(cells) or separator_in(cells, columns.names[columns.place["label"]]):
+    if (
+        vectors(cells)
+        or listed(cells)
+        or separator_in(cells, columns.names[columns.place["label"]])
+    ):
         return True
     pairs = len(set(zip(texts_of(paths), texts_of(labels), strict=True)))
     return pairs - len(paths.unique()) > _JOINED * max(len(paths), 1)
