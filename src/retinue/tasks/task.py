@@ -418,8 +418,10 @@ def task_of(options: DataOptions) -> str:
     for name in SHIPPED:
         if name != DEFAULT:
             try:
-                reader, place = recognise(options, task_type(name).readers())
-                if not reader.claims(place, options):
+                readers = task_type(name).readers()
+                claiming = {k: reader for k, reader in readers.items() if reader.claims is not None}
+                reader, place = recognise(options, Readers(claiming, readers.others))
+                if reader.claims is None or not reader.claims(place, options):
                     continue
             except (UnknownFormatError, OSError):
                 continue

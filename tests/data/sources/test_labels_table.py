@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data_sets import WHOLE, put
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from retinue.api import check_data
 from retinue.data.options import DataOptions
@@ -239,6 +243,42 @@ def test_copies_of_an_image_may_leave_open_what_another_says(tmp_path: Path) -> 
     assert SeveralLabels(("a", "b")).agrees(whole)
     assert not whole.agrees(SeveralLabels(("b",)))
     assert not whole.agrees(SeveralLabels(("a", "c")))
+
+
+CELLS = st.sampled_from(
+    ["", "0", "1", "-1", "a", "a|b", "b;a", "a,b", "a b", "nan", "['a', \"b\"]", "[1, 0]", "1 0",
+     "|", "猫 & dog/1", "0.5", "[", "yes", "train", "b|b|", " "]
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from(["path", "label", "labels", "tags", "x", "y", "split", "a", ""]),
+        min_size=1,
+        max_size=4,
+    ),
+    st.lists(st.lists(CELLS, min_size=4, max_size=4), min_size=1, max_size=6),
+)
+def test_any_table_is_read_or_refused_in_words(heads: list[str], rows: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = put(Path(place), *FIVE)
+        with (root / "t.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", *heads])
+            for k, row in enumerate(rows):
+                writer.writerow([f"{k % 5}.jpg", *row[: len(heads)]])
+        options = DataOptions(path=str(root / "t.csv"), split=WHOLE, on_bad_image="skip")
+        task = task_of(options)
+        for name in {task, "multilabel"}:
+            try:
+                dataset = open_dataset(options, task_type(name).readers())
+            except UsageError:
+                continue
+            for sample in dataset.splits["train"] if name == "multilabel" else ():
+                assert isinstance(sample.target, SeveralLabels)
+                assert not set(sample.target.of) & set(sample.target.unknown)
+                assert sample.target.classes == len(dataset.classes)
 
 
 def test_what_was_predicted_can_be_read_as_labels(tmp_path: Path) -> None:

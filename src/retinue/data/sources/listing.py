@@ -65,9 +65,9 @@ class Reader:
     """Of the options that not every format has a use for, those that this one has."""
     also: frozenset[str] = frozenset()
     """What else people call it."""
-    claims: Callable[[Path, DataOptions], bool] = lambda place, options: True
+    claims: Callable[[Path, DataOptions], bool] | None = lambda place, options: True
     """Whether what `find` gave is surely meant for a task that has this format, where nobody has
-    named one: other tasks may read it as well."""
+    named one: other tasks may read it as well. None: it never is."""
     labels: str = ""
     """What its labels are, for "this looks like …", where they may lie beside those of other
     formats; empty: they cannot, or nobody would take them for another task's."""

@@ -139,6 +139,8 @@ def _known_labels(options: DataOptions, readers: Readers) -> str:
 
 
 def _finds(reader: Reader, options: DataOptions) -> bool:
+    if reader.claims is None:
+        return False
     try:
         place = reader.find(options, False)
         return place is not None and reader.claims(place, options)
