@@ -156,6 +156,12 @@ def test_yes_and_no_without_a_header(tmp_path: Path) -> None:
     assert there(read(path, classes=["a", "b", "c"])) == {"0.jpg": ["a", "c"], "1.jpg": ["c"]}
 
 
+def test_a_column_of_words_beside_columns_of_yes_and_no_is_said(tmp_path: Path) -> None:
+    dataset = read(table(tmp_path, "file,label,tags,labels\n0.jpg,1,0,x y\n1.jpg,0,1,z\n"))
+    assert dataset.classes == ("label", "tags")
+    assert any("ignored: labels" in note for note in dataset.notes)
+
+
 def test_what_says_neither_is_refused_by_its_line(tmp_path: Path) -> None:
     path = table(tmp_path, "path,a,b\n0.jpg,1,0\n1.jpg,0.7,1\n")
     with pytest.raises(UsageError, match=r"'0\.7' says neither whether 'a' .* line 3"):

@@ -175,7 +175,7 @@ def find_class_columns(
             return None
     _refuse_doubled(cells, [k for k in free if normal(cells.head[k]) in classes])
     _refuse_short(found, ("path",))
-    return _told(replace(found, classes=classes), names)
+    return replace(_told(replace(found, classes=classes), names), others={})
 
 
 def _refuse_doubled(cells: Cells, columns: Sequence[int]) -> None:
