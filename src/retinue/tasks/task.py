@@ -413,7 +413,7 @@ def task_of(options: DataOptions) -> str:
     """The task that the data which `options` lead to is for: one that knows its format, or else the
     default, which takes any folder of images. What a task's formats refuse (two files where one is
     to be, say) is that task's, too: it will say so when it is read."""
-    from retinue.data.sources.recognise import UnknownFormatError, recognise
+    from retinue.data.sources.recognise import UnknownFormatError, claimed, recognise
 
     for name in SHIPPED:
         if name != DEFAULT:
@@ -421,7 +421,7 @@ def task_of(options: DataOptions) -> str:
                 readers = task_type(name).readers()
                 claiming = {k: reader for k, reader in readers.items() if reader.claims is not None}
                 reader, place = recognise(options, Readers(claiming, readers.others))
-                if reader.claims is None or not reader.claims(place, options):
+                if not claimed(reader, place, options):
                     continue
             except (UnknownFormatError, OSError):
                 continue

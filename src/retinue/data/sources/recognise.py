@@ -138,11 +138,20 @@ def _known_labels(options: DataOptions, readers: Readers) -> str:
     return f"if {by_suffix(beside)} are labels: known are {', '.join(known)}"
 
 
+def claimed(reader: Reader, place: Path, options: DataOptions) -> bool:
+    """Whether what lies at `place`, which `reader` has found, is meant for it; what it cannot read
+    at all is not."""
+    try:
+        return reader.claims is not None and reader.claims(place, options)
+    except (UsageError, OSError):
+        return False
+
+
 def _finds(reader: Reader, options: DataOptions) -> bool:
     if reader.claims is None:
         return False
     try:
         place = reader.find(options, False)
-        return place is not None and reader.claims(place, options)
     except (UsageError, OSError):
         return False
+    return place is not None and claimed(reader, place, options)
