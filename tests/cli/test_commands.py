@@ -408,7 +408,8 @@ def test_data_check_refuses_unknown_options(retinue: Command, tmp_path: Path) ->
     code, _, err = retinue("data", "check", tmp_path, "imagse=photos")
     assert code == 2
     assert err == (
-        "error: unknown key 'imagse', given as an override, key imagse, did you mean 'features.image' or 'images'?\n"
+        "error: unknown key 'imagse', given as an override, key imagse, did you mean"
+        " 'features.image' or 'images'?\n"
     )
     code, _, err = retinue("data", "check", tmp_path, "split.seeed=2")
     assert code == 2

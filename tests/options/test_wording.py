@@ -102,8 +102,8 @@ def test_heads_are_told_of_in_our_words_too(head: Any) -> None:
         ("data.classes", "a list of texts or null"),
         ("compile", "true or false"),
         ("device", "auto, cpu, cuda, cuda:N or mps"),
-        ("stages.0.data", "one of subset, with_validation, tiles, pseudo_labels, labelled, or"
-         " a mapping with that as its name or null"),
+        ("stages.0.data", "one of subset, with_validation, tiles, pseudo_labels, with_pool,"
+         " labelled, or a mapping with that as its name or null"),
         ("stages.0.optimizer", "one of sgd, adam, adamw, rmsprop, or a mapping of name, lr,"
          " weight_decay …"),
     ],

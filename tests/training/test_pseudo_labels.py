@@ -267,6 +267,45 @@ def test_a_test_split_that_was_labelled_is_no_fair_judge(data: Path, tmp_path: P
     assert all(sum(line["target"]["shares"]) == pytest.approx(1) for line in learnt)
 
 
+# --- what a teacher says of images without a label ------------------------------------------------
+
+
+def test_images_without_a_label_are_learnt_as_a_teacher_sees_them(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """On cached features and without, with images joined and mixed."""
+    recipe = _recipe(data)
+    head, late = recipe["stages"][0], recipe["stages"][1]
+    late["data"] = "with_pool"
+    late["augment"] = {"splice": 0.5, "mixing": {"mixup": 0.4}}
+    recipe["stages"] = [{**head, "data": "with_pool"}, late, recipe["stages"][2]]
+    recipe["teacher"] = str(run)
+    out = _train(recipe, tmp_path / "run")
+    targets = {line["key"]: line["target"] for line in _lines(out, "head.jsonl")}
+    pool = [key for key in targets if key.startswith("pool/")]
+    assert len(pool) == 12
+    assert all(targets[key] is None for key in pool)
+    assert {line["key"] for line in _lines(out, "own.jsonl")} == targets.keys()
+    assert {line["key"] for line in _lines(out, "clean.jsonl")} == targets.keys() - set(pool)
+    assert float(tiny.rows(out)[0]["train_loss_distillation"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"teacher": None}, r"but teacher is not given, key stages\.1\.data"),
+        ({"data.pool": None}, r"but data\.pool is not given, key stages\.1\.data"),
+    ],
+)
+def test_without_teacher_or_images_there_is_nothing_to_learn(
+    run: Path, data: Path, tmp_path: Path, overrides: dict[str, Any], said: str
+) -> None:
+    recipe = _recipe(data, teacher=str(run))
+    recipe["stages"][1]["data"] = "with_pool"
+    with pytest.raises(UsageError, match=said):
+        _train(recipe, tmp_path / "run", **overrides)
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 

@@ -130,6 +130,8 @@ class Task(ABC):
     adjustable: ClassVar[frozenset[str]] = frozenset()
     """Those of its options that only say what is answered: they may be others afterwards than they
     were in training."""
+    taught_unlabelled: ClassVar[bool] = False
+    """Whether its objective takes images of which nothing is known but what a teacher says."""
     places: ClassVar[bool] = False
     """Whether its results have `parts`: what was found lies somewhere."""
     forms: ClassVar[Mapping[str, str]] = {}

@@ -27,7 +27,7 @@ from retinue.training.recipe import Recipe
 from retinue.training.schedules import span, warmup_steps
 from retinue.training.stage import first_to_learn
 from retinue.training.stage_data import sampler_of
-from retinue.training.stage_samples import PseudoLabels, changed
+from retinue.training.stage_samples import PseudoLabels, WithPool, changed
 from retinue.weights.resolution import names_a_file
 
 REACH = 64
@@ -65,8 +65,10 @@ def refuse_before_data(recipe: Recipe) -> None:
 
 
 def _refuse_labelling(recipe: Recipe, task: Task) -> None:
-    """Raise UsageError for a stage that labels images and cannot."""
+    """Raise UsageError for a stage that labels images, or learns from some without, and cannot."""
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage.data, WithPool):
+            _refuse_untaught(recipe, task, index)
         if not isinstance(stage.data, PseudoLabels):
             continue
         where = f"key stages.{index}.data"
@@ -88,6 +90,27 @@ def _refuse_labelling(recipe: Recipe, task: Task) -> None:
                 where="key data.pool",
                 mend="say data.pool=FOLDER, images without labels"
                 f" (stages.{index}.data.of=test takes the test split's)",
+            )
+
+
+def _refuse_untaught(recipe: Recipe, task: Task, index: int) -> None:
+    where = f"key stages.{index}.data"
+    if not task.taught_unlabelled:
+        raise UsageError(
+            f"the task {task.name!r} learns nothing from images without a label",
+            where=where,
+            mend="leave with_pool out",
+        )
+    for key, given, mend in (
+        ("teacher", recipe.teacher, "a model file; its answers are all that is learnt from them"),
+        ("data.pool", recipe.data.pool, "a folder of images without labels"),
+    ):
+        if given is None:
+            raise UsageError(
+                f"with_pool learns what a teacher says of images without a label, but {key} is not"
+                " given",
+                where=where,
+                mend=f"say {key}={mend}",
             )
 
 

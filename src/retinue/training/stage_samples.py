@@ -84,8 +84,19 @@ class PseudoLabels(Options):
     """How much such an image counts in the loss."""
 
 
+class WithPool(Options):
+    """The samples so far and the images of `data.pool` without a label: what a teacher says of
+    them is learnt, and nothing else (Hinton et al., "Distilling the knowledge in a neural
+    network", 2015)."""
+
+    alone: ClassVar[str | None] = "name"
+
+    name: Literal["with_pool"] = "with_pool"
+
+
 class Labelled(Options):
-    """The samples so far that the data has a label of: without what `pseudo_labels` has added."""
+    """The samples so far that the data has a label of: without what `pseudo_labels` or `with_pool`
+    has added."""
 
     alone: ClassVar[str | None] = "name"
 
@@ -93,7 +104,8 @@ class Labelled(Options):
 
 
 StageDataOptions = Annotated[
-    Subset | WithValidation | Tiles | PseudoLabels | Labelled, Field(discriminator="name")
+    Subset | WithValidation | Tiles | PseudoLabels | WithPool | Labelled,
+    Field(discriminator="name"),
 ]
 """Which samples a stage learns from; null: those of the stage before."""
 
@@ -159,11 +171,17 @@ def _stand_ins(options: PseudoLabels, samples: Sequence[Sample], splits: Splits)
     return [*own, *guessed]
 
 
+def _with_pool(options: Options, samples: Sequence[Sample], splits: Splits) -> list[Sample]:
+    own = _labelled(options, samples, splits)
+    return [*own, *unlabelled(PseudoLabels(), splits)]
+
+
 _CHANGES: dict[type[Options], Change] = {
     Subset: _subset,
     WithValidation: _with_validation,
     Tiles: _tiles,
     PseudoLabels: _stand_ins,
+    WithPool: _with_pool,
     Labelled: _labelled,
 }
 

@@ -295,3 +295,32 @@ def test_images_without_labels_are_no_training() -> None:
 
 def test_nothing_of_it_is_a_part_of_the_checkpoint() -> None:
     assert not task(class_weights=[1.0, 2.0, 0.5]).objective(NETWORK).state_dict()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"label_smoothing": 0.2}, {"class_weights": [1.0, 2.0, 0.5]}, {"focal": 2.0}],
+    ids=str,
+)
+def test_an_image_without_a_label_costs_nothing_but_what_its_teacher_says(
+    options: dict[str, Any],
+) -> None:
+    taught = LOGITS.flip(0)
+    whole = parts({"logits": LOGITS}, LABELS, taught, **options)
+    known = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    hard = torch.where(known > 0, LABELS, -1)
+    soft = F.one_hot(LABELS, 3).float() * known[:, None]
+    for label in (hard, soft):
+        found = parts({"logits": LOGITS}, label, taught, **options)
+        torch.testing.assert_close(found["cross_entropy"], whole["cross_entropy"] * known)
+        torch.testing.assert_close(found["distillation"], whole["distillation"])
+    objective = task(**options).objective(NETWORK)
+    mixed = {"label": hard, "other": hard.flip(0), "share": torch.full((4,), 0.75)}
+    found_mixed = objective({"logits": LOGITS}, mixed, taught)
+    other = parts({"logits": LOGITS}, LABELS.flip(0), taught, **options)["cross_entropy"]
+    wanted = 0.75 * whole["cross_entropy"] * known + 0.25 * other * known.flip(0)
+    torch.testing.assert_close(found_mixed.parts["cross_entropy"], wanted)
+    # What it is shown to be right about is then what the teacher says.
+    meant = torch.where(known > 0, LABELS, taught.argmax(1))
+    right = objective({"logits": LOGITS}, {"label": hard}, taught).running["top1"]
+    assert right.tolist() == (LOGITS.argmax(1) == meant).float().tolist()

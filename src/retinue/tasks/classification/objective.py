@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -84,8 +84,9 @@ class ClassificationObjective(Objective):
         `outputs["logits"]` is (n, classes), `outputs["auxiliary"]` the same or (heads, n, classes),
         `outputs["feature"]` (n, feature_width); `targets` as `OneClass` collates them; `taught`
         logits (n, the teacher's classes). Class weights are multiplied in, of shares with each
-        share, but not into the distance to the centres. The running figure `top1` is 1 where the
-        best class is the one with the largest share of the label.
+        share, but not into the distance to the centres. An image without a label has the teacher's
+        part alone. The running figure `top1` is 1 where the
+        best class is the one with the largest share of the label, or without a label the teacher's.
         """
         if "label" not in targets:
             raise UsageError("training needs images with labels")
@@ -103,16 +104,22 @@ class ClassificationObjective(Objective):
             parts = {name: (1 - share) * loss for name, loss in parts.items()}
             parts["distillation"] = share * self._distance(logits, taught)
         shown: dict[str, Part] = {**parts}
-        return Losses(shown, {"top1": (logits.argmax(1) == _largest(targets)).float()})
+        meant = _largest(targets)
+        if taught is not None:
+            best = taught.argmax(1)
+            meant = torch.where(
+                meant < 0, best if self.taught is None else self.taught[best], meant
+            )
+        return Losses(shown, {"top1": (logits.argmax(1) == meant).float()})
 
     def _cross_entropy(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
         if self.told_apart is not None:
             logits = logits[:, self.told_apart]
-        loss = self._of_label(logits, self._among_told(targets["label"]))
-        if "other" not in targets:
-            return loss
-        other = self._of_label(logits, self._among_told(targets["other"]))
-        return torch.lerp(other, loss, targets["share"])
+
+        def of(label: Tensor) -> Tensor:
+            return self._of_label(logits, self._among_told(label))
+
+        return _linear(of, targets)
 
     def _among_told(self, label: Tensor) -> Tensor:
         """A label, or shares, by the places among the classes that are told apart."""
@@ -166,9 +173,7 @@ class ClassificationObjective(Objective):
         if label.dim() == 2:
             squares = feature.square().sum(1, keepdim=True) + centres.square().sum(1)
             return (label * (squares - 2 * feature @ centres.T)).sum(1)
-        if "other" in targets:
-            return torch.lerp(of(targets["other"]), of(label), targets["share"])
-        return of(label)
+        return _linear(of, targets)
 
     def _distance(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Kullback-Leibler divergence from the teacher's softened answer, times T², so that its
@@ -181,10 +186,24 @@ class ClassificationObjective(Objective):
         return (theirs.exp() * (theirs - ours)).sum(1) * t * t
 
 
+def _linear(of: Callable[[Tensor], Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """(n,): the loss `of` a label, where two are mixed by their shares; 0 where none is known."""
+
+    def known(label: Tensor) -> Tensor:
+        if label.dim() == 2:
+            return of(label) * (label.sum(1) > 0)
+        return of(label.clamp(min=0)) * (label >= 0)
+
+    own = known(targets["label"])
+    if "other" not in targets:
+        return own
+    return torch.lerp(known(targets["other"]), own, targets["share"])
+
+
 def _largest(targets: dict[str, Tensor]) -> Tensor:
     label = targets["label"]
     if label.dim() == 2:
-        return label.argmax(1)
+        return torch.where(label.sum(1) > 0, label.argmax(1), -1)
     if "other" in targets:
         return torch.where(targets["share"] >= 0.5, label, targets["other"])
     return label

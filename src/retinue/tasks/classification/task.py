@@ -74,6 +74,7 @@ class Classification(Task):
     """One class an image. At least two classes."""
 
     name: ClassVar[str] = "classification"
+    taught_unlabelled: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = ClassificationOptions
     default_metric: ClassVar[str] = SHIPPED["classification"].default_metric
     formats: ClassVar[Mapping[str, str]] = {

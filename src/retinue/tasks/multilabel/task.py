@@ -71,6 +71,7 @@ class Multilabel(Task):
     """Any number of labels an image, none among them."""
 
     name: ClassVar[str] = "multilabel"
+    taught_unlabelled: ClassVar[bool] = True
     options_type: ClassVar[type[Options]] = MultilabelOptions
     default_metric: ClassVar[str] = SHIPPED["multilabel"].default_metric
     formats: ClassVar[Mapping[str, str]] = {
