@@ -59,6 +59,8 @@ def unit_macs(network: Network, size: tuple[int, int]) -> list[int]:
     """Multiply-adds of each unit of `network` in eval mode for one image of `size` (height, width),
     the head's last; as `count_macs` counts them."""
     network = on_meta(network)
+    if len(network.cuts()) <= len(network.units()):
+        return _macs_of_groups(network, size)
     links = [*network.units(), Unit("head", network.head, joins=True)]
     joins = any(unit.joins for unit in links[:-1])
     state: Any = _image(network, size)
@@ -68,6 +70,23 @@ def unit_macs(network: Network, size: tuple[int, int]) -> list[int]:
             state = unit.advance(state, taps=joins)
         counted.append(int(counter.get_total_flops()) // 2)
     return counted
+
+
+def _macs_of_groups(network: Network, size: tuple[int, int]) -> list[int]:
+    """The same of a network on the meta device that is not walked through unit by unit: what each
+    unit's modules take wherever they are called."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(_image(network, size))
+    counted = counter.get_flop_counts()
+    called = {id(module): name for name, module in network.named_modules()}
+    own = type(network).__name__
+
+    def macs(modules: Iterator[nn.Module]) -> int:
+        named = (counted.get(f"{own}.{called[id(m)]}", {}) for m in modules if id(m) in called)
+        return sum(sum(counts.values()) for counts in named) // 2
+
+    units = [macs(unit.module.children()) for unit in network.units()]
+    return [*units, macs(iter([network.head]))]
 
 
 def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
@@ -81,8 +100,10 @@ def anatomy(network: Network, size: tuple[int, int]) -> list[StageAnatomy]:
 
     Raises:
         RetinueError: a function of the forward pass of which it is not known how it looks at its
-            input.
+            input; or a network that is not walked through unit by unit.
     """
+    if len(network.cuts()) <= len(network.units()):
+        raise RetinueError(f"{network.name} is not walked through unit by unit")
     network = on_meta(network)
     parameters = {name: sum(p.numel() for p in own) for name, own in network.parameter_groups()}
     links = [*network.units(), Unit("head", network.head, joins=True)]

@@ -37,6 +37,9 @@ from retinue.weights.strange_head import with_head
 
 log = logging.getLogger("retinue")
 
+LIBRARIES = ("timm",)
+"""Whose networks are built by them, `timm/NAME`, where they are none of ours: the module of that
+name here asks them."""
 _DEFAULT_CLASSES = 1000
 """Of every classifier, unless it is told."""
 
@@ -95,6 +98,26 @@ def _load_families() -> None:
             register(entry)
 
 
+def _of_library(name: str) -> tuple[NetworkEntry, Called] | None:
+    """A network that another library builds, known once it is asked for, and what the name means.
+    Raises UsageError where that has none of the name."""
+    library, slash, _ = name.partition("/")
+    if not slash or library not in LIBRARIES:
+        return None
+    found: tuple[NetworkEntry, Called]
+    found = importlib.import_module(f"retinue.models.{library}").look_up(name)
+    return found
+
+
+def _entry(name: str) -> NetworkEntry:
+    """That of a network's own name."""
+    if (own := _ENTRIES.get(name)) is not None:
+        return own
+    other = _of_library(name)
+    assert other is not None, name
+    return other[0]
+
+
 def called(name: str) -> Called:
     """The network that `name` means, as it is called here or in another library
     (`models.names`), and which of its weights, if the name says that: `resnet50.a1_in1k`.
@@ -112,6 +135,8 @@ def called(name: str) -> Called:
             return Called(found.network, tag)
         mend = suggest(tag, tags) or (f"it has {', '.join(tags)}" if tags else "it has none")
         raise UsageError(f"{found.network} has no weights called {tag!r}", mend=mend)
+    if (other := _of_library(name)) is not None:
+        return other[1]
     mend = suggest(name, [*_ENTRIES, *names.aliases()]) or "`retinue models` lists what there is"
     raise UsageError(f"unknown network {name!r}", mend=mend)
 
@@ -125,13 +150,13 @@ def with_tag(meant: Called, weights: Any) -> Any:
 def find(name: str) -> NetworkEntry:
     """The entry of what is called `name`, here or elsewhere. Raises UsageError, with the nearest
     names, if there is none."""
-    return _ENTRIES[called(name).network]
+    return _entry(called(name).network)
 
 
 def is_network(name: str) -> bool:
     """Whether a network is called `name`, here or elsewhere."""
     _load_families()
-    return names.look_up(name, _ENTRIES) is not None
+    return name.partition("/")[0] in LIBRARIES or names.look_up(name, _ENTRIES) is not None
 
 
 def list_models(
@@ -188,7 +213,7 @@ def create_model(
         RetinueError: weights that cannot be found or read, or do not fit.
     """
     meant = called(name)
-    entry = _ENTRIES[meant.network]
+    entry = _entry(meant.network)
     weights = with_tag(meant, weights)
     num_classes = _counted(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}

@@ -83,6 +83,9 @@ class Layout:
     """Whether its files are of networks that the family names; not of those that a user describes,
     which may be any."""
 
+    takes_any: bool = False
+    """Whether no marks tell its files: they are of whatever network the family has."""
+
     def __str__(self) -> str:
         return f"{self.source} {self.family}"
 
@@ -322,6 +325,9 @@ def recognise(state: StateDict, family: str) -> Layout:
     Raises:
         RetinueError: the checkpoint is of another family.
     """
+    if any_ := next((x for x in layouts(family) if x.takes_any), None):
+        own = all(key.startswith(("body.", "head.")) for key in state)
+        return ours(family) if own and any(key.startswith("body.") for key in state) else any_
     fitting = [x for x in all_layouts() if x.marks and all(mark in state for mark in x.marks)]
     fitting.sort(key=lambda layout: (layout.family != family, -len(layout.marks)))
     if not fitting:

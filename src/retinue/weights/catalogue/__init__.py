@@ -9,14 +9,14 @@ what its publisher states is written here. A table a publisher, in a module of i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from retinue.errors import UsageError, suggest
 from retinue.weights.catalogue import darknet, google, keras, timm, torchvision, transformers
 from retinue.weights.catalogue.entry import Hub, Place, Url, WeightsEntry, Wheel
 
-__all__ = ["Hub", "Place", "Url", "WeightsEntry", "Wheel", "entries", "find"]
+__all__ = ["Hub", "Place", "Url", "WeightsEntry", "Wheel", "entries", "find", "register"]
 
 _TABLES = (torchvision, google, timm, keras, transformers, darknet)
 
@@ -29,14 +29,27 @@ def _entries() -> dict[tuple[str, str], WeightsEntry]:
     return table
 
 
+_REGISTERED: dict[tuple[str, str], WeightsEntry] = {}
+"""Of networks that are only known once they are asked for."""
+
+
+def register(found: Iterable[WeightsEntry]) -> None:
+    """Add sets of weights; those that are known stay as they are."""
+    for entry in found:
+        _REGISTERED.setdefault((entry.network, entry.tag), entry)
+
+
 def entries(network: str | None = None) -> Iterator[WeightsEntry]:
-    """All sets of weights, or those of `network`."""
-    return (e for e in _entries().values() if network in (None, e.network))
+    """All sets of weights, or those of `network`; what was registered, only by its network."""
+    if network is None:
+        return iter(_entries().values())
+    both = (*_entries().values(), *_REGISTERED.values())
+    return (e for e in both if e.network == network)
 
 
 def find(network: str, tag: str) -> WeightsEntry:
     """The set called `tag` of `network`. Raises UsageError if there is none."""
-    if (network, tag) not in _entries():
+    if (network, tag) not in _entries() and (network, tag) not in _REGISTERED:
         tags = [entry.tag for entry in entries(network)]
         elsewhere = sorted({e.network for e in entries() if e.tag == tag})
         mend = suggest(tag, tags) or (
@@ -46,4 +59,4 @@ def find(network: str, tag: str) -> WeightsEntry:
             + (suggest(network, elsewhere) or "`retinue models` lists where weights come from")
         )
         raise UsageError(f"{network} has no weights called {tag!r}", mend=mend)
-    return _entries()[network, tag]
+    return _entries().get((network, tag)) or _REGISTERED[network, tag]
