@@ -77,6 +77,7 @@ def test_every_parameter_is_in_one_group_and_what_units_cost_adds_up(timm: Any, 
     macs = unit_macs(network, size)
     assert len(macs) == len(network.units()) + 1
     assert sum(macs) == pytest.approx(count_macs(network, size), rel=0.05)
+    assert find(f"timm/{name}").macs == pytest.approx(sum(macs), rel=0.1)
     assert find(f"timm/{name}").parameters > len(groups)
 
 

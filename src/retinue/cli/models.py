@@ -171,8 +171,11 @@ def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
 
     with torch.device("meta"):  # no memory, no random draws
         network = entry.build()
+    # Of one that is not walked through unit by unit nobody knows what goes from each to the next.
+    walked = len(network.cuts()) > len(network.units())
+    stages = anatomy(network, entry.preprocessing.size) if walked else []
     return {
-        "stages": [asdict(stage) for stage in anatomy(network, entry.preprocessing.size)],
+        "stages": [asdict(stage) for stage in stages],
         "units": [
             {"name": name, "parameters": sum(p.numel() for p in parameters)}
             for name, parameters in network.parameter_groups()
@@ -238,24 +241,25 @@ def _show(row: dict[str, Any]) -> None:
     if row["also"]:
         say(f"  also called  {', '.join(row['also'])}")
     say("")
-    table(
-        ["stage", "units", "output", "params", "MACs", "sees", "stride", "level"],
-        [
+    if row["stages"]:
+        table(
+            ["stage", "units", "output", "params", "MACs", "sees", "stride", "level"],
             [
-                stage["name"],
-                str(stage["units"]) if stage["name"] != "head" else "",
-                " × ".join(map(str, stage["output"])),
-                _short(stage["parameters"]),
-                _short(stage["macs"]),
-                f"{stage['receptive_field']} px" if stage["receptive_field"] else "all",
-                str(stage["stride"] or ""),
-                f"C{stage['level']}" if stage["level"] is not None else "",
-            ]
-            for stage in row["stages"]
-        ],
-        right="units params MACs sees stride",
-    )
-    say("sees: the side of the window of the image that one unit of the output depends on")
+                [
+                    stage["name"],
+                    str(stage["units"]) if stage["name"] != "head" else "",
+                    " × ".join(map(str, stage["output"])),
+                    _short(stage["parameters"]),
+                    _short(stage["macs"]),
+                    f"{stage['receptive_field']} px" if stage["receptive_field"] else "all",
+                    str(stage["stride"] or ""),
+                    f"C{stage['level']}" if stage["level"] is not None else "",
+                ]
+                for stage in row["stages"]
+            ],
+            right="units params MACs sees stride",
+        )
+        say("sees: the side of the window of the image that one unit of the output depends on")
     say("units: what a recipe's `trainable` counts or names, stages.0.0 say; --json lists them")
     say("")
     if not row["weights"]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
+from retinue.models.anatomy import count_macs
 from retinue.models.blocks import initialise
 from retinue.models.names import Called
 from retinue.models.network import Level, Network, State, Unit
@@ -229,15 +230,16 @@ def _entry(architecture: str) -> NetworkEntry:
             timm.create_model(architecture, **wishes), num_classes=num_classes, dropout=dropout
         )
 
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in build().parameters())
+    with torch.device("meta"):  # no memory, no random draws
+        sketch = build()
+    preprocessing = _preprocessing(usual)
     return NetworkEntry(
         name=PREFIX + architecture,
         family=FAMILY,
         build=build,
-        preprocessing=_preprocessing(usual),
-        parameters=parameters,
-        macs=0,
+        preprocessing=preprocessing,
+        parameters=sum(p.numel() for p in sketch.parameters()),
+        macs=count_macs(sketch, preprocessing.size),
         paper="see timm's model card",
         reference=f"timm.create_model({architecture!r})",
     )
