@@ -22,6 +22,7 @@ _PUBLIC = {
     "list_models": "retinue.models.registry",
     "load": "retinue.api",
     "predict": "retinue.api",
+    "rate_range": "retinue.training.rate_range",
     "soup": "retinue.training.combining",
     "train": "retinue.api",
     "RetinueError": "retinue.errors",
@@ -52,6 +53,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "load",
     "pool_output_size",
     "predict",
+    "rate_range",
     "receptive_field",
     "same_output_size",
     "soup",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
         valid_output_size,
     )
     from retinue.training.combining import ensemble, soup
+    from retinue.training.rate_range import rate_range
 
 
 def __getattr__(name: str) -> Any:

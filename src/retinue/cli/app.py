@@ -23,6 +23,7 @@ from retinue.cli import (
     line,
     models,
     predict,
+    rates,
     recipes,
     report,
     train,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 
 add(app, "train", train.train, train.EXAMPLES, line.TAKE_ANY)
+add(app, "rates", rates.rates, rates.EXAMPLES, line.TAKE_ANY)
 add(app, "recipes", recipes.recipes, recipes.EXAMPLES)
 add(app, "evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add(app, "predict", predict.predict, predict.EXAMPLES)

@@ -84,7 +84,7 @@ def train(
             where="--out",
             mend="leave it out, or start a new training from the run's recipe.yaml",
         )
-    recipe, changes = _asked([recipe, *(overrides or [])], context)
+    recipe, changes = recipe_and_overrides([recipe, *(overrides or [])], context)
     if dry_run:
         if resume:
             raise UsageError("a dry run is of a new training", where="--dry-run --resume")
@@ -123,7 +123,9 @@ def _show(plan: Plan, *, as_json: bool) -> None:
         say(visible(line))
 
 
-def _asked(words: Sequence[str], context: typer.Context) -> tuple[str, dict[str, Any]]:
+def recipe_and_overrides(
+    words: Sequence[str], context: typer.Context
+) -> tuple[str, dict[str, Any]]:
     """The recipe and the overrides of a line in any order; a second path is the data."""
     from retinue.errors import UsageError
     from retinue.files import nearest

@@ -139,7 +139,7 @@ def start(
     clock = Clock()
     notes = list(said)
     recipe, overrides = asked(recipe, overrides, notes.append)
-    loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
+    loaded, dataset, settings = opened(recipe, overrides, notes, quiet=quiet)
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     made = (within or RunFolder.create(out, name)) if is_main() else None
     folder = [str(made.path) if made is not None else None]
@@ -161,7 +161,7 @@ def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Pl
     clock = Clock()
     notes: list[str] = []
     recipe, overrides = asked(recipe, overrides, notes.append)
-    loaded, dataset, settings = _opened(recipe, overrides, notes, quiet=quiet)
+    loaded, dataset, settings = opened(recipe, overrides, notes, quiet=quiet)
     torch.set_num_threads(settings.threads)
     with (
         TemporaryDirectory() as folder,
@@ -174,7 +174,7 @@ def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Pl
     return Plan(training.recipe, [*notes, *fitted], settings, images, estimate)
 
 
-def _opened(
+def opened(
     recipe: RecipeLike, overrides: Mapping[str, Any], notes: list[str], *, quiet: bool
 ) -> tuple[Recipe, Dataset, Settings]:
     """The recipe, settled for machine and data; the data; and what `auto` comes to. What is to be
