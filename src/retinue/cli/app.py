@@ -26,6 +26,7 @@ from retinue.cli import (
     rates,
     recipes,
     report,
+    sweep,
     train,
 )
 from retinue.cli.failures import GONE, describe, hush, refuse_no_folder, secure_streams
@@ -49,6 +50,7 @@ add(app, "evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add(app, "predict", predict.predict, predict.EXAMPLES)
 add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
+add(app, "sweep", sweep.sweep, sweep.EXAMPLES, line.TAKE_ANY)
 add(app, "soup", combine.soup, combine.SOUP_EXAMPLES)
 add(app, "ensemble", combine.ensemble, combine.ENSEMBLE_EXAMPLES)
 add(app, "report", report.report, report.EXAMPLES)

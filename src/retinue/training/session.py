@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +122,8 @@ class Plan:
             yield from self.estimate.lines()
 
 
+Watch = Callable[[Mapping[str, Any]], None]
+"""Is told each row of `metrics.csv`, once that is written; what it raises ends the training."""
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
 
 
@@ -133,6 +135,7 @@ def start(
     quiet: bool,
     within: RunFolder | None = None,
     said: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> Run:
     """A new training. The run folder is only made once the recipe and the data are in order;
     `within`: one that is there already. `said`: what is to be said first."""
@@ -153,7 +156,8 @@ def start(
             if out is not None and run.path != out and (who := holder(out)):
                 notes.append(f"{out} is taken{who}; this training is in {run.path}")
             write_down(run, loaded, dataset, settings)
-        return _work(run, loaded, dataset, settings, clock, quiet=quiet, notes=notes)
+        how: dict[str, Any] = {"quiet": quiet, "notes": notes, "watch": watch}
+        return _work(run, loaded, dataset, settings, clock, **how)
 
 
 def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Plan:
@@ -194,16 +198,25 @@ def opened(
     return loaded, dataset, settings
 
 
-def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
+def resume(
+    folder: Path, overrides: Mapping[str, Any], *, quiet: bool, watch: Watch | None = None
+) -> Run:
     """Go on with the training in `folder`, with `overrides` of what may change on the way; one that
     has nothing left to do only gives its figures."""
     clock = Clock()
     run = RunFolder.open(folder)
     with _leaving(run, made=False):
-        return _resume(run, overrides, clock, quiet=quiet)
+        return _resume(run, overrides, clock, quiet=quiet, watch=watch)
 
 
-def _resume(run: RunFolder, overrides: Mapping[str, Any], clock: Clock, *, quiet: bool) -> Run:
+def _resume(
+    run: RunFolder,
+    overrides: Mapping[str, Any],
+    clock: Clock,
+    *,
+    quiet: bool,
+    watch: Watch | None = None,
+) -> Run:
     found = find_changes(run, overrides)
     recipe = found.recipe
     environment = run.read_json(RECORD) or {}
@@ -236,7 +249,8 @@ def _resume(run: RunFolder, overrides: Mapping[str, Any], clock: Clock, *, quiet
         if is_main():
             found.write(run, settings.as_dict())
             write_down(run, recipe, dataset, settings)
-        return _work(run, recipe, dataset, settings, clock, quiet=quiet, notes=dataset.notes)
+        how: dict[str, Any] = {"quiet": quiet, "notes": dataset.notes, "watch": watch}
+        return _work(run, recipe, dataset, settings, clock, **how)
 
 
 @contextmanager
@@ -307,6 +321,7 @@ def _work(
     *,
     quiet: bool,
     notes: Sequence[str],
+    watch: Watch | None,
 ) -> Run:
     torch.set_num_threads(settings.threads)
     with ExitStack() as stack:
@@ -317,6 +332,7 @@ def _work(
         LOGGER.info("run folder %s", run.path)
         training = _told(run, prepared(run, recipe, dataset, settings, bar, clock))
         recipe = training.recipe
+        training.recorder.watch = watch
         progress = Trainer(training).fit()
         if not is_main():
             return Run(run.path, {}, run.path / MODEL_FILE)

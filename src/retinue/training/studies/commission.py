@@ -17,7 +17,7 @@ from retinue.training.session import Plan, RecipeLike, Run
 from retinue.training.studies import auto, folds
 from retinue.training.studies.member import STUDY
 
-KINDS = MappingProxyType({"folds": "folds", auto.NAME: "auto"})
+KINDS = MappingProxyType({"folds": "folds", auto.NAME: "auto", "sweep": "sweep"})
 """What `study.json` says it is, and the file here that goes on with it."""
 
 

@@ -18,7 +18,7 @@ from retinue.run.stopping import signal_of
 from retinue.training import session
 from retinue.training.changes import RECIPE, RECORD, go_on
 from retinue.training.recipe import Recipe
-from retinue.training.session import Run
+from retinue.training.session import Run, Watch
 
 STUDY = "study.json"
 """What several trainings are for, and how far they are: in the folder that holds them."""
@@ -34,16 +34,17 @@ def done(folder: Path) -> Run | None:
     return Run(folder, figures, folder / MODEL_FILE, skipped)
 
 
-def train(folder: Path, recipe: Recipe, *, quiet: bool) -> Run:
-    """The training by `recipe` in `folder`, however far it was."""
+def train(folder: Path, recipe: Recipe, *, quiet: bool, watch: Watch | None = None) -> Run:
+    """The training by `recipe` in `folder`, however far it was. `watch` is told every row of
+    `metrics.csv`, and may raise."""
     if (before := done(folder)) is not None:
         return before
     run = RunFolder(folder)
     if (folder / RECIPE).is_file() and run.checkpoints.exists():
-        return session.resume(folder, {}, quiet=quiet)
+        return session.resume(folder, {}, quiet=quiet, watch=watch)
     if folder.is_dir():  # of a start that came to nothing
         run.remove()
-    return session.start(recipe, {}, out=folder, quiet=quiet)
+    return session.start(recipe, {}, out=folder, quiet=quiet, watch=watch)
 
 
 @contextmanager
