@@ -40,8 +40,8 @@ class Recorder:
         self._model_written: float | None = None
         self._charts: _Charts | None = None
         self._tensorboard = tensorboard
-        self.watch: Callable[[Mapping[str, Any]], None] | None = None
-        """Is told each new row; what it raises ends the training."""
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Are told each new row; what they raise ends the training."""
 
     def load(self) -> dict[str, Any] | None:
         """The state to go on from; None for a training that has none yet."""
@@ -107,8 +107,8 @@ class Recorder:
             if self._charts is None:
                 self._charts = _Charts(self.run.path / "tensorboard", epochs=len(rows) - 1)
             self._charts.add(rows[-1])
-        if self.watch is not None:
-            self.watch(rows[-1])
+        for listener in self.listeners:
+            listener(rows[-1])
 
 
 class _Charts:

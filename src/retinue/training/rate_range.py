@@ -127,7 +127,7 @@ def rate_range(
         | {"schedule": ScheduleOptions(name="constant").model_dump(), "early_stop": None}
         | {"start_half_life": None, "from_best": False}
     )
-    plain = {"stages": (tried,), "budget": None, "ema": None, "tensorboard": False}
+    plain = {"stages": (tried,), "budget": None, "ema": None, "tensorboard": False, "trackers": ()}
     loaded = loaded.model_copy(update=plain)
     torch.set_num_threads(settings.threads)
     rates = [low * (high / low) ** (k / (steps - 1)) for k in range(steps)]

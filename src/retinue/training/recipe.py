@@ -101,6 +101,9 @@ class Recipe(Options):
     log_steps: Annotated[Annotated[int, Field(gt=0)] | None, OnResume.FREE] = None
     """After every so many steps, a line with their loss, the learning rate and the speed; null: a
     line an epoch."""
+    trackers: Annotated[tuple[Literal["mlflow", "wandb"], ...], OnResume.FREE] = ()
+    """Who is told of the training, too: `[mlflow]`, `[wandb]` (Weights & Biases). Each is an extra
+    of its own, and takes its address from its own environment variables."""
     on_gpu: dict[str, Any] | None = None
     """Fields that take the place of the others where the training runs on a GPU: a section within
     a section field by field, the stages as a whole. It is settled when the training begins, before

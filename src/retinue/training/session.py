@@ -44,6 +44,7 @@ from retinue.training.prepare import (
 )
 from retinue.training.recipe import Recipe, dump, load_recipe
 from retinue.training.request import asked
+from retinue.training.trackers import refuse_absent_trackers, tracking
 from retinue.training.trainer import Trainer
 from retinue.training.training import Training
 
@@ -185,6 +186,7 @@ def opened(
     said of all that joins `notes`."""
     loaded = load_recipe(recipe, overrides, notes.append)
     refuse_before_data(loaded)
+    refuse_absent_trackers(loaded)
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()) as bar:
         if isinstance(recipe, str | Path) and Path(recipe, RECIPE).is_file():
@@ -332,11 +334,14 @@ def _work(
         LOGGER.info("run folder %s", run.path)
         training = _told(run, prepared(run, recipe, dataset, settings, bar, clock))
         recipe = training.recipe
-        training.recorder.watch = watch
+        if is_main():
+            trackers = stack.enter_context(tracking(run, recipe))
+            training.recorder.listeners += [trackers.tell, *([watch] if watch else [])]
         progress = Trainer(training).fit()
         if not is_main():
             return Run(run.path, {}, run.path / MODEL_FILE)
         figures = final_figures(run, recipe, dataset, settings, progress, bar, clock)
+        trackers.tell_final(figures)
         return Run(run.path, figures, run.path / MODEL_FILE, progress.skipped)
 
 
