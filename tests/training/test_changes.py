@@ -82,7 +82,7 @@ EDITS = [
     ("  batch_size: 8", "  batch_size: 4", "stages.0.batch_size was 8, is 4"),
     ("  name: tiny\n", "  name: mnist_cnn\n", "model.name was tiny, is mnist_cnn"),
     ("  arguments: {}\n", "  arguments: {width: 2}\n", "model.arguments was {}"),
-    ("ema:\n  decay: 0.9\n", "ema: null\n", "ema.decay was 0.9, is nothing"),
+    ("ema:\n  decay: 0.9\n  last_epochs: null\n", "ema: null\n", "ema.decay was 0.9, is nothing"),
     ("  size: null\n", "  size: 64\n", "input.size was null, is 64"),
     ("\nseed: 0\n", "\nseed: 1\n", "seed was 0, is 1"),
     ("precision: auto", "precision: bf16", "precision was auto, is bf16"),
