@@ -45,10 +45,12 @@ def test_figures_by_hand() -> None:
         "name": "good",
         "precision": 1.0,
         "recall": 0.5,
+        "specificity": 1.0,
         "f1": pytest.approx(2 / 3),
         "support": 2,
     }
     assert found["per_class"][1]["precision"] == pytest.approx(2 / 3)
+    assert found["per_class"][1]["specificity"] == 0.5, "one of the two good ones was called bad"
     assert found["balanced_accuracy"] == 0.75
 
 
@@ -97,6 +99,11 @@ def test_figures_equal_scikit_learn(n: int, k: int, seed: int) -> None:
         for key, value in (("precision", precision[i]), ("recall", recall[i]), ("f1", f1[i])):
             assert (row[key] is None) == bool(np.isnan(value))
             assert row[key] is None or row[key] == pytest.approx(value)
+        if row["specificity"] is None:
+            assert support[i] == n
+        else:  # the recall of what is not of the class
+            told = reference.recall_score(labels != i, predicted != i)
+            assert row["specificity"] == pytest.approx(told)
     # Guo et al.'s sum over bins, one image at a time.
     gap = [0.0] * 15
     for row, label in zip(scores, labels, strict=True):
@@ -223,6 +230,7 @@ def test_a_class_without_images_has_no_figures_and_lowers_no_mean() -> None:
     assert [rows[name]["f1"] for name in "abcd"] == [pytest.approx(2 / 3), 1.0, None, None]
     assert [rows[name]["recall"] for name in "abcd"] == [0.5, 1.0, None, None]
     assert [rows[name]["precision"] for name in "abcd"] == [1.0, 1.0, 0.0, None]
+    assert [rows[name]["specificity"] for name in "abcd"] == [1.0, 1.0, 0.75, 1.0]
     assert found["f1_macro"] == pytest.approx((2 / 3 + 1) / 2)
     assert found["balanced_accuracy"] == 0.75
     assert c.remark(found) == (

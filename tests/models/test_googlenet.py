@@ -384,3 +384,11 @@ def test_drops_before_the_hidden_layer_in_training_only():
     tap = torch.rand(1, 528, 4, 4)
     assert torch.equal(head.eval()(tap), head(tap))
     assert not torch.equal(head.train()(tap), head(tap))
+
+
+def test_what_a_fresh_one_sees_stays_of_a_size():
+    """Without normalisation nothing else keeps 22 layers from making it ever larger."""
+    network = create_model("googlenet_original", num_classes=5, response_norm=False).eval()
+    with torch.inference_mode():
+        logits = network(torch.rand(2, 3, 224, 224))
+    assert 1e-4 < logits.std() < 1

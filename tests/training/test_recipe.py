@@ -348,6 +348,26 @@ def test_backgrounds_and_depths_that_there_are_not(wrong: str) -> None:
         load_recipe(tiny.recipe("pictures"), dict([parse_override(f"input.{wrong}")]))
 
 
+@pytest.mark.parametrize("frozen", ["flowers-resnet50", "flowers-efficientnet-b0", "linear-probe"])
+def test_the_three_ways_of_transfer_are_one_option_each(frozen: str) -> None:
+    """All of it, its last blocks, or what is new: nothing else need be said."""
+    said: list[str] = []
+    ways = [
+        load_recipe(frozen, dict([parse_override(f"stages.0.trainable={way}")]), said.append)
+        for way in ("all", "2", "head")
+    ]
+    assert [recipe.stages[0].trainable for recipe in ways] == ["all", 2, "head"]
+    assert ways[0].stages[0].views is None
+    assert ways[0].stages[0].cache_features == "auto"
+    assert ways[1].stages[0].views == ways[2].stages[0].views == load_recipe(frozen).stages[0].views
+    assert {text.split(" gives way")[0] for text in said} <= {
+        f"stages.0.trainable is given as all: stages.0.{key}" for key in ("views", "cache_features")
+    }
+    assert said
+    with pytest.raises(UsageError, match="views has no effect"):
+        load_recipe(frozen, {"stages.0.trainable": "all", "stages.0.views": 3})
+
+
 @pytest.mark.parametrize(
     ("recipe", "overrides", "lifted"),
     [

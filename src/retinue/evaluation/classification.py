@@ -225,17 +225,20 @@ def confusion_in(table: pa.Table) -> tuple[Confusion, tuple[str, ...]]:
 
 
 def per_class(confusion: Confusion, names: Sequence[str]) -> list[dict[str, Any]]:
-    """`name, precision, recall, f1, support` of each class.
+    """`name, precision, recall, specificity, f1, support` of each class.
 
     Precision is None for a class that was never predicted. Recall and F1 are None for one without
-    images: nothing was there to be found, however often it was answered.
+    images: nothing was there to be found, however often it was answered. Specificity, the share of
+    the images of other classes that did not get this answer, is None where there are none.
     """
     hits, predicted, support = tallies(confusion, len(names))
+    total = int(support.sum())
     return [
         {
             "name": name,
             "precision": _ratio(hit, answers),
             "recall": _ratio(hit, images),
+            "specificity": _ratio(total - images - (answers - hit), total - images),
             "f1": _ratio(2 * hit, answers + images) if images else None,
             "support": images,
         }

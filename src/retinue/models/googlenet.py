@@ -96,6 +96,14 @@ def _local_norm() -> nn.Module:
     return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
 
 
+def _initialise_without_norm(network: nn.Module) -> None:
+    """As the authors' Caffe port draws weights (Glorot & Bengio, 2010). By their outputs alone, the
+    narrow 1×1 convolutions would make what they see eight times as large, block after block."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+
+
 class Inception(nn.Module):
     """Four branches side by side, their channels joined (figure 2b), after `pool`.
 
@@ -240,6 +248,8 @@ class GoogLeNet(Network):
         self._tapped = tuple(TAPS) if auxiliary else ()
         self.classifiers += tuple(f"head.auxiliary.{i}.fc2" for i in range(len(self._tapped)))
         initialise(self)
+        if not batch_norm:
+            _initialise_without_norm(self)
 
     def units(self) -> list[Unit]:
         chain = [Unit("stem", self.stem), *stage_units(self.stages, LEVELS)]

@@ -206,8 +206,9 @@ def load_recipe(
 
     `recipe`: a shipped name, a YAML file, a run folder, the values themselves, or a `Recipe`. What
     it says of machines (`on_gpu`) is settled for this one first. Who gives a stage's length means
-    it: the stage's `min_steps` and `max_steps` give way, unless they are given, too, or the
-    training has `begun`, when they have had their say. Raises `UsageError` for unknown
+    it: the stage's `min_steps` and `max_steps` give way, and so does what is said of a frozen part
+    where all is to learn; unless they are given, too, or the training has `begun`, when they have
+    had their say. Raises `UsageError` for unknown
     keys, bad values and contradictions, naming file, line and key.
     """
     values: Any
@@ -224,7 +225,7 @@ def load_recipe(
     before = meant(Recipe, values)
     given = put_all(Recipe, values, overrides or {}, say)
     if not begun:
-        _lift_bounds(values, given, say)
+        _give_way(values, given, say)
     if ("data", "path") in given and ("data", "format") not in given:
         # A path of one's own replaces the source that the recipe came with.
         values["data"].pop("format", None)
@@ -246,17 +247,24 @@ def load_recipe(
     return loaded.model_copy(update={"stages": stages, "rounds": None})
 
 
-def _lift_bounds(
+def _give_way(
     values: dict[str, Any], given: Sequence[Location], say: Callable[[str], None]
 ) -> None:
-    """Take the bounds out of the stages in `values` whose length is among the `given`."""
+    """Take out of the stages in `values` what makes no sense beside what is `given`: the bounds of
+    a length that is given itself, and what is said of a frozen part where everything learns."""
     for location in given:
-        if len(location) != 3 or location[0] != "stages" or location[2] not in ("epochs", "steps"):
+        if len(location) != 3 or location[0] != "stages":
             continue
-        stage = values["stages"][location[1]]
-        for bound in ("min_steps", "max_steps"):
-            if (*location[:2], bound) not in given and stage.pop(bound, None) is not None:
-                say(f"{dotted(location)} is given: {dotted((*location[:2], bound))} gives way")
+        stage, key = values["stages"][location[1]], str(location[2])
+        if key == "trainable" and stage[key] == "all":
+            idle: tuple[str, ...] = ("views", "cache_features")
+        else:
+            idle = ("min_steps", "max_steps") if key in ("epochs", "steps") else ()
+        for other in idle:
+            if (*location[:2], other) not in given and stage.pop(other, None) is not None:
+                told = f"{dotted(location)} is given"
+                told += f" as {stage[key]}" if key == "trainable" else ""
+                say(f"{told}: {dotted((*location[:2], other))} gives way")
 
 
 def dump(recipe: Recipe) -> str:

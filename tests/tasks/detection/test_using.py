@@ -113,8 +113,16 @@ def test_a_confidence_stands_in_place_of_what_was_fitted() -> None:
     assert changed.options.confidence == 0.5
 
 
-def test_a_classifier_has_nothing_to_set() -> None:
+def test_of_a_classifier_how_many_classes_are_answered() -> None:
     from retinue.tasks.classification.task import Classification
 
-    with pytest.raises(UsageError, match="classification has nothing to set"):
-        Classification(["a", "b"]).adjusted({"label_smoothing": 0.1})
+    task = Classification([f"class {k}" for k in range(9)], state={"temperature": 2.0})
+    with pytest.raises(UsageError, match="what may be set is top_k"):
+        task.adjusted({"label_smoothing": 0.1})
+    scores = torch.arange(9.0)[None]
+    every = task.adjusted({"top_k": "100"})
+    shown = every.result(every.decode(scores, None)[0], "a.jpg").as_dict()["classes"]
+    assert len(shown) == 9
+    assert sum(one["score"] for one in shown) == pytest.approx(1, abs=1e-6)
+    assert every.fitted() == {"temperature": 2.0}
+    assert len(task.result(task.decode(scores, None)[0], "a.jpg").as_dict()["classes"]) == 5

@@ -59,7 +59,7 @@ def confusion(record: RunRecord) -> Section | None:
 
 
 def classes(record: RunRecord) -> Section | None:
-    """Precision, recall and F1 of each class."""
+    """Precision, recall, specificity and F1 of each class."""
     found = record.derived(_confusion)
     if found is None:
         return None

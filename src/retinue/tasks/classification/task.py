@@ -86,6 +86,7 @@ class Classification(Task):
         "folder": "retinue.data.sources.folder:FOLDER",
     }
 
+    adjustable: ClassVar[frozenset[str]] = frozenset({"top_k"})
     forms: ClassVar[Mapping[str, str]] = FORMS
 
     options: ClassificationOptions
