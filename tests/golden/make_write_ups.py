@@ -187,6 +187,39 @@ def efficientnet():
     return keras.Model(inputs, L.Dense(CLASSES, name="output")(L.Dropout(0.2)(x)))
 
 
+def by_name(model):
+    """Saves the tensors of `resnet(top=True)` by names, as a course turns those of TF-Slim."""
+    stem, norm, *blocks, logits = (layer for layer in model.layers if layer.weights)
+    layers = {"conv1": stem, "conv1/BatchNorm": norm, "logits": logits}
+    for k, block in enumerate(blocks, start=1):
+        for i, unit in enumerate(block.layers, start=1):
+            at = f"block{k}/unit_{i}"
+            for j in (1, 2, 3):
+                layers[f"{at}/conv{j}"] = getattr(unit, f"conv{j}")
+                layers[f"{at}/conv{j}/BatchNorm"] = getattr(unit, f"bn{j}")
+            if unit.downsample is not None:
+                conv, norm = unit.downsample.layers
+                layers |= {f"{at}/shortcut/conv1": conv, f"{at}/shortcut/BatchNorm": norm}
+    parts = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+    return tf.compat.v1.train.Saver({
+        f"{name}/{part}": variable for name, layer in layers.items() for part in parts
+        if (variable := getattr(layer, part, None)) is not None
+    })  # fmt: skip
+
+
+class QuickStart(keras.Model):
+    """MNIST's: one convolution, two dense layers, by attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = L.Conv2D(32, 3, activation="relu")
+        self.d1 = L.Dense(128, activation="relu")
+        self.d2 = L.Dense(CLASSES, activation="softmax")
+
+    def call(self, x):
+        return self.d2(self.d1(L.Flatten()(self.conv1(x))))
+
+
 def main(target):
     """Everything into one archive."""
     keras.utils.set_random_seed(0)
@@ -199,8 +232,11 @@ def main(target):
             "main_29_8165_8075_8165_10000.model": (xception(), 71),
             "resNet_50.ckpt": (with_hidden_layer(resnet()), 70),
             "whole.ckpt": (resnet(top=True), 70),
+            "quick_start.ckpt": (QuickStart(), 4),
         }
         for file, (model, side) in made.items():
+            if not model.built:
+                model(picture(side))
             randomise(model)
             if file.startswith("epoch"):
                 model.compile("sgd", "mse")  # a whole model, as ModelCheckpoint saves it
@@ -214,9 +250,8 @@ def main(target):
             answers = [answer[0], answer[2]] if file.startswith("main") else [answer]
             np.save(folder / f"{file}.npy", np.stack([a.numpy()[0] for a in answers]))
         made["myAlex.h5"][0].save_weights(folder / "myAlex.ckpt", save_format="tf")
-        alone = resnet()
-        randomise(alone)
-        alone.save_weights(folder / "pretrain_weights.ckpt", save_format="tf")
+        by_name(made["whole.ckpt"][0]).save(None, str(folder / "pretrain_weights.ckpt"),
+                                            write_meta_graph=False, write_state=False)  # fmt: skip
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             for file in sorted(folder.iterdir()):
                 info = zipfile.ZipInfo(file.name)  # without the time, so that it is made again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,6 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
 
 WITHIN = "layer_with_weights-0/"
 """Where the network is in a model that has layers on top of it."""
-_COURSE_MEAN = (123.68, 116.78, 103.94)
 
 
 def course(shapes: Shapes, *, prefix: str) -> dict[str, Origin]:
@@ -90,6 +90,38 @@ def course(shapes: Shapes, *, prefix: str) -> dict[str, Origin]:
         return f"{at}/{part if kind == 'conv' else part.replace('conv', 'bn')}"
 
     return keras_origins(shapes, layer)
+
+
+def named(shapes: Shapes) -> dict[str, Origin]:
+    """The weights that the same course starts from, by the names that TF-Slim's lead to:
+    `block1/unit_1/conv1/kernel`, `block1/unit_1/shortcut/BatchNorm/gamma`."""
+
+    def layer(module: str) -> str:
+        if module == "head.fc":
+            return "logits"
+        *place, kind = module.split(".")
+        norm = "/BatchNorm" if kind == "norm" else ""
+        if place == ["stem"]:
+            return f"conv1{norm}"
+        _, stage, block, part = place
+        at = f"block{int(stage) + 1}/unit_{int(block) + 1}"
+        if part == "shortcut":
+            return f"{at}/shortcut{norm or '/conv1'}"
+        return f"{at}/{part}{norm}"
+
+    return keras_origins(shapes, layer)
+
+
+COURSE: Mapping[str, Any] = {
+    "source": "tensorflow",
+    "family": "resnet",
+    "arguments": {"stride_on": "3x3", "same_padding": True},
+    "preprocessing": {
+        "mean": tuple(value / 255 for value in (123.68, 116.78, 103.94)),
+        "std": (1 / 255, 1 / 255, 1 / 255),
+        "fit": "squash",
+    },
+}
 
 
 def _on_top(state: StateDict, prefix: str) -> list[str]:
@@ -148,8 +180,7 @@ LAYOUTS = (
     ),
     *(
         Layout(
-            source="tensorflow",
-            family="resnet",
+            **COURSE,
             marks=(
                 f"{prefix}layer_with_weights-0/kernel",
                 f"{prefix}layer_with_weights-1/gamma",
@@ -159,13 +190,12 @@ LAYOUTS = (
             origins=partial(course, prefix=prefix),
             prepare=partial(_named_head, prefix=prefix),
             tells=partial(_told_head, prefix=prefix),
-            arguments={"stride_on": "3x3", "same_padding": True},
-            preprocessing={
-                "mean": tuple(value / 255 for value in _COURSE_MEAN),
-                "std": (1 / 255, 1 / 255, 1 / 255),
-                "fit": "squash",
-            },
         )
         for prefix in (WITHIN, "")
+    ),
+    Layout(
+        **COURSE,
+        marks=("conv1/kernel", "conv1/BatchNorm/gamma", "block1/unit_1/conv1/kernel"),
+        origins=named,
     ),
 )
