@@ -469,36 +469,6 @@ def import_model(
 
 def checks() -> dict[str, Any]:
     """Versions, devices, engines and CPU features, and what `auto` would choose here."""
-    import os
-    import platform
+    from retinue.training.environment import facts
 
-    import torch
-
-    from retinue.data.cpus import usable_cpus
-    from retinue.data.loader import worker_count
-    from retinue.inference.devices import choose_device, fit_threads
-    from retinue.inference.engines import candidates, installed
-    from retinue.training.environment import choose_precision, cpu_features, cpu_name, versions
-
-    device = choose_device("auto")
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {
-        "system": platform.platform(),
-        "versions": versions(),
-        "cpu": {
-            "name": cpu_name(),
-            "cores": os.cpu_count(),
-            "usable": usable_cpus(),
-            "features": cpu_features(),
-        },
-        "devices": ["cpu", *(f"cuda:{k} ({torch.cuda.get_device_name(k)})" for k in range(cuda))]
-        + (["mps"] if torch.backends.mps.is_available() else []),
-        "engines": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")},
-        "auto": {
-            "device": device,
-            "engine": candidates(device)[0],
-            "precision": choose_precision("auto", device),
-            "workers": worker_count("auto"),
-            "threads": fit_threads(),
-        },
-    }
+    return facts()

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models import names
+from retinue.models.arguments import counted_classes, refuse_arguments
 from retinue.models.heads import LINEAR, build_head, head_choice
 from retinue.models.names import Called
 from retinue.models.network import Builder, Network
@@ -215,7 +216,7 @@ def create_model(
     meant = called(name)
     entry = _entry(meant.network)
     weights = with_tag(meant, weights)
-    num_classes = _counted(num_classes, classes)
+    num_classes = counted_classes(num_classes, classes)
     given = {"num_classes": num_classes, "dropout": dropout, "drop_path": drop_path, **arguments}
     # A network that takes no such argument has a rate of 0.
     absent = {"dropout", "drop_path"} - set(inspect.signature(entry.build).parameters)
@@ -224,7 +225,7 @@ def create_model(
         for key, value in given.items()
         if value is not None and not (key in absent and value == 0)
     }
-    _check(entry, keywords)
+    refuse_arguments(entry.name, entry.build, keywords)
     if head is not None and entry.kind != "classifier":
         raise UsageError(f"{entry.name} has a head of its own: it takes none", where="head")
     wanted = Wanted(head, classes, partial_weights)
@@ -290,7 +291,7 @@ def _created_backbone(
         own["drop_path"] = keywords["drop_path"]
     # Its classifier is loaded, too, so that the file is seen to be whole, and then thrown away.
     own["num_classes"] = len(resolved.classes) or _DEFAULT_CLASSES
-    _check(entry, own)
+    refuse_arguments(entry.name, entry.build, own)
     return _created(entry, own, resolved, Wanted(partial_weights=partial_weights))
 
 
@@ -315,7 +316,8 @@ def _created(
         keywords = {**brought, **keywords}
         if isinstance(inner := brought.get("backbone_arguments"), Mapping):
             keywords["backbone_arguments"] = {**inner, **given.get("backbone_arguments", {})}
-        _check(entry, keywords)  # a file's arguments need not be possible ones, either
+        # A file's arguments need not be possible ones, either.
+        refuse_arguments(entry.name, entry.build, keywords)
     chosen = head_choice(LINEAR if head is None else head)
     bound = inspect.signature(entry.build).bind(**keywords)
     bound.apply_defaults()  # written down whole, so that a later default changes nothing
@@ -425,20 +427,6 @@ def nearest_at_hand(entry: NetworkEntry) -> WeightsEntry | None:
     return min(here, key=distance, default=None)
 
 
-def _counted(num_classes: int | None, classes: Sequence[str]) -> int | None:
-    """The number of classes, as far as it is told. Raises UsageError for names that cannot be."""
-    if not classes:
-        return num_classes
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise UsageError(f"classes are a list of names, not {classes!r}")
-    if len(set(classes)) < len(classes):
-        doubled = next(name for name in classes if list(classes).count(name) > 1)
-        raise UsageError(f"the class {doubled!r} is listed twice", where="classes")
-    if num_classes not in (None, len(classes)):
-        raise UsageError(f"num_classes is {num_classes}, and there are {len(classes)} classes")
-    return len(classes)
-
-
 def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
@@ -483,42 +471,3 @@ def _shapes(network: Network, resolved: ResolvedWeights) -> dict[str, tuple[int,
         f"{network.logits_layer}.weight": (classes, network.pooled_features),
         f"{network.logits_layer}.bias": (classes,),
     }
-
-
-def _check(entry: NetworkEntry, keywords: Mapping[str, Any]) -> None:
-    known = inspect.signature(entry.build).parameters
-    for key in keywords:
-        if key not in known:
-            takes = (*known, "head")
-            mend = suggest(key, takes) or f"it takes weights, {', '.join(takes)}"
-            if key == "pretrained":
-                mend = "name them: weights='imagenet'"
-            raise UsageError(f"{entry.name} takes no argument {key!r}", mend=mend)
-    for key, value in keywords.items():
-        if reason := _impossible(key, value, known[key]):
-            raise UsageError(f"{key} must {reason}, not {value!r}", where=entry.name)
-
-
-def _impossible(key: str, value: Any, parameter: inspect.Parameter) -> str:
-    """What the keyword's value must be and is not, by its default; empty if it may be that."""
-    default = parameter.default
-    if parameter.annotation == "int | None":
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return "" if value is None or (whole and value >= 0) else "be a whole number, 0 or above"
-    rate = key.endswith(("dropout", "drop_path"))
-    if default is None and rate:
-        default = 0.0
-    if isinstance(default, bool):
-        return "" if isinstance(value, bool) else "be true or false"
-    if isinstance(default, str):
-        return "" if isinstance(value, str) else "be a word"
-    if not isinstance(default, int | float):
-        return ""
-    whole = isinstance(default, int)
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        return "be a whole number" if whole else "be a number"
-    if rate:
-        return "" if 0 <= value < 1 else "be at least 0 and below 1"
-    if whole:
-        return "" if value >= 1 else "be at least 1"
-    return "" if 0 < value < math.inf else "be above 0"

@@ -16,7 +16,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 import retinue
+from retinue.data.cpus import usable_cpus
+from retinue.data.loader import worker_count
 from retinue.errors import UsageError
+from retinue.inference.devices import choose_device, fit_threads
+from retinue.inference.engines import candidates, installed
 
 PACKAGES = (
     "torch",
@@ -130,3 +134,29 @@ def _leave() -> None:
     then aborts it, and makes the launcher kill the others."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def facts() -> dict[str, Any]:
+    """What there is on this machine, and what `auto` would choose: plain JSON values."""
+    device = choose_device("auto")
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
+        "system": platform.platform(),
+        "versions": versions(),
+        "cpu": {
+            "name": cpu_name(),
+            "cores": os.cpu_count(),
+            "usable": usable_cpus(),
+            "features": cpu_features(),
+        },
+        "devices": ["cpu", *(f"cuda:{k} ({torch.cuda.get_device_name(k)})" for k in range(cuda))]
+        + (["mps"] if torch.backends.mps.is_available() else []),
+        "engines": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")},
+        "auto": {
+            "device": device,
+            "engine": candidates(device)[0],
+            "precision": choose_precision("auto", device),
+            "workers": worker_count("auto"),
+            "threads": fit_threads(),
+        },
+    }

@@ -126,3 +126,16 @@ def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:
             continue
         return size
     return None
+
+
+def portions_that_fit(size: int, attempt: Callable[[int], None], share: int, stage: int) -> str:
+    """What to do where `size` images at a time are too many: the accumulation of the stage of that
+    number that changes nothing, `share` being what each process has of a batch."""
+    fits = largest_that_fits(size, attempt)
+    if fits is None:
+        return "not even one image fits: choose a smaller network or input size"
+    portions = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= fits)
+    return (
+        f"{fits} images fit: stages.{stage}.accumulate={portions} computes the same batch in"
+        f" {portions} portions"
+    )

@@ -480,21 +480,11 @@ class Trainer:
             sum(part.float().sum() for part in sums).backward()
             self.optimizer.zero_grad(set_to_none=True)
 
-        fits = guards.largest_that_fits(len(batch), attempt)
-        index = self.progress.stage
-        if fits is None:
-            mend = "not even one image fits: choose a smaller network or input size"
-        else:
-            share = stage.batch_size // self.accelerator.num_processes
-            portions = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= fits)
-            mend = (
-                f"{fits} images fit: stages.{index}.accumulate={portions} computes the same"
-                f" batch of {stage.batch_size} in {portions} portions"
-            )
+        share = stage.batch_size // self.accelerator.num_processes
         return RetinueError(
             f"the device ran out of memory with {len(batch)} images",
             where=f"stage {stage.name}",
-            mend=mend,
+            mend=guards.portions_that_fit(len(batch), attempt, share, self.progress.stage),
         )
 
 
