@@ -97,6 +97,12 @@ def convert(
         records, how = settle_splits(records, options, notes)
         notes.append(how)
     records, lost = _of_one_class(records, listing.format)
+    divides = not (records.splits() != NONE).any()
+    if divides and any(getattr(records, name) is not None for name in ("group", "stratum")):
+        notes.append(
+            "the data has no splits, and shards hold no groups or strata that a training would"
+            " draw them by: split.seed=0 in this command draws them now"
+        )
     form = SHARDS[to]
     size = (megabytes or MEGABYTES) * 1e6
     shards = _divided(records, form, size)
