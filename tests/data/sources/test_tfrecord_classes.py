@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from data_sets import WHOLE, labels, put, read, splits
-from examples import Values, example
+from examples import Values, example, record
 from examples import write as write_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shard_sets import flip, jpeg, slim, slim_shards, written_up
 
 from retinue.data.check import check
 from retinue.data.options import DataOptions, FeatureOptions
 from retinue.data.readable import unreadable
+from retinue.data.sources.tfrecord_classes import Chosen, scan
 from retinue.errors import UsageError
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
@@ -303,3 +306,31 @@ def test_of_an_image_that_is_broken_the_shard_is_told(tmp_path: Path) -> None:
     readers = task_type("classification").readers()
     found = check(DataOptions(path=str(path), split=WHOLE), readers)
     assert list(found.unreadable.items()) == [said]
+
+
+RECORDS = [record(written_up(n, n, b"x%d" % n)) for n in range(3)]
+CHOSEN = Chosen("image", "label", "text", "filename")
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_no_damage_passes_for_another_example(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Where a byte has changed, or the end is lost, that is told, and all others are as written."""
+    path = tmp_path_factory.getbasetemp() / "damaged.tfrecord"
+    path.write_bytes(b"".join(RECORDS))
+    sound = list(scan(path, CHOSEN))
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[at] ^= data.draw(st.integers(1, 255))
+        untold = False
+    else:
+        del content[at:]
+        untold = at in (0, len(RECORDS[0]), len(RECORDS[0] + RECORDS[1]))
+    path.write_bytes(content)
+    found = list(scan(path, CHOSEN))
+    assert any(one.problem for one in found) != untold
+    for one in found:
+        assert one.problem or one == sound[one.number - 1]
