@@ -70,6 +70,8 @@ def test_a_training_with_lines_and_every_epochs_weights(
     figures = modelfile.read_description(kept[0]).figures
     assert f"{figures['top1']:.6f}" == f"{float(tiny.rows(run.folder)[0]['val_top1']):.6f}"
     assert retinue.load(kept[0], engine="torch")(next(pictures.rglob("*.png"))).answers()
+    judged = [retinue.evaluate(path, engine="torch") for path in (kept[-1], run.best)]
+    assert judged[0]["top1"] == judged[1]["top1"]
     again = tiny.recipe(pictures, stages=[stage], **(changes | {"log_steps": None}))
     plain = retinue.train(again, out=tmp_path / "plain", report=False, quiet=True)
     other = modelfile.read(plain.best)[1]

@@ -19,6 +19,7 @@ from retinue.inference.ensembles import members_of
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import Predictor, load
 from retinue.modelfile import ModelDescription, find_model
+from retinue.run.folder import EPOCHS
 from retinue.run.log import LOGGER, console
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
@@ -175,7 +176,7 @@ def data_of_run(run: Path) -> Dataset:
 
 def _own_data(file: Path) -> DataOptions:
     """What the run of the model file was trained on, split as it was then."""
-    run = file.parent
+    run = file.parent.parent if file.parent.name == EPOCHS else file.parent
     if not (run / "recipe.yaml").is_file():
         raise UsageError(
             "the model file does not say where its data is",
