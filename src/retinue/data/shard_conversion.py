@@ -221,7 +221,7 @@ def _facts(record: Record) -> list[object]:
 def _written(work: _Work, shards: Sequence[_Shard], out: Path, partial: Path) -> list[_Done]:
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(partial / ".lock")
+        lock = FileLock(partial.with_name(f"{partial.name}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -233,13 +233,14 @@ def _written(work: _Work, shards: Sequence[_Shard], out: Path, partial: Path) ->
         try:
             done = _all(work, shards, partial)
             _finish(work, shards, partial)
+            if out.exists():
+                out.rmdir()  # it is empty
+            os.replace(partial, out)
+            sync_folder(out.parent)
         finally:
             lock.release()
-        (partial / ".lock").unlink(missing_ok=True)
-        if out.exists():
-            out.rmdir()  # it is empty
-        os.replace(partial, out)
-        sync_folder(out.parent)
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
     except OSError as error:
         raise RetinueError(
             f"the shards cannot be written: {error.strerror or error}",
@@ -268,7 +269,7 @@ def _all(work: _Work, shards: Sequence[_Shard], partial: Path) -> list[_Done]:
     sweep(partial)
     wanted = {name for shard in shards for name in (shard.name, f"{shard.name}.done")}
     for left in partial.iterdir():
-        if left.name not in wanted and left.name != ".lock":  # of another division
+        if left.name not in wanted:  # of another division
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     telling = Telling(work.progress, sum(len(shard.positions) for shard in shards))
     stopped = threading.Event()
