@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from retinue.data.sources.walking import hidden, subfolders
-from retinue.files import children
 
 _DEEPEST, _FOLDERS, _FILES = 5, 200, 20_000
 
@@ -41,15 +42,13 @@ def first_file(
 def _in(
     folder: Path, named: Callable[[str], bool], fits: Callable[[Path], bool], opened: int
 ) -> Path | None:
-    found = sorted(
-        path
-        for path in children(folder, _FILES)
-        if named(path.name.lower()) and not hidden(path.name)
-    )
-    for path in found[:opened]:
-        try:
-            if fits(path):
-                return path
-        except OSError:
-            continue
+    names: list[str] = []
+    with suppress(OSError), os.scandir(folder) as listed:
+        for entry in islice(listed, _FILES):
+            if named(entry.name.lower()) and not hidden(entry.name):
+                names.append(entry.name)
+    for name in sorted(names)[:opened]:
+        with suppress(OSError):
+            if fits(folder / name):
+                return folder / name
     return None
