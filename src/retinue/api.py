@@ -196,10 +196,9 @@ def convert_data(
     **options: Any,
 ) -> Conversion:
     """The data set at `path` in another format, `to`, in the new folder `out`. Images are linked
-    where that can be done, or, with `copy`, copied. Into shards (`tfrecord`, `webdataset`), of
-    about so many `megabytes` each, they are written: `progress` is told how many images of how
-    many are done, and what was interrupted goes on when it is called again. `options`: fields of
-    the recipe's data section."""
+    where that can be done, or, with `copy`, copied; into shards of about so many `megabytes` they
+    are written: `progress` is told how many images of how many are done, and what was interrupted
+    goes on when it is called again. `options`: fields of the recipe's data section."""
     from retinue.data.options import DataOptions
     from retinue.errors import Interrupted
     from retinue.run.stopping import signal_of, terminable
@@ -207,16 +206,14 @@ def convert_data(
     from retinue.tasks.task import task_type
 
     name, convert = writing(to, task)
-    readers = task_type(name).readers()
-    given = DataOptions(path=str(path), **options)
+    data = DataOptions(path=str(path), **options), task_type(name).readers()
     how = {"copy": copy, "megabytes": megabytes, "progress": progress}
+    mend = "the same command goes on, or begins anew where images are not in shards"
     with terminable():
         try:
-            converted: Conversion = convert(given, readers, Path(out), to, **how)
+            return convert(*data, Path(out), to, **how)  # type: ignore[no-any-return]
         except KeyboardInterrupt as stop:
-            mend = "the same command goes on, or begins anew where images are not in shards"
             raise Interrupted(signal_of(stop), where=repr(str(out)), mend=mend) from None
-    return converted
 
 
 def fit_anchors(
