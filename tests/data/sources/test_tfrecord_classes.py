@@ -145,6 +145,14 @@ def test_the_text_beside_labels_tells_where_lines_begin(tmp_path: Path) -> None:
     assert any("labels.txt calls label 1 'b', beside it stands 'a'" in n for n in dataset.notes)
 
 
+def test_names_beside_the_folder_of_a_split(tmp_path: Path) -> None:
+    for folder, named in (("train", True), ("photos", False)):
+        root = slim_shards(tmp_path / folder)
+        (root / "labels.txt").unlink()
+        (tmp_path / "labels.txt").write_text("0:lily\n1:rose\n")
+        assert set(all_of(root).values()) == ({"lily", "rose"} if named else {"0", "1"})
+
+
 def test_a_label_map_and_a_class_without_images(tmp_path: Path) -> None:
     path = numbered(tmp_path, 1, 3)
     text = "item { id: 1 name: 'cat' }\nitem { id: 2 name: 'dog' }\nitem { id: 3 name: 'emu' }"

@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 from retinue.data.on_demand import Repeated
 from retinue.data.options import FeatureOptions
 from retinue.data.sources.annotated import beside_splits, unreadable
-from retinue.data.sources.label_names import name_numbers, read_label_names
+from retinue.data.sources.label_names import LabelNames, name_numbers, read_label_names
 from retinue.data.sources.listing import Listing
 from retinue.data.sources.member import Members
 from retinue.data.sources.pairing import file_split
 from retinue.data.sources.records import NONE, Names, Records, as_names, glued
 from retinue.data.sources.shard_index import Scan, indexes
 from retinue.data.sources.walking import normal, walk
-from retinue.data.sources.words import ORDER, nearly_alike, sort_names
+from retinue.data.sources.words import ORDER, nearly_alike, sort_names, split_of
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
 from retinue.text import counted
@@ -208,7 +208,7 @@ def _classes(
     first = features.first_label
     named = name_numbers(
         _beside(numbers, inverse, word, said),
-        read_label_names(listing.root, listing.notes),
+        _label_names(listing),
         None if first == "auto" else first,
         listing.notes,
     )
@@ -222,6 +222,14 @@ def _classes(
     for k in np.flatnonzero(~numbered & table["problem"].is_null().to_numpy()).tolist():
         listing.problems.append(f"{place(k)}: a name for a class, where others have numbers")
     return named.classes, target
+
+
+def _label_names(listing: Listing) -> LabelNames | None:
+    """Those beside the shards; of `train/` alone, also those beside that folder."""
+    found = read_label_names(listing.root, listing.notes)
+    if found is None and split_of(listing.root.name):
+        return read_label_names(listing.root.parent, listing.notes)
+    return found
 
 
 def _beside(
