@@ -131,11 +131,16 @@ def find_model(path: Path) -> Path:
     if os.path.isdir(path):  # pathlib's own fails for names that are too long
         if (path / MODEL_FILE).is_file():
             return path / MODEL_FILE
-        if (path / "recipe.yaml").is_file():
+        below = sorted(path.glob(f"*/{MODEL_FILE}"))
+        if (path / "recipe.yaml").is_file() and below:  # of folds, say
+            count = counted(len(below), "model lies", "models lie")
+            mend = f"{count} below it: name one, {str(below[0])!r}"
+        elif (path / "recipe.yaml").is_file():
             resume = f"retinue train {shlex.quote(str(path))} --resume"
             mend = f"its training has not come that far: {resume}"
         else:
-            others = sorted(path.glob("*.safetensors")) or sorted(path.glob(f"*/{MODEL_FILE}"))
+            others = sorted(path.glob("*.safetensors")) or below
+            others = others or sorted(path.glob(f"*/*/{MODEL_FILE}"))
             mend = f"did you mean {str(others[0])!r}?" if others else "name a model or run folder"
         raise UsageError(f"no {MODEL_FILE} in the folder", where=str(path), mend=mend)
     if not os.path.exists(path):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import finder
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -93,3 +94,17 @@ def test_one_fold_alone_is_a_training(tmp_path: Path, pictures: Path) -> None:
     assert (
         retinue.train(_recipe(pictures), dry_run=True, quiet=True).notes[0].startswith("one of 3")
     )
+
+
+def test_a_task_whose_tables_do_not_hold_all_is_told_by_its_figures_alone(tmp_path: Path) -> None:
+    patches = finder.write_pictures(tmp_path / "patches", count=12)
+    stage = {"epochs": None, "steps": 1, "batch_size": 4}
+    recipe = finder.recipe(patches, stages=[stage], ema=None)
+    recipe["data"]["split"] = {"folds": 2}
+    run = retinue.train(recipe, out=tmp_path / "run", quiet=True)
+    assert run.figures["task"] == "find"
+    assert run.figures["split"] == "folds"
+    assert set(run.figures["spread"]) <= set(run.figures)
+    assert run.figures["spread"]
+    with pytest.raises(UsageError, match=r"2 models lie below it: name one, .*fold-1"):
+        retinue.load(run.folder)
