@@ -195,6 +195,41 @@ def test_a_training_on_cached_pooled_features_and_its_model_file(
     assert soup.path.is_file()
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
+def test_its_maps_are_timms_and_a_detector_is_built_on_them(
+    timm: Any, name: str, tmp_path: Path
+) -> None:
+    reference = _randomised(timm.create_model(name))
+    torch.save(reference.state_dict(), tmp_path / "w.pth")
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    network = create_model(f"timm/{name}", weights=tmp_path / "w.pth").eval()
+    alone = timm.create_model(name, features_only=True).eval()
+    told = alone.feature_info.reduction()
+    with torch.no_grad():
+        theirs = reference.forward_intermediates(images, intermediates_only=True)
+        found = network.features(images)
+    assert [level.stride for level in network.feature_levels] == told
+    assert [level.channels for level in network.feature_levels] == [m.shape[1] for m in found]
+    for one, other in zip(found, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    detector = create_model(
+        "yolov3", backbone=f"timm/{name}", num_classes=3, weights=tmp_path / "w.pth"
+    )
+    assert detector.strides == (8, 16, 32)  # type: ignore[attr-defined]
+    assert detector.first_drawn == 1
+    detector.eval()
+    with torch.no_grad():
+        deepest, *finer = detector.run(images, stop=1)
+        torch.testing.assert_close([*finer, deepest], found[-3:])
+    again = create_model("yolov3", **detector.arguments)
+    again.load_state_dict(detector.state_dict())
+
+
+def test_a_transformer_of_one_stride_has_no_detector(timm: Any) -> None:
+    with pytest.raises(UsageError, match="has no feature level 3"):
+        create_model("yolov3", backbone="timm/test_vit", num_classes=3)
+
+
 def _copy(run: Path, root: Path) -> Path:
     copy = root / "copy.safetensors"
     copy.write_bytes((run / "best.safetensors").read_bytes())

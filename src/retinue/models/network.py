@@ -183,6 +183,23 @@ class Network(nn.Module):
         deepest, finer = split(state)
         return [*finer, deepest] if units else []
 
+    def tapped_units(self, levels: Collection[int], prefix: str) -> list[Unit]:
+        """See `tapped`, for levels that there are."""
+        units = [
+            Unit(
+                prefix + unit.name, unit.module, unit.level, _all if unit.level in levels else None
+            )
+            for unit in self.units()
+        ]
+        last = max(i for i, unit in enumerate(units) if unit.tap is not None)
+        return [*units[:last], units[last]._replace(tap=None)]
+
+    def leave_out_beyond(self, levels: Collection[int], reached: int) -> None:
+        """Put nothing in the place of what `tapped_units` of the `levels`, which are `reached`
+        units, do not reach; but for the head."""
+        for unit in self.units()[reached:]:
+            self.put(unit.name, nn.Identity())
+
     def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """(name, parameters) by depth, the stem first and the head last."""
         links = [(unit.name, unit.module) for unit in self.units()] + [("head", self.head)]
@@ -290,14 +307,7 @@ def tapped(
             where=network.name or None,
             mend=f"it has {said}" if said else "choose a network that has levels",
         )
-    if not wanted:
-        return []
-    units = [
-        Unit(prefix + unit.name, unit.module, unit.level, _all if unit.level in wanted else None)
-        for unit in network.units()
-    ]
-    last = max(i for i, unit in enumerate(units) if unit.tap is not None)
-    return [*units[:last], units[last]._replace(tap=None)]
+    return network.tapped_units(wanted, prefix) if wanted else []
 
 
 def as_backbone(network: Network, levels: Collection[int]) -> Network:
@@ -307,9 +317,7 @@ def as_backbone(network: Network, levels: Collection[int]) -> Network:
     Raises:
         UsageError: the network lacks one of the levels.
     """
-    reached = len(tapped(network, levels))
-    for unit in network.units()[reached:]:
-        network.put(unit.name, nn.Identity())
+    network.leave_out_beyond(levels, len(tapped(network, levels)))
     network.put("head", nn.Identity())
     network.classifiers = ()
     return network

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from retinue.errors import UsageError
 from retinue.models.anatomy import count_macs
 from retinue.models.blocks import initialise
 from retinue.models.names import Called
-from retinue.models.network import Level, Network, State, Unit
+from retinue.models.network import Level, Network, State, Unit, joined
 from retinue.models.registry import NetworkEntry
 from retinue.sample import Preprocessing
 from retinue.weights import catalogue
@@ -67,8 +67,37 @@ class Timm(Network):
 
     @property
     def feature_levels(self) -> list[Level]:
-        """None: no detector is built on these."""
-        return []
+        """The last of timm's maps at each stride of a power of 2, where it gives maps at all."""
+        return [Level(k, one["num_chs"], 2**k) for k, (_, one) in self._maps().items()]
+
+    def _maps(self) -> dict[int, tuple[int, Mapping[str, Any]]]:
+        """k → the place among timm's maps, and what it says of it."""
+        told = getattr(self.body, "feature_info", None)
+        if told is None or not hasattr(self.body, "forward_intermediates"):
+            return {}
+        rows = told if isinstance(told, list) else told.info
+        found = {}
+        for place, one in enumerate(rows):
+            k = int(one["reduction"]).bit_length() - 1
+            if one["reduction"] == 2**k:
+                found[k] = (place, one)
+        return dict(sorted(found.items()))
+
+    def tapped_units(self, levels: Collection[int], prefix: str) -> list[Unit]:
+        """One unit, which gives all the maps."""
+        places = [place for k, (place, _) in self._maps().items() if k in levels]
+        return [Unit(f"{prefix}{BODY}", _Maps(self.body, places), max(levels), joins=True)]
+
+    def leave_out_beyond(self, levels: Collection[int], reached: int) -> None:
+        """As timm leaves it out."""
+        places = [place for k, (place, _) in self._maps().items() if k in levels]
+        self.body.prune_intermediate_layers(places)  # type: ignore[operator]
+        self.body.__dict__.pop("_retinue_groups", None)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """See `Network`."""
+        places = [place for place, _ in self._maps().values()]
+        return _maps_of(self.body, x, places) if places else []
 
     def run(self, x: State, *, start: int = 0, stop: int | None = None, taps: bool = True) -> State:
         """Images to pooled features, (n, width), or these as they are: nothing lies between."""
@@ -85,6 +114,26 @@ class Timm(Network):
         """See `Network`."""
         answer = self.head(self.body(x) if start == 0 else x)
         return {"logits": answer} if self.training and isinstance(answer, Tensor) else answer
+
+
+class _Maps(nn.Module):
+    """timm's maps at some places, as a state: the deepest first, then the others, finest first."""
+
+    def __init__(self, body: nn.Module, places: list[int]) -> None:
+        super().__init__()
+        self.body = body
+        self._places = places
+
+    def forward(self, x: Tensor) -> State:
+        *finer, deepest = _maps_of(self.body, x, self._places)
+        return joined(deepest, tuple(finer))
+
+
+def _maps_of(body: nn.Module, x: Tensor, places: list[int]) -> list[Tensor]:
+    maps: list[Tensor] = body.forward_intermediates(  # type: ignore[operator]
+        x, indices=places, intermediates_only=True, output_fmt="NCHW"
+    )
+    return list(maps)
 
 
 class _Head(nn.Module):
