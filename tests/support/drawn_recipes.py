@@ -133,18 +133,34 @@ def _of_field(schema: type[Options], name: str, field: FieldInfo) -> Strategy | 
     return of(field.annotation, tuple(field.metadata)) if small is None else small
 
 
+HEADS = st.sampled_from(
+    [
+        None,
+        None,
+        "linear",
+        {"name": "mlp", "hidden": [5]},
+        "glu",
+        {"name": "glu", "auxiliary": True},
+    ]
+)
+
+
 @st.composite
 def recipes(draw: st.DrawFn, task: str, base: Mapping[str, Any]) -> dict[str, Any]:
-    """`base`, with the options of its task, of data, input, evaluation and average drawn, and one
-    or two stages of two steps each."""
+    """`base`, with the options of its task, of input, evaluation and average drawn, its network's
+    head where it has a choice of it, and one or two stages of two steps each."""
     stages = []
     for number in range(draw(st.integers(1, 2))):
         stage = draw(options(StageOptions))
         stages.append({**stage, "name": f"stage{number}", "steps": 2})
         stages[-1].setdefault("batch_size", 4)
     own = draw(options(task_type(task).options_type))
+    model = dict(base["model"])
+    if "head" in model:
+        model["head"] = draw(HEADS)
     return {
         **base,
+        "model": model,
         "task": task,
         "task_options": {**own, **base.get("task_options", {})},
         "stages": stages,

@@ -74,12 +74,13 @@ SMALL_DETECTOR = {
     "weights": None,
     "arguments": {"backbone": "mobilenet_v1_025", "widths": [4, 8, 8]},
 }
+CLASSIFIER = {"name": "tiny", "weights": None, "head": None}
 SOME = 0.3
 """At least this share of what is drawn has to train: else little would be tried."""
 
 
 def _base(task: str, data: Path, cache: Path) -> dict[str, Any]:
-    model = SMALL_DETECTOR if task == "detection" else {"name": "tiny", "weights": None}
+    model = SMALL_DETECTOR if task == "detection" else CLASSIFIER
     own = {"objectness_prior": 0.01} if task == "detection" else {}
     return {
         "model": model,
