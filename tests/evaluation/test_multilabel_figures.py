@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss, precisi
 from retinue.evaluation.multilabel import (
     Labelled,
     average_precision,
+    best_threshold,
     best_thresholds,
     declared,
     declared_among,
@@ -75,12 +76,35 @@ def test_by_hand() -> None:
     labels = np.array([[1, 0, 1, 0]], bool).T
     of = Labelled(labels, np.ones_like(labels), np.array([[0.9, 0.8, 0.7, 0.6]]).T)
     assert average_precision(of.curves[0]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    best = best_thresholds(of)
-    assert best.per_class == [pytest.approx(0.65)], "above it F1 is 4/5"
-    assert best.overall == pytest.approx(0.65)
+    assert best_thresholds(of) == [pytest.approx(0.65)], "above it F1 is 4/5"
+    assert best_threshold(of) == pytest.approx(0.65)
     (row,) = figures(of, ["a"], np.array([0.65]))["per_class"]
     assert (row["precision"], row["recall"], row["f1"]) == (2 / 3, 1.0, 0.8)
-    assert best_thresholds(of, fewest=3).per_class == [None]
+
+
+def test_a_few_images_of_a_class_do_not_decide() -> None:
+    """One class of 200 images is best cut at 0.5; another has a single one, at 0.95. Alone it would
+    be cut just below that, and with many of its own it is."""
+    rng = np.random.default_rng(0)
+    first = rng.random(200) < 0.5
+    score = np.where(first, rng.uniform(0.45, 1, 200), rng.uniform(0, 0.55, 200))
+
+    def both(single: int) -> Labelled:
+        second = np.arange(200) < single
+        other = np.where(second, 0.95, np.where(np.arange(200) < 2 * single, 0.8, 0.0))
+        labels = np.stack([first, second], axis=1)
+        return Labelled(labels, np.ones_like(labels), np.stack([score, other], axis=1))
+
+    alone = best_thresholds(both(1), prior=0)
+    assert alone is not None
+    assert 0.8 < alone[1] < 0.95
+    shrunk = best_thresholds(both(1))
+    assert shrunk is not None
+    assert 0.4 < shrunk[1] < 0.6
+    own = best_thresholds(both(100))
+    assert own is not None
+    assert 0.8 < own[1] < 0.95
+    assert best_thresholds(Labelled(*(np.zeros((3, 2), bool),) * 2, np.zeros((3, 2)))) is None
 
 
 def test_what_is_not_known_counts_nowhere() -> None:

@@ -58,7 +58,11 @@ def _recipe(table: Path, **changes: Any) -> dict[str, Any]:
                 "epochs": 12,
                 "batch_size": 9,
                 "sampler": "repeat_factor",
-                "augment": {"mixing": {"mixup": 0.4, "cutmix": 1.0, "probability": 0.3}},
+                "augment": {
+                    "mixing": {"mixup": 0.4, "cutmix": 1.0, "probability": 0.3},
+                    "policy": {"name": "rand_augment", "magnitude": 5},
+                    "erasing": {"probability": 0.2, "area": [0.02, 0.1]},
+                },
                 "optimizer": {"name": "adamw", "lr": 0.02},
             }
         ],

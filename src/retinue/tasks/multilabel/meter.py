@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retinue.data.targets.several_labels import SeveralLabels
-from retinue.evaluation.multilabel import Labelled, Thresholds, best_thresholds, figures
+from retinue.evaluation.multilabel import Labelled, best_threshold, best_thresholds, figures
 from retinue.sample import Sample
 from retinue.tasks.task import Meter
 from retinue.text import utf8
@@ -72,9 +72,13 @@ class MultilabelMeter(Meter):
         known."""
         return figures(self._told(), self._classes, self.thresholds)
 
-    def best_thresholds(self, *, fewest: int) -> Thresholds:
+    def best_threshold(self) -> float | None:
+        """See `retinue.evaluation.multilabel.best_threshold`."""
+        return best_threshold(self._told())
+
+    def best_thresholds(self) -> list[float] | None:
         """See `retinue.evaluation.multilabel.best_thresholds`."""
-        return best_thresholds(self._told(), fewest=fewest)
+        return best_thresholds(self._told())
 
     def tables(self) -> dict[str, pa.Table]:
         """`predictions`: path (string), labels and unknown (lists of int32: the classes that are in

@@ -28,8 +28,6 @@ from retinue.tasks.state import fractions
 from retinue.tasks.task import Meter, Task, register_task
 from retinue.text import few
 
-FEWEST = 10
-"""A class that is in fewer validation images has no threshold of its own."""
 HEAVIEST = 100.0
 """The most that a label counts, where labels that are there are balanced with those that are not:
 of a class with one image in a hundred thousand, the loss would be nothing else."""
@@ -56,8 +54,8 @@ class MultilabelOptions(Options):
     """How much each auxiliary head counts, in networks that have them (Szegedy et al., 2015)."""
     thresholds: Literal["f1_per_class", "f1", "fixed"] = "f1_per_class"
     """From which probability on a label is given. `f1_per_class`: after each validation, what gives
-    each class the highest F1 there, and one for all where a class has fewer than 10 images; `f1`:
-    one for all; `fixed`: `threshold`."""
+    each class the highest F1 there, with the labels of all classes counted along, so that a few
+    images do not decide; `f1`: one for all; `fixed`: `threshold`."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     """Of every class, where none is fitted. Set for answers, it stands in place of what was."""
     distillation_weight: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -248,10 +246,12 @@ class Multilabel(Task):
         """See `Task`: the thresholds, as the options ask for it."""
         how = self.options.thresholds
         if how != "fixed" and isinstance(meter, MultilabelMeter):
-            best = meter.best_thresholds(fewest=FEWEST)
-            overall = self.options.threshold if best.overall is None else best.overall
-            own = best.per_class if how == "f1_per_class" else [None] * len(self.classes)
-            self._thresholds = [overall if one is None else one for one in own]
+            each = meter.best_thresholds() if how == "f1_per_class" else None
+            if each is None:
+                overall = meter.best_threshold()
+                one = self.options.threshold if overall is None else overall
+                each = [one] * len(self.classes)
+            self._thresholds = each
             meter.thresholds = self._least()
         return self.fitted()
 
