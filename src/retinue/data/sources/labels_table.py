@@ -185,8 +185,7 @@ class SeveralALine(Labelling):
         elif unknown := int((said[usable] == UNKNOWN).sum()):
             cells = counted(unknown, "cell leaves", "cells leave")
             listing.notes.append(f"{cells} it open whether a class is there (empty or −1)")
-        for row in _again(position, usable).tolist():
-            self._refuse_contradiction(columns, position, usable, said, row, listing)
+        _refuse_contradictions(columns, position, usable, said, listing)
         listing.classes = names
         there = (said[usable] == _YES).any(axis=0)
         listing.empty_classes += [n for n, any_ in zip(names, there, strict=True) if not any_]
@@ -206,19 +205,19 @@ class SeveralALine(Labelling):
                 )
         return targets, place[code]
 
-    def _refuse_contradiction(
-        self,
-        columns: Columns,
-        position: Positions,
-        usable: npt.NDArray[np.bool_],
-        said: Said,
-        row: int,
-        listing: Listing,
-    ) -> None:
-        """A further row of an image has to say the same."""
-        before = int(np.flatnonzero(usable & (position == position[row]))[0])
+
+def _refuse_contradictions(
+    columns: Columns,
+    position: Positions,
+    usable: npt.NDArray[np.bool_],
+    said: Said,
+    listing: Listing,
+) -> None:
+    """A further row of an image has to say the same."""
+    first, lines = _first_rows(position, usable), columns.cells.lines
+    for row in _again(position, usable).tolist():
+        before = first[int(position[row])]
         if not np.array_equal(said[row], said[before]):
-            lines = columns.cells.lines
             listing.problems.append(
                 f"{columns.cells.at(int(lines[row]))}: says something else of the image in line"
                 f" {int(lines[before])}"
