@@ -187,6 +187,16 @@ _KERAS_NORM = {
 }
 
 
+def in_order(kinds: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Our modules → the names that Keras gives layers without one: `conv2d`, `conv2d_1` …, in their
+    order within each kind."""
+    return {
+        module: f"{kind}_{k}" if k else kind
+        for kind, modules in kinds.items()
+        for k, module in enumerate(modules)
+    }
+
+
 def own_head(
     state: StateDict, layers: Mapping[str, str], *, head: str = "head.fc"
 ) -> dict[str, Tensor]:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from retinue.weights.flattened import flattened
-from retinue.weights.layout import DIVIDED, Layout, Origin, Shapes, keras_origins, rename
+from retinue.weights.layout import (
+    DIVIDED,
+    Layout,
+    Origin,
+    Shapes,
+    in_order,
+    keras_origins,
+    rename,
+)
 
 # Ours, and their place among torchvision's layers.
 CONVOLUTIONS = {
@@ -30,9 +38,7 @@ def torchvision(shapes: Shapes) -> dict[str, Origin]:
 def keras(shapes: Shapes) -> dict[str, Origin]:
     """The half-width network as it is taught: layers without names of their own, which Keras
     numbers, `conv2d` to `conv2d_4` and `dense` to `dense_2`."""
-    layers = {}
-    for kind, ours in (("conv2d", CONVOLUTIONS), ("dense", LINEAR)):
-        layers.update({name: f"{kind}_{k}" if k else kind for k, name in enumerate(ours)})
+    layers = in_order({"conv2d": CONVOLUTIONS, "dense": LINEAR})
     origins = keras_origins(shapes, layers.__getitem__)
     channels = shapes["stages.1.2.conv.weight"][0]
     return {**origins, "head.fc6.weight": flattened(origins["head.fc6.weight"], channels)}

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from retinue.weights.layout import TENSORFLOW, Layout, Origin, Shapes, blocks, keras_origins, rename
+from retinue.weights.layout import (
+    TENSORFLOW,
+    Layout,
+    Origin,
+    Shapes,
+    blocks,
+    in_order,
+    keras_origins,
+    rename,
+)
 from retinue.weights.mobile import (
     TIMM_MOBILE_MARKS,
     timm_mobile,
@@ -73,9 +82,7 @@ def unnamed(shapes: Shapes) -> dict[str, Origin]:
     for module in ("stem.conv", "stem.norm", *inner, "top.conv", "top.norm"):
         kind = "depthwise_conv2d" if module.endswith("depthwise.conv") else "conv2d"
         kinds["batch_normalization" if module.endswith("norm") else kind].append(module)
-    layers = {"head.fc": "output"}
-    for kind, modules in kinds.items():
-        layers |= {name: f"{kind}_{k}" if k else kind for k, name in enumerate(modules)}
+    layers = {**in_order(kinds), "head.fc": "output"}
     return keras_origins(shapes, layers.__getitem__)
 
 

@@ -16,6 +16,7 @@ from retinue.weights.layout import (
     Origin,
     Shapes,
     blue_first,
+    in_order,
     keras_origins,
     rename,
 )
@@ -92,12 +93,13 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
 
 def unnamed(shapes: Shapes) -> dict[str, Origin]:
     """As it is taught with Keras: layers without names of their own, which are numbered."""
-    convolutions = [f"{s}.{j}.conv" for s in STAGES for j in range(len(shapes))
-                    if f"{s}.{j}.conv.weight" in shapes]  # fmt: skip
-    layers = {}
-    for kind, ours in (("conv2d", convolutions), ("dense", ["head.fc6", "head.fc7", "head.fc"])):
-        layers.update({name: f"{kind}_{k}" if k else kind for k, name in enumerate(ours)})
-    origins = keras_origins(shapes, layers.__getitem__)
+    blocks = [f"{stage}.{j}" for stage in STAGES for j in range(len(shapes))]
+    kinds = {
+        "conv2d": [f"{b}.conv" for b in blocks if f"{b}.conv.weight" in shapes],
+        "batch_normalization": [f"{b}.norm" for b in blocks if f"{b}.norm.weight" in shapes],
+        "dense": ["head.fc6", "head.fc7", "head.fc"],
+    }
+    origins = keras_origins(shapes, in_order(kinds).__getitem__)
     channels = shapes["stages.3.0.conv.weight"][0]
     return {**origins, "head.fc6.weight": flattened(origins["head.fc6.weight"], channels)}
 

@@ -43,10 +43,15 @@ def timm(shapes: Shapes) -> dict[str, Origin]:
     return rename(shapes, [*rules, (r"head\.fc\.", "fc.")])
 
 
+GATED = {"dense": "value", "dense_1": "gate", "softmax": "fc", "auxiliary": "auxiliary"}
+"""The head of a contest's write-up, a gated linear unit of two layers without names and two
+classifiers, and our names within that head."""
+
+
 def keras(shapes: Shapes) -> dict[str, Origin]:
     """`block5_sepconv1`, which holds both filters, and `block5_sepconv1_bn`; blocks are counted
     from the stem, which is 1, to the top, which is 14. Shortcuts have numbers for names."""
-    layers = {"head.fc": "predictions"}
+    layers = {"head.fc": "predictions", **{f"head.fc.{ours}": name for name, ours in GATED.items()}}
     for k in (1, 2):
         layers[f"stem.conv{k}.conv"] = f"block1_conv{k}"
         layers[f"stem.conv{k}.norm"] = f"block1_conv{k}_bn"
@@ -62,8 +67,6 @@ def keras(shapes: Shapes) -> dict[str, Origin]:
     def layer(module: str) -> str:
         if module in layers:
             return layers[module]
-        if module.startswith("head.fc."):  # of a head that `_gated` has named
-            return module
         separable, _, part = module.rpartition(".")
         return layers[separable] + ("_bn" if part == "norm" else "")
 
@@ -79,10 +82,8 @@ MARKS = ("block1_conv1/kernel", "block2_sepconv1/depthwise_kernel")
 
 
 def _gated(state: StateDict, shapes: Shapes) -> StateDict:
-    """The head of the contest's write-up: a gated linear unit of two layers without names, and two
-    classifiers."""
-    layers = {"dense": "value", "dense_1": "gate", "softmax": "fc", "auxiliary": "auxiliary"}
-    return own_head(state, layers)
+    """Where the network has another head, theirs is seen to be one by its names."""
+    return state if "head.fc.value.weight" in shapes else own_head(state, GATED)
 
 
 def _told_gate(state: StateDict) -> dict[str, Any]:
