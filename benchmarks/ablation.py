@@ -16,6 +16,7 @@ import argparse
 import csv
 import hashlib
 import json
+import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -135,6 +136,7 @@ def train(name: str, recipe: dict[str, Any], root: Path, fold: int, folds: int, 
         write_fold(root, fold, folds, table)
         data = {"path": str(table.absolute()), "images": str(root.absolute())}
         recipe = {**recipe, "data": data, "seed": fold}
+        shutil.rmtree(place, ignore_errors=True)  # of one that was interrupted
         retinue.train(recipe, out=place, report=False, quiet=True)
     figures = json.loads(done.read_text("utf-8"))
     main = figures.get("top1_main", figures["top1"])
