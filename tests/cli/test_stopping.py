@@ -35,9 +35,13 @@ def test_a_prediction_that_is_stopped_leaves_nothing_half_written(
     tmp_path: Path,
     retinue: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
     number: int,
     code: int,
 ) -> None:
+    # What a shell starts in the background, this suite perhaps, has SIGINT ignored.
+    before_all = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before_all))
     model = bright.model(tmp_path / "m.safetensors")
     path = bright.saved(tmp_path / "a.png", [(5, 5, 20, 20, 0)])
     out = tmp_path / "out"

@@ -28,8 +28,10 @@ from retinue.data.population import Population
 from retinue.data.random import draw
 from retinue.data.samplers import Sampler, make_sampler, register_sampler
 from retinue.data.sizes import SizePlan
+from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError
 from retinue.options import Options
+from retinue.sample import Sample
 
 EVERY: list[Options] = [
     ShuffledOptions(),
@@ -439,3 +441,11 @@ def test_sizes_by_batch() -> None:
     for wrong in ([], [0, 32]):
         with pytest.raises(ValueError, match="positive"):
             SizePlan(wrong, 0)
+
+
+def test_shares_of_classes_count_for_the_largest_of_them() -> None:
+    soft = OneClass(1, 3, (0.1, 0.8, 0.1))
+    samples = [Sample("a", target=OneClass(0, 3)), Sample("b", target=soft), Sample("c")]
+    shown = Population.of_samples(samples).shown
+    assert shown is not None
+    assert shown.tolist() == [[0, 0], [1, 1]]

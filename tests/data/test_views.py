@@ -15,7 +15,10 @@ from retinue.data import geometry
 from retinue.data.composers import Composer
 from retinue.data.loader import Loader
 from retinue.data.options import AugmentOptions
+from retinue.data.population import Population
 from retinue.data.targets.boxes import Boxes
+from retinue.data.targets.one_class import OneClass
+from retinue.data.targets.several_labels import SeveralLabels
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import UsageError
 from retinue.inference.tta import refuse_oblong, turned
@@ -279,3 +282,24 @@ def test_views_see_through_the_preprocessing() -> None:
             out = np.empty((32, 32, 3), np.uint8)
             view.render([Sample("it", buffer.getvalue)], key=0, epoch=0, size=(32, 32), out=out)
             assert (out == seen).all()
+
+
+@pytest.mark.parametrize("unknown", range(4))
+def test_a_mosaic_of_which_not_all_is_known_has_no_label(unknown: int) -> None:
+    """What shows of an image without a label may be anything; of boxes, each says its own."""
+    view = TrainView(AugmentOptions(mosaic=1), SMALL, 0, Population.of(["0"] * 4))
+    sizes = [(50, 40)] * 4
+
+    def seen(targets: list[Target | None]) -> Target | None:
+        samples = [Sample(str(k), target=target) for k, target in enumerate(targets)]
+        return view.see(samples, sizes, key=0, epoch=0, size=(64, 64)).target
+
+    labels: list[Target | None] = [OneClass(k, 4) for k in range(4)]
+    mixed = seen(labels)
+    assert isinstance(mixed, OneClass)
+    assert mixed.shares is not None
+    labels[unknown] = None
+    assert seen(labels) is None
+    several: list[Target | None] = [SeveralLabels((k,), 4) for k in range(4)]
+    several[unknown] = None
+    assert seen(several) is None

@@ -187,7 +187,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_in_rounds_learns_from_labels_of_its_own(run: Path, data: Path) -> None:
     told = _lines(run, "own.labels.jsonl")
     assert [row["path"] for row in told] == sorted(
-        f"pool/{path.name}" for path in (data.parent / "pool").iterdir() if path.stem != "again"
+        f"pool//{path.name}" for path in (data.parent / "pool").iterdir() if path.stem != "again"
     )
     taken = {row["path"]: row["label"] for row in told if row["used"]}
     assert taken
@@ -195,7 +195,7 @@ def test_a_training_in_rounds_learns_from_labels_of_its_own(run: Path, data: Pat
     samples = {line["key"]: line["target"] for line in _lines(run, "own.jsonl")}
     classes = json.loads((run / "classes.json").read_text("utf-8"))
     of = {key: classes[target["class"]] for key, target in samples.items()}
-    assert {key: name for key, name in of.items() if key.startswith("pool/")} == taken
+    assert {key: name for key, name in of.items() if key.startswith("pool//")} == taken
     splits = (run / "splits.csv").read_text("utf-8").splitlines()
     train = {line.split(",")[0] for line in splits if ",train," in line}
     assert samples.keys() == train | taken.keys()
@@ -282,12 +282,37 @@ def test_images_without_a_label_are_learnt_as_a_teacher_sees_them(
     recipe["teacher"] = str(run)
     out = _train(recipe, tmp_path / "run")
     targets = {line["key"]: line["target"] for line in _lines(out, "head.jsonl")}
-    pool = [key for key in targets if key.startswith("pool/")]
+    pool = [key for key in targets if key.startswith("pool//")]
     assert len(pool) == 12
     assert all(targets[key] is None for key in pool)
     assert {line["key"] for line in _lines(out, "own.jsonl")} == targets.keys()
     assert {line["key"] for line in _lines(out, "clean.jsonl")} == targets.keys() - set(pool)
     assert float(tiny.rows(out)[0]["train_loss_distillation"]) > 0
+
+
+def test_a_pool_much_larger_than_the_labelled_images_is_learnt_from(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """Portions in which no image has a label among them; and a class called `pool`."""
+    root = tmp_path / "data"
+    for name in ("pool", "sea"):
+        (root / name).mkdir(parents=True)
+        for k in range(5):
+            tiny_picture = (data / "red" / f"{k:02d}.png").read_bytes()
+            (root / name / f"{k}.png").write_bytes(tiny_picture + name.encode())
+    recipe = tiny.recipe(root)
+    (tmp_path / "pool").mkdir()
+    for k in range(5):
+        (tmp_path / "pool" / f"{k}.png").write_bytes((data / "green" / f"{k:02d}.png").read_bytes())
+    recipe["data"]["pool"] = str(tmp_path / "pool")
+    recipe["stages"] = [{**recipe["stages"][0], "batch_size": 1, "epochs": 1}]
+    teacher = _train(recipe, tmp_path / "teacher")
+    recipe["teacher"] = str(teacher)
+    recipe["stages"][0] |= {"data": "with_pool", "epochs": 2}
+    out = _train(recipe, tmp_path / "run")
+    lines = {line["key"]: line["target"] for line in _lines(out, "head.jsonl")}
+    assert sum(target is None for target in lines.values()) == 5
+    assert all((target is None) == key.startswith("pool//") for key, target in lines.items())
 
 
 @pytest.mark.parametrize(
@@ -317,6 +342,8 @@ def test_without_teacher_or_images_there_is_nothing_to_learn(
         ({"rounds": {"times": 2, "first": "onw"}}, r"no stage 'onw', key rounds\.first.*'own'"),
         ({"rounds": 2, "stages.0.name": "Own-2"}, r"a stage is called 'own-2' already"),
         ({"rounds": 2, "stages.1.data": None}, r"no stage labels images.*key rounds"),
+        ({"rounds": 2, "stages.2.data": "subset"}, r"stage clean changes its samples each time"),
+        ({"rounds": 3, "stages.2.data": "with_validation"}, r"each time \(with_validation\)"),
         ({"data.split.test": 0, "data.split.train": 0.9, "stages.1.data.of": "test"},
          r"the data has no test split, which stage own labels"),
     ],

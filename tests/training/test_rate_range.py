@@ -67,8 +67,12 @@ def test_a_stage_is_tried_and_nothing_of_it_stays(
         ({"low": 1.0, "high": 0.1}, "the rates rise"),
         ({"steps": 2}, "10 to 10,000 steps"),
         ({"plot": "x.pdf"}, "written as PNG"),
+        ({"stage": "own"}, r"labels images by what the stages before it.*stages\.N\.data=null"),
     ],
 )
 def test_what_is_refused(pictures: Path, how: dict[str, Any], what: str) -> None:
+    recipe = _recipe(pictures)
+    own = {"name": "own", "data": {"name": "pseudo_labels", "of": "test"}, "epochs": 1}
+    recipe["stages"].append(own)
     with pytest.raises(UsageError, match=what):
-        retinue.rate_range(_recipe(pictures), **how)
+        retinue.rate_range(recipe, **how)

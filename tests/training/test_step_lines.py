@@ -76,3 +76,12 @@ def test_a_training_with_lines_and_every_epochs_weights(
     plain = retinue.train(again, out=tmp_path / "plain", report=False, quiet=True)
     other = modelfile.read(plain.best)[1]
     assert all(torch.equal(best[name], other[name]) for name in best)
+
+
+def test_epochs_that_nobody_judges_are_kept_too(tmp_path: Path, pictures: Path) -> None:
+    stage = {"name": "all", "epochs": 3, "batch_size": 16, "validate_every": 3}
+    recipe = tiny.recipe(pictures, stages=[stage], checkpoint={"keep_epochs": 1})
+    run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
+    kept = sorted((run.folder / "epochs").iterdir())
+    assert [path.name for path in kept] == [f"000{k}.safetensors" for k in (1, 2, 3)]
+    assert [bool(modelfile.read_description(path).figures) for path in kept] == [False, False, True]

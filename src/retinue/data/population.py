@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.data.samples import Samples
-from retinue.sample import Sample
+from retinue.sample import Sample, Target
 
 Indices = npt.NDArray[np.int64]
 
@@ -87,7 +87,7 @@ class Population:
             ("" if s.target is None else s.target.stratum() for s in samples),
             (s.weight for s in samples),
             shards=None if "" in shards else shards,
-            names=[() if s.target is None else s.target.names() for s in samples],
+            names=[_shown(sample.target) for sample in samples],
             places=any(s.target is not None and s.target.places for s in samples),
         )
 
@@ -95,7 +95,7 @@ class Population:
     def _of_columns(cls, samples: Samples) -> Population:
         # The last one is that of samples of which nothing is known.
         said = [*(target.stratum() for target in samples.targets), ""]
-        shown = [*(sorted(set(map(str, t.names()))) for t in samples.targets), []]
+        shown = [*(sorted(set(map(str, _shown(t)))) for t in samples.targets), []]
         place = np.where(samples.target < 0, len(said) - 1, samples.target)
         there = np.unique(place).tolist()
         code = {text: k for k, text in enumerate(sorted({said[p] for p in there}))}
@@ -120,6 +120,13 @@ class Population:
     def strata(self) -> Strata:
         """The positions, grouped by stratum."""
         return grouped(self.stratum)
+
+
+def _shown(target: Target | None) -> Iterable[str | int]:
+    """What an image counts as showing: of shares of classes that exclude each other the largest."""
+    if target is None:
+        return ()
+    return (target.stratum(),) if target.exclusive else target.names()
 
 
 def grouped(codes: Indices) -> Strata:

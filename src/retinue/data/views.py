@@ -164,7 +164,7 @@ def _seen(
     outlines = [whole if region is None else region for region in regions]
     hides = [placement.opacity == 1 for placement in composition.placements]
     hides += [True] * len(composition.painted)
-    known, parts = False, []
+    known, open_, parts = False, False, []
     for number, placement in enumerate(composition.placements):
         target, share = samples[placement.source].target, placement.share
         later = [
@@ -173,13 +173,14 @@ def _seen(
             if _meet(outlines[number], cover)
         ]
         known = known or (target is not None and share > 0)
+        open_ = open_ or (target is None and share > 0)
         if target is not None and target.places:
             # What lies there shows, whatever the image as a whole is said to be of.
             share = geometry.visible_area(geometry.corners(outlines[number]), later)
         if target is not None and share > 0:
             parts.append((target.through(placement.matrix, size, placement.region, later), share))
-    if not (known and parts):
-        target = None
+    if not (known and parts) or (open_ and not parts[0][0].places):
+        target = None  # what shows of an image without a label may be anything
     elif len(parts) == 1:
         target = parts[0][0]
     else:

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retinue.data.sources.pool import POOL
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.run.folder import RunFolder
 from retinue.run.log import console
 from retinue.training import session
-from retinue.training.environment import is_main
+from retinue.training.environment import Settings, is_main
+from retinue.training.labelling import labels_images
 from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.planning.clock import Clock
 from retinue.training.prepare import prepared
@@ -89,6 +91,20 @@ class _Rising(Trainer):
             raise _Over
 
 
+def _refuse(stage: StageOptions, settings: Settings) -> None:
+    if labels_images(stage):
+        raise UsageError(
+            f"stage {stage.name} labels images by what the stages before it have learnt, and these"
+            " are not trained here",
+            where="stage",
+            mend="try its rates without them: stages.N.data=null",
+        )
+    if settings.world > 1:  # each would end by its own losses, and the others wait for it
+        raise UsageError(
+            "a range test runs in one process", mend="leave torchrun or accelerate launch out"
+        )
+
+
 def rate_range(
     recipe: RecipeLike,
     *,
@@ -121,6 +137,7 @@ def rate_range(
         mend = suggest(stage, names) or f"it has {', '.join(names)}"
         raise UsageError(f"the recipe has no stage {stage!r}", where="stage", mend=mend)
     own = loaded.stages[0 if stage is None else names.index(stage)]
+    _refuse(own, settings)
     tried = StageOptions.model_validate(
         own.model_dump()
         | {"steps": steps, "epochs": None, "min_steps": None, "max_steps": None}
@@ -136,7 +153,8 @@ def rate_range(
         console(None, quiet=quiet or not is_main()) as bar,
     ):
         training = prepared(RunFolder(Path(folder)), loaded, dataset, settings, bar, Clock())
-        trainer = _Rising(replace(training, splits={"train": dataset.splits["train"]}))
+        unjudged = {part: rows for part, rows in dataset.parts.items() if part in ("train", POOL)}
+        trainer = _Rising(replace(training, splits=unjudged))
         trainer.begin(rates)
         with suppress(_Over):
             trainer.fit()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from retinue.errors import UsageError, suggest
 from retinue.training.options import RoundsOptions, StageOptions
-from retinue.training.stage_samples import PseudoLabels
+from retinue.training.stage_samples import PseudoLabels, Subset, Tiles, WithValidation
 
 _KEY = "key rounds"
 
@@ -33,6 +33,14 @@ def unrolled(stages: Sequence[StageOptions], rounds: RoundsOptions) -> tuple[Sta
             where=f"{_KEY}.first",
             mend=suggest(rounds.first, names) or f"there are {', '.join(names)}",
         )
+    for stage in stages[first:] if rounds.times > 1 else ():
+        if isinstance(stage.data, Subset | Tiles | WithValidation):
+            raise UsageError(
+                f"stage {stage.name} changes its samples each time ({stage.data.name}), those that"
+                " it has changed the round before, too",
+                where=_KEY,
+                mend="let the rounds begin after it (rounds.first), or leave its data out",
+            )
     again = [
         stage.model_copy(update={"name": f"{stage.name}-{number}"})
         for number in range(2, rounds.times + 1)

@@ -102,6 +102,7 @@ class Trainer:
                     write=self.accelerator.is_main_process, label=self.labeller,
                 )  # fmt: skip
                 if labels_images(stage):  # how many images it is, is known only now
+                    self.accelerator.wait_for_everyone()  # the first process writes it down
                     self.epoch_steps = steps_of_epochs(self.recipe, self.splits, self.recorder.run)
                 if index < self.progress.stage:
                     continue
@@ -343,6 +344,9 @@ class Trainer:
         progress.step = 0
         if judged or self.data.validation is None:
             self._keep(stage, figures)
+        if self.accelerator.is_main_process and self.recorder.keeps(progress.epochs):
+            kept = self._kept()
+            self.recorder.write_epoch(progress.epochs, kept, figures, self.task.state())
         # Short epochs that nobody judged have a row in metrics.csv, and no line of their own.
         worth_a_line = judged or last or progress.epoch_seconds > 1
         self.sums = {}
@@ -411,9 +415,6 @@ class Trainer:
             due = not last or is_over(stage, progress) or self.recorder.model_due()
             if self.accelerator.is_main_process and due:
                 self.recorder.write_best(self._kept(), figures, self.task.state())
-        if self.accelerator.is_main_process and self.recorder.keeps(progress.epochs):
-            kept = self._kept()
-            self.recorder.write_epoch(progress.epochs, kept, figures, self.task.state())
 
     def _kept(self) -> dict[str, Tensor]:
         """The weights that are judged and kept."""

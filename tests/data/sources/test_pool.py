@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
-from retinue.data.options import DataOptions
+from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, open_dataset
+from retinue.data.sources.member import Member
 from retinue.data.sources.pool import read_pool, unknown
 from retinue.errors import UsageError
 from retinue.sample import Sample
@@ -30,7 +32,7 @@ def place(tmp_path: Path) -> Path:
 
 def test_a_folder_at_any_depth_and_a_list_are_the_same(place: Path) -> None:
     found, notes = read_pool(str(place))
-    assert [s.name for s in found] == ["pool/b.png", "pool/deep 猫/a.png"]
+    assert [s.name for s in found] == ["pool//b.png", "pool//deep 猫/a.png"]
     assert [Path(s.key) for s in found] == [place / "b.png", place / "deep 猫/a.png"]
     assert all(s.target is None for s in found)
     assert notes == ["pool: files that are not called like images: 1 .txt"]
@@ -63,10 +65,10 @@ def test_known_images_are_told_by_their_bytes_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     of = {name: Sample(str(tmp_path / name)) for name in contents}
     os.symlink(tmp_path / "f", tmp_path / "g")
-    known = [of["a"], Sample("gone"), Sample("held", lambda: b"5")]
+    known = [of["a"], Sample("gone"), Sample("held", lambda: b"56")]
     pool = [*of.values(), Sample(str(tmp_path / "g")), Sample(str(tmp_path / "absent"))]
     kept, left = unknown(pool[1:], known)
-    assert [Path(s.key).name for s in kept] == ["b", "d", "f", "absent"]
+    assert [Path(s.key).name for s in kept] == ["b", "d", "f", "absent"]  # "56" is another
     assert [Path(s.key).name for s in left] == ["c", "e", "g"]  # twice, as a, as f
 
 
@@ -81,8 +83,44 @@ def test_images_of_any_split_are_left_out_of_the_pool(tmp_path: Path) -> None:
         _open(path=str(data), pool=str(pool))
     (pool / "new.png").write_bytes(b"new")
     found = _open(path=str(data), pool=str(pool))
-    assert [s.name for s in found.pool] == ["pool/new.png"]
+    assert [s.name for s in found.pool] == ["pool//new.png"]
     assert found.splits == dataset.splits
     assert list(found.parts) == [*dataset.splits, "pool"]
-    assert "pool: 3 images are in a split or there twice: left out" in " ".join(found.notes)
+    assert "pool: 3 images are labelled, in a split or there twice: left out" in " ".join(
+        found.notes
+    )
     assert found.options.pool == str(pool)
+
+
+def test_bytes_in_shards_are_known_and_pixels_alone_are_not(tmp_path: Path) -> None:
+    (tmp_path / "shard").write_bytes(b"....1234")
+    for name, content in {"a": b"1234", "b": b"4321", "c": b"56"}.items():
+        (tmp_path / name).write_bytes(content)
+    pool = [Sample(str(tmp_path / name)) for name in "abc"]
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    known = [
+        Sample("one", Member(str(tmp_path / "shard"), 4, 4)),
+        Sample("two", lambda: b"56"),
+        Sample("three", lambda: pixels),
+    ]
+    kept, left = unknown(pool, known)
+    assert [Path(s.key).name for s in kept] == ["b"]
+    assert [Path(s.key).name for s in left] == ["a", "c"]
+
+
+def test_images_that_judge_other_folds_are_no_part_of_the_pool(tmp_path: Path) -> None:
+    """Nor is any other that the data has a label of."""
+    data = tiny.write_pictures(tmp_path / "data", each=4)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for k, path in enumerate(sorted(data.rglob("*.png"))):
+        (pool / f"{k}.png").write_bytes(path.read_bytes())
+    (pool / "new.png").write_bytes(b"new")
+    split = SplitOptions(train=0.6, val=0.2, test=0.2, folds=3, fold="2")
+    options = DataOptions(path=str(data), pool=str(pool), split=split)
+    found = open_dataset(options, task_type("classification").readers())
+    assert "test" not in found.splits or len(found.splits["test"]) < 12
+    assert [s.name for s in found.pool] == ["pool//new.png"]
+    fewer = DataOptions(path=str(data), pool=str(pool), classes=["green", "red"])
+    found = open_dataset(fewer, task_type("classification").readers())
+    assert [s.name for s in found.pool] == ["pool//new.png"]

@@ -324,3 +324,30 @@ def test_an_image_without_a_label_costs_nothing_but_what_its_teacher_says(
     meant = torch.where(known > 0, LABELS, taught.argmax(1))
     right = objective({"logits": LOGITS}, {"label": hard}, taught).running["top1"]
     assert right.tolist() == (LOGITS.argmax(1) == meant).float().tolist()
+
+
+def test_of_images_without_any_label_the_teacher_is_all_there_is() -> None:
+    found = task().objective(NETWORK)({"logits": LOGITS}, {}, LOGITS.flip(0)).parts
+    whole = parts({"logits": LOGITS}, LABELS, LOGITS.flip(0))
+    assert isinstance(found["cross_entropy"], Tensor)
+    assert isinstance(found["distillation"], Tensor)
+    assert found["cross_entropy"].tolist() == [0, 0, 0, 0]
+    torch.testing.assert_close(found["distillation"], whole["distillation"])
+
+
+def test_a_label_of_a_class_that_only_the_teacher_knows_is_no_other_ones() -> None:
+    """Of pseudo-labels and validation images that come later."""
+    logits = torch.tensor([[3.0, 1.0, 2.0]]).expand(3, 3)
+    objective = ClassificationObjective(distillation_weight=0.0, told_apart=[0, 2])
+    taught = torch.zeros(3, 3)
+    found = objective({"logits": logits}, {"label": torch.tensor([0, 1, 2])}, taught).parts
+    a = 1 / (1 + math.exp(2 - 3))
+    of = found["cross_entropy"]
+    assert isinstance(of, Tensor)
+    assert of.tolist() == pytest.approx([-math.log(a), 0, -math.log(1 - a)], rel=1e-5)
+    shares = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    found = objective({"logits": logits}, {"label": shares}, taught).parts
+    of = found["cross_entropy"]
+    assert isinstance(of, Tensor)
+    mixed = -(2 * math.log(a) + math.log(1 - a)) / 3
+    assert of.tolist() == pytest.approx([mixed, 0, -math.log(a)], rel=1e-5)

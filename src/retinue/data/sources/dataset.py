@@ -149,20 +149,26 @@ def settle(
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
     found = Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
     if options.pool is not None and to_train:
-        _fill_pool(found, options.pool)
+        _fill_pool(found, options.pool, listing.records)
     return found
 
 
-def _fill_pool(dataset: Dataset, place: str) -> None:
-    """The images of the pool, without those that are in a split."""
+def _fill_pool(dataset: Dataset, place: str, records: Records) -> None:
+    """The images of the pool, without those that are in a split, or have a label among all the
+    `records`: these may judge another fold, or be kept apart."""
     pool, notes = read_pool(place)
-    known = (sample for samples in dataset.splits.values() for sample in samples)
+    labelled = records.take(np.flatnonzero(records.target != NONE))
+    nothing = np.full(len(labelled), NONE, np.int64)
+    others = _samples(replace(labelled, target=nothing), [], np.zeros(1, bool))
+    known = (sample for samples in (*dataset.splits.values(), others) for sample in samples)
     dataset.pool, left = unknown(pool, known)
     dataset.notes += notes
     if left:
         count = counted(len(left), "image is", "images are")
         first = left[0].key
-        dataset.notes.append(f"pool: {count} in a split or there twice: left out, first {first!r}")
+        dataset.notes.append(
+            f"pool: {count} labelled, in a split or there twice: left out, first {first!r}"
+        )
     if not dataset.pool:
         raise UsageError(
             "every image of the pool is in a split",

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from retinue.data.sources.member import Member
 from retinue.data.sources.walking import about_others, normal, walk
 from retinue.errors import UsageError, some
 from retinue.files import expanded, nearest, open_file, read_text
@@ -46,7 +47,8 @@ def read_pool(place: str) -> tuple[list[Sample], list[str]]:
 
 
 def _sample(folder: Path, name: str) -> Sample:
-    return Sample(str(folder.absolute() / name), name=f"{POOL}/{normal(name)}")
+    # No path within a data set has an empty part: none is called like an image of the pool.
+    return Sample(str(folder.absolute() / name), name=f"{POOL}//{normal(name)}")
 
 
 def _listed(file: Path) -> list[Sample]:
@@ -100,22 +102,30 @@ def unknown(pool: Sequence[Sample], known: Iterable[Sample]) -> tuple[list[Sampl
 
 
 def _size(sample: Sample) -> int:
-    """Of its file; −1 where there is none."""
-    if sample.read is not None:
-        return -1
+    """Of its file, or of its bytes in another; −1 where there are none."""
     try:
-        return os.stat(sample.key).st_size
+        if sample.read is None:
+            return os.stat(sample.key).st_size
+        if isinstance(sample.read, Member):
+            return sample.read.length
+        content = sample.read()
     except OSError:
         return -1
+    return len(content) if isinstance(content, bytes) else -1
 
 
 def _digests(samples: Iterable[Sample]) -> Iterator[bytes]:
     for sample in samples:
         digest = hashlib.blake2b(digest_size=16)
         try:
-            with open_file(Path(sample.key)) as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
+            if sample.read is not None:
+                content = sample.read()
+                assert isinstance(content, bytes)  # what has a size here
+                digest.update(content)
+            else:
+                with open_file(Path(sample.key)) as file:
+                    while block := file.read(_BLOCK):
+                        digest.update(block)
         except OSError:
             digest.update(os.fsencode(sample.key))
         yield digest.digest()

@@ -88,9 +88,11 @@ class ClassificationObjective(Objective):
         part alone. The running figure `top1` is 1 where the
         best class is the one with the largest share of the label, or without a label the teacher's.
         """
-        if "label" not in targets:
-            raise UsageError("training needs images with labels")
         logits = outputs["logits"]
+        if "label" not in targets:  # nothing is known of any of the images
+            if taught is None:
+                raise UsageError("training needs images with labels")
+            targets = {**targets, "label": torch.full_like(logits[:, 0], -1, dtype=torch.int64)}
         parts = {"cross_entropy": self._cross_entropy(logits, targets)}
         if "auxiliary" in outputs:
             auxiliary = outputs["auxiliary"]
@@ -116,20 +118,20 @@ class ClassificationObjective(Objective):
         if self.told_apart is not None:
             logits = logits[:, self.told_apart]
 
-        def of(label: Tensor) -> Tensor:
-            return self._of_label(logits, self._among_told(label))
-
-        return _linear(of, targets)
+        told = {k: self._among_told(targets[k]) for k in ("label", "other") if k in targets}
+        return _linear(lambda label: self._of_label(logits, label), {**targets, **told})
 
     def _among_told(self, label: Tensor) -> Tensor:
-        """A label, or shares, by the places among the classes that are told apart."""
-        if self.told_apart is None:
+        """A label, or shares, by the places among the classes that are told apart; −1, or shares
+        of nothing, where it is of another: one that a teacher alone speaks of."""
+        told = self.told_apart
+        if told is None:
             return label
-        return (
-            label[:, self.told_apart]
-            if label.dim() == 2
-            else torch.searchsorted(self.told_apart, label)
-        )
+        if label.dim() == 2:
+            shares = label[:, told]
+            return shares / shares.sum(1, keepdim=True).clamp(min=_LEAST)
+        place = torch.searchsorted(told, label).clamp(max=len(told) - 1)
+        return torch.where(told[place] == label, place, -1)
 
     def _of_label(self, logits: Tensor, label: Tensor) -> Tensor:
         logits, smoothing = logits.float(), self.label_smoothing

@@ -62,8 +62,11 @@ class MultilabelObjective(Objective):
         (n, classes), by themselves or under that key, of which all are followed, also where nobody
         knows.
         """
-        if "labels" not in targets:
-            raise UsageError("training needs images with labels")
+        if "labels" not in targets:  # nothing is known of any of the images
+            if taught is None:
+                raise UsageError("training needs images with labels")
+            nothing = torch.zeros_like(outputs["logits"], dtype=torch.float32)
+            targets = {**targets, "labels": nothing, "known": nothing}
         labels, known = targets["labels"], targets["known"]
         counts = known.sum(1)
         sums = {"cross_entropy": (self._of(outputs["logits"], labels) * known).sum(1)}
