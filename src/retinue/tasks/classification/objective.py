@@ -118,7 +118,8 @@ class ClassificationObjective(Objective):
         if self.told_apart is not None:
             logits = logits[:, self.told_apart]
 
-        told = {k: self._among_told(targets[k]) for k in ("label", "other") if k in targets}
+        kinds = [key for key in ("label", "other") if key in targets]
+        told = {key: self._among_told(targets[key]) for key in kinds}
         return _linear(lambda label: self._of_label(logits, label), {**targets, **told})
 
     def _among_told(self, label: Tensor) -> Tensor:
