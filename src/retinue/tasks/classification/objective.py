@@ -118,7 +118,7 @@ class ClassificationObjective(Objective):
         if self.told_apart is not None:
             logits = logits[:, self.told_apart]
 
-        kinds = [key for key in ("label", "other") if key in targets]
+        kinds: list[str] = [key for key in ("label", "other") if key in targets]
         told = {key: self._among_told(targets[key]) for key in kinds}
         return _linear(lambda label: self._of_label(logits, label), {**targets, **told})
 
