@@ -202,11 +202,19 @@ def test_tables_of_splits_have_the_same_columns(tmp_path: Path) -> None:
         ("path,label,blurred\n0.jpg,a,1\n1.jpg,b,0\n", "classification"),
         ("path,label\n0.jpg,polar bear\n1.jpg,brown bear\n2.jpg,polar fox\n", "classification"),
         ("path,label\n0.jpg,1\n1.jpg,0\n", "classification"),
+        ("path,label,blurry\n0.jpg,1,0\n1.jpg,0,0\n", "classification"),
+        ("image,Target,verified\n0.jpg,1,0\n1.jpg,0,1\n", "classification"),
+        ("image,label,weight\n0.jpg,1,1\n1.jpg,0,1\n", "classification"),
         ("filename,xmin,ymin,xmax,ymax,class\n0.jpg,0,0,2,2,a\n", "detection"),
     ],
 )
 def test_only_what_is_surely_meant_is_claimed(tmp_path: Path, text: str, task: str) -> None:
     assert task_of(DataOptions(path=str(table(tmp_path, text)))) == task
+
+
+def test_a_column_called_label_is_a_class_where_it_is_named(tmp_path: Path) -> None:
+    path = str(table(tmp_path, "path,label,blurry\n0.jpg,1,0\n1.jpg,0,1\n"))
+    assert task_of(DataOptions(path=path, classes=["label", "blurry"])) == "multilabel"
 
 
 def test_a_classifier_is_told_of_several_labels(tmp_path: Path) -> None:

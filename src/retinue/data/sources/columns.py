@@ -205,6 +205,11 @@ def says_yes_or_no(column: Names) -> bool:
     return None not in said and len(words) <= _SPLIT_VALUES and any(map(str.strip, words))
 
 
+def called_like_labels(name: str) -> bool:
+    """Whether people call a column of labels so."""
+    return _plain(name) in ALIASES["label"].split()
+
+
 UNKNOWN = -1
 """What a cell says of which nobody knows: empty, −1, or what programs write for a missing value."""
 

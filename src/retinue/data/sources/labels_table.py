@@ -15,6 +15,7 @@ from retinue.data.sources.cells import Cells, read_cells
 from retinue.data.sources.columns import (
     UNKNOWN,
     Columns,
+    called_like_labels,
     find_class_columns,
     find_columns,
     says,
@@ -307,13 +308,16 @@ def read_labels_table(place: Path, options: DataOptions) -> Listing:
 
 def claims(place: Path, options: DataOptions) -> bool:
     """Whether several labels an image are meant for sure: columns of yes and no for two classes or
-    more, several labels in a cell with a mark between, or many rows of the same images."""
+    more, none of them called like one of labels unless it is asked for, several labels in a cell
+    with a mark between, or many rows of the same images."""
     how = SeveralALine(options)
     if place.is_dir():
         place = next(iter(tables_of_splits(place, options, how.find).values()))
     columns = how.find(read_cells(place, most=_JUDGED), options.columns)
     if columns.classes:
-        return len(columns.classes) > 1
+        # `path,label,blurry` of 0 and 1 is as likely one label and something beside it.
+        doubtful = not options.classes and any(map(called_like_labels, columns.classes))
+        return len(columns.classes) > 1 and not doubtful
     paths, labels = columns.needed("path"), columns.needed("label")
     cells = texts_of(labels.fill_null(b"").unique())
     if (
