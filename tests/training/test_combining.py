@@ -17,6 +17,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources import open_dataset
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import load
+from retinue.sample import Preprocessing
 from retinue.tasks.task import task_type
 from retinue.training import combining
 from retinue.training.combining import measure
@@ -138,6 +139,20 @@ def test_the_file_of_an_ensemble_that_was_moved_or_damaged(
     path.write_text('{"retinue_ensemble": 1, "models": [{"file": "gone/x", "weight": 1}]}')
     with pytest.raises(UsageError, match="there is no such model"):
         retinue.load(path)
+
+
+def test_a_task_that_does_not_weigh_is_refused_before_anything_is_judged(tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        files.append(tmp_path / f"{name}.safetensors")
+        described = modelfile.ModelDescription(
+            task="multilabel", classes=["sea"], network="tiny", arguments={"num_classes": 1},
+            preprocessing=Preprocessing(size=(32, 32)).as_dict(),
+        )  # fmt: skip
+        modelfile.write(files[-1], {"nothing": torch.zeros(1)}, described)
+    with pytest.raises(UsageError, match="does not weigh models") as refused:
+        retinue.ensemble(files, tmp_path / "all.json")
+    assert "`retinue evaluate` take several models" in str(refused.value)
 
 
 def test_what_is_refused(tmp_path: Path, runs: list[Path], pictures: Path) -> None:

@@ -26,7 +26,7 @@ from retinue.modelfile import ModelDescription, find_model
 from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar, console
 from retinue.sample import Preprocessing, Sample
-from retinue.tasks.task import Finding, described
+from retinue.tasks.task import Finding, Task, described, task_type
 from retinue.training.environment import versions
 from retinue.training.evaluation import data_of_run, in_order_of
 from retinue.training.validation import scalars
@@ -180,6 +180,7 @@ def _soup(wish: Wish) -> Combined:
 
 def _ensemble(wish: Wish) -> Combined:
     files = _files(wish)
+    _refuse_unweighed(task_type(modelfile.read_description(files[0]).task))
     with console(None, quiet=wish.quiet) as bar:
         all_together = load(files, device=wish.device, engine="torch")
         task, members = all_together.task, all_together.members
@@ -376,6 +377,16 @@ def _refuse_unlike(first: ModelDescription, other: ModelDescription, file: Path)
                 where=str(file),
                 mend="leave it out; networks that differ can answer together: retinue ensemble",
             )
+
+
+def _refuse_unweighed(kind: type[Task]) -> None:
+    """Before anything is judged."""
+    if kind.weights is Task.weights:
+        raise UsageError(
+            f"the task {kind.name!r} does not weigh models",
+            mend="`retinue predict` and `retinue evaluate` take several models, which then count"
+            " alike",
+        )
 
 
 def _judge(wish: Wish, predictor: Predictor) -> Figure:

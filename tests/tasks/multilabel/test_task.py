@@ -141,6 +141,14 @@ def test_balanced_weights_come_from_what_is_known() -> None:
         task(positive_weights=[1.0, 2.0])
 
 
+def test_weights_of_other_splits_do_not_keep_models_apart() -> None:
+    one, other = (task(positive_weights="balanced", state={"positive_weights": [w, 1.0, 2.0]})
+                  for w in (1.5, 1.6))  # fmt: skip
+    assert one.state() != other.state()
+    assert one.reads_like(other)
+    assert not one.reads_like(task(NAMES[::-1]))
+
+
 def test_figures_that_a_split_cannot_have_are_told() -> None:
     assert task().undefined(samples(SeveralLabels((0,), 3))) == {}
     assert set(task().undefined(samples(SeveralLabels((), 3)))) == {

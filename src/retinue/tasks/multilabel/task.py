@@ -156,6 +156,10 @@ class Multilabel(Task):
             return {}
         return {"thresholds": dict(zip(self.classes, self._thresholds, strict=True))}
 
+    def reads_like(self, other: Multilabel) -> bool:
+        """See `Task`: what the labels weighed in training does not matter any more."""
+        return self.classes == other.classes
+
     def build(self, network: str, arguments: dict[str, Any], weights: str | None) -> Network:
         """The network `network` of the zoo with one output a class."""
         from retinue.models.registry import create_model
