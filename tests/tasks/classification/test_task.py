@@ -71,6 +71,17 @@ def test_views_are_merged_by_mean_probability() -> None:
     np.testing.assert_allclose(task().merge([other, own]), task().merge([own, other]), rtol=1e-6)
 
 
+def test_one_classifier_and_two_answer_together() -> None:
+    one = np.log(np.array([0.5, 0.25, 0.25], np.float32))
+    two = np.log(np.array([[0.1, 0.1, 0.8], [0.2, 0.2, 0.6], [0.6, 0.2, 0.2]], np.float32))
+    for findings_ in ([one, two], [two, one]):
+        merged = task().merge(findings_)
+        np.testing.assert_allclose(np.exp(merged), [0.3, 0.175, 0.525], rtol=1e-5)
+    weighed = task().weighed([two, one], [0.75, 0.25])
+    np.testing.assert_allclose(np.exp(weighed), [0.2, 0.1375, 0.6625], rtol=1e-5)
+    assert task().merge([two, two]).shape == task().weighed([two], [1.0]).shape == (3, 3)
+
+
 def test_merging_extreme_views_stays_finite() -> None:
     logits = torch.tensor([[300.0, -300.0, 0.0], [-300.0, 300.0, 0.0]])
     assert np.isfinite(task().merge(findings(logits))).all()

@@ -302,7 +302,7 @@ class Classification(Task):
 
     def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """See `Task`: log of the mean of the probabilities."""
-        merged = np.logaddexp.reduce(np.stack(findings).astype(np.float64), axis=0)
+        merged = np.logaddexp.reduce(np.stack(_alike(findings)).astype(np.float64), axis=0)
         log: npt.NDArray[np.float32] = (merged - np.log(len(findings))).astype(np.float32)
         return log
 
@@ -310,7 +310,7 @@ class Classification(Task):
         self, findings: Sequence[npt.NDArray[np.float32]], weights: Sequence[float]
     ) -> npt.NDArray[np.float32]:
         """See `Task`: log of the weighted mean of the probabilities."""
-        logs = np.stack(findings).astype(np.float64)
+        logs = np.stack(_alike(findings)).astype(np.float64)
         shares = np.log(np.asarray(weights)).reshape(-1, *[1] * (logs.ndim - 1))
         log: npt.NDArray[np.float32] = np.logaddexp.reduce(logs + shares).astype(np.float32)
         return log
@@ -397,3 +397,9 @@ class Classification(Task):
                 "class weights must not be negative, nor all zero", where="key class_weights"
             )
         return weights
+
+
+def _alike(findings: Sequence[npt.NDArray[np.float32]]) -> Sequence[npt.NDArray[np.float32]]:
+    """Of models with one classifier and such with two only what they answer."""
+    one_shape = len({finding.shape for finding in findings}) == 1
+    return findings if one_shape else [answered(finding) for finding in findings]
