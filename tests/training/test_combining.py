@@ -61,6 +61,36 @@ def test_the_mean_of_all_has_their_mean_weights_and_its_own_statistics(
     assert [member.share for member in made.members] == pytest.approx([1 / 3] * 3)
 
 
+def test_a_mean_of_all_takes_its_statistics_from_the_run_s_own_data(
+    tmp_path: Path, runs: list[Path], pictures: Path
+) -> None:
+    made = retinue.soup(runs, tmp_path / "soup.safetensors", uniform=True)
+    assert made.figures == {}
+    again = retinue.soup(runs, tmp_path / "told.safetensors", uniform=True, data=pictures)
+    one, other = _tensors(made.path), _tensors(again.path)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    # What needs no image asks for none: the run's folder has no data.
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copyfile(modelfile.find_model(runs[0]), tmp_path / name / "best.safetensors")
+    alone = [tmp_path / "a" / "best.safetensors", tmp_path / "b" / "best.safetensors"]
+    retinue.soup(alone, tmp_path / "copies.safetensors", uniform=True)
+
+
+def test_models_of_single_epochs_are_judged_on_the_run_s_data(
+    tmp_path: Path, runs: list[Path]
+) -> None:
+    files = []
+    for run in runs[:2]:
+        files.append(run / "epochs" / "epoch_0001.safetensors")
+        files[-1].parent.mkdir(exist_ok=True)
+        shutil.copyfile(modelfile.find_model(run), files[-1])
+    made = retinue.soup(files, tmp_path / "soup.safetensors")
+    runs_own = retinue.soup(runs[:2], tmp_path / "own.safetensors")
+    assert made.figures == runs_own.figures
+    assert retinue.ensemble(files, tmp_path / "all.json").figures
+
+
 def test_statistics_are_those_of_what_the_network_sees(
     tmp_path: Path, runs: list[Path], pictures: Path
 ) -> None:

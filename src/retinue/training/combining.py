@@ -3,8 +3,9 @@ chosen is chosen on a validation split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.data.views import EvalView
 from retinue.errors import RetinueError, UsageError
-from retinue.figures import Figure, plain, refuse_not_finite
+from retinue.figures import Figure, refuse_not_finite
 from retinue.inference import ensembles
 from retinue.inference.evaluator import take_in
 from retinue.inference.predictor import MEND, Predictor, load
@@ -28,7 +29,7 @@ from retinue.run.log import LOGGER, Bar, console
 from retinue.sample import Preprocessing, Sample
 from retinue.tasks.task import Finding, Task, described, task_type
 from retinue.training.environment import versions
-from retinue.training.evaluation import data_of_run, in_order_of
+from retinue.training.evaluation import in_order_of, own_data
 from retinue.training.validation import scalars
 
 LOOKED_AT = 2_000
@@ -155,7 +156,12 @@ def _soup(wish: Wish) -> Combined:
     with console(None, quiet=wish.quiet) as bar:
         predictor = load(files[0], device=wish.device, engine="torch")
         data = None if wish.uniform and wish.data is None else _data(wish, files, predictor)
-        kitchen = _Kitchen(predictor, data, _judge(wish, predictor), bar)
+
+        def train() -> Sequence[Sample]:
+            known = data or _data(wish, files, predictor)
+            return _spread(known.splits.get("train", ()), LOOKED_AT)
+
+        kitchen = _Kitchen(predictor, data, train, _judge(wish, predictor), bar)
         tensors = {file: modelfile.read(file)[1] for file in files}
         for file in files:
             predictor.network.load_state_dict(tensors[file])  # raises for what does not fit
@@ -187,7 +193,7 @@ def _ensemble(wish: Wish) -> Combined:
         samples = _validation(_data(wish, files, all_together), all_together)
         judge = _judge(wish, all_together)
         found: list[list[Finding]] = []
-        kept: list[dict[str, Sample]] = []
+        seen: list[Sample] = []
         alone = {}
         for file, member in zip(files, members, strict=True):
             one = Predictor([member], device=all_together.device, engine="torch")
@@ -195,9 +201,8 @@ def _ensemble(wish: Wish) -> Combined:
             bar.begin(f"judging {file.parent.name}/{file.name}", len(samples))
             take_in(one, samples, collected, progress=lambda done, _: bar.advance(done))
             found.append(collected.findings)
-            kept.append({sample.key: sample for sample in collected.samples})
-            alone[file] = _figures(one, collected.findings, collected.samples)
-        seen = list(kept[0].values())
+            seen = collected.samples  # the same of each
+            alone[file] = _figures(one, collected.findings, seen)
         weights = [float(w) for w in task.weights(found, seen)]
         rows = list(zip(*found, strict=True))
         mixed = [task.weighed([r for r, w in zip(row, weights, strict=True) if w > 0],
@@ -228,11 +233,19 @@ class _Collected:
 class _Kitchen:
     """Makes means of models in the network of `predictor`, and judges them."""
 
-    def __init__(self, predictor: Predictor, data: Dataset | None, judge: Figure, bar: Bar) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        data: Dataset | None,
+        train: Callable[[], Sequence[Sample]],
+        judge: Figure,
+        bar: Bar,
+    ) -> None:
+        """`train`: gives what BatchNorm is measured by, where that has to be."""
         self.predictor, self.judge, self.metric = predictor, judge, judge.name
         self._bar = bar
         self._samples = [] if data is None else _validation(data, predictor)
-        self._train = [] if data is None else _spread(data.splits.get("train", ()), LOOKED_AT)
+        self._train = cache(train)
 
     def cooked(self, models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The mean of `models`, which the network has from now on."""
@@ -246,14 +259,14 @@ class _Kitchen:
                    for model in models[1:] for part in ("running_mean", "running_var"))
         ]  # fmt: skip
         if differ:
-            if not self._train:
+            if not (samples := self._train()):
                 raise UsageError(
                     "the models' statistics of BatchNorm differ, and are taken anew from training"
                     " images, of which there are none",
                     where="key data",
                     mend="name a folder or table with --data",
                 )
-            measure(network, self._train, self.predictor.preprocessing, self.predictor.device)
+            measure(network, samples, self.predictor.preprocessing, self.predictor.device)
         return {name: value.clone() for name, value in network.state_dict().items()}
 
     def judged(self, models: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
@@ -398,16 +411,14 @@ def _judge(wish: Wish, predictor: Predictor) -> Figure:
             where="--metric",
             mend=f"it gives {', '.join(declared)}",
         )
-    return declared.get(name, plain(name))
+    return declared[name]
 
 
 def _data(wish: Wish, files: Sequence[Path], predictor: Predictor) -> Dataset:
     """What is judged on, and measured by: what the first model was trained on, or `wish.data`."""
-    if wish.data is not None:
-        options = DataOptions(path=wish.data)
-        dataset = open_dataset(options, predictor.task.readers(), to_train=False)
-    else:
-        dataset = data_of_run(files[0].parent)
+    options = DataOptions(path=wish.data) if wish.data is not None else own_data(files[0])
+    dataset = open_dataset(options, predictor.task.readers(), to_train=False)
+    if wish.data is None:
         recipes = [modelfile.read_description(file).recipe or {} for file in files]
         for file, recipe in zip(files, recipes, strict=True):
             if recipe.get("data") != recipes[0].get("data"):

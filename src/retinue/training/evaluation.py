@@ -52,7 +52,7 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
         predictor = load(files, device=asked.device, engine=asked.engine, tta=asked.tta)
         whole = DataOptions(path=asked.data, split=SplitOptions(train=1, val=0, test=0))
         dataset = open_dataset(
-            whole if asked.data is not None else _own_data(find_model(members_of(files)[0][0])),
+            whole if asked.data is not None else own_data(find_model(members_of(files)[0][0])),
             predictor.task.readers(),
             to_train=False,
         )
@@ -171,10 +171,10 @@ def in_order_of(
 def data_of_run(run: Path) -> Dataset:
     """What the run was trained on, split as it was then. Raises UsageError if that is not there."""
     recipe = load_recipe(run / "recipe.yaml")
-    return open_dataset(_own_data(run / "best.safetensors"), task_type(recipe.task).readers())
+    return open_dataset(own_data(run / "best.safetensors"), task_type(recipe.task).readers())
 
 
-def _own_data(file: Path) -> DataOptions:
+def own_data(file: Path) -> DataOptions:
     """What the run of the model file was trained on, split as it was then."""
     run = file.parent.parent if file.parent.name == EPOCHS else file.parent
     if not (run / "recipe.yaml").is_file():
