@@ -102,6 +102,24 @@ def test_rows_of_one_image_are_joined(tmp_path: Path) -> None:
         read(torn)
 
 
+@pytest.mark.parametrize(
+    ("role", "one", "other"),
+    [("split", "train", "test"), ("fold", "1", "2"), ("stratify", "x", "y"), ("group", "x", "y"),
+     ("sample_weight", "1", "2")],
+)  # fmt: skip
+@pytest.mark.parametrize("head", ["path,sea,sky", "path,label"])
+def test_rows_of_one_image_have_one_place(
+    tmp_path: Path, role: str, one: str, other: str, head: str
+) -> None:
+    own = "1,0" if "sea" in head else "sea"
+    rows = [f"0.jpg,{own},{one}", f"1.jpg,{own},{one}", f"2.jpg,{own},{other}"]
+    again = "\n".join([f"{head},{role}", *rows, f"0.jpg,{own},{one}"])
+    assert len(labels(read(table(tmp_path, again)))) == 3
+    torn = "\n".join([f"{head},{role}", *rows, f"0.jpg,{own},{other}"])
+    with pytest.raises(UsageError, match=r"line 5: another \w+ than .* in line 2"):
+        read(table(tmp_path, torn))
+
+
 def test_a_column_a_class(tmp_path: Path) -> None:
     path = table(
         tmp_path,

@@ -187,6 +187,7 @@ class SeveralALine(Labelling):
             cells = counted(unknown, "cell leaves", "cells leave")
             listing.notes.append(f"{cells} it open whether a class is there (empty or −1)")
         _refuse_contradictions(columns, position, usable, said, listing)
+        _refuse_two_splits(columns, position, usable, listing)
         listing.classes = names
         there = (said[usable] == _YES).any(axis=0)
         listing.empty_classes += [n for n, any_ in zip(names, there, strict=True) if not any_]
@@ -273,16 +274,19 @@ def _first_rows(position: Positions, usable: npt.NDArray[np.bool_]) -> dict[int,
 def _refuse_two_splits(
     columns: Columns, position: Positions, usable: npt.NDArray[np.bool_], listing: Listing
 ) -> None:
-    """Rows that are joined are of one split and group."""
+    """Rows of one image are of one split, fold and group, and weigh the same."""
+    again = _again(position, usable)
+    if not len(again):
+        return
     splits, _ = columns.splits()
     roles: list[tuple[str, npt.NDArray[np.generic]]] = []
     if splits is not None:
         roles.append(("split", splits))
-    for role in ("group", "weight"):
+    for role in ("fold", "group", "stratum", "weight"):
         if (column := columns.of(role)) is not None:
             roles.append((role, column.fill_null(b"").dictionary_encode().indices.to_numpy()))
     first = _first_rows(position, usable)
-    for row in _again(position, usable).tolist():
+    for row in again.tolist():
         at = first[int(position[row])]
         for role, values in roles:
             if values[row] != values[at]:
