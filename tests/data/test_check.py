@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 picture, encoded = sys.modules["salted"].picture, sys.modules["salted"].encoded
 
 
-def look(path: Path) -> CheckReport:
-    return check(DataOptions(path=str(path)), task_type("classification").readers())
+def look(path: Path, **options: Any) -> CheckReport:
+    return check(DataOptions(path=str(path), **options), task_type("classification").readers())
 
 
 def found(report: CheckReport) -> dict[str, list[str]]:
@@ -346,3 +346,22 @@ def test_check_and_training_refuse_the_same(name: str, skip: bool, tmp_path: Pat
     assert checked == refused
     if not skip:
         assert refused == (name not in ("whole", "no label", "folders"))
+
+
+def test_folds_are_looked_at_as_a_training_of_all_has_them(tmp_path: Path) -> None:
+    for k in range(6):
+        put(tmp_path / "ab"[k % 2] / f"{k}.jpg", k)
+    report = look(tmp_path, split=SplitOptions(folds=3, test=0, val=0.2))
+    assert not report.refused, report.findings
+    assert sum(report.splits.values()) == 6
+    assert set(report.splits) == {"train", "val"}
+    assert any("fold 1 held out; a training has all 3 folds" in note for note in report.notes)
+    rows = "".join(f"{'ab'[k % 2]}/{k}.jpg,{'ab'[k % 2]},{'xyz'[k // 2]}\n" for k in range(6))
+    (tmp_path / "t.csv").write_text(f"path,label,fold\n{rows}")
+    report = look(tmp_path / "t.csv", split=SplitOptions(folds="given", test=0, val=0.2))
+    assert report.splits == {"train": 4, "val": 2}
+    # What a training refuses is still said.
+    (tmp_path / "t.csv").write_text("path,label\na/0.jpg,a\nb/1.jpg,b\n")
+    report = look(tmp_path / "t.csv", split=SplitOptions(folds="given", test=0, val=0.2))
+    assert report.refused
+    assert "names no folds" in report.findings[0].items[0]

@@ -20,6 +20,7 @@ from retinue.data.options import DataOptions
 from retinue.data.readable import Progress, Telling, in_turn, placed
 from retinue.data.remembered import Remembered, facts
 from retinue.data.sources.dataset import refusals, settle
+from retinue.data.sources.folds import folds_of
 from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import Record, Records
@@ -221,7 +222,7 @@ def _divide(
     splits: dict[str, int] = {}
     of: dict[str, str] = {}
     try:
-        dataset = settle(listing, options, reader)
+        dataset = settle(listing, _of_a_fold(options, listing), reader)
     except UsageError as error:
         wrong.append(str(error))
     else:
@@ -231,6 +232,18 @@ def _divide(
     if wrong:
         findings.append(Finding("errors", wrong, "training would refuse this", fatal=True))
     return classes, splits, of
+
+
+def _of_a_fold(options: DataOptions, listing: Listing) -> DataOptions:
+    """Where a training would hold out each fold in turn, the first one is."""
+    split = options.split
+    if split.folds is None or split.fold is not None or split.file is not None:
+        return options
+    names = folds_of(listing.records, split)
+    count = counted(len(names), "fold")
+    listing.notes.append(f"split as with fold {names[0]} held out; a training has all {count}")
+    split = split.model_copy(update={"fold": names[0]})
+    return options.model_copy(update={"split": split})
 
 
 def _counts(records: Records) -> dict[str, int]:

@@ -26,10 +26,20 @@ def fold_names(options: DataOptions, readers: Readers) -> list[str]:
     gives, the table is read. Raises UsageError."""
     folds = options.split.folds
     if isinstance(folds, int):
-        return [str(number + 1) for number in range(folds)]
+        return _counted(folds)
     _, listing = read_listing(options, readers)
-    kept, _ = _without_test(listing.records, options.split)
-    return _given(kept)[0]
+    return folds_of(listing.records, options.split)
+
+
+def folds_of(records: Records, split: SplitOptions) -> list[str]:
+    """What the folds that `split` asks for are called, in their order. Raises UsageError."""
+    if isinstance(split.folds, int):
+        return _counted(split.folds)
+    return _given(_without_test(records, split)[0])[0]
+
+
+def _counted(folds: int) -> list[str]:
+    return [str(number + 1) for number in range(folds)]
 
 
 def held_out(records: Records, split: SplitOptions, notes: list[str]) -> tuple[Records, str]:
@@ -46,7 +56,7 @@ def held_out(records: Records, split: SplitOptions, notes: list[str]) -> tuple[R
         names, fold = _given(kept)
     else:
         assert split.folds is not None
-        names = [str(number + 1) for number in range(split.folds)]
+        names = _counted(split.folds)
         fold = draw_folds(kept, split.folds, split.seed)
     if split.fold is None:
         raise UsageError(
