@@ -365,3 +365,25 @@ def test_folds_are_looked_at_as_a_training_of_all_has_them(tmp_path: Path) -> No
     report = look(tmp_path / "t.csv", split=SplitOptions(folds="given", test=0, val=0.2))
     assert report.refused
     assert "names no folds" in report.findings[0].items[0]
+
+
+def test_images_of_the_pool_are_looked_at(tmp_path: Path) -> None:
+    root, pool = tmp_path / "set", tmp_path / "pool"
+    for split, seeds in (("train", range(4)), ("val", range(4, 6))):
+        for k in seeds:
+            put(root / split / "ab"[k % 2] / f"{k}.jpg", k)
+    put(pool / "new.jpg", 20)
+    for name, k in (("learnt.jpg", 0), ("judged.jpg", 4), ("also.jpg", 20)):
+        put(pool / name, k, comment=b"other bytes, the same picture")
+    (pool / "torn.jpg").write_bytes((pool / "new.jpg").read_bytes()[:200])
+    report = look(root, pool=str(pool))
+    assert [Path(path).name for path in report.unreadable] == ["torn.jpg"]
+    assert report.images == 6
+    assert report.splits == {"train": 4, "val": 2, "pool": 5}
+    kinds = found(report)
+    (pair,) = kinds["near duplicates in two splits"]
+    assert "judged.jpg" in pair, "what judges is learnt from"
+    assert len(kinds["near duplicates"]) == 2
+    assert set(kinds) == {"unreadable", "near duplicates in two splits", "near duplicates"}
+    assert not look(root, pool=str(root / "val")).unreadable
+    assert look(root, pool=str(root / "val")).refused

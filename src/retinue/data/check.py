@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,11 +65,11 @@ class CheckReport:
     path: str
     format: str
     images: int
-    """Files with a label that were looked at."""
+    """Files with a label that were looked at; those of a pool are looked at beside them."""
     classes: dict[str, int]
     """Images of each class, in the order of the classes."""
     splits: dict[str, int]
-    """Images of each split."""
+    """Images of each split, and of the pool."""
     unreadable: dict[str, str]
     """Path → reason."""
     findings: list[Finding] = field(default_factory=list)
@@ -147,10 +148,11 @@ def check(
     """
     reader, listing = read_listing(options, readers)
     findings: list[Finding] = []
-    classes, splits, of = _divide(listing, options, reader, findings)
-    records = listing.records
-    placed = any(target.places for target in records.targets[:1])
-    exclusive = any(target.exclusive for target in records.targets[:1])
+    classes, splits, of, beside = _divide(listing, options, reader, findings)
+    placed = any(target.places for target in listing.records.targets[:1])
+    exclusive = any(target.exclusive for target in listing.records.targets[:1])
+    labelled = len(listing.records)
+    records = [*listing.records, *beside] if beside else listing.records
     workers = max(worker_count(options.workers), 1)
     with complaints.told_once(), ThreadPoolExecutor(workers) as pool:
         looked = _look(records, pool, workers, progress)
@@ -160,7 +162,7 @@ def check(
     unreadable = looked.unreadable
     objects, oddities = None, list(listing.oddities)
     if placed:
-        objects, more = look_at_boxes(records, looked.sizes, side=side or SIDE)
+        objects, more = look_at_boxes(listing.records, looked.sizes[:labelled], side=side or SIDE)
         oddities += more
 
     found = [
@@ -203,7 +205,7 @@ def check(
     return CheckReport(
         path=options.path or listing.format,
         format=listing.format,
-        images=len(records),
+        images=labelled,
         classes=classes,
         splits=splits,
         unreadable=unreadable,
@@ -215,23 +217,27 @@ def check(
 
 def _divide(
     listing: Listing, options: DataOptions, reader: Reader, findings: list[Finding]
-) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
-    """Images by class and by split, and the split of each image, by its name."""
+) -> tuple[dict[str, int], dict[str, int], dict[str, str], list[Record]]:
+    """Images by class and by split, the split of each image, by its name, and the images of the
+    pool."""
     wrong = [str(error) for error in refusals(listing, options)]
     classes = _counts(listing.records)
     splits: dict[str, int] = {}
     of: dict[str, str] = {}
+    beside: list[Record] = []
     try:
         dataset = settle(listing, _of_a_fold(options, listing), reader)
     except UsageError as error:
         wrong.append(str(error))
     else:
         classes = {name: classes.get(name, 0) for name in dataset.classes}
-        splits = {split: len(samples) for split, samples in dataset.splits.items()}
+        splits = {split: len(samples) for split, samples in dataset.parts.items()}
         of = {s.name: split for split, samples in dataset.splits.items() for s in samples}
+        beside = [Record(Path(s.key), s.name, None) for s in dataset.pool]
+        of |= {record.name: "train" for record in beside}  # these are learnt from, too
     if wrong:
         findings.append(Finding("errors", wrong, "training would refuse this", fatal=True))
-    return classes, splits, of
+    return classes, splits, of, beside
 
 
 def _of_a_fold(options: DataOptions, listing: Listing) -> DataOptions:
