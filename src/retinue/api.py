@@ -200,11 +200,17 @@ def convert_data(
     are written: `progress` is told how many images of how many are done, and what was interrupted
     goes on when it is called again. `options`: fields of the recipe's data section."""
     from retinue.data.options import DataOptions
-    from retinue.errors import Interrupted
+    from retinue.errors import Interrupted, UsageError
     from retinue.run.stopping import signal_of, terminable
     from retinue.tasks.shipped import writing
     from retinue.tasks.task import task_type
 
+    if options.get("pool") is not None:
+        raise UsageError(
+            "what is written has no place for images of which nothing is known",
+            where="key data.pool",
+            mend="leave it out here, and give it to the training: its images stay where they are",
+        )
     name, convert = writing(to, task)
     data = DataOptions(path=str(path), **options), task_type(name).readers()
     how = {"copy": copy, "megabytes": megabytes, "progress": progress}

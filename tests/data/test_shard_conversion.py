@@ -221,15 +221,22 @@ def test_bad_images_stop_it_all_of_them_named_or_are_left_out(tmp_path: Path) ->
     assert converted(root, tmp_path / "more", "tfrecord", megabytes=0.001).images == 20
 
 
+@pytest.mark.parametrize("to", ["tfrecord", "coco"])
+def test_there_is_no_place_for_a_pool(tmp_path: Path, to: str) -> None:
+    with pytest.raises(UsageError, match=r"key data\.pool"):
+        retinue.convert_data(pictures(tmp_path / "set"), tmp_path / "out", to, pool=str(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_shards_cannot_hold_is_counted_and_groups_stay_together(tmp_path: Path) -> None:
     root = pictures(tmp_path / "set")
-    rows = [f"set/{name}/{n} é.png,{name},g{n},{1 + n % 2}" for name in CLASSES
+    rows = [f"set/{name}/{n} é.png,{name},g{n},{1 + n % 2},{n % 3 or ''}" for name in CLASSES
             for n in range(10)]  # fmt: skip
     table = tmp_path / "t.csv"
-    table.write_text("\n".join(["path,label,group,sample_weight", *rows]), encoding="utf-8")
+    table.write_text("\n".join(["path,label,group,sample_weight,fold", *rows]), encoding="utf-8")
     assert root.is_dir()
     done = converted(table, tmp_path / "out", "webdataset")
-    assert done.lost == {"weights of images": 10, "images' groups": 20}
+    assert done.lost == {"weights of images": 10, "images' folds": 12, "images' groups": 20}
     assert any("split.seed=0 in this command draws them now" in note for note in done.notes)
     drawn = converted(table, tmp_path / "drawn", "webdataset", split=SplitOptions(seed=0))
     origin = {k: set(v) for k, v in splits(read(table)).items()}

@@ -139,10 +139,10 @@ def _of_one_class(records: Records, format: str) -> tuple[Records, dict[str, int
     records = records.take(labelled)
     if records.weight is not None and (weighed := int((records.weight != 1).sum())):
         lost["weights of images"] = weighed
-    for name in ("group", "stratum"):
+    for name, what in (("fold", "folds"), ("group", "groups"), ("stratum", "strata")):
         column = getattr(records, name)
         if column is not None and (held := sum(bool(v) for v in column.to_pylist())):
-            lost[f"images' {'groups' if name == 'group' else 'strata'}"] = held
+            lost[f"images' {what}"] = held
     return records, lost
 
 
