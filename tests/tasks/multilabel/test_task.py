@@ -155,6 +155,11 @@ def test_figures_that_a_split_cannot_have_are_told() -> None:
         "map", "f1_macro", "f1_micro", "recall",
     }  # fmt: skip
     assert "loss" in task().undefined(samples(None))
+    open_ = samples(SeveralLabels((0,), 3, (1,)), SeveralLabels((0, 1), 3, (2,)), None)
+    assert set(task().undefined(open_)) == {"exact"}
+    meter = task().meter()
+    meter.update(list(LOGITS.numpy()), open_)
+    assert [name for name, value in meter.compute().items() if value is None] == ["exact"]
 
 
 def test_one_class_alone_is_a_question_too() -> None:

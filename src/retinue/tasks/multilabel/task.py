@@ -195,10 +195,14 @@ class Multilabel(Task):
         there, known = _counts(samples, len(self.classes))
         if not known.any():
             return {figure.name: "nothing is known of its images" for figure in self.figures()}
+        found: dict[str, str] = {}
         if not there.any():
             why = "none of its images has a label"
-            return dict.fromkeys(("map", "f1_macro", "f1_micro", "recall"), why)
-        return {}
+            found = dict.fromkeys(("map", "f1_macro", "f1_micro", "recall"), why)
+        targets = (sample.target for sample in samples)
+        if not any(isinstance(target, SeveralLabels) and not target.unknown for target in targets):
+            found["exact"] = "of none of its images all labels are known"
+        return found
 
     @classmethod
     def figures_among(cls, names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
