@@ -212,7 +212,9 @@ class RandAugmentOptions(Options):
     operations: Annotated[int, Field(ge=1, le=14)] = 2
     """How many are drawn, the same one more than once, too."""
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    """Of all of them: 30 rotates by 30 degrees and shears by 0.3, 0 does nothing."""
+    """Of all of them: 30 rotates by 30 degrees and shears by 0.3; 0 leaves geometry, brightness,
+    saturation, contrast and sharpness as they are. Autocontrast and equalize have none, and act in
+    full."""
 
 
 class TrivialAugmentOptions(Options):
