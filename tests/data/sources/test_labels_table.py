@@ -168,6 +168,31 @@ def test_minus_one_is_no_where_nothing_else_is(tmp_path: Path) -> None:
     assert any("−1 is taken for no" in note for note in dataset.notes)
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "refused"),
+    [
+        ("0.jpg,1,-1\n1.jpg,-1,1\n", "2.jpg,1,0\n3.jpg,-1,1\n", True),
+        ("0.jpg,1,0\n1.jpg,-1,1\n", "2.jpg,1,-1\n3.jpg,-1,1\n", True),
+        ("0.jpg,1,-1\n1.jpg,-1,1\n", "2.jpg,1,0\n3.jpg,0,1\n", True),
+        ("0.jpg,1,-1\n1.jpg,-1,1\n", "2.jpg,1,-1\n3.jpg,1,1\n", False),
+        ("0.jpg,1,-1\n1.jpg,-1,1\n", "2.jpg,1,\n3.jpg,1,1\n", False),
+        ("0.jpg,1,0\n1.jpg,-1,1\n", "2.jpg,1,0\n3.jpg,0,1\n", False),
+    ],
+)
+def test_tables_of_one_folder_say_no_alike(
+    tmp_path: Path, train: str, val: str, refused: bool
+) -> None:
+    put(tmp_path, *FIVE)
+    (tmp_path / "train.csv").write_text(f"path,a,b\n{train}")
+    (tmp_path / "val.csv").write_text(f"path,a,b\n{val}")
+    if not refused:
+        assert len(labels(read(tmp_path))) == 4
+        return
+    (tmp_path / "test.csv").write_text("path,a,b\n4.jpg,0,1\n")
+    with pytest.raises(UsageError, match=r"−1 says no in this table, .* '\w+\.csv' 0 does"):
+        read(tmp_path)
+
+
 def test_yes_and_no_without_a_header(tmp_path: Path) -> None:
     path = table(tmp_path, "0.jpg 1 0 1\n1.jpg 0 0 1\n", "t.txt")
     assert there(read(path)) == {"0.jpg": ["2", "4"], "1.jpg": ["4"]}

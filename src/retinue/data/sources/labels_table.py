@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,8 @@ class SeveralALine(Labelling):
 
     In a column of labels, a cell without any says that none of the classes is there; several rows
     of one image are joined. In columns of yes and no, an empty cell and −1 leave it open; −1 is no
-    where no cell says 0.
+    where no cell says 0. Tables that are read by one of these are of one data set, and have to say
+    no alike.
     """
 
     joins = True
@@ -55,6 +56,8 @@ class SeveralALine(Labelling):
     def __init__(self, options: DataOptions) -> None:
         self._asked = [normal(name) for name in options.classes or ()]
         self._separator = options.label_separator
+        self._no: dict[int, Path] = {}
+        """What says no, 0 or −1 → the first table in which it does."""
 
     def find(self, cells: Cells, options: ColumnOptions) -> Columns:
         """See `Labelling`."""
@@ -180,7 +183,13 @@ class SeveralALine(Labelling):
         names = list(columns.classes)
         said = np.stack([_said(columns, name, listing) for name in names], axis=1)
         minus = np.array([_minus_ones(columns, name) for name in names]).T
-        if minus.any() and not (said == _NO).any():
+        by_minus = bool(minus.any()) and not (said == _NO).any()
+        if by_minus or (said == _NO).any():
+            alone = len(self._no) < 2
+            self._no.setdefault(-1 if by_minus else 0, columns.cells.path)
+            if alone and len(self._no) == 2:
+                listing.errors.append(_said_otherwise(self._no))
+        if by_minus:
             said = np.where(minus, np.int8(_NO), said)
             listing.notes.append("no cell says 0: −1 is taken for no, an empty cell for unknown")
         elif unknown := int((said[usable] == UNKNOWN).sum()):
@@ -206,6 +215,15 @@ class SeveralALine(Labelling):
                     )
                 )
         return targets, place[code]
+
+
+def _said_otherwise(tables: Mapping[int, Path]) -> UsageError:
+    """`tables`: what says no → where."""
+    return UsageError(
+        f"−1 says no in this table, as no cell is 0, and in {tables[0].name!r} 0 does",
+        where=repr(str(tables[-1])),
+        mend="write 0 for no in all of them, and nothing where it is not known",
+    )
 
 
 def _refuse_contradictions(
