@@ -387,3 +387,16 @@ def test_images_of_the_pool_are_looked_at(tmp_path: Path) -> None:
     assert set(kinds) == {"unreadable", "near duplicates in two splits", "near duplicates"}
     assert not look(root, pool=str(root / "val")).unreadable
     assert look(root, pool=str(root / "val")).refused
+
+
+@pytest.mark.parametrize(
+    ("task", "sampler"), [("classification", "balanced"), ("multilabel", "repeat_factor")]
+)
+def test_a_sampler_is_named_that_the_labels_allow(tmp_path: Path, task: str, sampler: str) -> None:
+    for k in range(12):
+        put(tmp_path / f"{k}.jpg", k)
+    rows = "".join(f"{k}.jpg,{'b' if k == 0 else 'a'}\n" for k in range(12))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
+    report = check(DataOptions(path=str(tmp_path / "t.csv")), task_type(task).readers())
+    (rare,) = (finding for finding in report.findings if finding.what == "rare classes")
+    assert f"stages.0.sampler={sampler} " in rare.detail

@@ -186,7 +186,7 @@ def check(
             "there is nothing to tell apart: training would refuse this",
             fatal=True,
         ),
-        *_imbalance(classes),
+        *_imbalance(classes, exclusive),
         *(Finding(odd.what, odd.items, odd.detail) for odd in oddities),
         *duplicates,
         *(
@@ -279,11 +279,13 @@ def _unreadable(reasons: dict[str, str]) -> Finding:
     return Finding("unreadable", list(reasons), detail)
 
 
-def _imbalance(classes: dict[str, int]) -> list[Finding]:
+def _imbalance(classes: dict[str, int], exclusive: bool) -> list[Finding]:
     most = max(classes.values(), default=0)
     rare = sorted((count, name) for name, count in classes.items() if 0 < count * IMBALANCE < most)
     detail = f"more than {IMBALANCE} times fewer images than the largest class, {most};"
-    detail += " stages.0.sampler=balanced shows them as often"
+    # Where an image has several, none can be shown as often as the others.
+    how = "balanced shows them as often" if exclusive else "repeat_factor shows them more often"
+    detail += f" stages.0.sampler={how}"
     return [Finding("rare classes", [f"{name} ({count})" for count, name in rare], detail)]
 
 
