@@ -11,9 +11,14 @@ import pytest
 import tiny
 
 import retinue
+from retinue.data.options import DataOptions, SplitOptions
+from retinue.data.sources import open_dataset
 from retinue.errors import Interrupted, UsageError
 from retinue.run.folder import RunFolder
+from retinue.tasks.task import task_type
 from retinue.training import trainer
+from retinue.training.environment import Settings
+from retinue.training.options import BudgetOptions
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
 from retinue.training.studies import auto, member
@@ -256,3 +261,17 @@ def test_what_auto_refuses(tmp_path: Path, overrides: dict[str, Any], what: str)
     assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="auto finds by trying"):
         retinue.train("auto", overrides={"data": "x"}, dry_run=True, quiet=True)
+
+
+def test_images_of_each_class_are_counted_where_an_image_has_several(tmp_path: Path) -> None:
+    labels = ("a|b", "a|c", "a", "b|a", "")
+    for k in range(len(labels)):
+        (tmp_path / f"{k}.png").touch()
+    rows = "".join(f"{k}.png,{said},train\n" for k, said in enumerate(labels))
+    (tmp_path / "t.csv").write_text(f"path,labels,split\n{rows}")
+    split = SplitOptions(train=1, val=0, test=0)
+    options = DataOptions(path=str(tmp_path / "t.csv"), split=split)
+    dataset = open_dataset(options, task_type("multilabel").readers())
+    settings = Settings("cpu", "float32", threads=1, world=1)
+    said = list(auto._looked(dataset, settings, BudgetOptions(time=60)))
+    assert "to learn from, 1 to 4 images of each of 3 classes" in said

@@ -243,13 +243,13 @@ def _looked(dataset: Dataset, settings: Settings, budget: BudgetOptions) -> Iter
     """What was found: the data, and the machine."""
     yield from dataset.notes
     train = dataset.splits["train"]
-    kinds = [target.stratum() for target in train.targets]
-    known, times = np.unique(
-        [kinds[k] for k in train.target.tolist() if k >= 0] or [""], return_counts=True
-    )
+    of = np.bincount(train.target[train.target >= 0], minlength=len(train.targets))
+    times = np.zeros(len(dataset.classes), np.int64)
+    for target, images in zip(train.targets, of.tolist(), strict=True):
+        times[list(map(int, target.names()))] += images
     yield (
-        f"to learn from, {times.min():,} to {times.max():,} images of each of"
-        f" {counted(len(known), 'class', 'classes')}"
+        f"to learn from, {times.min(initial=len(train)):,} to {times.max(initial=0):,} images of"
+        f" each of {counted(len(times), 'class', 'classes')}"
     )
     chip = cpu_name() if settings.device == "cpu" else settings.device
     threads = counted(fit_threads(), "thread")
