@@ -182,7 +182,7 @@ def test_a_task_that_does_not_weigh_is_refused_before_anything_is_judged(tmp_pat
         modelfile.write(files[-1], {"nothing": torch.zeros(1)}, described)
     with pytest.raises(UsageError, match="does not weigh models") as refused:
         retinue.ensemble(files, tmp_path / "all.json")
-    assert "`retinue evaluate` take several models" in str(refused.value)
+    assert "retinue.evaluate([A, B], data=PATH)" in str(refused.value)
 
 
 def test_what_is_refused(tmp_path: Path, runs: list[Path], pictures: Path) -> None:

@@ -397,8 +397,8 @@ def _refuse_unweighed(kind: type[Task]) -> None:
     if kind.weights is Task.weights:
         raise UsageError(
             f"the task {kind.name!r} does not weigh models",
-            mend="`retinue predict` and `retinue evaluate` take several models, which then count"
-            " alike",
+            mend="several count alike from Python: retinue.predict([A, B], images),"
+            " retinue.evaluate([A, B], data=PATH)",
         )
 
 
