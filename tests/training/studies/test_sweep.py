@@ -13,6 +13,7 @@ import tiny
 
 import retinue
 from retinue.errors import Interrupted, UsageError
+from retinue.run.folder import RunFolder
 from retinue.training import trainer
 from retinue.training.studies import sweep
 from retinue.training.studies.sweep import Span, Study, Trial, parsed
@@ -29,10 +30,27 @@ pytestmark = pytest.mark.usefixtures("torch_alone")
         ("batch_size=16..256", Span("batch_size", 16, 256, whole=True, log=True)),
         ("x=-1..1", Span("x", -1, 1, whole=True)),
         ("optimizer=sgd, adamw", Span("optimizer", choices=("sgd", "adamw"))),
+        (
+            "scale=[0.2, 1],null,{a: 1, b: 2}",
+            Span("scale", choices=("[0.2, 1]", "null", "{a: 1, b: 2}")),
+        ),
     ],
 )
 def test_what_is_searched_over(text: str, span: Span) -> None:
     assert parsed(text) == span
+
+
+def test_a_choice_is_read_as_the_command_line_reads_it(pictures: Path) -> None:
+    recipe = _recipe(pictures, augment={"policy": "randaugment"})
+    values = {"ema": "null", "augment.policy": "null", "clip_norm": "2.5", "lr": 0.25,
+              "augment.crop_scale": "[0.5, 1]", "frozen_batchnorm": "true"}  # fmt: skip
+    loaded = sweep.with_values({**recipe, "ema": 0.9}, values)
+    (stage,) = loaded.stages
+    assert loaded.ema is None
+    assert stage.augment.policy is None
+    assert (stage.clip_norm, stage.optimizer.lr) == (2.5, 0.25)
+    assert stage.augment.crop_scale == (0.5, 1)
+    assert stage.frozen_batchnorm is True
 
 
 @pytest.mark.parametrize("text", ["lr", "=1..2", "lr=", "lr=2..1", "lr=a..b", "lr=1", "lr=1,1",
@@ -121,6 +139,24 @@ def test_trials_that_fall_behind_or_fail_do_not_end_the_search(
     assert any(one["figure"] is not None for one in study["done"])
     pruned = study["done"][1]
     assert pruned["figure"] is None
+
+
+@pytest.mark.usefixtures("_optuna")
+def test_pictures_may_stand_in_the_recipes_place(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Study] = []
+
+    def work(run: RunFolder, study: Study, *_: Any, **__: Any) -> None:
+        begun.append(study)
+
+    monkeypatch.setattr(sweep, "_work", work)
+    over = ["stages.0.optimizer.lr=1e-3..1e-1"]
+    changes = {"model": "tiny", "model.weights": None, "model.arguments": {"norm": False}}
+    sweep.start(str(pictures), changes, over, out=tmp_path / "run")
+    assert begun[0].recipe["data"]["path"] == str(pictures)
+    assert begun[0].recipe["model"]["name"] == "tiny"
+    assert "is taken for the pictures" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.usefixtures("_optuna")

@@ -16,6 +16,7 @@ from retinue.data.sources import open_dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
 from retinue.figures import Figure, plain
 from retinue.modelfile import MODEL_FILE
+from retinue.options.typed import Unread
 from retinue.run.folder import RunFolder
 from retinue.run.forecast import spoken
 from retinue.tasks.task import task_type
@@ -23,7 +24,8 @@ from retinue.text import counted
 from retinue.training.changes import absolute
 from retinue.training.preflight import refuse_before_data, refuse_metric, task_options
 from retinue.training.prepare import asked_data
-from retinue.training.recipe import load_recipe
+from retinue.training.recipe import Recipe, load_recipe
+from retinue.training.request import asked
 from retinue.training.session import Run
 from retinue.training.studies import member
 from retinue.training.studies.member import STUDY
@@ -34,6 +36,8 @@ TRIALS = 20
 FAR = 10.0
 """A range whose end is so many times its beginning is searched by its logarithm."""
 _RANGE = re.compile(r"(?P<low>[^.].*?)\.\.(?P<high>.+)")
+_BETWEEN = re.compile(r",(?![^\[\]{}]*[\]}])")
+"""A comma between choices, not one within a list or a mapping."""
 
 
 class Pruned(RetinueError):  # noqa: N818 - the field says so
@@ -45,7 +49,7 @@ class Pruned(RetinueError):  # noqa: N818 - the field says so
 
 @dataclass(frozen=True)
 class Span:
-    """What one key may be: a range of numbers, or one of some values."""
+    """What one key may be: a range of numbers, or one of some values, as they are written."""
 
     key: str
     low: float = 0.0
@@ -149,10 +153,17 @@ def parsed(text: str) -> Span:
             raise UsageError("a range goes from a number up to another", where=where)
         whole = all(re.fullmatch(r"-?\d+", match[end].strip()) for end in ("low", "high"))
         return Span(key, low, high, whole, log=low > 0 and high >= FAR * low)
-    choices = tuple(one.strip() for one in values.split(","))
+    choices = tuple(one.strip() for one in _BETWEEN.split(values))
     if len(set(choices)) < 2 or len(set(choices)) < len(choices) or "" in choices:
         raise UsageError("there is nothing to choose from", where=where, mend="KEY=A,B,C")
     return Span(key, choices=choices)
+
+
+def with_values(recipe: Any, values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a trial with these `values`: a choice is read as the command line reads it.
+    Raises UsageError."""
+    read = {key: Unread(one) if isinstance(one, str) else one for key, one in values.items()}
+    return load_recipe(recipe, read)
 
 
 def start(
@@ -175,9 +186,11 @@ def start(
         raise UsageError("a key is searched over twice", where="--over")
     if trials < 1:
         raise UsageError("a sweep has a trial at least", where="--trials")
-    loaded = load_recipe(recipe, overrides)
+    notes: list[str] = []
+    recipe, overrides = asked(recipe, overrides, notes.append)
+    loaded = load_recipe(recipe, overrides, notes.append)
     kind = task_type(loaded.task)
-    first = load_recipe(loaded, {span.key: span.example for span in spans})
+    first = with_values(loaded, {span.key: span.example for span in spans})
     refuse_before_data(first)
     dataset = open_dataset(asked_data(loaded), kind.readers())
     if not dataset.splits.get("val"):
@@ -194,6 +207,7 @@ def start(
     name = Path(str(recipe)).stem if isinstance(recipe, str | Path) else "training"
     run = RunFolder.create(out, f"{name}-sweep")
     study.write(run)
+    member.say(run, *notes, quiet=quiet)
     return _work(run, study, judge, quiet=quiet)
 
 
@@ -255,7 +269,7 @@ def _try(run: RunFolder, study: Study, search: Any, trial: Any, *, quiet: bool) 
     began = time.monotonic()
     state = optuna.trial.TrialState.FAIL
     try:
-        recipe = load_recipe(load_recipe(study.recipe), values)
+        recipe = with_values(load_recipe(study.recipe), values)
         made = member.train(run.path / one.folder, recipe, quiet=quiet, watch=watch)
     except Interrupted:
         raise
