@@ -253,6 +253,7 @@ def test_a_time_that_is_too_short_is_overrun_and_it_is_said(
         ({"data": "x", "folds": 5}, "folds judge one recipe"),
         ({"data": "x", "task": "singing"}, "no recipes are shipped for 'singing'"),
         ({"data": "x", "evaluation.colour": 1}, "colour"),
+        ({"data": "x", "stages.0.data": "with_validation"}, "learns from the validation split"),
     ],
 )
 def test_what_auto_refuses(tmp_path: Path, overrides: dict[str, Any], what: str) -> None:

@@ -87,6 +87,29 @@ def test_stopped_in_the_second_fold_it_goes_on_there_to_the_same(
     assert run.figures["folds"] == whole.figures["folds"]
 
 
+def test_what_a_fold_has_learnt_from_says_so_for_all(tmp_path: Path, pictures: Path) -> None:
+    run = retinue.train(_recipe(pictures), out=tmp_path / "run", report=False, quiet=True)
+    assert not {"trained_on_this_split", "transductive"} & set(run.figures)
+    marked = {**run.parts[1].figures, "trained_on_this_split": True}
+    (run.folder / "fold-2" / "metrics.json").write_text(json.dumps(marked))
+    (run.folder / "metrics.json").unlink()
+    again = retinue.train(run.folder, resume=True, report=False, quiet=True)
+    assert again.figures["trained_on_this_split"] is True
+    assert "transductive" not in again.figures
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_stage_that_learns_from_the_fold_that_judges_it_is_refused(
+    tmp_path: Path, pictures: Path, *, dry_run: bool
+) -> None:
+    recipe = _recipe(pictures)
+    recipe["stages"].append({"name": "all", "epochs": 1, "data": "with_validation"})
+    out = None if dry_run else tmp_path / "run"
+    with pytest.raises(UsageError, match=r"stage all learns from the validation.*stages\.1\.data"):
+        retinue.train(recipe, out=out, dry_run=dry_run, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_fold_alone_is_a_training(tmp_path: Path, pictures: Path) -> None:
     run = retinue.train(_recipe(pictures, fold=2), out=tmp_path / "run", report=False, quiet=True)
     assert run.figures["split"] == "val"

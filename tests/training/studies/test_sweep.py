@@ -167,6 +167,7 @@ def test_pictures_may_stand_in_the_recipes_place(
         (["lr=1e-3..1e-1", "lr=1,2"], "searched over twice"),
         (["stages.0.colour=1,2"], "colour"),
         (["batch_size=-4,8"], "batch_size"),
+        (["stages.0.data=with_validation,null"], "learns from the validation split"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, pictures: Path, over: list[str], what: str) -> None:

@@ -135,6 +135,7 @@ def start(overrides: Mapping[str, Any], *, out: Path | None, quiet: bool) -> Run
         )
     for recipe in recipes.values():
         refuse_before_data(recipe)
+        member.refuse_learnt_validation(recipe)
     dataset = open_dataset(asked_data(first), task_type(first.task).readers())
     refuse_metric(first, task_type(first.task)(dataset.classes, task_options(first)))
     metric = first.evaluation.metric or task_type(first.task).default_metric

@@ -52,6 +52,7 @@ def start(
 ) -> Run:
     """The trainings of all folds by `recipe`, in a new folder; by default it is called `name`."""
     member.refuse_processes("train each fold by itself: data.split.fold=1")
+    member.refuse_learnt_validation(recipe)
     readers = task_type(recipe.task).readers()
     names = fold_names(recipe.data, readers)
     first = of_fold(recipe, names[0])
@@ -70,6 +71,7 @@ def start(
 
 def plan(recipe: Recipe, *, quiet: bool) -> Plan:
     """What the training of the first fold would be."""
+    member.refuse_learnt_validation(recipe)
     names = fold_names(recipe.data, task_type(recipe.task).readers())
     first = session.plan(of_fold(recipe, names[0]), {}, quiet=quiet)
     told = f"one of {len(names)} trainings, that of fold {names[0]}; they take about as long each"
@@ -137,6 +139,7 @@ def _together(
         folds.append({"fold": name, "images": part.figures.get("images"), **own})
     means, spread = summary(declared, folds)
     fitted = sorted({str(k) for part in parts for k in part.figures.get(FITTED, ())})
+    learnt = {key: True for key in LEARNT if any(part.figures.get(key) for part in parts)}
     return {
         **pooled,
         "task": task.name,
@@ -145,11 +148,14 @@ def _together(
         **means,
         "spread": spread,
         "folds": folds,
+        **learnt,
         **({FITTED: fitted} if fitted else {}),
     }
 
 
 FITTED = "fitted_on_this_split"
+LEARNT = ("trained_on_this_split", "transductive")
+"""What speaks against the figures of a fold speaks against those of all."""
 
 
 def summary(

@@ -19,6 +19,7 @@ from retinue.training import session
 from retinue.training.changes import RECIPE, RECORD, go_on
 from retinue.training.recipe import Recipe
 from retinue.training.session import Run, Watch
+from retinue.training.stage_samples import WithValidation
 
 STUDY = "study.json"
 """What several trainings are for, and how far they are: in the folder that holds them."""
@@ -77,6 +78,20 @@ def refuse_processes(instead: str) -> None:
         raise UsageError(
             "several trainings in turn are not dealt to several processes", mend=instead
         )
+
+
+def refuse_learnt_validation(recipe: Recipe) -> None:
+    """Raise UsageError for a stage that learns from the images that the trainings are compared
+    by."""
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage.data, WithValidation):
+            raise UsageError(
+                f"stage {stage.name} learns from the validation split, by which the trainings are"
+                " judged",
+                where=f"key stages.{index}.data",
+                mend="leave the stage out here, or let it go on with the data that it has"
+                f" (stages.{index}.data=null); train with it once everything is chosen",
+            )
 
 
 def refuse_changes(folder: Path, overrides: Mapping[str, Any]) -> None:

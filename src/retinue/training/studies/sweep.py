@@ -192,6 +192,7 @@ def start(
     kind = task_type(loaded.task)
     first = with_values(loaded, {span.key: span.example for span in spans})
     refuse_before_data(first)
+    member.refuse_learnt_validation(first)
     dataset = open_dataset(asked_data(loaded), kind.readers())
     if not dataset.splits.get("val"):
         raise UsageError(
@@ -270,6 +271,7 @@ def _try(run: RunFolder, study: Study, search: Any, trial: Any, *, quiet: bool) 
     state = optuna.trial.TrialState.FAIL
     try:
         recipe = with_values(load_recipe(study.recipe), values)
+        member.refuse_learnt_validation(recipe)
         made = member.train(run.path / one.folder, recipe, quiet=quiet, watch=watch)
     except Interrupted:
         raise
