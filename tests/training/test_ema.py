@@ -99,6 +99,33 @@ def test_the_mean_of_the_last_epochs(epochs: int, of: int, expected: list[float]
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([3, 3, 3, 4, 5], [1, 1.5, 2, 2.5, 3]),  # extended twice at its end: all are in the mean
+        ([5, 5, 5, 5, 8, 8, 8, 8], [1, 2, 3, 3.5, 5, 6, 6.5, 7]),  # extended within the last
+        ([9, 4, 4, 4], [1, 2, 2.5, 3]),  # shortened
+    ],
+)
+def test_the_mean_is_plain_where_the_stage_gets_another_length(
+    lengths: list[int], expected: list[float]
+) -> None:
+    """At the end of epoch n, of which there are `lengths[n - 1]` by then, the weight is n."""
+    network = nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(100.0)
+    ema = Ema(network, 0.5, last_epochs=3)
+    found = []
+    for epoch, length in enumerate(lengths, 1):
+        other = Ema(network, 0.5, last_epochs=3)
+        other.load_state_dict(ema.state_dict())
+        ema = other
+        network.weight.data.fill_(float(epoch))
+        ema.update()
+        ema.end_epoch(epoch, length - epoch)
+        found.append(ema.shadow["weight"].item())
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("cut", [0, 2, 3])
 @pytest.mark.parametrize("batchnorm", [False, True])
 def test_it_is_bit_for_bit_the_average_over_every_tensor(cut: int, batchnorm: bool) -> None:

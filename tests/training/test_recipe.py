@@ -240,6 +240,14 @@ def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
                 "line 8, keys stages.1.from_best, evaluation.keep, evaluation.keep=best",
             ],
         ),
+        (
+            "stages:\n  - name: head\n",
+            "ema: {last_epochs: 3}\nstages:\n  - name: head\n    early_stop: 2\n",
+            [
+                "the last epochs of stage head, but early_stop may end it before",
+                "keys stages.0.early_stop, ema.last_epochs, ema.last_epochs=null",
+            ],
+        ),
     ],
 )
 def test_mistakes_are_refused(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:

@@ -16,6 +16,8 @@ from retinue.training.options import EmaOptions, StageOptions
 
 _START = "start of "
 """Before the name of a tensor, in a checkpoint: what it was when the stage began."""
+_SINCE = "mean since epoch"
+"""In a checkpoint: the first of the stage's epochs that the mean of the last ones is of."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +62,8 @@ class Ema:
     fine-tuning of zero-shot models", CVPR 2022); the average itself is without them.
 
     `last_epochs`: instead of the moving average, the mean of what the weights are at the ends of
-    the last so many epochs (see `end_epoch`).
+    the last so many epochs (see `end_epoch`). Of a stage that is made longer when these are over,
+    the epochs that are in the mean by then stay in it.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Ema:
         self.start_half_life = start_half_life
         self.last_epochs = last_epochs
         self.updates = 0
+        self._since: int | None = None
         self._followed: dict[str, _Followed] = {}
         known: dict[int, _Followed] = {}  # a tensor under several names has one average
         for name, value in network.state_dict(keep_vars=True).items():
@@ -114,9 +118,14 @@ class Ema:
     def end_epoch(self, done: int, left: int) -> None:
         """Take the weights at the end of an epoch in: `done` of the stage's epochs are over, `left`
         are to come."""
-        if self.last_epochs is not None:
-            averaged = min(self.last_epochs - left, done)
-            self._take_in(1 / max(averaged, 1), counts=False)
+        if self.last_epochs is None:
+            return
+        if left >= self.last_epochs:
+            self._since = None
+        elif self._since is None:
+            self._since = done
+        averaged = 1 if self._since is None else done - self._since + 1
+        self._take_in(1 / averaged, counts=False)
 
     def _settle(self) -> None:
         """Before the first update: what is in eval mode then does not change."""
@@ -160,14 +169,15 @@ class Ema:
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """The averages of what is followed, by name, and the starts that have a share; under the
-        empty name how many updates."""
+        empty name how many updates; and since when there is a mean of the last epochs."""
         averages = {name: each.average for name, each in self._followed.items()}
         starts = {
             _START + name: each.start
             for name, each in self._followed.items()
             if each.start is not None
         }
-        return {**averages, **starts, "": self.updates}
+        since = {} if self._since is None else {_SINCE: self._since}
+        return {**averages, **starts, **since, "": self.updates}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         """The inverse; the network must be frozen as it was then."""
@@ -181,6 +191,7 @@ class Ema:
                 mend="start a new training from the run's recipe.yaml",
             )
         self.updates = int(state[""])
+        self._since = int(state[_SINCE]) if _SINCE in state else None
         self._followed = {name: self._followed[name] for name in averages}
         for name, value in averages.items():
             self._followed[name].average.copy_(value)

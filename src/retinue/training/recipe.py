@@ -144,6 +144,19 @@ class Recipe(Options):
         return self
 
     @model_validator(mode="after")
+    def _the_last_epochs_are_known(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if stage.early_stop and self.ema is not None and self.ema.last_epochs:
+                raise Contradiction(
+                    f"ema.last_epochs averages the last epochs of stage {stage.name}, but"
+                    " early_stop may end it before they have come",
+                    ("stages", index, "early_stop"),
+                    ("ema", "last_epochs"),
+                    mend="ema.last_epochs=null, or leave early_stop out",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _best_is_kept(self) -> Self:
         for index, stage in enumerate(self.stages):
             if stage.from_best and self.evaluation.keep == "last":
