@@ -70,6 +70,20 @@ def test_little_time_takes_epochs_first() -> None:
     assert fitted.stages[1].schedule.warmup_epochs == pytest.approx(2 * epochs / 20)
 
 
+def test_a_length_in_steps_takes_its_warm_up_along() -> None:
+    stage = {"name": "all", "epochs": None, "steps": 1000, "schedule": {"warmup_steps": 100}}
+    recipe = load_recipe(tiny.recipe("photos", stages=[stage]))
+
+    def estimate(of: Recipe) -> Estimate:  # a step takes 1 s
+        return estimated(of, [Rates(False, 0, 0, 0, 1, 1.0, 0)], Judging(0, 0),
+                         images=[100], epoch_steps=[4], validated=0, judged=10)  # fmt: skip
+
+    fitted = fitted_to_budget(recipe, NETWORK, 50 / AIM, estimate)[0].stages[0]
+    assert (fitted.steps, fitted.schedule.warmup_steps) == (50, 5)
+    generous = fitted_to_budget(recipe, NETWORK, 9999, estimate)[0].stages[0]
+    assert (generous.steps, generous.schedule.warmup_steps) == (1000 * MOST, 100)
+
+
 def test_less_time_cuts_the_network_and_caches_views() -> None:
     fitted = _fit(0.35 * _estimate(_recipe()).total_s)
     trainable, epochs, views = _lengths(fitted)[1]

@@ -23,7 +23,7 @@ from retinue.training.options import StageOptions
 from retinue.training.planning import plan
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.estimate import Estimate, estimated
-from retinue.training.planning.lengths import fitted_to_data, learning, with_epochs
+from retinue.training.planning.lengths import fitted_to_data, learning, with_epochs, with_steps
 from retinue.training.planning.rehearsal import Judging, Rates, Rehearsal
 from retinue.training.prepare import open_data, prepared, settings_of
 from retinue.training.recipe import load_recipe
@@ -272,6 +272,11 @@ def test_a_warm_up_stays_the_part_of_its_stage_that_it_was() -> None:
     stage = StageOptions(epochs=8, schedule={"warmup_epochs": 1.0})  # type: ignore[arg-type]
     assert with_epochs(stage, 2).schedule.warmup_epochs == 0.25
     assert with_epochs(stage, 16).schedule.warmup_epochs == 1.0
+    stage = StageOptions(epochs=8, schedule={"warmup_steps": 100})  # type: ignore[arg-type]
+    assert with_epochs(stage, 2).schedule.warmup_steps == 25
+    stage = StageOptions(steps=100, schedule={"warmup_epochs": 1.0})  # type: ignore[arg-type]
+    assert with_steps(stage, 25).schedule.warmup_epochs == 0.25
+    assert with_steps(stage, 200).schedule.warmup_epochs == 1.0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from retinue.models.network import Network
 from retinue.run.forecast import spoken
 from retinue.training.options import StageOptions
 from retinue.training.planning.estimate import Estimate
-from retinue.training.planning.lengths import learning, told, with_epochs
+from retinue.training.planning.lengths import learning, told, with_epochs, with_steps
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn
 
@@ -111,8 +111,7 @@ def _scaled(recipe: Recipe, factor: float) -> Recipe:
         if free.epochs is not None:
             stages.append(with_epochs(free, max(int(free.epochs * factor), 1)))
         else:
-            steps = max(int((free.steps or 1) * factor), 1)
-            stages.append(free.model_copy(update={"steps": steps}))
+            stages.append(with_steps(free, max(int((free.steps or 1) * factor), 1)))
     return recipe.model_copy(update={"stages": tuple(stages)})
 
 

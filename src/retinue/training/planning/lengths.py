@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from retinue.run.folder import RunFolder
 from retinue.sample import Sample
 from retinue.text import counted
-from retinue.training.options import StageOptions
+from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.stage_data import sampler_of
 from retinue.training.stage_samples import changed, stage_samples
@@ -61,15 +61,30 @@ def with_epochs(stage: StageOptions, epochs: int) -> StageOptions:
     if stage.views is not None:
         longer = max(epochs / stage.epochs, 1.0)
         changes["views"] = max(min(round(stage.views * longer), epochs), 1)
-    shorter = min(epochs / stage.epochs, 1.0)
-    rise = stage.schedule
-    if shorter < 1 and rise.warmup_steps is not None:
-        steps = max(round(rise.warmup_steps * shorter), 1)
-        changes["schedule"] = rise.model_copy(update={"warmup_steps": steps})
-    elif shorter < 1 and rise.warmup_epochs:
-        warmup = rise.warmup_epochs * shorter
-        changes["schedule"] = rise.model_copy(update={"warmup_epochs": warmup})
+    changes["schedule"] = _with_warmup(stage.schedule, epochs / stage.epochs)
     return stage.model_copy(update=changes)
+
+
+def with_steps(stage: StageOptions, steps: int) -> StageOptions:
+    """`stage` with other steps; its warm-up is no longer a part of it than before."""
+    assert stage.steps is not None
+    if steps == stage.steps:
+        return stage
+    schedule = _with_warmup(stage.schedule, steps / stage.steps)
+    return stage.model_copy(update={"steps": steps, "schedule": schedule})
+
+
+def _with_warmup(schedule: ScheduleOptions, share: float) -> ScheduleOptions:
+    """That of a stage which has become `share` times as long."""
+    if share >= 1:
+        return schedule
+    if schedule.warmup_steps is not None:
+        steps = max(round(schedule.warmup_steps * share), 1)
+        return schedule.model_copy(update={"warmup_steps": steps})
+    if schedule.warmup_epochs:
+        epochs = schedule.warmup_epochs * share
+        return schedule.model_copy(update={"warmup_epochs": epochs})
+    return schedule
 
 
 def learning(stage: StageOptions) -> str:
