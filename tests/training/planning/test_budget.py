@@ -42,8 +42,8 @@ def _estimate(recipe: Recipe) -> Estimate:
         cached = first > 0 and stage.views is not None
         rates.append(Rates(cached, 0.0, 0.01, 0.01, 1.0, 0.1 if cached else 1.0, 0.0))
     return estimated(
-        recipe, rates, Judging(0.0, 0.1),
-        images=[100, 100], epoch_steps=[4, 4], validated=0, judged=10,
+        recipe, rates, Judging(0.0, 0.1, 0.1),
+        images=[100, 100], epoch_steps=[4, 4], labelled=[0, 0], validated=0, judged=10,
     )  # fmt: skip
 
 
@@ -75,8 +75,11 @@ def test_a_length_in_steps_takes_its_warm_up_along() -> None:
     recipe = load_recipe(tiny.recipe("photos", stages=[stage]))
 
     def estimate(of: Recipe) -> Estimate:  # a step takes 1 s
-        return estimated(of, [Rates(False, 0, 0, 0, 1, 1.0, 0)], Judging(0, 0),
-                         images=[100], epoch_steps=[4], validated=0, judged=10)  # fmt: skip
+        rates = [Rates(False, 0, 0, 0, 1, 1.0, 0)]
+        return estimated(
+            of, rates, Judging(0, 0, 0),
+            images=[100], epoch_steps=[4], labelled=[0], validated=0, judged=10,
+        )  # fmt: skip
 
     fitted = fitted_to_budget(recipe, NETWORK, 50 / AIM, estimate)[0].stages[0]
     assert (fitted.steps, fitted.schedule.warmup_steps) == (50, 5)

@@ -17,13 +17,21 @@ import retinue
 from retinue.errors import Interrupted, UsageError
 from retinue.run.checkpoint import CheckpointStore
 from retinue.run.folder import RunFolder
+from retinue.run.forecast import Forecast
 from retinue.run.log import Bar
+from retinue.sample import Sample
 from retinue.training import session
 from retinue.training.options import StageOptions
 from retinue.training.planning import plan
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.estimate import Estimate, estimated
-from retinue.training.planning.lengths import fitted_to_data, learning, with_epochs, with_steps
+from retinue.training.planning.lengths import (
+    fitted_to_data,
+    images_to_label,
+    learning,
+    with_epochs,
+    with_steps,
+)
 from retinue.training.planning.rehearsal import Judging, Rates, Rehearsal
 from retinue.training.prepare import open_data, prepared, settings_of
 from retinue.training.recipe import load_recipe
@@ -44,8 +52,10 @@ def _training(recipe: dict[str, Any], folder: Path) -> Training:
 
 
 def _estimate(recipe: dict[str, Any], **changes: Any) -> Estimate:
-    given = {"images": [100, 100], "epoch_steps": [10, 10], "validated": 20, "judged": 50} | changes
-    return estimated(load_recipe(recipe), [RATES, RATES], Judging(2.0, 0.03), **given)
+    given = {"images": [100, 100], "epoch_steps": [10, 10], "labelled": [0, 0], "validated": 20,
+             "judged": 50}  # fmt: skip
+    judging = Judging(2.0, 0.03, 0.04)
+    return estimated(load_recipe(recipe), [RATES, RATES], judging, **(given | changes))
 
 
 def test_the_parts_add_up() -> None:
@@ -59,6 +69,32 @@ def test_the_parts_add_up() -> None:
     assert estimate.evaluation_s == pytest.approx(2 + 50 * 0.03)
     assert estimate.total_s == pytest.approx(sum(estimate.parts().values()))
     assert Estimate.from_dict(estimate.as_dict()) == estimate
+
+
+def test_labelling_images_takes_its_time() -> None:
+    plain = _estimate(tiny.recipe("photos"))
+    estimate = _estimate(tiny.recipe("photos"), labelled=[0, 300])
+    assert estimate.parts()["all: labelling"] == pytest.approx(300 * 0.04)
+    assert estimate.total_s == pytest.approx(plain.total_s + 12)
+    table = list(estimate.lines())
+    assert table[0].split() == ["labelling", "frozen", "part", "steps", "validation"]
+    assert table[1].split()[:2] == ["head", "–"]
+    assert table[2].split()[:3] == ["all", "12", "s"]
+    assert "labelling" not in "".join(plain.lines())
+    # Once the stage is under way, nothing of it is left, and it tells nothing of the pace.
+    forecast = Forecast(estimate.parts())
+    Clock(forecast).resume_stage("all", 0.0)
+    assert forecast.left() == pytest.approx(plain.total_s)
+
+
+def test_a_stage_asks_for_labels_of_what_does_not_judge_it() -> None:
+    test = {"name": "pseudo_labels", "of": "test"}
+    data = (None, "pseudo_labels", "labelled", test)
+    stages = [{"name": f"s{k}", "epochs": 1, "data": each} for k, each in enumerate(data)]
+    splits = {"train": ["a"], "val": ["v"], "test": ["t"], "pool": ["p", "v", "q"]}
+    samples = {split: [Sample(name) for name in names] for split, names in splits.items()}
+    recipe = load_recipe(tiny.recipe("photos", stages=stages))
+    assert images_to_label(recipe, samples) == [0, 2, 0, 1]
 
 
 def test_it_is_linear_in_epochs() -> None:
@@ -82,8 +118,8 @@ def test_validations_are_counted_as_they_are_done(
     assert count == sum(stage.validates(k, last=k == epochs) for k in range(1, epochs + 1))
     recipe = tiny.recipe("photos", stages=[{"epochs": epochs, **options}])
     found = estimated(
-        load_recipe(recipe), [replace(RATES, cached=False)], Judging(0, 0),
-        images=[9], epoch_steps=[1], validated=1, judged=1,
+        load_recipe(recipe), [replace(RATES, cached=False)], Judging(0, 0, 0),
+        images=[9], epoch_steps=[1], labelled=[0], validated=1, judged=1,
     )  # fmt: skip
     assert found.stages[0].validation_s == pytest.approx(count * 0.005)
 

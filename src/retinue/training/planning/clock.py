@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from retinue.run.forecast import Forecast
 
-Kind = Literal["frozen part", "steps", "validation"]
+Kind = Literal["labelling", "frozen part", "steps", "validation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EVALUATION = "evaluation"
 """The part of a forecast after all stages."""
@@ -37,8 +37,12 @@ class Clock:
         return self._earlier + time.monotonic() - self._sat_down
 
     def resume_stage(self, stage: str, done: float) -> None:
-        """The share `done` of the stage's steps was done in earlier sittings."""
-        if self.forecast is not None and done > 0:
+        """The share `done` of the stage's steps was done in earlier sittings, and its images have
+        their labels."""
+        if self.forecast is None:
+            return
+        self.forecast.take_up(part(stage, "labelling"), 1.0)
+        if done > 0:
             self.forecast.take_up(part(stage, "steps"), done)
             self.forecast.take_up(part(stage, "validation"), done)
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from retinue.run.forecast import spoken
 from retinue.text import counted
 from retinue.training.options import StageOptions
-from retinue.training.planning.clock import EVALUATION, part
+from retinue.training.planning.clock import EVALUATION, KINDS, part
 from retinue.training.planning.lengths import learning, told
 from retinue.training.planning.rehearsal import Judging, Rates
 from retinue.training.recipe import Recipe
@@ -26,6 +26,8 @@ class StageEstimate:
     frozen_s: float
     steps_s: float
     validation_s: float
+    labelling_s: float = 0.0
+    """Until the images that the model labels for it have their labels."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Estimate:
         """The seconds of each part, as a forecast names them."""
         found: dict[str, float] = {}
         for stage in self.stages:
+            if stage.labelling_s:
+                found[part(stage.name, "labelling")] = stage.labelling_s
             found[part(stage.name, "frozen part")] = stage.frozen_s
             found[part(stage.name, "steps")] = stage.steps_s
             found[part(stage.name, "validation")] = stage.validation_s
@@ -63,9 +67,12 @@ class Estimate:
 
     def lines(self) -> Iterator[str]:
         """A short table for a person, the sum last."""
-        rows: list[tuple[str, ...]] = [("", "frozen part", "steps", "validation", "")]
+        parts = self.parts()
+        own = {s.name: [parts.get(part(s.name, kind)) for kind in KINDS] for s in self.stages}
+        there = [k for k in range(len(KINDS)) if any(each[k] is not None for each in own.values())]
+        rows: list[tuple[str, ...]] = [("", *(KINDS[k] for k in there), "")]
         for stage in self.stages:
-            seconds = (stage.frozen_s, stage.steps_s, stage.validation_s)
+            seconds = [own[stage.name][k] for k in there]
             rows.append((stage.name, *(spoken(s) if s else "–" for s in seconds), stage.what))
         width = max(len(row[0]) for row in rows)
         for name, *columns, what in rows:
@@ -81,14 +88,16 @@ def estimated(
     *,
     images: Sequence[int],
     epoch_steps: Sequence[int],
+    labelled: Sequence[int],
     validated: int,
     judged: int,
 ) -> Estimate:
-    """What `recipe` will take at `rates`, a stage each: with `images` to learn from and
-    `epoch_steps` steps an epoch in each, `validated` images between epochs and `judged` at the
-    end. Linear in epochs, for a given number of views."""
+    """What `recipe` will take at `rates`, a stage each: with `images` to learn from, `epoch_steps`
+    steps an epoch and `labelled` images that the model is asked about in each, `validated` images
+    between epochs and `judged` at the end. Linear in epochs, for a given number of views."""
     stages = []
-    for stage, rate, count, each in zip(recipe.stages, rates, images, epoch_steps, strict=True):
+    counts = zip(images, epoch_steps, labelled, strict=True)
+    for stage, rate, (count, each, asked) in zip(recipe.stages, rates, counts, strict=True):
         frozen = 0.0
         if rate.cached and rate.absent:
             views = count * (stage.views or 1) * rate.view + validated * rate.judged_view
@@ -103,6 +112,7 @@ def estimated(
                 frozen,
                 total * rate.step,
                 validations * validated * rate.judged,
+                asked * judging.plain,
             )
         )
     return Estimate(tuple(stages), judged, judging.ready + judged * judging.image)

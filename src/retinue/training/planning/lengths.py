@@ -10,7 +10,7 @@ from retinue.text import counted
 from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.recipe import Recipe
 from retinue.training.stage_data import sampler_of
-from retinue.training.stage_samples import changed, stage_samples
+from retinue.training.stage_samples import PseudoLabels, changed, stage_samples, unlabelled
 
 Splits = Mapping[str, Sequence[Sample]]
 
@@ -32,6 +32,14 @@ def steps_of_epochs(recipe: Recipe, splits: Splits, run: RunFolder | None = None
     """The optimiser steps of an epoch of each stage."""
     each = zip(recipe.stages, samples_of_stages(recipe, splits, run), strict=True)
     return [sampler_of(stage, samples, recipe.seed).steps for stage, samples in each]
+
+
+def images_to_label(recipe: Recipe, splits: Splits) -> list[int]:
+    """Of how many images each stage asks the model for labels."""
+    return [
+        len(unlabelled(stage.data, splits)) if isinstance(stage.data, PseudoLabels) else 0
+        for stage in recipe.stages
+    ]
 
 
 def fitted_to_data(recipe: Recipe, epoch_steps: Sequence[int]) -> tuple[Recipe, list[str]]:

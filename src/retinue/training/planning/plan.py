@@ -14,7 +14,7 @@ from retinue.run.log import LOGGER
 from retinue.training.environment import is_main
 from retinue.training.planning.budget import fitted_to_budget
 from retinue.training.planning.estimate import Estimate, estimated
-from retinue.training.planning.lengths import samples_of_stages
+from retinue.training.planning.lengths import images_to_label, samples_of_stages
 from retinue.training.planning.rehearsal import Rehearsal
 from retinue.training.recipe import Recipe
 from retinue.training.training import Training
@@ -43,6 +43,7 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
                 judging,
                 images=[len(s) for s in samples_of_stages(of, training.splits)],
                 epoch_steps=training.epoch_steps,
+                labelled=images_to_label(of, training.splits),
                 validated=len(training.splits.get("val", ())),
                 judged=len(judged),
             )

@@ -91,6 +91,8 @@ class Judging:
 
     ready: float
     image: float
+    plain: float
+    """An image with plain PyTorch, which labels images for a stage."""
 
 
 class Rehearsal:
@@ -148,7 +150,8 @@ class Rehearsal:
         seconds, _ = self.run_frozen(whole, chunk)
         ready, each = self.faster(whole, chunk, len(samples), seconds)
         count = len(orientations(recipe.evaluation.tta))
-        return Judging(ready, self.together(load, each * count))
+        plain = self.together(load, seconds * count)
+        return Judging(ready, self.together(load, each * count), plain)
 
     # --- what is timed ---------------------------------------------------------------------------
 
