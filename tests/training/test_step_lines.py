@@ -47,6 +47,23 @@ def test_the_loss_is_that_of_the_steps_since_the_last_line(
     ]
 
 
+def test_the_first_line_after_a_resume_is_of_what_came_since(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    lines = StepLines(4, lambda value: value)
+    # Two steps of the epoch were done, with a loss of 10 over a weight of 8, and in all 90 s.
+    there = {"epochs": 1, "steps": 6, "stage_steps": 6, "seconds": 90.0,
+             "sums": {"loss": 10.0, "": 8.0}}  # fmt: skip
+    progress = Progress.from_dict(Progress(**there).as_dict())
+    for step, (loss, weight) in enumerate([(12, 12), (18, 16)], 7):
+        progress.steps = progress.stage_steps = step
+        progress.seconds += 0.5
+        lines.note(progress, sums(loss, weight), "all", 9, 0.1)
+        progress.sums = {"loss": float(loss), "": float(weight)}  # a checkpoint between
+    assert told(caplog) == ["all step 8/9  loss 1.0000  lr 1.00e-01  1.0 s"]
+
+
 def test_without_a_number_nothing_is_read() -> None:
     StepLines(None, lambda value: pytest.fail("read")).note(Progress(), {}, "all", 1, 0.1)
 

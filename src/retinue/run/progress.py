@@ -54,6 +54,10 @@ class Progress:
     trunk: dict[str, Any] = field(default_factory=dict)
     """Stage → how its frozen part was computed."""
 
+    def __post_init__(self) -> None:
+        self.seconds_before = self.seconds
+        """What earlier sittings spent on steps; no part of a checkpoint."""
+
     def begin_stage(self, index: int) -> None:
         """The counters of a new stage."""
         self.stage = index
