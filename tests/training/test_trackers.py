@@ -83,10 +83,11 @@ def test_rows_and_final_figures_are_told_and_a_resumed_training_goes_on_there(
     assert again.how["id"] == "n1"
     assert again.how["resume"] == "allow"
     assert [step for _, step in again.rows] == [3, None]
+    assert again.config == {}  # MLflow takes no other value for a parameter that it has
 
 
 @pytest.mark.usefixtures("_wandb")
-@pytest.mark.parametrize("what", ["__init__", "log", "finish"])
+@pytest.mark.parametrize("what", ["__init__", "store_init_configuration", "log", "finish"])
 def test_what_goes_wrong_there_ends_no_training(
     tmp_path: Path,
     pictures: Path,
@@ -101,6 +102,7 @@ def test_what_goes_wrong_there_ends_no_training(
     assert _train(pictures, tmp_path / "run").figures
     said = [r.getMessage() for r in caplog.records if "is told no more" in r.getMessage()]
     assert said == ["wandb is told no more of this training (ConnectionError: nobody answers)"]
+    assert all(diary.finished for diary in DIARIES) == (what != "finish")
 
 
 def test_one_that_is_not_installed_is_refused_before_anything(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,13 @@ class Trackers:
         self._open: dict[str, Any] = {}
         known = run.read_json(IDS) or {}
         for name in recipe.trackers:
+            tracker = None
             try:
                 tracker = _begun(name, run.path, known.get(name))
-                tracker.store_init_configuration(leaves_of(recipe))
+                if name not in known:  # a resumed run's may have changed, which MLflow refuses
+                    tracker.store_init_configuration(leaves_of(recipe))
             except Exception as error:  # whatever a service far away says
-                self._lose(name, error)
+                self._lose(name, error, tracker)
                 continue
             self._open[name] = tracker
             known[name] = _id_of(name, tracker)
@@ -65,7 +67,7 @@ class Trackers:
             try:
                 tracker.log(values, step=step)
             except Exception as error:
-                self._lose(name, error)
+                self._lose(name, error, tracker)
 
     def close(self) -> None:
         """Nothing more is told."""
@@ -73,11 +75,15 @@ class Trackers:
             try:
                 tracker.finish()
             except Exception as error:
-                self._lose(name, error)
+                self._lose(name, error, None)
         self._open = {}
 
-    def _lose(self, name: str, error: Exception) -> None:
+    def _lose(self, name: str, error: Exception, begun: Any) -> None:
+        """`begun`: what is still to be finished, as the next training here cannot begin else."""
         self._open.pop(name, None)
+        if begun is not None:
+            with suppress(Exception):
+                begun.finish()
         said = (str(error).strip().splitlines() or [""])[0]
         LOGGER.warning(
             "%s is told no more of this training (%s: %s)", name, type(error).__name__, said
