@@ -133,9 +133,7 @@ def numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         place, _, variable = key.rpartition("/")
         layers.setdefault(place, {})[variable] = tensor
-    if not all(
-        re.fullmatch(r"layer_with_weights-\d+(/layer_with_weights-\d+)*", p) for p in layers
-    ):
+    if not all(map(_BY_NUMBER.fullmatch, layers)):
         return dict(state)
     count: Counter[str] = Counter()
     found: dict[str, Tensor] = {}
