@@ -1,5 +1,6 @@
-"""Several trainings as one: the folds of a cross-validation, the tries of `auto`.
+"""Several trainings as one: the folds of a cross-validation, the tries of `auto`, the trials of a
+sweep.
 
 `commission` starts whatever is asked for, and goes on with it; `member` is one training of several;
-`folds` and `auto` are a kind each.
+`folds`, `auto` and `sweep` are a kind each.
 """
