@@ -25,7 +25,7 @@ from retinue.sample import Preprocessing
 from retinue.text import first_line
 from retinue.weights import catalogue
 from retinue.weights.catalogue import WeightsEntry
-from retinue.weights.layout import OURS, layouts, left_out, translate
+from retinue.weights.layout import OURS, Shapes, layouts, left_out, settled, translate
 from retinue.weights.loading import LoadReport, load_into
 from retinue.weights.resolution import (
     Backbone,
@@ -430,7 +430,9 @@ def nearest_at_hand(entry: NetworkEntry) -> WeightsEntry | None:
 def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:
     """Put the tensors in their places, and say what became of them: a warning, if anything was left
     out, drawn anew or adapted."""
-    shapes = _shapes(network, resolved)
+    own = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    resolved = replace(resolved, layout=settled(resolved.layout, resolved.tensors, own))
+    shapes = _shapes(network, resolved, own)
     tensors, head = with_head(resolved.layout, resolved.tensors, shapes, network.logits_layer)
     found = (resolved.layout, tensors, shapes)
     try:
@@ -456,10 +458,9 @@ def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -
     return report
 
 
-def _shapes(network: Network, resolved: ResolvedWeights) -> dict[str, tuple[int, ...]]:
-    """Of the network's own tensors, by key; of those that the weights' layout tells of: most other
-    libraries have one linear layer where a head may be here."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+def _shapes(network: Network, resolved: ResolvedWeights, shapes: Shapes) -> Shapes:
+    """Of the network's own tensors, whose `shapes` these are, by key; of those that the weights'
+    layout tells of: most other libraries have one linear layer where a head may be here."""
     if resolved.layout.source == OURS or "head" not in network.arguments:
         return shapes
     theirs = resolved.arguments.get("head") or {}

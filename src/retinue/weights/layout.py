@@ -330,14 +330,14 @@ def ours(family: str) -> Layout:
 
 
 def recognise(state: StateDict, family: str) -> Layout:
-    """The layout of `family` in which `state` is; ours, if it is none of a library's.
+    """The layout of `family` in which `state` is; ours, if it is none of a library's. Of one that
+    takes any file, `settled` tells, once the network is known.
 
     Raises:
         RetinueError: the checkpoint is of another family.
     """
     if any_ := next((x for x in layouts(family) if x.takes_any), None):
-        own = all(key.startswith(("body.", "head.")) for key in state)
-        return ours(family) if own and any(key.startswith("body.") for key in state) else any_
+        return any_
     fitting = [x for x in all_layouts() if x.marks and all(mark in state for mark in x.marks)]
     fitting.sort(key=lambda layout: (layout.family != family, -len(layout.marks)))
     if not fitting:
@@ -348,3 +348,13 @@ def recognise(state: StateDict, family: str) -> Layout:
             mend="choose the network that they were made for",
         )
     return fitting[0]
+
+
+def settled(layout: Layout, state: StateDict, shapes: Shapes) -> Layout:
+    """`layout`; in place of one that takes any file ours, where more of the keys of `state` are the
+    network's own than those that `layout` looks for."""
+    if not layout.takes_any:
+        return layout
+    wanted = {key for origin in layout.origins(shapes).values() for key in origin.keys}
+    theirs = wanted & set(layout.prepare(state, shapes))
+    return ours(layout.family) if len(state.keys() & shapes.keys()) > len(theirs) else layout
