@@ -36,6 +36,16 @@ def test_what_was_done_before_takes_no_time_again() -> None:
     assert forecast.left() == pytest.approx(5)
 
 
+def test_what_was_finished_before_or_never_done_tells_nothing_of_the_pace() -> None:
+    forecast = Forecast({"a": 100, "b": 50})
+    forecast.finish("a")
+    assert forecast.left() == pytest.approx(50)
+    forecast = Forecast({"a": 100, "b": 50})
+    forecast.note("a", 0.4, 40)
+    forecast.finish("a")  # stopped early
+    assert forecast.left() == pytest.approx(50)
+
+
 def test_parts_that_nobody_estimated_count_for_nothing() -> None:
     forecast = Forecast({"a": 0})
     for name in ("a", "b"):

@@ -40,8 +40,9 @@ class Forecast:
             part.spent += seconds
 
     def finish(self, name: str) -> None:
-        """Nothing of the part is left."""
+        """Nothing of the part is left; what was not noted of it tells nothing of the pace."""
         if (part := self._parts.get(name)) is not None:
+            part.before += 1.0 - part.done
             part.done = 1.0
 
     def left(self) -> float:
