@@ -11,6 +11,24 @@ import typer
 
 from retinue.cli import complete
 
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        autocompletion=complete.recipes,
+        help="A shipped recipe's name, a YAML file, or pictures.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[DATA] KEY=VALUE",
+        autocompletion=complete.overrides,
+        help="The pictures, and any field of the recipe, as for `train`.",
+        show_default=False,
+    ),
+]
+
 
 class EngineChoice(StrEnum):
     """What runs the network."""

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from retinue.cli import complete
-from retinue.cli.options import Json, Quiet
+from retinue.cli.options import Json, Overrides, Quiet, Recipe
 from retinue.cli.output import print_json, say
 from retinue.cli.train import recipe_and_overrides
 from retinue.text import visible
@@ -21,23 +20,8 @@ EXAMPLES = (
 
 def rates(
     context: typer.Context,
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            autocompletion=complete.recipes,
-            help="A shipped recipe's name, a YAML file, or pictures.",
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[DATA] KEY=VALUE",
-            autocompletion=complete.overrides,
-            help="The pictures, and any field of the recipe, as for `train`.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: Recipe,
+    overrides: Overrides = None,
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="By default the first.")
     ] = None,

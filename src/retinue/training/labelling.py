@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -71,16 +72,11 @@ class Labeller:
 
     def _before(self, stage: str) -> dict[str, str]:
         """The labels of the last stage before this one that has labelled images."""
-        names = [s.name for s in earlier(self.recipe.stages, stage) if labels_images(s)]
+        earlier = takewhile(lambda one: one.name != stage, self.recipe.stages)
+        names = [one.name for one in earlier if labels_images(one)]
         return pseudo_labels.read_labels(self.run, names[-1]) if names else {}
 
 
 def labels_images(stage: StageOptions) -> bool:
     """Whether images get labels by the model when `stage` begins."""
     return isinstance(stage.data, PseudoLabels)
-
-
-def earlier(stages: Sequence[StageOptions], name: str) -> list[StageOptions]:
-    """Those before the one of that `name`."""
-    place = next(k for k, stage in enumerate(stages) if stage.name == name)
-    return list(stages[:place])
