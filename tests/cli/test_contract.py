@@ -3,13 +3,15 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from retinue import api
@@ -202,3 +204,18 @@ def test_output_that_a_terminal_cannot_show(process: Command, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "\\u732b" in done.stdout
     assert (run / "report.html").is_file()
+
+
+def _texts(command: Any) -> Iterator[str]:
+    """All that the help of a command, or of those below it, is written of."""
+    yield from (command.help or "", command.epilog or "")
+    yield from (getattr(parameter, "help", None) or "" for parameter in command.params)
+    for below in getattr(command, "commands", {}).values():
+        yield from _texts(below)
+
+
+def test_no_word_of_a_help_is_taken_for_markup() -> None:
+    """`retinue[sweep]` would be shown as `retinue`: brackets are written with a stroke before."""
+    texts = list(_texts(typer.main.get_command(app)))
+    assert len(texts) > 100
+    assert not [text for text in texts if re.search(r"(?<!\\)\[/?[a-z]", text)]

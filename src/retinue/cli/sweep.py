@@ -38,7 +38,7 @@ def sweep(
 ) -> None:
     """Search for values of a recipe: Optuna proposes, trainings judge on validation.
 
-    Trials that fall behind are ended early. Needs `pip install 'retinue[sweep]'`.
+    Trials that fall behind are ended early. Needs `pip install 'retinue\\[sweep]'`.
     """
     from retinue.training.studies import sweep as search
 
