@@ -181,6 +181,7 @@ def _lines(run: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tiny.register()
     return _train(_recipe(data), tmp_path_factory.mktemp("runs") / "whole", rounds=2)
 
 
