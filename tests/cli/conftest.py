@@ -37,7 +37,7 @@ def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training ends without its page, whose drawings take longer than itself."""
     from retinue import api
 
-    monkeypatch.setattr(api, "write_report", lambda run: Path(run) / "report.html")
+    monkeypatch.setattr(api.training, "write_report", lambda run: Path(run) / "report.html")
 
 
 @pytest.fixture

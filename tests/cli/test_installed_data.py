@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mine.yaml").write_text(json.dumps(values), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("retinue.api.write_report", lambda run: Path(run) / "report.html")
+        patch.setattr("retinue.api.training.write_report", lambda run: Path(run) / "report.html")
         line = ["train", "mine.yaml", "data=elpv", "-q", "--out", "run"]
         assert run_command(line) == 0
     return folder / "run"

@@ -1,0 +1,159 @@
+"""Answers for images, and how long they take."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from retinue.api.names import EngineName
+from retinue.text import counted
+
+if TYPE_CHECKING:
+    from retinue.inference.predictor import Predictor
+    from retinue.sample import Result
+
+
+def load(
+    model: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    engine: EngineName = "auto",
+    tta: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Predictor:
+    """The model file or run folder `model`, ready: `load(MODEL)(image)` gives a `Result`. Several
+    answer together. `tta`: test-time augmentation, `none`, `flip` or `dihedral`; by default as the
+    model was evaluated. `options` of its task that say what is answered: `{"confidence": 0.3}`."""
+    from retinue.inference import predictor
+
+    return predictor.load(model, device=device, engine=engine, tta=tta, options=options)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a prediction left."""
+
+    images: int
+    """Images that have an answer."""
+    skipped: dict[str, str]
+    """Images that have none, with the reasons."""
+    files: list[Path]
+    """What was written; of files of one image each their folder."""
+    results: list[Result]
+    """The answers, in order, unless they went to files or to `each`."""
+    counts: dict[str, Any] | None = None
+    """How many of what, if that was asked for: see `retinue.inference.counting`."""
+    frames: int = 0
+    """How many of the images are frames of videos."""
+
+    def looked_at(self) -> str:
+        """`6 images and 24 frames`."""
+        still = self.images - self.frames
+        parts = [counted(still, "image")] if still or not self.frames else []
+        parts += [counted(self.frames, "frame")] if self.frames else []
+        return " and ".join(parts)
+
+    def __repr__(self) -> str:
+        parts = [self.looked_at()]
+        parts += [f"{len(self.skipped):,} skipped"] if self.skipped else []
+        parts += [counted(len(self.files), "file")] if self.files else []
+        first = f"; {self.results[0]!r}" if self.results else ""
+        return f"<Predictions {', '.join(parts)}{first}{', …' if self.results[1:] else ''}>"
+
+
+def predict(
+    model: str | Path | Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    format: str = "jsonl",
+    draw: bool = False,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    tta: str | None = None,
+    batch_size: int = 32,
+    on_bad_image: Literal["skip", "stop"] = "skip",
+    each: Callable[[Result], None] | None = None,
+    reference: str | Path | None = None,
+    crops: bool = False,
+    count: bool = False,
+    places: str | Path | None = None,
+    heatmap: bool = False,
+    tiles: int | None = None,
+    overlap: float = 0.2,
+    track: bool = False,
+    every: int = 1,
+    options: Mapping[str, Any] | None = None,
+) -> Predictions:
+    """Answers for files, folders, patterns, `@list.txt`, `-` (paths on standard input), videos,
+    `camera:0`, and addresses of streams.
+
+    With `out`, they are written there as they come (see `retinue.inference.writers`); `draw` also
+    saves the pictures with the answers drawn in, `crops` what was found, cut out, `heatmap` how
+    much speaks for it. `reference`: a file whose ids the answers are to have (`format="coco"`).
+    Otherwise `each` gets them as they come, or they are collected. `count`: how many of what, also
+    in the zones and across the lines of the file `places`. `tiles`: look at parts of that side,
+    too, that share `overlap` of it. `track`: follow things through videos, of which `every`
+    so-many-th frame is looked at. `options`: see `load`. Unreadable images are skipped and named,
+    or with `stop` raise `BadImageError`. An interrupt ends a live stream, and what it gave is kept.
+    """
+    import sys
+
+    from retinue.inference.counting import read_places
+    from retinue.inference.inputs import expand
+    from retinue.inference.predicting import Manner, Walk, Wishes, collect
+    from retinue.inference.predictor import load as open_model
+    from retinue.inference.tiles import Tiles
+    from retinue.inference.writers import common_base
+    from retinue.modelfile import find_model
+
+    for one in [model] if isinstance(model, str | Path) else model:
+        find_model(Path(one))  # which may be missing, whatever there is to predict
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    manner = Manner(None if tiles is None else Tiles(tiles, overlap), heatmap, track, every)
+    wishes = Wishes(
+        out=None if out is None else Path(out),
+        format=format,
+        reference=None if reference is None else Path(reference),
+        base=common_base(named),
+        draw=draw,
+        crops=crops,
+        count=count,
+        places=None if places is None else read_places(places),
+    )
+    wishes.refuse_without_folder(heatmap)
+    found = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
+    predictor = open_model(model, device=device, engine=engine, tta=tta, options=options)
+    walk = Walk(predictor, found, manner, batch_size=batch_size)
+    done = collect(walk, wishes, stop=on_bad_image == "stop", each=each)
+    return Predictions(
+        done.images, done.skipped, done.files, done.results, done.counts, done.frames
+    )
+
+
+def speed(
+    model: str | Path | Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
+    *,
+    runs: int = 50,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    tta: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What one image after the other takes, `runs` times, by stages: see
+    `retinue.inference.speed.by_stages`. `sources` as of `predict`; the first few images are taken
+    in turn, or the first frames of a video."""
+    import sys
+
+    from retinue.inference.inputs import expand
+    from retinue.inference.predicting import stages
+    from retinue.inference.predictor import load as open_model
+
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    found = expand(named, sys.stdin, say=logging.getLogger("retinue").warning)
+    predictor = open_model(model, device=device, engine=engine, tta=tta, options=options)
+    return stages(predictor, found, runs)
