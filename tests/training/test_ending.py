@@ -85,7 +85,9 @@ def test_a_signal_at_any_time_says_how_to_go_on(
 def test_a_signal_in_the_report_says_that_the_training_is_done(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.training, "write_report", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(
+        api.training, "write_report", lambda _: os.kill(os.getpid(), signal.SIGTERM)
+    )
     with pytest.raises(Interrupted, match=r"training is done; its report: retinue report") as told:
         _train(_recipe(pictures), tmp_path / "my run", report=True)
     assert told.value.exit_code == 143

@@ -19,15 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retinue.documents import json_text, parse_json
-from retinue.evaluation import intervals
+from retinue.evaluation import calibration, intervals
+from retinue.evaluation.remarks import class_rows, of_absent, of_never
 from retinue.figures import Figure
-from retinue.text import listed
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
 
-CALIBRATION_BINS = 15
-"""Guo et al., On Calibration of Modern Neural Networks, 2017, section 3."""
 _CURVE_POINTS = 200
 _CHUNK = 1 << 20
 
@@ -133,42 +131,18 @@ def log_loss(labels: Labels, scores: Scores) -> float | None:
     return float(_losses(labels, scores).mean())
 
 
-def calibration_bins(
-    labels: Labels, scores: Scores, bins: int = CALIBRATION_BINS
-) -> list[dict[str, Any]]:
-    """Bins of equal width over the best score, `(low, high]`, empty ones included.
-
-    Each has `low`, `high`, `images`, and `confidence` and `accuracy` (means; None when empty).
-    """
-    confidence = scores.max(axis=1).astype(np.float64) if len(labels) else np.zeros(0)
-    right = scores.argmax(axis=1) == labels if len(labels) else np.zeros(0, dtype=bool)
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    found = []
-    for i in range(bins):
-        inside = place == i
-        count = int(inside.sum())
-        found.append(
-            {
-                "low": float(edges[i]),
-                "high": float(edges[i + 1]),
-                "images": count,
-                "confidence": float(confidence[inside].mean()) if count else None,
-                "accuracy": float(right[inside].mean()) if count else None,
-            }
-        )
-    return found
+def calibration_bins(labels: Labels, scores: Scores) -> list[dict[str, Any]]:
+    """`calibration.binned` of each row's best score, which is right where its class is."""
+    if not len(labels):
+        return calibration.binned(np.zeros(0), np.zeros(0, bool))
+    return calibration.binned(
+        scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == labels
+    )
 
 
-def expected_calibration_error(
-    labels: Labels, scores: Scores, bins: int = CALIBRATION_BINS
-) -> float | None:
+def expected_calibration_error(labels: Labels, scores: Scores) -> float | None:
     """Mean distance between confidence and accuracy over `calibration_bins`, by their images."""
-    if len(labels) == 0:
-        return None
-    filled = [b for b in calibration_bins(labels, scores, bins) if b["images"]]
-    gaps = sum(b["images"] * abs(b["confidence"] - b["accuracy"]) for b in filled)
-    return float(gaps / len(labels))
+    return calibration.mean_gap(calibration_bins(labels, scores))
 
 
 def at_temperature(scores: Scores, temperature: float) -> npt.NDArray[np.float64]:
@@ -338,21 +312,11 @@ def figures(
 def remark(values: Mapping[str, Any]) -> str:
     """Which classes the figures `values` (of `metrics.json`) say nothing of, and why, in sentences;
     empty where there are none."""
-    rows = values.get("per_class")
-    rows = [r for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
-    absent = [str(r.get("name")) for r in rows if r.get("support") == 0]
-    never = [str(r.get("name")) for r in rows if r.get("support") and r.get("precision") is None]
-    said = []
-    if absent and len(absent) < len(rows):
-        has, pronoun = ("has", "it") if len(absent) == 1 else ("have", "they")
-        rest = len(rows) - len(absent)
-        said.append(
-            f"{listed(absent)} {has} no images here, so {pronoun} {has} no figures; means of the"
-            f" classes are over the other {rest:,}{'; AUC needs both' if len(rows) == 2 else ''}."
-        )
-    if never:
-        said.append(f"{listed(never)} {'was' if len(never) == 1 else 'were'} never the answer.")
-    return " ".join(said)
+    rows = class_rows(values)
+    both = "; AUC needs both" if len(rows) == 2 else ""
+    never = [row for row in rows if row.get("support") and row.get("precision") is None]
+    said = of_absent(rows, "support", ("has no images", "have no images"), both)
+    return " ".join([*said, *of_never(never, "the answer")])
 
 
 def _intervals(

@@ -29,8 +29,8 @@ from retinue.evaluation.precision_recall import (
     mean,
     pooled,
 )
+from retinue.evaluation.remarks import class_rows, of_absent, of_never
 from retinue.figures import Figure
-from retinue.text import listed
 
 __all__ = ["Found", "Truth", "declared", "declared_among", "figures", "remark", "undefined"]
 
@@ -191,19 +191,10 @@ def undefined(
 def remark(values: Mapping[str, Any]) -> str:
     """What the figures `values` (of `metrics.json`) leave out, in sentences; empty where there is
     nothing."""
-    rows = values.get("per_class")
-    rows = [r for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
-    said = []
-    absent = [str(r.get("name")) for r in rows if r.get("objects") == 0]
-    if absent and len(absent) < len(rows):
-        has, it = ("has", "it") if len(absent) == 1 else ("have", "they")
-        said.append(
-            f"{listed(absent)} {has} no objects here, so {it} {has} no figures; means of the"
-            f" classes are over the other {len(rows) - len(absent):,}."
-        )
-    blind = [str(r.get("name")) for r in rows if r.get("objects") and r.get("found") == 0]
-    if blind:
-        said.append(f"{listed(blind)} {'was' if len(blind) == 1 else 'were'} never found.")
+    rows = class_rows(values)
+    blind = [row for row in rows if row.get("objects") and row.get("found") == 0]
+    said = of_absent(rows, "objects", ("has no objects", "have no objects"))
+    said += of_never(blind, "found")
     most, limit = values.get("most_objects"), values.get("max_boxes")
     if isinstance(most, int) and isinstance(limit, int) and most > limit:
         said.append(

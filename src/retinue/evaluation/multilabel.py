@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retinue.evaluation import intervals
+from retinue.evaluation import calibration, intervals
 from retinue.evaluation.precision_recall import Curve, best_f1, mean
+from retinue.evaluation.remarks import class_rows, of_absent, of_never
 from retinue.figures import Figure, wilson
-from retinue.text import listed
 
 Flags = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float64]
-
-CALIBRATION_BINS = 15
 
 
 def declared() -> list[Figure]:
@@ -210,53 +208,24 @@ def log_loss(told: Labelled) -> float | None:
     return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
 
 
-def calibration_bins(told: Labelled, bins: int = CALIBRATION_BINS) -> list[dict[str, Any]]:
-    """Bins of equal width over the probability, `(low, high]`, empty ones included: `low`, `high`,
-    `images` (labels, rather: pairs of image and class), and `confidence` and `accuracy`, the mean
-    probability and how often the class was there (None where a bin is empty)."""
-    score, there = told.scores[told.known], told.labels[told.known]
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, score, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, weights=score, minlength=bins)
-    hits = np.bincount(place, weights=there, minlength=bins)
-    return [
-        {
-            "low": float(edges[i]),
-            "high": float(edges[i + 1]),
-            "images": int(count[i]),
-            "confidence": _ratio(float(sums[i]), int(count[i])),
-            "accuracy": _ratio(float(hits[i]), int(count[i])),
-        }
-        for i in range(bins)
-    ]
+def calibration_bins(told: Labelled) -> list[dict[str, Any]]:
+    """`calibration.binned` of all that is known, pairs of image and class, which is right where the
+    class is there."""
+    return calibration.binned(told.scores[told.known], told.labels[told.known])
 
 
-def expected_calibration_error(told: Labelled, bins: int = CALIBRATION_BINS) -> float | None:
+def expected_calibration_error(told: Labelled) -> float | None:
     """Mean distance between probability and frequency over `calibration_bins`, by their labels."""
-    filled = [b for b in calibration_bins(told, bins) if b["images"]]
-    total = sum(b["images"] for b in filled)
-    gaps = sum(b["images"] * abs(b["confidence"] - b["accuracy"]) for b in filled)
-    return _ratio(gaps, total)
+    return calibration.mean_gap(calibration_bins(told))
 
 
 def remark(values: Mapping[str, Any]) -> str:
     """Which classes the figures `values` (of `metrics.json`) say nothing of, and why, in sentences;
     empty where there are none."""
-    rows = values.get("per_class")
-    rows = [r for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
-    absent = [str(r.get("name")) for r in rows if r.get("support") == 0]
-    never = [str(r.get("name")) for r in rows if r.get("support") and r.get("precision") is None]
-    said = []
-    if absent and len(absent) < len(rows):
-        are, have = ("is", "it has") if len(absent) == 1 else ("are", "they have")
-        said.append(
-            f"{listed(absent)} {are} in no image here, so {have} no figures; means of the classes"
-            f" are over the other {len(rows) - len(absent):,}."
-        )
-    if never:
-        said.append(f"{listed(never)} {'was' if len(never) == 1 else 'were'} never given.")
-    return " ".join(said)
+    rows = class_rows(values)
+    never = [row for row in rows if row.get("support") and row.get("precision") is None]
+    said = of_absent(rows, "support", ("is in no image", "are in no image"))
+    return " ".join([*said, *of_never(never, "given")])
 
 
 def _ratio(part: float, whole: float) -> float | None:

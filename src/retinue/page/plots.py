@@ -221,7 +221,7 @@ def calibration(
     """Accuracy against confidence: each bin at its own means, as large as it has images, with its
     95 % interval; below, how many images each bin has.
 
-    `bins`: as `evaluation.classification.calibration_bins` makes them; what its axes are called.
+    `bins`: as `evaluation.calibration.binned` makes them; what its axes are called.
     """
     filled = [b for b in bins if b["images"]]
     most = max((b["images"] for b in filled), default=1)

@@ -1,10 +1,11 @@
-"""What stands in a task's state, checked: it comes out of a file."""
+"""What stands in a task's state or options, a number a class: checked."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, UsageError
 
 
 def fractions(values: Any, count: int, key: str) -> list[float] | None:
@@ -20,3 +21,13 @@ def fractions(values: Any, count: int, key: str) -> list[float] | None:
             mend="take the model from where it was made",
         )
     return [float(v) for v in values]
+
+
+def checked_weights(values: list[float], count: int, key: str) -> list[float]:
+    """`values`, which somebody gives as one number a class. Raises UsageError unless they are
+    `count` finite numbers, none negative and not all zero."""
+    if len(values) != count:
+        raise UsageError(f"{len(values)} weights for {count} classes", where=f"key {key}")
+    if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
+        raise UsageError("weights must be finite, not negative, nor all zero", where=f"key {key}")
+    return values

@@ -351,7 +351,7 @@ def test_weights_are_one_for_each_class() -> None:
     three = DetectionOptions(loss=LossOptions(class_weights=[1, 2, 0.5]))
     assert len(Detection.sketch(three).classes) == 3
     assert Detection(("a", "b", "c"), three).state()["class_weights"] == [1, 2, 0.5]
-    with pytest.raises(UsageError, match="3 class weights for 2 classes"):
+    with pytest.raises(UsageError, match="3 weights for 2 classes"):
         Detection(("a", "b"), three)
     none = DetectionOptions(loss=LossOptions(class_weights=[0, 0]))
     with pytest.raises(UsageError, match="all zero"):

@@ -26,7 +26,7 @@ from retinue.tasks.classification.meter import ClassificationMeter, answered, sh
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
-from retinue.tasks.state import fractions
+from retinue.tasks.state import checked_weights, fractions
 from retinue.tasks.task import Guess, Meter, Task, register_task
 from retinue.text import counted, few
 
@@ -106,7 +106,9 @@ class Classification(Task):
         known = dict(state or {})
         self._class_weights: list[float] | None = known.get("class_weights")
         if isinstance(self.options.class_weights, list):
-            self._class_weights = self._checked(self.options.class_weights)
+            self._class_weights = checked_weights(
+                self.options.class_weights, len(self.classes), "class_weights"
+            )
         self._shares = fractions(known.get("class_shares"), len(self.classes), "class_shares")
         warmth = known.get("temperature", 1.0)
         if not isinstance(warmth, int | float) or not 0 < warmth < math.inf:
@@ -385,18 +387,6 @@ class Classification(Task):
         from retinue.tasks.classification.sections import SECTIONS
 
         return SECTIONS
-
-    def _checked(self, weights: list[float]) -> list[float]:
-        if len(weights) != len(self.classes):
-            raise UsageError(
-                f"{len(weights)} class weights for {len(self.classes)} classes",
-                where="key class_weights",
-            )
-        if min(weights) < 0 or max(weights) == 0:
-            raise UsageError(
-                "class weights must not be negative, nor all zero", where="key class_weights"
-            )
-        return weights
 
 
 def _alike(findings: Sequence[npt.NDArray[np.float32]]) -> Sequence[npt.NDArray[np.float32]]:

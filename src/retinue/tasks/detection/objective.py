@@ -20,6 +20,7 @@ from retinue.tasks.detection import assignment
 from retinue.tasks.detection.assignment import Matches, Rule, Targets
 from retinue.tasks.detection.decoding import Anchors, Grid, boxes, grid, in_a_row
 from retinue.tasks.detection.overlap import Overlap, overlap
+from retinue.tasks.state import checked_weights
 from retinue.tasks.task import Losses, Objective
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -89,13 +90,7 @@ def weights_of_classes(
     if wanted == "balanced":
         return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
     weights = [float(weight) for weight in wanted]
-    if len(weights) != len(counts):
-        raise UsageError(
-            f"{len(weights)} class weights for {len(counts)} classes", where="key class_weights"
-        )
-    if not any(weights):
-        raise UsageError("class weights must not be all zero", where="key class_weights")
-    return weights
+    return checked_weights(weights, len(counts), "class_weights")
 
 
 class DetectionObjective(Objective):

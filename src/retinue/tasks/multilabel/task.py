@@ -24,7 +24,7 @@ from retinue.tasks.multilabel.meter import Logits, MultilabelMeter, probabilitie
 from retinue.tasks.multilabel.objective import MultilabelObjective
 from retinue.tasks.results import LabelsResult
 from retinue.tasks.shipped import SHIPPED
-from retinue.tasks.state import fractions
+from retinue.tasks.state import checked_weights, fractions
 from retinue.tasks.task import Meter, Task, register_task
 from retinue.text import few
 
@@ -98,7 +98,9 @@ class Multilabel(Task):
         known = dict(state or {})
         self._positive_weights: list[float] | None = known.get("positive_weights")
         if isinstance(self.options.positive_weights, list):
-            self._positive_weights = self._checked(self.options.positive_weights)
+            self._positive_weights = checked_weights(
+                self.options.positive_weights, len(self.classes), "positive_weights"
+            )
         self._thresholds = fractions(known.get("thresholds"), len(self.classes), "thresholds")
 
     @classmethod
@@ -280,18 +282,6 @@ class Multilabel(Task):
         if self._thresholds is None:
             return np.full(len(self.classes), self.options.threshold)
         return np.array(self._thresholds)
-
-    def _checked(self, weights: list[float]) -> list[float]:
-        if len(weights) != len(self.classes):
-            raise UsageError(
-                f"{len(weights)} weights for {len(self.classes)} classes",
-                where="key positive_weights",
-            )
-        if not all(np.isfinite(weights)) or min(weights) < 0 or max(weights) == 0:
-            raise UsageError(
-                "weights must be finite, not negative, nor all zero", where="key positive_weights"
-            )
-        return weights
 
 
 def _counts(
