@@ -16,7 +16,8 @@ from retinue.models.registry import list_models
 from retinue.options.typed import classes, places, words
 from retinue.tasks.shipped import DEFAULT
 from retinue.training.options import StageOptions
-from retinue.training.recipe import Recipe, shipped
+from retinue.training.recipe import Recipe
+from retinue.training.written_recipes import shipped
 
 Complete = Callable[..., list[str]]
 

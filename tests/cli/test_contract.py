@@ -46,6 +46,19 @@ print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)
     assert "train" in done.stdout
 
 
+def test_recipes_are_listed_and_copied_without_the_network_library(tmp_path: Path) -> None:
+    program = """
+import sys
+from retinue.cli.app import run
+codes = [run(["recipes"]), run(["recipes", "finetune", "--copy", sys.argv[1]])]
+print(codes, sorted({"torch", "cv2", "numpy", "pyarrow"} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "mine.yaml")],
+                          capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+    assert done.stderr.strip() == "[0, 0] []"
+    assert (tmp_path / "mine.yaml").is_file()
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -10,7 +10,8 @@ import pytest
 from retinue.errors import UsageError
 from retinue.options.overrides import ADVICE, OTHER_WORDS, meaning, parse_override
 from retinue.options.typed import Unread, read_yaml
-from retinue.training.recipe import Recipe, load_recipe, read_text
+from retinue.training.recipe import Recipe, load_recipe
+from retinue.training.written_recipes import read_text
 
 ONE: dict[str, Any] = {"model": {"name": "tiny"}, "stages": [{"epochs": 1}]}
 TWO: dict[str, Any] = {

@@ -16,14 +16,8 @@ from retinue.options.typed import meant
 from retinue.sample import Preprocessing
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
-from retinue.training.recipe import (
-    Recipe,
-    dump,
-    header,
-    json_schema,
-    load_recipe,
-    shipped,
-)
+from retinue.training.recipe import Recipe, dump, json_schema, load_recipe
+from retinue.training.written_recipes import header, shipped
 
 assert finder.Find.name == "find"  # importing it has registered it
 

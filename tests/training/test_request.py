@@ -17,8 +17,9 @@ from retinue.errors import UsageError
 from retinue.models.detector import PREPROCESSING
 from retinue.run.folder import RunFolder
 from retinue.tasks.shipped import SHIPPED
-from retinue.training.recipe import dump, load_recipe, shipped
+from retinue.training.recipe import dump, load_recipe
 from retinue.training.request import asked
+from retinue.training.written_recipes import shipped
 
 
 def test_a_folder_or_table_is_trained_on_by_the_usual_recipe(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def recipes(
 ) -> None:
     """List the shipped recipes, show one, or copy one to edit."""
     from retinue.errors import UsageError
-    from retinue.training import recipe as module
+    from retinue.training import written_recipes as module
 
     if name is None:
         if copy is not None:
@@ -52,7 +52,9 @@ def recipes(
         _copy(text, copy)
         say(f"{name} → {visible(copy)}")
     elif as_json:
-        print_json(module.load_recipe(name).model_dump(mode="json"))
+        from retinue.training.recipe import load_recipe  # the schema takes seconds to import
+
+        print_json(load_recipe(name).model_dump(mode="json"))
     else:
         typer.echo(text, nl=False)
 

@@ -9,22 +9,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml.error import YAMLError
 
-from retinue import files
 from retinue.data.options import DataOptions
-from retinue.documents import yaml_problem, yaml_text
-from retinue.errors import UsageError, suggest
+from retinue.documents import yaml_text
 from retinue.models.options import ModelOptions
 from retinue.options import Contradiction, OnResume, Options, Words
 from retinue.options.overrides import dotted, put_all
 from retinue.options.refusal import Written
-from retinue.options.typed import meant, read_yaml
+from retinue.options.typed import meant
 from retinue.options.wording import Location
 from retinue.tasks.shipped import DEFAULT
 from retinue.tasks.task import task_names, task_type
@@ -40,22 +36,9 @@ from retinue.training.options import (
 )
 from retinue.training.planning import machine
 from retinue.training.rounds import unrolled
+from retinue.training.written_recipes import About, parse, read_text
 
 LOGGER = logging.getLogger("retinue")
-
-
-class About(Options):
-    """The header of a recipe: where the training comes from and what to expect of it."""
-
-    title: str = ""
-    source: str = ""
-    """The publication or page that the training follows."""
-    command: str = ""
-    """How it is run."""
-    cost: str = ""
-    """Time and machine."""
-    figure: str = ""
-    """What it reaches, and where that is measured."""
 
 
 class Recipe(Options):
@@ -170,43 +153,6 @@ class Recipe(Options):
         return self
 
 
-def shipped() -> dict[str, str]:
-    """The recipes inside the package: name → YAML text, by name."""
-    folder = resources.files("retinue.training") / "recipes"
-    return {
-        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
-        if entry.name.endswith(".yaml")
-    }
-
-
-def header(text: str) -> About:
-    """The `about` section of a recipe's YAML."""
-    return About.model_validate(_parse(text, "recipe").get("about", {}))
-
-
-def read_text(name: str) -> tuple[str, str]:
-    """(where it stands, YAML text) of a shipped recipe, a YAML file or a run folder."""
-    path = Path(name)
-    if path.is_dir() and (path / "recipe.yaml").is_file():
-        path = path / "recipe.yaml"
-    if path.is_file():
-        try:
-            return str(path), files.read_text(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the recipe cannot be read ({error})", where=str(path)) from error
-    recipes = shipped()
-    if name in recipes:
-        return f"recipe {name!r}", recipes[name]
-    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        raise UsageError("there is no such recipe file", where=name)
-    raise UsageError(
-        f"there is no recipe {name!r}",
-        mend=suggest(name, recipes)
-        or f"shipped are {', '.join(recipes)}; nor is there a folder of that name",
-    )
-
-
 def load_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
@@ -231,7 +177,7 @@ def load_recipe(
         where, values = "recipe", meant(Any, recipe)
     else:
         where, text = read_text(str(recipe))
-        values = _parse(text, where)
+        values = parse(text, where)
     values, note = machine.settle(values, overrides or {}, where)
     if note is not None:
         say(note)
@@ -302,18 +248,3 @@ def json_schema() -> dict[str, Any]:
     schema["allOf"] = branches
     schema["properties"]["task"]["enum"] = task_names()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-# --- reading YAML --------------------------------------------------------------------------------
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        values = read_yaml(text)
-    except YAMLError as error:
-        problem, line = yaml_problem(error)
-        where += f",{line}" if line else ""
-        raise UsageError(f"this is not valid YAML ({problem})", where=where) from None
-    if not isinstance(values, Mapping):
-        raise UsageError("a recipe is a mapping of keys to values", where=where)
-    return values

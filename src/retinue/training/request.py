@@ -16,7 +16,7 @@ from retinue.run.folder import RunFolder
 from retinue.tasks.shipped import DEFAULT, SHIPPED
 from retinue.tasks.task import task_of
 from retinue.training.changes import RECIPE, begin_anew, go_on
-from retinue.training.recipe import shipped
+from retinue.training.written_recipes import shipped
 from retinue.weights import files
 
 
