@@ -16,8 +16,8 @@ from typing import NamedTuple
 import retinue
 from retinue.tasks.shipped import DEFAULT, SHIPPED
 
-_FILES = ("training/recipe.py", "training/options.py", "training/stage_samples.py",
-          "data/options.py", "models/options.py")  # fmt: skip
+_FILES = ("training/recipe.py", "training/written_recipes.py", "training/options.py",
+          "training/stage_samples.py", "data/options.py", "models/options.py")  # fmt: skip
 
 
 class _Outline(NamedTuple):
