@@ -3,11 +3,11 @@
     python benchmarks/ablation.py FOLDER [--parts NAME …] [--folds 5] [--out DIR] [--json]
 
 FOLDER has `train/` and `val/` with class folders in each; its `test/` is not touched. Each part
-adds to the one before it. A fold is tested once, by weights that a tenth of the other folds' images
-has chosen; `main` and `auxiliary` are the two classifiers, `blend` both together by the share that
-this tenth has settled. `pseudo-labels` label the fold's own images and learn from them:
-transductive. Gains are over the part that it adds to, on the same folds. What is already in DIR is
-kept, so that the command can be interrupted.
+adds to the one before it. A fold is tested once, by the last weights: a tenth of the other folds'
+images settles the share of the two classifiers, `main` and `auxiliary`, in their `blend`, and
+chooses no epoch, as all of it is soon answered right. `pseudo-labels` label the fold's own images
+and learn from them: transductive. Gains are over the part that it adds to, on the same folds. What
+is already in DIR is kept, so that the command can be interrupted.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def recipes() -> dict[str, tuple[dict[str, Any], str | None]]:
             "model": {k: v for k, v in model.items() if v is not None},
             "stages": stages,
             "tensorboard": False,
-            "evaluation": {"split": "test"},
+            "evaluation": {"split": "test", "keep": "last"},
         }
         found[name] = (recipe, base)
     return found
