@@ -381,7 +381,7 @@ def _judging(monkeypatch: pytest.MonkeyPatch, figures: list[dict[str, float]]) -
 def test_the_least_calibration_error_is_kept(
     tmp_path: Path, uneven: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = [0.3, 0.2, 0.25, 0.2]
+    values = [0.3, 0.2, 0.25, 0.22]
     _judging(monkeypatch, [{"ece": v, "top1": v} for v in values])
     recipe = _recipe(uneven, {"epochs": 4, "epoch_steps": 1})
     recipe["evaluation"] = {"metric": "ece"}
@@ -433,6 +433,14 @@ def test_a_stage_may_begin_from_the_best_weights(
         assert len(kept) == 2
         same = [torch.equal(begun[1][name], kept[1][name]) for name in kept[1]]
         assert all(same) == best
+
+
+def test_of_equally_good_epochs_the_latest_is_kept(
+    tmp_path: Path, uneven: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _judging(monkeypatch, [{"top1": v} for v in (0.1, 0.3, 0.3, 0.2)])
+    run = _train(_recipe(uneven, {"epochs": 4, "epoch_steps": 1}), tmp_path / "run")
+    assert json.loads((run.folder / "environment.json").read_text())["kept"]["epoch"] == 3
 
 
 @pytest.mark.parametrize(

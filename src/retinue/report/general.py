@@ -384,7 +384,7 @@ def _kept_epoch(record: RunRecord) -> float | None:
     best: tuple[float | None, float | None] = None, None
     for row in record.epochs:
         value = number(row.get(f"val_{name}"))
-        if figure.better(value, best[0]):
+        if value is not None and not figure.better(best[0], value):
             best = value, float(row["epoch"])
     return best[1]
 

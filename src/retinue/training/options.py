@@ -360,9 +360,9 @@ class EvaluationOptions(Options):
     metric: str | None = None
     """The figure of the validation split that picks the best weights (default: the task's)."""
     keep: Literal["best", "last"] = "best"
-    """The weights of the model file: those of the epoch with the best figure, or the last ones.
-    Where the schedule ends at zero and the validation split is small, the best figure is mostly
-    luck."""
+    """The weights of the model file: those of the epoch with the best figure, of equally good ones
+    the latest, or the last ones. Where the schedule ends at zero and the validation split is small,
+    the best figure is mostly luck."""
     split: Literal["auto", "val", "test"] = "auto"
     """The split that the final figures are of; `auto`: the test split where there is one."""
     tta: Literal["none", "flip", "dihedral"] = "none"

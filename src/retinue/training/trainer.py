@@ -407,7 +407,9 @@ class Trainer:
             progress.stale += 1
         # Without a validation split the last weights are the ones that are kept.
         last = figure is None or self.recipe.evaluation.keep == "last"
-        if last or self.judge.better(figure, progress.best):
+        # Of equally good ones the later: a small split is soon all right, long before the rate has
+        # come down.
+        if last or not self.judge.better(progress.best, figure):
             progress.best = figure
             progress.kept_epoch = progress.epochs
             progress.kept_figures = figures
