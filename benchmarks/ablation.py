@@ -17,12 +17,12 @@ import csv
 import hashlib
 import json
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import retinue
+from spread import told
 
 PLAIN: dict[str, Any] = {"zoom": [0.8, 1.2], "rotation": 10, "horizontal_flip": 0.5}
 LIGHT: dict[str, Any] = {"zoom": [0.8, 1.2], "horizontal_flip": 0.5}
@@ -141,12 +141,6 @@ def train(name: str, recipe: dict[str, Any], root: Path, fold: int, folds: int, 
     figures = json.loads(done.read_text("utf-8"))
     main = figures.get("top1_main", figures["top1"])
     return {"main": main, "auxiliary": figures.get("top1_auxiliary"), "blend": figures["top1"]}
-
-
-def told(values: list[float]) -> dict[str, float]:
-    """Mean and standard deviation."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": round(statistics.mean(values), 4), "sd": round(spread, 4)}
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import retinue
+from spread import told
 
 HEAD: dict[str, Any] = {
     "name": "head",
@@ -78,12 +78,6 @@ def train(own: str, rounds: int, table: Path, root: Path, draw: int, place: Path
         shutil.rmtree(place, ignore_errors=True)  # of one that was interrupted
         retinue.train(recipe, out=place, report=False, quiet=True)
     return float(json.loads(done.read_text("utf-8"))["top1"])
-
-
-def told(values: list[float]) -> dict[str, float]:
-    """Mean and standard deviation."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": round(statistics.mean(values), 4), "sd": round(spread, 4)}
 
 
 def main() -> None:
