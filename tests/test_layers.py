@@ -19,6 +19,8 @@ FRAME = (
     "data/loader.py",
     "data/sources/recognise.py",
     "inference/*.py",
+    "inference/runtimes/*.py",
+    "exporting/*.py",
     "report/*.py",
     "api/*.py",
     "cli/*.py",

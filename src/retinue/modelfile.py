@@ -242,6 +242,12 @@ def _described(metadata: dict[str, str] | None, path: Path) -> ModelDescription:
             where=str(path),
             mend="train from it with model.weights=PATH instead",
         )
+    return described(text, path)
+
+
+def described(text: str, path: Path) -> ModelDescription:
+    """The description that is written as `text` in the file `path`. Raises RetinueError for a
+    damaged one, or one of a newer format."""
     try:
         if len(text) > MOST_CHARACTERS:
             raise NotJson(f"it has {len(text):,} characters")

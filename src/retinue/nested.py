@@ -46,6 +46,25 @@ def structure(value: Nested) -> Structure:
     raise _other(value)
 
 
+def names(structure: Structure, alone: str) -> list[str]:
+    """A name for each leaf, of the keys and places on the way to it: `levels_0`, `scores`; `alone`
+    for a tensor by itself."""
+    return [name or alone for name in _names(structure, "")]
+
+
+def _names(structure: Structure, before: str) -> Iterator[str]:
+    if structure == _LEAF:
+        yield before
+        return
+    parts: Iterable[tuple[Any, Structure]] = (
+        ((key, structure[key]) for key in sorted(structure))
+        if isinstance(structure, dict)
+        else enumerate(structure[1:])
+    )
+    for key, part in parts:
+        yield from _names(part, f"{before}_{key}".lstrip("_"))
+
+
 def rebuilt(structure: Structure, leaves: Iterable[Any]) -> Any:
     """A value nested as `structure` says, of as many leaves as it has (ValueError otherwise)."""
     rest = iter(leaves)

@@ -412,7 +412,8 @@ def test_command_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["export", str(folder), "--to", "keras"]) == 2
     capsys.readouterr()
     assert run(["export", str(folder)]) == 2
-    choose = "missing option '--to', choose from timm, torchvision (see `retinue export --help`)"
+    formats = "onnx, openvino, torchscript, torch-export, timm, torchvision"
+    choose = f"missing option '--to', choose from {formats} (see `retinue export --help`)"
     assert capsys.readouterr().err == f"error: {choose}\n"
     (folder / "broken.safetensors").write_bytes(b"x" * 50)
     assert run(["export", str(folder / "broken.safetensors"), "--to", "timm"]) == 1

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from retinue.exporting.model import Written
     from retinue.exporting.state_dict import Exported
+    from retinue.sample import Sample
 
 
 def export(
-    model: str | Path, to: str, *, out: str | Path | None = None, force: bool = False
-) -> Exported:
-    """The tensors of a model file or run folder as a state dict of `to`, `timm` or `torchvision`.
+    model: str | Path,
+    to: str,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32",
+    batch: int | None = None,
+    size: int | tuple[int, int] | Literal["any"] | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+) -> Exported | Written:
+    """A model file or run folder in another program's format, `to`: `onnx`, `openvino`,
+    `torchscript`, `torch-export` …; or its tensors as a state dict of `timm` or `torchvision`.
 
-    `out`: a `.safetensors`, `.pth` or `.pt` file; by default `NAME.LIBRARY.safetensors` beside the
-    model. `force` replaces an older one. What comes back says how the network is built there.
-    Raises `UsageError` for a name that will not do, `RetinueError` where that library has no such
-    network.
+    `out`: a file; by default beside the model. `force` replaces an older one. A format's file takes
+    its name only when it has been read back and answers real images as the model does: those that
+    it was judged on, or `images` (files, folders, patterns). `batch`: so many images at a time,
+    always; by default any number. `size`: height and width of the images, by default those of the
+    model; `any`: others, too.
+
+    Raises `UsageError` for what will not do, `RetinueError` where that library has no such network,
+    or the file does not answer as the model does.
     """
     from retinue.errors import UsageError
     from retinue.exporting.state_dict import export_state_dict
+    from retinue.inference.runtimes import FORMATS
     from retinue.modelfile import find_model
 
     if not isinstance(model, str | Path):
@@ -28,8 +45,57 @@ def export(
             f"a model is exported from its file, not from a {type(model).__name__}",
             mend="give the path of a model file or run folder",
         )
-    target = None if out is None else Path(out)
-    return export_state_dict(find_model(Path(model)), to, out=target, force=force)
+    file, target = find_model(Path(model)), None if out is None else Path(out)
+    if to not in FORMATS:
+        given = {"precision": precision != "fp32", "batch": batch, "size": size, "images": images}
+        if to in STATE_DICTS and (vain := next((key for key in given if given[key]), None)):
+            raise UsageError(f"a state dict of {to} has no {vain}", mend="leave it out")
+        return export_state_dict(file, to, out=target, force=force)
+    from retinue.exporting.model import Order, export_model, refuse_exported
+
+    refuse_exported(file)
+    sides = (size, size) if isinstance(size, int) else size
+    order = Order(
+        to=to,
+        precision=precision,
+        batch=batch,
+        size=None if sides == "any" else sides,
+        any_size=sides == "any",
+    )
+    return export_model(file, order, _proving(file, images), out=target, force=force)
+
+
+STATE_DICTS = ("timm", "torchvision")
+ENOUGH = 16
+"""Images for a proof; where a split has fewer, others help out."""
+
+
+def _proving(file: Path, images: str | Path | Sequence[str | Path] | None) -> Sequence[Sample]:
+    """Real images for a proof: those of `images`, or the model's own."""
+    import sys
+
+    from retinue import modelfile
+    from retinue.data.sources import judged_split
+    from retinue.errors import UsageError
+    from retinue.inference.inputs import expand
+    from retinue.inference.predictor import as_sample
+    from retinue.training.evaluation import samples_of
+
+    if images is not None:
+        named = [images] if isinstance(images, str | Path) else list(images)
+        return [as_sample(path, path) for path in expand(named, sys.stdin)]
+    try:
+        splits = samples_of(file, modelfile.read_description(file).classes)
+    except UsageError as error:
+        raise UsageError(
+            f"an export is proven on real images, and there are none: {error.what}",
+            where=error.where,
+            mend="name some: images=FOLDER (--images FOLDER)",
+        ) from error
+    best = judged_split("auto", splits)
+    rest = [sample for name, samples in splits.items() if name != best for sample in samples]
+    few = ENOUGH - len(splits[best])
+    return [*splits[best], *rest[:: max(len(rest) // few, 1)]] if few > 0 else splits[best]
 
 
 def import_model(

@@ -17,13 +17,14 @@ from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import preparing
 from retinue.exporting.elsewhere import Construction, Size, construction
+from retinue.exporting.staging import check_target
 from retinue.files import replacing, sweep
 from retinue.models.network import Network
 from retinue.models.registry import create_model, find
 from retinue.models.transformer import Transformer, resample_positions
 from retinue.sample import Preprocessing
 from retinue.tasks.task import described
-from retinue.text import shorten
+from retinue.text import few, shorten, visible
 from retinue.weights import files
 from retinue.weights.layout import recognise, translate, untranslate
 
@@ -61,6 +62,23 @@ class Exported:
             "temperature": self.temperature,
             "classes": list(self.classes),
         }
+
+    def lines(self) -> list[str]:
+        """For people: how it is used, and code for that."""
+        rows = [
+            visible(self.path),
+            f"  network       {self.construction.code()}",
+            f"  weights       network.load_state_dict({visible(self.load())})",
+            f"  images        {preparing.words(self.preprocessing)}",
+            f"  classes       {few(self.classes, 5)}",
+        ]
+        if self.temperature != 1.0:
+            rows.append(f"  scores        softmax of the logits divided by {self.temperature:.6g}")
+        if self.tta != "none":
+            rows.append(
+                f"  answers       of one view; retinue's are means over several, tta={self.tta}"
+            )
+        return [*rows, "", self.prepare()]
 
     def load(self) -> str:
         """The call that gives the state dict."""
@@ -134,16 +152,7 @@ def _check_target(target: Path, model: Path, force: bool) -> None:
         )
     if target.is_dir():
         raise UsageError("this is a folder", where=str(target), mend="name a file")
-    if not target.exists():
-        return
-    if target.samefile(model):
-        raise UsageError("this is the model itself", where=str(target), mend="choose another name")
-    if not force:
-        raise UsageError(
-            "the file is there already",
-            where=str(target),
-            mend="choose another name with out (--out), or replace it with force=True (--force)",
-        )
+    check_target(target, model, force)
 
 
 def _verify(written: Path, target: Path, family: str, tensors: Mapping[str, Tensor]) -> None:

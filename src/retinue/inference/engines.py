@@ -10,22 +10,20 @@ import importlib.util
 import logging
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import TOLERANCE, Scores, compare
+from retinue.inference.engine import Engine, Precision, channels_last, home, refuse_bf16
 from retinue.inference.tracing import evaluating, onnx_program, openvino_model
 from retinue.nested import Nested, leaves, mapped, single
 from retinue.text import first_line
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16"]
 
 log = logging.getLogger("retinue")
 
@@ -35,29 +33,6 @@ _NEEDS = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino",),
 }
-
-
-class Engine:
-    """A network in eval mode: `engine(x)` takes and gives what the network does (`retinue.nested`).
-
-    Any batch size; the answer is the caller's own memory. For a given number of threads and batch
-    size the same input gives the same bits. Several threads may call one engine at once, unless the
-    module of a `TorchEngine` is being trained meanwhile.
-    """
-
-    name: str = ""
-    """`torch`, `onnxruntime` or `openvino`: what `auto` chose, to be asked for by name again."""
-
-    def __init__(self, precision: Precision) -> None:
-        self.precision = precision
-
-    def __call__(self, x: Nested) -> Any:
-        """What the module gives for `x`, nested as there, on the device of `x`.
-
-        `x`: tensors (n, …), nested as the module takes them. Floating-point outputs are float32,
-        all others (class numbers, masks) of the module's own dtype.
-        """
-        raise NotImplementedError
 
 
 def installed(name: str) -> bool:
@@ -104,7 +79,7 @@ def compile_engine(
     for name in names:
         try:
             made = _COMPILERS[name](module, example, device, precision)
-        except RetinueError:
+        except UsageError:  # it has not this precision here
             if engine != "auto":
                 raise
             continue
@@ -138,99 +113,45 @@ class TorchEngine(Engine):
     ) -> None:
         super().__init__(precision)
         self.device = torch.device(device)
+        self.provider = str(self.device)
         self.module = module.to(self.device)
 
     def __call__(self, x: Nested) -> Any:
-        inputs = mapped(lambda leaf: _channels_last(leaf.to(self.device)), x)
+        inputs = mapped(lambda leaf: channels_last(leaf.to(self.device)), x)
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
         )
         with evaluating(self.module), torch.inference_mode(), autocast:
             answer = self.module(inputs)
-        home = _home(x)
-        return mapped(lambda leaf: leaf.to(home), single(answer))
+        place = home(x)
+        return mapped(lambda leaf: leaf.to(place), single(answer))
 
 
-@cache
-def _openvino() -> Any:
-    """OpenVINO's core, one for as long as the process lives.
-
-    Each core's CPU plugin gives the thread that loads it a stack for signals, and puts the one
-    before back when it goes. Two that overlap can put back one that is freed already, and the next
-    signal has nothing to run on: a SIGTERM would end a training with a segmentation fault instead
-    of a checkpoint.
-    """
-    import openvino
-
-    return openvino.Core()
-
-
-class OpenVINOEngine(Engine):
-    """OpenVINO on the CPU."""
-
-    name = "openvino"
-
-    def __init__(self, module: nn.Module, example: Nested, precision: Precision) -> None:
-        super().__init__(precision)
-        core = _openvino()
-        _check_bf16(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        model, self._signature = openvino_model(module, example)
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-        }
-        self._compiled = core.compile_model(model, "CPU", settings)
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-
-    def __call__(self, x: Nested) -> Any:
-        arrays = self._signature.arrays(x)
-        # A request holds its inputs and outputs, so it serves one thread at a time: there are as
-        # many as have ever been needed at once.
-        try:
-            request = self._idle.get_nowait()
-        except Empty:
-            request = self._compiled.create_infer_request()
-        try:
-            request.infer(arrays, share_inputs=True)
-            outputs = [port.data for port in request.output_tensors]
-            return self._signature.answer(outputs, _home(x))
-        finally:
-            self._idle.put(request)
-
-
-class OnnxRuntimeEngine(Engine):
+def _onnxruntime(module: nn.Module, example: Nested, precision: Precision) -> Engine:
     """ONNX Runtime on the CPU, from an export that is kept in memory only."""
+    from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine, session
 
-    name = "onnxruntime"
+    refuse_bf16(precision, [])
+    program, signature = onnx_program(module, example)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        program.save(str(file), external_data=True)  # above 2 GB there is no other way
+        return OnnxRuntimeEngine(session(file), signature, precision)
 
-    def __init__(self, module: nn.Module, example: Nested, precision: Precision) -> None:
-        super().__init__(precision)
-        import onnxruntime
 
-        _check_bf16(precision, [])
-        program, self._signature = onnx_program(module, example)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.onnx"
-            program.save(str(file), external_data=True)  # above 2 GB there is no other way
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            options.log_severity_level = 3
-            self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=["CPUExecutionProvider"]
-            )
-        self._names = [port.name for port in self._session.get_inputs()]
+def _openvino(module: nn.Module, example: Nested, precision: Precision) -> Engine:
+    """OpenVINO on the CPU."""
+    from retinue.inference.runtimes.openvino import OpenVINOEngine, core
 
-    def __call__(self, x: Nested) -> Any:
-        arrays = self._signature.arrays(x)
-        outputs = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
-        return self._signature.answer(outputs, _home(x))
+    refuse_bf16(precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    model, signature = openvino_model(module, example)
+    return OpenVINOEngine(model, signature, precision)
 
 
 _COMPILERS: dict[str, Callable[[nn.Module, Nested, str, Precision], Engine]] = {
     "torch": lambda m, x, device, precision: TorchEngine(m, device=device, precision=precision),
-    "openvino": lambda m, x, device, precision: OpenVINOEngine(m, x, precision),
-    "onnxruntime": lambda m, x, device, precision: OnnxRuntimeEngine(m, x, precision),
+    "openvino": lambda m, x, device, precision: _openvino(m, x, precision),
+    "onnxruntime": lambda m, x, device, precision: _onnxruntime(m, x, precision),
 }
 
 
@@ -249,18 +170,3 @@ def _check(name: str, device: str) -> None:
             f"the engine {name!r} runs on the CPU, not on {device!r}",
             mend="use engine=torch, or device=cpu",
         )
-
-
-def _check_bf16(precision: Precision, capabilities: list[str]) -> None:
-    if precision == "bf16" and "BF16" not in capabilities:
-        raise UsageError(
-            "this engine has no bf16 on this processor", mend="use precision fp32, or engine=torch"
-        )
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _home(x: Nested) -> torch.device:
-    return leaves(x)[0].device

@@ -14,21 +14,23 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from retinue import modelfile
 from retinue.data.colour import Colour
 from retinue.data.decode import to_rgb
 from retinue.data.geometry import scale
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView, open_image, turn
-from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.inference.devices import choose_device, fit_threads
-from retinue.inference.engines import Engine, EngineName, TorchEngine, compile_engine
+from retinue.errors import BadImageError, UsageError
+from retinue.inference.devices import fit_threads
+from retinue.inference.engine import Engine
+from retinue.inference.engines import EngineName
 from retinue.inference.ensembles import members_of
+from retinue.inference.members import Asked, device_for, open_member
+from retinue.inference.members import Member as Member
 from retinue.inference.tta import refuse_oblong, turned, views
-from retinue.modelfile import ModelDescription, find_model
+from retinue.modelfile import find_model
 from retinue.models.network import Network
 from retinue.sample import Batch, Matrix, Pixels, Preprocessing, Read, Result, Sample
-from retinue.tasks.task import Finding, Task, described
+from retinue.tasks.task import Finding
 from retinue.text import counted, few
 
 COMPILE_FROM = 64
@@ -77,22 +79,13 @@ def load(
     if not paths:
         raise UsageError("no model is named")
     files, weights = members_of([Path(one) for one in paths])
-    chosen = choose_device(device)
+    chosen = device_for(files, device)
     fit_threads()
-    members = [_member(find_model(file), chosen, options or {}) for file in files]
+    members = [open_member(find_model(file), chosen, engine, options or {}) for file in files]
     for file, member in zip(files[1:], members[1:], strict=True):
         _refuse_other(members[0], member, file)
     how: dict[str, Any] = {"device": chosen, "engine": engine, "tta": tta, "workers": workers}
     return Predictor(members, weights=weights, **how)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A network and what its outputs mean."""
-
-    network: Network
-    task: Task
-    description: ModelDescription
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +139,7 @@ class Predictor:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[Asked],
         *,
         device: str = "cpu",
         engine: EngineName = "auto",
@@ -166,7 +159,7 @@ class Predictor:
         refuse_oblong(self._orientations, self.preprocessing.size)
         self._wish: EngineName = engine
         self._colour = Colour(self.preprocessing)
-        self._plain: list[Engine] = [TorchEngine(m.network, device=device) for m in members]
+        self._plain: list[Engine] = [member.plain(device) for member in members]
         self._compiled: list[Engine] | None = self._plain if engine == "torch" else None
 
     def __repr__(self) -> str:
@@ -216,16 +209,7 @@ class Predictor:
 
     def _compile(self, example: Tensor) -> None:
         """`example`: normalised real images, float32 (n, 3, height, width)."""
-        self._compiled = [
-            compile_engine(
-                member.network,
-                example,
-                engine=self._wish,
-                device=self.device,
-                scores=member.task.scores,
-            )
-            for member in self.members
-        ]
+        self._compiled = [m.compiled(example, self._wish, self.device) for m in self.members]
 
     def compile_in_time(self, seen: Seen, batch: Batch, good: Sequence[int]) -> None:
         """Compile before the batch of a stream is answered if it is time for that: with `auto` once
@@ -407,27 +391,7 @@ def held(image: bytes | Pixels) -> Read:
     return lambda: image
 
 
-def _member(file: Path, device: str, options: Mapping[str, Any]) -> Member:
-    description, tensors = modelfile.read(file)
-    try:
-        task = described(description)
-        if options:
-            task = task.adjusted(options)
-        # Without memory first: a description may speak of more than the file, or the machine, has.
-        with torch.device("meta"):
-            sketch = task.build(description.network, dict(description.arguments), None)
-        _compare(sketch.state_dict(), tensors)
-        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
-            network = task.build(description.network, dict(description.arguments), None)
-    except RetinueError as error:
-        place = f"{file}, {error.where}" if error.where else str(file)
-        raise type(error)(error.what, where=place, mend=error.mend) from error
-    network.load_state_dict(tensors, strict=True)
-    network.eval().to(device)
-    return Member(network, task, description)
-
-
-def _refuse_other(first: Member, other: Member, file: Path) -> None:
+def _refuse_other(first: Asked, other: Asked, file: Path) -> None:
     """Raise UsageError unless the two answer the same question of the same input."""
     for what, ours, theirs in (
         ("another task", first.description.task, other.description.task),
@@ -440,24 +404,3 @@ def _refuse_other(first: Member, other: Member, file: Path) -> None:
                 where=str(file),
                 mend="evaluate or predict with each by itself",
             )
-
-
-def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Raise RetinueError unless `tensors` have the names and shapes of the `expected` ones."""
-    missing = [key for key in expected if key not in tensors]
-    surplus = [key for key in tensors if key not in expected]
-    other = [k for k in expected if k in tensors and expected[k].shape != tensors[k].shape]
-    problems = [
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", surplus),
-            ("of another shape", other),
-        )
-        if keys
-    ]
-    if problems:
-        raise RetinueError(
-            f"the tensors do not fit the model's own description: {', '.join(problems)}",
-            mend="copy it anew from where it was made",
-        )

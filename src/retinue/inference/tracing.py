@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from retinue.nested import Nested, Structure, leaves, rebuilt, structure
+from retinue.nested import Nested, Structure, leaves, names, rebuilt, structure
 
 
 @dataclass
@@ -48,6 +48,19 @@ class Signature:
         return rebuilt(self.outputs, tensors)
 
 
+@dataclass(frozen=True)
+class Axes:
+    """Which lengths of its inputs a traced network takes. By default any batch of images of the
+    size that it was traced with."""
+
+    batch: int | None = None
+    """So many images at a time, always; None: any number."""
+    sides: tuple[int, ...] = ()
+    """The axes along which images may be of any length; empty: they are of one size."""
+    multiple: int = 1
+    """Of which those lengths are multiples."""
+
+
 class Flat(nn.Module):
     """`module` with tensors in and a tuple of tensors out, for tracers; notes what comes out."""
 
@@ -65,20 +78,22 @@ class Flat(nn.Module):
 
 
 @contextlib.contextmanager
-def traceable(module: nn.Module, example: Nested) -> Iterator[tuple[Flat, tuple[Tensor, ...]]]:
+def traceable(
+    module: nn.Module, example: Nested, count: int = 2
+) -> Iterator[tuple[Flat, tuple[Tensor, ...]]]:
     """`module` (in eval mode meanwhile) as tracers take it, and what to trace it with."""
-    rows = example_rows(example)
+    rows = example_rows(example, count)
     flat = Flat(module, Signature(structure(example), [row.dtype for row in rows]))
     flat.training = False
     with evaluating(module), torch.no_grad(), quiet():
         yield flat, rows
 
 
-def example_rows(example: Nested) -> tuple[Tensor, ...]:
-    """The leaves of `example` (n, …) as plain, contiguous tensors of two rows, on the CPU; floats
-    in float32. A single row would be taken for a constant."""
+def example_rows(example: Nested, count: int = 2) -> tuple[Tensor, ...]:
+    """The leaves of `example` (n, …) as plain, contiguous tensors of `count` rows, on the CPU;
+    floats in float32. A single row would be taken for a constant, where any number is meant."""
     parts = [leaf.detach().to("cpu", _plain(leaf.dtype)).contiguous() for leaf in leaves(example)]
-    return tuple(torch.cat([part[:1], part[:2][-1:]]).clone() for part in parts)
+    return tuple(part[torch.arange(count).clamp(max=len(part) - 1)].clone() for part in parts)
 
 
 @contextlib.contextmanager
@@ -108,8 +123,18 @@ def quiet() -> Iterator[None]:
         exporters.setLevel(level)
 
 
-def openvino_model(module: nn.Module, example: Nested) -> tuple[Any, Signature]:
-    """`module` as an `openvino.Model` for any batch size, converted without a detour through ONNX.
+def scripted(module: nn.Module, example: Nested, axes: Axes) -> tuple[Any, Signature]:
+    """`module` as a frozen TorchScript program that takes and gives the leaves in their order."""
+    with traceable(module, example, axes.batch or 2) as (flat, rows):
+        # The tracer's own check would run the network twice more; the gate does it once.
+        traced = torch.jit.trace(flat, rows, check_trace=False)  # type: ignore[no-untyped-call]
+        return torch.jit.freeze(traced), flat.signature
+
+
+def openvino_model(
+    module: nn.Module, example: Nested, axes: Axes | None = None
+) -> tuple[Any, Signature]:
+    """`module` as an `openvino.Model`, converted without a detour through ONNX.
 
     Inputs and outputs are the leaves in their order. `openvino` must be installed.
     """
@@ -119,36 +144,72 @@ def openvino_model(module: nn.Module, example: Nested) -> tuple[Any, Signature]:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with traceable(module, example) as (flat, rows):
-        # The tracer's own check would run the network twice more; the gate does it once.
-        traced = torch.jit.trace(flat, rows, check_trace=False)  # type: ignore[no-untyped-call]
-        decoder = TorchScriptPythonDecoder(torch.jit.freeze(traced))
+    axes = axes or Axes()
+    program, signature = scripted(module, example, axes)
+    with quiet():
         frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(program)  # which has to live until it is converted
         model = frontend.convert(frontend.load(decoder))
-    for port, row in zip(model.inputs, rows, strict=True):
+    rows = example_rows(example, axes.batch or 2)
+    inputs = names(signature.inputs, IMAGES)
+    for port, row, name in zip(model.inputs, rows, inputs, strict=True):
+        shape = [-1 if k in axes.sides else length for k, length in enumerate(row.shape)]
+        shape[0] = axes.batch or -1
         port.get_node().set_element_type(openvino.Type(_numpy(row.dtype)))
-        port.get_node().set_partial_shape(openvino.PartialShape([-1, *row.shape[1:]]))
+        port.get_node().set_partial_shape(openvino.PartialShape(shape))
+        port.get_tensor().set_names({name})
+    for port, name in zip(model.outputs, names(signature.outputs, OUTPUT), strict=True):
+        port.get_tensor().add_names({name})
     model.validate_nodes_and_infer_types()
-    return model, flat.signature
+    return model, signature
 
 
-def onnx_program(module: nn.Module, example: Nested) -> tuple[torch.onnx.ONNXProgram, Signature]:
-    """`module` as an ONNX program for any batch size; `save` writes it to a file.
+def exported_program(
+    module: nn.Module, example: Nested, axes: Axes
+) -> tuple[torch.export.ExportedProgram, Signature]:
+    """`module` as a program of `torch.export`."""
+    with traceable(module, example, axes.batch or 2) as (flat, rows):
+        shapes = {"xs": tuple(_dynamic(axes) for _ in rows)}
+        program = torch.export.export(flat, rows, dynamic_shapes=shapes)
+    return program, flat.signature
+
+
+def onnx_program(
+    module: nn.Module, example: Nested, axes: Axes | None = None
+) -> tuple[torch.onnx.ONNXProgram, Signature]:
+    """`module` as an ONNX program; `save` writes it to a file.
 
     Inputs and outputs are the leaves in their order. `onnx` and `onnxscript` must be installed.
     """
-    batch = torch.export.Dim("batch", min=1, max=2**20)
-    with traceable(module, example) as (flat, rows):
+    axes = axes or Axes()
+    with traceable(module, example, axes.batch or 2) as (flat, rows):
+        flat(*rows)  # which tells what comes out
         program = torch.onnx.export(
             flat,
             rows,
             dynamo=True,
-            dynamic_shapes={"xs": tuple({0: batch} for _ in rows)},
+            dynamic_shapes={"xs": tuple(_dynamic(axes) for _ in rows)},
+            input_names=names(flat.signature.inputs, IMAGES),
+            output_names=names(flat.signature.outputs, OUTPUT),
             verbose=False,
             optimize=True,
         )
     assert program is not None
     return program, flat.signature
+
+
+IMAGES, OUTPUT = "images", "output"
+"""What single inputs and outputs are called in graphs."""
+
+
+def _dynamic(axes: Axes) -> dict[int, Any]:
+    shapes: dict[int, Any] = {}
+    if axes.batch is None:
+        shapes[0] = torch.export.Dim("batch", min=1, max=2**20)
+    for axis, name in zip(axes.sides, ("height", "width"), strict=False):
+        one = torch.export.Dim(name, min=1, max=2**15)
+        shapes[axis] = axes.multiple * one if axes.multiple > 1 else one
+    return shapes
 
 
 def _plain(kind: torch.dtype) -> torch.dtype:

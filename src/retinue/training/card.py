@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinue.errors import RetinueError
 from retinue.exporting import preparing
+from retinue.exporting.weights import origin
 from retinue.inference.predictor import Predictor
 from retinue.inference.speed import measured
 from retinue.models.anatomy import count_macs
 from retinue.run.log import LOGGER
 from retinue.sample import Sample
 from retinue.training.recipe import Recipe
-from retinue.weights import catalogue
-from retinue.weights.catalogue.entry import address
-from retinue.weights.resolution import names_a_file
 
 
 def model_card(
@@ -46,16 +43,7 @@ def _origin(recipe: Recipe) -> dict[str, Any] | None:
     name = recipe.model.weights
     if name is None:
         return None
-    if name.startswith("hub:"):
-        return {"name": name}
-    if names_a_file(name):
-        return {"name": Path(name).name}  # paths are of this machine only
-    try:
-        entry = catalogue.find(recipe.model.name, name)
-    except RetinueError:
-        return {"name": name}
-    source = address(entry.places[0]) if entry.places else None
-    return {"name": name, "licence": entry.licence, "source": source}
+    return origin(recipe.model.name, name).model_dump(exclude_none=True)
 
 
 def _or_none(work: Any, what: str) -> Any:

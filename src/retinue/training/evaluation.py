@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from retinue import modelfile
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, judged_split, open_dataset
 from retinue.documents import json_text
@@ -189,6 +190,17 @@ def own_data(file: Path) -> DataOptions:
         split = options.split.model_copy(update={"file": str(written)})
         options = options.model_copy(update={"split": split})
     return options
+
+
+def samples_of(file: Path, classes: Sequence[str]) -> dict[str, list[Sample]]:
+    """The splits of what the run of the model file was trained on, their targets in the order of
+    `classes`. UsageError where that is not there."""
+    task = task_type(modelfile.read_description(file).task)
+    dataset = open_dataset(own_data(file), task.readers(), to_train=False)
+    return {
+        name: in_order_of(classes, dataset.classes, samples)
+        for name, samples in dataset.splits.items()
+    }
 
 
 def _choose(dataset: Dataset, split: str) -> str:

@@ -1,0 +1,268 @@
+"""A model in another program's format: written beside its place, read back, proven, and only then
+given its name."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import retinue
+from retinue.documents import json_text
+from retinue.errors import RetinueError, UsageError
+from retinue.exporting import gate, preparing
+from retinue.exporting.gate import Proof
+from retinue.exporting.staging import check_target, staged
+from retinue.exporting.weights import began_from
+from retinue.exporting.writers import Converted, writer_of
+from retinue.files import open_file
+from retinue.inference import ensembles
+from retinue.inference.exported import Export, written
+from retinue.inference.members import Member, open_member
+from retinue.inference.predictor import Predictor, example_inputs, load
+from retinue.inference.runtimes import FORMATS, Format, format_of
+from retinue.inference.tracing import Axes, Signature
+from retinue.modelfile import ModelDescription
+from retinue.models.detector import Detector
+from retinue.models.network import Network
+from retinue.models.transformer import Transformer
+from retinue.sample import Preprocessing, Sample, Size
+from retinue.text import few, first_line, shorten, visible
+
+KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+PROOF = ".proof.json"
+"""What is added to the name of an export for its report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is wished for."""
+
+    to: str
+    precision: str = "fp32"
+    batch: int | None = None
+    """So many images at a time; None: any number."""
+    size: Size | None = None
+    """Height and width of the images; None: as the model file says."""
+    any_size: bool = False
+    """Whether images of other sizes are taken, too."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """An export, and what proves it."""
+
+    path: Path
+    export: Export
+    description: ModelDescription
+    report: dict[str, Any]
+    """As in the file `NAME.proof.json` beside it."""
+    proof: Proof
+
+    def __repr__(self) -> str:
+        return f"<Written {shorten(str(self.path), 60)}: {self.export.format}, {self.proof.told()}>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"path": str(self.path), **self.report}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        export, weights = self.export, self.export.began_from
+        batch = "any number" if export.batch is None else f"{export.batch} at a time"
+        size = " (any size)" if export.any_size else ""
+        licence = "" if weights is None else weights.licence or "licence not known"
+        return [
+            visible(self.path),
+            f"  format        {FORMATS[export.format].title}, {export.precision}, "
+            f"{self.report['bytes'] / 1e6:,.1f} MB",
+            f"  input         {batch}{size}: {preparing.words(self.description.prepared())}",
+            f"  classes       {few(self.description.classes, 5)}",
+            *([f"  began from    {weights.name}: {licence}"] if weights is not None else []),
+            f"  proven on     {self.proof.told()}",
+            f"  report        {visible(report_of(self.path))}",
+        ]
+
+
+def report_of(path: Path) -> Path:
+    """Where the report of an export lies."""
+    return path.with_name(path.name + PROOF)
+
+
+def export_model(
+    model: Path,
+    order: Order,
+    samples: Sequence[Sample],
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    images: int = gate.IMAGES,
+) -> Written:
+    """Write the model file `model` as `order` says, proven on at most `images` of `samples`.
+
+    `out`: by default beside the model, called as it is with the format's ending. `force`: an older
+    file may be replaced. A report is written beside it.
+
+    Raises:
+        UsageError: what cannot be: a format whose packages are missing, a size that the network
+            does not take, a name that will not do.
+        RetinueError: the network cannot be converted, or the file does not answer as the model
+            does; nothing is written then.
+        BadImageError: no image can be read.
+    """
+    refuse_exported(model)
+    form = FORMATS[order.to]
+    writer = writer_of(order.to, order.precision)
+    target = out if out is not None else _default(model, form, order.precision)
+    if format_of(target) is not form:
+        raise UsageError(
+            f"{form.title} files are called {form.suffix}",
+            where=str(target),
+            mend=f"name it {target.with_suffix(form.suffix).name}",
+        )
+    check_target(target, model, force)
+    member = open_member(model, "cpu", "torch", {})
+    assert isinstance(member, Member)
+    member = replace(member, description=_of_size(member.description, order.size))
+    own = Predictor([member], engine="torch")
+    axes = _axes(member.network, own.preprocessing, order)
+    good = gate.readable(samples, own, images)
+    gate.refuse_dependence(own, good)
+    export = Export(
+        format=order.to,
+        precision=order.precision,  # type: ignore[arg-type]
+        batch=order.batch,
+        any_size=order.any_size,
+        output_types=["float32"],
+        began_from=began_from(member.description),
+        model_sha256=_sha256(model),
+        versions={
+            "retinue": retinue.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    )
+
+    def text(signature: Signature) -> str:
+        nonlocal export
+        kinds = [str(kind).removeprefix("torch.") for kind in signature.output_types]
+        export = export.model_copy(update={"outputs": signature.outputs, "output_types": kinds})
+        return written(export, member.description)
+
+    example = example_inputs(good, own.preprocessing, order.batch or 2)
+    try:
+        with staged(target) as temporary:
+            try:
+                writer.write(_computing(member, order.precision), example, axes, text, temporary)
+            except RetinueError:
+                raise
+            except Exception as error:
+                raise _cannot(form, order, error) from error
+            proof, report = _proven(own, temporary, good, export)
+            report["model_sha256"], report["file"] = export.model_sha256, target.name
+            report_of(temporary).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RetinueError(
+            f"the file cannot be written: {error.strerror or error}", where=str(target)
+        ) from error
+    return Written(target, export, member.description, report, proof)
+
+
+def refuse_exported(model: Path) -> None:
+    """Raise UsageError for what is no model file: an export, or an ensemble."""
+    if format_of(model) is not None:
+        what, mend = "an export already", "the model file that it was exported from"
+    elif model.suffix.lower() == ensembles.SUFFIX:
+        what, mend = "an ensemble of several models", "one of its model files"
+    else:
+        return
+    raise UsageError(f"this is {what}", where=str(model), mend=f"name {mend}")
+
+
+def _proven(
+    own: Predictor, file: Path, samples: Sequence[Sample], export: Export
+) -> tuple[Proof, dict[str, Any]]:
+    """The proof, and the report. RetinueError where the file does not answer as the model."""
+    theirs = load(file, device="cpu")
+    proof = gate.prove(own, theirs, samples, export.precision)
+    problems = list(proof.problems())
+    if problems:
+        raise RetinueError(
+            f"the export does not answer as the model does: {'; '.join(problems)}",
+            where=FORMATS[export.format].title,
+            mend="nothing was written; export to another format or precision",
+        )
+    runs = theirs.members[0].plain("cpu")
+    report: dict[str, Any] = {
+        "format": export.format,
+        "precision": export.precision,
+        "bytes": sum(part.stat().st_size for part in file.parent.iterdir()),
+        "proof": proof.as_dict(),
+        "images": [sample.name or Path(sample.key).name for sample in samples],
+        "engine": {"name": runs.name, "provider": runs.provider, "computes": runs.computes},
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "versions": export.versions,
+    }
+    return proof, report
+
+
+def _default(model: Path, form: Format, precision: str) -> Path:
+    """`best.onnx`, `best.fp16.onnx`."""
+    middle = "" if precision == "fp32" else f".{precision}"
+    return model.with_name(f"{model.stem}{middle}{form.suffix}")
+
+
+def _of_size(description: ModelDescription, size: Size | None) -> ModelDescription:
+    if size is None:
+        return description
+    prepared = {**description.preprocessing, "size": list(size)}
+    return description.model_copy(update={"preprocessing": prepared})
+
+
+def _axes(network: Network, how: Preprocessing, order: Order) -> Axes:
+    """Which lengths the graph takes. UsageError for sizes that the network does not."""
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, 3, *how.size)))
+    except UsageError as error:
+        raise UsageError(error.what, where="size (--size)", mend=error.mend) from error
+    if not order.any_size:
+        return Axes(order.batch)
+    if isinstance(network, Transformer):
+        raise UsageError(
+            f"{network.name} is exported for images of one size: its positions are interpolated "
+            "once, for that",
+            where="size (--size)",
+            mend="name the size, 256x192 say, and export once for each",
+        )
+    multiple = max(network.strides) if isinstance(network, Detector) else 1
+    return Axes(order.batch, (2, 3), multiple)
+
+
+def _computing(member: Member, precision: str) -> torch.nn.Module:
+    """The network in the numbers that it is to compute in."""
+    kind = KINDS.get(precision)
+    if kind is None:
+        return member.network
+    copy = member.task.build(member.description.network, dict(member.description.arguments), None)
+    copy.load_state_dict(member.network.state_dict())
+    return Converted(copy.eval(), kind).eval()
+
+
+def _cannot(form: Format, order: Order, error: Exception) -> RetinueError:
+    size = ", or with a fixed size" if order.any_size else ""
+    return RetinueError(
+        f"the network cannot be converted: {type(error).__name__}: {first_line(error)}",
+        where=form.title,
+        mend=f"export it to another format{size}",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,147 @@
+"""What an exported file says of itself, and opening one.
+
+Every format carries the same JSON value: what the model file says, and how it was exported. So a
+file is enough to answer as the model does: `retinue predict model.onnx photo.jpg`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from torch import Tensor
+
+from retinue import modelfile
+from retinue.documents import NotJson, json_text, parse_json
+from retinue.errors import RetinueError
+from retinue.inference import runtimes
+from retinue.inference.engine import Engine, Precision
+from retinue.inference.runtimes import Format
+from retinue.inference.tracing import Signature
+from retinue.modelfile import ModelDescription
+from retinue.nested import Nested, leaves, rebuilt, structure
+
+FORMAT_VERSION = 1
+MOST_IMAGES = 1 << 16
+"""At a time."""
+
+
+class Weights(BaseModel):
+    """What a training began from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    licence: str | None = None
+    """None: not known."""
+    source: str | None = None
+
+
+class Export(BaseModel):
+    """How a model was exported. Plain JSON values, no absolute paths."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    format_version: Annotated[int, Strict()] = FORMAT_VERSION
+    format: str
+    """`onnx`, `openvino`, …"""
+    precision: Precision = "fp32"
+    batch: Annotated[int, Strict(), Field(ge=1, le=MOST_IMAGES)] | None = None
+    """So many images at a time, always; None: any number."""
+    any_size: bool = False
+    """Whether it takes images of any size, and not of the one that `preprocessing` says alone."""
+    input: Literal["normalised"] = "normalised"
+    """What it takes: float32 (n, 3, height, width), normalised as `preprocessing` says."""
+    outputs: Any = "tensor"
+    """How its outputs are nested (`retinue.nested`)."""
+    output_types: list[str]
+    """Of each output: `float32`, `int64` …"""
+    began_from: Weights | None = None
+    """The weights that the training began from; None: none, or nobody knows."""
+    model_sha256: str = ""
+    """Of the model file."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """What it was exported with: retinue, torch, …"""
+
+    def signature(self) -> Signature:
+        """What the graph takes and gives. Raises ValueError for what is no type."""
+        kinds = [getattr(torch, name, None) for name in self.output_types]
+        if not all(isinstance(kind, torch.dtype) for kind in kinds):
+            raise ValueError(f"output_types: {self.output_types}")
+        return Signature("tensor", [torch.float32], self.outputs, kinds)  # type: ignore[arg-type]
+
+
+def written(export: Export, description: ModelDescription) -> str:
+    """The text that an exported file carries. `described` reads it."""
+    model = description.model_dump(mode="json")
+    return json_text({"export": export.model_dump(mode="json"), "model": model})
+
+
+def described(text: str | None, path: Path) -> tuple[Export, ModelDescription]:
+    """The inverse of `written`. RetinueError for a text that is none, or of a newer format."""
+    if text is None:
+        raise RetinueError(
+            "it does not say what it answers, so retinue has not exported it",
+            where=str(path),
+            mend="`retinue export MODEL` writes files that can be predicted with",
+        )
+    try:
+        values = parse_json(text)
+        how, model = values["export"], values["model"]
+        version = how["format_version"]
+        if type(version) is int and version > FORMAT_VERSION:
+            raise RetinueError(
+                f"an export of format {version}; this release reads up to {FORMAT_VERSION}",
+                where=str(path),
+                mend="install a newer retinue",
+            )
+        export = Export.model_validate(how)
+        export.signature()
+        rebuilt(export.outputs, export.output_types)
+    except (NotJson, KeyError, TypeError, ValueError, ValidationError) as error:
+        raise RetinueError(
+            "what it says of itself is damaged", where=str(path), mend="export the model anew"
+        ) from error
+    return export, modelfile.described(json_text(model), path)
+
+
+class ExportedEngine(Engine):
+    """An exported file as an engine: any number of images, whatever its batch is."""
+
+    def __init__(self, inner: Engine, export: Export) -> None:
+        super().__init__(export.precision)
+        self.name, self.provider = inner.name, inner.provider
+        self.computes = inner.computes
+        self._inner, self._batch = inner, export.batch
+
+    def __call__(self, x: Nested) -> Any:
+        if self._batch is None or not isinstance(x, Tensor):
+            return self._inner(x)
+        answers = [self._padded(part) for part in torch.split(x, self._batch)]
+        parts = [leaves(answer) for answer in answers]
+        return rebuilt(
+            structure(answers[0]), [torch.cat(same)[: len(x)] for same in zip(*parts, strict=True)]
+        )
+
+    def _padded(self, part: Tensor) -> Any:
+        assert self._batch is not None
+        lacking = self._batch - len(part)
+        if lacking:
+            part = torch.cat([part, part[-1:].expand(lacking, *part.shape[1:])])
+        return self._inner(part)
+
+
+def open_exported(
+    path: Path, form: Format, device: str, engine: str = "auto"
+) -> tuple[Export, ModelDescription, Engine]:
+    """The exported file at `path`, ready to run on `device`.
+
+    Raises:
+        UsageError: its runtime is not installed, or has no such device.
+        RetinueError: it is damaged, not retinue's, or of a newer format.
+    """
+    text, make = runtimes.opened(path, form, device, engine)
+    export, description = described(text, path)
+    return export, description, ExportedEngine(make(export.signature(), export.precision), export)

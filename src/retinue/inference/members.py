@@ -1,0 +1,162 @@
+"""What a predictor asks: a network of a model file, or an exported file, with what its outputs
+mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from retinue import modelfile
+from retinue.errors import RetinueError, UsageError
+from retinue.inference import runtimes
+from retinue.inference.devices import choose_device
+from retinue.inference.engine import Engine
+from retinue.inference.engines import EngineName, TorchEngine, compile_engine
+from retinue.inference.exported import Export, open_exported
+from retinue.modelfile import ModelDescription
+from retinue.models.network import Network
+from retinue.tasks.task import Task, described
+
+
+class Asked(Protocol):
+    """What a predictor knows of each of its members."""
+
+    @property
+    def network(self) -> Network:
+        """In eval mode. UsageError where there is none to look into."""
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """As of the model file."""
+
+    def plain(self, device: str) -> Engine:
+        """What answers at once."""
+
+    def compiled(self, example: Tensor, engine: EngineName, device: str) -> Engine:
+        """What answers faster, judged on `example`; see `retinue.inference.engines`."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network and what its outputs mean."""
+
+    network: Network
+    task: Task
+    description: ModelDescription
+
+    def plain(self, device: str) -> Engine:
+        """See `Asked`: PyTorch."""
+        return TorchEngine(self.network, device=device)
+
+    def compiled(self, example: Tensor, engine: EngineName, device: str) -> Engine:
+        """See `Asked`."""
+        return compile_engine(
+            self.network, example, engine=engine, device=device, scores=self.task.scores
+        )
+
+
+@dataclass(frozen=True)
+class ExportedMember:
+    """An exported file and what its outputs mean."""
+
+    file: Path
+    export: Export
+    runs: Engine
+    task: Task
+    description: ModelDescription
+
+    @property
+    def network(self) -> Network:
+        """See `Asked`: none."""
+        raise UsageError(
+            "an exported file answers, but cannot be looked into or trained",
+            where=str(self.file),
+            mend="name the model file that it was exported from",
+        )
+
+    def plain(self, device: str) -> Engine:
+        """See `Asked`: the format's own runtime."""
+        return self.runs
+
+    def compiled(self, example: Tensor, engine: EngineName, device: str) -> Engine:
+        """See `Asked`: it is compiled already."""
+        return self.runs
+
+
+def device_for(files: Sequence[Path], wish: str) -> str:
+    """The device that `wish` means. `auto` is the processor where a file is an export: these run
+    elsewhere only if one says so."""
+    exported = any(runtimes.format_of(file) is not None for file in files)
+    return choose_device("cpu" if exported and wish == "auto" else wish)
+
+
+def open_member(file: Path, device: str, engine: EngineName, options: Mapping[str, Any]) -> Asked:
+    """The model file or exported file `file`. Raises as `retinue.inference.predictor.load`."""
+    form = runtimes.format_of(file)
+    if form is None:
+        return _of_model_file(file, device, options)
+    export, description, runs = open_exported(file, form, device, engine)
+    with _naming(file):
+        task = _task(description, options)
+    return ExportedMember(file, export, runs, task, description)
+
+
+def _task(description: ModelDescription, options: Mapping[str, Any]) -> Task:
+    task = described(description)
+    return task.adjusted(options) if options else task
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Errors name the file."""
+    try:
+        yield
+    except RetinueError as error:
+        place = f"{file}, {error.where}" if error.where else str(file)
+        raise type(error)(error.what, where=place, mend=error.mend) from error
+
+
+def _of_model_file(file: Path, device: str, options: Mapping[str, Any]) -> Member:
+    description, tensors = modelfile.read(file)
+    with _naming(file):
+        task = _task(description, options)
+        # Without memory first: a description may speak of more than the file, or the machine, has.
+        with torch.device("meta"):
+            sketch = task.build(description.network, dict(description.arguments), None)
+        _compare(sketch.state_dict(), tensors)
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
+            network = task.build(description.network, dict(description.arguments), None)
+    network.load_state_dict(tensors, strict=True)
+    network.eval().to(device)
+    return Member(network, task, description)
+
+
+def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raise RetinueError unless `tensors` have the names and shapes of the `expected` ones."""
+    missing = [key for key in expected if key not in tensors]
+    surplus = [key for key in tensors if key not in expected]
+    other = [k for k in expected if k in tensors and expected[k].shape != tensors[k].shape]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", surplus),
+            ("of another shape", other),
+        )
+        if keys
+    ]
+    if problems:
+        raise RetinueError(
+            f"the tensors do not fit the model's own description: {', '.join(problems)}",
+            mend="copy it anew from where it was made",
+        )

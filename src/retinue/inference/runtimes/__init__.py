@@ -1,0 +1,132 @@
+"""The formats that a model is exported to, and what runs each of them.
+
+A file a runtime. Each has `opened(path, device)`: what the file says of itself, and the engine that
+runs it once it is known what its outputs mean. Importing this imports none of their libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retinue.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    from retinue.inference.engine import Engine
+
+KEY = "retinue"
+"""Under this name a file carries what it says of itself."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A library that runs files."""
+
+    engine: str
+    """The name that `--engine` knows it by."""
+    needs: tuple[str, ...]
+    """Modules that have to be there."""
+    install: str
+    """What pip installs."""
+    module: str
+    """Of this package, where `opened` is."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a model is exported to."""
+
+    name: str
+    suffix: str
+    title: str
+    """As people write it."""
+    runtimes: tuple[Runtime, ...]
+    """What runs it, the usual one first."""
+    folder: bool = False
+
+
+class Opened(NamedTuple):
+    """A file that its library has read."""
+
+    text: str | None
+    """What stands in it under `KEY`; None: nothing."""
+    engine: Callable[[Any, Any], Engine]
+    """From a `Signature` and the precision to what runs it."""
+
+
+_OPENVINO = Runtime(
+    "openvino", ("openvino",), "'retinue[openvino]'", "retinue.inference.runtimes.openvino"
+)
+_ONNX = Runtime(
+    "onnxruntime", ("onnxruntime",), "'retinue[onnx]'", "retinue.inference.runtimes.onnxruntime"
+)
+
+FORMATS: Mapping[str, Format] = MappingProxyType({
+    one.name: one
+    for one in (
+        Format("onnx", ".onnx", "ONNX", (_ONNX, _OPENVINO)),
+        Format("openvino", ".xml", "OpenVINO", (_OPENVINO,)),
+        Format(
+            "torchscript", ".torchscript", "TorchScript",
+            (Runtime("torch", (), "", "retinue.inference.runtimes.torchscript"),),
+        ),
+        Format(
+            "torch-export", ".pt2", "torch.export",
+            (Runtime("torch", (), "", "retinue.inference.runtimes.torch_export"),),
+        ),
+    )
+})  # fmt: skip
+
+
+def format_of(path: str | os.PathLike[str]) -> Format | None:
+    """The format of a file that is called so; None for one that is no export."""
+    suffix = os.path.splitext(os.fspath(path).rstrip("/\\"))[1].lower()
+    return next((one for one in FORMATS.values() if one.suffix == suffix), None)
+
+
+def there(runtime: Runtime) -> bool:
+    """Whether what it needs is installed; imports nothing."""
+    return all(_found(name) for name in runtime.needs)
+
+
+def _found(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # what `sys.modules` says is not there
+        return False
+
+
+def runtime_of(form: Format, engine: str = "auto") -> Runtime:
+    """What runs files of `form`: the one called `engine`, or the first that is installed.
+
+    Raises UsageError where that is not possible, and says what would be.
+    """
+    names = [one.engine for one in form.runtimes]
+    if engine not in ("auto", *names):
+        raise UsageError(
+            f"{form.title} files are run by {' or '.join(names)}, not by {engine}",
+            mend=suggest(engine, names) or "use engine=auto",
+        )
+    wanted = [one for one in form.runtimes if engine in ("auto", one.engine)]
+    found = next((one for one in wanted if there(one)), None)
+    if found is None:
+        missing = next(name for name in wanted[0].needs if not _found(name))
+        raise UsageError(
+            f"{form.title} files need the package {missing!r}, which is not installed",
+            mend=f"pip install {wanted[0].install}",
+        )
+    return found
+
+
+def opened(path: Path, form: Format, device: str, engine: str = "auto") -> Opened:
+    """The file at `path`, read by its library. Raises as `runtime_of`, and RetinueError for a file
+    that this library cannot read."""
+    module = importlib.import_module(runtime_of(form, engine).module)
+    made: Opened = module.opened(path, device)
+    return made
