@@ -16,11 +16,11 @@ import torch
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError
-from retinue.evaluation.boxes import iou_matrix
 from retinue.inference.agreement import Agreement, compare
 from retinue.inference.predictor import MEND, Predictor
 from retinue.nested import leaves, rebuilt, structure
 from retinue.sample import Part, Result, Sample
+from retinue.tasks.results import overlap
 from retinue.text import counted
 
 IMAGES = 16
@@ -244,17 +244,11 @@ class _Answers:
         left = list(other)
         for part in own:
             same = [one for one in left if one.name == part.name]
-            best = max(same, key=lambda one: _shared(part, one), default=None)
-            if best is None or _shared(part, best) < 0.5:
+            best = max(same, key=lambda one: overlap(part, one), default=None)
+            if best is None or overlap(part, best) < 0.5:
                 self.others += 1
                 continue
             left.remove(best)
-            self.overlap = min(self.overlap, _shared(part, best))
+            self.overlap = min(self.overlap, overlap(part, best))
             self.score = max(self.score, abs(part.score - best.score))
         self.others += len(left)
-
-
-def _shared(one: Part, other: Part) -> float:
-    """IoU."""
-    first, second = (np.array([part.xyxy], np.float32) for part in (one, other))
-    return float(iou_matrix(first, second)[0, 0])

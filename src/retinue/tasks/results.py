@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from retinue.evaluation.boxes import iou_matrix
 from retinue.sample import ImageSize, Part, Result
 from retinue.text import counted, few, shorten
 
@@ -229,6 +232,12 @@ class FrameResult(Result):
     def parts(self) -> Sequence[Part]:
         """See `Result`."""
         return self.result.parts()
+
+
+def overlap(one: Part, other: Part) -> float:
+    """IoU of where the two are."""
+    first, second = (np.array([part.xyxy], np.float32) for part in (one, other))
+    return float(iou_matrix(first, second)[0, 0])
 
 
 def of_image(result: Result) -> Result:
