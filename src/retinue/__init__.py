@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "benchmark": "retinue.api",
     "check_data": "retinue.api",
     "convert_data": "retinue.api",
     "create_model": "retinue.models.registry",
@@ -40,6 +41,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "RetinueError",
     "UsageError",
     "__version__",
+    "benchmark",
     "check_data",
     "conv_output_size",
     "convert_data",
@@ -64,6 +66,7 @@ __all__ = [  # written out, so that type checkers see what is exported
 
 if TYPE_CHECKING:
     from retinue.api import (
+        benchmark,
         check_data,
         convert_data,
         evaluate,

@@ -1,7 +1,7 @@
 """What retinue does, from Python. The command line is a thin layer over these functions."""
 
 from retinue.api.data import check_data, convert_data, fit_anchors
-from retinue.api.exchange import export, import_model
+from retinue.api.exchange import benchmark, export, import_model
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
 from retinue.api.training import checks, clean, evaluate, train, write_report
@@ -9,6 +9,7 @@ from retinue.api.training import checks, clean, evaluate, train, write_report
 __all__ = [
     "EngineName",
     "Predictions",
+    "benchmark",
     "check_data",
     "checks",
     "clean",

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from retinue.exporting.benchmark import Measured
+    from retinue.exporting.material import Material
     from retinue.exporting.model import Written
     from retinue.exporting.state_dict import Exported
-    from retinue.sample import Sample
 
 
 def export(
@@ -22,6 +23,7 @@ def export(
     batch: int | None = None,
     size: int | tuple[int, int] | Literal["any"] | None = None,
     images: str | Path | Sequence[str | Path] | None = None,
+    most_lost: float = 0.02,
 ) -> Exported | Written:
     """A model file or run folder in another program's format, `to`: `onnx`, `openvino`,
     `torchscript`, `torch-export` …; or its tensors as a state dict of `timm` or `torchvision`.
@@ -30,7 +32,8 @@ def export(
     its name only when it has been read back and answers real images as the model does: those that
     it was judged on, or `images` (files, folders, patterns). `batch`: so many images at a time,
     always; by default any number. `size`: height and width of the images, by default those of the
-    model; `any`: others, too.
+    model; `any`: others, too. `precision`: `int8` chooses its ranges by training images; it may
+    cost `most_lost` of the task's main figure.
 
     Raises `UsageError` for what will not do, `RetinueError` where that library has no such network,
     or the file does not answer as the model does.
@@ -61,8 +64,33 @@ def export(
         batch=batch,
         size=None if sides == "any" else sides,
         any_size=sides == "any",
+        most_lost=most_lost,
     )
-    return export_model(file, order, _proving(file, images), out=target, force=force)
+    return export_model(file, order, _material(file, images), out=target, force=force)
+
+
+def benchmark(
+    model: str | Path,
+    *,
+    formats: Sequence[str] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    images: str | Path | Sequence[str | Path] | None = None,
+) -> list[Measured]:
+    """What a model costs on this machine's CPU: the model file itself, and each of the `formats`
+    (by default all) in each of the `precisions` by every engine for it: size, latency, throughput,
+    agreement with the model, and what really computed. What cannot be had comes with the reason.
+    `images`: as of `export`; of an exported file its own engines are compared."""
+    from retinue.errors import UsageError, suggest
+    from retinue.exporting.benchmark import benchmark as measure
+    from retinue.inference.runtimes import FORMATS
+    from retinue.modelfile import find_model
+
+    file = find_model(Path(model))
+    names = list(FORMATS) if formats is None else list(formats)
+    if unknown := next((name for name in names if name not in FORMATS), None):
+        mend = suggest(unknown, FORMATS) or f"there are {', '.join(FORMATS)}"
+        raise UsageError(f"unknown format {unknown!r}", mend=mend)
+    return list(measure(file, _material(file, images), formats=names, precisions=precisions))
 
 
 STATE_DICTS = ("timm", "torchvision")
@@ -70,20 +98,21 @@ ENOUGH = 16
 """Images for a proof; where a split has fewer, others help out."""
 
 
-def _proving(file: Path, images: str | Path | Sequence[str | Path] | None) -> Sequence[Sample]:
-    """Real images for a proof: those of `images`, or the model's own."""
+def _material(file: Path, images: str | Path | Sequence[str | Path] | None) -> Material:
+    """Real images for a proof: `images`, or the model's own."""
     import sys
 
     from retinue import modelfile
     from retinue.data.sources import judged_split
     from retinue.errors import UsageError
+    from retinue.exporting.material import Material
     from retinue.inference.inputs import expand
     from retinue.inference.predictor import as_sample
     from retinue.training.evaluation import samples_of
 
     if images is not None:
         named = [images] if isinstance(images, str | Path) else list(images)
-        return [as_sample(path, path) for path in expand(named, sys.stdin)]
+        return Material.of_images([as_sample(path, path) for path in expand(named, sys.stdin)])
     try:
         splits = samples_of(file, modelfile.read_description(file).classes)
     except UsageError as error:
@@ -93,9 +122,11 @@ def _proving(file: Path, images: str | Path | Sequence[str | Path] | None) -> Se
             mend="name some: images=FOLDER (--images FOLDER)",
         ) from error
     best = judged_split("auto", splits)
+    own = list(splits[best])
     rest = [sample for name, samples in splits.items() if name != best for sample in samples]
-    few = ENOUGH - len(splits[best])
-    return [*splits[best], *rest[:: max(len(rest) // few, 1)]] if few > 0 else splits[best]
+    lacking = ENOUGH - len(own)
+    proof = [*own, *rest[:: max(len(rest) // lacking, 1)]] if lacking > 0 else own
+    return Material(proof, splits.get("train") or own, own, best)
 
 
 def import_model(

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from retinue.cli import (
+    benchmark,
     checks,
     clean,
     combine,
@@ -55,6 +56,7 @@ add(app, "soup", combine.soup, combine.SOUP_EXAMPLES)
 add(app, "ensemble", combine.ensemble, combine.ENSEMBLE_EXAMPLES)
 add(app, "report", report.report, report.EXAMPLES)
 add(app, "export", export.export, export.EXAMPLES)
+add(app, "benchmark", benchmark.benchmark, benchmark.EXAMPLES)
 add(app, "import", import_.import_, import_.EXAMPLES)
 add(app, "clean", clean.clean, clean.EXAMPLES)
 add(app, "checks", checks.checks, checks.EXAMPLES)

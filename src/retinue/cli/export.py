@@ -20,15 +20,18 @@ EXAMPLES = (
 )
 
 
-class Target(StrEnum):
-    """What is written."""
+class Format(StrEnum):
+    """The formats."""
 
     onnx = "onnx"
     openvino = "openvino"
     torchscript = "torchscript"
     torch_export = "torch-export"
-    timm = "timm"
-    torchvision = "torchvision"
+
+
+_STATE_DICTS = {"timm": "timm", "torchvision": "torchvision"}
+Target = StrEnum("Target", {one.name: one.value for one in Format} | _STATE_DICTS)  # type: ignore[misc]
+"""What is written: a format, or a library's state dict."""
 
 
 class Numbers(StrEnum):
@@ -70,6 +73,12 @@ def export(
             help="Proven on these, as of predict; repeatable; default: the model's own.",
         ),
     ] = None,
+    most_lost: Annotated[
+        float,
+        typer.Option(
+            "--most-lost", min=0, metavar="SHARE", help="What int8 may cost of the main figure."
+        ),
+    ] = 0.02,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +94,7 @@ def export(
     sides: Any = None if size is None else _sides(size)
     done = api.export(
         model, to.value, out=out, force=force, precision=precision.value, batch=batch, size=sides,
-        images=images or None,
+        images=images or None, most_lost=most_lost,
     )  # fmt: skip
     if as_json:
         print_json(done.as_dict())

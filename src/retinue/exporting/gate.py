@@ -6,6 +6,7 @@ wrong normalisation, another resize or another order of classes show, and not wr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,7 +71,8 @@ class Proof:
     """The smallest IoU of a place with the model's; None: there are no places."""
     together: float
     """How far the export is from itself where images come alone, in the same deviations."""
-    allowed: Allowed
+    allowed: Allowed | None
+    """None: eight bits are judged by what they cost."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -89,6 +91,8 @@ class Proof:
     def problems(self) -> Iterator[str]:
         """What speaks against the export."""
         allowed = self.allowed
+        if allowed is None:
+            return
         if not self.error <= allowed.error:
             yield f"outputs differ by {self.error:.2g} of their spread ({allowed.error:g} allowed)"
         if self.other_best:
@@ -111,15 +115,16 @@ def prove(model: Predictor, export: Predictor, samples: Sequence[Sample], precis
         raise RetinueError("the export has other classes than the model, or in another order")
     if export.description.task != model.description.task:
         raise RetinueError("the export is of another task than the model")
-    allowed = ALLOWED[precision]
-    ours, own = _looked(model, samples, TOGETHER)
-    theirs, others = _looked(export, samples, TOGETHER)
-    alone, _ = _looked(export, samples[:TOGETHER], 1)
+    allowed = ALLOWED.get(precision)
+    most = math.inf if allowed is None else allowed.error
+    ours, own = looked(model, samples, TOGETHER)
+    theirs, others = looked(export, samples, TOGETHER)
+    alone, _ = looked(export, samples[:TOGETHER], 1)
     if set(ours) != set(theirs):
         raise RetinueError("the two can read different images")
-    error = _worst(ours, theirs, model, allowed.error)
-    together = _worst({key: theirs[key] for key in alone}, alone, model, allowed.error)
-    answers = _Answers(model.task.places, allowed)
+    error = _worst(ours, theirs, model, most)
+    together = _worst({key: theirs[key] for key in alone}, alone, model, most)
+    answers = Answers(model.task.places)
     for key, result in own.items():
         answers.compare(result, others[key])
     return Proof(
@@ -138,8 +143,8 @@ def prove(model: Predictor, export: Predictor, samples: Sequence[Sample], precis
 def refuse_dependence(model: Predictor, samples: Sequence[Sample]) -> None:
     """Raise RetinueError for a network that answers an image otherwise where others are beside it:
     no export could be right."""
-    together, _ = _looked(model, samples[:TOGETHER], TOGETHER)
-    alone, _ = _looked(model, samples[:TOGETHER], 1)
+    together, _ = looked(model, samples[:TOGETHER], TOGETHER)
+    alone, _ = looked(model, samples[:TOGETHER], 1)
     found = _worst(together, alone, model, 1e-3)
     if not found.error <= 1e-3:
         raise RetinueError(
@@ -152,8 +157,7 @@ def refuse_dependence(model: Predictor, samples: Sequence[Sample]) -> None:
 def readable(samples: Sequence[Sample], model: Predictor, count: int) -> list[Sample]:
     """At most `count` of `samples`, spread evenly over them, that can be read. BadImageError where
     none of those tried can be."""
-    places = np.unique(np.linspace(0, len(samples) - 1, min(2 * count, len(samples))).round())
-    tried = [samples[int(k)] for k in places]
+    tried = spread(samples, 2 * count)
     view, size = EvalView(model.preprocessing), model.preprocessing.size
     good: list[Sample] = []
     bad: dict[str, str] = {}
@@ -170,11 +174,17 @@ def readable(samples: Sequence[Sample], model: Predictor, count: int) -> list[Sa
     return good
 
 
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` of `samples`, spread evenly over them."""
+    places = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round())
+    return [samples[int(k)] for k in places]
+
+
 Outputs = dict[int, list[Any]]
 """Of each sample, by its place, what the network says of each view of it: nested, one row."""
 
 
-def _looked(
+def looked(
     predictor: Predictor, samples: Sequence[Sample], together: int
 ) -> tuple[Outputs, dict[int, Result]]:
     """What the network says, and what is answered, `together` samples at a time."""
@@ -218,11 +228,11 @@ def _stacked(outputs: Outputs) -> list[Any]:
     ]  # fmt: skip
 
 
-class _Answers:
+class Answers:
     """Compares the answers for one image after the other."""
 
-    def __init__(self, places: bool, allowed: Allowed) -> None:
-        self.places, self.allowed = places, allowed
+    def __init__(self, places: bool) -> None:
+        self.places = places
         self.score, self.overlap = 0.0, 1.0
         self.count = self.others = 0
 

@@ -15,17 +15,19 @@ import torch
 import retinue
 from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
-from retinue.exporting import gate, preparing
+from retinue.exporting import gate, int8, preparing
+from retinue.exporting.cost import MOST, Cost, cost
 from retinue.exporting.gate import Proof
+from retinue.exporting.material import Material
 from retinue.exporting.staging import check_target, staged
 from retinue.exporting.weights import began_from
-from retinue.exporting.writers import Converted, writer_of
+from retinue.exporting.writers import Converted, Job, writer_of
 from retinue.files import open_file
 from retinue.inference import ensembles
 from retinue.inference.exported import Export, written
 from retinue.inference.members import Member, open_member
 from retinue.inference.predictor import Predictor, example_inputs, load
-from retinue.inference.runtimes import FORMATS, Format, format_of
+from retinue.inference.runtimes import FORMATS, Format, bytes_of, format_of
 from retinue.inference.tracing import Axes, Signature
 from retinue.modelfile import ModelDescription
 from retinue.models.detector import Detector
@@ -51,6 +53,8 @@ class Order:
     """Height and width of the images; None: as the model file says."""
     any_size: bool = False
     """Whether images of other sizes are taken, too."""
+    most_lost: float = MOST
+    """Of the main figure, at most, by int8."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Written:
     report: dict[str, Any]
     """As in the file `NAME.proof.json` beside it."""
     proof: Proof
+    cost: Cost | None = None
+    """Of eight bits."""
 
     def __repr__(self) -> str:
         return f"<Written {shorten(str(self.path), 60)}: {self.export.format}, {self.proof.told()}>"
@@ -85,6 +91,7 @@ class Written:
             f"  classes       {few(self.description.classes, 5)}",
             *([f"  began from    {weights.name}: {licence}"] if weights is not None else []),
             f"  proven on     {self.proof.told()}",
+            *([f"  it costs      {self.cost.told()}"] if self.cost is not None else []),
             f"  report        {visible(report_of(self.path))}",
         ]
 
@@ -97,13 +104,12 @@ def report_of(path: Path) -> Path:
 def export_model(
     model: Path,
     order: Order,
-    samples: Sequence[Sample],
+    material: Material,
     *,
     out: Path | None = None,
     force: bool = False,
-    images: int = gate.IMAGES,
 ) -> Written:
-    """Write the model file `model` as `order` says, proven on at most `images` of `samples`.
+    """Write the model file `model` as `order` says, made and proven with the images of `material`.
 
     `out`: by default beside the model, called as it is with the format's ending. `force`: an older
     file may be replaced. A report is written beside it.
@@ -131,7 +137,7 @@ def export_model(
     member = replace(member, description=_of_size(member.description, order.size))
     own = Predictor([member], engine="torch")
     axes = _axes(member.network, own.preprocessing, order)
-    good = gate.readable(samples, own, images)
+    good = gate.readable(material.proof, own, gate.IMAGES)
     gate.refuse_dependence(own, good)
     export = Export(
         format=order.to,
@@ -155,22 +161,28 @@ def export_model(
         return written(export, member.description)
 
     example = example_inputs(good, own.preprocessing, order.batch or 2)
+    calibration = None
+    if order.precision == "int8":
+        calibration = example_inputs(material.calibration, own.preprocessing, int8.IMAGES)
     try:
         with staged(target) as temporary:
             try:
-                writer.write(_computing(member, order.precision), example, axes, text, temporary)
+                computing = _computing(member, order.precision)
+                writer.write(
+                    Job(computing, example, axes, text, temporary, order.precision, calibration)
+                )
             except RetinueError:
                 raise
             except Exception as error:
                 raise _cannot(form, order, error) from error
-            proof, report = _proven(own, temporary, good, export)
+            proof, spent, report = _proven(own, temporary, good, export, material, order)
             report["model_sha256"], report["file"] = export.model_sha256, target.name
             report_of(temporary).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RetinueError(
             f"the file cannot be written: {error.strerror or error}", where=str(target)
         ) from error
-    return Written(target, export, member.description, report, proof)
+    return Written(target, export, member.description, report, proof, spent)
 
 
 def refuse_exported(model: Path) -> None:
@@ -185,9 +197,15 @@ def refuse_exported(model: Path) -> None:
 
 
 def _proven(
-    own: Predictor, file: Path, samples: Sequence[Sample], export: Export
-) -> tuple[Proof, dict[str, Any]]:
-    """The proof, and the report. RetinueError where the file does not answer as the model."""
+    own: Predictor,
+    file: Path,
+    samples: Sequence[Sample],
+    export: Export,
+    material: Material,
+    order: Order,
+) -> tuple[Proof, Cost | None, dict[str, Any]]:
+    """The proof, what eight bits cost, and the report. RetinueError where the file does not answer
+    as the model."""
     theirs = load(file, device="cpu")
     proof = gate.prove(own, theirs, samples, export.precision)
     problems = list(proof.problems())
@@ -197,18 +215,26 @@ def _proven(
             where=FORMATS[export.format].title,
             mend="nothing was written; export to another format or precision",
         )
+    spent = cost(own, theirs, material) if proof.allowed is None else None
+    if spent is not None and not spent.loss <= order.most_lost:
+        raise RetinueError(
+            f"{export.precision} costs more than {order.most_lost:g}: {spent.told()}",
+            where=FORMATS[export.format].title,
+            mend="nothing was written; another precision, or most_lost=… (--most-lost)",
+        )
     runs = theirs.members[0].plain("cpu")
     report: dict[str, Any] = {
         "format": export.format,
         "precision": export.precision,
-        "bytes": sum(part.stat().st_size for part in file.parent.iterdir()),
+        "bytes": bytes_of(file),
         "proof": proof.as_dict(),
+        **({} if spent is None else {"cost": spent.as_dict()}),
         "images": [sample.name or Path(sample.key).name for sample in samples],
         "engine": {"name": runs.name, "provider": runs.provider, "computes": runs.computes},
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "versions": export.versions,
     }
-    return proof, report
+    return proof, spent, report
 
 
 def _default(model: Path, form: Format, precision: str) -> Path:

@@ -6,8 +6,9 @@ None of them proves anything: `retinue.exporting.gate` reads the file back and d
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,60 +29,110 @@ from retinue.inference.tracing import (
     scripted,
 )
 
-Text = Callable[[Signature], str]
-"""What the file says of itself, once it is known what the network gives."""
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be written, and where."""
+
+    module: nn.Module
+    """In eval mode."""
+    example: Tensor
+    """Of its input: real images."""
+    axes: Axes
+    """Which lengths it is to take."""
+    text: Callable[[Signature], str]
+    """What the file says of itself, once it is known what the network gives."""
+    path: Path
+    precision: str = "fp32"
+    calibration: Tensor | None = None
+    """More real images as they come to the network, by which numbers are chosen for int8."""
 
 
 @dataclass(frozen=True)
 class Writer:
     """What writes a format."""
 
-    write: Callable[[nn.Module, Tensor, Axes, Text, Path], None]
-    """Module, example of its input, which lengths it takes, what it says of itself, and where."""
+    write: Callable[[Job], None]
     precisions: tuple[str, ...]
     needs: tuple[str, ...] = ()
     """Modules that have to be there."""
     install: str = ""
     """What pip installs."""
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules that a precision needs beside them, from the extra `onnx`."""
 
 
-def _onnx(module: nn.Module, example: Tensor, axes: Axes, text: Text, path: Path) -> None:
-    program, signature = onnx_program(module, example, axes)
-    program.model.metadata_props[KEY] = text(signature)
+def _onnx(job: Job) -> None:
+    program, signature = onnx_program(job.module, job.example, job.axes)
+    program.model.metadata_props[KEY] = job.text(signature)
     program.model.producer_name = "retinue"
     program.model.doc_string = ""
     for node in program.model.graph:  # paths of this machine and its Python
         node.metadata_props.clear()
         node.doc_string = None
-    program.save(str(path))
+    if job.precision != "int8":
+        program.save(str(job.path))
+        return
+    from retinue.exporting.int8 import quantised
+
+    assert job.calibration is not None
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / "exact.onnx"
+        program.save(str(exact))
+        quantised(exact, job.path, job.calibration, job.axes.batch)
 
 
-def _openvino(module: nn.Module, example: Tensor, axes: Axes, text: Text, path: Path) -> None:
+def _openvino(job: Job) -> None:
+    from retinue.inference.runtimes.openvino import core
+
+    text = ""
+    if job.precision != "int8":
+        model, signature = openvino_model(job.module, job.example, job.axes)
+        text = job.text(signature)
+        _save_openvino(model, text, job.path)
+        return
+
+    def keep(signature: Signature) -> str:
+        nonlocal text
+        text = job.text(signature)
+        return text
+
+    # OpenVINO reads what ONNX Runtime has quantised, to the same numbers.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "quantised.onnx"
+        _onnx(replace(job, path=file, text=keep))
+        _save_openvino(core().read_model(file), text, job.path)
+
+
+def _save_openvino(model: Any, text: str, path: Path) -> None:
     import openvino
 
-    model, signature = openvino_model(module, example, axes)
-    model.set_rt_info(text(signature), [KEY])
+    model.set_rt_info(text, [KEY])
     # It would halve the weights' precision without being asked.
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _torchscript(module: nn.Module, example: Tensor, axes: Axes, text: Text, path: Path) -> None:
-    program, signature = scripted(module, example, axes)
+def _torchscript(job: Job) -> None:
+    program, signature = scripted(job.module, job.example, job.axes)
     with quiet():
-        torch.jit.save(program, str(path), _extra_files={FILE: text(signature)})
+        torch.jit.save(program, str(job.path), _extra_files={FILE: job.text(signature)})
 
 
-def _torch_export(module: nn.Module, example: Tensor, axes: Axes, text: Text, path: Path) -> None:
-    program, signature = exported_program(module, example, axes)
-    with quiet(), open(path, "wb") as file:
-        torch.export.save(program, file, extra_files={FILE: text(signature)})
+def _torch_export(job: Job) -> None:
+    program, signature = exported_program(job.module, job.example, job.axes)
+    with quiet(), open(job.path, "wb") as file:
+        torch.export.save(program, file, extra_files={FILE: job.text(signature)})
 
 
+_OF_TORCH = ("fp32", "fp16", "bf16")
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 WRITERS: Mapping[str, Writer] = MappingProxyType({
-    "onnx": Writer(_onnx, ("fp32", "fp16"), ("onnx", "onnxscript"), "'retinue[onnx]'"),
-    "openvino": Writer(_openvino, ("fp32", "fp16", "bf16"), ("openvino",), "'retinue[openvino]'"),
-    "torchscript": Writer(_torchscript, ("fp32", "fp16", "bf16")),
-    "torch-export": Writer(_torch_export, ("fp32", "fp16", "bf16")),
+    "onnx": Writer(_onnx, ("fp32", "fp16", "int8"), _ONNX, "'retinue[onnx]'"),
+    "openvino": Writer(
+        _openvino, (*_OF_TORCH, "int8"), ("openvino",), "'retinue[openvino]'", {"int8": _ONNX}
+    ),
+    "torchscript": Writer(_torchscript, _OF_TORCH),
+    "torch-export": Writer(_torch_export, _OF_TORCH),
 })  # fmt: skip
 
 
@@ -96,12 +147,16 @@ def writer_of(to: str, precision: str) -> Writer:
             where="precision (--precision)",
             mend=f"{precision} is written for {', '.join(others)}",
         )
-    missing = next((name for name in writer.needs if not _there(name)), None)
-    if missing is not None:
-        raise UsageError(
-            f"{form.title} files are written with the package {missing!r}, which is not installed",
-            mend=f"pip install {writer.install}",
-        )
+    for needs, install in (
+        (writer.needs, writer.install),
+        (writer.also.get(precision, ()), "'retinue[onnx]'"),
+    ):
+        if missing := next((name for name in needs if not _there(name)), None):
+            raise UsageError(
+                f"{form.title} files are written with the package {missing!r}, which is not"
+                " installed",
+                mend=f"pip install {install}",
+            )
     runtime_of(form)  # what is written is read back before it takes its name
     return writer
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 KEY = "retinue"
 """Under this name a file carries what it says of itself."""
 
+EXTERNAL = ".data"
+"""What is added to the name of an ONNX file for the weights that do not fit in."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -88,6 +91,19 @@ def format_of(path: str | os.PathLike[str]) -> Format | None:
     """The format of a file that is called so; None for one that is no export."""
     suffix = os.path.splitext(os.fspath(path).rstrip("/\\"))[1].lower()
     return next((one for one in FORMATS.values() if one.suffix == suffix), None)
+
+
+def files_of(path: Path) -> list[Path]:
+    """All that belongs to the export at `path`, which may be a folder; `path` itself last."""
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    beside += [path.with_name(path.name + EXTERNAL)]
+    within = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+    return [one for one in [*beside, *within] if one.is_file()]
+
+
+def bytes_of(path: Path) -> int:
+    """How large the export at `path` is."""
+    return sum(one.stat().st_size for one in files_of(path))
 
 
 def there(runtime: Runtime) -> bool:
