@@ -110,9 +110,15 @@ class Bright(finder.Find):
             whole.append(Found(found.rows[inside], size))
         return self.merge(whole)
 
-    def evidence(self, outputs: Any, batch: Batch) -> list[Any]:
+    def class_scores(self, finding: Found) -> Any:
+        scores = np.zeros(len(self.classes))
+        np.maximum.at(scores, finding.of, finding.score)
+        return scores
+
+    def evidence(self, outputs: Any, batch: Batch, of: int | None = None) -> list[Any]:
         """The light of every 8 × 8 pixels."""
-        return list(torch.nn.functional.avg_pool2d(outputs.amax(1)[:, None], 8)[:, 0].numpy())
+        light = outputs.amax(1) if of is None else outputs[:, of]
+        return list(torch.nn.functional.avg_pool2d(light[:, None], 8)[:, 0].numpy())
 
     def follower(self) -> Follower:
         return Following(self.classes, 0.3, lambda found, least: Candidates.joined([found]))

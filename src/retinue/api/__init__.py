@@ -2,6 +2,7 @@
 
 from retinue.api.data import check_data, convert_data, fit_anchors
 from retinue.api.exchange import benchmark, export, import_model
+from retinue.api.explaining import explain
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
 from retinue.api.training import checks, clean, evaluate, train, write_report
@@ -15,6 +16,7 @@ __all__ = [
     "clean",
     "convert_data",
     "evaluate",
+    "explain",
     "export",
     "fit_anchors",
     "import_model",

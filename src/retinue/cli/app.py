@@ -19,6 +19,7 @@ from retinue.cli import (
     data,
     demo,
     evaluate,
+    explain,
     export,
     import_,
     line,
@@ -49,6 +50,7 @@ add(app, "rates", rates.rates, rates.EXAMPLES, line.TAKE_ANY)
 add(app, "recipes", recipes.recipes, recipes.EXAMPLES)
 add(app, "evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 add(app, "predict", predict.predict, predict.EXAMPLES)
+add(app, "explain", explain.explain, explain.EXAMPLES)
 add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
 add(app, "sweep", sweep.sweep, sweep.EXAMPLES, line.TAKE_ANY)

@@ -47,6 +47,13 @@ class TtaChoice(StrEnum):
     dihedral = "dihedral"
 
 
+class OnBadImage(StrEnum):
+    """What becomes of a picture that cannot be read."""
+
+    skip = "skip"
+    stop = "stop"
+
+
 Model = Annotated[
     str,
     typer.Argument(

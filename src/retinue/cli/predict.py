@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model, TtaChoice
+from retinue.cli.options import (
+    BatchSize,
+    Device,
+    Engine,
+    EngineChoice,
+    Json,
+    Model,
+    OnBadImage,
+    TtaChoice,
+)
 from retinue.cli.output import end_with, print_json, say
 from retinue.text import counted, visible
 
@@ -23,13 +31,6 @@ EXAMPLES = (
     "\n\n"
     "From a pipe: find . -name '*.jpg' -print0 | retinue predict runs/finetune - --json"
 )
-
-
-class OnBadImage(StrEnum):
-    """What becomes of a picture that cannot be read."""
-
-    skip = "skip"
-    stop = "stop"
 
 
 def predict(

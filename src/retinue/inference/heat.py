@@ -42,8 +42,14 @@ def coloured(pixels: Pixels, heat: Sequence[Heat]) -> Pixels:
     height, width = pixels.shape[:2]
     shrunk = min(1.0, LONGEST / max(height, width))
     size = (max(round(width * shrunk), 1), max(round(height * shrunk), 1))
-    base = pixels if shrunk == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    warm = warmth(heat, size, shrunk)
+    base: Pixels = pixels
+    if shrunk != 1:
+        base = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return painted(base, warmth(heat, size, shrunk))
+
+
+def painted(base: Pixels, warm: npt.NDArray[np.float32]) -> Pixels:
+    """The same of `warm`, (height, width) between 0 and 1, on RGB uint8 of that size."""
     levels = np.rint(np.clip(warm, 0, 1) * 255).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[..., ::-1]
     share = _SHARE * (0.4 + 0.6 * warm[..., None])

@@ -241,7 +241,7 @@ class Predictor:
                 found.append(member.task.answers(outputs, seen, mend=MEND))
                 if heat:
                     maps = member.task.evidence(outputs, seen)
-                    warmth.append(list(map(_heat, maps, [seen] * len(maps), range(len(maps)))))
+                    warmth.append([spread_over(one, seen, k) for k, one in enumerate(maps)])
         merged = self.merged(found)
         return merged, list(zip(*warmth, strict=True)) if heat else [()] * len(merged)
 
@@ -315,8 +315,8 @@ class Predictor:
                     yield Answer(sample, reason=loader.skipped[sample.key])
 
 
-def _heat(evidence: npt.NDArray[np.float32], batch: Batch, k: int) -> Heat:
-    """`evidence` spreads over the whole input."""
+def spread_over(evidence: npt.NDArray[np.float32], batch: Batch, k: int) -> Heat:
+    """`evidence`, (rows, columns), that spreads over the whole input of image `k` of the batch."""
     height, width = batch.images.shape[2:]
     rows, columns = evidence.shape
     return Heat(evidence, batch.to_original[k] @ scale(width / columns, height / rows))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from retinue.errors import UsageError
 from retinue.models.blocks import initialise
-from retinue.sample import Preprocessing
+from retinue.sample import Preprocessing, Size
 from retinue.weights.loading import ClassRows
 
 State = Tensor | tuple[Tensor, ...]
@@ -59,6 +59,37 @@ class Unit(NamedTuple):
         if taps and self.tap is not None:
             kept = (*kept, self.tap(x))
         return joined(x, kept)
+
+
+class Tokens(NamedTuple):
+    """How the tokens of an image lie: behind `prefix` others, row by row."""
+
+    prefix: int
+    rows: int
+    columns: int
+    read: int | None
+    """The token that the answer is read off; None: the mean of those of the image."""
+
+    def as_map(self, x: Tensor) -> Tensor:
+        """Tokens (n, prefix + rows · columns, channels) as (n, channels, rows, columns). Raises
+        ValueError for another number of them."""
+        places = x[:, self.prefix :]
+        if places.shape[1] != self.rows * self.columns:
+            raise ValueError(
+                f"{x.shape[1]} tokens, {self.prefix} + {self.rows} × {self.columns} are told"
+            )
+        return places.transpose(1, 2).reshape(len(x), -1, self.rows, self.columns)
+
+
+class Halves(NamedTuple):
+    """A network in eval mode as two functions, with the last map of the image between them."""
+
+    first: Callable[[Tensor], Tensor]
+    """Images to what holds the map."""
+    as_map: Callable[[Tensor], Tensor]
+    """That, or its gradient, as (n, channels, rows, columns)."""
+    second: Callable[[Tensor], Any]
+    """That to the network's answer."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +213,30 @@ class Network(nn.Module):
             state = unit.advance(state)
         deepest, finer = split(state)
         return [*finer, deepest] if units else []
+
+    def tokens(self, size: Size) -> Tokens | None:
+        """How the tokens lie that images of `size` (height, width) become; None: it has none."""
+        return None
+
+    def halves(self, size: Size) -> Halves:
+        """Before and behind the last map of images of `size` (height, width). Here: before the
+        head, which pools it.
+
+        Raises:
+            UsageError: there is no one map that all of the answer comes from.
+        """
+        units = self.units()
+        if not units or any(unit.joins for unit in units):
+            raise UsageError(
+                "the answer comes from several maps, not from the last one alone",
+                where=self.name or None,
+            )
+        last = self.cuts()[-1]
+        return Halves(
+            lambda x: split(self.run(x, stop=last, taps=False))[0],
+            lambda x: x,
+            lambda x: self.forward(x, start=last),
+        )
 
     def tapped_units(self, levels: Collection[int], prefix: str) -> list[Unit]:
         """See `tapped`, for levels that there are."""

@@ -21,9 +21,9 @@ from retinue.errors import UsageError
 from retinue.models.anatomy import count_macs
 from retinue.models.blocks import initialise
 from retinue.models.names import Called
-from retinue.models.network import Level, Network, State, Unit, joined
+from retinue.models.network import Halves, Level, Network, State, Tokens, Unit, joined
 from retinue.models.registry import NetworkEntry
-from retinue.sample import Preprocessing
+from retinue.sample import Preprocessing, Size
 from retinue.weights import catalogue
 from retinue.weights.catalogue import Hub, WeightsEntry
 
@@ -69,6 +69,43 @@ class Timm(Network):
     def feature_levels(self) -> list[Level]:
         """The last of timm's maps at each stride of a power of 2, where it gives maps at all."""
         return [Level(k, one["num_chs"], 2**k) for k, (_, one) in self._maps().items()]
+
+    def tokens(self, size: Size) -> Tokens | None:
+        """See `Network`: of timm's networks those that say how many tokens go before those of the
+        image."""
+        prefix = getattr(self.body, "num_prefix_tokens", None)
+        patches: Any = getattr(self.body, "patch_embed", None)
+        if not isinstance(prefix, int) or not hasattr(patches, "dynamic_feat_size"):
+            return None
+        rows, columns = patches.dynamic_feat_size(size)
+        of_one = getattr(self.body, "global_pool", "") == "token"
+        return Tokens(prefix, int(rows), int(columns), read=0 if of_one else None)
+
+    def halves(self, size: Size) -> Halves:
+        """See `Network`: before what timm calls its head. UsageError for a network whose answer is
+        read off one token there."""
+        tokens = self.tokens(size)
+        if tokens is not None and tokens.read is not None:
+            raise UsageError(
+                "the answer is read off one token, and behind its last block no other counts",
+                where=self.name or None,
+                mend="choose rollout",
+            )
+
+        def as_map(x: Tensor) -> Tensor:
+            if x.ndim == 3 and tokens is not None:
+                return tokens.as_map(x)
+            if x.ndim != 4:
+                raise UsageError(
+                    f"timm's features of {x.ndim} dimensions are no map", where=self.name or None
+                )
+            last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
+            return x.permute(0, 3, 1, 2) if last else x
+
+        def second(x: Tensor) -> Any:
+            return self.head(self.body.forward_head(x))  # type: ignore[operator]
+
+        return Halves(self.body.forward_features, as_map, second)  # type: ignore[arg-type]
 
     def _maps(self) -> dict[int, tuple[int, Mapping[str, Any]]]:
         """k → the place among timm's maps, and what it says of it."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from retinue.errors import UsageError
 from retinue.models.blocks import DropPath, initialise
-from retinue.models.network import Network
+from retinue.models.network import Halves, Network, Tokens, split
+from retinue.sample import Size
 
 
 class Attention(nn.Module):
@@ -186,11 +187,23 @@ class Transformer(Network):
     def features(self, x: Tensor) -> list[Tensor]:
         """As for every network; the tokens without the class token as a map, as they leave the last
         block: the final normalisation belongs to the head, which only the class token passes."""
-        rows, columns = (-(-side // self.stride) for side in x.shape[-2:])
-        return [
-            m if m.ndim == 4 else m[:, 1:].transpose(1, 2).reshape(len(m), -1, rows, columns)
-            for m in super().features(x)
-        ]
+        height, width = x.shape[-2:]
+        tokens = self.tokens((height, width))
+        return [m if m.ndim == 4 else tokens.as_map(m) for m in super().features(x)]
+
+    def tokens(self, size: Size) -> Tokens:
+        """See `Network`: the class token, which the answer is read off, comes first."""
+        rows, columns = (-(-side // self.stride) for side in size)
+        return Tokens(1, rows, columns, read=0)
+
+    def halves(self, size: Size) -> Halves:
+        """See `Network`: before the last block, behind which only the class token is looked at."""
+        last = len(self.units()) - 1
+        return Halves(
+            lambda x: split(self.run(x, stop=last))[0],
+            self.tokens(size).as_map,
+            lambda x: self.forward(x, start=last),
+        )
 
     def adapt(self, key: str, tensor: Tensor) -> Tensor | None:
         """As for every network; the positions of another grid are interpolated."""

@@ -287,14 +287,37 @@ class Task(ABC):
         it was seen through, x1, y1, x2, y2 in the original's pixels."""
         return self.merge(findings)
 
-    def evidence(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
-        """How much speaks for anything of note, (height, width) between 0 and 1 over each image's
-        whole input, in as many cells as there are. See `refuse_evidence`."""
+    def class_scores(self, finding: Finding) -> npt.NDArray[np.float64]:
+        """How sure the finding is of each class, (classes,) between 0 and 1."""
+        raise UsageError(
+            f"the task {self.name!r} does not say how sure it is of each class",
+            mend="explanations need `Task.class_scores`",
+        )
+
+    def support(self, outputs: Any, of: int) -> Tensor:
+        """What speaks for class `of` in the outputs in eval mode before it becomes a share of
+        anything, a logit say: (n,), through which gradients pass."""
+        raise UsageError(
+            f"the task {self.name!r} has no number for a class that gradients could pass through",
+            mend="choose another method" if self.shows_evidence() else None,
+        )
+
+    def evidence(
+        self, outputs: Any, batch: Batch, of: int | None = None
+    ) -> list[npt.NDArray[np.float32]]:
+        """How much speaks for anything of note, or for the class `of`: (height, width) between 0
+        and 1 over each image's whole input, in as many cells as there are. See
+        `shows_evidence`."""
         raise NotImplementedError
+
+    @classmethod
+    def shows_evidence(cls) -> bool:
+        """Whether there is an `evidence`."""
+        return cls.evidence is not Task.evidence
 
     def refuse_evidence(self) -> None:
         """UsageError where there is no `evidence`."""
-        if type(self).evidence is Task.evidence:
+        if not self.shows_evidence():
             raise UsageError(
                 f"the task {self.name!r} does not say where its evidence lies",
                 mend="leave the heat map out",

@@ -302,6 +302,19 @@ class Classification(Task):
             return [outputs]
         return [outputs[name] for name in ("logits", "auxiliary") if name in outputs]
 
+    def class_scores(self, finding: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See `Task`: the probabilities."""
+        scores: npt.NDArray[np.float64] = np.exp(answered(finding).astype(np.float64))
+        return scores
+
+    def support(self, outputs: Any, of: int) -> Tensor:
+        """See `Task`: the logit; of two classifiers their logits, blended."""
+        logits, *second = (scores.float()[:, of] for scores in self.scores(outputs))
+        if not second:
+            return logits
+        share = 1.0 if self._blend is None else self._blend
+        return share * logits + (1 - share) * second[0]
+
     def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """See `Task`: log of the mean of the probabilities."""
         merged = np.logaddexp.reduce(np.stack(_alike(findings)).astype(np.float64), axis=0)

@@ -263,17 +263,20 @@ def first_by_score(score: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.
     return within[order[:most]]
 
 
-def evidence(levels: Sequence[Tensor], anchors: Sequence[int]) -> list[npt.NDArray[np.float32]]:
+def evidence(
+    levels: Sequence[Tensor], anchors: Sequence[int], of: int | None = None
+) -> list[npt.NDArray[np.float32]]:
     """Of each image the greatest score, objectness times the class's, that any box of a cell has
-    for any class: float32 (rows, columns) of the finest level, where a coarser one's cell stands
-    for all that it covers. `anchors`: how many each level has."""
+    for any class, or for class `of`: float32 (rows, columns) of the finest level, where a coarser
+    one's cell stands for all that it covers. `anchors`: how many each level has."""
     with torch.inference_mode():
         size = levels[0].shape[2:]
         most = torch.zeros((len(levels[0]), *size), device=levels[0].device)
         for level, count in zip(levels, anchors, strict=True):
             n, channels, rows, columns = level.shape
             raw = level.float().view(n, count, channels // count, rows, columns).sigmoid()
-            scores = (raw[:, :, 4] * raw[:, :, 5:].amax(2)).amax(1)
+            classes = raw[:, :, 5:] if of is None else raw[:, :, 5 + of, None]
+            scores = (raw[:, :, 4] * classes.amax(2)).amax(1)
             spread = torch.nn.functional.interpolate(scores[:, None], size=size, mode="nearest")
             most = torch.maximum(most, spread[:, 0])
         return list(most.cpu().numpy())

@@ -313,10 +313,18 @@ class Detection(Task):
         """See `Task`."""
         return joined(findings, windows)
 
-    def evidence(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
-        """See `Task`: the greatest score of any anchor and class in each cell of the finest level,
-        of all levels."""
-        return evidence(outputs["levels"], [len(own) for own in self._placed()])
+    def class_scores(self, finding: Candidates) -> npt.NDArray[np.float64]:
+        """See `Task`: that of the surest object of each class."""
+        scores = np.zeros(len(self.classes))
+        np.maximum.at(scores, finding.of, finding.score)
+        return scores
+
+    def evidence(
+        self, outputs: Any, batch: Batch, of: int | None = None
+    ) -> list[npt.NDArray[np.float32]]:
+        """See `Task`: the greatest score of any anchor and class, or that class, in each cell of
+        the finest level, of all levels."""
+        return evidence(outputs["levels"], [len(own) for own in self._placed()], of)
 
     def result(self, finding: Candidates, path: str) -> Result:
         """See `Task`."""

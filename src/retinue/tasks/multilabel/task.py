@@ -220,6 +220,15 @@ class Multilabel(Task):
         """See `Task`: the logits; what a second classifier says is not asked."""
         return [outputs["logits"] if isinstance(outputs, dict) else outputs]
 
+    def class_scores(self, finding: Logits) -> npt.NDArray[np.float64]:
+        """See `Task`: each class's own probability."""
+        return np.asarray(probabilities(finding), np.float64)
+
+    def support(self, outputs: Any, of: int) -> Tensor:
+        """See `Task`: the logit."""
+        (logits,) = self.scores(outputs)
+        return logits.float()[:, of]
+
     def merge(self, findings: Sequence[Logits]) -> Logits:
         """See `Task`: the logit of the mean of the probabilities."""
         logits = np.stack(findings).astype(np.float64)

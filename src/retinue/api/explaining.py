@@ -1,0 +1,66 @@
+"""What answers rest on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from retinue.explaining.asking import Explanations
+    from retinue.explaining.explained import Explained
+
+
+def explain(
+    model: str | Path,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    method: str | Sequence[str] = "auto",
+    target: str | None = None,
+    beside: str | Path | Sequence[str | Path] = (),
+    device: str = "auto",
+    on_bad_image: Literal["skip", "stop"] = "skip",
+    each: Callable[[Explained], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Explanations:
+    """What the answers of a model file or run folder rest on, of files, folders, patterns,
+    `@list.txt` or `-` (paths on standard input).
+
+    `out`: a folder for the pictures, `explained/`, each called like its image, and for
+    `explanations.jsonl`. `method`: one of `retinue.explaining.METHODS`, or several, side by side
+    on each picture; `auto` suits the network. `target`: the class that is asked for, by default
+    each image's best one. `beside`: other models, whose maps stand beside this one's. `options`:
+    see `load`. For one image, as an array, there is `retinue.explaining.explain`.
+
+    Raises UsageError for what does not suit a model, before any image is read.
+    """
+    import sys
+
+    from retinue.explaining.asking import Column, explain_all
+    from retinue.inference.inputs import expand
+    from retinue.inference.predictor import load
+    from retinue.inference.writers import common_base
+    from retinue.modelfile import find_model
+
+    others = [beside] if isinstance(beside, str | Path) else list(beside)
+    models = [Path(one) for one in (model, *others)]
+    for one in models:
+        find_model(one)  # which may be missing, whatever there is to explain
+    methods = [method] if isinstance(method, str) else list(method)
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    paths = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
+    columns = []
+    for one in models:
+        predictor = load(one, device=device, engine="torch", options=options)
+        columns += [Column.of(str(one), predictor, how, target) for how in methods]
+    return explain_all(
+        columns,
+        paths,
+        target=target,
+        out=None if out is None else Path(out),
+        base=common_base(named),
+        stop=on_bad_image == "stop",
+        each=each,
+    )

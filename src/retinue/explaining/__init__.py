@@ -1,0 +1,7 @@
+"""What a network's answer rests on: maps over the image, and pictures of what the network holds."""
+
+from retinue.explaining.explanation import Explanation
+from retinue.explaining.looking import upright
+from retinue.explaining.methods import METHODS, explain
+
+__all__ = ["METHODS", "Explanation", "explain", "upright"]

@@ -1,0 +1,130 @@
+"""Explaining many images, by one model or by several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retinue.errors import BadImageError, RetinueError
+from retinue.explaining.explained import Explained, Row
+from retinue.explaining.explanation import Explanation
+from retinue.explaining.folder import ExplanationFolder
+from retinue.explaining.looking import upright
+from retinue.explaining.methods import chosen, explain
+from retinue.explaining.pictures import side_by_side
+from retinue.inference.predictor import Predictor, Skipped
+from retinue.inference.video import is_stream, is_video
+from retinue.sample import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A model and a way to explain it: one of the pictures of an image."""
+
+    model: str
+    """The path that was given."""
+    predictor: Predictor
+    method: str
+
+    @classmethod
+    def of(cls, model: str, predictor: Predictor, method: str, target: str | None) -> Column:
+        """What will not do is refused before any image is read, with the model's name. Raises
+        UsageError."""
+        try:
+            settled = chosen(predictor, method, target)
+        except RetinueError as error:
+            raise type(error)(error.what, where=error.where or model, mend=error.mend) from error
+        return cls(model, predictor, settled)
+
+
+@dataclass
+class Explanations:
+    """What came of it."""
+
+    images: int = 0
+    """Images that have an explanation."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Images that have none, with the reasons."""
+    files: list[Path] = field(default_factory=list)
+    """What was written; of pictures their folder."""
+    results: list[Explained] = field(default_factory=list)
+    """In order, unless they went to `each`."""
+
+
+def explain_all(
+    columns: Sequence[Column],
+    paths: Iterable[str],
+    *,
+    target: str | None = None,
+    out: Path | None = None,
+    base: Path | None = None,
+    stop: bool = False,
+    each: Callable[[Explained], None] | None = None,
+) -> Explanations:
+    """Explain what `paths` name, in order, and write the pictures to `out`; one at a time, so that
+    there may be any number. Unreadable images, and videos, are skipped and named, or with `stop`
+    raise BadImageError."""
+    done = Explanations()
+    with ExitStack() as stack:
+        folder = None
+        if out is not None:
+            folder = stack.enter_context(ExplanationFolder.at(out, base or Path.cwd()))
+        for path in paths:
+            try:
+                explained, picture = _explained(columns, path, target)
+            except BadImageError as error:
+                if stop:
+                    raise
+                done.skipped[path] = reason = "; ".join(error.reasons.values())
+                if folder is not None:
+                    folder.skip(Skipped(path, reason))
+                continue
+            if folder is not None:
+                folder.add(explained, picture)
+            done.images += 1
+            (each or done.results.append)(explained)
+    if folder is not None:
+        done.files = folder.files
+    return done
+
+
+def _explained(
+    columns: Sequence[Column], path: str, target: str | None
+) -> tuple[Explained, Pixels]:
+    if is_video(path) or is_stream(path):
+        raise BadImageError({path: "a video, and only images are explained"})
+    image = upright(path)
+    found = [explain(c.predictor, path, method=c.method, target=target) for c in columns]
+    rows = [
+        Row(column.model, one.target, one.score, one.method, {})
+        for column, one in zip(columns, found, strict=True)
+    ]
+    return Explained(path, rows), _picture(columns, image, found)
+
+
+def _picture(columns: Sequence[Column], image: Pixels, found: Sequence[Explanation]) -> Pixels:
+    """Of a single explanation the overlay; of several the image and all of them in a row."""
+    if len(found) == 1:
+        return found[0].overlay(image)
+    names = titles(columns)
+    said = [["image", ""]]
+    for name, one in zip(names, found, strict=True):
+        said.append([name, f"{one.score:.1%} {one.target or 'whatever was found'}"])
+    return side_by_side([image, *(one.overlay(image) for one in found)], said)
+
+
+def titles(columns: Sequence[Column]) -> list[str]:
+    """What tells the columns apart, as short as it can be."""
+    networks = [column.predictor.description.network for column in columns]
+    models = {column.model for column in columns}
+    alike = len({(n, c.method) for n, c in zip(networks, columns, strict=True)}) < len(columns)
+    several = len({column.method for column in columns}) > 1
+    return [
+        " ".join(
+            [*([column.model if alike else network] if len(models) > 1 else []),
+             *([column.method] if several or len(models) == 1 else [])]
+        )
+        for network, column in zip(networks, columns, strict=True)
+    ]  # fmt: skip
