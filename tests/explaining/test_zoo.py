@@ -72,6 +72,8 @@ def test_gradcam_of_every_family(network: Network) -> None:
         state = halves.first(look.inputs)
         gap = torch.randn(state.shape, generator=torch.Generator().manual_seed(1)).double()
         gap *= 1e-4 * state.std() / gap.std()
+        if gap.ndim == 3:  # the class token is no place
+            gap[:, 0] = 0
         network.double()
         state = state.double()
         rise = (halves.second(state + gap) - halves.second(state - gap))[:, look.of]
