@@ -165,7 +165,7 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             explain(made, image, **how)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"explains one network, and 2 answer together"):
+    with pytest.raises(UsageError, match="is of one network, and 2 answer together"):
         explain(predictor(members=2), image)
     with pytest.raises(UsageError, match="must be RGB uint8"):
         explain(made, image[..., 0])

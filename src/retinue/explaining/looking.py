@@ -65,18 +65,18 @@ def look(predictor: Predictor, batch: Batch, of: int) -> Look:
     return Look(predictor.members[0], inputs, of)
 
 
-def the_network(predictor: Predictor, method: str) -> Network:
-    """The one that `method` looks into. Raises UsageError where several networks answer, or none
+def the_network(predictor: Predictor) -> Network:
+    """The one that is to be looked into. Raises UsageError where several networks answer, or none
     that can be looked into."""
     members = predictor.members
     if len(members) > 1:
         raise UsageError(
-            f"{method} explains one network, and {len(members)} answer together here",
+            f"an explanation is of one network, and {len(members)} answer together here",
             mend="explain each model by itself; --beside shows several side by side",
         )
     if not isinstance(members[0].network, Network):
         raise UsageError(
-            f"{method} looks into the network, which this file does not hold",
+            "an explanation looks into the network, which this file does not hold",
             mend="explain the model file that it was made of",
         )
     return members[0].network

@@ -14,7 +14,7 @@ from retinue.explaining.explanation import Explanation
 from retinue.explaining.looking import Cells, Look, look, seen, the_network
 from retinue.inference.heat import warmth
 from retinue.inference.predictor import Heat, Predictor, Source, as_sample, spread_over
-from retinue.sample import Batch
+from retinue.sample import Batch, Sample
 
 HEATMAP = "heatmap"
 _OF_NETWORKS: Mapping[str, Callable[[Look], Cells]] = MappingProxyType(
@@ -49,9 +49,16 @@ def explain(
         BadImageError: the image cannot be read.
         RetinueError: the answer, or the map, is not finite.
     """
+    return explain_sample(predictor, as_sample(image, "the image"), method=method, target=target)
+
+
+def explain_sample(
+    predictor: Predictor, sample: Sample, *, method: str = "auto", target: str | None = None
+) -> Explanation:
+    """`explain`, of an image wherever it lies."""
     method = chosen(predictor, method, target)
     of = None if target is None else predictor.classes.index(target)
-    batch = seen(predictor, as_sample(image, "the image"))
+    batch = seen(predictor, sample)
     (finding,) = predictor.findings(batch)
     scores = predictor.task.class_scores(finding)
     best = int(scores.argmax()) if of is None else of
@@ -91,7 +98,7 @@ def chosen(predictor: Predictor, method: str, target: str | None = None) -> str:
         )
     if method == HEATMAP or (method == "auto" and predictor.task.shows_evidence()):
         return HEATMAP
-    network, size = the_network(predictor, method), predictor.preprocessing.size
+    network, size = the_network(predictor), predictor.preprocessing.size
     if method == "auto":
         method = "gradcam" if network.tokens(size) is None else "rollout"
     if method == "rollout":

@@ -1,7 +1,8 @@
 """Photographs on the page: small, upright, as `data:` addresses.
 
 They are read from where the data lies. Images that lie in no file of their own (of a shard, say)
-are kept small beside the predictions, as far as the page shows them: `pictures.parquet`.
+are kept small beside the predictions, as far as the page shows them: `pictures.parquet`. So are
+pictures of what an answer rests on: `overlays.parquet`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PICTURES = "pictures.parquet"
+OVERLAYS = "overlays.parquet"
 KEPT = 768
 """The longer side in pixels of images that are kept."""
 
@@ -68,7 +70,19 @@ def data_address(image: Any, quality: int = 82) -> str:
     """A Pillow image as a `data:` address."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _address(buffer.getvalue())
+
+
+def overlay(path: str, name: str, record: RunRecord) -> str | None:
+    """The `data:` address of the picture that shows what the answer `name` for an image of the run
+    rests on; None where none was kept, as in runs of older versions."""
+    content = record.derived(_overlays).get((path, name))
+    return None if content is None else _address(content)
+
+
+def _address(content: bytes) -> str:
+    """Of a JPEG file."""
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def small(source: bytes | Pixels, side: int, path: str = "") -> Any:
@@ -104,6 +118,34 @@ def pictures_table(reads: Mapping[str, Read], side: int = KEPT) -> pa.Table:
         paths.append(utf8(path))
         images.append(buffer.getvalue())
     return pa.table({"path": pa.array(paths, pa.string()), "image": pa.array(images, pa.binary())})
+
+
+def overlays_table(pictures: Mapping[tuple[str, str], Any]) -> pa.Table:
+    """`overlays.parquet`: Pillow images by the path of what they show and the name of the class
+    that is asked for, as JPEG files (`image`)."""
+    import pyarrow as pa
+
+    images = []
+    for image in pictures.values():
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=82, optimize=True)
+        images.append(buffer.getvalue())
+    return pa.table(
+        {
+            "path": pa.array([utf8(path) for path, _ in pictures], pa.string()),
+            "target": pa.array([utf8(name) for _, name in pictures], pa.string()),
+            "image": pa.array(images, pa.binary()),
+        }
+    )
+
+
+def _overlays(record: RunRecord) -> dict[tuple[str, str], bytes]:
+    """(path, class) → JPEG of those in `overlays.parquet`."""
+    table = record.table(OVERLAYS)
+    if table is None or not {"path", "target", "image"} <= set(table.column_names):
+        return {}
+    path, target, image = (table[name].to_pylist() for name in ("path", "target", "image"))
+    return dict(zip(zip(path, target, strict=True), image, strict=True))
 
 
 def _kept(record: RunRecord) -> dict[str, bytes]:

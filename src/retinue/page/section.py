@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinue.page.record import RunRecord
 
@@ -35,6 +35,18 @@ def _nothing(_: Any) -> str:
     return ""
 
 
+class Asked(NamedTuple):
+    """An image on the page, and a class of which one asks: why?"""
+
+    path: str
+    """As in the run's predictions."""
+    name: str
+
+
+def _none(_: RunRecord) -> Sequence[Asked]:
+    return ()
+
+
 @dataclass(frozen=True)
 class TaskSections:
     """What a task adds to the page of a run."""
@@ -45,5 +57,8 @@ class TaskSections:
     """What is recognised, in a few words (`3 classes`): a part of the page's subtitle."""
     baseline: Sentence = _nothing
     """What answering without looking would reach: a sentence above the figures."""
+    asked: Callable[[RunRecord], Sequence[Asked]] = _none
+    """Of which images on the page it shall show what an answer rests on. Such pictures are made
+    when a model is judged (`page.pictures.overlay`), since a page never asks the network."""
     remark: Callable[[Mapping[str, Any]], str] = _nothing
     """What the figures of a `metrics.json` leave out: sentences beside them, in the log, too."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from retinue.data.sources import Dataset, judged_split
+from retinue.explaining.overlays import overlays
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
+from retinue.page.pictures import OVERLAYS
+from retinue.page.record import read_run
 from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOG_ALONE, LOGGER, Bar
@@ -89,6 +92,9 @@ def final_figures(
         },
     )
     run.write_json("metrics.json", figures)
+    (run.path / OVERLAYS).unlink(missing_ok=True)  # of a judgement before this one
+    if asked := predictor.task.sections().asked(read_run(run.path)):
+        run.write_table(OVERLAYS, overlays(predictor, samples, asked))
     told = scalars(figures, predictor.task.figures())
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     for name, value in predictor.task.fitted().items():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retinue.page.pictures import thumbnail
+from retinue.page.pictures import overlay, thumbnail
 from retinue.page.record import RunRecord
 from retinue.text import shorten
 
@@ -38,8 +38,11 @@ def names_of(record: RunRecord, count: int) -> list[str]:
     return known + [f"class {k}" for k in range(len(known), count)]
 
 
-def card(record: RunRecord, rows: Scored, row: int, *, side: int = 240) -> dict[str, Any]:
-    """What `cards.html` shows of an image: its picture, the answer and the truth."""
+def card(
+    record: RunRecord, rows: Scored, row: int, *, side: int = 240, why: bool = False
+) -> dict[str, Any]:
+    """What `cards.html` shows of an image: its picture, the answer and the truth; `why`: also what
+    the answer rests on, if that was kept."""
     names = names_of(record, rows.scores.shape[1])
     path, said, truth = rows.paths[row], int(rows.predicted[row]), int(rows.labels[row])
     data, problem = thumbnail(path, record, side)
@@ -51,6 +54,7 @@ def card(record: RunRecord, rows: Scored, row: int, *, side: int = 240) -> dict[
         "score": float(rows.scores[row, said]),
         "true_score": float(rows.scores[row, truth]),
         "data": data,
+        "overlay": overlay(path, names[said], record) if why else None,
         "problem": problem,
     }
 

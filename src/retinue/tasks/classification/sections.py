@@ -12,7 +12,7 @@ from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots, statistics
 from retinue.page.confusion import confusion_section
 from retinue.page.record import RunRecord, number
-from retinue.page.section import Section, TaskSections
+from retinue.page.section import Asked, Section, TaskSections
 from retinue.page.text import percent
 from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_rows
 from retinue.tasks.classification.counts import TEMPLATES, counts
@@ -155,19 +155,41 @@ def mistakes(record: RunRecord) -> Section | None:
     if rows is None:
         return None
     wrong = int((rows.predicted != rows.labels).sum())
-    chosen = statistics.confident_mistakes(rows.labels, rows.scores, _MISTAKES)
-    cards = [card(record, rows, int(row)) for row in chosen]
+    cards = [card(record, rows, row, why=True) for row in _most_confident(rows)]
     return _section(
         "mistakes",
         "The most confident mistakes",
-        {"cards": cards, "cards_template": CARDS, "wrong": wrong, "images": len(rows.labels)},
+        {
+            "cards": cards,
+            "cards_template": CARDS,
+            "wrong": wrong,
+            "images": len(rows.labels),
+            "explained": any(one["overlay"] for one in cards),
+        },
     )
+
+
+def asked(record: RunRecord) -> list[Asked]:
+    """The wrong answers that `mistakes` shows."""
+    rows = scored(record)
+    if rows is None:
+        return []
+    names = names_of(record, rows.scores.shape[1])
+    return [Asked(rows.paths[k], names[int(rows.predicted[k])]) for k in _most_confident(rows)]
+
+
+def _most_confident(rows: Scored) -> list[int]:
+    """The rows of the mistakes with the highest scores."""
+    chosen: list[int]
+    chosen = statistics.confident_mistakes(rows.labels, rows.scores, _MISTAKES).tolist()
+    return chosen
 
 
 SECTIONS = TaskSections(
     (counts, confusion, classes, calibration, threshold, mistakes, confused),
     summary=summary,
     baseline=baseline,
+    asked=asked,
     remark=figures.remark,
 )
 

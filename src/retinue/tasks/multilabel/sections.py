@@ -13,9 +13,9 @@ from retinue.evaluation import multilabel as figures
 from retinue.evaluation.precision_recall import at, best_f1
 from retinue.figures import wilson
 from retinue.page import curve_plots, plots, splits
-from retinue.page.pictures import thumbnail
+from retinue.page.pictures import overlay, thumbnail
 from retinue.page.record import RunRecord
-from retinue.page.section import Section, TaskSections
+from retinue.page.section import Asked, Section, TaskSections
 from retinue.page.text import percent
 from retinue.tasks.classification.counts import counts_section
 from retinue.tasks.multilabel.judged import Judged, judged
@@ -147,9 +147,8 @@ def mistakes(record: RunRecord) -> Section | None:
     if found is None:
         return None
     told = found.told
-    beyond = np.where(told.known & ~told.labels & found.given, told.scores, -1.0)
-    missed = np.where(told.known & told.labels & ~found.given, 1 - told.scores, -1.0)
-    groups = [
+    beyond, missed = _margins(found)
+    groups: list[dict[str, Any]] = [
         {
             "title": title,
             "count": int((how_much >= 0).sum()),
@@ -161,8 +160,29 @@ def mistakes(record: RunRecord) -> Section | None:
         )
     ]
     wrong = int(((beyond >= 0) | (missed >= 0)).any(axis=1).sum())
-    values = {"groups": groups, "wrong": wrong, "images": len(told.labels)}
+    explained = any(card["overlay"] for group in groups for card in group["cards"])
+    values = {
+        "groups": groups, "wrong": wrong, "images": len(told.labels), "explained": explained,
+    }  # fmt: skip
     return _section("mistakes", "The clearest mistakes", values)
+
+
+def asked(record: RunRecord) -> list[Asked]:
+    """The labels that `mistakes` shows."""
+    found = judged(record)
+    if found is None:
+        return []
+    shown = [one for how_much in _margins(found) for one in _worst(how_much)]
+    return [Asked(found.paths[row], found.names[k]) for row, k in dict.fromkeys(shown)]
+
+
+def _margins(found: Judged) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(images, classes): by how much a label was given that is not there, and was missed that is;
+    −1 where neither is so."""
+    told = found.told
+    beyond = np.where(told.known & ~told.labels & found.given, told.scores, -1.0)
+    missed = np.where(told.known & told.labels & ~found.given, 1 - told.scores, -1.0)
+    return beyond, missed
 
 
 def _worst(how_much: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -186,6 +206,7 @@ def _card(record: RunRecord, found: Judged, row: int, k: int) -> dict[str, Any]:
         "there": few(there, 6) if there else "none of the classes",
         "given": few(given, 6) if given else "no label",
         "data": data,
+        "overlay": overlay(path, found.names[k], record),
         "problem": problem,
     }
 
@@ -216,6 +237,7 @@ SECTIONS = TaskSections(
     (counts, classes, confidence, calibration, together, mistakes),
     summary=summary,
     baseline=baseline,
+    asked=asked,
     remark=figures.remark,
 )
 

@@ -1,0 +1,54 @@
+"""What a page shows of its images' explanations, made while the model is at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from retinue.errors import BadImageError, RetinueError
+from retinue.explaining.explanation import Explanation
+from retinue.explaining.methods import explain_sample
+from retinue.inference.heat import painted
+from retinue.inference.predictor import Predictor, original
+from retinue.page.pictures import overlays_table
+from retinue.page.section import Asked
+from retinue.sample import Pixels, Sample
+from retinue.text import utf8
+
+_SIDE = 320
+"""The longer side of a picture in pixels."""
+
+log = logging.getLogger("retinue")
+
+
+def overlays(predictor: Predictor, samples: Sequence[Sample], asked: Sequence[Asked]) -> pa.Table:
+    """`overlays.parquet`: of each image that is `asked` about what that class rests on, as the
+    method that suits the network shows it. Empty where none does, which is logged, and why."""
+    known: Mapping[str, Sample] = {utf8(sample.key): sample for sample in samples}
+    pictures = {}
+    for path, name in asked:
+        if path not in known:
+            continue
+        try:
+            found = explain_sample(predictor, known[path], target=name)
+            pixels = original(known[path], predictor.preprocessing)
+        except BadImageError:
+            continue
+        except RetinueError as error:
+            log.info("the report shows no explanations: %s", error.what)
+            break
+        pictures[path, name] = Image.fromarray(_small(pixels, found))
+    return overlays_table(pictures)
+
+
+def _small(pixels: Pixels, found: Explanation) -> Pixels:
+    height, width = pixels.shape[:2]
+    ratio = min(1.0, _SIDE / max(height, width))
+    size = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    shown, heat = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (pixels, found.heat))
+    return painted(np.asarray(shown, np.uint8), np.asarray(heat, np.float32))
