@@ -10,11 +10,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from retinue.arrays import ImageSize as ImageSize
 from retinue.arrays import Matrix as Matrix
@@ -23,6 +22,9 @@ from retinue.arrays import Polygon as Polygon
 from retinue.arrays import Read as Read
 from retinue.arrays import Rectangle as Rectangle
 from retinue.arrays import Size as Size
+
+if TYPE_CHECKING:  # whatever only reads images need not wait for torch
+    from torch import Tensor
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 LARGEST_SIDE = 1 << 14

@@ -5,6 +5,7 @@ from retinue.api.exchange import benchmark, export, import_model
 from retinue.api.explaining import explain
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
+from retinue.api.serving import serve
 from retinue.api.training import checks, clean, evaluate, train, write_report
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "import_model",
     "load",
     "predict",
+    "serve",
     "speed",
     "train",
     "write_report",

@@ -28,6 +28,7 @@ from retinue.cli import (
     rates,
     recipes,
     report,
+    serve,
     sweep,
     train,
 )
@@ -59,6 +60,7 @@ add(app, "ensemble", combine.ensemble, combine.ENSEMBLE_EXAMPLES)
 add(app, "report", report.report, report.EXAMPLES)
 add(app, "export", export.export, export.EXAMPLES)
 add(app, "benchmark", benchmark.benchmark, benchmark.EXAMPLES)
+add(app, "serve", serve.serve, serve.EXAMPLES)
 add(app, "import", import_.import_, import_.EXAMPLES)
 add(app, "clean", clean.clean, clean.EXAMPLES)
 add(app, "checks", checks.checks, checks.EXAMPLES)

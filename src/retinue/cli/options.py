@@ -70,6 +70,14 @@ Device = Annotated[
 Engine = Annotated[
     EngineChoice, typer.Option("--engine", help="What runs the network; auto takes the fastest.")
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change what is answered: confidence=0.3, say; repeatable.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
 
 

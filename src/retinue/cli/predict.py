@@ -10,6 +10,7 @@ import typer
 
 from retinue.cli.options import (
     BatchSize,
+    Changes,
     Device,
     Engine,
     EngineChoice,
@@ -93,14 +94,7 @@ def predict(
         str | None,
         typer.Option("--reference", metavar="FILE", help="Keep the ids of this COCO file."),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change what is answered: confidence=0.3, say; repeatable.",
-        ),
-    ] = None,
+    changes: Changes = None,
     fps: Annotated[
         int | None,
         typer.Option(

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retinue.arrays import Read
+from retinue.arrays import ImageSize, Read
 from retinue.data import complaints, formats, jpeg, orientation
-from retinue.data.decode import Encoded, read_image
+from retinue.data.decode import Encoded, naming, open_pillow, read_image
 from retinue.errors import BadImageError
 from retinue.files import open_file
 
@@ -67,6 +67,21 @@ def dimensions_of(key: str, read: Read | None = None) -> tuple[int, int, int]:
     except (BadImageError, OSError, ValueError):
         return 0, 0, 1
     return *encoded.stored_size, encoded.orientation
+
+
+def header_size(source: bytes, path: str) -> ImageSize:
+    """Width and height as stored, of an image called `path`: of what its header says, and nothing
+    is decoded. Raises `BadImageError`."""
+    with naming(path):
+        if not source:
+            raise ValueError("zero bytes")
+        if jpeg.is_jpeg(source):
+            size = jpeg.frame_size(source)
+            if size is not None:
+                return size
+        if formats.extra_for(source[:64]) == "jxl":
+            return formats.jxl_size(source)
+        return open_pillow(source).size
 
 
 def _quickly(path: str) -> tuple[int, int, int] | None:

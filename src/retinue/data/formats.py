@@ -83,11 +83,15 @@ def not_read(names: Iterable[str]) -> list[str]:
     the suffix, how many, and what to install."""
     counts = Counter(map(suffix_of, names))
     return [
-        f"{counted(count, f'{suffix} file')} left out: {_NAMES[extra]} needs"
-        f" pip install 'retinue[{extra}]'"
+        f"{counted(count, f'{suffix} file')} left out: {needs(extra)}"
         for suffix, count in sorted(counts.items())
         if (extra := EXTRAS.get(suffix)) is not None and not installed(extra)
     ]
+
+
+def needs(extra: str) -> str:
+    """What to say of an image that is read by an extra which is not installed."""
+    return f"{_NAMES[extra]} needs pip install 'retinue[{extra}]'"
 
 
 def check_size(width: int, height: int) -> None:
@@ -103,7 +107,7 @@ def check_size(width: int, height: int) -> None:
 def open_with_extra(source: bytes, extra: str) -> Image.Image:
     """The image, upright as its container says. Raises `ValueError` where the extra is absent."""
     if not installed(extra):
-        raise ValueError(f"{_NAMES[extra]} needs pip install 'retinue[{extra}]'")
+        raise ValueError(needs(extra))
     if extra == "heic":
         import pi_heif
 

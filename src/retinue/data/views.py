@@ -7,20 +7,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from retinue.data import geometry
-from retinue.data.composers import Composer, Composition
 from retinue.data.decode import Decoded, Encoded, read_image
 from retinue.data.framing import eval_boxes, eval_matrix
 from retinue.data.geometry import Entry, Region
 from retinue.data.options import AugmentOptions
-from retinue.data.population import Population
 from retinue.errors import BadImageError
 from retinue.sample import ImageSize, Matrix, Pixels, Polygon, Preprocessing, Sample, Size, Target
+
+if TYPE_CHECKING:
+    from retinue.data.composers import Composition
+    from retinue.data.population import Population
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -83,6 +85,9 @@ class TrainView:
         seed: int,
         population: Population | None = None,
     ) -> None:
+        # With torch behind it, for which processes that only look at images need not wait.
+        from retinue.data.composers import Composer
+
         self.preprocessing = preprocessing
         self.composer = Composer(augment, preprocessing, seed, population)
 

@@ -1,0 +1,78 @@
+"""From pictures to what a client is told: each picture is decoded and answered by itself, and what
+is wrong with one is said of that one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from retinue.errors import UsageError, suggest
+from retinue.serving.bodies import Picture
+from retinue.serving.counters import Counters
+from retinue.serving.decoding import Decoders
+from retinue.serving.models import Ready, Served
+from retinue.serving.problems import Problem, bad
+from retinue.serving.settings import Settings
+from retinue.text import shorten
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+class Answers:
+    """Of one server."""
+
+    def __init__(
+        self, settings: Settings, counters: Counters, decoders: Decoders, fetch: Fetch
+    ) -> None:
+        self._settings, self._counters = settings, counters
+        self._decoders, self._fetch = decoders, fetch
+
+    async def of(
+        self, model: Served, pictures: Sequence[Picture], options: Mapping[str, str]
+    ) -> list[dict[str, Any] | Problem]:
+        """What is told of each. Raises `Problem` where nothing can be told of any."""
+        ready = model.current
+        task = adjusted(ready, options)
+        until = time.monotonic() + self._settings.answer_time
+        with model.batcher.admitted(len(pictures)):
+            each = [self._one(model, ready, task, picture, until) for picture in pictures]
+            return list(await asyncio.gather(*each))
+
+    async def _one(
+        self, model: Served, ready: Ready, task: Any, picture: Picture, until: float
+    ) -> dict[str, Any] | Problem:
+        outcomes = self._counters.images
+        try:
+            data = picture.data or await self._fetch(picture.url)
+            with model.batcher.expected():
+                prepared = await asyncio.wrap_future(
+                    self._decoders.submit(picture.name, data, ready.preprocessing)
+                )
+                future = model.batcher.submit(ready, prepared, until=until)
+            finding = await asyncio.wrap_future(future)
+        except Problem as problem:
+            if problem.code == "not_finite":
+                self._counters.not_finite.labels(model.name).inc()
+            outcomes.labels(model.name, problem.code).inc()
+            return problem
+        except asyncio.CancelledError:
+            outcomes.labels(model.name, "gone").inc()
+            raise
+        outcomes.labels(model.name, "answered").inc()
+        width, height = prepared.size
+        told = task.result(finding, picture.name).as_dict()
+        return {**told, "size": {"width": width, "height": height}}
+
+
+def adjusted(ready: Ready, options: Mapping[str, str]) -> Any:
+    """The model's task with `options` for its answers. Raises `Problem` for unknown ones."""
+    known = sorted(ready.task.adjustable)
+    if others := sorted(set(options) - set(known)):
+        mend = suggest(others[0], known) or f"there are {', '.join(known)}"
+        raise bad("bad_option", f"{shorten(others[0], 40)!r} is no option of this model", mend=mend)
+    try:
+        return ready.adjusted(options)
+    except UsageError as error:
+        raise bad("bad_option", error.what, mend=error.mend or "") from error

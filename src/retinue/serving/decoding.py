@@ -1,0 +1,183 @@
+"""Pictures decoded by processes of their own, so that one of them harms nobody.
+
+Each is ended when a picture keeps it too long, and replaced when it has gone. They are started
+afresh (no fork, which would copy the locks of torch's threads), hold nothing and listen to nobody.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+
+from retinue.arrays import ImageSize, Matrix, Pixels
+from retinue.data.cpus import usable_cpus
+from retinue.sample import Preprocessing
+from retinue.serving.frames import receive, send
+from retinue.serving.problems import Problem, bad, too_large
+
+_LOOK = 0.05
+_START = 60.0
+"""Seconds that a process may take until it is ready."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture as the network takes it."""
+
+    name: str
+    pixels: Pixels
+    """uint8 (height, width, 3) of the network's input size."""
+    to_original: Matrix
+    """float64 (3, 3)."""
+    size: ImageSize
+    """Width and height of the upright original."""
+
+
+class _Child:
+    """One process, and what it is at."""
+
+    def __init__(self, most_pixels: int) -> None:
+        command = [sys.executable, "-m", "retinue.serving.decode_worker", str(most_pixels)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.ready = False
+        self.until: float | None = None
+        self.overdue = False
+
+    def ask(self, name: str, data: bytes, how: Preprocessing, most_pixels: int) -> Prepared | None:
+        """None where it has ended. Raises `Problem`."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        sink, source = self.process.stdin, self.process.stdout
+        asked = {"name": name, "most_pixels": most_pixels, "preprocessing": how.as_dict()}
+        try:
+            if not self.ready:
+                self.ready = receive(source) is not None
+            send(sink, asked, data)
+            frame = receive(source)
+        except (OSError, ValueError):
+            return None
+        if frame is None:
+            return None
+        told, pixels = frame
+        if "code" in told:
+            raise _PROBLEMS[told["code"]](told["error"])
+        image = np.frombuffer(pixels, np.uint8).reshape(*how.size, 3)
+        width, height = told["size"]
+        return Prepared(name, image, np.array(told["to_original"]), (width, height))
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                pipe and pipe.close()
+
+
+_PROBLEMS: dict[str, Callable[[str], Problem]] = {
+    "unsupported": lambda told: Problem(415, "unsupported_image", told),
+    "too_large": lambda told: too_large("too_many_pixels", told, mend="send a smaller one"),
+    "bad_image": lambda told: bad("bad_image", f"the picture cannot be read: {told}"),
+}
+
+
+class Decoders:
+    """`count` processes; closing ends them."""
+
+    def __init__(
+        self,
+        count: int | None = None,
+        *,
+        most_pixels: int,
+        time: float,
+        replaced: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`time`: seconds for one picture; `replaced` is called for each process that had to be."""
+        self.count = count or min(usable_cpus(), 8)
+        self._most_pixels, self._time, self._replaced = most_pixels, time, replaced
+        self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="retinue-decode")
+        self._idle: SimpleQueue[_Child] = SimpleQueue()
+        self._all: set[_Child] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        for _ in range(self.count):
+            self._idle.put(self._started())
+        self._watch = threading.Thread(target=self._end_overdue, name="retinue-watch", daemon=True)
+        self._watch.start()
+
+    def submit(self, name: str, data: bytes, how: Preprocessing) -> Future[Prepared]:
+        """The picture, prepared; `Problem` where that cannot be done. Cancelled before a process is
+        at it, it costs nothing."""
+        return self._threads.submit(self._render, name, data, how)
+
+    def _render(self, name: str, data: bytes, how: Preprocessing) -> Prepared:
+        child = self._idle.get()
+        if child.process.poll() is not None:  # ended by somebody else, not by this picture
+            self._replace(child)
+            child = self._idle.get()
+        # One that has just been started is not ready yet.
+        self._expect(child, time.monotonic() + self._time + (0 if child.ready else _START))
+        prepared: Prepared | None = None
+        problem: Problem | None = None
+        try:
+            prepared = child.ask(name, data, how, self._most_pixels)
+        except Problem as refusal:
+            problem = refusal
+        finally:
+            self._expect(child, None)
+            if (prepared is None and problem is None) or child.overdue:
+                self._replace(child)
+            else:
+                self._idle.put(child)
+        if problem is not None:
+            raise problem
+        if prepared is not None:
+            return prepared
+        if child.overdue:
+            told = f"the picture takes longer than {self._time:g} s to decode"
+            raise too_large("too_slow_to_decode", told, mend="save it anew, or smaller")
+        raise bad("bad_image", "the picture cannot be read: its decoder failed")
+
+    def _expect(self, child: _Child, until: float | None) -> None:
+        with self._lock:
+            child.until = until
+
+    def _started(self) -> _Child:
+        child = _Child(self._most_pixels)
+        with self._lock:
+            self._all.add(child)
+        return child
+
+    def _replace(self, child: _Child) -> None:
+        with self._lock:
+            self._all.discard(child)
+        child.end()
+        if not self._closed.is_set():
+            self._replaced()
+            self._idle.put(self._started())
+
+    def _end_overdue(self) -> None:
+        while not self._closed.wait(_LOOK):
+            now = time.monotonic()
+            with self._lock:
+                for child in self._all:
+                    if child.until is not None and child.until < now:
+                        child.overdue = True
+                        child.process.kill()
+
+    def close(self) -> None:
+        """End them all; what is under way fails."""
+        self._closed.set()
+        with self._lock:
+            children = list(self._all)
+        for child in children:
+            child.end()
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,258 @@
+"""The models that are served: loaded, warmed up, and loaded anew when their file is replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinue.arrays import Pixels
+from retinue.data.loader import Rendered, collate
+from retinue.data.views import EvalView, Seen
+from retinue.errors import RetinueError, UsageError
+from retinue.inference.predictor import Predictor, held, load
+from retinue.modelfile import find_model
+from retinue.sample import BatchPlan, Row, Sample
+from retinue.serving.batching import Batcher
+from retinue.serving.counters import Counters
+from retinue.serving.decoding import Prepared
+from retinue.serving.problems import Problem, unready
+from retinue.serving.settings import Settings
+from retinue.text import first_line
+
+log = logging.getLogger("retinue.serving")
+
+Load = Callable[[Path], Predictor]
+"""Opens a model file."""
+Signature = tuple[tuple[int, ...], ...]
+"""Of the files of a model: differs wherever one of them was written or put in place anew."""
+
+
+class Ready:
+    """A predictor that has answered before anybody asks it."""
+
+    def __init__(self, predictor: Predictor, digest: str) -> None:
+        self.predictor = predictor
+        self.task = predictor.task
+        self.preprocessing = predictor.preprocessing
+        self.digest = digest
+        """The first of the file's SHA-256, which tells versions apart."""
+
+    def answer(self, images: Sequence[Prepared]) -> list[Any]:
+        """See `Answering`: an image of which the model says nothing finite is that image's affair,
+        and not that of those beside it."""
+        try:
+            return list(self.predictor.findings(_batch(images)))
+        except Exception as error:
+            if len(images) > 1:
+                return [one for image in images for one in self.answer([image])]
+            if isinstance(error, RetinueError):
+                return [Problem(500, "not_finite", error.what)]
+            log.exception("the model failed")
+            return [Problem(500, "model_failed", "the model failed on this picture")]
+
+    def adjusted(self, options: Mapping[str, str]) -> Any:
+        """Its task with other options for the answers. UsageError for those that will not do."""
+        return self.task.adjusted(options) if options else self.task
+
+    def describe(self) -> dict[str, Any]:
+        """What `/v1/models` tells of it."""
+        description, task = self.predictor.description, self.task
+        values = task.options.model_dump(mode="json")
+        return {
+            "version": self.digest,
+            "task": task.name,
+            "network": description.network,
+            "classes": list(task.classes),
+            "input": {"height": self.preprocessing.size[0], "width": self.preprocessing.size[1]},
+            "options": {key: values.get(key) for key in sorted(task.adjustable)},
+            "engine": self.predictor.engine,
+            "device": self.predictor.device,
+            "explains": importlib.util.find_spec("retinue.explaining") is not None,
+            "figures": dict(description.figures),
+        }
+
+
+def _batch(images: Sequence[Prepared]) -> Any:
+    rows = []
+    for k, image in enumerate(images):
+        row = Row(k, (Sample(image.name, held(b"")),))
+        rows.append(Rendered(row, Seen(None, image.to_original, image.size), [image.size]))
+    pixels = np.stack([image.pixels for image in images])
+    size: tuple[int, int] = pixels.shape[1:3]
+    return collate(BatchPlan([row.row for row in rows], size, total=len(rows)), pixels, rows)
+
+
+def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path]) -> Ready:
+    """The model of `path`, its engine compiled, and asked once alone and once by the batch. Raises
+    what loading does."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    predictor = load(path)
+    samples = [Sample(str(file)) for file in examples] or _invented()
+    predictor.compile(samples)
+    ready = Ready(predictor, digest.hexdigest()[:12])
+    view = EvalView(predictor.preprocessing)
+    rows = []
+    for sample in _invented(settings.batch_size):
+        out = np.empty((*predictor.preprocessing.size, 3), np.uint8)
+        seen, _ = view.render([sample], size=predictor.preprocessing.size, out=out)
+        rows.append(Prepared("warm-up", out, seen.to_original, seen.original_size))
+    for few in (rows[:1], rows):
+        predictor.findings(_batch(few))
+    return ready
+
+
+def _invented(count: int = 8) -> list[Sample]:
+    """Smooth colours and edges, for want of pictures: enough for engines to differ on."""
+    made = []
+    for k in range(count):
+        rng = np.random.default_rng(k)
+        y, x = np.mgrid[0:240, 0:320] / 320
+        waves = [np.sin(rng.uniform(2, 40) * (x * np.cos(t) + y * np.sin(t)) + t * 9)
+                 for t in rng.uniform(0, 6, 3)]  # fmt: skip
+        smooth = 127 + 80 * np.stack(waves, 2) + rng.normal(0, 9, (240, 320, 3))
+        image: Pixels = smooth.clip(0, 255).astype(np.uint8)
+        top, left = rng.integers(0, 160, 2)
+        image[top : top + 80, left : left + 120] = rng.integers(0, 255, 3)
+        made.append(Sample(f"made-up picture {k}", held(image)))
+    return made
+
+
+class Served:
+    """A model by its name; `current` answers, and another takes its place once that is ready."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        settings: Settings,
+        counters: Counters,
+        *,
+        load: Load = load,
+        examples: Sequence[Path] = (),
+    ) -> None:
+        """`examples`: pictures that its engine is compiled with; made-up ones if there are none."""
+        self.name, self.path = name, path
+        self._settings, self._counters = settings, counters
+        self._examples, self._load = list(examples), load
+        self._ready: Ready | None = None
+        self._loaded: Signature = ()
+        self._seen: Signature = ()
+        counted = counters.batches.labels(name), counters.inference.labels(name)
+        counters.not_finite.labels(name)
+
+        def noted(images: int, seconds: float) -> None:
+            counted[0].observe(images)
+            counted[1].observe(seconds)
+
+        self.batcher = Batcher(
+            name, size=settings.batch_size, latency=settings.latency, most=settings.queue,
+            noted=noted,
+        )  # fmt: skip
+        counters.pending.labels(name).set_function(lambda: self.batcher.pending)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self._ready is not None
+
+    @property
+    def current(self) -> Ready:
+        """What answers. Raises `Problem` while there is nothing yet."""
+        if self._ready is None:
+            raise unready(f"the model {self.name!r} is being loaded")
+        return self._ready
+
+    def load(self) -> None:
+        """Take what the file holds now. Raises what loading does, and what answered before still
+        does."""
+        file = find_model(self.path)
+        signature = _signature(file)
+        fresh = warmed(file, self._load, self._settings, self._examples)
+        if _signature(file) != signature:
+            raise RetinueError("the file changed while it was read", where=str(file))
+        self._ready, self._loaded, self._seen = fresh, signature, signature
+
+    def look(self) -> None:
+        """Load anew what has been replaced and has been at rest since the last look; what does not
+        load leaves the old one, and is tried again when the file changes."""
+        try:
+            signature = _signature(find_model(self.path))
+        except (OSError, UsageError):
+            return  # between two of them
+        if signature == self._loaded:
+            return
+        if signature != self._seen:  # perhaps still being written
+            self._seen = signature
+            return
+        try:
+            self.load()
+        except Exception as error:
+            self._loaded = signature
+            self._counters.reloads.labels(self.name, "refused").inc()
+            log.warning("%s: the new file is not taken, %s", self.name, first_line(error))
+        else:
+            self._counters.reloads.labels(self.name, "taken").inc()
+            log.warning("%s: version %s answers now", self.name, self.current.digest)
+
+
+def _signature(file: Path) -> Signature:
+    """Of the file, and of those that hold a part of it."""
+    beside = (file, file.with_suffix(".bin"), Path(f"{file}.data"))
+    stats = [os.stat(one) for one in beside if one == file or one.exists()]
+    return tuple((s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for s in stats)
+
+
+class Watch:
+    """Looks at the files of models every so often, in a thread of its own."""
+
+    def __init__(self, models: Sequence[Served], seconds: float) -> None:
+        self._models, self._seconds = models, seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retinue-reload", daemon=True)
+
+    def start(self) -> None:
+        if self._seconds > 0:
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds):
+            for model in self._models:
+                model.look()
+
+    def close(self) -> None:
+        self._ended.set()
+
+
+def named(models: Sequence[str]) -> dict[str, Path]:
+    """Name → path of what `retinue serve` is given: `PATH` or `NAME=PATH`. A run is called as its
+    folder, a file as itself. UsageError where two are called the same."""
+    found: dict[str, Path] = {}
+    for text in models:
+        name, equals, rest = text.partition("=")
+        if not equals or "/" in name or os.path.exists(text):
+            rest, name = text, ""
+        path = Path(rest)
+        if not name:
+            whole = path.resolve()
+            name = whole.parent.name if whole.name == "best.safetensors" else whole.stem
+        if name in found:
+            raise UsageError(
+                f"two models are called {name!r}",
+                where=f"{str(found[name])!r} and {rest!r}",
+                mend=f"call one otherwise: {name}-2={rest}",
+            )
+        found[name] = path
+    if not found:
+        raise UsageError("no model is named")
+    return found

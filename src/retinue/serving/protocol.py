@@ -1,0 +1,77 @@
+"""HTTP's first lines within limits: uvicorn bounds neither how long headers take to come nor, with
+its faster parser, how many there are."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from typing import Any
+
+from retinue.serving.settings import Settings
+
+MOST_HEAD = 1 << 16
+"""Bytes of a request's line and headers."""
+_REFUSALS = {
+    408: b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    431: b"HTTP/1.1 431 Headers Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+def with_limits(settings: Settings) -> Any:
+    """A class of uvicorn's protocols."""
+    base: Any = _protocol()
+
+    class Bounded(base):  # type: ignore[misc]
+        """Whoever has not sent all headers in time, or sends too many, is told so and left."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _head = 0
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            if not self._answering():
+                if self._timer is None:
+                    self._arm()
+                self._head += len(data)
+            super().data_received(data)
+            if self._answering():
+                self._disarm()
+            elif self._head > MOST_HEAD:
+                self._leave(431)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(error)
+
+        def _answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _arm(self) -> None:
+            self._timer = self.loop.call_later(settings.header_time, self._leave, 408)
+
+        def _disarm(self) -> None:
+            self._head = 0
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _leave(self, status: int) -> None:
+            self._disarm()
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.write(_REFUSALS[status])
+                self.transport.close()
+
+    return Bounded
+
+
+def _protocol() -> Any:
+    if importlib.util.find_spec("httptools"):
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+        return HttpToolsProtocol
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    return H11Protocol

@@ -1,0 +1,221 @@
+"""Runs the application: from the socket to the last answer after SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from retinue.errors import RetinueError, UsageError
+from retinue.inference.predictor import load
+from retinue.modelfile import find_model
+from retinue.serving import journal
+from retinue.serving.addresses import fetcher
+from retinue.serving.answers import Answers
+from retinue.serving.app import House, made
+from retinue.serving.counters import Counters
+from retinue.serving.decoding import Decoders
+from retinue.serving.edge import Edge
+from retinue.serving.models import Load, Served, Watch
+from retinue.serving.protocol import with_limits
+from retinue.serving.samples import Samples
+from retinue.serving.settings import LOOPBACK, Settings
+
+log = logging.getLogger("retinue.serving")
+
+_MEND = "try another --port, or 0 for any that is free"
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which loads the models while `/healthz` answers already, and drains gently."""
+
+    def __init__(
+        self, config: uvicorn.Config, edge: Edge, house: House, told: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._edge, self._house, self._told = edge, house, told
+        self.failed: Exception | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens; the models come in a thread."""
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._load, args=(loop,), name="retinue-load", daemon=True).start()
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            for model in self._house.models.values():
+                model.load()
+        except Exception as error:
+            self.failed = error
+            self.should_exit = True
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._told)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """First whoever is connected is told that this was the last answer; then nobody else is let
+        in, and what is under way is answered."""
+        self._house.draining = self._edge.closing = True
+        if self.failed is None and not self.force_exit:
+            await asyncio.sleep(self._house.settings.lame_duck)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end it in good order, a second one at once. An end in good order is
+        no failure: the signal is not raised again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See `capture_signals`."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def listening(settings: Settings) -> socket.socket:
+    """A socket for the address. UsageError where it cannot be had."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        told = (error.strerror or str(error)).lower()
+        raise UsageError(f"cannot listen: {told}", where=where, mend=_MEND) from error
+
+
+class Service:
+    """Models behind an address: `run` serves until it is told to stop."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Path],
+        settings: Settings,
+        *,
+        load: Load = load,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """`models`: name → path, which `load` opens; `say` is told where, once they are ready.
+        UsageError for a model that is missing, or an address that cannot be had."""
+        settings = replace(settings, hosts=names_of(settings.host, settings.hosts))
+        counters = Counters()
+        samples = Samples(settings.samples)
+        for path in models.values():
+            find_model(path)
+        self._socket = listening(settings)
+        self._models = [
+            Served(name, path, settings, counters, load=load, examples=samples.files)
+            for name, path in models.items()
+        ]
+        self._decoders = Decoders(
+            settings.decoders,
+            most_pixels=settings.max_pixels,
+            time=settings.decode_time,
+            replaced=counters.decoders.inc,
+        )
+        answers = Answers(settings, counters, self._decoders, fetcher(settings))
+        self.house = House(settings, self._models, counters, answers, samples)
+        self._edge = made(self.house)
+        self._watch = Watch(self._models, settings.watch)
+        self._say = say
+        self.server = Server(_config(self._edge, settings), self._edge, self.house, self._ready)
+
+    @property
+    def address(self) -> str:
+        """`http://127.0.0.1:8000`."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def _ready(self) -> None:
+        self._watch.start()
+        self._say(f"serving {', '.join(self.house.models)} at {self.address}")
+
+    def run(self) -> None:
+        """Serve until SIGTERM, Ctrl-C or `stop`. Raises what loading the models does."""
+        try:
+            self.server.run(sockets=[self._socket])
+        finally:
+            self.close()
+        failed = self.server.failed
+        if isinstance(failed, RetinueError):
+            raise failed
+        if failed is not None:
+            raise RetinueError(f"a model cannot be loaded: {failed}") from failed
+
+    def stop(self) -> None:
+        """As SIGTERM does."""
+        self.server.should_exit = True
+
+    def close(self) -> None:
+        """End processes and threads."""
+        self._watch.close()
+        self._decoders.close()
+        for model in self._models:
+            model.batcher.close()
+
+
+def _config(edge: Edge, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        edge,
+        http=with_limits(settings),
+        loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.connections,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=max(1, round(settings.drain_time)),
+    )
+
+
+def run(
+    models: Mapping[str, Path],
+    settings: Settings,
+    *,
+    load: Load = load,
+    say: Callable[[str], None] = print,
+    log_format: journal.LogFormat = "auto",
+) -> None:
+    """Serve `models` until SIGTERM or Ctrl-C, with a line a request on standard error; see
+    `Service`."""
+    service = Service(models, settings, load=load, say=say)
+    journal.begin(log_format)
+    if settings.open_to_others and not settings.keys:
+        log.warning(
+            "%s is reached from other machines, and anybody there may use the models: give"
+            " --key-file, or listen on 127.0.0.1", settings.host,
+        )  # fmt: skip
+    service.run()
+
+
+def names_of(host: str, more: tuple[str, ...]) -> tuple[str, ...]:
+    """What the server is called by: of one that only this machine reaches, loopback's names and
+    `more`; any, where others reach it and none are named."""
+    if host not in LOOPBACK:
+        return tuple(name.lower() for name in more)
+    return ("localhost", "127.0.0.1", "[::1]", *(name.lower() for name in more))
