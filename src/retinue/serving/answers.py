@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from retinue.errors import UsageError, suggest
+from retinue.serving import explained
 from retinue.serving.bodies import Picture
 from retinue.serving.counters import Counters
 from retinue.serving.decoding import Decoders
@@ -31,14 +33,30 @@ class Answers:
 
     async def of(
         self, model: Served, pictures: Sequence[Picture], options: Mapping[str, str]
-    ) -> list[dict[str, Any] | Problem]:
-        """What is told of each. Raises `Problem` where nothing can be told of any."""
+    ) -> tuple[str, list[dict[str, Any] | Problem]]:
+        """The version of the model that answers, and what is told of each. Raises `Problem` where
+        nothing can be told of any."""
         ready = model.current
         task = adjusted(ready, options)
         until = time.monotonic() + self._settings.answer_time
         with model.batcher.admitted(len(pictures)):
             each = [self._one(model, ready, task, picture, until) for picture in pictures]
-            return list(await asyncio.gather(*each))
+            return ready.digest, list(await asyncio.gather(*each))
+
+    async def explained(
+        self, model: Served, picture: Picture, target: str | None
+    ) -> tuple[bytes, dict[str, str]]:
+        """What the model's answer for the picture rests on: see `retinue.serving.explained`."""
+        explained.refuse_unavailable()
+        ready = model.current
+        with model.batcher.admitted(1):
+            data = picture.data or await self._fetch(picture.url)
+            decoding = self._decoders.upright(
+                picture.name, data, ready.preprocessing, most_side=explained.MOST_SIDE
+            )
+            image = await asyncio.wrap_future(decoding)
+            work = partial(explained.overlay, ready.predictor, image, target)
+            return await asyncio.wrap_future(model.batcher.call(work))
 
     async def _one(
         self, model: Served, ready: Ready, task: Any, picture: Picture, until: float

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
@@ -18,12 +18,12 @@ import retinue
 from retinue.documents import json_text
 from retinue.serving import openapi, reference
 from retinue.serving.answers import Answers
-from retinue.serving.bodies import Buffers, parsed
+from retinue.serving.bodies import Body, Buffers, parsed
 from retinue.serving.counters import Counters
 from retinue.serving.edge import Edge
 from retinue.serving.keys import Keys
 from retinue.serving.models import Served
-from retinue.serving.problems import Problem, unready
+from retinue.serving.problems import Problem, bad, unready
 from retinue.serving.samples import Samples
 from retinue.serving.settings import Settings
 from retinue.text import few, shorten
@@ -91,6 +91,11 @@ def made(house: House) -> Edge:
     async def predict(request: Request) -> Response:
         """Recognise what is in one picture or several."""
         return await while_there(request, _predict(house, request))
+
+    @app.post("/v1/explain", **openapi.EXPLAIN)
+    async def explain(request: Request) -> Response:
+        """What an answer rests on: a picture to lay over the one that is sent."""
+        return await while_there(request, _explain(house, request))
 
     @app.get("/v1/models", **openapi.MODELS)
     async def models() -> Response:
@@ -183,14 +188,14 @@ async def _gone(request: Request, task: asyncio.Future[Any]) -> None:
     task.cancel()
 
 
-async def _predict(house: House, request: Request) -> Response:
+@asynccontextmanager
+async def _asked(house: House, request: Request) -> AsyncIterator[tuple[Served, Body, Any]]:
+    """The model that is asked, and what the request holds. Raises `Problem`."""
     told = request.scope["state"]["told"]
     query = dict(request.query_params)
     model = house.model(query.pop("model", None))
     # Whoever will not be taken need not send the body, nor the server hold it.
-    if model.batcher.pending >= model.batcher.most:
-        with model.batcher.admitted(1):
-            pass
+    model.batcher.refuse_full()
     async with house.buffers.received(request) as data:
         request.scope["state"].setdefault("body_read", asyncio.Event()).set()
         headers = request.headers
@@ -198,12 +203,17 @@ async def _predict(house: House, request: Request) -> Response:
             headers.get("content-type", ""), headers.get("content-disposition", ""), data,
             most=house.settings.max_images,
         )  # fmt: skip
-        options = {**body.options, **query}
-        if "model" in options:
-            model = house.model(options.pop("model"))
+        body.options |= query
+        if "model" in body.options:
+            model = house.model(body.options.pop("model"))
         told |= {"model": model.name, "images": len(body.pictures), "bytes": len(data)}
         del data
-        found = await house.answers.of(model, body.pictures, options)
+        yield model, body, told
+
+
+async def _predict(house: House, request: Request) -> Response:
+    async with _asked(house, request) as (model, body, told):
+        version, found = await house.answers.of(model, body.pictures, body.options)
     problems = [one for one in found if isinstance(one, Problem)]
     if len(problems) == len(found):
         raise problems[0]
@@ -212,8 +222,16 @@ async def _predict(house: House, request: Request) -> Response:
         for picture, one in zip(body.pictures, found, strict=True)
     ]
     told["failed"] = len(problems)
-    version = model.current.digest
     return Json({"model": model.name, "version": version, "results": results})
+
+
+async def _explain(house: House, request: Request) -> Response:
+    async with _asked(house, request) as (model, body, _):
+        target = body.options.pop("target", None)
+        if len(body.pictures) != 1 or body.options:
+            raise bad("bad_request", "an explanation is of one picture, and takes a `target` alone")
+        overlay, headers = await house.answers.explained(model, body.pictures[0], target)
+    return Response(overlay, media_type="image/png", headers=headers)
 
 
 def _described(model: Served) -> dict[str, Any]:

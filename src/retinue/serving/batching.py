@@ -64,6 +64,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name=f"retinue-{name}", daemon=True)
         self._thread.start()
 
+    def refuse_full(self) -> None:
+        """Raise `Problem` where there is no room for one more image."""
+        with self.admitted(1):
+            pass
+
     @contextmanager
     def admitted(self, images: int) -> Iterator[None]:
         """Room for so many images as long as this lasts. Raises `Problem` where there is none."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -28,6 +29,7 @@ MOST_NAME = 1000
 """Characters of a picture's name."""
 _MOST_FIELD = 1 << 16
 _DATA = re.compile(r"\s*data:[^,]*,", re.ASCII)
+_EXTENDED = re.compile(r"filename\*\s*=\s*([\w-]+)'[^']*'([^;,\s\"]+)", re.ASCII | re.IGNORECASE)
 _BLANKS = re.compile(rb"\s+")
 _MEND = "send a picture as the body, as a part of multipart/form-data, or in JSON as base64"
 
@@ -121,13 +123,11 @@ def parsed(content_type: str, disposition: str, body: bytes, *, most: int) -> Bo
 
 def _name(disposition: str) -> str:
     """Of RFC 6266: `filename*` (RFC 5987) before `filename`."""
-    import email.message
-
-    if not disposition:
-        return ""
-    message = email.message.Message()
-    message["content-disposition"] = disposition.encode("latin-1").decode("utf-8", "replace")
-    return (message.get_filename() or "")[:MOST_NAME]
+    extended = _EXTENDED.search(disposition)
+    if extended is not None and extended[1].lower() in ("utf-8", "iso-8859-1"):
+        return unquote(extended[2], extended[1], "replace")[:MOST_NAME]
+    _, parameters = parse_options_header(disposition)
+    return parameters.get(b"filename", b"").decode("utf-8", "replace")[:MOST_NAME]
 
 
 # --- multipart -----------------------------------------------------------------------------------

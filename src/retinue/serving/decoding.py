@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -52,12 +53,11 @@ class _Child:
         self.until: float | None = None
         self.overdue = False
 
-    def ask(self, name: str, data: bytes, how: Preprocessing, most_pixels: int) -> Prepared | None:
+    def ask(self, asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes] | None:
         """None where it has ended. Raises `Problem`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         sink, source = self.process.stdin, self.process.stdout
-        asked = {"name": name, "most_pixels": most_pixels, "preprocessing": how.as_dict()}
         try:
             if not self.ready:
                 self.ready = receive(source) is not None
@@ -67,12 +67,9 @@ class _Child:
             return None
         if frame is None:
             return None
-        told, pixels = frame
-        if "code" in told:
-            raise _PROBLEMS[told["code"]](told["error"])
-        image = np.frombuffer(pixels, np.uint8).reshape(*how.size, 3)
-        width, height = told["size"]
-        return Prepared(name, image, np.array(told["to_original"]), (width, height))
+        if "code" in frame[0]:
+            raise _PROBLEMS[frame[0]["code"]](frame[0]["error"])
+        return frame
 
     def end(self) -> None:
         self.process.kill()
@@ -116,31 +113,51 @@ class Decoders:
     def submit(self, name: str, data: bytes, how: Preprocessing) -> Future[Prepared]:
         """The picture, prepared; `Problem` where that cannot be done. Cancelled before a process is
         at it, it costs nothing."""
-        return self._threads.submit(self._render, name, data, how)
+        return self._threads.submit(self._prepared, name, data, how)
 
-    def _render(self, name: str, data: bytes, how: Preprocessing) -> Prepared:
+    def upright(
+        self, name: str, data: bytes, how: Preprocessing, *, most_side: int
+    ) -> Future[Pixels]:
+        """All of the picture, uint8 (height, width, 3), no side longer than `most_side`."""
+        return self._threads.submit(self._upright, name, data, how, most_side)
+
+    def _prepared(self, name: str, data: bytes, how: Preprocessing) -> Prepared:
+        told, pixels = self._asked(self._question(name, how), data)
+        image = np.frombuffer(pixels, np.uint8).reshape(*how.size, 3)
+        width, height = told["size"]
+        return Prepared(name, image, np.array(told["to_original"]), (width, height))
+
+    def _upright(self, name: str, data: bytes, how: Preprocessing, most_side: int) -> Pixels:
+        told, pixels = self._asked({**self._question(name, how), "most_side": most_side}, data)
+        return np.frombuffer(pixels, np.uint8).reshape(*told["shape"], 3)
+
+    def _question(self, name: str, how: Preprocessing) -> dict[str, Any]:
+        return {"name": name, "most_pixels": self._most_pixels, "preprocessing": how.as_dict()}
+
+    def _asked(self, asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """The answer of a process that is free. Raises `Problem`."""
         child = self._idle.get()
         if child.process.poll() is not None:  # ended by somebody else, not by this picture
             self._replace(child)
             child = self._idle.get()
         # One that has just been started is not ready yet.
         self._expect(child, time.monotonic() + self._time + (0 if child.ready else _START))
-        prepared: Prepared | None = None
+        frame = None
         problem: Problem | None = None
         try:
-            prepared = child.ask(name, data, how, self._most_pixels)
+            frame = child.ask(asked, data)
         except Problem as refusal:
             problem = refusal
         finally:
             self._expect(child, None)
-            if (prepared is None and problem is None) or child.overdue:
+            if (frame is None and problem is None) or child.overdue:
                 self._replace(child)
             else:
                 self._idle.put(child)
         if problem is not None:
             raise problem
-        if prepared is not None:
-            return prepared
+        if frame is not None:
+            return frame
         if child.overdue:
             told = f"the picture takes longer than {self._time:g} s to decode"
             raise too_large("too_slow_to_decode", told, mend="save it anew, or smaller")

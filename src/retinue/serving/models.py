@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import Predictor, held, load
 from retinue.modelfile import find_model
 from retinue.sample import BatchPlan, Row, Sample
+from retinue.serving import explained
 from retinue.serving.batching import Batcher
 from retinue.serving.counters import Counters
 from retinue.serving.decoding import Prepared
@@ -75,7 +75,7 @@ class Ready:
             "options": {key: values.get(key) for key in sorted(task.adjustable)},
             "engine": self.predictor.engine,
             "device": self.predictor.device,
-            "explains": importlib.util.find_spec("retinue.explaining") is not None,
+            "explains": explained.available(),
             "figures": dict(description.figures),
         }
 

@@ -109,6 +109,30 @@ PREDICT: dict[str, Any] = {
     },
     "openapi_extra": {"requestBody": PICTURES, "parameters": [_MODEL]},
 }
+EXPLAIN: dict[str, Any] = {
+    "tags": ["recognise"],
+    "responses": {
+        200: {
+            "description": "A PNG, transparent where nothing speaks for the class; the headers"
+            " X-Target (RFC 5987), X-Score and X-Method say what it is of",
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **{status: _problem(told) for status, told in _STATUSES.items()},
+        501: _problem("This server does not explain its answers"),
+    },
+    "openapi_extra": {
+        "requestBody": PICTURES,
+        "parameters": [
+            _MODEL,
+            {
+                "name": "target",
+                "in": "query",
+                "schema": _TEXT,
+                "description": "a class; default: the best one",
+            },
+        ],
+    },
+}
 MODELS: dict[str, Any] = {
     "tags": ["recognise"],
     "responses": {200: _json("The models", {"type": "object"})},

@@ -1,0 +1,62 @@
+"""What an answer rests on, as a picture to lay over the one that was sent."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+
+from retinue.arrays import Pixels
+from retinue.errors import RetinueError, UsageError
+from retinue.inference.predictor import Predictor
+from retinue.serving.problems import Problem, bad
+
+MOST_SIDE = 1024
+"""Pixels: a map has a few dozen cells, and a larger picture tells no more."""
+_ROOM = "retinue.explaining"
+
+
+def available() -> bool:
+    """Whether this installation explains anything."""
+    return importlib.util.find_spec(_ROOM) is not None
+
+
+def refuse_unavailable() -> None:
+    """Raise `Problem` unless it is `available`."""
+    if not available():
+        raise Problem(501, "no_explanations", "this server does not explain its answers")
+
+
+def overlay(
+    predictor: Predictor, image: Pixels, target: str | None
+) -> tuple[bytes, dict[str, str]]:
+    """A PNG of the size of `image`, transparent where nothing speaks for the class `target` (None:
+    the best one); and headers that say what it is of. Raises `Problem`."""
+    if target is not None and target not in predictor.classes:
+        raise bad("no_such_class", "the model does not know that class")
+    try:
+        told: Any = importlib.import_module(_ROOM).explain(predictor, image, target=target)
+    except UsageError as error:
+        raise bad("no_explanation", error.what, mend=error.mend or "") from error
+    except RetinueError as error:
+        raise Problem(500, "not_finite", error.what) from error
+    return painted(told.heat), {
+        "x-target": f"UTF-8''{quote(told.target, safe='')}",
+        "x-score": f"{told.score:.6f}",
+        "x-method": told.method,
+    }
+
+
+def painted(heat: Any) -> bytes:
+    """`heat`, float (height, width) in 0…1, as a PNG from blue to red, the stronger the less
+    transparent."""
+    levels = np.rint(np.clip(np.nan_to_num(heat), 0, 1) * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)
+    opaque = np.rint(255 * np.sqrt(levels / 255.0)).astype(np.uint8)
+    done, encoded = cv2.imencode(".png", np.dstack([colours, opaque]))
+    assert done
+    return encoded.tobytes()
