@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-detect test test-all parity benchmarks lint types clean
+.PHONY: demo demo-detect test test-all parity benchmarks docs lint types clean
 
 # torch comes first and pinned: a plain `torch` on Linux may bring gigabytes of CUDA packages, and
 # whatever is at hand as a CPU build satisfies everything that follows.
@@ -55,6 +55,16 @@ parity: $(VENV)/.parity
 
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+# The pages of docs/ as a site, in build/site; a warning ends it.
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m retinue.cli.reference docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 clean:
 	rm -rf $(VENV)

@@ -469,8 +469,11 @@ class SideRange(Options):
     """Sides of a square input: `min`, `min + step`, … up to `max`."""
 
     min: Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+    """The smallest side, in pixels."""
     max: Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+    """The largest side, in pixels."""
     step: Annotated[int, Field(gt=0, le=LARGEST_SIDE)] = 32
+    """How far the sides are apart, in pixels: a multiple of the network's stride."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SideRange:

@@ -71,11 +71,14 @@ class ScheduleOptions(Options):
     alone: ClassVar[str | None] = "name"
 
     name: Literal["constant", "cosine", "step", "poly"] = "cosine"
+    """`constant`: no change; `cosine`: down along half a cosine; `step`: times `gamma` at each of
+    `milestones`; `poly`: down along (1 − t)^`power`."""
     warmup_epochs: NonNegative = 0.0
     """Rise from `warmup_start` times the rate, in epochs (fractions are allowed)."""
     warmup_steps: PositiveInt | None = None
     """The same in optimiser steps, in place of `warmup_epochs`."""
     warmup_start: Fraction = 0.01
+    """The fraction of the rate that the warm-up begins with."""
     warmup_power: PositiveFloat = 1.0
     """1: the rise is linear; 2: quadratic, slow at first."""
     counted_from: Literal["warmup", "start"] = "warmup"
@@ -330,6 +333,7 @@ class InputOptions(Options):
     crop_fraction: Annotated[float, Field(ge=SMALLEST_CROP, le=1)] | None = None
     """Side of the centre crop as a fraction of the resized image's."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    """How pixels between pixels are made up when images are resized."""
     mean: tuple[Fraction, Fraction, Fraction] | None = None
     """What is taken from red, green and blue, as values between 0 and 1."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
@@ -368,6 +372,7 @@ class EvaluationOptions(Options):
     tta: Literal["none", "flip", "dihedral"] = "none"
     """Views that are averaged in the final evaluation and in every later prediction."""
     batch_size: PositiveInt = 64
+    """Images that are judged at a time; the figures do not depend on it."""
 
 
 class RoundsOptions(Options):

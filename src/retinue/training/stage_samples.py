@@ -35,6 +35,7 @@ class Subset(Options):
 
     name: Literal["subset"] = "subset"
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """How much of every class is taken."""
     seed: int = 0
     """Another seed, other samples."""
 

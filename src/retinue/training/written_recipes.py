@@ -21,6 +21,7 @@ class About(Options):
     """The header of a recipe: where the training comes from and what to expect of it."""
 
     title: str = ""
+    """What the training is, in a few words."""
     source: str = ""
     """The publication or page that the training follows."""
     command: str = ""

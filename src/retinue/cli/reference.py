@@ -1,0 +1,156 @@
+"""The pages of docs/ that are made from the code: every command, and every field of a recipe.
+
+`python -m retinue.cli.reference docs` writes them anew; a test compares them with the code.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from retinue.options.overrides import OTHER_WORDS
+from retinue.options.resuming import OnResume
+from retinue.training.fields import Field, Group, groups
+
+_MADE = "<!-- Made by `python -m retinue.cli.reference docs`: change the code, not this page. -->"
+
+_TOLD = {
+    "clean": "train.md",
+    "demo": "recipes.md",
+    "ensemble": "combining.md",
+    "import": "detectors.md",
+    "soup": "combining.md",
+    "data": "data.md",
+    "data check": "data.md",
+    "data convert": "shards.md",
+    "data anchors": "detection-data.md",
+}
+"""The page that tells of a command, where that is not called like it."""
+
+_RESUME = {
+    OnResume.FREE: "May change when the training goes on.",
+    OnResume.CLOSE: "May change when the training goes on, which is then not bit for bit the same.",
+    OnResume.LENGTH: "May change when the training goes on, until its stage is over.",
+}
+
+
+def commands(docs: Path) -> str:
+    """Markdown: every command with its arguments and options. `docs`: the folder of the pages, to
+    which it links."""
+    import typer
+    from typer.cli import get_docs_for_click
+    from typer.main import get_command
+
+    from retinue.cli.app import app
+
+    command = get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="retinue")
+    lines = []
+    for line in text.replace("&#x27;", "'").replace("&quot;", '"').splitlines():
+        if line.startswith("# "):
+            line = f"# All commands\n\n{_MADE}"
+        lines += _of_line(line)
+        if found := re.fullmatch(r"#+ `retinue (.+)`", line):
+            page = _TOLD.get(found[1], f"{found[1]}.md")
+            if (docs / page).is_file():
+                lines += ["", f"More: [{page.removesuffix('.md')}]({page})"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _of_line(line: str) -> list[str]:
+    """An example as code; everything else as it is."""
+    example = re.fullmatch(r"([^*`$]+): +(retinue .+)", line)
+    if example is None:
+        return [line]
+    return [
+        f"{example[1]}:",
+        "",
+        "```",
+        *example[2].replace(", retinue", "\nretinue").split("\n"),
+        "```",
+    ]
+
+
+def fields() -> str:
+    """Markdown: every field of a recipe."""
+    lines = ["# Every field of a recipe", "", _MADE, "", _INTRO]
+    for group in groups():
+        lines += ["", *_section(group)]
+    lines += ["", *_words()]
+    return "\n".join(lines) + "\n"
+
+
+_INTRO = """A recipe is a YAML file of these fields ([recipes](recipes.md) shows whole ones). On the
+command line each is `key=value`, the key with dots: `stages.0.optimizer.lr=1e-4`. `N` is the number
+of a stage, from 0. The end of a key will do where it is clear: `lr=1e-4` is that of all stages. An
+unknown key, or a contradiction, is refused before any data is touched, with the nearest key.
+
+A training that [goes on](train.md) keeps the values that it began with, but for the fields that say
+otherwise here."""
+
+
+def _section(group: Group) -> Iterator[str]:
+    yield f"## {_title(group)}"
+    yield ""
+    yield _cell(group.about)
+    if group.alone:
+        yield ""
+        key = f"{group.key}.{group.alone}"
+        yield f"A value alone, in place of the section, is that of `{key}`."
+    alike = {field.resume for field in group.fields} if group.key else set()
+    if len(alike) == 1 and (mark := alike.pop()):
+        yield ""
+        yield _RESUME[mark].replace("May change", "All of it may change")
+    yield ""
+    yield "| field | takes | default | meaning |"
+    yield "|---|---|---|---|"
+    told = len({field.resume for field in group.fields}) > 1 or not group.key
+    for field in group.fields:
+        yield _row(field, group.key, told)
+
+
+def _title(group: Group) -> str:
+    if not group.key:
+        return "The recipe itself"
+    which = f" of {group.when}" if group.key.startswith("task_options") else f": {group.when}"
+    return f"`{group.key}`{which if group.when else ''}"
+
+
+def _row(field: Field, section: str, told: bool) -> str:
+    name = field.key.removeprefix(f"{section}.")
+    default = field.default if field.default in ("required", "") else f"`{field.default}`"
+    resume = f" {_RESUME[field.resume]}" if field.resume and told else ""
+    cells = [f"`{name}`", _cell(field.takes), _cell(default), _cell(field.meaning) + resume]
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """With bars that end no cell, also within code."""
+    text = re.sub(r"`([^`]*\|[^`]*)`", lambda m: f"<code>{m[1]}</code>", text)
+    return text.replace("|", "&#124;")
+
+
+def _words() -> Iterator[str]:
+    yield "## Words of other tools"
+    yield ""
+    yield "These mean the same here as there:"
+    yield ""
+    meant: dict[str, list[str]] = {}
+    for word, key in OTHER_WORDS.items():
+        meant.setdefault(key, []).append(f"`{word}`")
+    yield "| field | also called |"
+    yield "|---|---|"
+    for key, words in sorted(meant.items()):
+        yield f"| `{key}` | {', '.join(words)} |"
+
+
+def pages(docs: Path) -> dict[str, str]:
+    """File name → content of the pages that are made from the code."""
+    return {"commands.md": commands(docs), "recipe-fields.md": fields()}
+
+
+if __name__ == "__main__":
+    for name, content in pages(Path(sys.argv[1])).items():
+        (Path(sys.argv[1]) / name).write_text(content, encoding="utf-8")
