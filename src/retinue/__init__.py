@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "benchmark": "retinue.api",
     "check_data": "retinue.api",
+    "compare_runs": "retinue.api",
     "convert_data": "retinue.api",
     "create_model": "retinue.models.registry",
     "ensemble": "retinue.training.combining",
@@ -44,6 +45,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "__version__",
     "benchmark",
     "check_data",
+    "compare_runs",
     "conv_output_size",
     "convert_data",
     "create_model",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from retinue.api import (
         benchmark,
         check_data,
+        compare_runs,
         convert_data,
         evaluate,
         explain,

@@ -3,6 +3,7 @@
 from retinue.api.data import check_data, convert_data, fit_anchors
 from retinue.api.exchange import benchmark, export, import_model
 from retinue.api.explaining import explain
+from retinue.api.looking import compare_runs
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
 from retinue.api.serving import serve
@@ -15,6 +16,7 @@ __all__ = [
     "check_data",
     "checks",
     "clean",
+    "compare_runs",
     "convert_data",
     "evaluate",
     "explain",

@@ -16,18 +16,8 @@ from retinue.training.fields import Field, Group, groups
 
 _MADE = "<!-- Made by `python -m retinue.cli.reference docs`: change the code, not this page. -->"
 
-_TOLD = {
-    "clean": "train.md",
-    "demo": "recipes.md",
-    "ensemble": "combining.md",
-    "import": "detectors.md",
-    "soup": "combining.md",
-    "data": "data.md",
-    "data check": "data.md",
-    "data convert": "shards.md",
-    "data anchors": "detection-data.md",
-}
-"""The page that tells of a command, where that is not called like it."""
+_ELSEWHERE = {"commands.md", "recipe-fields.md", "design.md", "index.md"}
+"""Pages that name commands without telling of them."""
 
 _RESUME = {
     OnResume.FREE: "May change when the training goes on.",
@@ -53,10 +43,18 @@ def commands(docs: Path) -> str:
             line = f"# All commands\n\n{_MADE}"
         lines += _of_line(line)
         if found := re.fullmatch(r"#+ `retinue (.+)`", line):
-            page = _TOLD.get(found[1], f"{found[1]}.md")
-            if (docs / page).is_file():
-                lines += ["", f"More: [{page.removesuffix('.md')}]({page})"]
+            page = _telling(found[1], docs)
+            lines += ["", f"More: [{page.removesuffix('.md')}]({page})"] if page else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _telling(command: str, docs: Path) -> str:
+    """The page that tells of a command: the one that is called like it, or else names it most."""
+    if (docs / f"{command}.md").is_file():
+        return f"{command}.md"
+    pages = {page.name: page.read_text(encoding="utf-8").count(f"retinue {command}")
+             for page in sorted(docs.glob("*.md")) if page.name not in _ELSEWHERE}  # fmt: skip
+    return max(pages, key=lambda name: pages[name]) if any(pages.values()) else ""
 
 
 def _of_line(line: str) -> list[str]:

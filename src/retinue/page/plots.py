@@ -39,6 +39,9 @@ THEME = {
     "one": "#2463c7",
     "two": "#c4620a",
     "three": "#1c8057",
+    "four": "#8a3fb8",
+    "five": "#b02a63",
+    "six": "#0b7285",
 }
 """CSS variable → its colour in the light theme, which is also the colour in the PNG files."""
 

@@ -47,6 +47,14 @@ def _none(_: RunRecord) -> Sequence[Asked]:
     return ()
 
 
+def _nothing_to_compare(_: Any) -> None:
+    return None
+
+
+Comparer = Callable[[Mapping[str, RunRecord]], Section | None]
+"""Makes a section from several runs of the task, by name; None where there is nothing to show."""
+
+
 @dataclass(frozen=True)
 class TaskSections:
     """What a task adds to the page of a run."""
@@ -62,3 +70,5 @@ class TaskSections:
     when a model is judged (`page.pictures.overlay`), since a page never asks the network."""
     remark: Callable[[Mapping[str, Any]], str] = _nothing
     """What the figures of a `metrics.json` leave out: sentences beside them, in the log, too."""
+    compared: Comparer = _nothing_to_compare
+    """Its section on a page that compares runs: the images in which they differ, say."""

@@ -53,7 +53,7 @@ def headline(record: RunRecord) -> Section | None:
         if value is not None:
             shown = figure.shown(value).replace(" ", NARROW)
             tile = {"name": figure.title, "value": shown, "note": figure.note}
-            tiles.append({**tile, "interval": _interval(figure, metrics)})
+            tiles.append({**tile, "interval": interval(figure, metrics)})
     images = number(metrics.get("images"))
     if not tiles and images is None:
         return None
@@ -389,9 +389,10 @@ def _kept_epoch(record: RunRecord) -> float | None:
     return best[1]
 
 
-def _interval(figure: Figure, values: dict[str, Any]) -> str:
-    interval = figure.interval(values)
-    return "" if interval is None else figure.span(interval).replace(" ", NARROW)
+def interval(figure: Figure, values: dict[str, Any]) -> str:
+    """The 95 % interval of a figure among the `values` of a run, as text; empty without one."""
+    found = figure.interval(values)
+    return "" if found is None else figure.span(found).replace(" ", NARROW)
 
 
 def _about(record: RunRecord) -> str:

@@ -6,8 +6,11 @@ task brings its own.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import retinue
 from retinue.files import sweep, write_text
@@ -35,8 +38,6 @@ def write_report(run: Path | str) -> Path:
 
 def render(record: RunRecord) -> str:
     """The page as text. Plots are written into the run folder on the way."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
     builders: list[Builder] = [
         general.headline,
         general.folds,
@@ -50,16 +51,42 @@ def render(record: RunRecord) -> str:
         general.skipped,
         general.run,
     ]
+    sections, problems = built(builders, record)
+    return page_of(
+        sections,
+        kind="training report",
+        title=record.folder.resolve().name,
+        subtitle=general.subtitle(record),
+        status=general.status(record),
+        problems=[*record.notes, *problems],
+        again=f"retinue report {shlex.quote(str(record.folder))}",
+    )
+
+
+T = TypeVar("T")
+
+
+def built(
+    builders: Sequence[Callable[[T], Section | None]], of: T
+) -> tuple[list[Section], list[str]]:
+    """The sections that there are, and what kept others from being made."""
     sections: list[Section] = []
     problems: list[str] = []
     for build in builders:
         try:
-            section = build(record)
+            section = build(of)
         except Exception as error:  # one damaged part must not cost the whole page
             problems.append(f"{build.__name__} is left out: {type(error).__name__}: {error}")
             continue
         if section is not None:
             sections.append(section)
+    return sections, problems
+
+
+def page_of(sections: Sequence[Section], **values: Any) -> str:
+    """The page that `sections` are shown on, as text; `values`: what else page.html wants."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
     environment = Environment(
         # A section names its template by its whole path; the page's own parts, by their names.
         loader=FunctionLoader(lambda name: (general.TEMPLATES / name).read_text(encoding="utf-8")),
@@ -72,11 +99,8 @@ def render(record: RunRecord) -> str:
     environment.filters["visible"] = visible
     environment.filters["integer"] = lambda n: f"{int(n):,}"
     return environment.get_template("page.html").render(
-        title=record.folder.resolve().name,
-        subtitle=general.subtitle(record),
-        status=general.status(record),
-        problems=[*record.notes, *problems],
         sections=sections,
         version=retinue.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **values,
     )

@@ -16,6 +16,7 @@ from retinue.page.section import Asked, Section, TaskSections
 from retinue.page.text import percent
 from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_rows
 from retinue.tasks.classification.counts import TEMPLATES, counts
+from retinue.tasks.classification.divided import divided
 from retinue.tasks.classification.scored import Scored, card, names_of, scored
 from retinue.text import counted, shorten
 
@@ -191,6 +192,7 @@ SECTIONS = TaskSections(
     baseline=baseline,
     asked=asked,
     remark=figures.remark,
+    compared=divided,
 )
 
 

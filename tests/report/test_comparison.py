@@ -1,0 +1,174 @@
+"""Several runs on one page: what is said of them, checked by hand-made run folders."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retinue.errors import UsageError
+from retinue.page.record import read_run
+from retinue.report.comparison import Runs, classes, figures, recipes, write_comparison
+from retinue.tasks.classification.divided import chance, divided
+
+Maker = Callable[..., Path]
+NAMES = ["cat & <dog>", "猫", "c/3"]
+
+
+@pytest.fixture
+def pair(make_anywhere: Maker, tmp_path: Path) -> list[Path]:
+    """Two runs that were judged on the same images."""
+    made = [
+        make_anywhere(tmp_path / name, NAMES, accuracy=a, seed=1)
+        for name, a in (("a", 0.9), ("b", 0.6))
+    ]
+    table = pq.read_table(made[0] / "predictions.parquet")
+    scores = table["scores"].to_pylist()
+    turned = [row[1:] + row[:1] if k % 5 == 0 else row for k, row in enumerate(scores)]
+    column = pa.array(turned, table["scores"].type)
+    table = table.set_column(table.column_names.index("scores"), "scores", column)
+    pq.write_table(table, made[1] / "predictions.parquet")
+    recipe = made[1] / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8").replace(str(made[1]), str(made[0]))
+    recipe.write_text(text.replace("epochs: 5", "epochs: 7"), encoding="utf-8")
+    return made
+
+
+def compared(folders: list[Path]) -> Runs:
+    return Runs({folder.name: read_run(folder) for folder in folders})
+
+
+def test_the_page_is_whole_and_lies_in_the_folder_that_they_share(pair: list[Path]) -> None:
+    page = write_comparison(pair)
+    assert page == pair[0].parent / "comparison.html"
+    text = page.read_text(encoding="utf-8")
+    assert "<title>a · b · retinue</title>" in text
+    assert "cat &amp; &lt;dog&gt;" in text
+    assert "<dog>" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert text.count('<section id="') == 5
+    for variable in ("one", "two"):  # a colour a run, light and dark
+        assert f"var(--{variable})" in text
+    assert "is left out" not in text
+
+
+def test_figures_are_side_by_side_and_the_better_one_is_bold(pair: list[Path]) -> None:
+    for folder, top1, loss in ((pair[0], 0.875, 0.5), (pair[1], 0.75, 0.25)):
+        told = json.loads((folder / "metrics.json").read_text())
+        told |= {"top1": top1, "loss": loss, "images": 200}
+        (folder / "metrics.json").write_text(json.dumps(told))
+    values = figures(compared(pair)).values
+    rows = {row["title"]: row["cells"] for row in values["rows"]}
+    assert [cell["shown"] for cell in rows["Top-1 accuracy"]] == ["87.5 %", "75.0 %"]
+    assert [cell["best"] for cell in rows["Top-1 accuracy"]] == [True, False]
+    assert [cell["best"] for cell in rows["Loss"]] == [False, True]  # less is better
+    assert rows["Top-1 accuracy"][0]["interval"].startswith("82.2–91.")
+    assert values["doubts"] == []
+
+
+def test_other_images_and_tasks_are_said(
+    pair: list[Path], make_anywhere: Maker, tmp_path: Path
+) -> None:
+    other = make_anywhere(tmp_path / "other", NAMES, images=150, seed=2)
+    told = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps(told | {"task": "detection", "split": "train"}))
+    doubts = figures(compared([*pair, other])).values["doubts"]
+    assert any("different tasks" in one for one in doubts)
+    assert any("“a” and “other” were not judged on the same images" in one for one in doubts)
+    assert any("“other” was judged on what it was trained on" in one for one in doubts)
+
+
+def test_only_what_differs_in_the_recipes_is_told(pair: list[Path]) -> None:
+    section = recipes(compared(pair))
+    assert section is not None
+    assert section.values["rows"] == [{"key": "stages.1.epochs", "values": ["5", "7"]}]
+    assert section.values["same"] == 6
+
+
+def test_of_a_stage_that_one_lacks_only_its_name_is_told(pair: list[Path]) -> None:
+    recipe = pair[1] / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(text[: text.index("- name: last")], encoding="utf-8")
+    section = recipes(compared(pair))
+    assert section is not None
+    assert section.values["rows"] == [{"key": "stages.1.name", "values": ["last blocks", ""]}]
+
+
+def test_classes_that_differ_most_come_first(pair: list[Path]) -> None:
+    for folder, values in zip(pair, ([0.5, 0.9, 0.8], [0.6, 0.2, None]), strict=True):
+        told = json.loads((folder / "metrics.json").read_text())
+        rows = [{"name": n, "f1": v, "support": 9} for n, v in zip(NAMES, values, strict=True)]
+        (folder / "metrics.json").write_text(json.dumps(told | {"per_class": rows}))
+    section = classes(compared(pair))
+    assert section is not None
+    (table,) = section.values["tables"]
+    assert [row["name"] for row in table["rows"]] == ["猫", "cat & <dog>", "c/3"]
+    assert table["rows"][0]["spread"] == pytest.approx(0.7)
+
+
+def test_images_that_divide_them_are_counted(pair: list[Path]) -> None:
+    records = compared(pair).records
+    section = divided(records)
+    assert section is not None
+    told = section.values
+    assert told["images"] == told["all_right"] + told["all_wrong"] + told["apart"]
+    (only,) = told["pairs"]
+    assert only["one_alone"] + only["other_alone"] == told["apart"]
+    assert sum(group["count"] for group in told["groups"]) == told["apart"]
+    for group in told["groups"]:
+        for card in group["cards"]:
+            assert {one["right"] for one in card["said"]} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (0, 0, 1.0),
+        (5, 5, 1.0),
+        (0, 5, 2 / 32),  # all five coins alike
+        (1, 9, 2 * (1 + 10) / 1024),
+        (3, 4, 1.0),
+    ],
+)
+def test_chance_is_that_of_a_fair_coin(one: int, other: int, expected: float) -> None:
+    assert chance(one, other) == pytest.approx(expected)
+    assert chance(other, one) == pytest.approx(expected)
+
+
+def test_chance_of_many_is_finite() -> None:
+    assert 0 <= chance(40_000, 60_000) < 1e-9
+    assert math.isclose(chance(50_000, 50_000), 1.0)
+
+
+def test_runs_of_one_name_are_told_apart(make_anywhere: Maker, tmp_path: Path) -> None:
+    made = [make_anywhere(tmp_path / place / "finetune", NAMES, images=20) for place in ("x", "y")]
+    text = write_comparison(made).read_text(encoding="utf-8")
+    assert "<title>x/finetune · y/finetune" in text
+
+
+def test_what_cannot_be_compared_is_refused(pair: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="of several runs"):
+        write_comparison([pair[0], pair[0]])
+    with pytest.raises(UsageError, match="no such run folder"):
+        write_comparison([pair[0], tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match=r"ends in \.html"):
+        write_comparison(pair, pair[0] / "best.safetensors")
+    with pytest.raises(UsageError, match="no such folder"):
+        write_comparison(pair, tmp_path / "nowhere" / "x.html")
+
+
+def test_unfinished_runs_are_compared_by_what_there_is(
+    make_anywhere: Maker, tmp_path: Path
+) -> None:
+    made = [
+        make_anywhere(tmp_path / "done", NAMES),
+        make_anywhere(tmp_path / "begun", NAMES, finished=False, epochs=2),
+    ]
+    text = write_comparison(made).read_text(encoding="utf-8")
+    assert "not judged yet" in text
+    assert "is left out" not in text
