@@ -28,6 +28,7 @@ _PUBLIC = {
     "rate_range": "retinue.training.rate_range",
     "soup": "retinue.training.combining",
     "train": "retinue.api",
+    "view_data": "retinue.api",
     "RetinueError": "retinue.errors",
     "UsageError": "retinue.errors",
     "BadImageError": "retinue.errors",
@@ -66,6 +67,7 @@ __all__ = [  # written out, so that type checkers see what is exported
     "train",
     "transposed_output_size",
     "valid_output_size",
+    "view_data",
 ]
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
         load,
         predict,
         train,
+        view_data,
     )
     from retinue.errors import BadImageError, RetinueError, UsageError
     from retinue.models.registry import create_model, list_models

@@ -106,6 +106,11 @@ class Target(ABC):
         in the image or not."""
         return self.names()
 
+    def marks(self) -> Sequence[tuple[str | int, tuple[float, float, float, float], bool]]:
+        """What it says of places: class, x1, y1, x2, y2, and whether it is only a hint, which is
+        not to be learnt."""
+        return ()
+
     @abstractmethod
     def remap(self, classes: Mapping[Any, int]) -> Self | None:
         """With other classes for the present ones. What is not among them falls away; None where

@@ -3,7 +3,7 @@
 from retinue.api.data import check_data, convert_data, fit_anchors
 from retinue.api.exchange import benchmark, export, import_model
 from retinue.api.explaining import explain
-from retinue.api.looking import compare_runs
+from retinue.api.looking import compare_runs, view_data
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
 from retinue.api.serving import serve
@@ -28,5 +28,6 @@ __all__ = [
     "serve",
     "speed",
     "train",
+    "view_data",
     "write_report",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,6 +111,52 @@ def _options(overrides: list[str]) -> dict[str, Any]:
     return validated(DataOptions, given, "the options")
 
 
+def view(
+    path: Where,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="A new folder; by default NAME-view here."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="TASK", help="What the data is for; recognised by default."),
+    ] = None,
+    side: Annotated[
+        int,
+        typer.Option("--side", metavar="PIXELS", min=32, max=2048, help="Of the small pictures."),
+    ] = 320,
+    as_json: Json = False,
+) -> None:
+    """Make a page on which a data set can be looked through in a browser.
+
+    Small pictures with their labels or what is marked in them, by class, split and name, however
+    many images there are. The page needs no server and asks nobody on the network; the same command
+    makes it anew, and takes the pictures of files that have not changed as they are.
+    """
+    from retinue import api
+    from retinue.run.log import console
+
+    with console(None) as bar:
+
+        def tell(done: int, total: int) -> None:
+            if not done:
+                bar.begin("looking at the images", total)
+            bar.advance(done)
+
+        made = api.view_data(
+            path, out, task=task, side=side, progress=tell, **_options(overrides or [])
+        )
+    if as_json:
+        print_json({"page": made.page, "images": made.images, "unreadable": made.unreadable,
+                    "notes": made.notes})  # fmt: skip
+    else:
+        for note in made.notes:
+            say(visible(note))
+        say(visible(made.page))
+    end_with(made.unreadable, str(made.page))
+
+
 def convert(
     source: Where,
     out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.")],
@@ -197,6 +244,14 @@ def anchors(
 
 
 add(app, "check", check, EXAMPLES)
+add(
+    app,
+    "view",
+    view,
+    "Example: retinue data view photos/ --out photos-view"
+    "\n\n"
+    "A table: retinue data view labels.csv images=photos/",
+)
 add(
     app,
     "convert",

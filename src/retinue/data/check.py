@@ -148,7 +148,7 @@ def check(
     """
     reader, listing = read_listing(options, readers)
     findings: list[Finding] = []
-    classes, splits, of, beside = _divide(listing, options, reader, findings)
+    classes, splits, of, beside = divide(listing, options, reader, findings)
     placed = any(target.places for target in listing.records.targets[:1])
     exclusive = any(target.exclusive for target in listing.records.targets[:1])
     labelled = len(listing.records)
@@ -215,11 +215,11 @@ def check(
     )
 
 
-def _divide(
+def divide(
     listing: Listing, options: DataOptions, reader: Reader, findings: list[Finding]
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str], list[Record]]:
     """Images by class and by split, the split of each image, by its name, and the images of the
-    pool."""
+    pool; what a training would refuse becomes one of the `findings`."""
     wrong = [str(error) for error in refusals(listing, options)]
     classes = _counts(listing.records)
     splits: dict[str, int] = {}

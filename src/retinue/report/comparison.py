@@ -99,7 +99,7 @@ def figures(runs: Runs) -> Section:
     """The declared figures, a row each and a column a run."""
     rows = []
     for figure in runs.figures:
-        values = runs.each(lambda record, f=figure: number(record.metrics.get(f.name)))
+        values = [number(record.metrics.get(figure.name)) for record in runs.records.values()]
         if all(value is None for value in values):
             continue
         best: float | None = None

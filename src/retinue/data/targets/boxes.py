@@ -93,6 +93,12 @@ class Boxes(Target):
         """See `Target`: those that are not exhaustively labelled, too."""
         return tuple(dict.fromkeys((*self.of, *self.not_exhaustive)))
 
+    def marks(self) -> Sequence[tuple[str | int, tuple[float, float, float, float], bool]]:
+        """See `Target`: difficult objects and crowds are hints."""
+        hints = (self.difficult | self.crowd).tolist()
+        rows = zip(self.of, self.xyxy.tolist(), hints, strict=True)
+        return [(name, (x1, y1, x2, y2), hint) for name, (x1, y1, x2, y2), hint in rows]
+
     def remap(self, classes: Mapping[Any, int]) -> Self | None:
         """See `Target`. An image without objects has something to teach, too."""
         there = [name in classes for name in self.of]
