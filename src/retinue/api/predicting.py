@@ -63,6 +63,29 @@ class Predictions:
         first = f"; {self.results[0]!r}" if self.results else ""
         return f"<Predictions {', '.join(parts)}{first}{', …' if self.results[1:] else ''}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first results side by side."""
+        from retinue.tasks.display import html_of_many
+
+        told = [self.looked_at()]
+        told += [f"{len(self.skipped):,} skipped"] if self.skipped else []
+        told += [f"written to {self.files[0]}"] if self.files else []
+        return html_of_many(self.results, ", ".join(told))
+
+    def to_pandas(self) -> Any:
+        """The results as one `pandas.DataFrame`, with the columns and rows of `predictions.csv`.
+        UsageError where they went to files, RetinueError without pandas."""
+        from retinue.errors import UsageError
+        from retinue.tasks.display import table
+
+        if self.images and not self.results:
+            raise UsageError(
+                "the results were not kept: they went to files",
+                where=str(self.files[0]) if self.files else "",
+                mend="predict without out, or read the file that was written",
+            )
+        return table(self.results)
+
 
 def predict(
     model: str | Path | Sequence[str | Path],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from retinue.evaluation.boxes import iou_matrix
 from retinue.sample import ImageSize, Part, Result
+from retinue.tasks import display
 from retinue.text import counted, few, shorten
 
 _TOLD, _LABELS = 3, 8
@@ -25,8 +26,24 @@ def _named(answers: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{"name": name, "score": score} for name, score in answers]
 
 
+class ShownResult(Result):
+    """A result that a notebook shows as a picture, and that becomes what other libraries take."""
+
+    pictured: ClassVar[bool] = True
+    """Whether the file at `path` is the picture."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture, where its file is still there, and the answers."""
+        return display.html(self)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with the columns and rows that `predictions.csv` would have.
+        RetinueError without pandas."""
+        return display.table([self])
+
+
 @dataclass(frozen=True, slots=True)
-class ClassResult(Result):
+class ClassResult(ShownResult):
     """Classes with scores between 0 and 1, best first."""
 
     path: str
@@ -61,9 +78,15 @@ class ClassResult(Result):
         """See `Result`: three at most."""
         return self.classes[:3]
 
+    def to_supervision(self, classes: Sequence[str] | None = None) -> Any:
+        """`supervision.Classifications`. `classes`, in the order that their ids follow
+        (`model.classes`); by default those in this result, sorted. RetinueError without
+        supervision."""
+        return display.classifications(self.classes, classes)
+
 
 @dataclass(frozen=True, slots=True)
-class LabelsResult(Result):
+class LabelsResult(ShownResult):
     """Any number of labels, the likeliest first."""
 
     path: str
@@ -117,7 +140,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxResult(Result):
+class BoxResult(ShownResult):
     """Objects, best first."""
 
     path: str
@@ -183,10 +206,19 @@ class BoxResult(Result):
         """See `Result`."""
         return self.boxes
 
+    def to_supervision(self, classes: Sequence[str] | None = None) -> Any:
+        """`supervision.Detections`, with the names as `data["class_name"]` and, of a video,
+        `tracker_id` (−1: of no track). `classes`, in the order that `class_id` follows
+        (`model.classes`); by default those in this result, sorted. RetinueError without
+        supervision."""
+        return display.detections(self.boxes, classes)
+
 
 @dataclass(frozen=True, slots=True)
-class FrameResult(Result):
+class FrameResult(ShownResult):
     """Any kind of result, of one frame of a video."""
+
+    pictured: ClassVar[bool] = False
 
     path: str
     """Of the video."""
