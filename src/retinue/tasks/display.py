@@ -47,7 +47,8 @@ def html(result: Result, *, side: int = SIDE) -> str:
     )
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start;{_FONT}">'
-        f'{shown}<div style="min-width:190px"><div style="opacity:.65;margin-bottom:4px" title="{escape(visible(called))}">{name}'
+        f'{shown}<div style="min-width:190px"><div style="opacity:.65;margin-bottom:4px"'
+        f' title="{escape(visible(called))}">{name}'
         f"</div>{_bars(result)}</div></div>"
     )
 

@@ -18,6 +18,7 @@ from retinue.tasks.classification.confused import CARDS, anchor, confused, confu
 from retinue.tasks.classification.counts import TEMPLATES, counts
 from retinue.tasks.classification.divided import divided
 from retinue.tasks.classification.scored import Scored, card, names_of, scored
+from retinue.tasks.classification.suspects import available, suspects
 from retinue.text import counted, shorten
 
 _MISTAKES = 24
@@ -166,6 +167,7 @@ def mistakes(record: RunRecord) -> Section | None:
             "wrong": wrong,
             "images": len(rows.labels),
             "explained": any(one["overlay"] for one in cards),
+            "suspects": "" if available() else "pip install 'retinue[labels]'",
         },
     )
 
@@ -187,7 +189,7 @@ def _most_confident(rows: Scored) -> list[int]:
 
 
 SECTIONS = TaskSections(
-    (counts, confusion, classes, calibration, threshold, mistakes, confused),
+    (counts, confusion, classes, calibration, threshold, mistakes, confused, suspects),
     summary=summary,
     baseline=baseline,
     asked=asked,
