@@ -3,7 +3,7 @@
 from retinue.api.data import check_data, convert_data, fit_anchors
 from retinue.api.exchange import benchmark, export, import_model
 from retinue.api.explaining import explain
-from retinue.api.looking import compare_runs, view_data
+from retinue.api.looking import compare_runs, drift, view_data
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
 from retinue.api.serving import serve
@@ -18,6 +18,7 @@ __all__ = [
     "clean",
     "compare_runs",
     "convert_data",
+    "drift",
     "evaluate",
     "explain",
     "export",

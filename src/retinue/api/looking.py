@@ -1,4 +1,4 @@
-"""Looking at what there is: runs side by side, and data sets."""
+"""Looking at what there is: runs side by side, data sets, and new images beside old."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinue.api.names import EngineName
+
 if TYPE_CHECKING:
     from retinue.report.view import View
+    from retinue.training.drift import Drift
 
 
 def compare_runs(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -46,3 +49,42 @@ def view_data(
     given = DataOptions(path=str(path), **options)
     readers = task_type(task or task_of(given)).readers()
     return write_view(given, readers, None if out is None else Path(out), progress, side=side)
+
+
+def drift(
+    model: str | Path,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    against: str | Path | Sequence[str | Path] | None = None,
+    images: int = 500,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Drift:
+    """Whether new images are like those that `model` was trained on: how they look (brightness,
+    contrast, colour, sharpness, size), how sure the model is of them, and what it answers.
+    `told()` says it in sentences.
+
+    `sources` as of `predict`; `against`: the same, to compare with, by default the run's own data.
+    Of either, `images` are looked at, drawn evenly. Raises UsageError where the data is gone, or
+    there are fewer than 20 images.
+    """
+    import logging
+    import sys
+
+    from retinue.inference.inputs import expand
+    from retinue.inference.predictor import load
+    from retinue.training.drift import drift as compare
+
+    warn = logging.getLogger("retinue").warning
+    new, old = (
+        None if named is None else expand(_several(named), sys.stdin, say=warn)
+        for named in (sources, against)
+    )
+    assert new is not None
+    predictor = load(model, device=device, engine=engine)
+    return compare(predictor, Path(model), new, against=old, images=images, progress=progress)
+
+
+def _several(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)

@@ -18,6 +18,7 @@ from retinue.cli import (
     combine,
     data,
     demo,
+    drift,
     evaluate,
     explain,
     export,
@@ -55,6 +56,7 @@ add(app, "explain", explain.explain, explain.EXAMPLES)
 add(app, "models", models.models, models.EXAMPLES)
 app.add_typer(data.app, name="data")
 add(app, "sweep", sweep.sweep, sweep.EXAMPLES, line.TAKE_ANY)
+add(app, "drift", drift.drift, drift.EXAMPLES)
 add(app, "soup", combine.soup, combine.SOUP_EXAMPLES)
 add(app, "ensemble", combine.ensemble, combine.ENSEMBLE_EXAMPLES)
 add(app, "report", report.report, report.EXAMPLES)

@@ -1,0 +1,212 @@
+"""Whether new images are like those that a model was trained on, told plainly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinue.data.loader import worker_count
+from retinue.data.readable import Telling, in_turn
+from retinue.data.sources import open_dataset
+from retinue.data.traits import traits
+from retinue.errors import BadImageError, UsageError
+from retinue.evaluation.drift import Shift, Values, shifts
+from retinue.inference.ensembles import members_of
+from retinue.inference.predictor import Predictor
+from retinue.modelfile import find_model
+from retinue.sample import Sample
+from retinue.text import counted, listed
+from retinue.training.evaluation import own_data
+
+FEW = 20
+"""Of fewer images nothing can be said."""
+
+_WORDS = {
+    "brightness": ("darker", "brighter"),
+    "contrast": ("flatter", "richer in contrast"),
+    "colour": ("greyer", "more colourful"),
+    "warmth": ("bluer", "redder"),
+    "sharpness": ("blurrier", "sharper or noisier"),
+    "megapixels": ("smaller", "larger"),
+    "aspect": ("taller", "wider"),
+    "confidence": ("answered with less confidence", "answered with more confidence"),
+    "answers": ("answered with fewer things", "answered with more things"),
+}
+"""What a low and a high value are called."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What came of the comparison."""
+
+    known: int
+    """Images of the training data that were looked at."""
+    new: int
+    shifts: list[Shift]
+    """Number by number, the farthest apart first."""
+    shares: dict[str, tuple[float, float]]
+    """Class → its share of the best answers for known and new images, those that changed most
+    first."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """New images that cannot be read, with the reasons."""
+    notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Drift of {counted(self.new, 'image')}: {self.told()[0]}>"
+
+    @property
+    def drifted(self) -> bool:
+        """Whether anything is notably other than it was."""
+        return any(one.verdict != "same" for one in self.shifts)
+
+    def told(self) -> list[str]:
+        """A verdict, and a sentence for each number that has changed."""
+        changed = [one for one in self.shifts if one.verdict != "same"]
+        if not changed:
+            lines = [f"like the training data, as far as {counted(self.new, 'image')} can tell"]
+        else:
+            far = any(one.verdict == "far off" for one in changed)
+            names = ", ".join(one.name for one in changed)
+            lines = [f"{'very unlike' if far else 'unlike'} the training data in: {names}"]
+        return [*lines, *map(_sentence, changed), *self.notes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "known": self.known,
+            "new": self.new,
+            "drifted": self.drifted,
+            "told": self.told(),
+            "shifts": [one.as_dict() for one in self.shifts],
+            "shares": {name: list(pair) for name, pair in self.shares.items()},
+            "skipped": self.skipped,
+        }
+
+
+def _sentence(one: Shift) -> str:
+    low, high = _WORDS.get(one.name, ("lower", "higher"))
+    word, share = (low, one.below) if one.new < one.known else (high, one.above)
+    said = f"{one.name}: {word}, {one.new:.3g} in the middle where it was {one.known:.3g}"
+    if share < 0.1:
+        return said
+    return f"{said}; {100 * share:.0f} % are {word} than nearly all of the training images (97.5 %)"
+
+
+def drift(
+    predictor: Predictor,
+    model: Path,
+    paths: Iterable[str],
+    *,
+    against: Iterable[str] | None = None,
+    images: int = 500,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drift:
+    """Compares the images at `paths` with the training data of `model`, or with those at
+    `against`: how they look, and how `predictor` answers them. Of either at most `images` are
+    looked at, drawn evenly.
+
+    The answers are compared with those for images that the model has not learnt from, where there
+    are any: it is surer of the others. Raises UsageError where the data is gone or too small.
+    """
+    if against is not None:
+        train = judged = _some([Sample(path) for path in against], images)
+    else:
+        data = own_data(find_model(members_of([find_model(model)])[0][0]))
+        splits = open_dataset(data, predictor.task.readers(), to_train=False).splits
+        train = judged = _some(splits.get("train") or next(iter(splits.values())), images)
+        held = [splits[name] for name in ("test", "val") if len(splits.get(name, ())) >= FEW]
+        judged = _some(held[0], images) if held else train
+    fresh = _some([Sample(path) for path in paths], images)
+    for what, samples in (("training data has", train), ("new data has", fresh)):
+        if len(samples) < FEW:
+            raise UsageError(
+                f"the {what} {counted(len(samples), 'image')}: too few to compare anything",
+                mend=f"give {FEW} or more",
+            )
+    total = len(train) + len(judged) + 2 * len(fresh)
+    telling = Telling(progress, total)
+    done = 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        telling(done)
+
+    skipped: dict[str, str] = {}
+    looks = [_looks(samples, bad, one_more) for samples, bad in ((train, {}), (fresh, skipped))]
+    answers = [_answers(predictor, samples, one_more) for samples in (judged, fresh)]
+    telling.end()
+    known, new = ({**look, **answer[0]} for look, answer in zip(looks, answers, strict=True))
+    notes = [] if judged is not train or against is not None else [
+        "the model has learnt from all images that it was compared on: it is surer of these"
+    ]  # fmt: skip
+    shares = _shares(answers[0][1], answers[1][1])
+    changed = [n for n, (was, now) in shares.items() if abs(now - was) > 0.15]
+    if changed:
+        told = [f"“{n}” {100 * shares[n][0]:.0f} → {100 * shares[n][1]:.0f} %" for n in changed[:4]]
+        notes.append(f"other answers than before: {', '.join(told)}")
+    read = len(fresh) - len(skipped)
+    if read < FEW:
+        raise UsageError(
+            f"only {counted(read, 'new image')} can be read", where=listed(list(skipped), 3)
+        )
+    return Drift(len(train), read, shifts(known, new), shares, skipped, notes)
+
+
+def _some(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many, evenly drawn, the same ones each time."""
+    if len(samples) <= most:
+        return list(samples)
+    chosen = np.sort(np.random.default_rng(0).choice(len(samples), most, replace=False))
+    return [samples[k] for k in chosen.tolist()]
+
+
+def _looks(
+    samples: Sequence[Sample], bad: dict[str, str], tell: Callable[[], None]
+) -> dict[str, Values]:
+    """How they look, by the name of each number; what cannot be read goes into `bad`."""
+
+    def look(sample: Sample) -> dict[str, float] | str:
+        try:
+            return traits(sample.key, sample.read)
+        except BadImageError as error:
+            return next(iter(error.reasons.values()))
+
+    workers = max(worker_count("auto"), 1)
+    rows = []
+    with ThreadPoolExecutor(workers) as pool:
+        for sample, found in zip(samples, in_turn(pool, look, samples, 4 * workers), strict=True):
+            tell()
+            if isinstance(found, str):
+                bad[sample.key] = found
+            else:
+                rows.append(found)
+    return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _answers(
+    predictor: Predictor, samples: Sequence[Sample], tell: Callable[[], None]
+) -> tuple[dict[str, Values], Counter[str]]:
+    """How sure the best answer is and how many there are, and the name of the best one."""
+    sure, many, best = [], [], Counter[str]()
+    for answer in predictor.answers(samples):
+        tell()
+        if answer.reason:
+            continue
+        found = predictor.task.result(answer.finding, answer.sample.key).answers()
+        sure.append(max((score for _, score in found), default=0.0))
+        many.append(float(len(found)))
+        best[max(found, key=lambda pair: pair[1])[0] if found else "nothing"] += 1
+    return {"confidence": np.array(sure), "answers": np.array(many)}, best
+
+
+def _shares(known: Counter[str], new: Counter[str]) -> dict[str, tuple[float, float]]:
+    a, b = max(sum(known.values()), 1), max(sum(new.values()), 1)
+    shares = {name: (known[name] / a, new[name] / b) for name in {**known, **new}}
+    return dict(sorted(shares.items(), key=lambda one: -abs(one[1][1] - one[1][0])))

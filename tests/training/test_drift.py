@@ -1,0 +1,78 @@
+"""New images beside the training data, from a run to sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import retinue
+from retinue import api
+from retinue.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tiny.register()
+    root = tmp_path_factory.mktemp("drift")
+    data = tiny.write_pictures(root / "photos", each=40)
+    recipe = tiny.recipe(data, evaluation={"keep": "last"})
+    for stage in recipe["stages"]:
+        stage.update(epochs=1)
+    done = api.train(recipe, out=root / "run", report=False, quiet=True)
+    return Path(done.folder)
+
+
+def fresh(place: Path, count: int = 30, dim: float = 1.0) -> Path:
+    """Pictures like those of the training, but drawn anew, times `dim`."""
+    place.mkdir()
+    draws = np.random.default_rng(5)
+    for k in range(count):
+        colour = np.array(list(tiny.COLOURS.values())[k % 3])
+        noise = draws.normal(0, 60, (40, 40, 3)) + draws.normal(0, 40, 3)
+        pixels = ((colour + noise).clip(0, 255) * dim).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"{k}.png")
+    return place
+
+
+def test_images_of_the_same_kind_are_told_to_be_alike(run: Path, tmp_path: Path) -> None:
+    found = retinue.drift(run, fresh(tmp_path / "new"), engine="torch")
+    assert not found.drifted
+    assert found.told()[0] == "like the training data, as far as 30 images can tell"
+    assert {one.name for one in found.shifts} >= {"brightness", "sharpness", "confidence"}
+
+
+def test_darker_images_are_told_to_be_darker(run: Path, tmp_path: Path) -> None:
+    found = retinue.drift(run, fresh(tmp_path / "new", dim=0.2), engine="torch")
+    assert found.drifted
+    assert "very unlike the training data in:" in found.told()[0]
+    (line,) = [line for line in found.told() if line.startswith("brightness:")]
+    assert "darker" in line
+    told = found.as_dict()
+    assert told["drifted"] is True
+    assert abs(sum(now for _, now in found.shares.values()) - 1) < 1e-9
+
+
+def test_images_that_cannot_be_read_are_named_and_left_out(run: Path, tmp_path: Path) -> None:
+    place = fresh(tmp_path / "new")
+    (place / "bad.png").write_bytes(b"\x89PNG no")
+    found = retinue.drift(run, place, engine="torch")
+    assert list(found.skipped) == [str(place / "bad.png")]
+    assert found.new == 30
+
+
+def test_too_few_images_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="new data has 5 images: too few"):
+        retinue.drift(run, fresh(tmp_path / "new", count=5), engine="torch")
+
+
+def test_a_model_alone_wants_to_be_told_its_data(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "best.safetensors"
+    alone.write_bytes((run / "best.safetensors").read_bytes())
+    new = fresh(tmp_path / "new")
+    with pytest.raises(UsageError, match="where its data is"):
+        retinue.drift(alone, new, engine="torch")
+    assert retinue.drift(alone, new, against=new, engine="torch").known == 30
