@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -291,6 +292,23 @@ def test_signals_are_handled_after_openvino_engines_have_gone() -> None:
     pytest.importorskip("openvino")
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+@pytest.mark.skipif(not installed("openvino"), reason="no OpenVINO")
+def test_the_weights_of_what_was_compiled_are_let_go_of() -> None:
+    def held() -> int:
+        gc.collect()
+        kept = [thing for thing in gc.get_objects() if isinstance(thing, Tensor)]
+        return sum(tensor.numel() for tensor in kept)
+
+    before = held()
+    for _ in range(3):
+        module = nn.Sequential(nn.Conv2d(3, 50, 5), nn.Flatten(), nn.Linear(50 * 16, 100)).eval()
+        example = torch.rand(2, 3, 8, 8)
+        engine = compile_engine(module, example, engine="openvino")
+        assert agrees(engine, module, example).accepted, "what was converted has its own"
+        del module, example, engine
+    assert held() - before < 80_000, "those of one network"
 
 
 def test_agreement_by_hand() -> None:

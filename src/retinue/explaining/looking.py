@@ -15,7 +15,8 @@ from torch import Tensor
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, UsageError
-from retinue.inference.predictor import Member, Predictor, Source, as_sample, original
+from retinue.inference.members import Asked
+from retinue.inference.predictor import Predictor, Source, as_sample, original
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network
 from retinue.sample import Batch, Pixels, Sample, Size
@@ -28,7 +29,7 @@ Cells = npt.NDArray[np.float32]
 class Look:
     """What a method is given."""
 
-    member: Member
+    member: Asked
     inputs: Tensor
     """float32 (1, 3, height, width), normalised."""
     of: int
@@ -73,11 +74,6 @@ def the_network(predictor: Predictor) -> Network:
         raise UsageError(
             f"an explanation is of one network, and {len(members)} answer together here",
             mend="explain each model by itself; --beside shows several side by side",
-        )
-    if not isinstance(members[0].network, Network):
-        raise UsageError(
-            "an explanation looks into the network, which this file does not hold",
-            mend="explain the model file that it was made of",
         )
     return members[0].network
 

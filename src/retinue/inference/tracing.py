@@ -150,6 +150,7 @@ def openvino_model(
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(program)  # which has to live until it is converted
         model = frontend.convert(frontend.load(decoder))
+    _forget_weights(program)
     rows = example_rows(example, axes.batch or 2)
     inputs = names(signature.inputs, IMAGES)
     for port, row, name in zip(model.inputs, rows, inputs, strict=True):
@@ -162,6 +163,15 @@ def openvino_model(
         port.get_tensor().add_names({name})
     model.validate_nodes_and_infer_types()
     return model, signature
+
+
+def _forget_weights(program: Any) -> None:
+    """PyTorch keeps each traced graph as long as the process lives, with the weights in it: a
+    process that trains one network after the other would grow by each. What was converted holds
+    those that it needs."""
+    for node in program.graph.findAllNodes("prim::Constant", recurse=True):
+        if node.hasAttribute("value") and node.kindOf("value") == "t":
+            node.t_("value", torch.empty(0))
 
 
 def exported_program(
