@@ -57,6 +57,7 @@ def test_a_count_is_printed_although_it_is_whole(capsys: pytest.CaptureFixture[s
     [
         ({"split": "test"}, True, None),
         ({"split": "val"}, True, "also chose the best epoch, so"),
+        ({"split": "val", "epoch_chosen_on_this_split": False}, True, None),
         ({"split": "val"}, False, None),  # of other data
         (
             {"split": "val", "fitted_on_this_split": ["bias", "temperature"]},

@@ -12,6 +12,7 @@ from retinue.data.options import (
     ShardsOptions,
     ShuffledOptions,
     SideRange,
+    SplitOptions,
 )
 
 SEVERAL = [
@@ -21,6 +22,29 @@ SEVERAL = [
     {"blend": 0.1},
     {"zoom_paste": True, "zoom": (0.8, 1.2)},
 ]
+
+
+@pytest.mark.parametrize(
+    ("given", "shares"),
+    [
+        ({}, (0.8, 0.1, 0.1)),
+        ({"test": 0}, (0.9, 0.1, 0)),
+        ({"val": 0.3}, (0.6, 0.3, 0.1)),
+        ({"val": 0, "test": 0}, (1, 0, 0)),
+        ({"train": 0.5, "val": 0.5, "test": 0}, (0.5, 0.5, 0)),
+    ],
+)
+def test_what_is_not_said_of_a_split_is_learnt_from(
+    given: dict[str, float], shares: tuple[float, float, float]
+) -> None:
+    split = SplitOptions(**given)
+    assert (split.train, split.val, split.test) == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("given", [{"train": 0.9}, {"val": 0.6, "test": 0.4}, {"val": 1}])
+def test_shares_of_splits_that_make_no_whole_are_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="must add up to 1"):
+        SplitOptions(**given)
 
 
 def test_what_an_augmentation_does() -> None:

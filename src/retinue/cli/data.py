@@ -20,7 +20,9 @@ EXAMPLES = (
     "A table: retinue data check labels.csv images=photos/ --json"
 )
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data set before it is trained on.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check, convert and view data sets; fit anchors to their boxes."
+)
 
 
 Where = Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")]
@@ -36,7 +38,7 @@ Overrides = Annotated[
 
 @app.callback()
 def _data() -> None:
-    """Look at a data set before it is trained on."""
+    """Check, convert and view data sets; fit anchors to their boxes."""
 
 
 def check(

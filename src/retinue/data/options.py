@@ -17,7 +17,7 @@ class SplitOptions(Options):
     """How images that bring no split of their own are divided."""
 
     train: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Share of the images to learn from."""
+    """Share of the images to learn from; where only others are said, what they leave."""
     val: Fraction = 0.1
     """Share on which every choice is made."""
     test: Fraction = 0.1
@@ -43,6 +43,17 @@ class SplitOptions(Options):
     @classmethod
     def _numbered(cls, fold: Any) -> Any:
         return str(fold) if type(fold) is int else fold
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_left(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "train" in values or not {"val", "test"} & set(values):
+            return values
+        shares = [values.get(name, cls.model_fields[name].default) for name in ("val", "test")]
+        if not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
+            return values  # which is refused by what is wrong with it
+        left = round(1 - sum(shares), 9)
+        return {**values, "train": left} if left > 0 else values
 
     @model_validator(mode="after")
     def _fold_among_folds(self) -> SplitOptions:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from retinue.documents import json_text, read_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import write_text
+from retinue.text import visible
 
 SUFFIX = ".json"
 FORMAT_VERSION = 1
@@ -76,6 +77,12 @@ def read(path: Path) -> tuple[list[Path], list[float]]:
         )
     total = sum(one.weight for one in found.models)
     files = [path.absolute().parent / one.file for one in found.models]
+    if gone := [file for file in files if not file.exists()]:
+        raise RetinueError(
+            f"the ensemble's model {visible(gone[0])} is gone",
+            where=str(path),
+            mend="put it back where it was, or make the ensemble anew: retinue ensemble MODEL …",
+        )
     return files, [one.weight / total for one in found.models]
 
 

@@ -133,7 +133,9 @@ def reservation(metrics: Mapping[str, Any], *, own: bool) -> str:
             " do worse on new ones."
         )
     fitted = metrics.get("fitted_on_this_split")
-    chosen = ["the best epoch"] if split in ("val", "valid", "validation") else []
+    compared = split in ("val", "valid", "validation")
+    compared = compared and metrics.get("epoch_chosen_on_this_split") is not False
+    chosen = ["the best epoch"] if compared else []
     chosen += [f"the {words(str(name))}" for name in fitted] if isinstance(fitted, list) else []
     if not chosen:
         return ""

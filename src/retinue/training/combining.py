@@ -378,9 +378,9 @@ def _refuse_unlike(first: ModelDescription, other: ModelDescription, file: Path)
     )
     for what, ours, its in (
         ("another task", first.task, other.task),
+        ("other classes, or another order of them,", first.classes, other.classes),
         ("another network", first.network, other.network),
         ("other arguments of the network", own, theirs),
-        ("other classes, or another order of them,", first.classes, other.classes),
         ("another preprocessing", first.preprocessing, other.preprocessing),
         ("another task's state", True, described(first).reads_like(described(other))),
     ):
@@ -388,7 +388,9 @@ def _refuse_unlike(first: ModelDescription, other: ModelDescription, file: Path)
             raise UsageError(
                 f"a model with {what} than the first has no mean with it",
                 where=str(file),
-                mend="leave it out; networks that differ can answer together: retinue ensemble",
+                mend="leave it out"
+                if first.classes != other.classes or first.task != other.task
+                else "leave it out; networks that differ can answer together: retinue ensemble",
             )
 
 

@@ -97,7 +97,8 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
     """Why figures of a model's own `split` are no judgement, for `metrics.json`:
     `trained_on_this_split` (true; a stage may have learnt from the validation split, too),
     `transductive` (true: its images were learnt from by labels of the model's own), and
-    `fitted_on_this_split`, the names of what the task chose on it; each only where it is so.
+    `fitted_on_this_split`, the names of what the task chose on it; each only where it is so. Of the
+    validation split also `epoch_chosen_on_this_split`, whether it chose among the epochs.
 
     Of several models, those count that were trained on the data of the first one.
     """
@@ -106,12 +107,20 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if split == "train" or any(_took_validation(m.description) for m in members if split == "val"):
         found["trained_on_this_split"] = True
+    if split == "val":
+        found["epoch_chosen_on_this_split"] = any(_compared(m.description) for m in members)
     if any(_labelled(m.description, split) for m in members):
         found["transductive"] = True
     fitted = {name for member in members if split == "val" for name in member.task.fitted()}
     if fitted:
         found["fitted_on_this_split"] = sorted(fitted)
     return found
+
+
+def _compared(description: ModelDescription) -> bool:
+    """Whether the validation split chose among the epochs."""
+    evaluation = (description.recipe or {}).get("evaluation") or {}
+    return bool(evaluation.get("keep") != "last")
 
 
 def _took_validation(description: ModelDescription) -> bool:

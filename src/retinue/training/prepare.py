@@ -311,13 +311,16 @@ def _teacher(
     file = modelfile.find_model(expanded(recipe.teacher))
     teacher = load(file, device="cpu", engine="torch", tta="none")
     where = f"key teacher, {str(file)!r}"
-    for what, ours, theirs in (
-        ("is of another task", task.name, teacher.task.name),
-        ("takes its images otherwise", preprocessing, teacher.preprocessing),
-    ):
-        if ours != theirs:
+    own, its = preprocessing.as_dict(), teacher.preprocessing.as_dict()
+    differ = [f"{key} {its[key]}, not {own[key]}" for key in own if own[key] != its[key]]
+    for what, unlike in (
+        ("is of another task", [f"{teacher.task.name}, not {task.name}"]
+         if task.name != teacher.task.name else []),
+        ("takes its images otherwise", differ),
+    ):  # fmt: skip
+        if unlike:
             raise UsageError(
-                f"the teacher {what}: {theirs}, not {ours}",
+                f"the teacher {what}: {'; '.join(unlike)}",
                 where=where,
                 mend="train a teacher on the same data with the same input",
             )

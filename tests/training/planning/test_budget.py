@@ -117,7 +117,8 @@ def test_too_little_says_what_would_do() -> None:
 
 
 def test_time_that_has_gone_by_is_told_and_is_a_part_of_what_would_do() -> None:
-    with pytest.raises(UsageError, match=r"about 4 s here.* and 6 s have gone by.*budget=11s"):
+    told = r"about 4 s here.* too long for 8 s, of which 6 s have gone by.*budget=11s"
+    with pytest.raises(UsageError, match=told):
         fitted_to_budget(_recipe(), NETWORK, 8.0, _estimate, spent=6.0)
     fitted, estimate, _ = fitted_to_budget(_recipe(), NETWORK, 11.0, _estimate, spent=6.0)
     assert estimate.total_s <= AIM * (11.0 - 6.0)

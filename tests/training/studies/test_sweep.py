@@ -109,7 +109,8 @@ def test_trials_are_trained_and_gone_on_with(
     assert stopped.value.mend == f"go on with: retinue train {tmp_path / 'run'} --resume"
     before = json.loads((tmp_path / "run" / "study.json").read_text())["done"]
     assert [one["number"] for one in before] == [0]
-    run = retinue.train(tmp_path / "run", resume=True, report=False, quiet=True)
+    run = retinue.train(tmp_path / "run", resume=True, quiet=True)
+    assert not (tmp_path / "run" / "report.html").exists(), "the trials have theirs"
     study = json.loads((tmp_path / "run" / "study.json").read_text())
     assert study["done"][0] == before[0]
     assert [one["number"] for one in study["done"]] == [0, 1, 2]
@@ -121,7 +122,10 @@ def test_trials_are_trained_and_gone_on_with(
     for one in study["done"]:
         assert 1e-3 <= one["values"]["lr"] <= 1e-1
         assert one["values"]["batch_size"] in ("4", "8")
-    assert "best of 3 trials" in (tmp_path / "run" / "train.log").read_text()
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "best of 3 trials" in log
+    assert f"{100 * max(f for f in figures if f is not None):.2f} %" in log
+    assert "the report could not be written" not in log
 
 
 @pytest.mark.usefixtures("_optuna")
@@ -157,6 +161,14 @@ def test_pictures_may_stand_in_the_recipes_place(
     assert begun[0].recipe["data"]["path"] == str(pictures)
     assert begun[0].recipe["model"]["name"] == "tiny"
     assert "is taken for the pictures" in (tmp_path / "run" / "train.log").read_text()
+
+
+@pytest.mark.parametrize("key", ["lr", "stages.0.optimizer.lr", "stages.*.lr"])
+def test_what_is_searched_over_is_not_given_as_well(
+    tmp_path: Path, pictures: Path, key: str
+) -> None:
+    with pytest.raises(UsageError, match=r"lr is searched over, and .* is given"):
+        sweep.start(_recipe(pictures), {key: 3}, ["lr=1e-3,1e-2"], out=tmp_path / "run")
 
 
 @pytest.mark.usefixtures("_optuna")

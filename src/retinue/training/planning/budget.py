@@ -60,8 +60,8 @@ def fitted_to_budget(
                 break
     if best is None:
         raise UsageError(
-            f"an epoch of every stage takes about {spoken(shortest)} here, whatever learns,"
-            f" and {spoken(spent)} have gone by",
+            f"an epoch of every stage takes about {spoken(max(shortest, 1))} here, whatever learns:"
+            f" too long for {spoken(seconds)}, of which {spoken(spent)} have gone by",
             where="key budget",
             mend=f"budget={_rounded((spent + shortest) / AIM)}, fewer images,"
             " or a smaller network or input",

@@ -9,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import judged_split
 from retinue.errors import RetinueError
-from retinue.run.forecast import Forecast
+from retinue.run.forecast import Forecast, spoken
 from retinue.run.log import LOGGER
 from retinue.training.environment import is_main
 from retinue.training.planning.budget import fitted_to_budget
@@ -57,7 +57,8 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
             )
             done = budget.model_copy(update={"fitted": True})
             fitted = fitted.model_copy(update={"budget": done})
-            said = f"fitted to the budget of {budget.time}"
+            time = budget.time if isinstance(budget.time, str) else spoken(budget.time)
+            said = f"fitted to the budget of {time}"
             found = [fitted, told, [f"{said}: {note}" for note in notes] or [f"{said} as it is"]]
         else:
             found = [recipe, estimate(recipe), []]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import RetinueError, UsageError
-from retinue.figures import Figure, plain, uncertainty
+from retinue.figures import Figure, uncertainty
 from retinue.inference.devices import fit_threads
 from retinue.models.registry import NetworkEntry, find, list_models
 from retinue.options.overrides import OTHER_WORDS
@@ -52,6 +52,9 @@ RECIPES_SHARE = 0.5
 MOST_NETWORKS = 6
 MOST_IMAGES = 2_000
 """What a try learns from, of more; the same images in all tries."""
+SHORT = 60.0
+"""Seconds for everything from which on a try of few images is made without asking how long it
+takes, which takes a few seconds itself."""
 
 
 @dataclass
@@ -285,7 +288,7 @@ def _networks(recipes: Mapping[str, Recipe], changes: Mapping[str, Any]) -> Iter
 def _compare(run: RunFolder, study: Study, began: float, *, quiet: bool) -> None:
     """Make the tries, and choose."""
     first, *further = study.recipes
-    judge = _figure(study)
+    judge = member.declared(load_recipe(next(iter(study.recipes.values()))), study.metric)
     networks = [one for one in study.tries if one.recipe == first]
     default = networks[0]
     why = "" if study.images.get("val") else "there is no validation split to compare by"
@@ -321,6 +324,9 @@ def _compare(run: RunFolder, study: Study, began: float, *, quiet: bool) -> None
             study.tries.append(one)
         if one.figure is None and not one.why:
             left = study.seconds - (time.monotonic() - began)
+            if left <= 1 and not _begun(run, one):
+                one.why = "the time has gone into the tries before it"
+                continue
             budget = BudgetOptions(time=max(RECIPES_SHARE * left, 1.0))
             short = _short(study, one).model_copy(update={"budget": budget})
             _make(run, study, one, short, quiet=quiet)
@@ -329,7 +335,8 @@ def _compare(run: RunFolder, study: Study, began: float, *, quiet: bool) -> None
 
 def _too_long(study: Study, one: Try, *, quiet: bool) -> str:
     """Why not even the first try is made; empty: it is."""
-    if study.images["train"] + 2 * study.images["val"] <= MOST_IMAGES:
+    few = study.images["train"] + 2 * study.images["val"] <= MOST_IMAGES
+    if few and study.seconds >= SHORT:
         return ""
     estimate = session.plan(_short(study, one), {}, quiet=quiet).estimate
     if estimate is None or estimate.total_s <= NETWORKS_SHARE * study.seconds:
@@ -382,13 +389,6 @@ def _cost(study: Study, one: Try) -> float:
     return max(entry.macs, 1) * (tall * wide) / (height * width)
 
 
-def _figure(study: Study) -> Figure:
-    recipe = load_recipe(next(iter(study.recipes.values())))
-    kind = task_type(recipe.task)
-    declared = kind.sketch(task_options(recipe)).figures()
-    return next((one for one in declared if one.name == study.metric), plain(study.metric))
-
-
 def _best(judge: Figure, tries: Sequence[Try]) -> Try:
     """The try with the best figure; of equal ones the first."""
     best = tries[0]
@@ -402,7 +402,7 @@ def _best(judge: Figure, tries: Sequence[Try]) -> Try:
 
 
 def _table(study: Study) -> Iterator[str]:
-    judge = _figure(study)
+    judge = member.declared(load_recipe(next(iter(study.recipes.values()))), study.metric)
     rows = [("tried", judge.name, "time")]
     for one in study.tries:
         told = judge.shown(one.figure) if one.figure is not None else f"– ({one.why})"
@@ -414,7 +414,7 @@ def _table(study: Study) -> Iterator[str]:
 
 def _why(study: Study, chosen: Try) -> Iterator[str]:
     """What was chosen, and why."""
-    judge = _figure(study)
+    judge = member.declared(load_recipe(next(iter(study.recipes.values()))), study.metric)
     if chosen.figure is None:
         yield f"chosen: {chosen.recipe} on {chosen.network}, because {chosen.why}"
         return

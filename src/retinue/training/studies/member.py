@@ -11,12 +11,15 @@ from typing import Any
 from accelerate import PartialState
 
 from retinue.errors import Interrupted, RetinueError, UsageError
+from retinue.figures import Figure, plain
 from retinue.modelfile import MODEL_FILE
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, console
 from retinue.run.stopping import signal_of
+from retinue.tasks.task import task_type
 from retinue.training import session
 from retinue.training.changes import RECIPE, RECORD, go_on
+from retinue.training.preflight import task_options
 from retinue.training.recipe import Recipe
 from retinue.training.session import Run, Watch
 from retinue.training.stage_samples import WithValidation
@@ -46,6 +49,12 @@ def train(folder: Path, recipe: Recipe, *, quiet: bool, watch: Watch | None = No
     if folder.is_dir():  # of a start that came to nothing
         run.remove()
     return session.start(recipe, {}, out=folder, quiet=quiet, watch=watch)
+
+
+def declared(recipe: Recipe, metric: str) -> Figure:
+    """The figure called `metric` of the recipe's task."""
+    figures = task_type(recipe.task).sketch(task_options(recipe)).figures()
+    return next((one for one in figures if one.name == metric), plain(metric))
 
 
 @contextmanager

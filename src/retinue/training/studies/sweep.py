@@ -14,8 +14,9 @@ from typing import Any
 
 from retinue.data.sources import open_dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
-from retinue.figures import Figure, plain
+from retinue.figures import Figure
 from retinue.modelfile import MODEL_FILE
+from retinue.options.overrides import meaning
 from retinue.options.typed import Unread
 from retinue.run.folder import RunFolder
 from retinue.run.forecast import spoken
@@ -166,6 +167,21 @@ def with_values(recipe: Any, values: Mapping[str, Any]) -> Recipe:
     return load_recipe(recipe, read)
 
 
+def _refuse_given(recipe: Recipe, overrides: Mapping[str, Any], spans: Sequence[Span]) -> None:
+    """A field that is searched over cannot have a value in all trials as well."""
+    values = recipe.model_dump(mode="json")
+    for key in overrides:
+        places = meaning(Recipe, values, key)
+        for span in spans:
+            searched = meaning(Recipe, values, span.key)
+            if any(a[: len(b)] == b or b[: len(a)] == a for a in places for b in searched):
+                raise UsageError(
+                    f"{span.key} is searched over, and {key} is given",
+                    where="--over",
+                    mend="leave one of them out",
+                )
+
+
 def start(
     recipe: Any,
     overrides: Mapping[str, Any],
@@ -189,6 +205,7 @@ def start(
     notes: list[str] = []
     recipe, overrides = asked(recipe, overrides, notes.append)
     loaded = load_recipe(recipe, overrides, notes.append)
+    _refuse_given(loaded, overrides, spans)
     kind = task_type(loaded.task)
     first = with_values(loaded, {span.key: span.example for span in spans})
     refuse_before_data(first)
@@ -201,7 +218,7 @@ def start(
     task = kind(dataset.classes, task_options(loaded))
     refuse_metric(loaded, task)
     metric = loaded.evaluation.metric or task.default_metric
-    judge = next((one for one in task.figures() if one.name == metric), plain(metric))
+    judge = member.declared(loaded, metric)
     judged = loaded.evaluation.model_copy(update={"split": "val"})
     loaded = absolute(loaded.model_copy(update={"data": dataset.options, "evaluation": judged}))
     study = Study(loaded.model_dump(mode="json"), spans, metric, judge.less_is_better, trials, seed)
@@ -218,7 +235,7 @@ def resume(folder: Path, overrides: Mapping[str, Any], *, quiet: bool) -> Run:
     _optuna()
     run = RunFolder(folder)
     study = Study.read(run)
-    return _work(run, study, plain(study.metric), quiet=quiet)
+    return _work(run, study, member.declared(load_recipe(study.recipe), study.metric), quiet=quiet)
 
 
 def _work(run: RunFolder, study: Study, judge: Figure, *, quiet: bool) -> Run:
