@@ -132,3 +132,31 @@ def test_what_is_refused_before_anything_is_written(
         assert out == ""
         assert not list(Path("why").rglob("*.png"))
     assert Path("mine/explained/thesis.txt").read_text() == "x"
+
+
+def test_sheets_and_the_check(retinue: Command, model: Path, here: Path) -> None:
+    line = ["explain", model, "in", "--out", "why", "--json"]
+    told = json.loads(
+        retinue(*line, "--check", "--sheet", "kernels", "--sheet", "features").out
+    )  # fmt: skip
+    figures = [row for image in told["images"] for row in image["explanations"]]
+    for name in ("deletion", "insertion", "deletion_of_the_middle", "insertion_of_the_middle"):
+        assert all(0 <= row[name] <= 1 for row in figures)
+    found = sorted(path.relative_to("why").as_posix() for path in Path("why/sheets").rglob("*.png"))
+    assert found == ["sheets/features/a.png", "sheets/features/deep/猫 é.webp.png",
+                     "sheets/kernels.png"]  # fmt: skip
+    assert told["files"] == ["why/explained", "why/sheets", "why/explanations.jsonl"]
+    assert retinue("explain", model, ".", "--out", "why").out.count("gradcam") == 2
+    code, _, err = retinue(*line, "--sheet", "positions")
+    assert code == 2
+    assert "no position embeddings" in err
+
+
+def test_a_heat_map_is_checked_for_one_class(retinue: Command, here: Path) -> None:
+    finds = bright.model(here / "finds.safetensors")
+    bright.saved(here / "b.png", [(32, 0, 64, 24, 1)])
+    code, _, err = retinue("explain", finds, "b.png", "--out", "why", "--check")
+    assert code == 2
+    assert "is done for one class, key target, name the class" in err
+    told = retinue("explain", finds, "b.png", "--out", "why", "--check", "--target", "green").out
+    assert "deletion 0." in told

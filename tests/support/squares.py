@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from retinue.inference.predictor import Member, Predictor
 from retinue.modelfile import ModelDescription
-from retinue.models.network import Network, Unit
+from retinue.models.network import Level, Network, Unit
 from retinue.sample import Preprocessing
 from retinue.tasks.task import task_type
 
@@ -52,6 +52,10 @@ class Squares(Network):
 
     def units(self) -> list[Unit]:
         return [Unit("stem", self.stem)]
+
+    @property
+    def feature_levels(self) -> list[Level]:
+        return []
 
 
 WEIGHTS = ((144.0, -48.0, -48.0), (-48.0, 144.0, -48.0), (-48.0, -48.0, 144.0))

@@ -20,6 +20,8 @@ def explain(
     method: str | Sequence[str] = "auto",
     target: str | None = None,
     beside: str | Path | Sequence[str | Path] = (),
+    check: bool = False,
+    sheets: Sequence[str] = (),
     device: str = "auto",
     on_bad_image: Literal["skip", "stop"] = "skip",
     each: Callable[[Explained], None] | None = None,
@@ -31,8 +33,11 @@ def explain(
     `out`: a folder for the pictures, `explained/`, each called like its image, and for
     `explanations.jsonl`. `method`: one of `retinue.explaining.METHODS`, or several, side by side
     on each picture; `auto` suits the network. `target`: the class that is asked for, by default
-    each image's best one. `beside`: other models, whose maps stand beside this one's. `options`:
-    see `load`. For one image, as an array, there is `retinue.explaining.explain`.
+    each image's best one. `beside`: other models, whose maps stand beside this one's. `check`:
+    whether the maps matter, by deletion and insertion (`retinue.explaining.check`), which looks at
+    each image some 130 times. `sheets`: what the model holds, in `sheets/`: `kernels` (of the first
+    layer), `features` (the maps of each level, an image), `positions` (of a transformer).
+    `options`: see `load`. For one image, as an array, there is `retinue.explaining.explain`.
 
     Raises UsageError for what does not suit a model, before any image is read.
     """
@@ -59,6 +64,8 @@ def explain(
         columns,
         paths,
         target=target,
+        checked=check,
+        sheets=[sheets] if isinstance(sheets, str) else list(sheets),
         out=None if out is None else Path(out),
         base=common_base(named),
         stop=on_bad_image == "stop",

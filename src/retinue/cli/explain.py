@@ -35,6 +35,14 @@ class Method(StrEnum):
     heatmap = "heatmap"
 
 
+class Sheet(StrEnum):
+    """What the network holds."""
+
+    kernels = "kernels"
+    features = "features"
+    positions = "positions"
+
+
 def explain(
     model: Model,
     images: Annotated[
@@ -67,6 +75,21 @@ def explain(
             "--beside", metavar="MODEL", help="Another model, shown beside the first; repeatable."
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Whether it matters: the score as those pixels go, and as they come."
+        ),
+    ] = False,
+    sheet: Annotated[
+        list[Sheet] | None,
+        typer.Option(
+            "--sheet",
+            help="Also draw the first layer's kernels, the maps of each level for an image, or how"
+            " alike a transformer's positions are.",
+            show_default=False,
+        ),
+    ] = None,
     on_bad_image: Annotated[
         OnBadImage, typer.Option("--on-bad-image", help="Skip unreadable pictures, or stop.")
     ] = OnBadImage.skip,
@@ -87,6 +110,8 @@ def explain(
         method=[one.value for one in method or [Method.auto]],
         target=target,
         beside=beside or [],
+        check=check,
+        sheets=[one.value for one in sheet or []],
         device=device,
         on_bad_image=on_bad_image.value,
         each=None if as_json else _print,

@@ -7,16 +7,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retinue.errors import BadImageError, RetinueError
+from retinue.errors import BadImageError, RetinueError, UsageError, suggest
+from retinue.explaining.checking import centre_map, check
 from retinue.explaining.explained import Explained, Row
 from retinue.explaining.explanation import Explanation
 from retinue.explaining.folder import ExplanationFolder
-from retinue.explaining.looking import upright
-from retinue.explaining.methods import chosen, explain
+from retinue.explaining.looking import the_network, upright
+from retinue.explaining.methods import HEATMAP, chosen, explain
 from retinue.explaining.pictures import side_by_side
+from retinue.explaining.sheets import (
+    FEATURES,
+    KERNELS,
+    SHEETS,
+    feature_maps,
+    kernels,
+    levels_of,
+    position_maps,
+)
 from retinue.inference.predictor import Predictor, Skipped
 from retinue.inference.video import is_stream, is_video
-from retinue.sample import Pixels
+from retinue.sample import Pixels, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +70,37 @@ def explain_all(
     target: str | None = None,
     out: Path | None = None,
     base: Path | None = None,
+    checked: bool = False,
+    sheets: Sequence[str] = (),
     stop: bool = False,
     each: Callable[[Explained], None] | None = None,
 ) -> Explanations:
     """Explain what `paths` name, in order, and write the pictures to `out`; one at a time, so that
-    there may be any number. Unreadable images, and videos, are skipped and named, or with `stop`
-    raise BadImageError."""
+    there may be any number. `checked`: with the figures of `checking.check`, and the same of a map
+    that only knows the middle. `sheets`: what of `SHEETS` is drawn of the first model. Unreadable
+    images, and videos, are skipped and named, or with `stop` raise BadImageError.
+
+    Raises UsageError for sheets that the network cannot have, and for a check that no one class is
+    meant for."""
     done = Explanations()
+    first = columns[0].predictor
+    drawn = {kind: _drawn(kind, first) for kind in sheets}
+    if checked and target is None and any(column.method == HEATMAP for column in columns):
+        raise UsageError(
+            "a heat map of whatever was found cannot be checked: that is done for one class",
+            where="key target", mend="name the class",
+        )  # fmt: skip
     with ExitStack() as stack:
         folder = None
         if out is not None:
             folder = stack.enter_context(ExplanationFolder.at(out, base or Path.cwd()))
+            for kind, sheet in drawn.items():
+                if sheet is not None:
+                    folder.sheet(kind, sheet)
         for path in paths:
             try:
-                explained, picture = _explained(columns, path, target)
+                explained, picture = _explained(columns, path, target, checked)
+                maps = feature_maps(first, Sample(path)) if FEATURES in drawn else None
             except BadImageError as error:
                 if stop:
                     raise
@@ -83,6 +110,8 @@ def explain_all(
                 continue
             if folder is not None:
                 folder.add(explained, picture)
+                if maps is not None:
+                    folder.sheet(FEATURES, maps, explained)
             done.images += 1
             (each or done.results.append)(explained)
     if folder is not None:
@@ -90,18 +119,47 @@ def explain_all(
     return done
 
 
+def _drawn(kind: str, predictor: Predictor) -> Pixels | None:
+    """The sheet that is the same for all images; None of one that is drawn of each."""
+    if kind not in SHEETS:
+        raise UsageError(
+            f"unknown sheet {kind!r}",
+            where="key sheets",
+            mend=suggest(kind, SHEETS) or f"there are {', '.join(SHEETS)}",
+        )
+    network = the_network(predictor)
+    if kind == FEATURES:
+        levels_of(network)
+        return None
+    return kernels(network) if kind == KERNELS else position_maps(network)
+
+
 def _explained(
-    columns: Sequence[Column], path: str, target: str | None
+    columns: Sequence[Column], path: str, target: str | None, checked: bool
 ) -> tuple[Explained, Pixels]:
     if is_video(path) or is_stream(path):
         raise BadImageError({path: "a video, and only images are explained"})
     image = upright(path)
     found = [explain(c.predictor, path, method=c.method, target=target) for c in columns]
     rows = [
-        Row(column.model, one.target, one.score, one.method, {})
+        Row(
+            column.model, one.target, one.score, one.method,
+            _figures(column.predictor, image, one) if checked else {},
+        )
         for column, one in zip(columns, found, strict=True)
-    ]
+    ]  # fmt: skip
     return Explained(path, rows), _picture(columns, image, found)
+
+
+def _figures(predictor: Predictor, image: Pixels, found: Explanation) -> dict[str, float]:
+    """Of the map, and of one that only knows where the middle is."""
+    own = check(predictor, image, found)
+    height, width = found.heat.shape
+    middle = check(predictor, image, centre_map((width, height)), found.target)
+    return {
+        "deletion": own.deletion, "insertion": own.insertion,
+        "deletion_of_the_middle": middle.deletion, "insertion_of_the_middle": middle.insertion,
+    }  # fmt: skip
 
 
 def _picture(columns: Sequence[Column], image: Pixels, found: Sequence[Explanation]) -> Pixels:

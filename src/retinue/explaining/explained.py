@@ -61,6 +61,6 @@ class Explained(Result):
         """See `Result`: with the method, and what the check says."""
         return [
             f"{name} {score:.1%} {row.method}"
-            + "".join(f" {key} {value:.3f}" for key, value in row.check.items())
+            + "".join(f" {key.replace('_', ' ')} {value:.3f}" for key, value in row.check.items())
             for (name, score), row in zip(self.answers(), self.given, strict=True)
         ]

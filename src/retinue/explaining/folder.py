@@ -1,5 +1,6 @@
 """Explanations to a folder: `explained/…`, a picture an image in the folders that they came from,
-`explanations.jsonl`, a line an image, and `skipped.jsonl`, if there are any.
+`explanations.jsonl`, a line an image, `sheets/…`, what the network holds, if that was asked for,
+and `skipped.jsonl`, if there are any.
 
 Each file is written under a temporary name and takes its own only when it is whole.
 """
@@ -15,7 +16,7 @@ from retinue.data.sources.walking import DRAWN_MARK
 from retinue.errors import RetinueError, UsageError
 from retinue.explaining.explained import Explained
 from retinue.files import or_room, replacing, sweep
-from retinue.inference.extras import Painted, Shown
+from retinue.inference.extras import Painted, Shown, save
 from retinue.inference.forms import JsonLines, json_line
 from retinue.inference.naming import Names
 from retinue.inference.predictor import Skipped
@@ -23,6 +24,7 @@ from retinue.inference.writers import SKIPPED_FILE, check_folder, foreign, is_ou
 from retinue.sample import Pixels, Sample
 
 EXPLAINED = "explained"
+SHEETS = "sheets"
 LIST = "explanations.jsonl"
 
 
@@ -39,7 +41,10 @@ class ExplanationFolder:
         self._picture: Pixels | None = None
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
-        names = Names(Path(os.path.abspath(base)))
+        whole = Path(os.path.abspath(base))
+        names, self._of_images = Names(whole), Names(whole)
+        self._swept: set[Path] = set()
+        self._sheets = False
         self._pictures = Painted(out / EXPLAINED, lambda result, shown: self._painted(), names)
 
     @classmethod
@@ -50,7 +55,8 @@ class ExplanationFolder:
         where it cannot be written."""
         if out.exists() and not out.is_dir():
             raise UsageError("the output is a file, not a folder", where=str(out))
-        check_folder(out / EXPLAINED, DRAWN_MARK)
+        for folder in (EXPLAINED, SHEETS):
+            check_folder(out / folder, DRAWN_MARK)
         for name in (LIST, SKIPPED_FILE):
             if (out / name).exists() and not is_ours(out / name, JsonLines):
                 raise foreign(out / name)
@@ -75,12 +81,26 @@ class ExplanationFolder:
         """List an image that has no explanation."""
         self.skipped[item.path] = item.reason
 
+    def sheet(self, kind: str, picture: Pixels, of: Explained | None = None) -> None:
+        """What the network holds: `sheets/KIND.png`, or, `of` an image, `sheets/KIND/…`."""
+        place = self.out / SHEETS
+        place.mkdir(exist_ok=True)
+        (place / DRAWN_MARK).touch()
+        self._sheets = True
+        if of is not None:
+            place /= kind
+            named = self._of_images.of(of, (".png",), otherwise=".png")
+        else:
+            named = Path(f"{kind}.png")
+        (place / named).parent.mkdir(parents=True, exist_ok=True)
+        save(place / named, picture, self._swept)
+
     def _painted(self) -> Pixels:
         assert self._picture is not None
         return self._picture
 
     def _close(self) -> None:
-        self.files = self._pictures.close()
+        self.files = self._pictures.close() + [self.out / SHEETS] * self._sheets
         self._write(LIST, self._lines)
         lines = [json_line(Skipped(*item).as_dict()) for item in self.skipped.items()]
         if lines:

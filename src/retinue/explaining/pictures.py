@@ -14,7 +14,7 @@ from retinue.tasks.lettering import fit
 _TALL, _WIDE = 320, 480
 """Of a picture on a sheet at most, in pixels."""
 _GAP, _LETTERS = 8, 15
-_GROUND, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
+GROUND, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
 
 def side_by_side(pictures: Sequence[Pixels], said: Sequence[Sequence[str]]) -> Pixels:
@@ -24,13 +24,13 @@ def side_by_side(pictures: Sequence[Pixels], said: Sequence[Sequence[str]]) -> P
     shown = [cv2.resize(one, (wide, tall), interpolation=cv2.INTER_AREA) for one in pictures]
     line = _LETTERS + 5
     sheet = Image.new(
-        "RGB", (len(shown) * (wide + _GAP) + _GAP, tall + 2 * _GAP + 2 * line), _GROUND
+        "RGB", (len(shown) * (wide + _GAP) + _GAP, tall + 2 * _GAP + 2 * line), GROUND
     )
     pen = ImageDraw.Draw(sheet)
     for number, (picture, lines) in enumerate(zip(shown, said, strict=True)):
         left = _GAP + number * (wide + _GAP)
         sheet.paste(Image.fromarray(picture), (left, _GAP))
-        for place, (text, colour) in enumerate(zip(lines[:2], (_INK, _FAINT), strict=False)):
+        for place, (text, colour) in enumerate(zip(lines[:2], (INK, FAINT), strict=False)):
             told, font = fit(text, _LETTERS, wide)
             pen.text((left, tall + _GAP + 4 + place * line), told, fill=colour, font=font)
     return np.asarray(sheet, dtype=np.uint8).copy()

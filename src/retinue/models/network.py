@@ -218,6 +218,11 @@ class Network(nn.Module):
         """How the tokens lie that images of `size` (height, width) become; None: it has none."""
         return None
 
+    def positions(self) -> Tensor | None:
+        """What is learnt of each place of the grid that it was built for, (rows, columns, width);
+        None: nothing is."""
+        return None
+
     def halves(self, size: Size) -> Halves:
         """Before and behind the last map of images of `size` (height, width). Here: before the
         head, which pools it.

@@ -81,6 +81,16 @@ class Timm(Network):
         of_one = getattr(self.body, "global_pool", "") == "token"
         return Tokens(prefix, int(rows), int(columns), read=0 if of_one else None)
 
+    def positions(self) -> Tensor | None:
+        """See `Network`: of timm's networks with a row of them, a place each behind the prefix."""
+        learnt = getattr(self.body, "pos_embed", None)
+        grid = getattr(getattr(self.body, "patch_embed", None), "grid_size", None)
+        if not isinstance(learnt, nn.Parameter) or learnt.ndim != 3 or grid is None:
+            return None
+        rows, columns = grid
+        places = learnt[0, learnt.shape[1] - rows * columns :]
+        return places.reshape(rows, columns, -1) if len(places) == rows * columns else None
+
     def halves(self, size: Size) -> Halves:
         """See `Network`: before what timm calls its head. UsageError for a network whose answer is
         read off one token there."""

@@ -196,6 +196,12 @@ class Transformer(Network):
         rows, columns = (-(-side // self.stride) for side in size)
         return Tokens(1, rows, columns, read=0)
 
+    def positions(self) -> Tensor:
+        """See `Network`: without that of the class token."""
+        places = self.get_parameter(f"{self.embedding}.position")[0, 1:]
+        side = math.isqrt(len(places))
+        return places.reshape(side, side, -1)
+
     def halves(self, size: Size) -> Halves:
         """See `Network`: before the last block, behind which only the class token is looked at."""
         last = len(self.units()) - 1
