@@ -61,7 +61,7 @@ def mistakes(made: Any, folder: Path) -> dict[str, Any]:
 def test_mistakes_carry_what_they_rest_on(tmp_path: Path, task: str) -> None:
     made, samples = judged(tmp_path, task)
     assert not mistakes(made, tmp_path)["explained"]  # an older run has none
-    asked = made.task.sections().asked(read_run(tmp_path))
+    asked = made.task.sections().doubts(read_run(tmp_path))
     # Of several labels both that were given, and those that were missed.
     assert len(asked) == WRONG * (1 if task == "classification" else 2)
     table = overlays(made, samples, asked)
@@ -77,7 +77,7 @@ def test_mistakes_carry_what_they_rest_on(tmp_path: Path, task: str) -> None:
 
 def test_the_page_shows_them(tmp_path: Path) -> None:
     made, samples = judged(tmp_path, "classification")
-    asked = made.task.sections().asked(read_run(tmp_path))
+    asked = made.task.sections().doubts(read_run(tmp_path))
     pq.write_table(overlays(made, samples, asked), tmp_path / OVERLAYS)
     page = Path(api.write_report(tmp_path)).read_text(encoding="utf-8")
     assert page.count('class="frame why"') == WRONG
@@ -90,7 +90,7 @@ def test_images_that_have_gone_and_models_without_a_method(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, samples = judged(tmp_path, "classification")
-    asked = made.task.sections().asked(read_run(tmp_path))
+    asked = made.task.sections().doubts(read_run(tmp_path))
     assert overlays(made, samples[1:], asked).num_rows == len(asked) - 1
     with caplog.at_level("INFO", "retinue"):
         assert overlays(predictor(members=2), samples, asked).num_rows == 0
@@ -112,6 +112,6 @@ def test_a_damaged_table_is_none(tmp_path: Path, content: bytes | None) -> None:
 def test_nothing_is_asked_where_nothing_is_known(tmp_path: Path) -> None:
     made, _ = judged(tmp_path, "classification")
     (tmp_path / "predictions.parquet").unlink()
-    assert list(made.task.sections().asked(read_run(tmp_path))) == []
+    assert list(made.task.sections().doubts(read_run(tmp_path))) == []
     with pytest.raises(UsageError):
         read_run(tmp_path / "nowhere")

@@ -32,7 +32,7 @@ TRANSFORMERS = ("vit_thin", "vit_thin_r50")
 def looked(network: Network, size: tuple[int, int], of: int = 2, seed: int = 0) -> Look:
     generator = torch.Generator().manual_seed(seed)
     member = predictor(network=network, classes=CLASSES).members[0]
-    return Look(member, torch.randn(1, 3, *size, generator=generator), of)
+    return Look(network, member.task, torch.randn(1, 3, *size, generator=generator), of)
 
 
 @pytest.fixture

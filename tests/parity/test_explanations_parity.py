@@ -54,7 +54,7 @@ def test_gradcam(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     for of in range(len(CLASSES)):
         member = predictor(network=network, classes=CLASSES).members[0]
-        found = gradcam(Look(member, inputs, of))
+        found = gradcam(Look(network, member.task, inputs, of))
         cut = Cut(network, size)
         theirs = LayerGradCam(cut, cut.map).attribute(inputs, target=of, relu_attributions=True)
         wanted = theirs.detach()[0, 0].numpy()

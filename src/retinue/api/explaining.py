@@ -58,7 +58,7 @@ def explain(
     paths = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
     columns = []
     for one in models:
-        predictor = load(one, device=device, engine="torch", options=options)
+        predictor = load(one, device=device, options=options)
         columns += [Column.of(str(one), predictor, how, target) for how in methods]
     return explain_all(
         columns,

@@ -15,11 +15,11 @@ from torch import Tensor
 from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, UsageError
-from retinue.inference.members import Asked
 from retinue.inference.predictor import Predictor, Source, as_sample, original
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network
 from retinue.sample import Batch, Pixels, Sample, Size
+from retinue.tasks.task import Task
 
 Cells = npt.NDArray[np.float32]
 """(rows, columns) over the whole input, not negative: how much each cell speaks for the class."""
@@ -29,16 +29,12 @@ Cells = npt.NDArray[np.float32]
 class Look:
     """What a method is given."""
 
-    member: Asked
+    network: Network
+    task: Task
     inputs: Tensor
     """float32 (1, 3, height, width), normalised."""
     of: int
     """The class that is asked for."""
-
-    @property
-    def network(self) -> Network:
-        """The one that is explained."""
-        return self.member.network
 
     @property
     def size(self) -> Size:
@@ -48,7 +44,7 @@ class Look:
 
     def support(self, outputs: Any) -> Tensor:
         """What speaks for the class, (n,): see `Task.support`."""
-        return self.member.task.support(outputs, self.of)
+        return self.task.support(outputs, self.of)
 
 
 def seen(predictor: Predictor, sample: Sample) -> Batch:
@@ -63,12 +59,12 @@ def seen(predictor: Predictor, sample: Sample) -> Batch:
 def look(predictor: Predictor, batch: Batch, of: int) -> Look:
     """The plain view of `batch`, whatever views the predictor joins."""
     _, inputs = next(iter(predictor.inputs(batch)))
-    return Look(predictor.members[0], inputs, of)
+    return Look(the_network(predictor), predictor.task, inputs, of)
 
 
 def the_network(predictor: Predictor) -> Network:
-    """The one that is to be looked into. Raises UsageError where several networks answer, or none
-    that can be looked into."""
+    """The one that is to be looked into. Raises UsageError where several networks answer, or an
+    exported file, which holds none."""
     members = predictor.members
     if len(members) > 1:
         raise UsageError(

@@ -16,7 +16,7 @@ from retinue.explaining.methods import explain_sample
 from retinue.inference.heat import painted
 from retinue.inference.predictor import Predictor, original
 from retinue.page.pictures import overlays_table
-from retinue.page.section import Asked
+from retinue.page.section import Doubt
 from retinue.sample import Pixels, Sample
 from retinue.text import utf8
 
@@ -26,12 +26,12 @@ _SIDE = 320
 log = logging.getLogger("retinue")
 
 
-def overlays(predictor: Predictor, samples: Sequence[Sample], asked: Sequence[Asked]) -> pa.Table:
-    """`overlays.parquet`: of each image that is `asked` about what that class rests on, as the
+def overlays(predictor: Predictor, samples: Sequence[Sample], doubts: Sequence[Doubt]) -> pa.Table:
+    """`overlays.parquet`: of each image in `doubts` what that class rests on, as the
     method that suits the network shows it. Empty where none does, which is logged, and why."""
     known: Mapping[str, Sample] = {utf8(sample.key): sample for sample in samples}
     pictures = {}
-    for path, name in asked:
+    for path, name in doubts:
         if path not in known:
             continue
         try:

@@ -35,7 +35,7 @@ def _nothing(_: Any) -> str:
     return ""
 
 
-class Asked(NamedTuple):
+class Doubt(NamedTuple):
     """An image on the page, and a class of which one asks: why?"""
 
     path: str
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     name: str
 
 
-def _none(_: RunRecord) -> Sequence[Asked]:
+def _none(_: RunRecord) -> Sequence[Doubt]:
     return ()
 
 
@@ -65,7 +65,7 @@ class TaskSections:
     """What is recognised, in a few words (`3 classes`): a part of the page's subtitle."""
     baseline: Sentence = _nothing
     """What answering without looking would reach: a sentence above the figures."""
-    asked: Callable[[RunRecord], Sequence[Asked]] = _none
+    doubts: Callable[[RunRecord], Sequence[Doubt]] = _none
     """Of which images on the page it shall show what an answer rests on. Such pictures are made
     when a model is judged (`page.pictures.overlay`), since a page never asks the network."""
     remark: Callable[[Mapping[str, Any]], str] = _nothing

@@ -93,8 +93,8 @@ def final_figures(
     )
     run.write_json("metrics.json", figures)
     (run.path / OVERLAYS).unlink(missing_ok=True)  # of a judgement before this one
-    if asked := predictor.task.sections().asked(read_run(run.path)):
-        run.write_table(OVERLAYS, overlays(predictor, samples, asked))
+    if doubts := predictor.task.sections().doubts(read_run(run.path)):
+        run.write_table(OVERLAYS, overlays(predictor, samples, doubts))
     told = scalars(figures, predictor.task.figures())
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     for name, value in predictor.task.fitted().items():
