@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import bright
 import numpy as np
 import pytest
 import squares
@@ -13,8 +14,11 @@ import torch
 from PIL import Image
 from squares import picture, predictor
 
+from retinue import load
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.explaining import METHODS, Explanation, explain, upright
+from retinue.explaining.looking import seen
+from retinue.inference.predictor import Predictor, as_sample
 from retinue.sample import Preprocessing
 
 RED = (8, 16, 16, 24, 0)
@@ -174,6 +178,45 @@ def test_what_is_refused() -> None:
     found = explain(made, image)
     with pytest.raises(UsageError, match=r"the image that was explained, uint8 \(32, 32, 3\)"):
         found.overlay(picture((32, 31)))
+
+
+def test_the_score_is_what_predict_says(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path, quality=60)
+    for made in (predictor(), predictor("multilabel"), predictor(tta="flip")):
+        found = explain(made, path)
+        scores = made.task.class_scores(made.findings(seen(made, as_sample(path, "")))[0])
+        assert found.score == scores[made.classes.index(found.target)] == scores.max()
+    result: Any = predictor()(path)
+    assert explain(predictor(), path).target == result.classes[0][0]
+
+
+class Sealed:
+    """An exported file: it answers, and holds no network."""
+
+    def __init__(self, member: Any) -> None:
+        self.task, self.description, self.plain = member.task, member.description, member.plain
+
+    @property
+    def network(self) -> Any:
+        raise UsageError("an exported file answers, but cannot be looked into")
+
+
+def test_an_exported_file_shows_what_its_task_can(tmp_path: Path) -> None:
+    made = Predictor([Sealed(predictor().members[0])], engine="torch")  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="cannot be looked into"):
+        explain(made, picture((32, 32), RED))
+    finds = load(bright.model(tmp_path / "finds.safetensors"), device="cpu", engine="torch")
+    image = bright.picture((64, 48), [(32, 0, 64, 24, 1)])
+    sealed = Predictor([Sealed(finds.members[0])], engine="torch")  # type: ignore[list-item]
+    for target in (None, "green"):
+        found = explain(sealed, image, target=target)
+        np.testing.assert_array_equal(found.heat, explain(finds, image, target=target).heat)
+        assert (found.method, found.target) == ("heatmap", target or "")
+    assert explain(sealed, image, target="red").heat.max() == 0
+    joined = Predictor([*finds.members, *finds.members], engine="torch", tta="flip")
+    assert explain(joined, image).heat.max() > 0.9
 
 
 def test_what_is_not_finite_is_no_map() -> None:

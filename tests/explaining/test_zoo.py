@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,62 @@ def test_attention_is_noted_as_it_is_computed() -> None:
     assert len(noted.layers) == 1
 
 
+def test_attention_that_is_not_fused() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(1, 2, 3, 3, generator=generator)
+    for made in (
+        lambda: scores.softmax(-1), lambda: torch.softmax(scores, -1), lambda: F.softmax(scores, -1)
+    ):  # fmt: skip
+        with Attention() as noted:
+            answer = made()
+        (layer,) = noted.layers
+        torch.testing.assert_close(layer, answer)
+
+
+@pytest.mark.parametrize("network", ["resnet18"], indirect=True)
+def test_a_map_of_one_cell_tells_nothing(network: Network) -> None:
+    """At stride 32 an image of 32 pixels is one cell; four units before it there are four."""
+    value, _ = activation(looked(network, (32, 32)))
+    assert value.shape[1:] == (2, 2)
+    with pytest.raises(UsageError, match=r"of a single cell.*images of 2 × 2 pixels"):
+        activation(looked(network, (2, 2)))
+
+
+def test_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    thin.register(monkeypatch)
+    how = Preprocessing((64, 64), (0, 0, 0), (1, 1, 1), "bilinear", "squash", 1.0)
+    work = []
+    for name in ("vit_thin", "resnet18"):
+        network = thin.build(name)
+        randomise(network)
+        made = predictor(network=network, classes=CLASSES, how=how)
+        for seed in range(4):
+            image = np.random.default_rng(seed).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+            work += [(made, image, CLASSES[seed])] * 2
+    alone = [explain(made, image, target=target).heat for made, image, target in work]
+    with ThreadPoolExecutor(8) as pool:
+        told = [pool.submit(explain, made, image, target=of) for made, image, of in work]
+        together = [one.result().heat for one in told]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "rollout"])
+def test_no_memory_is_kept(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    thin.register(monkeypatch)
+    how = Preprocessing((64, 64), (0, 0, 0), (1, 1, 1), "bilinear", "squash", 1.0)
+    made = predictor(network=thin.build("vit_thin"), classes=CLASSES, how=how)
+    image = np.zeros((40, 50, 3), np.uint8)
+
+    def tensors() -> int:
+        explain(made, image, method=method)
+        gc.collect()
+        return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+
+    tensors()
+    assert tensors() == tensors()
+
+
 def test_a_network_of_several_maps_says_so() -> None:
     detector = create_model("yolov3_tiny", num_classes=2).eval()
     with pytest.raises(UsageError, match=r"from several maps, not from the last one alone"):
@@ -193,3 +251,9 @@ def test_tokens_of_timm(timm: Any) -> None:
         assert found.shape[1] == tokens.prefix + tokens.rows * tokens.columns
     with pytest.raises(UsageError, match="read off one token"):
         network.halves((160, 160))
+    look = looked(network, (160, 160))
+    fused = rollout(look)
+    for block in body.blocks:
+        assert block.attn.fused_attn
+        block.attn.fused_attn = False
+    np.testing.assert_allclose(rollout(look), fused, rtol=1e-4)

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retinue.errors import UsageError
 from retinue.explaining.looking import Cells, Look, gradients
 from retinue.inference.tracing import evaluating
+from retinue.models.network import Halves
 
 _AT_ONCE = 32
 """Masked images that Score-CAM shows the network together."""
@@ -31,10 +33,8 @@ class Activation(NamedTuple):
 
 def activation(look: Look) -> Activation:
     """Raises UsageError where the network has no such map, or the task no number for a class."""
-    halves = look.network.halves(look.size)
     with gradients(look.network):
-        with torch.no_grad():
-            leaf = halves.first(look.inputs.clone()).clone()
+        halves, leaf = _at_the_map(look)
         leaf.requires_grad_()
         # Behind a clone, so that what works in place leaves the values as they are.
         support = look.support(halves.second(leaf.clone()))
@@ -68,9 +68,9 @@ def scorecam(look: Look) -> Cells:
     """Score-CAM (Wang et al., 2020, algorithm 1): a channel counts as much as the class's number
     rises when the image is shown through it alone, as a softmax over the channels. No gradients;
     the network sees as many images as the map has channels."""
-    halves = look.network.halves(look.size)
     with torch.inference_mode(), evaluating(look.network):
-        value = halves.as_map(halves.first(look.inputs)).float()[0]
+        halves, state = _at_the_map(look)
+        value = halves.as_map(state).float()[0]
         low, high = value.amin((1, 2), keepdim=True), value.amax((1, 2), keepdim=True)
         told = (high > low).flatten().nonzero().flatten()  # an even channel masks nothing
         masks = ((value - low) / torch.where(high > low, high - low, 1))[told]
@@ -82,6 +82,26 @@ def scorecam(look: Look) -> Cells:
             return _added(value, torch.zeros(len(value)))
         rise = torch.cat(numbers) - look.support(look.network(torch.zeros_like(look.inputs)))
         return _added(value[told], rise.softmax(0))
+
+
+def _at_the_map(look: Look) -> tuple[Halves, Tensor]:
+    """The halves of the network at the last map of the image that has more than one cell, since one
+    tells nothing apart, and what holds the map. UsageError if there is none."""
+    cut = None
+    while True:
+        halves = look.network.halves(look.size, cut)
+        with torch.no_grad():
+            state = halves.first(look.inputs.clone()).clone()
+        if halves.as_map(state)[0, 0].numel() > 1:
+            return halves, state
+        if not halves.earlier:
+            raise UsageError(
+                "the last map is of a single cell, which tells nothing apart",
+                where=f"{look.network.name or 'the network'}, images of "
+                f"{look.size[0]} × {look.size[1]} pixels",
+                mend="a model for larger images tells more",
+            )
+        cut = halves.earlier[-1]
 
 
 def _added(value: Tensor, weights: Tensor) -> Cells:

@@ -12,7 +12,7 @@ from retinue.explaining.checking import centre_map, check
 from retinue.explaining.explained import Explained, Row
 from retinue.explaining.explanation import Explanation
 from retinue.explaining.folder import ExplanationFolder
-from retinue.explaining.looking import the_network, upright
+from retinue.explaining.looking import the_network
 from retinue.explaining.methods import HEATMAP, chosen, explain
 from retinue.explaining.pictures import side_by_side
 from retinue.explaining.sheets import (
@@ -24,7 +24,7 @@ from retinue.explaining.sheets import (
     levels_of,
     position_maps,
 )
-from retinue.inference.predictor import Predictor, Skipped
+from retinue.inference.predictor import Predictor, Skipped, original
 from retinue.inference.video import is_stream, is_video
 from retinue.sample import Pixels, Sample
 
@@ -139,7 +139,7 @@ def _explained(
 ) -> tuple[Explained, Pixels]:
     if is_video(path) or is_stream(path):
         raise BadImageError({path: "a video, and only images are explained"})
-    image = upright(path)
+    image = original(Sample(path), columns[0].predictor.preprocessing)
     found = [explain(c.predictor, path, method=c.method, target=target) for c in columns]
     rows = [
         Row(

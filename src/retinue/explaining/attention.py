@@ -23,7 +23,8 @@ from retinue.sample import Size
 
 
 class Attention(TorchFunctionMode):
-    """Notes the attention of every `scaled_dot_product_attention` within."""
+    """Notes the attention of every `scaled_dot_product_attention` within, and every softmax over
+    four dimensions, which is what attention is where it is not fused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +41,13 @@ class Attention(TorchFunctionMode):
         given = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
             self.layers.append(_attention(*args, **given))
-        return func(*args, **given)
+        answer = func(*args, **given)
+        if func in _SOFTMAX and isinstance(answer, Tensor) and answer.ndim == 4:
+            self.layers.append(answer.float())
+        return answer
+
+
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 
 def _attention(

@@ -7,7 +7,7 @@ goes on from there: `forward(x, start=k)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, cast
@@ -90,6 +90,8 @@ class Halves(NamedTuple):
     """That, or its gradient, as (n, channels, rows, columns)."""
     second: Callable[[Tensor], Any]
     """That to the network's answer."""
+    earlier: Sequence[int] = ()
+    """Where else the network can be halved, at finer maps, ascending."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +225,9 @@ class Network(nn.Module):
         None: nothing is."""
         return None
 
-    def halves(self, size: Size) -> Halves:
-        """Before and behind the last map of images of `size` (height, width). Here: before the
-        head, which pools it.
+    def halves(self, size: Size, cut: int | None = None) -> Halves:
+        """Before and behind the last map of images of `size` (height, width): before the head,
+        which pools it; or the map at an earlier `cut`.
 
         Raises:
             UsageError: there is no one map that all of the answer comes from.
@@ -236,11 +238,12 @@ class Network(nn.Module):
                 "the answer comes from several maps, not from the last one alone",
                 where=self.name or None,
             )
-        last = self.cuts()[-1]
+        at = self.cuts()[-1] if cut is None else cut
         return Halves(
-            lambda x: split(self.run(x, stop=last, taps=False))[0],
+            lambda x: split(self.run(x, stop=at, taps=False))[0],
             lambda x: x,
-            lambda x: self.forward(x, start=last),
+            lambda x: self.forward(x, start=at),
+            [k for k in self.cuts() if 0 < k < at],
         )
 
     def tapped_units(self, levels: Collection[int], prefix: str) -> list[Unit]:

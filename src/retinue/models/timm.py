@@ -91,7 +91,7 @@ class Timm(Network):
         places = learnt[0, learnt.shape[1] - rows * columns :]
         return places.reshape(rows, columns, -1) if len(places) == rows * columns else None
 
-    def halves(self, size: Size) -> Halves:
+    def halves(self, size: Size, cut: int | None = None) -> Halves:
         """See `Network`: before what timm calls its head. UsageError for a network whose answer is
         read off one token there."""
         tokens = self.tokens(size)
@@ -102,20 +102,22 @@ class Timm(Network):
                 mend="choose rollout",
             )
 
+        def first(x: Tensor) -> Tensor:
+            found = self.body.forward_features(x)  # type: ignore[operator]
+            if isinstance(found, Tensor) and (found.ndim == 4 or (found.ndim == 3 and tokens)):
+                return found
+            raise UsageError("timm's features of it are no single map", where=self.name or None)
+
         def as_map(x: Tensor) -> Tensor:
             if x.ndim == 3 and tokens is not None:
                 return tokens.as_map(x)
-            if x.ndim != 4:
-                raise UsageError(
-                    f"timm's features of {x.ndim} dimensions are no map", where=self.name or None
-                )
             last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
             return x.permute(0, 3, 1, 2) if last else x
 
         def second(x: Tensor) -> Any:
             return self.head(self.body.forward_head(x))  # type: ignore[operator]
 
-        return Halves(self.body.forward_features, as_map, second)  # type: ignore[arg-type]
+        return Halves(first, as_map, second)
 
     def _maps(self) -> dict[int, tuple[int, Mapping[str, Any]]]:
         """k → the place among timm's maps, and what it says of it."""

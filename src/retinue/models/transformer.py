@@ -202,7 +202,7 @@ class Transformer(Network):
         side = math.isqrt(len(places))
         return places.reshape(side, side, -1)
 
-    def halves(self, size: Size) -> Halves:
+    def halves(self, size: Size, cut: int | None = None) -> Halves:
         """See `Network`: before the last block, behind which only the class token is looked at."""
         last = len(self.units()) - 1
         return Halves(
