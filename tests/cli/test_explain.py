@@ -82,6 +82,15 @@ def test_a_second_time_and_a_broken_image(retinue: Command, model: Path, here: P
     assert not Path("why/skipped.jsonl").exists()
 
 
+def test_pictures_of_an_earlier_time_are_told(
+    retinue: Command, model: Path, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert retinue("explain", model, "in", "--out", "why").code == 0
+    assert "earlier" not in caplog.text
+    assert retinue("explain", model, "in/a.png", "--out", "why").code == 0
+    assert "1 file there is of an earlier explanation, '猫 é.webp.png' the first" in caplog.text
+
+
 def test_side_by_side(retinue: Command, model: Path, here: Path) -> None:
     told = json.loads(
         retinue(

@@ -7,6 +7,7 @@ Each file is written under a temporary name and takes its own only when it is wh
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,16 @@ from retinue.inference.extras import Painted, Shown, save
 from retinue.inference.forms import JsonLines, json_line
 from retinue.inference.naming import Names
 from retinue.inference.predictor import Skipped
-from retinue.inference.writers import SKIPPED_FILE, check_folder, foreign, is_ours
-from retinue.sample import Pixels, Sample
+from retinue.inference.writers import (
+    SKIPPED_FILE,
+    check_folder,
+    foreign,
+    is_ours,
+    tell_earlier,
+)
+from retinue.sample import Pixels, Result, Sample
+
+log = logging.getLogger("retinue")
 
 EXPLAINED = "explained"
 SHEETS = "sheets"
@@ -42,10 +51,10 @@ class ExplanationFolder:
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
         whole = Path(os.path.abspath(base))
-        names, self._of_images = Names(whole), Names(whole)
+        self._names, self._of_images = Names(whole), Names(whole)
         self._swept: set[Path] = set()
         self._sheets = False
-        self._pictures = Painted(out / EXPLAINED, lambda result, shown: self._painted(), names)
+        self._pictures = Painted(out / EXPLAINED, self._painted, self._names)
 
     @classmethod
     @contextmanager
@@ -95,12 +104,13 @@ class ExplanationFolder:
         (place / named).parent.mkdir(parents=True, exist_ok=True)
         save(place / named, picture, self._swept)
 
-    def _painted(self) -> Pixels:
+    def _painted(self, result: Result, shown: Shown) -> Pixels:
         assert self._picture is not None
         return self._picture
 
     def _close(self) -> None:
         self.files = self._pictures.close() + [self.out / SHEETS] * self._sheets
+        tell_earlier(self.out, {EXPLAINED: self._names}, log.warning, "explanation")
         self._write(LIST, self._lines)
         lines = [json_line(Skipped(*item).as_dict()) for item in self.skipped.items()]
         if lines:

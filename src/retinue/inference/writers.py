@@ -21,7 +21,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -231,7 +231,7 @@ class PredictionFolder:
                 raise
             self._stack.close()
             self._forget_earlier()
-            self._tell_earlier()
+            tell_earlier(self.out, self._names, self.say, "prediction")
             self._list_skipped()
         except OSError as problem:
             raise _cannot_write(self.out, problem) from problem
@@ -253,29 +253,6 @@ class PredictionFolder:
             if place not in self.files and place.is_file() and is_ours(place, self._form_type):
                 place.unlink()
 
-    def _tell_earlier(self) -> None:
-        """Say which files of single images are of an earlier prediction into this folder: among
-        those of this one nothing tells them apart."""
-        written = {
-            f"{folder}/{name}".casefold()
-            for folder, names in self._names.items()
-            for name in names.taken
-        }
-        for folder in dict.fromkeys(name.split("/")[0] for name in self._names):
-            left = [
-                file
-                for file in sorted((self.out / folder).rglob("[!.]*"))
-                if file.is_file()
-                and file.relative_to(self.out).as_posix().casefold() not in written
-            ]
-            if left:
-                are = counted(len(left), "file there is", "files there are")
-                first = f"{left[0].name!r} the first"
-                self.say(
-                    f"{str(self.out / folder)!r}: {are} of an earlier prediction, {first};"
-                    " remove the folder beforehand to have this one's alone"
-                )
-
     def _list_skipped(self) -> None:
         place = self.out / SKIPPED_FILE
         if not self.skipped:
@@ -285,6 +262,28 @@ class PredictionFolder:
         with replacing(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.writelines(json_line(Skipped(*item).as_dict()) for item in self.skipped.items())
         self.files.append(place)
+
+
+def tell_earlier(
+    out: Path, folders: Mapping[str, Names], say: Callable[[str], None], what: str
+) -> None:
+    """Say which files of single images in `folders` of `out` are of an earlier `what`: among those
+    of this one, which have their `Names`, nothing tells them apart."""
+    written = {
+        f"{folder}/{name}".casefold() for folder, names in folders.items() for name in names.taken
+    }
+    for folder in dict.fromkeys(name.split("/")[0] for name in folders):
+        left = [
+            file
+            for file in sorted((out / folder).rglob("[!.]*"))
+            if file.is_file() and file.relative_to(out).as_posix().casefold() not in written
+        ]
+        if left:
+            are = counted(len(left), "file there is", "files there are")
+            say(
+                f"{str(out / folder)!r}: {are} of an earlier {what}, {left[0].name!r} the first;"
+                " remove the folder beforehand to have this one's alone"
+            )
 
 
 def _with_heat(result: Result, shown: Shown) -> Pixels:
