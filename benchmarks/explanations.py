@@ -2,10 +2,12 @@
 looked for: the middle of the image, random cells as coarse as a network's last map, and each pixel
 at random.
 
-    python benchmarks/explanations.py PHOTOGRAPHS [--network tf_efficientnet_lite0 …] [--images 50]
-        [--methods gradcam gradcam++] [--steps 32]
+    python benchmarks/explanations.py PHOTOGRAPHS [--network tf_efficientnet_lite0 …]
+        [--model FILE …] [--methods gradcam gradcam++] [--images 50] [--steps 32]
 
-Each network has the weights that it is published with; the class asked for is its own best answer.
+Each network has the weights that it is published with; a model file may be of any task, and is
+explained as suits it unless methods are named. The class asked for is the model's own best answer;
+photographs in which it finds nothing are left out.
 Of each map: the mean areas below the deletion curve (lower is better) and the insertion curve
 (higher is better), and the second less the first, with 95 % intervals of the mean; and in how many
 of the images that difference is larger than the centre's and the random cells' map's. Pixels that
@@ -23,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from retinue import load
 from retinue.data.formats import meant_as_image
 from retinue.explaining import check, explain, upright
 from retinue.explaining.checking import STEPS, centre_map, random_map
@@ -56,8 +59,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("--network", nargs="+", default=["tf_efficientnet_lite0"])
-    parser.add_argument("--methods", nargs="+", default=["gradcam", "gradcam++"])
+    parser.add_argument("--network", nargs="+", default=[])
+    parser.add_argument("--model", nargs="+", default=[])
+    parser.add_argument("--methods", nargs="+")
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--steps", type=int, default=STEPS)
     given = parser.parse_args()
@@ -65,20 +69,25 @@ def main() -> None:
     paths = found[:: max(len(found) // given.images, 1)][: given.images]
     print(f"{len(paths)} of {len(found)} photographs, {given.steps} steps,",
           f"{torch.get_num_threads()} threads")  # fmt: skip
-    for name in given.network:
-        made = predictor_of(name)
+    published = given.network or ([] if given.model else ["tf_efficientnet_lite0"])
+    judged = [(name, predictor_of(name), ["gradcam", "gradcam++"]) for name in published]
+    judged += [(file, load(file, device="cpu", engine="torch"), ["auto"]) for file in given.model]
+    for name, made, usual in judged:
         deletion: dict[str, list[float]] = defaultdict(list)
         insertion: dict[str, list[float]] = defaultdict(list)
         taken: dict[str, list[float]] = defaultdict(list)
         for number, path in enumerate(paths):
             pixels = upright(path)
-            size = pixels.shape[1], pixels.shape[0]
+            answers = made(pixels).answers()
+            if not answers:
+                continue
+            size, target = (pixels.shape[1], pixels.shape[0]), answers[0][0]
             maps = {}
-            for method in given.methods:
+            for method in given.methods or usual:
                 start = time.perf_counter()
-                explained = explain(made, pixels, method=method)
-                taken[method].append(time.perf_counter() - start)
-                maps[method], target = explained.heat, explained.target
+                explained = explain(made, pixels, method=method, target=target)
+                taken[explained.method].append(time.perf_counter() - start)
+                maps[explained.method] = explained.heat
             maps[CENTRE] = centre_map(size)
             maps[CELLS] = random_map(size, number)
             maps[NOISE] = random_map(size, number, cells=max(size))
@@ -86,7 +95,8 @@ def main() -> None:
                 checked = check(made, pixels, heat, target, steps=given.steps)
                 deletion[kind].append(checked.deletion)
                 insertion[kind].append(checked.insertion)
-        print(f"\n{name}\n{'map':<15}{'deletion':>16}{'insertion':>16}{'difference':>16}"
+        print(f"\n{name}, {len(deletion[CENTRE])} photographs")
+        print(f"{'map':<15}{'deletion':>16}{'insertion':>16}{'difference':>16}"
               f"{'> centre':>10}{'> cells':>10}{'ms a map':>10}")  # fmt: skip
         gap = {k: np.array(insertion[k]) - np.array(deletion[k]) for k in deletion}
         for kind in deletion:
