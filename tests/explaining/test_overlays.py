@@ -8,13 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bright
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from detection_runs import run_of
 from PIL import Image
 from squares import CLASSES, picture, predictor
 
-from retinue import api
+from retinue import api, load
 from retinue.data.targets.one_class import OneClass
 from retinue.data.targets.several_labels import SeveralLabels
 from retinue.errors import UsageError
@@ -22,7 +24,9 @@ from retinue.explaining.overlays import overlays
 from retinue.inference.evaluator import evaluate
 from retinue.page.pictures import OVERLAYS
 from retinue.page.record import read_run
+from retinue.page.section import ANYTHING
 from retinue.sample import Sample
+from retinue.tasks.task import task_type
 
 WRONG = 3
 """Images that are called by another class than their colour's."""
@@ -115,3 +119,24 @@ def test_nothing_is_asked_where_nothing_is_known(tmp_path: Path) -> None:
     assert list(made.task.sections().doubts(read_run(tmp_path))) == []
     with pytest.raises(UsageError):
         read_run(tmp_path / "nowhere")
+
+
+def test_a_detectors_worst_images_carry_its_heat(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run")
+    sections = task_type("detection").sections()
+    doubts = sections.doubts(read_run(folder))
+    assert [(Path(one.path).name, one.name) for one in doubts] == [
+        ("0.png", ANYTHING), ("7.png", ANYTHING),
+    ]  # fmt: skip
+    finds = load(bright.model(tmp_path / "finds.safetensors"), device="cpu", engine="torch")
+    table = overlays(finds, [Sample(one.path) for one in doubts], doubts)
+    assert table["target"].to_pylist() == ["", ""]
+    pq.write_table(table, folder / OVERLAYS)
+    (build,) = (one for one in sections.builders if one.__name__ == "examples")
+    section = build(read_run(folder))
+    assert section is not None
+    assert section.values["explained"]
+    assert sum(card["overlay"] is not None for card in section.values["cards"]) == 2
+    page = Path(api.write_report(folder)).read_text(encoding="utf-8")
+    part = page.split('<section id="examples">')[1].split("</section>")[0]
+    assert part.count("<img") == 2 * (2 + 5) + 2

@@ -35,7 +35,7 @@ def overlays(predictor: Predictor, samples: Sequence[Sample], doubts: Sequence[D
         if path not in known:
             continue
         try:
-            found = explain_sample(predictor, known[path], target=name)
+            found = explain_sample(predictor, known[path], target=name or None)
             pixels = original(known[path], predictor.preprocessing)
         except BadImageError:
             continue

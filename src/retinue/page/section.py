@@ -35,12 +35,17 @@ def _nothing(_: Any) -> str:
     return ""
 
 
+ANYTHING = ""
+"""In the place of a class: whatever was found."""
+
+
 class Doubt(NamedTuple):
     """An image on the page, and a class of which one asks: why?"""
 
     path: str
     """As in the run's predictions."""
     name: str
+    """Or `ANYTHING`."""
 
 
 def _none(_: RunRecord) -> Sequence[Doubt]:

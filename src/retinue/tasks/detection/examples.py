@@ -13,9 +13,9 @@ import numpy as np
 from retinue.evaluation.detection_errors import MISTAKES, Kind
 from retinue.evaluation.label_suspects import Suspect, suspects
 from retinue.evaluation.matching import NOBODY
-from retinue.page.pictures import thumbnail
+from retinue.page.pictures import overlay, thumbnail
 from retinue.page.record import RunRecord
-from retinue.page.section import Section
+from retinue.page.section import ANYTHING, Doubt, Section
 from retinue.tasks.detection.drawing import Colour, Mark, colour_of, draw_marks
 from retinue.tasks.detection.judged import Judged, judged
 from retinue.text import shorten
@@ -59,8 +59,18 @@ def examples(record: RunRecord) -> Section | None:
         return None
     chosen, worst = _picked(found)
     cards = [_example(record, found, image) for image in chosen]
-    values = {"cards": cards, "worst": worst, "images": len(found.rows)}
+    explained = any(card["overlay"] for card in cards)
+    values = {"cards": cards, "worst": worst, "images": len(found.rows), "explained": explained}
     return Section("examples", "What is there, and what was found", _template("examples"), values)
+
+
+def doubts(record: RunRecord) -> list[Doubt]:
+    """Those that are shown for their mistakes: where anything at all speaks for an object."""
+    found = judged(record)
+    if found is None:
+        return []
+    chosen, worst = _picked(found)
+    return [Doubt(found.rows[image].path, ANYTHING) for image in chosen[:worst]]
 
 
 def label_suspects(record: RunRecord) -> Section | None:
@@ -132,6 +142,7 @@ def _example(record: RunRecord, found: Judged, image: int) -> dict[str, Any]:
         "said": ", ".join(part for part in said if not part.startswith("0 ")) or "nothing there",
         "there": there,
         "found": answer,
+        "overlay": overlay(row.path, ANYTHING, record),
         "problem": problem,
     }
 
