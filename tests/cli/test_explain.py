@@ -128,7 +128,10 @@ def test_what_is_refused_before_anything_is_written(
     for line, said in (
         (["nowhere", "in", "--out", "why"], "nowhere"),
         ([model, "nowhere", "--out", "why"], "no such file or folder"),
-        ([model, "in", "--out", "why", "--target", "plane"], "did you mean 'plain'"),
+        (
+            [model, "in", "--out", "why", "--target", "plane"],
+            f"{model}, key target, did you mean 'plain'",
+        ),
         ([model, "in", "--out", "why", "--method", "rollout"], "no tokens"),
         ([model, "in", "--out", "why", "--method", "heatmap"], "does not say where"),
         ([model, "in", "--out", "why", "--beside", "nowhere"], "nowhere"),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import squares
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from squares import picture, predictor
 
@@ -83,6 +85,24 @@ def test_heat_is_of_the_image_as_it_was_given(fit: Any, size: tuple[int, int]) -
     if fit == "crop" and width != height:  # the network does not look beyond its window
         beyond = found.heat.T if width > height else found.heat
         assert beyond[: (max(size) - min(size)) // 2 - 1].max() == 0
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.sampled_from(["crop", "squash", "letterbox"]),
+    st.sampled_from([(32, 32), (24, 48), (8, 40)]),
+    st.floats(0.3, 1),
+)
+def test_any_image_in_any_view(
+    size: tuple[int, int], fit: Any, to: tuple[int, int], share: float
+) -> None:
+    how = Preprocessing(to, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", fit, share)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    found = explain(predictor(how=how), image)
+    assert found.heat.shape == size
+    assert 0 <= found.heat.min() <= found.heat.max() <= 1
+    assert found.overlay(image).shape == image.shape
 
 
 def test_orientation_and_kinds_of_images(tmp_path: Path) -> None:

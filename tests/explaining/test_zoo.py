@@ -159,6 +159,22 @@ def test_a_map_of_one_cell_tells_nothing(network: Network) -> None:
         activation(looked(network, (2, 2)))
 
 
+def test_two_classifiers_count_by_their_blend(monkeypatch: pytest.MonkeyPatch) -> None:
+    thin.register(monkeypatch)
+    network = thin.build("resnet18", head={"name": "glu", "auxiliary": True}).eval()
+    look = looked(network, (64, 64))
+    with torch.no_grad():
+        answer = network(look.inputs)
+    told = {}
+    for share in (1.0, 0.0, 0.25):
+        task = type(look.task)(CLASSES, None, {"blend": share})
+        told[share] = float(task.support(answer, 2).detach())
+    assert told[1.0] == pytest.approx(float(answer["logits"][0, 2]))
+    assert told[0.0] == pytest.approx(float(answer["auxiliary"][0, 2]))
+    assert told[0.25] == pytest.approx(0.25 * told[1.0] + 0.75 * told[0.0])
+    assert activation(look).gradient.abs().max() > 0
+
+
 def test_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     thin.register(monkeypatch)
     how = Preprocessing((64, 64), (0, 0, 0), (1, 1, 1), "bilinear", "squash", 1.0)

@@ -45,7 +45,8 @@ class Column:
         try:
             settled = chosen(predictor, method, target)
         except RetinueError as error:
-            raise type(error)(error.what, where=error.where or model, mend=error.mend) from error
+            place = f"{model}, {error.where}" if error.where else model
+            raise type(error)(error.what, where=place, mend=error.mend) from error
         return cls(model, predictor, settled)
 
 
