@@ -103,6 +103,18 @@ def test_images_that_have_gone_and_models_without_a_method(
     assert overlays(made, samples, asked).num_rows == len(asked) - 1
 
 
+def test_a_slow_model_explains_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, samples = judged(tmp_path, "classification")
+    doubts = made.task.sections().doubts(read_run(tmp_path))
+    monkeypatch.setattr("retinue.explaining.overlays._SECONDS", 0)
+    with caplog.at_level("INFO", "retinue"):
+        table = overlays(made, samples, doubts)
+    assert table["path"].to_pylist() == [doubts[0].path]
+    assert "the report explains 1 of its 3 mistakes" in caplog.text
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 damaged", None])
 def test_a_damaged_table_is_none(tmp_path: Path, content: bytes | None) -> None:
     made, _ = judged(tmp_path, "classification")

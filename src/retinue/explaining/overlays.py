@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -22,18 +23,25 @@ from retinue.text import utf8
 
 _SIDE = 320
 """The longer side of a picture in pixels."""
+_SECONDS = 30
+"""No further picture is begun after that."""
 
 log = logging.getLogger("retinue")
 
 
 def overlays(predictor: Predictor, samples: Sequence[Sample], doubts: Sequence[Doubt]) -> pa.Table:
-    """`overlays.parquet`: of each image in `doubts` what that class rests on, as the
-    method that suits the network shows it. Empty where none does, which is logged, and why."""
+    """`overlays.parquet`: of each image in `doubts` what that class rests on, as the method that
+    suits the network shows it; of a slow one the first, so that a training's end does not wait for
+    them. Empty where no method suits, which is logged, and why."""
     known: Mapping[str, Sample] = {utf8(sample.key): sample for sample in samples}
     pictures = {}
+    begun = time.monotonic()
     for path, name in doubts:
         if path not in known:
             continue
+        if pictures and time.monotonic() - begun > _SECONDS:
+            log.info("the report explains %d of its %d mistakes", len(pictures), len(doubts))
+            break
         try:
             found = explain_sample(predictor, known[path], target=name or None)
             pixels = original(known[path], predictor.preprocessing)
