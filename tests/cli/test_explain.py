@@ -172,3 +172,21 @@ def test_a_heat_map_is_checked_for_one_class(retinue: Command, here: Path) -> No
     assert "is done for one class, key target, name the class" in err
     told = retinue("explain", finds, "b.png", "--out", "why", "--check", "--target", "green").out
     assert "deletion 0." in told
+
+
+def test_the_command_line_knows_every_method_and_sheet() -> None:
+    from retinue.cli.explain import Method, Sheet
+    from retinue.explaining import METHODS
+    from retinue.explaining.sheets import SHEETS
+
+    assert [one.value for one in Method] == ["auto", *METHODS]
+    assert [one.value for one in Sheet] == list(SHEETS)
+
+
+def test_a_list_a_pattern_and_a_video(retinue: Command, model: Path, here: Path) -> None:
+    Path("list.txt").write_text("in/a.png\nin/clip.mp4\n", encoding="utf-8")
+    Path("in/clip.mp4").write_bytes(b"no film")
+    code, _, err = retinue("explain", model, "@list.txt", "in/**/*.webp", "--out", "why")
+    assert code == 3
+    assert "a video, and only images are explained" in err
+    assert len(lines("why/explanations.jsonl")) == 2
