@@ -14,8 +14,11 @@ from squares import predictor
 from thin import SMALL
 from torch import Tensor, nn
 
+from retinue.errors import RetinueError
 from retinue.explaining.activation import gradcam
-from retinue.explaining.looking import Look
+from retinue.explaining.looking import Look, look, seen
+from retinue.inference.predictor import as_sample
+from retinue.models.registry import create_model
 from retinue.models.transformer import Transformer
 
 pytestmark = pytest.mark.parity
@@ -59,3 +62,28 @@ def test_gradcam(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         theirs = LayerGradCam(cut, cut.map).attribute(inputs, target=of, relu_attributions=True)
         wanted = theirs.detach()[0, 0].numpy()
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * float(wanted.max() + 1e-9))
+
+
+def test_gradcam_of_real_weights_on_a_photograph() -> None:
+    """captum's hooks are on the network's own last unit here."""
+    if importlib.util.find_spec("captum") is None:
+        pytest.skip("needs captum")
+    from captum.attr import LayerGradCam
+    from sklearn.datasets import load_sample_image
+
+    try:
+        network = create_model("tf_efficientnet_lite0", weights="imagenet").eval()
+    except RetinueError as error:
+        pytest.skip(f"needs the weights of efficientnet-lite0: {error}")
+    names = [str(k) for k in range(1000)]
+    made = predictor(network=network, classes=names, how=network.preprocessing)
+    photograph = load_sample_image("flower.jpg")
+    batch = seen(made, as_sample(photograph, "flower"))
+    for of in (int(made.task.class_scores(made.findings(batch)[0]).argmax()), 985, 0):
+        shown = look(made, batch, of)
+        found = gradcam(shown)
+        theirs = LayerGradCam(network, network.units()[-1].module).attribute(
+            shown.inputs, target=of, relu_attributions=True
+        )
+        wanted = theirs[0, 0].detach().numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6 * float(wanted.max()))
