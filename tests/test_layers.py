@@ -18,6 +18,7 @@ FRAME = (
     "run/*.py",
     "data/loader.py",
     "data/sources/recognise.py",
+    "explaining/*.py",
     "inference/*.py",
     "inference/runtimes/*.py",
     "exporting/*.py",
