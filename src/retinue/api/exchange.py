@@ -22,6 +22,7 @@ def export(
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32",
     batch: int | None = None,
     size: int | tuple[int, int] | Literal["any"] | None = None,
+    end_to_end: bool = False,
     images: str | Path | Sequence[str | Path] | None = None,
     most_lost: float = 0.02,
 ) -> Exported | Written:
@@ -32,7 +33,9 @@ def export(
     its name only when it has been read back and answers real images as the model does: those that
     it was judged on, or `images` (files, folders, patterns). `batch`: so many images at a time,
     always; by default any number. `size`: height and width of the images, by default those of the
-    model; `any`: others, too. `precision`: `int8` chooses its ranges by training images; it may
+    model; `any`: others, too. `end_to_end`: the graph takes whole uint8 images (n, height, width,
+    3), upright and of any size, and gives answers: scores, or what is left after suppression, in
+    pixels of those images. `precision`: `int8` chooses its ranges by training images; it may
     cost `most_lost` of the task's main figure.
 
     Raises `UsageError` for what will not do, `RetinueError` where that library has no such network,
@@ -50,7 +53,10 @@ def export(
         )
     file, target = find_model(Path(model)), None if out is None else Path(out)
     if to not in FORMATS:
-        given = {"precision": precision != "fp32", "batch": batch, "size": size, "images": images}
+        given = {
+            "precision": precision != "fp32", "batch": batch, "size": size,
+            "end_to_end": end_to_end, "images": images,
+        }  # fmt: skip
         if to in STATE_DICTS and (vain := next((key for key in given if given[key]), None)):
             raise UsageError(f"a state dict of {to} has no {vain}", mend="leave it out")
         return export_state_dict(file, to, out=target, force=force)
@@ -64,6 +70,7 @@ def export(
         batch=batch,
         size=None if sides == "any" else sides,
         any_size=sides == "any",
+        end_to_end=end_to_end,
         most_lost=most_lost,
     )
     return export_model(file, order, _material(file, images), out=target, force=force)

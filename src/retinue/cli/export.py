@@ -65,6 +65,12 @@ def export(
             "--size", metavar="HxW", help="Of the images, 256x192 say; any; default: the model's."
         ),
     ] = None,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end", help="Takes whole uint8 images, gives answers: all in one graph."
+        ),
+    ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +100,7 @@ def export(
     sides: Any = None if size is None else _sides(size)
     done = api.export(
         model, to.value, out=out, force=force, precision=precision.value, batch=batch, size=sides,
-        images=images or None, most_lost=most_lost,
+        end_to_end=end_to_end, images=images or None, most_lost=most_lost,
     )  # fmt: skip
     if as_json:
         print_json(done.as_dict())

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from retinue.data.loader import Loader, in_order
+from retinue.data.loader import Loader
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError
 from retinue.inference.agreement import Agreement, compare
-from retinue.inference.predictor import MEND, Predictor
+from retinue.inference.intake import Whole
+from retinue.inference.predictor import MEND, Predictor, held, original
 from retinue.nested import leaves, rebuilt, structure
-from retinue.sample import Part, Result, Sample
+from retinue.sample import Part, Preprocessing, Result, Sample
 from retinue.tasks.results import overlap
 from retinue.text import counted
 
@@ -50,6 +51,9 @@ ALLOWED = {
     "bf16": Allowed(0.15, 0.1, 0.9, 0.1),
 }
 """fp16 has 11 bits of mantissa, bf16 has 8; deep networks add their errors up."""
+ROUNDED = Allowed(1e-3, 2e-2, 0.98, 0.02)
+"""In place of fp32's, where the images are prepared in the graph: there, numbers between two of 255
+levels may be rounded the other way."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Proof:
     """How far the export was from its model, on real images."""
 
     images: int
-    error: float
-    """The largest of any output, in standard deviations of the model's."""
+    error: float | None
+    """The largest of any output, in standard deviations of the model's; None: the export gives
+    answers, not outputs."""
     other_best: int
     """Images of another best class."""
     score: float
@@ -80,10 +85,8 @@ class Proof:
 
     def told(self) -> str:
         """In a line."""
-        parts = [
-            f"error {self.error:.1e} of the outputs' spread",
-            f"scores within {self.score:.1e}",
-        ]
+        parts = [] if self.error is None else [f"error {self.error:.1e} of the outputs' spread"]
+        parts.append(f"scores within {self.score:.1e}")
         if self.overlap is not None:
             parts.append(f"IoU at least {self.overlap:.4f}")
         return f"{counted(self.images, 'image')}: {', '.join(parts)}"
@@ -93,7 +96,7 @@ class Proof:
         allowed = self.allowed
         if allowed is None:
             return
-        if not self.error <= allowed.error:
+        if self.error is not None and not self.error <= allowed.error:
             yield f"outputs differ by {self.error:.2g} of their spread ({allowed.error:g} allowed)"
         if self.other_best:
             yield f"another best class for {counted(self.other_best, 'image')}"
@@ -116,28 +119,59 @@ def prove(model: Predictor, export: Predictor, samples: Sequence[Sample], precis
     if export.description.task != model.description.task:
         raise RetinueError("the export is of another task than the model")
     allowed = ALLOWED.get(precision)
+    whole = isinstance(export.intake, Whole)
+    if whole:  # of pixels that both have: JPEGs are decoded at the scale that is needed otherwise
+        samples = [_decoded(sample, model.preprocessing) for sample in samples]
+        allowed = ROUNDED if precision == "fp32" else allowed
     most = math.inf if allowed is None else allowed.error
     ours, own = looked(model, samples, TOGETHER)
     theirs, others = looked(export, samples, TOGETHER)
-    alone, _ = looked(export, samples[:TOGETHER], 1)
-    if set(ours) != set(theirs):
+    if set(own) != set(others):
         raise RetinueError("the two can read different images")
-    error = _worst(ours, theirs, model, most)
-    together = _worst({key: theirs[key] for key in alone}, alone, model, most)
+    error = None if whole else _worst(ours, theirs, model, most)
+    together = _mates(export, samples[0]) if whole else _together(export, samples, theirs, model)
     answers = Answers(model.task.places)
     for key, result in own.items():
         answers.compare(result, others[key])
     return Proof(
         images=len(ours),
-        error=error.error,
-        other_best=error.flipped,
+        error=None if error is None else error.error,
+        other_best=0 if error is None else error.flipped,
         score=answers.score,
         answers=answers.count,
         others=answers.others,
         overlap=answers.overlap if model.task.places else None,
-        together=together.error,
+        together=together,
         allowed=allowed,
     )
+
+
+def _together(
+    export: Predictor, samples: Sequence[Sample], theirs: Outputs, model: Predictor
+) -> float:
+    """How far outputs are from those of images that come alone."""
+    alone, _ = looked(export, samples[:TOGETHER], 1)
+    return _worst({key: theirs[key] for key in alone}, alone, model, math.inf).error
+
+
+def _mates(export: Predictor, sample: Sample) -> float:
+    """The same of an export that takes images of one size at a time: of an image, that upside down
+    and its negative; the largest difference of any of their answers."""
+    (batch,) = Loader(export.intake.view, workers=0).batches(export.intake.plans([sample], 1))
+    image = batch.images
+    three = export.intake.inputs(torch.cat([image, image.flip(2), 255 - image]))
+    engine = export.members[0].plain(export.device)
+    said = leaves(engine(three))
+    alone = [leaves(engine(three[k : k + 1])) for k in range(3)]
+    worst = 0.0
+    for leaf, *each in zip(said, *alone, strict=True):
+        off = (leaf.double() - torch.cat(each).double()).abs() / leaf.double().abs().clamp(min=1)
+        worst = max(worst, float(off.max()))
+    return worst
+
+
+def _decoded(sample: Sample, how: Preprocessing) -> Sample:
+    return replace(sample, read=held(original(sample, how)))
 
 
 def refuse_dependence(model: Predictor, samples: Sequence[Sample]) -> None:
@@ -190,21 +224,20 @@ def looked(
     """What the network says, and what is answered, `together` samples at a time."""
     outputs: Outputs = {}
     results: dict[int, Result] = {}
-    size = predictor.preprocessing.size
-    for first in range(0, len(samples), together):
-        places = range(first, min(first + together, len(samples)))
-        chosen = [samples[k] for k in places]
-        loader = Loader(EvalView(predictor.preprocessing), workers=0)
-        (batch,) = loader.batches(in_order(chosen, len(chosen), size))
+    place = 0
+    loader = Loader(predictor.intake.view, workers=0)
+    for batch in loader.batches(predictor.intake.plans(samples, together)):
+        places = range(place, place + len(batch))
+        place += len(batch)
         found = []
         for seen, inputs in predictor.inputs(batch):
             for member, said in zip(predictor.members, predictor.outputs(inputs), strict=True):
                 found.append(member.task.answers(said, seen, mend=MEND))
-                for row, place in enumerate(places):
+                for row, k in enumerate(places):
                     one = [leaf[row : row + 1] for leaf in leaves(said)]
-                    outputs.setdefault(place, []).append(rebuilt(structure(said), one))
-        for place, finding in zip(places, predictor.merged(found), strict=True):
-            results[place] = predictor.task.result(finding, samples[place].key)
+                    outputs.setdefault(k, []).append(rebuilt(structure(said), one))
+        for k, finding in zip(places, predictor.merged(found), strict=True):
+            results[k] = predictor.task.result(finding, samples[k].key)
     return outputs, results
 
 

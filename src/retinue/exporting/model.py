@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import retinue
@@ -21,12 +22,13 @@ from retinue.exporting.gate import Proof
 from retinue.exporting.material import Material
 from retinue.exporting.staging import check_target, staged
 from retinue.exporting.weights import began_from
+from retinue.exporting.whole import Whole
 from retinue.exporting.writers import Converted, Job, writer_of
 from retinue.files import open_file
 from retinue.inference import ensembles
 from retinue.inference.exported import Export, written
 from retinue.inference.members import Member, open_member
-from retinue.inference.predictor import Predictor, example_inputs, load
+from retinue.inference.predictor import Predictor, example_inputs, load, original
 from retinue.inference.runtimes import FORMATS, Format, bytes_of, format_of
 from retinue.inference.tracing import Axes, Signature
 from retinue.modelfile import ModelDescription
@@ -53,6 +55,8 @@ class Order:
     """Height and width of the images; None: as the model file says."""
     any_size: bool = False
     """Whether images of other sizes are taken, too."""
+    end_to_end: bool = False
+    """Whether it takes whole images, and gives answers."""
     most_lost: float = MOST
     """Of the main figure, at most, by int8."""
 
@@ -82,12 +86,15 @@ class Written:
         export, weights = self.export, self.export.began_from
         batch = "any number" if export.batch is None else f"{export.batch} at a time"
         size = " (any size)" if export.any_size else ""
+        taken = preparing.words(self.description.prepared())
+        if export.input == "pixels":
+            taken = "uint8 (n, height, width, 3), upright, of any size"
         licence = "" if weights is None else weights.licence or "licence not known"
         return [
             visible(self.path),
             f"  format        {FORMATS[export.format].title}, {export.precision}, "
             f"{self.report['bytes'] / 1e6:,.1f} MB",
-            f"  input         {batch}{size}: {preparing.words(self.description.prepared())}",
+            f"  input         {batch}{size}: {taken}",
             f"  classes       {few(self.description.classes, 5)}",
             *([f"  began from    {weights.name}: {licence}"] if weights is not None else []),
             f"  proven on     {self.proof.told()}",
@@ -137,6 +144,7 @@ def export_model(
     member = replace(member, description=_of_size(member.description, order.size))
     own = Predictor([member], engine="torch")
     axes = _axes(member.network, own.preprocessing, order)
+    ending = member.task.ending() if order.end_to_end else None
     good = gate.readable(material.proof, own, gate.IMAGES)
     gate.refuse_dependence(own, good)
     export = Export(
@@ -144,6 +152,7 @@ def export_model(
         precision=order.precision,  # type: ignore[arg-type]
         batch=order.batch,
         any_size=order.any_size,
+        input="pixels" if order.end_to_end else "normalised",
         output_types=["float32"],
         began_from=began_from(member.description),
         model_sha256=_sha256(model),
@@ -160,16 +169,21 @@ def export_model(
         export = export.model_copy(update={"outputs": signature.outputs, "output_types": kinds})
         return written(export, member.description)
 
-    example = example_inputs(good, own.preprocessing, order.batch or 2)
+    how = own.preprocessing
+    example = example_inputs(good, how, order.batch or 2)
+    if order.end_to_end:
+        example = torch.from_numpy(np.ascontiguousarray(original(good[0], how)))[None]
     calibration = None
     if order.precision == "int8":
         calibration = example_inputs(material.calibration, own.preprocessing, int8.IMAGES)
     try:
         with staged(target) as temporary:
             try:
-                computing = _computing(member, order.precision)
+                network = _computing(member, order.precision)
+                if ending is not None:
+                    network = Whole(how, network, ending).eval()
                 writer.write(
-                    Job(computing, example, axes, text, temporary, order.precision, calibration)
+                    Job(network, example, axes, text, temporary, order.precision, calibration)
                 )
             except RetinueError:
                 raise
@@ -257,6 +271,17 @@ def _axes(network: Network, how: Preprocessing, order: Order) -> Axes:
             network(torch.zeros((1, 3, *how.size)))
     except UsageError as error:
         raise UsageError(error.what, where="size (--size)", mend=error.mend) from error
+    if order.end_to_end:
+        if order.any_size or order.precision == "int8":
+            what = "size=any" if order.any_size else "int8"
+            raise UsageError(
+                f"{what} is not for an export that takes whole images",
+                where="end_to_end (--end-to-end)",
+                mend="it takes images of any size already"
+                if order.any_size
+                else "use fp32 or fp16",
+            )
+        return Axes(order.batch, (1, 2))
     if not order.any_size:
         return Axes(order.batch)
     if isinstance(network, Transformer):

@@ -9,8 +9,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from retinue.data.loader import Loader, in_order
-from retinue.data.views import EvalView
+from retinue.data.loader import Loader
 from retinue.errors import BadImageError, RetinueError
 from retinue.figures import refuse_not_finite
 from retinue.inference.predictor import MEND, Predictor
@@ -88,10 +87,11 @@ def take_in(
     Raises:
         BadImageError: none of them can be read, or with `stop` one.
     """
-    view = EvalView(predictor.preprocessing)
-    loader = Loader(view, samples, workers=predictor.workers, bad_images=bad_images)
+    loader = Loader(
+        predictor.intake.view, samples, workers=predictor.workers, bad_images=bad_images
+    )
     done = 0
-    for batch in loader.batches(in_order(samples, batch_size, predictor.preprocessing.size)):
+    for batch in loader.batches(predictor.intake.plans(samples, batch_size)):
         real = [k for k, weight in enumerate(batch.weight.tolist()) if weight > 0]
         if real:
             findings = predictor.findings(batch)

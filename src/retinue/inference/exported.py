@@ -52,8 +52,10 @@ class Export(BaseModel):
     """So many images at a time, always; None: any number."""
     any_size: bool = False
     """Whether it takes images of any size, and not of the one that `preprocessing` says alone."""
-    input: Literal["normalised"] = "normalised"
-    """What it takes: float32 (n, 3, height, width), normalised as `preprocessing` says."""
+    input: Literal["normalised", "pixels"] = "normalised"
+    """What it takes. `normalised`: float32 (n, 3, height, width), prepared as `preprocessing` says,
+    for the network's outputs; `pixels`: uint8 (n, height, width, 3), upright images of any size,
+    for the answers of its task."""
     outputs: Any = "tensor"
     """How its outputs are nested (`retinue.nested`)."""
     output_types: list[str]
@@ -70,7 +72,8 @@ class Export(BaseModel):
         kinds = [getattr(torch, name, None) for name in self.output_types]
         if not all(isinstance(kind, torch.dtype) for kind in kinds):
             raise ValueError(f"output_types: {self.output_types}")
-        return Signature("tensor", [torch.float32], self.outputs, kinds)  # type: ignore[arg-type]
+        taken = torch.uint8 if self.input == "pixels" else torch.float32
+        return Signature("tensor", [taken], self.outputs, kinds)  # type: ignore[arg-type]
 
 
 def written(export: Export, description: ModelDescription) -> str:

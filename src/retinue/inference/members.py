@@ -3,6 +3,7 @@ mean."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from retinue.inference.devices import choose_device
 from retinue.inference.engine import Engine
 from retinue.inference.engines import EngineName, TorchEngine, compile_engine
 from retinue.inference.exported import Export, open_exported
+from retinue.inference.intake import Framed, Intake, Whole
 from retinue.modelfile import ModelDescription
 from retinue.models.network import Network
 from retinue.tasks.task import Task, described
@@ -39,6 +41,14 @@ class Asked(Protocol):
     def description(self) -> ModelDescription:
         """As of the model file."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is compiled any more."""
+
+    @property
+    def intake(self) -> Intake:
+        """How images come to it."""
+
     def plain(self, device: str) -> Engine:
         """What answers at once."""
 
@@ -53,6 +63,16 @@ class Member:
     network: Network
     task: Task
     description: ModelDescription
+
+    @property
+    def settled(self) -> bool:
+        """See `Asked`."""
+        return False
+
+    @property
+    def intake(self) -> Intake:
+        """See `Asked`."""
+        return Framed(self.description.prepared())
 
     def plain(self, device: str) -> Engine:
         """See `Asked`: PyTorch."""
@@ -84,6 +104,17 @@ class ExportedMember:
             mend="name the model file that it was exported from",
         )
 
+    @property
+    def settled(self) -> bool:
+        """See `Asked`."""
+        return True
+
+    @property
+    def intake(self) -> Intake:
+        """See `Asked`."""
+        how = self.description.prepared()
+        return Whole(how) if self.export.input == "pixels" else Framed(how)
+
     def plain(self, device: str) -> Engine:
         """See `Asked`: the format's own runtime."""
         return self.runs
@@ -108,7 +139,26 @@ def open_member(file: Path, device: str, engine: EngineName, options: Mapping[st
     export, description, runs = open_exported(file, form, device, engine)
     with _naming(file):
         task = _task(description, options)
+    if export.input == "pixels":
+        task = _ended(task)
     return ExportedMember(file, export, runs, task, description)
+
+
+def _ended(task: Task) -> Task:
+    """The same task for what its `ending` gives in place of the network's outputs."""
+    made = copy.copy(task)
+
+    def refuse() -> None:
+        raise UsageError(
+            "an export with the answers in the graph does not say what they rest on",
+            mend="leave the heat map out, or name the model file",
+        )
+
+    # Its own findings, and everything that is made of them, stay as they are.
+    made.decode = task.ended  # type: ignore[method-assign]
+    made.scores = lambda outputs: []  # type: ignore[method-assign]
+    made.refuse_evidence = refuse  # type: ignore[method-assign]
+    return made
 
 
 def _task(description: ModelDescription, options: Mapping[str, Any]) -> Task:

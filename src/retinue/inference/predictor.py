@@ -158,9 +158,10 @@ class Predictor:
         self._orientations = views(self.tta)
         refuse_oblong(self._orientations, self.preprocessing.size)
         self._wish: EngineName = engine
-        self._colour = Colour(self.preprocessing)
+        self.intake = members[0].intake
         self._plain: list[Engine] = [member.plain(device) for member in members]
-        self._compiled: list[Engine] | None = self._plain if engine == "torch" else None
+        settled = engine == "torch" or all(member.settled for member in members)
+        self._compiled: list[Engine] | None = self._plain if settled else None
 
     def __repr__(self) -> str:
         names, (height, width) = self.classes, self.preprocessing.size
@@ -221,7 +222,7 @@ class Predictor:
             seen.note(batch.images, good, COMPILE_FROM if auto else len(good))
             if auto or not good:
                 return
-        self._compile(self._colour.normalised(seen.examples()))
+        self._compile(self.intake.inputs(seen.examples()))
 
     def findings(self, batch: Batch) -> list[Finding]:
         """What the task reads off each of the batch's uint8 images: every view is decoded with its
@@ -249,7 +250,7 @@ class Predictor:
         """Each view of the batch, with what the networks take of it."""
         for orientation in self._orientations:
             seen = turned(batch, orientation) if orientation else batch
-            yield seen, self._colour.normalised(seen.images.to(self.device))
+            yield seen, self.intake.inputs(seen.images.to(self.device))
 
     def outputs(self, inputs: Tensor) -> Iterator[Any]:
         """What each member's network says."""
@@ -300,10 +301,9 @@ class Predictor:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
         workers = self.workers if batch_size > 1 else 0
-        loader = Loader(EvalView(self.preprocessing), workers=workers, bad_images="drop")
-        plans = in_order(samples, batch_size, self.preprocessing.size)
+        loader = Loader(self.intake.view, workers=workers, bad_images="drop")
         seen = Seen()
-        for batch in loader.batches(plans):
+        for batch in loader.batches(self.intake.plans(samples, batch_size)):
             good = (batch.weight > 0).tolist()
             self.compile_in_time(seen, batch, [k for k, fine in enumerate(good) if fine])
             if any(good):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinue.data.loader import Loader, in_order
+from retinue.data.loader import Loader
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError
 from retinue.inference.predictor import MEND, Predictor
@@ -34,9 +34,10 @@ def measured(
     decoding; all views of the test-time augmentation included. Medians, after a first answer that
     does not count.
     """
-    loader = Loader(EvalView(predictor.preprocessing), workers=0, bad_images="drop")
+    loader = Loader(predictor.intake.view, workers=0, bad_images="drop")
     chosen = list(samples[:most])
-    (whole,) = loader.batches(in_order(chosen, len(chosen), predictor.preprocessing.size))
+    # Of images that come as they are, those of the first one's size.
+    whole = next(loader.batches(predictor.intake.plans(chosen, len(chosen))))
     good = np.flatnonzero((whole.weight > 0).numpy())
     if not len(good):
         return None
@@ -116,7 +117,7 @@ def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, flo
     decode = clock() - start
     # Rendering decodes once more; what it takes beyond that is the resizing.
     start = clock()
-    (batch,) = Loader(view, workers=0).batches(in_order([sample], 1, size))
+    (batch,) = Loader(predictor.intake.view, workers=0).batches(predictor.intake.plans([sample], 1))
     resize = max(clock() - start - decode, 0.0)
     start = clock()
     views = list(predictor.inputs(batch))

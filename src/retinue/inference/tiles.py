@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retinue.data.geometry import translate
-from retinue.data.loader import Loader, in_order
+from retinue.data.loader import Loader
 from retinue.data.tiles import windows
-from retinue.data.views import EvalView
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.predictor import Answer, Heat, Predictor, Seen, held, original
 from retinue.sample import SMALLEST_TILE, ImageSize, Rectangle, Sample
@@ -90,9 +89,8 @@ def answers_by_tiles(
             Sample(sample.key, held(np.ascontiguousarray(image[y1:y2, x1:x2])))
             for x1, y1, x2, y2 in windows
         )
-        loader = Loader(EvalView(predictor.preprocessing), workers=predictor.workers)
-        plans = in_order(parts, batch_size, predictor.preprocessing.size)
-        for batch in loader.batches(plans):
+        loader = Loader(predictor.intake.view, workers=predictor.workers)
+        for batch in loader.batches(predictor.intake.plans(parts, batch_size)):
             there = windows[len(findings) : len(findings) + len(batch)]
             ways = [translate(x, y) for x, y, _, _ in there]
             moved = replace(

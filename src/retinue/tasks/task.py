@@ -36,6 +36,7 @@ from retinue.text import counted, few
 if TYPE_CHECKING:
     from retinue.data.options import DataOptions
     from retinue.modelfile import ModelDescription
+    from retinue.tasks.ending import Ending
 
 Finding = Any
 """What a task reads off a network's outputs for one image: arrays, in pixels of the original."""
@@ -247,6 +248,16 @@ class Task(ABC):
         """Those of the outputs in eval mode that are scores (n, classes): an engine is refused that
         finds another best class in them."""
         return []
+
+    def ending(self) -> Ending:
+        """From outputs to answers, as a part of a graph. UsageError where there is none."""
+        raise UsageError(
+            f"the task {self.name!r} has no graph for its answers", mend="leave end_to_end out"
+        )
+
+    def ended(self, outputs: Any, batch: Batch) -> list[Finding]:
+        """`decode` of what its `ending` gives for the `batch`."""
+        raise NotImplementedError
 
     def merge(self, findings: Sequence[Finding]) -> Finding:
         """One finding from those of several views, or several models, of the same image."""

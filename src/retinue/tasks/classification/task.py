@@ -21,6 +21,7 @@ from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Result, Sample
 from retinue.tasks.classification.drawing import caption
+from retinue.tasks.classification.ending import Probabilities
 from retinue.tasks.classification.forms import FORMS
 from retinue.tasks.classification.meter import ClassificationMeter, answered, sharpened
 from retinue.tasks.classification.objective import ClassificationObjective
@@ -314,6 +315,14 @@ class Classification(Task):
             return logits
         share = 1.0 if self._blend is None else self._blend
         return share * logits + (1 - share) * second[0]
+
+    def ending(self) -> Probabilities:
+        """See `Task`."""
+        return Probabilities(self._temperature, self._blend)
+
+    def ended(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
+        """See `Task`."""
+        return list(outputs["scores"].clamp(min=1e-30).log().cpu().numpy())
 
     def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """See `Task`: log of the mean of the probabilities."""

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.data import geometry
 from retinue.data.box_sizes import MAX_BOXES
 from retinue.data.targets.boxes import Boxes
 from retinue.errors import RetinueError, UsageError
@@ -27,6 +28,7 @@ from retinue.tasks.detection import anchors
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode, evidence
 from retinue.tasks.detection.drawing import draw_boxes
+from retinue.tasks.detection.ending import Suppressed
 from retinue.tasks.detection.forms import FORMS
 from retinue.tasks.detection.meter import DetectionMeter, truth_of
 from retinue.tasks.detection.objective import (
@@ -304,6 +306,43 @@ class Detection(Task):
     def scores(self, outputs: Any) -> list[Tensor]:
         """See `Task`."""
         return []
+
+    def ending(self) -> Suppressed:
+        """See `Task`: greedy suppression, also by distance."""
+        options = self.options
+        if options.suppression == "soft":
+            raise UsageError(
+                "soft suppression has no graph",
+                where="key task_options.suppression",
+                mend="leave end_to_end out, or train with suppression=greedy",
+            )
+        return Suppressed(
+            classes=len(self.classes),
+            anchors=self._placed(),
+            strides=self._strides,
+            scale_xy=self._scale_xy or None,
+            least=self._confidence(),
+            iou=options.iou,
+            max_boxes=options.max_boxes,
+            class_wise=options.class_wise,
+            by_distance=options.suppression == "diou",
+            several_classes=options.several_classes,
+        )
+
+    def ended(self, outputs: Any, batch: Batch) -> list[Candidates]:
+        """See `Task`: what is left of them after suppression."""
+        found = []
+        for k, (count, size) in enumerate(
+            zip(outputs["count"].tolist(), batch.original_size.tolist(), strict=True)
+        ):
+            parts = (
+                outputs[key][k, :count].cpu().numpy() for key in ("boxes", "scores", "classes")
+            )
+            boxes, scores, of = parts
+            xyxy = geometry.boxes_through(batch.to_original[k], boxes.astype(np.float64))
+            xyxy = np.clip(xyxy, 0, [*size, *size]).astype(np.float32)
+            found.append(Candidates(xyxy, scores, of, tuple(size)))
+        return found
 
     def merge(self, findings: Sequence[Candidates]) -> Candidates:
         """See `Task`: all of them; suppression comes later."""

@@ -19,6 +19,7 @@ from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Rectangle, Result, Sample
 from retinue.tasks.classification.drawing import caption
+from retinue.tasks.multilabel.ending import Labels
 from retinue.tasks.multilabel.forms import FORMS
 from retinue.tasks.multilabel.meter import Logits, MultilabelMeter, probabilities
 from retinue.tasks.multilabel.objective import MultilabelObjective
@@ -228,6 +229,14 @@ class Multilabel(Task):
         """See `Task`: the logit."""
         (logits,) = self.scores(outputs)
         return logits.float()[:, of]
+
+    def ending(self) -> Labels:
+        """See `Task`."""
+        return Labels(self._least().tolist())
+
+    def ended(self, outputs: Any, batch: Batch) -> list[Logits]:
+        """See `Task`."""
+        return list(outputs["scores"].logit(1e-12).cpu().numpy())
 
     def merge(self, findings: Sequence[Logits]) -> Logits:
         """See `Task`: the logit of the mean of the probabilities."""

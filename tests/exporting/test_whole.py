@@ -1,0 +1,98 @@
+"""What is prepared and answered within a graph is what is prepared and answered without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from retinue.data.colour import Colour
+from retinue.data.framing import eval_boxes
+from retinue.data.loader import Loader, in_order
+from retinue.data.views import EvalView
+from retinue.exporting.whole import Prepare
+from retinue.inference.predictor import held
+from retinue.sample import Batch, Preprocessing, Sample
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 7 + 2, width // 7 + 2, 3))
+    soft = np.kron(coarse, np.ones((7, 7, 1)))[:height, :width]
+    return (soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8)
+
+
+def prepared(image: np.ndarray[Any, Any], how: Preprocessing) -> tuple[torch.Tensor, Batch]:
+    loader = Loader(EvalView(how), workers=0)
+    (batch,) = loader.batches(in_order([Sample("it", held(image))], 1, how.size))
+    return Colour(how).normalised(batch.images), batch
+
+
+PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def in_two_steps(image: np.ndarray[Any, Any], how: Preprocessing) -> torch.Tensor:
+    """By Pillow, the rows first, whatever it would take first itself."""
+    box, (top, left, tall, wide) = eval_boxes(how, (image.shape[1], image.shape[0]))
+    method = getattr(Image.Resampling, how.interpolation.upper())
+    rows = Image.fromarray(image).resize(
+        (wide, image.shape[0]), method, box=(box[0], 0, min(box[2], image.shape[1]), image.shape[0])
+    )
+    small = rows.resize((wide, tall), method, box=(0, box[1], wide, min(box[3], image.shape[0])))
+    out = np.full((*how.size, 3), how.pad_value, np.uint8)
+    out[top : top + tall, left : left + wide] = np.asarray(small)
+    return torch.from_numpy(out).permute(2, 0, 1)[None].float() / 255
+
+
+@settings(max_examples=60)
+@given(
+    height=st.integers(2, 130),
+    width=st.integers(2, 130),
+    size=st.tuples(st.sampled_from([16, 24, 33]), st.sampled_from([16, 32, 40])),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+    fit=st.sampled_from(["crop", "squash", "letterbox"]),
+    crop=st.sampled_from([0.875, 1.0, 0.5]),
+)
+def test_prepared_as_everywhere_else(
+    height: int, width: int, size: Any, interpolation: Any, fit: Any, crop: float
+) -> None:
+    how = Preprocessing(
+        size=size, interpolation=interpolation, fit=fit, crop_fraction=crop, pad_value=99, **PLAIN
+    )
+    image = picture(height, width)
+    expected, batch = prepared(image, how)
+    inputs, placed = Prepare(how)(torch.from_numpy(image)[None])
+    off = (inputs - in_two_steps(image, how)).abs() * 255
+    if interpolation == "nearest":  # a pixel whose centre lies on an edge may be either neighbour
+        assert float((off > 0.5).float().mean()) < 0.1
+    else:  # what lies between two levels may be rounded either way, twice
+        assert float(off.max()) <= 2.01
+        assert float(off.mean()) < 0.1
+        assert float((inputs - expected).abs().mean()) * 255 < 1.0
+    matrix = batch.to_original[0]
+    np.testing.assert_allclose(placed.scale, matrix[[0, 1], [0, 1]], rtol=1e-5)
+    np.testing.assert_allclose(placed.shift, matrix[:2, 2], rtol=1e-4, atol=1e-3)
+    assert placed.size.tolist() == [width, height]
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "letterbox"])
+def test_large_photographs_shrink_alike(fit: Any) -> None:
+    how = Preprocessing(size=(96, 128), interpolation="bicubic", fit=fit)
+    image = picture(900, 1400, seed=1)
+    expected, _ = prepared(image, how)
+    inputs, _ = Prepare(how)(torch.from_numpy(image)[None])
+    assert float((inputs - expected).abs().max()) < 1.01 / 255 / 0.22
+    assert float((inputs - expected).abs().mean()) < 1e-4
+
+
+def test_several_images_at_once_are_each_prepared_alone() -> None:
+    how = Preprocessing(size=(32, 32))
+    images = torch.from_numpy(np.stack([picture(50, 70, seed) for seed in range(3)]))
+    together, _ = Prepare(how)(images)
+    for k in range(3):
+        torch.testing.assert_close(together[k : k + 1], Prepare(how)(images[k : k + 1])[0])
