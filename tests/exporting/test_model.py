@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import exports
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -34,41 +33,6 @@ QUICK = ("torchscript", "openvino")
 """ONNX's exporter takes seconds for any network; `test_onnx` shows that way once."""
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exports.photographs(tmp_path_factory.mktemp("photographs"))
-
-
-@pytest.fixture(scope="module")
-def _model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exports.model(tmp_path_factory.mktemp("model") / "best.safetensors")
-
-
-@pytest.fixture
-def model(_model: Path, tmp_path: Path) -> Path:
-    """Of a classifier, alone in its folder."""
-    place = tmp_path / "best.safetensors"
-    place.write_bytes(_model.read_bytes())
-    return place
-
-
-def answers(model: Path, photographs: Path) -> list[Any]:
-    predictor = load(model, device="cpu", engine="auto")
-    return list(predictor.predict(sorted(photographs.iterdir()), batch_size=4))
-
-
-def same(first: list[Any], second: list[Any], most: float = 1e-4) -> None:
-    """Result by result."""
-    assert len(first) == len(second) > 0
-    for one, other in zip(first, second, strict=True):
-        assert one.path == other.path
-        assert [name for name, _ in one.answers()] == [name for name, _ in other.answers()]
-        scores = [np.array([score for _, score in r.answers()]) for r in (one, other)]
-        np.testing.assert_allclose(*scores, atol=most)
-        places = [np.array([part.xyxy for part in r.parts()]) for r in (one, other)]
-        np.testing.assert_allclose(*places, atol=100 * most)
-
-
 @pytest.mark.parametrize("to", QUICK)
 def test_a_classifiers_export_answers_as_the_model(to: str, model: Path, photographs: Path) -> None:
     pytest.importorskip("openvino")
@@ -76,7 +40,7 @@ def test_a_classifiers_export_answers_as_the_model(to: str, model: Path, photogr
     assert done.path == model.with_suffix(runtimes.FORMATS[to].suffix)
     assert isinstance(done, exporting.Written)
     assert done.proof.images == 6
-    same(answers(model, photographs), answers(done.path, photographs))
+    exports.same(exports.answers(model, photographs), exports.answers(done.path, photographs))
     predictor = retinue.load(done.path)
     assert predictor.classes == exports.CLASSES
     assert predictor.description == modelfile.read_description(model)
@@ -97,9 +61,9 @@ def test_a_detectors_export_finds_the_same(to: str, tmp_path: Path, photographs:
     assert isinstance(done, exporting.Written)
     assert done.proof.overlap is not None
     assert done.proof.overlap > 0.999
-    found = answers(done.path, photographs)
+    found = exports.answers(done.path, photographs)
     assert min(len(result.parts()) for result in found) > 10
-    same(answers(model, photographs), found)
+    exports.same(exports.answers(model, photographs), found)
 
 
 def test_onnx_and_its_metadata(model: Path, photographs: Path, tmp_path: Path) -> None:
@@ -111,8 +75,8 @@ def test_onnx_and_its_metadata(model: Path, photographs: Path, tmp_path: Path) -
     line = ["export", str(model), "--to", "onnx", "--images", str(photographs)]
     assert run(line) == 0
     file = tmp_path / "best.onnx"
-    same(answers(model, photographs), answers(file, photographs))
-    same(answers(model, photographs), list(
+    exports.same(exports.answers(model, photographs), exports.answers(file, photographs))
+    exports.same(exports.answers(model, photographs), list(
         load(file, engine="openvino").predict(sorted(photographs.iterdir()))
     ))  # fmt: skip
     graph = onnx.load(file)
@@ -146,7 +110,7 @@ def test_onnx_and_its_metadata(model: Path, photographs: Path, tmp_path: Path) -
 
 def test_torch_export(model: Path, photographs: Path) -> None:
     done = retinue.export(model, "torch-export", images=photographs)
-    same(answers(model, photographs), answers(done.path, photographs))
+    exports.same(exports.answers(model, photographs), exports.answers(done.path, photographs))
 
 
 Change = Callable[[ModelDescription], dict[str, Any]]
@@ -239,7 +203,7 @@ def test_a_fixed_batch_answers_any_number(to: str, model: Path, photographs: Pat
     done = retinue.export(model, to, images=photographs, batch=4)
     assert isinstance(done, exporting.Written)
     assert done.export.batch == 4
-    same(answers(model, photographs), answers(done.path, photographs))
+    exports.same(exports.answers(model, photographs), exports.answers(done.path, photographs))
     engine = load(done.path).members[0].plain("cpu")
     x = torch.randn(9, 3, 32, 32)
     torch.testing.assert_close(engine(x), torch.cat([engine(one[None]) for one in x]))

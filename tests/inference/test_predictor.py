@@ -22,7 +22,7 @@ from retinue import modelfile
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.inference import engines
-from retinue.inference import predictor as module
+from retinue.inference import members as module
 from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.inputs import expand

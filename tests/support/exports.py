@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from retinue import modelfile
+from retinue.inference.predictor import load
 from retinue.modelfile import ModelDescription
 from retinue.models import registry
 from retinue.models.vit import VisionTransformer
@@ -84,3 +85,20 @@ def photographs(folder: Path, count: int = 6) -> Path:
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
         image.save(folder / f"{k}.{'png' if k % 2 else 'jpg'}")
     return folder
+
+
+def answers(model: Path, photographs: Path) -> list[Any]:
+    predictor = load(model, device="cpu", engine="auto")
+    return list(predictor.predict(sorted(photographs.iterdir()), batch_size=4))
+
+
+def same(first: list[Any], second: list[Any], most: float = 1e-4) -> None:
+    """Result by result."""
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        assert one.path == other.path
+        assert [name for name, _ in one.answers()] == [name for name, _ in other.answers()]
+        scores = [np.array([score for _, score in r.answers()]) for r in (one, other)]
+        np.testing.assert_allclose(*scores, atol=most)
+        places = [np.array([part.xyxy for part in r.parts()]) for r in (one, other)]
+        np.testing.assert_allclose(*places, atol=100 * most)

@@ -7,12 +7,13 @@ wrong normalisation, another resize or another order of classes show, and not wr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from retinue.data.loader import Loader
 from retinue.data.views import EvalView
@@ -51,9 +52,11 @@ ALLOWED = {
     "bf16": Allowed(0.15, 0.1, 0.9, 0.1),
 }
 """fp16 has 11 bits of mantissa, bf16 has 8; deep networks add their errors up."""
-ROUNDED = Allowed(1e-3, 2e-2, 0.98, 0.02)
-"""In place of fp32's, where the images are prepared in the graph: there, numbers between two of 255
-levels may be rounded the other way."""
+ROUNDED = Allowed(1e-3, 5e-2, 0.9, 0.1)
+"""Where images are prepared in the graph: there, numbers between two of 255 levels may be rounded
+the other way, for which nothing but the pixels themselves is to blame."""
+PREPARED = 0.5
+"""Levels of 255 that such pixels may be off in the mean."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,27 @@ class Proof:
             yield f"an image's outputs depend on those beside it, by {self.together:.2g}"
 
 
-def prove(model: Predictor, export: Predictor, samples: Sequence[Sample], precision: str) -> Proof:
-    """How far `export` is from `model` on the images of `samples`, of which unreadable ones are
-    left out. Raises RetinueError where the two do not even know the same classes, BadImageError
-    where no image can be read."""
+def prove(
+    model: Predictor,
+    export: Predictor,
+    samples: Sequence[Sample],
+    precision: str,
+    allowed: Allowed | None = None,
+) -> Proof:
+    """How far `export` is from `model` on the images of `samples`. `allowed`: by default what goes
+    with the precision.
+
+    Raises RetinueError where the two do not even know the same classes, BadImageError where an
+    image cannot be read.
+    """
     if export.classes != model.classes:
         raise RetinueError("the export has other classes than the model, or in another order")
     if export.description.task != model.description.task:
         raise RetinueError("the export is of another task than the model")
-    allowed = ALLOWED.get(precision)
+    allowed = allowed or ALLOWED.get(precision)
     whole = isinstance(export.intake, Whole)
     if whole:  # of pixels that both have: JPEGs are decoded at the scale that is needed otherwise
         samples = [_decoded(sample, model.preprocessing) for sample in samples]
-        allowed = ROUNDED if precision == "fp32" else allowed
     most = math.inf if allowed is None else allowed.error
     ours, own = looked(model, samples, TOGETHER)
     theirs, others = looked(export, samples, TOGETHER)
@@ -144,6 +155,27 @@ def prove(model: Predictor, export: Predictor, samples: Sequence[Sample], precis
         together=together,
         allowed=allowed,
     )
+
+
+def refuse_preparation(
+    prepare: Callable[[Tensor], tuple[Tensor, Any]], model: Predictor, samples: Sequence[Sample]
+) -> float:
+    """How far, in levels of 255, images that `prepare` makes of whole ones are from those that the
+    model is shown, in the mean over the worst one's pixels. RetinueError where that is too far."""
+    worst, std = 0.0, torch.tensor(model.preprocessing.std).view(3, 1, 1)
+    for sample in samples:
+        same = _decoded(sample, model.preprocessing)
+        image = torch.from_numpy(np.array(original(same, model.preprocessing)))
+        (batch,) = Loader(model.intake.view, workers=0).batches(model.intake.plans([same], 1))
+        off = (prepare(image[None])[0] - model.intake.inputs(batch.images)).abs() * std * 255
+        worst = max(worst, float(off.mean()))
+    if not worst <= PREPARED:
+        raise RetinueError(
+            "the graph would not prepare images as the model file says"
+            f" ({worst:.2g} of 255 levels off in the mean)",
+            mend="leave end_to_end out (--end-to-end)",
+        )
+    return worst
 
 
 def _together(

@@ -26,8 +26,9 @@ from retinue.exporting.whole import Whole
 from retinue.exporting.writers import Converted, Job, writer_of
 from retinue.files import open_file
 from retinue.inference import ensembles
+from retinue.inference.engines import TorchEngine
 from retinue.inference.exported import Export, written
-from retinue.inference.members import Member, open_member
+from retinue.inference.members import ExportedMember, Member, open_member
 from retinue.inference.predictor import Predictor, example_inputs, load, original
 from retinue.inference.runtimes import FORMATS, Format, bytes_of, format_of
 from retinue.inference.tracing import Axes, Signature
@@ -172,7 +173,7 @@ def export_model(
     how = own.preprocessing
     example = example_inputs(good, how, order.batch or 2)
     if order.end_to_end:
-        example = torch.from_numpy(np.ascontiguousarray(original(good[0], how)))[None]
+        example = torch.from_numpy(np.array(original(good[0], how)))[None]
     calibration = None
     if order.precision == "int8":
         calibration = example_inputs(material.calibration, own.preprocessing, int8.IMAGES)
@@ -182,6 +183,7 @@ def export_model(
                 network = _computing(member, order.precision)
                 if ending is not None:
                     network = Whole(how, network, ending).eval()
+                    gate.refuse_preparation(network.prepare, own, good)
                 writer.write(
                     Job(network, example, axes, text, temporary, order.precision, calibration)
                 )
@@ -190,6 +192,12 @@ def export_model(
             except Exception as error:
                 raise _cannot(form, order, error) from error
             proof, spent, report = _proven(own, temporary, good, export, material, order)
+            if ending is not None:  # as the very graph is, too, when PyTorch runs it
+                runs = TorchEngine(network, precision="fp32")
+                graph = Predictor([ExportedMember.of_graph(model, export, runs, member)])
+                _refuse(
+                    gate.prove(graph, load(temporary, device="cpu"), good, order.precision), export
+                )
             report["model_sha256"], report["file"] = export.model_sha256, target.name
             report_of(temporary).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -221,14 +229,9 @@ def _proven(
     """The proof, what eight bits cost, and the report. RetinueError where the file does not answer
     as the model."""
     theirs = load(file, device="cpu")
-    proof = gate.prove(own, theirs, samples, export.precision)
-    problems = list(proof.problems())
-    if problems:
-        raise RetinueError(
-            f"the export does not answer as the model does: {'; '.join(problems)}",
-            where=FORMATS[export.format].title,
-            mend="nothing was written; export to another format or precision",
-        )
+    allowed = gate.ROUNDED if order.end_to_end else None
+    proof = gate.prove(own, theirs, samples, export.precision, allowed)
+    _refuse(proof, export)
     spent = cost(own, theirs, material) if proof.allowed is None else None
     if spent is not None and not spent.loss <= order.most_lost:
         raise RetinueError(
@@ -249,6 +252,16 @@ def _proven(
         "versions": export.versions,
     }
     return proof, spent, report
+
+
+def _refuse(proof: Proof, export: Export) -> None:
+    """Raise RetinueError for what speaks against the export."""
+    if problems := list(proof.problems()):
+        raise RetinueError(
+            f"the export does not answer as the model does: {'; '.join(problems)}",
+            where=FORMATS[export.format].title,
+            mend="nothing was written; export to another format or precision",
+        )
 
 
 def _default(model: Path, form: Format, precision: str) -> Path:

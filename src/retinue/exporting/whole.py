@@ -67,7 +67,7 @@ class Prepare(nn.Module):
         return inputs, placed
 
     def _axes(self, height: Tensor, width: Tensor) -> tuple[_Axis, _Axis]:
-        """See `retinue.data.framing.eval_boxes`, down and across."""
+        """As `retinue.data.framing` has it, down and across."""
         how = self.how
         tall, wide = how.size
         zero = torch.zeros_like(height)

@@ -95,6 +95,11 @@ class ExportedMember:
     task: Task
     description: ModelDescription
 
+    @classmethod
+    def of_graph(cls, file: Path, export: Export, runs: Engine, member: Member) -> ExportedMember:
+        """What an export of `member` to whole images is to be: its graph, run by PyTorch."""
+        return cls(file, export, runs, _ended(member.task), member.description)
+
     @property
     def network(self) -> Network:
         """See `Asked`: none."""
