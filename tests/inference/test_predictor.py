@@ -21,8 +21,8 @@ from torch import nn
 from retinue import modelfile
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.inference import engines
-from retinue.inference import members as module
+from retinue.inference import engines, members
+from retinue.inference import predictor as module
 from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.inputs import expand
@@ -334,7 +334,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
         examples.append(example)
         return TorchEngine(network)
 
-    monkeypatch.setattr(module, "compile_engine", note)
+    monkeypatch.setattr(members, "compile_engine", note)
     return examples
 
 

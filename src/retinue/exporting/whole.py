@@ -100,7 +100,7 @@ class Prepare(nn.Module):
         start, first, scale, _ = axis
         centre = (start + (torch.arange(count) + 0.5 - first) * scale).unsqueeze(1)
         if self.how.interpolation == "nearest":
-            nearest = centre.floor().clamp(min=0) + 0.5
+            nearest = (centre + 1e-4).floor().clamp(min=0) + 0.5
             return (torch.minimum(nearest, length - 0.5) == places).float()
         reach, filtered = _FILTERS[self.how.interpolation]
         wider = scale.clamp(min=1)

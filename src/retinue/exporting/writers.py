@@ -23,6 +23,7 @@ from retinue.inference.tracing import (
     Axes,
     Signature,
     exported_program,
+    forget_weights,
     onnx_program,
     openvino_model,
     quiet,
@@ -116,6 +117,7 @@ def _torchscript(job: Job) -> None:
     program, signature = scripted(job.module, job.example, job.axes)
     with quiet():
         torch.jit.save(program, str(job.path), _extra_files={FILE: job.text(signature)})
+    forget_weights(program)
 
 
 def _torch_export(job: Job) -> None:

@@ -150,7 +150,7 @@ def openvino_model(
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(program)  # which has to live until it is converted
         model = frontend.convert(frontend.load(decoder))
-    _forget_weights(program)
+    forget_weights(program)
     rows = example_rows(example, axes.batch or 2)
     inputs = names(signature.inputs, IMAGES)
     for port, row, name in zip(model.inputs, rows, inputs, strict=True):
@@ -165,7 +165,7 @@ def openvino_model(
     return model, signature
 
 
-def _forget_weights(program: Any) -> None:
+def forget_weights(program: Any) -> None:
     """PyTorch keeps each traced graph as long as the process lives, with the weights in it: a
     process that trains one network after the other would grow by each. What was converted holds
     those that it needs."""
