@@ -180,7 +180,7 @@ def export_model(
     try:
         with staged(target) as temporary:
             try:
-                network = _computing(member, order.precision)
+                network = _computing(member, order.precision if writer.converted else "fp32")
                 if ending is not None:
                     network = Whole(how, network, ending).eval()
                     gate.refuse_preparation(network.prepare, own, good)

@@ -61,6 +61,8 @@ class Writer:
     """What pip installs."""
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Modules that a precision needs beside them, from the extra `onnx`."""
+    converted: bool = True
+    """Whether it is given the network in 16 bits, and does not see to that itself."""
 
 
 def _onnx(job: Job) -> None:
@@ -89,8 +91,8 @@ def _openvino(job: Job) -> None:
     text = ""
     if job.precision != "int8":
         model, signature = openvino_model(job.module, job.example, job.axes)
-        text = job.text(signature)
-        _save_openvino(model, text, job.path)
+        # fp16 is how weights are kept, bf16 how it is asked to compute when it is loaded.
+        _save_openvino(model, job.text(signature), job.path, halved=job.precision == "fp16")
         return
 
     def keep(signature: Signature) -> str:
@@ -105,12 +107,12 @@ def _openvino(job: Job) -> None:
         _save_openvino(core().read_model(file), text, job.path)
 
 
-def _save_openvino(model: Any, text: str, path: Path) -> None:
+def _save_openvino(model: Any, text: str, path: Path, *, halved: bool = False) -> None:
     import openvino
 
     model.set_rt_info(text, [KEY])
-    # It would halve the weights' precision without being asked.
-    openvino.save_model(model, path, compress_to_fp16=False)
+    # By default it halves the weights' precision without being asked.
+    openvino.save_model(model, path, compress_to_fp16=halved)
 
 
 def _torchscript(job: Job) -> None:
@@ -131,7 +133,8 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 WRITERS: Mapping[str, Writer] = MappingProxyType({
     "onnx": Writer(_onnx, ("fp32", "fp16", "int8"), _ONNX, "'retinue[onnx]'"),
     "openvino": Writer(
-        _openvino, (*_OF_TORCH, "int8"), ("openvino",), "'retinue[openvino]'", {"int8": _ONNX}
+        _openvino, (*_OF_TORCH, "int8"), ("openvino",), "'retinue[openvino]'", {"int8": _ONNX},
+        converted=False,
     ),
     "torchscript": Writer(_torchscript, _OF_TORCH),
     "torch-export": Writer(_torch_export, _OF_TORCH),

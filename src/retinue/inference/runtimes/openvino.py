@@ -51,8 +51,9 @@ class OpenVINOEngine(Engine):
         self._compiled = core().compile_model(model, "CPU", settings)
         self.provider = self._compiled.get_property("EXECUTION_DEVICES")[0]
         if precision != "int8":
-            hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")
-            self.computes = hint.to_dtype().name if hasattr(hint, "to_dtype") else str(hint)
+            # NumPy has no bfloat16, so that its own way there would call it float16.
+            hint = repr(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
+            self.computes = re.sub(r".*'(\w+)'.*", r"\1", hint)
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def __call__(self, x: Nested) -> Any:

@@ -1,0 +1,174 @@
+"""Exports in other numbers: what they cost, what they really compute in, and benchmarks of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import exports
+import pytest
+import tiny
+import torch
+
+import retinue
+from retinue import modelfile
+from retinue.cli.app import run
+from retinue.errors import RetinueError, UsageError
+from retinue.exporting import model as exporting
+from retinue.exporting import writers
+from retinue.inference.predictor import load
+from retinue.sample import Sample
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learnt to tell three colours."""
+    tiny.register()
+    root = tmp_path_factory.mktemp("trained")
+    data = tiny.write_pictures(root / "data", each=20)
+    changes = {
+        "stages": [{"trainable": "all", "epochs": 8, "batch_size": 8,
+                    "optimizer": {"name": "adamw", "lr": 0.01}}],
+        "ema": None,
+    }  # fmt: skip
+    recipe = tiny.recipe(data, **changes)
+    return retinue.train(recipe, out=root / "run", report=False, quiet=True).folder
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_eight_bits_say_what_they_cost(to: str, trained: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    done = retinue.export(trained, to, precision="int8", most_lost=0.2, force=True)
+    assert isinstance(done, exporting.Written)
+    assert done.path.name == ("best.int8.onnx" if to == "onnx" else "best.int8.xml")
+    cost = done.report["cost"]
+    assert cost["figure"] == "top1"
+    assert cost["model"] == retinue.evaluate(trained, device="cpu", engine="torch")["top1"]
+    assert cost["export"] == retinue.evaluate(
+        done.path, data=trained.parent / "data", device="cpu"
+    )["top1"] or cost["images"] < 60  # fmt: skip
+    assert any("it costs" in line for line in done.lines())
+    predictor = load(done.path)
+    assert predictor.members[0].plain("cpu").precision == "int8"
+    # Eight bits indeed: an answer is not what it was, and near it.
+    one = load(trained, engine="torch", device="cpu").members[0].plain("cpu")
+    x = torch.randn(8, 3, 32, 32)
+    off = (predictor.members[0].plain("cpu")(x) - one(x)).abs().max() / one(x).std()
+    assert 1e-4 < float(off) < 1
+
+
+def test_eight_bits_are_chosen_by_images_as_predict_prepares_them(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def stop(job: writers.Job) -> None:
+        assert job.calibration is not None
+        seen.append(job.calibration)
+        raise RetinueError("enough")
+
+    monkeypatch.setattr(exporting, "writer_of", lambda *_: writers.Writer(stop, ("int8",)))
+    with pytest.raises(RetinueError, match="enough"):
+        retinue.export(trained, "openvino", precision="int8")
+    predictor = load(trained, engine="torch", device="cpu")
+    from retinue.training.evaluation import samples_of
+
+    splits = samples_of(modelfile.find_model(trained), predictor.classes)
+    samples = [Sample(s.key, s.read) for s in splits["train"]]
+    loader_inputs: list[Any] = []
+    from retinue.data.loader import Loader
+
+    loader = Loader(predictor.intake.view, workers=0)
+    for batch in loader.batches(predictor.intake.plans(samples, 16)):
+        loader_inputs += [inputs for _, inputs in predictor.inputs(batch)]
+    assert torch.equal(seen[0], torch.cat(loader_inputs))
+
+
+def test_eight_bits_that_cost_too_much_are_refused(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    photographs = exports.photographs(tmp_path / "photographs")
+    with pytest.raises(RetinueError, match=r"int8 costs more than -1.*--most-lost"):
+        retinue.export(
+            trained, "openvino", precision="int8", images=photographs, most_lost=-1,
+            out=tmp_path / "m.xml",
+        )  # fmt: skip
+    assert not (tmp_path / "m.xml").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("to", ["torchscript", "openvino"])
+def test_sixteen_bits(to: str, precision: Any, trained: Path) -> None:
+    pytest.importorskip("openvino")
+    try:
+        done = retinue.export(trained, to, precision=precision, force=True)
+    except UsageError as error:
+        pytest.skip(str(error))  # bf16 is not on every processor
+    assert isinstance(done, exporting.Written)
+    assert done.path.name.startswith(f"best.{precision}.")
+    assert 0 < (done.proof.error or 0) <= exporting.gate.ALLOWED[precision].error
+    exact = retinue.export(trained, to, force=True)
+    if to == "openvino":  # there, bf16 is how it is asked to compute
+        sizes = [one.path.with_suffix(".bin").stat().st_size for one in (done, exact)]
+        assert sizes[0] < sizes[1] if precision == "fp16" else sizes[0] == sizes[1]
+    else:
+        assert done.path.stat().st_size < exact.path.stat().st_size
+    if to == "openvino":
+        computes = "bfloat16" if precision == "bf16" else "float32"
+        assert done.report["engine"]["computes"] == computes
+
+
+def test_fp32_is_fp32(trained: Path) -> None:
+    """OpenVINO would compute in bf16 by itself, and write weights in fp16."""
+    pytest.importorskip("openvino")
+    done = retinue.export(trained, "openvino", force=True)
+    assert done.report["engine"] == {"name": "openvino", "provider": "CPU", "computes": "float32"}  # type: ignore[union-attr]
+    text = done.path.read_text(encoding="utf-8")
+    assert 'element_type="f16"' not in text
+    assert 'precision="FP16"' not in text
+
+
+def test_benchmark(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    line = ["benchmark", str(trained), "--to", "openvino", "--to", "torchscript"]
+    line += ["--precision", "fp32", "--precision", "fp16", "--json"]
+    assert run(line) == 0
+    rows = json.loads(capsys.readouterr().out)
+    told = [(row["format"], row["precision"], row["engine"]) for row in rows]
+    assert told == [
+        ("retinue", "fp32", "torch"),
+        ("openvino", "fp32", "openvino"), ("torchscript", "fp32", "torch"),
+        ("openvino", "fp16", "openvino"), ("torchscript", "fp16", "torch"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["why"] == ""
+        assert row["provider"]
+        assert row["computes"]
+        assert row["latency_ms"] > 0
+        assert row["images_per_second"] > 0
+        assert row["bytes"] > 1000
+    assert rows[0]["error"] == 0
+    assert rows[0]["bytes"] == modelfile.find_model(trained).stat().st_size
+    assert 0 < rows[1]["error"] < 1e-3
+    assert rows[3]["error"] > 1e-5
+    assert not [p for p in trained.iterdir() if "staged" in p.name]
+
+
+def test_benchmark_says_what_cannot_be_had(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["benchmark", str(trained), "--to", "torchscript", "--precision", "int8"]
+    assert run(line) == 0
+    out = capsys.readouterr().out
+    assert "torchscript, int8, torch: TorchScript files are written in fp32, fp16, bf16" in out
+    with pytest.raises(UsageError, match="unknown format 'onxx', did you mean 'onnx'"):
+        retinue.benchmark(trained, formats=["onxx"])
+
+
+def test_benchmark_of_an_export(trained: Path, tmp_path: Path) -> None:
+    photographs = exports.photographs(tmp_path / "photographs")
+    done = retinue.export(trained, "torchscript", force=True)
+    (row,) = retinue.benchmark(done.path, images=photographs)
+    assert (row.format, row.engine, row.error) == ("torchscript", "torch", 0)
+    assert row.bytes == done.path.stat().st_size
