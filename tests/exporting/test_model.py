@@ -22,7 +22,7 @@ from retinue.cli.app import run
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.exporting import gate
 from retinue.exporting import model as exporting
-from retinue.exporting.writers import WRITERS
+from retinue.exporting.writers import ELSEWHERE, WRITERS
 from retinue.inference import exported, runtimes
 from retinue.inference.exported import Export
 from retinue.inference.predictor import load
@@ -308,6 +308,39 @@ def test_a_missing_package_is_named(
         load(model.with_suffix(".xml"))
 
 
+def test_formats_that_are_written_elsewhere_name_the_package(model: Path) -> None:
+    for to, package in (
+        ("keras", "tensorflow"),
+        ("savedmodel", "tensorflow"),
+        ("coreml", "coreml"),
+    ):
+        with pytest.raises(UsageError, match=rf"by the package '{package}"):
+            retinue.export(model, to)
+
+
+def test_litert(model: Path, photographs: Path) -> None:
+    """Fixed to one image at a time, and answers any number."""
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("litert_torch")
+    done = retinue.export(model, "litert", images=photographs)
+    assert isinstance(done, exporting.Written)
+    assert (done.path.name, done.export.batch) == ("best.tflite", 1)
+    exports.same(exports.answers(model, photographs), exports.answers(done.path, photographs))
+    assert load(done.path).engine == "litert"
+
+
+def test_litert_says_what_is_missing(
+    model: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("litert_torch", "ai_edge_litert"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=r"'litert_torch', which is not installed.*retinue.litert"):
+        retinue.export(model, "litert", images=photographs)
+    model.with_suffix(".tflite").write_bytes(b"TFL3")
+    with pytest.raises(UsageError, match=r"'ai_edge_litert', which is not.*retinue.litert"):
+        load(model.with_suffix(".tflite"))
+
+
 def test_broken_images_are_passed_over(model: Path, photographs: Path, tmp_path: Path) -> None:
     (tmp_path / "mixed").mkdir()
     for k, file in enumerate(sorted(photographs.iterdir())):
@@ -372,7 +405,7 @@ def test_every_format_has_its_writer_and_its_name() -> None:
     from retinue.cli.export import Numbers, Target
 
     assert list(WRITERS) == list(runtimes.FORMATS)
-    assert [one.value for one in Target] == [*runtimes.FORMATS, *STATE_DICTS]
+    assert [one.value for one in Target] == [*runtimes.FORMATS, *STATE_DICTS, *ELSEWHERE]
     assert [one.value for one in Numbers] == ["fp32", "fp16", "bf16", "int8"]
     for name, form in runtimes.FORMATS.items():
         assert runtimes.format_of(f"a/b{form.suffix.upper()}") is form

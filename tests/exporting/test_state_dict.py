@@ -412,7 +412,8 @@ def test_command_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["export", str(folder), "--to", "keras"]) == 2
     capsys.readouterr()
     assert run(["export", str(folder)]) == 2
-    formats = "onnx, openvino, torchscript, torch-export, timm, torchvision"
+    formats = "onnx, openvino, torchscript, torch-export, litert, timm, torchvision"
+    formats += ", savedmodel, keras, coreml"
     choose = f"missing option '--to', choose from {formats} (see `retinue export --help`)"
     assert capsys.readouterr().err == f"error: {choose}\n"
     (folder / "broken.safetensors").write_bytes(b"x" * 50)

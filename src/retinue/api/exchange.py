@@ -43,6 +43,7 @@ def export(
     """
     from retinue.errors import UsageError
     from retinue.exporting.state_dict import export_state_dict
+    from retinue.exporting.writers import refuse_elsewhere
     from retinue.inference.runtimes import FORMATS
     from retinue.modelfile import find_model
 
@@ -51,6 +52,7 @@ def export(
             f"a model is exported from its file, not from a {type(model).__name__}",
             mend="give the path of a model file or run folder",
         )
+    refuse_elsewhere(to)
     file, target = find_model(Path(model)), None if out is None else Path(out)
     if to not in FORMATS:
         given = {

@@ -27,11 +27,14 @@ class Format(StrEnum):
     openvino = "openvino"
     torchscript = "torchscript"
     torch_export = "torch-export"
+    litert = "litert"
 
 
-_STATE_DICTS = {"timm": "timm", "torchvision": "torchvision"}
-Target = StrEnum("Target", {one.name: one.value for one in Format} | _STATE_DICTS)  # type: ignore[misc]
-"""What is written: a format, or a library's state dict."""
+_OTHERS = ("timm", "torchvision", "savedmodel", "keras", "coreml")
+Target = StrEnum(  # type: ignore[misc]
+    "Target", {one.name: one.value for one in Format} | {name: name for name in _OTHERS}
+)
+"""What is written: a format, or a library's state dict; and what is written elsewhere."""
 
 
 class Numbers(StrEnum):

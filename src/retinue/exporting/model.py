@@ -131,6 +131,8 @@ def export_model(
     """
     refuse_exported(model)
     form = FORMATS[order.to]
+    if order.batch is None:
+        order = replace(order, batch=form.batch)
     writer = writer_of(order.to, order.precision)
     target = out if out is not None else _default(model, form, order.precision)
     if format_of(target) is not form:

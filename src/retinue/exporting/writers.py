@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from retinue.inference.tracing import (
     openvino_model,
     quiet,
     scripted,
+    traceable,
 )
 
 
@@ -128,6 +130,18 @@ def _torch_export(job: Job) -> None:
         torch.export.save(program, file, extra_files={FILE: job.text(signature)})
 
 
+def _litert(job: Job) -> None:
+    import litert_torch
+
+    batch = job.axes.batch or 1
+    with traceable(job.module, job.example, batch) as (flat, rows):
+        made = litert_torch.convert(flat, rows)
+    with quiet():
+        made.export(str(job.path))
+    with zipfile.ZipFile(job.path, "a") as archive:  # behind the graph, where no reader looks
+        archive.writestr(FILE, job.text(flat.signature))
+
+
 _OF_TORCH = ("fp32", "fp16", "bf16")
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 WRITERS: Mapping[str, Writer] = MappingProxyType({
@@ -138,7 +152,28 @@ WRITERS: Mapping[str, Writer] = MappingProxyType({
     ),
     "torchscript": Writer(_torchscript, _OF_TORCH),
     "torch-export": Writer(_torch_export, _OF_TORCH),
+    "litert": Writer(_litert, ("fp32",), ("litert_torch",), "'retinue[litert]'"),
 })  # fmt: skip
+
+
+ELSEWHERE: Mapping[str, tuple[str, str, str]] = MappingProxyType({
+    "savedmodel": ("SavedModel", "tensorflow", "export to onnx or litert, and go on from there"),
+    "keras": ("Keras", "tensorflow", "export to onnx or litert, and go on from there"),
+    "coreml": ("Core ML", "coremltools", "export to torch-export, which coremltools takes"),
+})  # fmt: skip
+"""Formats that nothing here writes: their titles, the package that does, and how to get there."""
+
+
+def refuse_elsewhere(to: str) -> None:
+    """Raise UsageError for a format that is written elsewhere."""
+    if to in ELSEWHERE:
+        title, package, mend = ELSEWHERE[to]
+        raise UsageError(
+            f"{title} files are written and run by the package {package!r}, which retinue does not"
+            " drive: it could not prove them",
+            where=f"format {to}",
+            mend=mend,
+        )
 
 
 def writer_of(to: str, precision: str) -> Writer:

@@ -51,7 +51,8 @@ class Format:
     """As people write it."""
     runtimes: tuple[Runtime, ...]
     """What runs it, the usual one first."""
-    folder: bool = False
+    batch: int | None = None
+    """So many images at a time, unless one says otherwise; None: any number."""
 
 
 class Opened(NamedTuple):
@@ -69,6 +70,9 @@ _OPENVINO = Runtime(
 _ONNX = Runtime(
     "onnxruntime", ("onnxruntime",), "'retinue[onnx]'", "retinue.inference.runtimes.onnxruntime"
 )
+_LITERT = Runtime(
+    "litert", ("ai_edge_litert",), "'retinue[litert]'", "retinue.inference.runtimes.litert"
+)
 
 FORMATS: Mapping[str, Format] = MappingProxyType({
     one.name: one
@@ -83,6 +87,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType({
             "torch-export", ".pt2", "torch.export",
             (Runtime("torch", (), "", "retinue.inference.runtimes.torch_export"),),
         ),
+        Format("litert", ".tflite", "LiteRT", (_LITERT,), batch=1),
     )
 })  # fmt: skip
 
