@@ -142,3 +142,11 @@ def test_onnx(make: Any, tmp_path: Path, photographs: Path) -> None:
     report = json.loads((tmp_path / "best.onnx.proof.json").read_text(encoding="utf-8"))
     assert report["proof"]["images"] == 6
     assert len(exports.answers(tmp_path / "best.onnx", photographs)) == 6
+    # Whoever runs it without retinue gets names, too.
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(tmp_path / "best.onnx"))
+    image = np.array(Image.open(sorted(photographs.iterdir())[0]).convert("RGB"))
+    names = [port.name for port in session.get_outputs()]
+    said = dict(zip(names, session.run(None, {"images": image[None]}), strict=True))
+    numbers = said["best" if "best" in said else "classes"]
+    assert said["names"].tolist() == np.array(exports.CLASSES, object)[numbers].tolist()

@@ -413,6 +413,44 @@ def test_every_format_has_its_writer_and_its_name() -> None:
     assert runtimes.format_of("best.safetensors") is None
 
 
+def test_files_in_a_hubs_cache(model: Path, photographs: Path, tmp_path: Path) -> None:
+    """There, files lie once, under the names of their hashes, and links lead to them."""
+    pytest.importorskip("openvino")
+    done = retinue.export(model, "openvino", images=photographs)
+    snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for k, file in enumerate(runtimes.files_of(done.path)):
+        (blobs / f"{k}ab").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", f"{k}ab"))
+    exports.same(
+        exports.answers(done.path, photographs),
+        exports.answers(snapshot / done.path.name, photographs),
+    )
+    (blobs / "0ab").write_bytes(b"short")
+    with pytest.raises(RetinueError, match=r"cannot load it.*snapshots/main/best\.xml"):
+        load(snapshot / done.path.name)
+
+
+def test_external_data_in_a_hubs_cache(model: Path, photographs: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    done = retinue.export(model, "onnx", images=photographs)
+    snapshot, blobs = tmp_path / "snapshot", tmp_path / "blobs"
+    snapshot.mkdir()
+    blobs.mkdir()
+    onnx.save(
+        onnx.load(done.path), blobs / "model.onnx", save_as_external_data=True,
+        location="model.onnx.data", size_threshold=100,
+    )  # fmt: skip
+    for name in ("model.onnx", "model.onnx.data"):
+        (blobs / name).rename(blobs / f"{len(name)}ab")
+        (snapshot / name).symlink_to(blobs / f"{len(name)}ab")
+    for engine in ("onnxruntime", "openvino"):
+        found = load(snapshot / "model.onnx", engine=engine).predict(sorted(photographs.iterdir()))  # type: ignore[arg-type]
+        exports.same(exports.answers(done.path, photographs), list(found))
+
+
 def test_openvino_without_its_weights(model: Path, photographs: Path) -> None:
     pytest.importorskip("openvino")
     done = retinue.export(model, "openvino", images=photographs)

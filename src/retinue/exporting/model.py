@@ -186,9 +186,11 @@ def export_model(
                 if ending is not None:
                     network = Whole(how, network, ending).eval()
                     gate.refuse_preparation(network.prepare, own, good)
-                writer.write(
-                    Job(network, example, axes, text, temporary, order.precision, calibration)
+                names = member.task.classes if order.end_to_end else ()
+                job = Job(
+                    network, example, axes, text, temporary, order.precision, calibration, names
                 )
+                writer.write(job)
             except RetinueError:
                 raise
             except Exception as error:

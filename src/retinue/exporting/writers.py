@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +49,8 @@ class Job:
     precision: str = "fp32"
     calibration: Tensor | None = None
     """More real images as they come to the network, by which numbers are chosen for int8."""
+    names: Sequence[str] = ()
+    """Of the classes, for graphs that tell them."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,37 @@ def _onnx(job: Job) -> None:
     for node in program.model.graph:  # paths of this machine and its Python
         node.metadata_props.clear()
         node.doc_string = None
-    if job.precision != "int8":
-        program.save(str(job.path))
-        return
-    from retinue.exporting.int8 import quantised
+    if job.precision == "int8":
+        from retinue.exporting.int8 import quantised
 
-    assert job.calibration is not None
-    with tempfile.TemporaryDirectory() as folder:
-        exact = Path(folder) / "exact.onnx"
-        program.save(str(exact))
-        quantised(exact, job.path, job.calibration, job.axes.batch)
+        assert job.calibration is not None
+        with tempfile.TemporaryDirectory() as folder:
+            exact = Path(folder) / "exact.onnx"
+            program.save(str(exact))
+            quantised(exact, job.path, job.calibration, job.axes.batch)
+    else:
+        program.save(str(job.path))
+    if job.names:
+        _name_classes(job.path, job.names)
+
+
+def _name_classes(path: Path, names: Sequence[str]) -> None:
+    """Add an output `names` to the graph: the texts of the classes whose numbers it gives."""
+    import onnx
+
+    model = onnx.load(path)
+    numbers = next((port for port in model.graph.output if port.name in ("best", "classes")), None)
+    if numbers is None:
+        return
+    words: Any = [name.encode("utf-8") for name in names]
+    table = onnx.helper.make_tensor("class_names", onnx.TensorProto.STRING, [len(words)], words)
+    model.graph.initializer.append(table)
+    node = onnx.helper.make_node("Gather", ["class_names", numbers.name], ["names"])
+    model.graph.node.append(node)
+    told = onnx.helper.make_tensor_value_info("names", onnx.TensorProto.STRING, None)
+    told.type.tensor_type.shape.CopyFrom(numbers.type.tensor_type.shape)
+    model.graph.output.append(told)
+    onnx.save(model, path)
 
 
 def _openvino(job: Job) -> None:

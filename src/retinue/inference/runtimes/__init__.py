@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retinue.errors import UsageError, suggest
+from retinue.errors import RetinueError, UsageError, suggest
 
 if TYPE_CHECKING:
     from retinue.inference.engine import Engine
@@ -149,5 +152,29 @@ def opened(path: Path, form: Format, device: str, engine: str = "auto") -> Opene
     """The file at `path`, read by its library. Raises as `runtime_of`, and RetinueError for a file
     that this library cannot read."""
     module = importlib.import_module(runtime_of(form, engine).module)
-    made: Opened = module.opened(path, device)
+    with _together(path) as place:
+        try:
+            made: Opened = module.opened(place, device)
+        except RetinueError as error:
+            where = (error.where or str(path)).replace(str(place.parent), str(path.parent))
+            raise type(error)(error.what, where=where, mend=error.mend) from error
     return made
+
+
+@contextmanager
+def _together(path: Path) -> Iterator[Path]:
+    """`path`, or the same in a folder where its files lie themselves and not links to them: in the
+    cache of a hub, which has each file once, links lead to a folder that has it under another name,
+    and libraries look for the others there, or refuse to."""
+    files = files_of(path)
+    if len(files) < 2 or path.is_dir() or not any(one.is_symlink() for one in files):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+        for one in files:
+            whole = one.resolve()
+            try:
+                os.link(whole, Path(folder) / one.name)
+            except OSError:  # on another disk
+                shutil.copyfile(whole, Path(folder) / one.name)
+        yield Path(folder) / path.name

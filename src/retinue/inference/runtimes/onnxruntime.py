@@ -29,11 +29,14 @@ class OnnxRuntimeEngine(Engine):
         super().__init__(precision)
         self._session, self._signature = session, signature
         self._names = [port.name for port in session.get_inputs()]
+        # Behind the network's own there may be texts, for people who run the file without retinue.
+        own = len(signature.output_types)
+        self._outputs = [port.name for port in session.get_outputs()][:own]
         self.provider = session.get_providers()[0]
 
     def __call__(self, x: Nested) -> Any:
         arrays = self._signature.arrays(x)
-        outputs = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        outputs = self._session.run(self._outputs, dict(zip(self._names, arrays, strict=True)))
         return self._signature.answer(outputs, home(x))
 
 
