@@ -48,8 +48,8 @@ class Allowed:
 
 ALLOWED = {
     "fp32": Allowed(1e-3, 2e-3, 0.99, 0.0),
-    "fp16": Allowed(2e-2, 2e-2, 0.97, 0.02),
-    "bf16": Allowed(0.15, 0.1, 0.9, 0.1),
+    "fp16": Allowed(0.1, 2e-2, 0.97, 0.02),
+    "bf16": Allowed(0.6, 0.15, 0.85, 0.1),
 }
 """fp16 has 11 bits of mantissa, bf16 has 8; deep networks add their errors up."""
 ROUNDED = Allowed(1e-3, 5e-2, 0.9, 0.1)

@@ -51,8 +51,9 @@ def quantised(exact: Path, target: Path, images: Tensor, batch: int | None = Non
                 _Reader(images, batch, graph.input[0].name),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
-                # Processors without VNNI saturate with all eight bits, and would answer otherwise.
-                reduce_range=True,
+                # With seven, for processors without VNNI, an ImageNet network answers 7 % of the
+                # images otherwise; with all eight 1 %.
+                reduce_range=False,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 nodes_to_exclude=last,
