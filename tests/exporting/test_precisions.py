@@ -137,7 +137,7 @@ def test_benchmark(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(capsys.readouterr().out)
     told = [(row["format"], row["precision"], row["engine"]) for row in rows]
     assert told == [
-        ("retinue", "fp32", "torch"),
+        ("safetensors", "fp32", "torch"),
         ("openvino", "fp32", "openvino"), ("torchscript", "fp32", "torch"),
         ("openvino", "fp16", "openvino"), ("torchscript", "fp16", "torch"),
     ]  # fmt: skip

@@ -29,7 +29,7 @@ class Measured:
     """A format run by an engine."""
 
     format: str
-    """`retinue` is the model file itself."""
+    """`safetensors` is the model file itself."""
     precision: str
     """That it was exported in."""
     engine: str
@@ -75,7 +75,7 @@ def benchmark(
         return
     own = Predictor([open_member(model, "cpu", "torch", {})], engine="torch")
     good = gate.readable(material.proof, own, IMAGES)
-    yield _measured(own, own, "retinue", "fp32", model.stat().st_size, good)
+    yield _measured(own, own, "safetensors", "fp32", model.stat().st_size, good)
     with tempfile.TemporaryDirectory(prefix="retinue-benchmark-") as folder:
         for precision in precisions:
             for name in formats:
