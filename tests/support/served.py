@@ -10,14 +10,20 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
 from PIL import Image
 
 from retinue.inference.predictor import load
+from retinue.serving import server
+from retinue.serving.decoding import Decoders
+from retinue.serving.models import Load
 from retinue.serving.server import Service
 from retinue.serving.settings import Settings
+
+ON_TORCH = partial(load, engine="torch", device="cpu")
 
 
 def picture(
@@ -49,15 +55,36 @@ def quick(**changes: Any) -> Settings:
     return Settings(**{**values, **changes})
 
 
+class _Kept(Decoders):
+    """Processes that all servers of a test run share: starting one takes as long as a test."""
+
+    def close(self) -> None:
+        pass
+
+
+_kept: dict[Any, _Kept] = {}
+
+
+def _decoders(count: int | None, *, most_pixels: int, time: float, replaced: Any) -> Decoders:
+    if count != 1:
+        return Decoders(count, most_pixels=most_pixels, time=time, replaced=replaced)
+    how = (most_pixels, time)
+    if how not in _kept:
+        _kept[how] = _Kept(1, most_pixels=most_pixels, time=time)
+    return _kept[how]
+
+
 @contextmanager
 def serving(
-    models: dict[str, Path], settings: Settings | None = None, *, ready: bool = True, **how: Any
+    models: dict[str, Path],
+    settings: Settings | None = None,
+    *,
+    ready: bool = True,
+    load: Load = ON_TORCH,
 ) -> Iterator[tuple[Service, httpx.Client]]:
     """The service, and a client of it, from when it is ready on."""
-    service = Service(
-        models, settings or quick(), say=lambda line: None,
-        load=partial(load, **{"engine": "torch", "device": "cpu", **how}),
-    )  # fmt: skip
+    with patch.object(server, "Decoders", _decoders):
+        service = Service(models, settings or quick(), say=lambda line: None, load=load)
     failed: list[BaseException] = []
 
     def run() -> None:

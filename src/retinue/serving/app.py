@@ -62,12 +62,14 @@ class House:
         self.models = {model.name: model for model in models}
         self.samples = samples
         self.buffers = Buffers(settings)
+        self.warm = False
+        """Whether everything has been loaded, and has worked once."""
         self.draining = False
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers, and the server is not going down."""
-        return not self.draining and all(model.ready for model in self.models.values())
+        """Whether every model answers at once, and the server is not going down."""
+        return self.warm and not self.draining
 
     def model(self, name: str | None) -> Served:
         """The one that is asked for; of none, the first. Raises `Problem`."""

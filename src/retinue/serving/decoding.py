@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+import cv2
 import numpy as np
 
 from retinue.arrays import ImageSize, Matrix, Pixels
@@ -86,6 +87,12 @@ _PROBLEMS: dict[str, Callable[[str], Problem]] = {
 }
 
 
+def _made_up() -> bytes:
+    done, encoded = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))
+    assert done
+    return encoded.tobytes()
+
+
 class Decoders:
     """`count` processes; closing ends them."""
 
@@ -109,6 +116,12 @@ class Decoders:
             self._idle.put(self._started())
         self._watch = threading.Thread(target=self._end_overdue, name="retinue-watch", daemon=True)
         self._watch.start()
+
+    def warm_up(self) -> None:
+        """Wait until every process has decoded something."""
+        small, how = _made_up(), Preprocessing(size=(8, 8))
+        for one in [self.submit("warm-up", small, how) for _ in range(self.count)]:
+            one.result()
 
     def submit(self, name: str, data: bytes, how: Preprocessing) -> Future[Prepared]:
         """The picture, prepared; `Problem` where that cannot be done. Cancelled before a process is

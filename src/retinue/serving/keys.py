@@ -11,6 +11,7 @@ from pathlib import Path
 from retinue.errors import UsageError
 from retinue.files import read_text
 from retinue.serving.problems import Problem
+from retinue.text import first_line
 
 VARIABLE = "RETINUE_API_KEYS"
 SHORTEST = 16
@@ -26,7 +27,11 @@ def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) ->
         found = [key.strip() for key in environment.get(VARIABLE, "").split(",")]
     else:
         where = str(file)
-        found = [line.strip() for line in read_text(file).splitlines()]
+        try:
+            found = [line.strip() for line in read_text(file).splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            told = f"the keys cannot be read: {first_line(error)}"
+            raise UsageError(told, where=where, mend="check --key-file") from error
     keys = tuple(key for key in found if key and not key.startswith("#"))
     if file is not None and not keys:
         raise UsageError("there is no key in the file", where=where, mend="write one a line")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
 import signal
 import socket
 import threading
@@ -40,10 +41,17 @@ class Server(uvicorn.Server):
     """Uvicorn, which loads the models while `/healthz` answers already, and drains gently."""
 
     def __init__(
-        self, config: uvicorn.Config, edge: Edge, house: House, told: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        edge: Edge,
+        house: House,
+        *,
+        load: Callable[[], None],
+        told: Callable[[], None],
     ) -> None:
+        """`load` makes it ready, in a thread of its own; `told` is called then."""
         super().__init__(config)
-        self._edge, self._house, self._told = edge, house, told
+        self._edge, self._house, self._get_ready, self._told = edge, house, load, told
         self.failed: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -54,8 +62,7 @@ class Server(uvicorn.Server):
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            for model in self._house.models.values():
-                model.load()
+            self._get_ready()
         except Exception as error:
             self.failed = error
             self.should_exit = True
@@ -103,7 +110,8 @@ def listening(settings: Settings) -> socket.socket:
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        told = (error.strerror or str(error)).lower()
+        own = 0 if isinstance(error, socket.gaierror) else error.errno
+        told = (os.strerror(own) if own else str(error.strerror or error)).lower()
         raise UsageError(f"cannot listen: {told}", where=where, mend=_MEND) from error
 
 
@@ -126,6 +134,8 @@ class Service:
         for path in models.values():
             find_model(path)
         self._socket = listening(settings)
+        host, port = self._socket.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._models = [
             Served(name, path, settings, counters, load=load, examples=samples.files)
             for name, path in models.items()
@@ -141,13 +151,16 @@ class Service:
         self._edge = made(self.house)
         self._watch = Watch(self._models, settings.watch)
         self._say = say
-        self.server = Server(_config(self._edge, settings), self._edge, self.house, self._ready)
+        self.server = Server(
+            _config(self._edge, settings), self._edge, self.house,
+            load=self._load, told=self._ready,
+        )  # fmt: skip
 
-    @property
-    def address(self) -> str:
-        """`http://127.0.0.1:8000`."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    def _load(self) -> None:
+        for model in self._models:
+            model.load()
+        self._decoders.warm_up()
+        self.house.warm = True
 
     def _ready(self) -> None:
         self._watch.start()

@@ -1,0 +1,251 @@
+"""From start to stop: when it is ready, what becomes of a file that changes, how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from predictors import CLASSES
+from served import ON_TORCH, Service, picture, quick, serving, wait_until
+
+from retinue.errors import RetinueError, UsageError
+from retinue.inference.predictor import Predictor
+from retinue.serving.models import named
+from retinue.serving.server import names_of
+from retinue.serving.settings import Settings
+
+from .conftest import write_classifier
+
+PICTURE = picture()
+WATCHED = {"watch": 0.05}
+
+
+def version(client: httpx.Client) -> str:
+    response = client.post("/v1/predict", content=PICTURE)
+    assert response.status_code == 200, response.text
+    told: str = response.json()["version"]
+    return told
+
+
+# --- ready ---------------------------------------------------------------------------------------
+
+
+def test_it_is_alive_before_it_is_ready_and_ready_once_it_has_answered(classifier: Path) -> None:
+    go, shown = threading.Event(), []
+
+    def opened(path: Path) -> Predictor:
+        predictor = ON_TORCH(path)
+        predictor.network.register_forward_pre_hook(lambda _, x: shown.append(len(x[0])))
+        assert go.wait(10)
+        return predictor
+
+    with serving({"flowers": classifier}, load=opened, ready=False) as (service, client):
+        assert client.get("/healthz").status_code == 200
+        response = client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "not_ready"
+        assert client.post("/v1/predict", content=PICTURE).status_code == 503
+        assert client.get("/v1/models").json()["models"] == [{"name": "flowers", "ready": False}]
+        assert not shown
+        go.set()
+        wait_until(lambda: service.house.ready)
+        assert client.get("/readyz").status_code == 200
+        assert shown == [1, 4]  # alone, and by the batch
+
+
+def test_a_model_that_is_missing_or_damaged_ends_the_server_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match="there is no such model"):
+        Service({"a": tmp_path / "nothing.safetensors"}, quick())
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"x" * 100)
+    with pytest.raises(RetinueError, match="not a safetensors file"), serving({"a": broken}):
+        pass
+
+
+def test_an_address_that_is_taken_is_said(
+    both: tuple[Service, httpx.Client], tmp_path: Path
+) -> None:
+    service, _ = both
+    port = int(service.address.rsplit(":", 1)[1])
+    file = write_classifier(tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=f"cannot listen: address already in use, .*{port}"):
+        Service({"a": file}, quick(port=port))
+    with pytest.raises(UsageError, match="cannot listen"):
+        Service({"a": file}, quick(host="no.such.host.invalid"))
+
+
+# --- another file --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(classifier: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(classifier, tmp_path / "own.safetensors"))
+
+
+def test_a_replaced_file_is_taken_up_and_it_is_ready_all_the_while(own: Path) -> None:
+    with serving({"own": own}, quick(**WATCHED)) as (_, client):
+        before = version(client)
+        new = write_classifier(own.with_name("new.safetensors"), scale=0.5)
+        os.replace(new, own)
+        end = time.monotonic() + 10
+        while (now := version(client)) == before:
+            assert client.get("/readyz").status_code == 200
+            assert time.monotonic() < end
+        assert now != before
+        assert (
+            'retinue_reloads_total{model="own",outcome="taken"} 1.0' in client.get("/metrics").text
+        )
+
+
+def test_a_half_copied_file_is_not_taken_and_a_repaired_one_is(own: Path) -> None:
+    with serving({"own": own}, quick(**WATCHED)) as (_, client):
+        before = version(client)
+        new = write_classifier(own.with_name("new.safetensors"), scale=0.5).read_bytes()
+        own.write_bytes(new[: len(new) // 2])
+        refused = 'retinue_reloads_total{model="own",outcome="refused"} 1.0'
+        wait_until(lambda: refused in client.get("/metrics").text)
+        assert version(client) == before
+        own.unlink()
+        time.sleep(0.2)
+        assert version(client) == before
+        own.write_bytes(new)
+        wait_until(lambda: version(client) != before)
+
+
+def test_a_file_that_is_being_written_is_waited_for(own: Path) -> None:
+    with serving({"own": own}, quick(watch=0.15)) as (_, client):
+        before = version(client)
+        new = write_classifier(own.with_name("new.safetensors"), scale=0.5).read_bytes()
+        with own.open("wb") as file:
+            for start in range(0, len(new), len(new) // 10 + 1):
+                file.write(new[start : start + len(new) // 10 + 1])
+                file.flush()
+                time.sleep(0.06)
+        wait_until(lambda: version(client) != before)
+        assert 'outcome="refused"' not in client.get("/metrics").text
+
+
+def test_a_new_file_that_says_nothing_finite_is_not_taken(own: Path) -> None:
+    with serving({"own": own}, quick(**WATCHED)) as (_, client):
+        before = version(client)
+        os.replace(write_classifier(own.with_name("new.safetensors"), scale=float("nan")), own)
+        wait_until(lambda: 'outcome="refused"' in client.get("/metrics").text)
+        assert version(client) == before
+
+
+def test_requests_under_way_keep_the_model_and_the_size_that_they_began_with(own: Path) -> None:
+    """The new one takes other pixels; every answer is whole, of either."""
+    from retinue import modelfile
+    from retinue.sample import Preprocessing
+
+    with serving({"own": own}, quick(**WATCHED)) as (service, client):
+        description, tensors = modelfile.read(own)
+        other = Preprocessing(size=(96, 32)).as_dict()
+        new = own.with_name("new.safetensors")
+        modelfile.write(new, tensors, description.model_copy(update={"preprocessing": other}))
+        statuses: list[int] = []
+        stop = threading.Event()
+
+        def send() -> None:
+            while not stop.is_set():
+                answer = httpx.post(f"{service.address}/v1/predict", content=PICTURE)
+                statuses.append(answer.status_code)
+
+        threads = [threading.Thread(target=send) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        before = version(client)
+        os.replace(new, own)
+        wait_until(lambda: version(client) != before)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(statuses) == {200}
+
+
+# --- names and addresses -------------------------------------------------------------------------
+
+
+def test_models_are_called_as_their_run_or_file(tmp_path: Path) -> None:
+    run = tmp_path / "finetune-3"
+    run.mkdir()
+    (run / "best.safetensors").touch()
+    assert named([str(run)]) == {"finetune-3": run}
+    assert list(named([f"{run}/best.safetensors"])) == ["finetune-3"]
+    assert named(["a=x.safetensors", "y/b.safetensors"]) == {
+        "a": Path("x.safetensors"), "b": Path("y/b.safetensors")
+    }  # fmt: skip
+    odd = tmp_path / "k=v.safetensors"
+    odd.touch()
+    assert named([str(odd)]) == {"k=v": odd}
+    with pytest.raises(UsageError, match="two models are called 'b'"):
+        named(["x/b.safetensors", "y/b.safetensors"])
+
+
+def test_loopback_has_its_names_and_others_those_that_are_given() -> None:
+    assert names_of("127.0.0.1", ("Mine",)) == ("localhost", "127.0.0.1", "[::1]", "mine")
+    assert names_of("0.0.0.0", ()) == ()
+    assert names_of("0.0.0.0", ("a.example",)) == ("a.example",)
+
+
+def test_who_is_open_to_others() -> None:
+    assert not Settings().open_to_others
+    assert Settings(host="0.0.0.0").open_to_others
+    assert Settings(host="::").open_to_others
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_every_request_that_was_taken_is_answered_after_it_is_told_to_stop(
+    classifier: Path,
+) -> None:
+    seconds = [0.0]
+
+    def opened(path: Path) -> Predictor:
+        predictor = ON_TORCH(path)
+        predictor.network.register_forward_pre_hook(lambda *_: time.sleep(seconds[0]))
+        return predictor
+
+    settings = quick(lame_duck=0.3, batch_size=2)
+    with serving({"flowers": classifier}, settings, load=opened) as (service, _):
+        seconds[0] = 0.3
+        (model,) = service.house.models.values()
+        answers: list[Any] = []
+
+        def send() -> None:
+            answers.append(httpx.post(f"{service.address}/v1/predict", content=PICTURE, timeout=20))
+
+        threads = [threading.Thread(target=send) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: model.batcher.pending == 6)
+        service.stop()
+        wait_until(lambda: service.house.draining)
+        late = httpx.get(f"{service.address}/readyz")  # still let in, and told that it is over
+        assert late.status_code == 503
+        assert late.headers["connection"] == "close"
+        for thread in threads:
+            thread.join()
+        assert [one.status_code for one in answers] == [200] * 6
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{service.address}/healthz")
+
+
+def test_names_of_classes_are_text_everywhere(tmp_path: Path) -> None:
+    odd = ['a"b', "<b>x</b>\n", "猫 & dog/1", *CLASSES]
+    file = write_classifier(tmp_path / "odd.safetensors", classes=odd)
+    with serving({'we"ird': file}, quick()) as (_, client):
+        response = client.post("/v1/predict?top_k=7", content=PICTURE)
+        assert {c["name"] for c in response.json()["results"][0]["classes"]} == set(odd)
+        assert response.json()["model"] == 'we"ird'
+        text = client.get("/metrics").text
+        assert 'model="we\\"ird"' in text
