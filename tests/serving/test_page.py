@@ -382,3 +382,20 @@ def test_the_colours_can_be_chosen_and_are_kept(visit: Visit) -> None:
     visit.page.wait_for_selector("#about:not([hidden])")
     assert dark()
     assert visit.page.locator("#theme").get_attribute("aria-label") == "Colours: dark"
+
+
+def test_the_explanation_lies_over_the_picture_and_goes_again(visit: Visit) -> None:
+    visit.upload(lights())
+    visit.answered()
+    before = visit.pixels()
+    visit.page.locator("#explain").click()
+    visit.page.wait_for_selector('#explain[aria-pressed="true"]')
+    over = visit.pixels()
+    assert np.abs(over - before).max() > 50
+    visit.page.locator("#opacity").evaluate(
+        "e => { e.value = 0; e.dispatchEvent(new Event('input')); }"
+    )
+    assert np.array_equal(visit.pixels(), before)
+    visit.page.locator("#explain").click()
+    assert visit.page.locator("#explain").get_attribute("aria-pressed") == "false"
+    assert np.array_equal(visit.pixels(), before)

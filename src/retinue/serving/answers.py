@@ -47,7 +47,6 @@ class Answers:
         self, model: Served, picture: Picture, target: str | None
     ) -> tuple[bytes, dict[str, str]]:
         """What the model's answer for the picture rests on: see `retinue.serving.explained`."""
-        explained.refuse_unavailable()
         ready = model.current
         with model.batcher.admitted(1):
             data = picture.data or await self._fetch(picture.url)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import Any
 from urllib.parse import quote
 
@@ -17,29 +15,28 @@ from retinue.serving.problems import Problem, bad
 
 MOST_SIDE = 1024
 """Pixels: a map has a few dozen cells, and a larger picture tells no more."""
-_ROOM = "retinue.explaining"
 
 
-def available() -> bool:
-    """Whether this installation explains anything."""
-    return importlib.util.find_spec(_ROOM) is not None
+def explains(predictor: Predictor) -> bool:
+    """Whether anything can be told of its answers."""
+    from retinue.explaining.methods import chosen
 
-
-def refuse_unavailable() -> None:
-    """Raise `Problem` unless it is `available`."""
-    if not available():
-        raise Problem(501, "no_explanations", "this server does not explain its answers")
+    try:
+        chosen(predictor, "auto")
+    except RetinueError:
+        return False
+    return True
 
 
 def overlay(
     predictor: Predictor, image: Pixels, target: str | None
 ) -> tuple[bytes, dict[str, str]]:
     """A PNG of the size of `image`, transparent where nothing speaks for the class `target` (None:
-    the best one); and headers that say what it is of. Raises `Problem`."""
-    if target is not None and target not in predictor.classes:
-        raise bad("no_such_class", "the model does not know that class")
+    the best one, or whatever was found); and headers that say what it is of. Raises `Problem`."""
+    from retinue.explaining import explain
+
     try:
-        told: Any = importlib.import_module(_ROOM).explain(predictor, image, target=target)
+        told = explain(predictor, image, target=target)
     except UsageError as error:
         raise bad("no_explanation", error.what, mend=error.mend or "") from error
     except RetinueError as error:

@@ -44,6 +44,7 @@ class Ready:
         self.preprocessing = predictor.preprocessing
         self.digest = digest
         """The first of the file's SHA-256, which tells versions apart."""
+        self.explains = explained.explains(predictor)
 
     def answer(self, images: Sequence[Prepared]) -> list[Any]:
         """See `Answering`: an image of which the model says nothing finite is that image's affair,
@@ -75,7 +76,7 @@ class Ready:
             "options": {key: values.get(key) for key in sorted(task.adjustable)},
             "engine": self.predictor.engine,
             "device": self.predictor.device,
-            "explains": explained.available(),
+            "explains": self.explains,
             "figures": dict(description.figures),
         }
 

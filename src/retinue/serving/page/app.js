@@ -267,13 +267,14 @@ $("explain").addEventListener("click", async () => {
   $("stage").dataset.state = "busy";
   hideAlert();
   try {
-    const target = state.shown[Math.max(0, state.fixed)]?.name;
+    // Of boxes, all that was found, unless one is chosen.
+    const target = state.answer.boxes ? state.shown[state.fixed]?.name : state.shown[0]?.name;
     const told = await service.explain(state.picture, state.model.name, target, busy.signal);
     if (state.busy !== busy) return;
     stage.overlay = told.overlay;
     $("explain").setAttribute("aria-pressed", "true");
     $("opacity-label").hidden = false;
-    $("said").textContent = `Shown is what speaks for ${told.target}`;
+    $("said").textContent = `Shown is what speaks for ${told.target || "what was found"}`;
     stage.draw();
   } catch (error) {
     if (error.name !== "AbortError") {
