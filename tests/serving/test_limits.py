@@ -339,6 +339,7 @@ def test_a_foreign_name_is_not_answered_on_loopback(client: httpx.Client) -> Non
     """A page elsewhere whose name leads to 127.0.0.1 gets nothing (DNS rebinding)."""
     for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", ""):
         assert client.get("/v1/models", headers={"host": host}).status_code in (400, 421)
+    assert client.get("/healthz", headers={"host": "10.1.2.3:8000"}).status_code == 200
     for host in ("localhost", "LOCALHOST:99", "127.0.0.1:1", "[::1]:8000"):
         assert client.get("/v1/models", headers={"host": host}).status_code == 200
 

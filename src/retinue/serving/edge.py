@@ -23,6 +23,8 @@ log = logging.getLogger("retinue.serving")
 
 GUARDED = ("/v1/", "/metrics")
 """Where a key is needed."""
+PROBES = ("/healthz", "/readyz")
+"""Asked by whatever watches over it, by an address of its own."""
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 _SECRETS = {"key", "api_key", "apikey", "api-key", "token", "access_token", "authorization"}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -100,8 +102,11 @@ class Edge:
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise `Problem` for who may not ask."""
-        if self._settings.hosts and (
-            _host(headers.get(b"host", b"").decode("latin-1")) not in self._settings.hosts
+        probed = scope["path"] in PROBES
+        if (
+            self._settings.hosts
+            and not probed
+            and (_host(headers.get(b"host", b"").decode("latin-1")) not in self._settings.hosts)
         ):
             told = "the server is not called so"
             raise Problem(421, "wrong_host", told, mend="add the name with --allow-host NAME")
