@@ -23,8 +23,6 @@ log = logging.getLogger("retinue.serving")
 
 GUARDED = ("/v1/", "/metrics")
 """Where a key is needed."""
-PROBES = ("/healthz", "/readyz")
-"""Asked by whatever watches over it, by an address of its own."""
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 _SECRETS = {"key", "api_key", "apikey", "api-key", "token", "access_token", "authorization"}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -102,7 +100,7 @@ class Edge:
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raise `Problem` for who may not ask."""
-        probed = scope["path"] in PROBES
+        probed = scope["path"] in journal.PROBES  # by an address of its own
         if (
             self._settings.hosts
             and not probed

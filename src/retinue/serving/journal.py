@@ -48,6 +48,9 @@ class _Text(logging.Formatter):
         return line
 
 
+PROBES = ("/healthz", "/readyz")
+"""Asked by whatever watches over the server, every few seconds."""
+
 log = logging.getLogger("retinue.serving.requests")
 
 
@@ -67,6 +70,9 @@ def begin(form: LogFormat, stream: TextIO | None = None) -> None:
 
 
 def note(told: dict[str, Any]) -> None:
-    """One request."""
-    level = logging.ERROR if told["status"] >= 500 else logging.INFO
+    """One request; one that only asks whether the server is well, where it is not."""
+    if told["route"] in PROBES and told["status"] == 200:
+        return
+    failed = told["status"] >= 500 and told["status"] != 503
+    level = logging.ERROR if failed else logging.INFO
     log.log(level, "request", extra={"told": told})

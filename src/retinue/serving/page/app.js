@@ -5,7 +5,7 @@ import * as service from "./service.js";
 import { Stage } from "./stage.js";
 
 const $ = (id) => document.getElementById(id);
-const stage = new Stage($("stage"), $("canvas"));
+const stage = new Stage($("stage"), $("canvas"), $("backdrop"));
 const LEAST = 0.02; // what the server is asked for, so that the slider can go down to it
 
 const state = { models: [], model: null, picture: null, answer: null, shown: [], fixed: -1, busy: null, stream: null };
@@ -333,6 +333,7 @@ $("theme").addEventListener("click", () => {
   localStorage.setItem("retinue-theme", next);
   theme(next);
 });
+$("opacity").style.setProperty("--at", `${$("opacity").value}%`);
 const kept = localStorage.getItem("retinue-theme");
 theme(kept in THEMES ? kept : "");
 if (/Mac|iP(hone|ad)/.test(navigator.platform)) $("paste-key").textContent = "⌘";

@@ -11,9 +11,10 @@ export function colourOf(name) {
 }
 
 export class Stage {
-  constructor(place, canvas) {
+  constructor(place, canvas, backdrop) {
     this.place = place;
     this.canvas = canvas;
+    this.backdrop = backdrop;
     this.image = null; // what the browser can show of the picture
     this.size = null; // { width, height } of the upright original
     this.boxes = [];
@@ -44,6 +45,9 @@ export class Stage {
     this.boxes = [];
     this.overlay = null;
     this.chosen = -1;
+    const pen = this.backdrop.getContext("2d");
+    pen.clearRect(0, 0, this.backdrop.width, this.backdrop.height);
+    if (image) pen.drawImage(image, 0, 0, this.backdrop.width, this.backdrop.height);
     this.draw();
   }
 
@@ -85,7 +89,7 @@ export class Stage {
   #drawBoxes(pen, width, height) {
     const across = width / this.size.width;
     const down = height / this.size.height;
-    const order = this.boxes.map((box, k) => k).sort((a, b) => (a === this.chosen) - (b === this.chosen));
+    const order = this.boxes.map((box, k) => k).sort((a, b) => (b === this.chosen) - (a === this.chosen));
     if (this.chosen >= 0) {
       pen.fillStyle = "#0007";
       pen.fillRect(0, 0, width, height);
@@ -97,15 +101,16 @@ export class Stage {
           x1 * across, y1 * down, (x2 - x1) * across, (y2 - y1) * down);
       }
     }
-    // From the least sure to the surest, so that labels of those lie on top.
-    for (const k of order.reverse().sort((a, b) => (a === this.chosen) - (b === this.chosen))) {
-      const box = this.boxes[k];
-      const faint = this.chosen >= 0 && k !== this.chosen;
-      this.#drawBox(pen, box, across, down, width, faint);
+    // The surest last, so that their frames lie on top; their labels have the first choice of place.
+    const faint = (k) => this.chosen >= 0 && k !== this.chosen;
+    for (const k of order.toReversed()) this.#drawFrame(pen, this.boxes[k], across, down, faint(k));
+    const taken = [];
+    for (const k of order) {
+      if (!faint(k)) this.#drawLabel(pen, this.boxes[k], across, down, width, height, taken);
     }
   }
 
-  #drawBox(pen, box, across, down, width, faint) {
+  #drawFrame(pen, box, across, down, faint) {
     const [x, y] = [box.xyxy[0] * across, box.xyxy[1] * down];
     const [w, h] = [box.xyxy[2] * across - x, box.xyxy[3] * down - y];
     const colour = colourOf(box.name);
@@ -118,23 +123,30 @@ export class Stage {
       pen.roundRect(x + 1.5, y + 1.5, Math.max(w - 3, 1), Math.max(h - 3, 1), Math.min(8, w / 4, h / 4));
       pen.stroke();
     }
-    if (!faint) {
-      pen.font = "600 13px ui-sans-serif, system-ui, sans-serif";
-      const most = Math.max(60, width - x - 8);
-      let text = `${box.name} ${Math.round(100 * box.score)} %`;
-      while (pen.measureText(text).width + 14 > most && text.length > 4) text = `${text.slice(0, -2)}…`;
-      const long = pen.measureText(text).width + 14;
-      const left = Math.max(0, Math.min(x, width - long));
-      const top = y >= 24 ? y - 22 : y + 3;
-      pen.fillStyle = colour;
-      pen.beginPath();
-      pen.roundRect(left, top, long, 22, 7);
-      pen.fill();
-      pen.fillStyle = "#10121a";
-      pen.textBaseline = "middle";
-      pen.fillText(text, left + 7, top + 11.5);
-    }
     pen.globalAlpha = 1;
+  }
+
+  #drawLabel(pen, box, across, down, width, height, taken) {
+    const [x, y] = [box.xyxy[0] * across, box.xyxy[1] * down];
+    const bottom = box.xyxy[3] * down;
+    pen.font = "600 13px ui-sans-serif, system-ui, sans-serif";
+    const most = Math.max(60, width - x - 8);
+    let text = `${box.name} ${Math.round(100 * box.score)} %`;
+    while (pen.measureText(text).width + 14 > most && text.length > 4) text = `${text.slice(0, -2)}…`;
+    const [long, high] = [pen.measureText(text).width + 14, 22];
+    const left = Math.max(0, Math.min(x, width - long));
+    // Above the frame, below it, or inside: the first place that is free.
+    const places = [y - high, bottom, y + 3, bottom - high - 3].filter((top) => top >= 0 && top + high <= height);
+    const free = (top) => taken.every(([l, t, r]) => left >= r || left + long <= l || top >= t + high || top + high <= t);
+    const top = places.find(free) ?? places[0] ?? 0;
+    taken.push([left, top, left + long]);
+    pen.fillStyle = colourOf(box.name);
+    pen.beginPath();
+    pen.roundRect(left, top, long, high, 7);
+    pen.fill();
+    pen.fillStyle = "#10121a";
+    pen.textBaseline = "middle";
+    pen.fillText(text, left + 7, top + 11.5);
   }
 
   /** The smallest box at a place of the canvas, or -1. */
