@@ -362,7 +362,7 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(visit: Visit) -> None:
     visit.answered()
     unnamed = visit.page.evaluate(
         """() => [...document.querySelectorAll("button, a, input, select, canvas, video")].filter(
-            e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length
+            e => !(e.ariaHidden || e.ariaLabel || e.textContent.trim() || e.labels?.length
                    || e.querySelector("img[alt]"))
         ).map(e => e.outerHTML)"""
     )
