@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from served import Service, encoded, lights, picture, quick, serving
+from served import Service, encoded, lights, picture, quick, serving, wait_until
 
 from retinue.serving import app
 from retinue.serving.bodies import parsed
@@ -210,7 +210,7 @@ def test_errors_are_told_in_the_servers_words_and_the_next_picture_is_answered(
 def test_the_camera_takes_a_picture(visit: Visit) -> None:
     visit.page.locator("#camera").click()
     visit.page.wait_for_selector("#snap:not([hidden])")
-    visit.page.wait_for_function("document.getElementById('video').videoWidth > 0")
+    wait_until(lambda: visit.page.evaluate("video.videoWidth > 0"))
     visit.page.locator("#snap").click()
     visit.answered()
     assert visit.page.locator("#video").is_hidden()
