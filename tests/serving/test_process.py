@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,26 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from served import picture
+from served import picture, started
 
 PICTURE = picture()
-
-
-def started(*arguments: object, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """The process, and its address."""
-    command = [sys.executable, "-m", "retinue.cli", "serve", *map(str, arguments)]
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--engine", "torch"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"at (http://\S+)$", line.strip())
-    if found is None:
-        process.kill()
-        raise AssertionError(process.communicate())
-    return process, found[1]
 
 
 def test_sigterm_under_load_loses_no_request_and_ends_as_done(
@@ -42,7 +21,7 @@ def test_sigterm_under_load_loses_no_request_and_ends_as_done(
     """Clients that keep their connection, and ones that come anew, until they are not let in."""
     # Where nothing can be written (a container whose root is read-only), nothing need be.
     home = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent", "RETINUE_CACHE": "/proc/none"}
-    process, address = started(classifier, **home)
+    process, address = started(classifier, "--engine", "torch", **home)
     statuses: list[int] = []
     lost: list[str] = []
     stop = threading.Event()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +110,23 @@ def serving(
         service.stop()
         thread.join(20)
     assert not thread.is_alive()
+
+
+def started(*arguments: object, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    """The process, and its address."""
+    command = [sys.executable, "-m", "retinue.cli", "serve", *map(str, arguments)]
+    process = subprocess.Popen(
+        [*command, "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"at (http://\S+)$", line.strip())
+    if found is None:
+        process.kill()
+        raise AssertionError(process.communicate())
+    return process, found[1]
 
 
 def wait_until(done: Any, seconds: float = 20.0) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,8 @@ from retinue.serving.settings import LOOPBACK, Settings
 
 log = logging.getLogger("retinue.serving")
 
+_LAST = 0.1
+"""Seconds from a connection to its request, of those that come last."""
 _MEND = "try another --port, or 0 for any that is free"
 
 
@@ -76,7 +78,33 @@ class Server(uvicorn.Server):
         self._house.draining = self._edge.closing = True
         if self.failed is None and not self.force_exit:
             await asyncio.sleep(self._house.settings.lame_duck)
+            await self._let_in_the_last(sockets or [])
         await super().shutdown(sockets)
+
+    async def _let_in_the_last(self, sockets: Sequence[socket.socket]) -> None:
+        """Whoever is connected already, as far as the system is concerned, but not accepted yet
+        would have the connection reset. So the door is closed behind them."""
+        loop, waiting = asyncio.get_running_loop(), []
+        doors = [door.dup() for door in sockets]
+        for server in self.servers:
+            server.close()
+        for door in doors:
+            door.setblocking(False)
+            door.listen(0)
+            with contextlib.suppress(OSError):  # no more of them
+                while True:
+                    waiting.append(door.accept()[0])
+            door.close()
+        for connection in waiting:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(_LAST if sockets else 0)  # until what they want has come, too
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
