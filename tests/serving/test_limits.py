@@ -335,6 +335,15 @@ def test_wrong_methods_and_paths_are_json(client: httpx.Client) -> None:
         assert client.get(path).status_code == 404
 
 
+def test_the_head_of_whatever_can_be_got(client: httpx.Client) -> None:
+    """As `wget --spider` asks whether a server is well."""
+    for path in ("/", "/healthz", "/readyz", "/page/app.js"):
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+        assert int(response.headers["content-length"]) > 0
+    assert client.head("/v1/predict").status_code == 405
+
+
 def test_a_foreign_name_is_not_answered_on_loopback(client: httpx.Client) -> None:
     """A page elsewhere whose name leads to 127.0.0.1 gets nothing (DNS rebinding)."""
     for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", ""):

@@ -80,7 +80,9 @@ class Edge:
         self.under_way += 1
         try:
             self._admit(scope, headers)
-            await self._app(scope, receive, answering)
+            # The head of what would be got; uvicorn leaves the body out.
+            got = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self._app(got, receive, answering)
         except Problem as problem:
             if told["status"]:
                 raise

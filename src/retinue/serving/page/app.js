@@ -117,6 +117,7 @@ function refused(error) {
   strong.textContent = sentence(error.message);
   $("alert").replaceChildren(strong, error.mend ? sentence(error.mend) : "");
   $("alert").hidden = false;
+  $("alert").scrollIntoView({ block: "nearest" });
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");

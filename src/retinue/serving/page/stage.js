@@ -54,7 +54,9 @@ export class Stage {
   /** Space for a picture of that size: as wide as there is room, no higher than the window. */
   #fit() {
     const room = this.place.clientWidth;
-    const most = Math.max(260, Math.min(window.innerHeight * 0.7, 720));
+    // Where answers lie below it, they are to show, too.
+    const share = matchMedia("(max-width: 860px)").matches ? 0.5 : 0.7;
+    const most = Math.max(240, Math.min(window.innerHeight * share, 720));
     const { width, height } = this.size;
     const scale = Math.min(room / width, most / height);
     return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
