@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import types
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import absent
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,8 +98,8 @@ def test_many_results_show_the_first_and_count_the_others(photo: str) -> None:
 # --- other libraries -----------------------------------------------------------------------------
 
 
-def test_a_table_has_the_columns_and_rows_of_the_csv(monkeypatch: pytest.MonkeyPatch) -> None:
-    _pandas(monkeypatch)
+def test_a_table_has_the_columns_and_rows_of_the_csv() -> None:
+    pytest.importorskip("pandas", reason="needs pandas")
     many = Predictions(2, {}, [], [BoxResult("a.jpg", BOXES[:1]), BoxResult("b.jpg", [])])
     table = many.to_pandas()
     assert list(table.columns) == ["path", "name", "score", "x1", "y1", "x2", "y2"]
@@ -123,7 +123,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_boxes_become_detections(monkeypatch: pytest.MonkeyPatch) -> None:
-    sv = _supervision(monkeypatch)
+    sv = absent.supervision(monkeypatch)
     found = BoxResult("a.jpg", BOXES).to_supervision(["cat", "dog", ODD])
     assert isinstance(found, sv.Detections)
     np.testing.assert_array_equal(found.xyxy, [[10, 20, 40, 60], [0, 0, 5, 5]])
@@ -138,29 +138,7 @@ def test_boxes_become_detections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_classes_become_classifications(monkeypatch: pytest.MonkeyPatch) -> None:
-    _supervision(monkeypatch)
+    absent.supervision(monkeypatch)
     made = ClassResult("a", [("rose", 0.75), ("lily", 0.25)]).to_supervision(["lily", "rose"])
     assert made.class_id.tolist() == [1, 0]
     assert made.confidence.tolist() == [0.75, 0.25]
-
-
-def _pandas(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pandas", reason="needs pandas")
-
-
-def _supervision(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The real one, or where it is not installed something that takes the same arguments."""
-    try:
-        import supervision
-
-        return supervision
-    except ImportError:
-        made = types.ModuleType("supervision")
-
-        class Detections(types.SimpleNamespace):
-            pass
-
-        made.Detections = Detections  # type: ignore[attr-defined]
-        made.Classifications = types.SimpleNamespace  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "supervision", made)
-        return made
