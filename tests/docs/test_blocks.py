@@ -14,15 +14,18 @@ from typing import Any
 import absent
 import box_sets
 import clips
+import darknet_texts
 import detection_runs
 import numpy as np
+import predictors
 import pytest
 import tiny
 from PIL import Image
 from told import PAGES, ROOT, Block, blocks
 
 import retinue
-from retinue import api
+from retinue import api, modelfile
+from retinue.sample import Preprocessing
 
 NOT_RUN = {
     "lessons.md": "needs a checkpoint of TensorFlow's, which nobody has here",
@@ -68,7 +71,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.open(pictures[0]).save(root / name)
     recipe = tiny.recipe(photos)
     recipe["stages"] = [{**recipe["stages"][0], "epochs": 1}]
-    api.train(recipe, out=root / "runs" / "finetune", quiet=True)
+    api.train(recipe, out=root / "runs" / "finetune", quiet=True, report=False)
     shutil.copy(root / "runs" / "finetune" / "best.safetensors", root)
     shutil.copytree(root / "runs" / "finetune", root / "runs" / "linear-probe")
     _objects(root)
@@ -76,23 +79,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _objects(root: Path) -> None:
-    """Marked objects, and runs of a detector with a model that was hardly trained."""
+    """Marked objects, and runs of a detector that has learnt nothing."""
     where = box_sets.voc(root / "boxes", **{
         f"{k}": box_sets.xml(("cat", 4, 4, 20 + k, 40), ("dog", 30, 10, 60 - k, 30 + k))
         for k in range(8)
     })  # fmt: skip
     assert where == root / "boxes"
-    recipe = {
-        "task": "detection",
-        "data": {"path": str(root / "boxes"), "workers": 0, "split": {"test": 0.0, "val": 0.2}},
-        "model": {"name": "yolov3_tiny", "weights": None},
-        "input": {"size": 64},
-        "stages": [{"epochs": 1, "batch_size": 4}],
-        "tensorboard": False,
-    }
-    run = api.train(recipe, out=root / "detecting", quiet=True, report=False)
-    run.best.rename(root / "detector.safetensors")
-    shutil.rmtree(run.folder)  # its checkpoints are large
+    network = darknet_texts.build(darknet_texts.CONV, darknet_texts.LAST, darknet_texts.YOLO)
+    described = predictors.describe(
+        task="detection", classes=["cat"], network="darknet",
+        arguments=dict(network.arguments),
+        preprocessing=Preprocessing(size=(64, 64), fit="letterbox").as_dict(),
+    )  # fmt: skip
+    modelfile.write(root / "detector.safetensors", network.state_dict(), described)
     for name in ("detect", "traffic"):
         shutil.copytree(detection_runs.run_of(root / "made-up"), root / "runs" / name,
                         dirs_exist_ok=True)  # fmt: skip
