@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,9 +121,12 @@ def of_metrics(metrics: Mapping[str, Any]) -> RunRecord:
     return RunRecord(Path(), classes=_classes_of(metrics), metrics=dict(metrics))
 
 
-def reservation(metrics: Mapping[str, Any], *, own: bool) -> str:
+def reservation(
+    metrics: Mapping[str, Any], *, own: bool, picked: Sequence[str] | None = None
+) -> str:
     """Why the figures in `metrics.json` are no fair judgement, in a sentence; empty where nothing
-    speaks against them. `own`: the split is one of the training itself, not of other data."""
+    speaks against them. `own`: the split is one of the training itself, not of other data.
+    `picked`: what a validation split has chosen; None: as the figures say."""
     split = metrics.get("split") if own else None
     if metrics.get("trained_on_this_split") or split == "train":
         return "The network was trained on these images: the figures say nothing about new ones."
@@ -133,9 +136,10 @@ def reservation(metrics: Mapping[str, Any], *, own: bool) -> str:
             " do worse on new ones."
         )
     fitted = metrics.get("fitted_on_this_split")
-    compared = split in ("val", "valid", "validation")
-    compared = compared and metrics.get("epoch_chosen_on_this_split") is not False
-    chosen = ["the best epoch"] if compared else []
+    if picked is None:
+        # Older runs do not say; then it is the usual thing.
+        picked = [] if metrics.get("epoch_chosen_on_this_split") is False else ["the best epoch"]
+    chosen = list(picked) if split in ("val", "valid", "validation") else []
     chosen += [f"the {words(str(name))}" for name in fitted] if isinstance(fitted, list) else []
     if not chosen:
         return ""

@@ -10,7 +10,7 @@ from retinue.documents import read_json
 from retinue.figures import Figure, plain
 from retinue.page import plots
 from retinue.page.pictures import cut, picture
-from retinue.page.record import RunRecord, number, reservation
+from retinue.page.record import RunRecord, number, picks, reservation
 from retinue.page.section import Section
 from retinue.page.text import duration, flat, words
 from retinue.report.task import figures_of, remark_of, sections_of, watched_by
@@ -61,10 +61,17 @@ def headline(record: RunRecord) -> Section | None:
     return _section(
         "figures", "Figures",
         {"tiles": tiles, "images": int(images or 0), "split": split,
-         "meaning": reservation(metrics, own=bool(record.recipe)),
+         "meaning": reservation(metrics, own=bool(record.recipe), picked=_picked(record)),
+         "folds": len(metrics["folds"]) if isinstance(metrics.get("folds"), list) else 0,
          "baseline": sections_of(record.task).baseline(record), "remark": remark_of(record),
          "rate": number(metrics.get("images_per_second")), "engine": metrics.get("engine")},
     )  # fmt: skip
+
+
+def _picked(record: RunRecord) -> list[str]:
+    """What the validation split has chosen."""
+    compared = [] if _tries(record) is None else ["what was trained"]
+    return [*compared, *(["the best epoch"] if picks(record) else [])]
 
 
 def folds(record: RunRecord) -> Section | None:
@@ -87,24 +94,32 @@ def folds(record: RunRecord) -> Section | None:
 
 def tried(record: RunRecord) -> Section | None:
     """What was compared before this training was chosen."""
-    try:
-        study = read_json(record.folder / "study.json")
-        tries = study["tries"]
-        figure = {f.name: f for f in figures_of(record)}.get(study["metric"])
-        figure = figure or plain(study["metric"])
-        rows = [
-            {
-                "name": f"{one['recipe']} on {one['network']}",
-                "figure": figure.shown(number(one["figure"])),
-                "seconds": duration(one["seconds"]) if one["seconds"] else "–",
-                "why": one["why"] or ("chosen" if _name(one) == study["chosen"] else ""),
-            }
-            for one in tries
-        ]
-    except (FileNotFoundError, KeyError):  # of no study, or of one that compares nothing
+    study = _tries(record)
+    if study is None:
         return None
+    figure = {f.name: f for f in figures_of(record)}.get(study["metric"])
+    figure = figure or plain(study["metric"])
+    rows = [
+        {
+            "name": f"{one['recipe']} on {one['network']}",
+            "figure": figure.shown(number(one["figure"])),
+            "seconds": duration(one["seconds"]) if one["seconds"] else "–",
+            "why": one["why"] or ("chosen" if _name(one) == study["chosen"] else ""),
+        }
+        for one in study["tries"]
+    ]
     told = {"rows": rows, "metric": figure.title, "images": study["images"].get("val", 0)}
     return _section("tried", "What was tried", told)
+
+
+def _tries(record: RunRecord) -> dict[str, Any] | None:
+    """The study that chose what was trained; None of no study, or of one that compares nothing."""
+    try:
+        study = read_json(record.folder / "study.json")
+    except FileNotFoundError:
+        return None
+    wanted = {"tries", "metric", "chosen", "images"}
+    return study if isinstance(study, dict) and wanted <= set(study) else None
 
 
 def _name(one: dict[str, Any]) -> str:
