@@ -40,6 +40,7 @@ def sweep(
 
     Trials that fall behind are ended early. Needs `pip install 'retinue\\[sweep]'`.
     """
+    from retinue import api
     from retinue.training.studies import sweep as search
 
     recipe, changes = recipe_and_overrides([recipe, *(overrides or [])], context)
@@ -52,9 +53,12 @@ def sweep(
         out=None if out is None else Path(out),
         quiet=quiet,
     )
+    page = api.write_report(run.folder)
     if as_json:
-        print_json({"run": run.folder, "model": run.best, "figures": run.figures})
+        told = {"run": run.folder, "model": run.best, "report": page, "figures": run.figures}
+        print_json(told)
         return
     figures(run.figures)
     say(f"model   {visible(run.best)}")
+    say(f"report  {visible(page)}")
     say(f"trials  {visible(run.folder / 'study.json')}")

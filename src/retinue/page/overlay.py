@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -48,4 +49,26 @@ def overlay(
         if fractions:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
         axes.legend(loc="best", fontsize=8.5)
+        return figure
+
+
+def dots(
+    points: Points, *, title: str, across: str, logarithmic: bool = False, fractions: bool = False
+) -> Figure:
+    """A dot a trial: its figure over the value of `across`."""
+    with matplotlib.rc_context(style()):
+        figure = blank(4.5, 3.2)
+        axes: Axes = figure.add_subplot()
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, "o", color=THEME["one"], alpha=0.75, markersize=6)
+        axes.set_title(title)
+        axes.set_xlabel(across)
+        if logarithmic:
+            axes.set_xscale("log")
+            # Between two powers of ten there would be no tick.
+            ticks = [float(f"{v:.1e}") for v in np.geomspace(min(x), max(x), 4)]
+            axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
+            axes.minorticks_off()
+        if fractions:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
         return figure

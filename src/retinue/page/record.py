@@ -22,7 +22,7 @@ from retinue.page.written import checked
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SIGNS = ("metrics.json", "metrics.csv", "recipe.yaml", "predictions.parquet")
+_SIGNS = ("metrics.json", "metrics.csv", "recipe.yaml", "predictions.parquet", "study.json")
 T = TypeVar("T")
 
 
@@ -100,10 +100,12 @@ def read_run(folder: Path) -> RunRecord:
     metrics: dict[str, Any] = attempt("metrics.json", _read_object, {})
     classes: tuple[str, ...] = attempt("classes.json", _read_classes, ())
     recipe_text = attempt("recipe.yaml", read_text, "")
+    # Of a search only the study says what is trained.
+    study: dict[str, Any] = {} if recipe_text else attempt("study.json", _read_object, {})
     return RunRecord(
         folder=folder,
         recipe_text=recipe_text,
-        recipe=attempt("recipe.yaml", _read_yaml, {}),
+        recipe=attempt("recipe.yaml", _read_yaml, {}) or dict(study.get("recipe") or {}),
         classes=classes or _classes_of(metrics),
         epochs=attempt("metrics.csv", _read_epochs, []),
         metrics=metrics,

@@ -13,6 +13,7 @@ from retinue.page.pictures import cut, picture
 from retinue.page.record import RunRecord, number, picks, reservation
 from retinue.page.section import Section
 from retinue.page.text import duration, flat, words
+from retinue.report.studied import search, tries
 from retinue.report.task import figures_of, remark_of, sections_of, watched_by
 from retinue.text import counted, listed
 
@@ -36,10 +37,11 @@ def subtitle(record: RunRecord) -> str:
 
 def status(record: RunRecord) -> str:
     """A sentence for a run that is not finished; empty for one that is."""
-    if record.metrics:
+    searched = search(record)
+    if record.metrics or (searched and len(searched["done"]) >= searched["wanted"]):
         return ""
-    done = len(record.epochs)
-    count = counted(done, "epoch") if done else "nothing"
+    done = len(searched["done"] if searched else record.epochs)
+    count = counted(done, "trial" if searched else "epoch") if done else "nothing"
     resume = f"retinue train {shlex.quote(str(record.folder))} --resume"
     return f"This run has no final figures yet: {count} so far. To go on with it: {resume}"
 
@@ -70,60 +72,8 @@ def headline(record: RunRecord) -> Section | None:
 
 def _picked(record: RunRecord) -> list[str]:
     """What the validation split has chosen."""
-    compared = [] if _tries(record) is None else ["what was trained"]
+    compared = [] if tries(record) is None else ["what was trained"]
     return [*compared, *(["the best epoch"] if picks(record) else [])]
-
-
-def folds(record: RunRecord) -> Section | None:
-    """The figures of a cross-validation, a fold a row, with their mean and spread."""
-    rows, spread = record.metrics.get("folds"), record.metrics.get("spread")
-    if not isinstance(rows, list) or not isinstance(spread, dict):
-        return None
-    shown = [figure for figure in figures_of(record) if figure.name in spread]
-    table = [
-        (str(name), [figure.shown(number(values.get(figure.name))) for figure in shown])
-        for name, values in [
-            *((f"fold {row.get('fold')}", row) for row in rows if isinstance(row, dict)),
-            ("mean", record.metrics),
-            ("spread", spread),
-        ]
-    ]
-    titles = [figure.title for figure in shown]
-    return _section("folds", "Folds", {"titles": titles, "rows": table, "count": len(rows)})
-
-
-def tried(record: RunRecord) -> Section | None:
-    """What was compared before this training was chosen."""
-    study = _tries(record)
-    if study is None:
-        return None
-    figure = {f.name: f for f in figures_of(record)}.get(study["metric"])
-    figure = figure or plain(study["metric"])
-    rows = [
-        {
-            "name": f"{one['recipe']} on {one['network']}",
-            "figure": figure.shown(number(one["figure"])),
-            "seconds": duration(one["seconds"]) if one["seconds"] else "–",
-            "why": one["why"] or ("chosen" if _name(one) == study["chosen"] else ""),
-        }
-        for one in study["tries"]
-    ]
-    told = {"rows": rows, "metric": figure.title, "images": study["images"].get("val", 0)}
-    return _section("tried", "What was tried", told)
-
-
-def _tries(record: RunRecord) -> dict[str, Any] | None:
-    """The study that chose what was trained; None of no study, or of one that compares nothing."""
-    try:
-        study = read_json(record.folder / "study.json")
-    except FileNotFoundError:
-        return None
-    wanted = {"tries", "metric", "chosen", "images"}
-    return study if isinstance(study, dict) and wanted <= set(study) else None
-
-
-def _name(one: dict[str, Any]) -> str:
-    return f"{one['recipe']}-{one['network']}"
 
 
 def curves(record: RunRecord) -> Section | None:

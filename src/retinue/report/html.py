@@ -17,7 +17,7 @@ from retinue.files import sweep, write_text
 from retinue.page.record import RunRecord, read_run
 from retinue.page.section import Builder, Section
 from retinue.page.text import percent
-from retinue.report import general
+from retinue.report import general, studied
 from retinue.report.task import sections_of
 from retinue.text import visible
 
@@ -40,8 +40,9 @@ def render(record: RunRecord) -> str:
     """The page as text. Plots are written into the run folder on the way."""
     builders: list[Builder] = [
         general.headline,
-        general.folds,
-        general.tried,
+        studied.folds,
+        studied.searched,
+        studied.tried,
         general.curves,
         *sections_of(record.task).builders,
         general.batches,
