@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from retinue.options.overrides import OTHER_WORDS
 from retinue.options.resuming import OnResume
@@ -37,15 +38,27 @@ def commands(docs: Path) -> str:
 
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="retinue")
+    helps = dict(_helps(command))
     lines = []
     for line in text.replace("&#x27;", "'").replace("&quot;", '"').splitlines():
         if line.startswith("# "):
             line = f"# All commands\n\n{_MADE}"
+        if (named := re.fullmatch(r"\* `(\w+)`: .*", line)) and named[1] in helps:
+            line = f"* `{named[1]}`: {helps[named[1]]}"
         lines += _of_line(line)
         if found := re.fullmatch(r"#+ `retinue (.+)`", line):
             page = _telling(found[1], docs)
             lines += ["", f"More: [{page.removesuffix('.md')}]({page})"] if page else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _helps(group: Any) -> Iterator[tuple[str, str]]:
+    """Name and first sentence of every command: the list in the middle would cut it off."""
+    for name, command in group.commands.items():
+        text = " ".join((command.help or "").split("\n\n")[0].split())
+        yield name, re.split(r"(?<=\.) ", text)[0]
+        if hasattr(command, "commands"):
+            yield from _helps(command)
 
 
 def _telling(command: str, docs: Path) -> str:
@@ -102,11 +115,15 @@ def _section(group: Group) -> Iterator[str]:
         yield ""
         yield _RESUME[mark].replace("May change", "All of it may change")
     yield ""
+    yield '<div class="fields" markdown>'
+    yield ""
     yield "| field | takes | default | meaning |"
     yield "|---|---|---|---|"
     told = len({field.resume for field in group.fields}) > 1 or not group.key
     for field in group.fields:
         yield _row(field, group.key, told)
+    yield ""
+    yield "</div>"
 
 
 def _title(group: Group) -> str:
