@@ -56,3 +56,10 @@ def test_the_farthest_comes_first() -> None:
     known = {name: np.linspace(0, 1, 50) for name in "abc"}
     new = {"a": known["a"] + 0.1, "b": known["b"] + 3, "c": known["c"] + 0.5}
     assert [found.name for found in shifts(known, new)] == ["b", "c", "a"]
+
+
+def test_what_has_hardly_moved_is_the_same_however_sure_that_is() -> None:
+    known, new = {"x": np.full(300, 1000.0)}, {"x": np.full(300, 1001.0)}
+    assert [one.verdict for one in shifts(known, new)] == ["far off"]
+    assert [one.verdict for one in shifts(known, new, {"x": 50.0})] == ["same"]
+    assert [one.verdict for one in shifts(known, new, {"x": 1.0})] == ["far off"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,15 @@ class Shift:
         return asdict(self)
 
 
-def shifts(known: Mapping[str, Values], new: Mapping[str, Values]) -> list[Shift]:
+def shifts(
+    known: Mapping[str, Values],
+    new: Mapping[str, Values],
+    least: Mapping[str, float] = MappingProxyType({}),
+) -> list[Shift]:
     """Of each number that both have, float64 (n,) and (m,), the farthest apart first. What has one
-    value alone in both says nothing, and is left out."""
-    from scipy.stats import ks_2samp
+    value alone in both says nothing, and is left out. `least`: how far values have to move in the
+    mean before anybody cares (images of 1,000 pixels and of 1,001 are apart without a doubt)."""
+    from scipy.stats import ks_2samp, wasserstein_distance
 
     names = [name for name in known if name in new and len(known[name]) and len(new[name])]
     found = []
@@ -58,7 +64,9 @@ def shifts(known: Mapping[str, Values], new: Mapping[str, Values]) -> list[Shift
         distance, chance = map(float, ks_2samp(a, b))
         low, high = np.quantile(a, _USUAL)
         sure = chance < SURE / len(names)
-        verdict = "same" if not sure or distance < NOTABLE else "other"
+        moved = float(wasserstein_distance(a, b))
+        slight = distance < NOTABLE or moved < least.get(name, 0.0)
+        verdict = "same" if slight or not sure else "other"
         found.append(
             Shift(
                 name,

@@ -180,7 +180,10 @@ def _looked_at(
     thumb = _thumb_name(record, side)
     try:
         source = read_image(record.key, record.read)
-        width, height = Encoded(source, path=record.key).size
+        encoded = Encoded(source, path=record.key)
+        width, height = encoded.size
+        if encoded.orientation != 1 and not address.lower().endswith((".jpg", ".jpeg")):
+            address = ""  # of other formats browsers do not agree about which side is up
         if not _is_whole(folder / thumb):
             _write_picture(folder / thumb, small(source, side, record.key))
     except (OSError, RetinueError, ValueError) as error:

@@ -39,6 +39,19 @@ _WORDS = {
     "answers": ("answered with fewer things", "answered with more things"),
 }
 """What a low and a high value are called."""
+_LEAST = {
+    "brightness": 0.02,
+    "contrast": 0.02,
+    "colour": 0.02,
+    "warmth": 0.02,
+    "sharpness": 0.1,
+    "confidence": 0.02,
+    "answers": 0.1,
+}
+"""How far values move in the mean before anybody cares."""
+_SHARE = 0.05
+_SIZES = ("megapixels", "aspect")
+"""The same of these, as a share of what is usual."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,8 @@ def drift(
         raise UsageError(
             f"only {counted(read, 'new image')} can be read", where=listed(list(skipped), 3)
         )
-    return Drift(len(train), read, shifts(known, new), shares, skipped, notes)
+    least = _LEAST | {name: _SHARE * float(np.median(known[name])) for name in _SIZES}
+    return Drift(len(train), read, shifts(known, new, least), shares, skipped, notes)
 
 
 def _some(samples: Sequence[Sample], most: int) -> list[Sample]:

@@ -210,7 +210,8 @@ const view = {
       for (const [label, x1, y1] of marks.slice(0, 200)) {
         const tag = make("span", typeof label === "number" ? this.all.classes[label] : label, "tag");
         tag.style.left = `${(100 * x1) / width}%`;
-        tag.style.top = `${Math.max((100 * y1) / height, 3)}%`;
+        tag.style.top = `${(100 * y1) / height}%`;
+        if (y1 < 0.06 * height) tag.classList.add("inside");
         tag.style.setProperty("--hue", hue(label));
         fit.append(tag);
       }
