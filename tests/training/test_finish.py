@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import tiny
 from PIL import Image
+from predictors import describe
 
 import retinue
+from retinue.exporting.weights import began_from
 from retinue.inference.predictor import load
-from retinue.training import card, finish
+from retinue.training import finish
 from retinue.training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
@@ -78,8 +80,8 @@ def test_a_card_that_lacks_something_costs_no_training(
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(card, "measured", fail)
-    monkeypatch.setattr(card, "count_macs", fail)
+    monkeypatch.setattr("retinue.inference.speed.measured", fail)
+    monkeypatch.setattr("retinue.models.anatomy.count_macs", fail)
     recipe = tiny.recipe(pictures, stages=[{"steps": 1, "batch_size": 8}], ema=None)
     run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
     made = json.loads((run.folder / "environment.json").read_text())["model"]
@@ -101,8 +103,9 @@ def test_a_card_that_lacks_something_costs_no_training(
 )  # fmt: skip
 def test_where_a_training_began_from(weights: str | None, expected: dict[str, str] | None) -> None:
     recipe = load_recipe("linear-probe", {"data": "photos"})
-    model = recipe.model.model_copy(update={"weights": weights})
-    assert card._origin(recipe.model_copy(update={"model": model})) == expected
+    model = {"name": recipe.model.name, "weights": weights}
+    found = began_from(describe(recipe={"model": model}))
+    assert (found and found.model_dump(exclude_none=True)) == expected
 
 
 def test_what_is_fitted_alike_for_all_is_told_once() -> None:

@@ -3,6 +3,7 @@
 from retinue.api.data import check_data, convert_data, fit_anchors
 from retinue.api.exchange import benchmark, export, import_model
 from retinue.api.explaining import explain
+from retinue.api.hubs import model_card, pull, push
 from retinue.api.looking import compare_runs, drift, view_data
 from retinue.api.names import EngineName
 from retinue.api.predicting import Predictions, load, predict, speed
@@ -25,7 +26,10 @@ __all__ = [
     "fit_anchors",
     "import_model",
     "load",
+    "model_card",
     "predict",
+    "pull",
+    "push",
     "serve",
     "speed",
     "train",

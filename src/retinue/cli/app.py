@@ -22,6 +22,7 @@ from retinue.cli import (
     evaluate,
     explain,
     export,
+    hub,
     import_,
     line,
     models,
@@ -64,6 +65,8 @@ add(app, "export", export.export, export.EXAMPLES)
 add(app, "benchmark", benchmark.benchmark, benchmark.EXAMPLES)
 add(app, "serve", serve.serve, serve.EXAMPLES)
 add(app, "import", import_.import_, import_.EXAMPLES)
+add(app, "push", hub.push, hub.PUSH_EXAMPLES)
+add(app, "pull", hub.pull, hub.PULL_EXAMPLES)
 add(app, "clean", clean.clean, clean.EXAMPLES)
 add(app, "checks", checks.checks, checks.EXAMPLES)
 add(app, "demo", demo.demo, demo.EXAMPLES)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.documents import read_json
+from retinue.exporting import card
 from retinue.figures import Figure, plain
 from retinue.page import plots
 from retinue.page.pictures import cut, picture
@@ -248,64 +249,11 @@ def _speeds(record: RunRecord) -> list[tuple[str, str]]:
 
 def model(record: RunRecord) -> Section | None:
     """The model card: what it is, weighs and costs, and where it comes from."""
-    card = record.environment.get("model")
-    if not isinstance(card, dict):
+    facts = record.environment.get("model")
+    if not isinstance(facts, dict):
         return None
-    rows = [("network", str(card.get("network") or "unknown"))]
-    if (count := number(card.get("parameters"))) is not None:
-        rows.append(("parameters", f"{count:,.0f}"))
-    if (macs := number(card.get("macs"))) is not None:
-        rows.append(("multiply-adds (MACs)", f"{macs:,.0f} for one image"))
-    if (size := number(card.get("file_bytes"))) is not None:
-        rows.append(("model file", f"{size / 1e6:,.1f} MB"))
-    shape = card.get("input")
-    if isinstance(shape, list) and len(shape) == 2:
-        rows.append(("input", f"{shape[0]} × {shape[1]} pixels (height × width)"))
-    if card.get("prepared"):
-        rows.append(("images are prepared", str(card["prepared"])))
-    rows += _answering(card.get("speed"), record)
-    rows.append(("began from", _beginning(card.get("weights"))))
+    rows = card.rows(facts, record.environment)
     return _section("model", "Model card", {"rows": rows})
-
-
-def _answering(speed: Any, record: RunRecord) -> list[tuple[str, str]]:
-    """Latency and throughput, with what they were measured with."""
-    if not isinstance(speed, dict):
-        return []
-    latency, rate = number(speed.get("latency_ms")), number(speed.get("images_per_second"))
-    threads = number(record.environment.get("threads"))
-    on = [str(speed.get("engine") or ""), str(speed.get("device") or "")]
-    if threads is not None and speed.get("device") == "cpu":
-        on.append(counted(round(threads), "thread"))
-        on.append(str(record.environment.get("cpu") or ""))
-    how = ", ".join(part for part in on if part)
-    views = number(speed.get("views")) or 1
-    each = f" of {views:.0f} views" if views > 1 else ""
-    rows = []
-    if latency is not None:
-        rows.append(("one image alone", f"{_short(latency)} ms{each}"))
-    if rate is not None:
-        rows.append((f"{number(speed.get('batch')) or 1:.0f} images together",
-                     f"{_short(rate)} images a second"))  # fmt: skip
-    if rows:
-        rows.append(("measured with", f"{how}; from decoded pixels to the answer, without reading"
-                                      " and decoding the file"))  # fmt: skip
-    return rows
-
-
-def _short(value: float) -> str:
-    """Three figures before and after the point, or all before it."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _beginning(weights: Any) -> str:
-    if not isinstance(weights, dict):
-        return "random weights"
-    said = f"the weights “{weights.get('name')}”"
-    if weights.get("source"):
-        said += f" ({weights['source']})"
-    licence = weights.get("licence")
-    return f"{said}, licence {licence}" if licence else f"{said}, whose licence is not known here"
 
 
 def _section(name: str, title: str, values: dict[str, Any]) -> Section:

@@ -41,6 +41,8 @@ class Shipped(NamedTuple):
     takes_in: Mapping[str, str] = MappingProxyType({})
     """Other programs' models that it makes its own: the suffix of what describes the network, and
     where it is done."""
+    on_hubs: str = ""
+    """What hubs call it: the `pipeline_tag` of a model card."""
 
 
 SHIPPED = {
@@ -55,6 +57,7 @@ SHIPPED = {
         tried=("linear-probe", "finetune"),
         untrained="scratch",
         writes=dict.fromkeys(("tfrecord", "webdataset"), "retinue.data.shard_conversion:convert"),
+        on_hubs="image-classification",
     ),
     "detection": Shipped(
         task="retinue.tasks.detection.task:Detection",
@@ -70,6 +73,7 @@ SHIPPED = {
         },
         writes=dict.fromkeys(("voc", "coco", "yolo", "csv"), "retinue.data.conversion:convert"),
         takes_in={".cfg": "retinue.tasks.detection.darknet_files:take_in"},
+        on_hubs="object-detection",
     ),
     "multilabel": Shipped(
         task="retinue.tasks.multilabel.task:Multilabel",
@@ -80,6 +84,7 @@ SHIPPED = {
         usual="multi-label",
         networks="classifier",
         tried=("multi-label",),
+        on_hubs="image-classification",
     ),
 }
 

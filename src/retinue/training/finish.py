@@ -6,6 +6,7 @@ from typing import Any
 
 from retinue.data.sources import Dataset, judged_split
 from retinue.explaining.overlays import overlays
+from retinue.exporting.card import model_card
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
@@ -15,7 +16,6 @@ from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOG_ALONE, LOGGER, Bar
 from retinue.run.progress import Progress
-from retinue.training.card import model_card
 from retinue.training.changes import RECORD
 from retinue.training.environment import Settings, cpu_name, versions
 from retinue.training.evaluation import seen_in_training
@@ -77,7 +77,12 @@ def final_figures(
             "cpu": cpu_name(),
             "trunk": progress.trunk or None,
             "teacher": predictor.description.teacher,
-            "model": model_card(predictor, run.path / MODEL_FILE, recipe, samples),
+            "model": model_card(
+                predictor,
+                run.path / MODEL_FILE,
+                samples,
+                batch_size=min(32, recipe.evaluation.batch_size),
+            ),
             "timings": {
                 "total_s": round(clock.total, 3),
                 "frozen_s": round(sum(progress.frozen_seconds.values()), 3),
