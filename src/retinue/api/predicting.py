@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retinue.api.names import EngineName
+from retinue.api.names import EngineName, PredictEngineName
 from retinue.text import counted
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def predict(
     out: str | Path | None = None,
     format: str = "jsonl",
     draw: bool = False,
-    engine: EngineName = "auto",
+    engine: PredictEngineName = "auto",
     device: str = "auto",
     tta: str | None = None,
     batch_size: int = 32,
@@ -110,6 +110,7 @@ def predict(
     track: bool = False,
     every: int = 1,
     options: Mapping[str, Any] | None = None,
+    actors: int | None = None,
 ) -> Predictions:
     """Answers for files, folders, patterns, `@list.txt`, `-` (paths on standard input), videos,
     `camera:0`, and addresses of streams.
@@ -122,9 +123,13 @@ def predict(
     too, that share `overlap` of it. `track`: follow things through videos, of which `every`
     so-many-th frame is looked at. `options`: see `load`. Unreadable images are skipped and named,
     or with `stop` raise `BadImageError`. An interrupt ends a live stream, and what it gave is kept.
+
+    `engine="ray"`: so many `actors`, each with a model, answer on one machine or a cluster, and
+    only lists (`jsonl`, `parquet`) are written; see docs/scale.md.
     """
     import sys
 
+    from retinue.errors import UsageError
     from retinue.inference.counting import read_places
     from retinue.inference.inputs import expand
     from retinue.inference.predicting import Manner, Walk, Wishes, collect
@@ -136,6 +141,20 @@ def predict(
     for one in [model] if isinstance(model, str | Path) else model:
         find_model(Path(one))  # which may be missing, whatever there is to predict
     named = [sources] if isinstance(sources, str | Path) else list(sources)
+    if engine == "ray":
+        vain = {
+            "draw": draw, "crops": crops, "count": count, "places": places is not None,
+            "heatmap": heatmap, "tiles": tiles is not None, "track": track, "every": every > 1,
+            "reference": reference is not None, "each": each is not None,
+            "on_bad_image": on_bad_image == "stop",
+        }  # fmt: skip
+        how: dict[str, Any] = {"device": device, "tta": tta, "options": options}
+        how |= {"format": format, "batch_size": batch_size, "actors": actors}
+        return _by_ray(model, named, out, vain, how)
+    if actors is not None:
+        raise UsageError(
+            "only the engine ray has actors", where="actors", mend="leave it out, or engine='ray'"
+        )
     manner = Manner(None if tiles is None else Tiles(tiles, overlap), heatmap, track, every)
     wishes = Wishes(
         out=None if out is None else Path(out),
@@ -155,6 +174,34 @@ def predict(
     return Predictions(
         done.images, done.skipped, done.files, done.results, done.counts, done.frames
     )
+
+
+def _by_ray(
+    model: str | Path | Sequence[str | Path],
+    sources: Sequence[str | Path],
+    out: str | Path | None,
+    vain: Mapping[str, bool],
+    how: Mapping[str, Any],
+) -> Predictions:
+    """`predict` with the engine ray, which has no use for what is `vain`."""
+    import sys
+
+    from retinue.bulk.predicting import predict as answer
+    from retinue.errors import UsageError
+    from retinue.modelfile import find_model
+
+    if out is None:
+        raise UsageError(
+            "the engine ray needs a folder to write to", where="engine", mend="give out, too"
+        )
+    if wished := next((name for name, given in vain.items() if given), None):
+        raise UsageError(
+            f"the engine ray has no {wished}", where=wished, mend="leave one of them out"
+        )
+    given = [model] if isinstance(model, str | Path) else list(model)
+    models = [find_model(Path(one)) for one in given]
+    done = answer(models, sources, Path(out), stdin=sys.stdin, **how)
+    return Predictions(done.rows - done.failed, done.skipped, [done.file], [])
 
 
 def speed(

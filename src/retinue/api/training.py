@@ -91,7 +91,7 @@ def train(
             raise Interrupted(
                 signal_of(stop), mend="nothing had begun: the same command starts it"
             ) from None
-        if report and (run.folder / "metrics.json").is_file():  # a sweep has none of its own
+        if report and run.figures:
             _try_report(run.folder)
     return run
 

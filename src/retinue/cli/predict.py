@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,8 +13,6 @@ from retinue.cli.options import (
     BatchSize,
     Changes,
     Device,
-    Engine,
-    EngineChoice,
     Json,
     Model,
     OnBadImage,
@@ -23,6 +22,7 @@ from retinue.cli.output import end_with, print_json, say
 from retinue.text import counted, visible
 
 if TYPE_CHECKING:
+    from retinue.api import EngineName
     from retinue.sample import Result
 
 EXAMPLES = (
@@ -32,6 +32,16 @@ EXAMPLES = (
     "\n\n"
     "From a pipe: find . -name '*.jpg' -print0 | retinue predict runs/finetune - --json"
 )
+
+
+class PredictEngine(StrEnum):
+    """What runs the network, or sees to it."""
+
+    auto = "auto"
+    torch = "torch"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+    ray = "ray"
 
 
 def predict(
@@ -108,7 +118,18 @@ def predict(
         TtaChoice | None,
         typer.Option("--tta", help="Views that are joined; by default as the model says."),
     ] = None,
-    engine: Engine = EngineChoice.auto,
+    engine: Annotated[
+        PredictEngine,
+        typer.Option(
+            "--engine",
+            help="What runs the network; auto takes the fastest. ray: several processes or"
+            " machines, needs --out, goes on where it stopped.",
+        ),
+    ] = PredictEngine.auto,
+    actors: Annotated[
+        int | None,
+        typer.Option("--actors", min=1, metavar="N", help="Of --engine ray: processes."),
+    ] = None,
     device: Device = "auto",
     batch_size: BatchSize = 32,
     as_json: Json = False,
@@ -132,13 +153,15 @@ def predict(
         _refuse_beside_fps({
             "out": out, **needing, "count": count, "zones": zones, "track": track,
             "every": every > 1, "tiles": tiles, "overlap": overlap is not None,
+            "engine ray": engine is PredictEngine.ray, "actors": actors is not None,
         })  # fmt: skip
         spent = api.speed(
-            model, sources, runs=fps, engine=engine.value, device=device,
+            model, sources, runs=fps, engine=cast("EngineName", engine.value), device=device,
             tta=tta.value if tta is not None else None, options=options,
         )  # fmt: skip
         print_json(spent) if as_json else _say_speed(spent)
         return
+    needing["engine ray"] = engine is PredictEngine.ray
     for name, wished in needing.items():
         if wished and out is None:
             raise UsageError(
@@ -170,6 +193,7 @@ def predict(
         track=track,
         every=every,
         options=options,
+        actors=actors,
         **tiling,
     )
     if not done.images and not done.skipped:
@@ -186,7 +210,8 @@ def predict(
         say(done.looked_at())
         for file in done.files:
             say(f"  {visible(file)}{os.sep if file.is_dir() else ''}")
-    end_with(done.skipped, None if out is None else f"{out}/skipped.jsonl")
+    kept = done.files[0] if engine is PredictEngine.ray else f"{out}/skipped.jsonl"
+    end_with(done.skipped, None if out is None else str(kept))
 
 
 def _refuse_beside_fps(wishes: Mapping[str, Any]) -> None:

@@ -1,0 +1,118 @@
+"""What an actor does: it has one model, and answers a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retinue.bulk.rows import samples
+
+
+@dataclass(frozen=True)
+class Order:
+    """How parts are answered: plain values, so that they travel."""
+
+    models: tuple[str, ...]
+    """Absolute paths, which lead to the same files on every machine."""
+    digests: tuple[str, ...]
+    """Their SHA-256."""
+    device: str
+    tta: str | None
+    options: Mapping[str, Any]
+    batch_size: int
+    threads: int
+
+
+class Answering:
+    """Called with parts as Ray Data hands them over: `{"part": (1,), "start": (1,), "rows": (1,)}`,
+    where `start` is the number of the first row and `rows` an Arrow stream of them."""
+
+    def __init__(self, order: Order) -> None:
+        """Raises RetinueError where the model is not the one that was meant."""
+        import torch
+
+        from retinue.inference.predictor import load
+
+        for path, digest in zip(order.models, order.digests, strict=True):
+            refuse_other_model(Path(path), digest)
+        torch.set_num_threads(order.threads)
+        self._order = order
+        self._predictor = load(
+            list(order.models),
+            device=order.device,
+            engine=inner_engine(order.models),
+            tta=order.tta,
+            options=order.options,
+        )
+        torch.set_num_threads(order.threads)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`{"part": [k], "lines": [JSON lines]}`."""
+        rows = pa.ipc.open_stream(pa.BufferReader(bytes(batch["rows"][0]))).read_all()
+        lines = self.answer(int(batch["start"][0]), rows)
+        return {"part": [int(batch["part"][0])], "lines": [lines]}
+
+    def answer(self, start: int, rows: pa.Table) -> bytes:
+        """A line of JSON a row: `id` and `path`, then the answer, or `error`."""
+        from retinue.inference.forms import json_line
+
+        task, size = self._predictor.task, self._order.batch_size
+        lines = []
+        for row, answer in enumerate(
+            self._predictor.answers(samples(rows), batch_size=size), start
+        ):
+            key = answer.sample.key
+            told: dict[str, Any] = {"id": row}
+            if answer.reason:
+                told |= {"path": key, "error": answer.reason}
+            else:
+                told |= task.result(answer.finding, key).as_dict()
+            lines.append(json_line(told))
+        return "".join(lines).encode()
+
+
+def inner_engine(models: tuple[str, ...]) -> Any:
+    """What computes in an actor: never chosen by how much an actor happens to get, so that the
+    answers do not depend on that."""
+    from retinue.inference.runtimes import format_of
+
+    return "torch" if all(format_of(Path(path)) is None for path in models) else "auto"
+
+
+def sha256(path: Path) -> str:
+    """Of all files of a model (an export may have several, an ensemble names others), in
+    hexadecimal. Raises OSError."""
+    import hashlib
+
+    from retinue.files import open_file
+    from retinue.inference.ensembles import members_of
+    from retinue.inference.runtimes import files_of
+
+    found = hashlib.sha256()
+    members, _ = members_of([path])
+    for file in dict.fromkeys(one for member in [path, *members] for one in files_of(member)):
+        with open_file(file) as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()
+
+
+def refuse_other_model(path: Path, digest: str) -> None:
+    """RetinueError unless the file at `path` is the one that was meant."""
+    from retinue.errors import RetinueError
+
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise RetinueError(
+            f"a machine of the cluster cannot read the model: {error.strerror or error}",
+            where=str(path),
+            mend="put it where every machine has it under the same path",
+        ) from error
+    if found != digest:
+        raise RetinueError(
+            "a machine of the cluster has another model under this path", where=str(path)
+        )

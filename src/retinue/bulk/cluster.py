@@ -1,0 +1,126 @@
+"""Ray: started or joined, and parts sent through its actors. The only file that imports it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from retinue.bulk.actors import Answering, Order
+from retinue.data.cpus import usable_cpus
+from retinue.errors import RetinueError, UsageError
+from retinue.text import first_line
+
+OBJECT_STORE = 200 * 2**20
+"""Bytes of shared memory of a Ray that is started here: rows and answers are small."""
+RESTARTS = 2
+"""How often a part is tried anew, and an actor started anew, after a death."""
+
+
+def refuse_absent() -> None:
+    """UsageError where Ray Data is not installed."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("ray.data") is None:
+        raise UsageError(
+            "the engine ray is not installed",
+            where="engine",
+            mend="pip install 'retinue[ray]'; on one machine `predict` is quicker without it",
+        )
+
+
+@contextmanager
+def connected() -> Iterator[tuple[int, int]]:
+    """Processors and GPUs of the cluster that is there: of this process, of `RAY_ADDRESS`, or else
+    one on this machine, which ends with the context. Raises RetinueError where there is none."""
+    refuse_absent()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent that nobody asked for
+    import ray
+
+    own = not ray.is_initialized()
+    if own:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if not os.environ.get("RAY_ADDRESS"):
+            quiet |= {
+                "address": "local",
+                "num_cpus": usable_cpus(),
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE,
+            }
+        try:
+            ray.init(**quiet)
+        except Exception as error:  # whatever it finds
+            raise RetinueError(
+                f"Ray cannot be reached: {first_line(error, type(error).__name__)}",
+                where=os.environ.get("RAY_ADDRESS", "this machine"),
+                mend="start it (`ray start --head`), or unset RAY_ADDRESS",
+            ) from error
+    try:
+        resources: Mapping[str, float] = ray.cluster_resources()
+        yield int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def answered(
+    order: Order, parts: list[dict[str, Any]], *, actors: int, cpus: int, gpus: int
+) -> Iterator[tuple[int, bytes]]:
+    """Number and lines of each of the `parts` as they are done, in any order. Closing the iterator
+    ends the work.
+
+    Raises what an actor raised; RetinueError where actors died more often than `RESTARTS`.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    data = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
+        Answering,
+        fn_constructor_args=(order,),
+        batch_size=1,
+        compute=ActorPoolStrategy(size=actors),
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_restarts=RESTARTS,
+        max_task_retries=RESTARTS,
+    )
+    try:
+        for row in data.iter_rows():
+            yield int(row["part"]), bytes(row["lines"])
+    except (KeyboardInterrupt, GeneratorExit, RetinueError):
+        raise
+    except Exception as error:
+        raise _ours(error) from error
+
+
+def _ours(error: BaseException) -> Exception:
+    """What an actor raised of ours, or that it died, in a line."""
+    seen: BaseException | None = error
+    chain = []
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        if isinstance(seen, RetinueError) and type(seen).__module__.startswith("retinue"):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    last = chain[-1]
+    names = {type(one).__name__ for one in chain}
+    if names & {
+        "ActorDiedError",
+        "ActorUnavailableError",
+        "WorkerCrashedError",
+        "OutOfMemoryError",
+    }:
+        return RetinueError(
+            "an actor died, and died again when it was started anew",
+            where="Ray",
+            mend="is there memory enough? Take fewer actors (--actors) or a smaller --batch-size;"
+            " the same command goes on from what is done",
+        )
+    said = first_line(last, type(last).__name__)
+    return RetinueError(f"an actor failed: {type(last).__name__}: {said}", where="Ray")

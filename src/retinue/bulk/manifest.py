@@ -1,0 +1,157 @@
+"""What of a prediction is done: a folder with the request, and a file a part, each whole or not at
+all. Whoever goes on does the parts whose files are not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from retinue.documents import NotJson, json_text, parse_json, read_json
+from retinue.errors import RetinueError, UsageError
+from retinue.files import replacing, sweep, write_text
+
+FOLDER = ".bulk"
+"""Within the folder of the answers; it goes when they are whole."""
+_REQUEST = "request.json"
+_LOCK = "lock"
+FORMAT = 1
+_TOLD = {
+    "sources": "other images, or changed ones",
+    "rows": "another number of images",
+    "models": "another model",
+    "options": "other options",
+    "tta": "another tta",
+    "device": "another device",
+}
+
+
+class Manifest:
+    """The parts of one prediction; `part` rows each, the last may have fewer."""
+
+    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
+        self._folder = folder
+        self.request = request
+        self.rows: int = request["rows"]
+        self.part: int = request["part"]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, out: Path, request: dict[str, Any]) -> Iterator[Manifest]:
+        """That of `out`: begun, or gone on with if it was begun by the same request; the size of
+        its parts is then as it was. Nobody else works in it meanwhile.
+
+        Raises UsageError where it was begun by another request, RetinueError where somebody is at
+        work.
+        """
+        folder = out / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RetinueError(
+                "another prediction is at work here",
+                where=str(out),
+                mend="wait for it, or choose another folder with --out",
+            ) from None
+        try:
+            sweep(folder)
+            yield cls(folder, _agreed(folder, {"format": FORMAT, **request}))
+        finally:
+            lock.release()
+            if not (folder / _REQUEST).exists():  # all is done, or nothing was begun
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.part)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """The first row of a part, and the one behind its last."""
+        start = number * self.part
+        return start, min(start + self.part, self.rows)
+
+    def missing(self) -> list[int]:
+        """The parts that are to be done. One whose file is not as it was written is done again."""
+        left = []
+        for number in range(len(self)):
+            try:
+                self._check(number)
+            except FileNotFoundError:
+                left.append(number)
+            except NotJson:
+                self._file(number).unlink()
+                left.append(number)
+        return left
+
+    def keep(self, number: int, lines: bytes) -> None:
+        """The part is done: a line a row."""
+        self._refuse_others(number, lines)
+        with replacing(self._file(number)) as temporary:
+            temporary.write_bytes(lines)
+
+    def lines(self, number: int) -> bytes:
+        """Those of a part that is done."""
+        return self._file(number).read_bytes()
+
+    def done(self) -> None:
+        """The answers are where they belong; nothing is left to go on with."""
+        (self._folder / _REQUEST).unlink()
+        for number in range(len(self)):
+            self._file(number).unlink(missing_ok=True)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"part-{number:06d}.jsonl"
+
+    def _check(self, number: int) -> None:
+        """Raises FileNotFoundError, NotJson."""
+        self._refuse_others(number, self._file(number).read_bytes())
+
+    def _refuse_others(self, number: int, lines: bytes) -> None:
+        """NotJson unless `lines` are of each of the part's rows, once, in order."""
+        start, end = self.bounds(number)
+        found = lines.splitlines()
+        if len(found) != end - start or not lines.endswith(b"\n"):
+            raise NotJson(f"part {number} has {len(found)} rows, not {end - start}")
+        for row, line in enumerate(found, start):
+            if not line.startswith(b'{"id": %d,' % row) or not line.endswith(b"}"):
+                raise NotJson(f"part {number} has another row in place of {row}")
+
+
+def _agreed(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The request that is gone on with, or `request`, written down."""
+    place = folder / _REQUEST
+    try:
+        before = read_json(place)
+    except FileNotFoundError:
+        write_text(place, json_text(request) + "\n")
+        return request
+    mend = f"ask for the same again, choose another --out, or remove {str(folder)!r} to begin anew"
+    if not isinstance(before, dict) or type(before.get("part")) is not int or before["part"] < 1:
+        raise RetinueError(
+            "the request of an earlier start is damaged", where=str(place), mend=mend
+        )
+    for key, value in request.items():
+        if key != "part" and before.get(key) != value:
+            raise UsageError(
+                "an unfinished prediction of"
+                f" {_TOLD.get(key, 'another release of retinue')} lies here",
+                where=str(folder.parent),
+                mend=mend,
+            )
+    return before
+
+
+def objects(lines: bytes) -> list[dict[str, Any]]:
+    """The rows of a part as values."""
+    return [parse_json(line) for line in lines.splitlines()]
+
+
+def is_begun(out: Path) -> bool:
+    """Whether there is something to go on with in `out`."""
+    return os.path.isfile(out / FOLDER / _REQUEST)
