@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +96,10 @@ def sha256(path: Path) -> str:
 
     found = hashlib.sha256()
     members, _ = members_of([path])
-    for file in dict.fromkeys(one for member in [path, *members] for one in files_of(member)):
+    files = dict.fromkeys(one for member in [path, *members] for one in files_of(member))
+    if not files:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    for file in files:
         with open_file(file) as opened:
             found.update(hashlib.file_digest(opened, "sha256").digest())
     return found.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,7 @@ def connected() -> Iterator[tuple[int, int]]:
     if own:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if not os.environ.get("RAY_ADDRESS"):
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own account of restarts
             quiet |= {
                 "address": "local",
                 "num_cpus": usable_cpus(),
@@ -80,16 +82,21 @@ def answered(
     context.print_on_execution_start = False
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    data = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
-        Answering,
-        fn_constructor_args=(order,),
-        batch_size=1,
-        compute=ActorPoolStrategy(size=actors),
-        num_cpus=cpus,
-        num_gpus=gpus,
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
-    )
+    data = ray.data.from_items(parts, override_num_blocks=len(parts))
+    with warnings.catch_warnings():
+        # By default an actor is started anew for ever, and a model that is too large hangs. What
+        # follows on these arguments is not there yet; the extra ends where they do.
+        warnings.filterwarnings("ignore", ".*ray_remote_args.*")
+        data = data.map_batches(
+            Answering,
+            fn_constructor_args=(order,),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=actors),
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
     try:
         for row in data.iter_rows():
             yield int(row["part"]), bytes(row["lines"])

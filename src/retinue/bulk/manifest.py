@@ -21,6 +21,8 @@ FOLDER = ".bulk"
 _REQUEST = "request.json"
 _LOCK = "lock"
 FORMAT = 1
+_SIZES = ("part", "batch_size")
+"""What is as it was when it was begun, whatever is asked for now."""
 _TOLD = {
     "sources": "other images, or changed ones",
     "rows": "another number of images",
@@ -32,19 +34,21 @@ _TOLD = {
 
 
 class Manifest:
-    """The parts of one prediction; `part` rows each, the last may have fewer."""
+    """The parts of one prediction; `part` rows each, the last may have fewer, which are answered
+    `batch_size` at a time."""
 
     def __init__(self, folder: Path, request: dict[str, Any]) -> None:
         self._folder = folder
         self.request = request
         self.rows: int = request["rows"]
         self.part: int = request["part"]
+        self.batch_size: int = request["batch_size"]
 
     @classmethod
     @contextmanager
     def opened(cls, out: Path, request: dict[str, Any]) -> Iterator[Manifest]:
-        """That of `out`: begun, or gone on with if it was begun by the same request; the size of
-        its parts is then as it was. Nobody else works in it meanwhile.
+        """That of `out`: begun, or gone on with if parts of the same request are done; the sizes of
+        parts and batches are then as they were. Nobody else works in it meanwhile.
 
         Raises UsageError where it was begun by another request, RetinueError where somebody is at
         work.
@@ -65,7 +69,7 @@ class Manifest:
             yield cls(folder, _agreed(folder, {"format": FORMAT, **request}))
         finally:
             lock.release()
-            if not (folder / _REQUEST).exists():  # all is done, or nothing was begun
+            if not is_begun(out):  # all is done, or nothing yet
                 shutil.rmtree(folder, ignore_errors=True)
 
     def __len__(self) -> int:
@@ -126,18 +130,19 @@ class Manifest:
 def _agreed(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """The request that is gone on with, or `request`, written down."""
     place = folder / _REQUEST
-    try:
-        before = read_json(place)
-    except FileNotFoundError:
+    if not is_begun(folder.parent):
         write_text(place, json_text(request) + "\n")
         return request
+    before = read_json(place)
     mend = f"ask for the same again, choose another --out, or remove {str(folder)!r} to begin anew"
-    if not isinstance(before, dict) or type(before.get("part")) is not int or before["part"] < 1:
-        raise RetinueError(
-            "the request of an earlier start is damaged", where=str(place), mend=mend
-        )
+    sizes = before if isinstance(before, dict) else {}
+    for key in _SIZES:
+        if type(sizes.get(key)) is not int or sizes[key] < 1:
+            raise RetinueError(
+                "the request of an earlier start is damaged", where=str(place), mend=mend
+            )
     for key, value in request.items():
-        if key != "part" and before.get(key) != value:
+        if key not in _SIZES and before.get(key) != value:
             raise UsageError(
                 "an unfinished prediction of"
                 f" {_TOLD.get(key, 'another release of retinue')} lies here",
@@ -153,5 +158,6 @@ def objects(lines: bytes) -> list[dict[str, Any]]:
 
 
 def is_begun(out: Path) -> bool:
-    """Whether there is something to go on with in `out`."""
-    return os.path.isfile(out / FOLDER / _REQUEST)
+    """Whether there are parts to go on from in `out`."""
+    folder = out / FOLDER
+    return os.path.isfile(folder / _REQUEST) and any(folder.glob("part-*.jsonl"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,7 @@ def predict(
         "tta": tta,
         "device": device,
         "part": part_size(len(table), batch_size),
+        "batch_size": batch_size,
     }
     begun = is_begun(out)
     try:
@@ -172,7 +173,12 @@ def _work(
 ) -> None:
     with connected() as (cpus, gpus):
         share = shares(cpus, gpus, order.device, actors)
-        order = Order(**{**vars(order), "device": share.device, "threads": share.cpus})
+        order = replace(
+            order,
+            device=share.device,
+            threads=share.cpus,
+            batch_size=manifest.batch_size,
+        )
         parts = []
         for number in missing:
             start, end = manifest.bounds(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ import pyarrow.parquet as pq
 from retinue.bulk import shards
 from retinue.data.sources.member import Member
 from retinue.errors import UsageError, some
+from retinue.files import read_file
 from retinue.inference.inputs import Say, expand
+from retinue.inference.predictor import held
 from retinue.inference.video import is_stream, is_video
 from retinue.sample import Sample
 from retinue.text import counted
@@ -292,12 +295,13 @@ def _sample(row: Row) -> Sample:
         return Sample(path, _Failing(row.problem or "there is no image"))
     file = os.fsdecode(row.file)
     if row.length is None:
-        return Sample(path) if os.path.isabs(path) else Sample(path, Whole(file))
+        return Sample(path) if os.path.isabs(path) else Sample(path, _Whole(file))
     assert row.place is not None
     return Sample(path, Member(file, row.place, row.length, row.checksum))
 
 
-class _Failing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Failing:
     """A `Read` of what is not there."""
 
     why: str
@@ -306,24 +310,14 @@ class _Failing(NamedTuple):
         raise OSError(self.why)
 
 
-class Whole(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Whole:
     """A `Read` of a file."""
 
     file: str
 
     def __call__(self) -> bytes:
-        from retinue.files import read_file
-
         return read_file(self.file)
-
-
-class _Held(NamedTuple):
-    """A `Read` of bytes."""
-
-    content: bytes
-
-    def __call__(self) -> bytes:
-        return self.content
 
 
 def _cells(rows: Sequence[Row]) -> Iterator[Sample]:
@@ -335,7 +329,7 @@ def _cells(rows: Sequence[Row]) -> Iterator[Sample]:
             key = os.fsdecode(row.path)
             content = value.get("bytes") if isinstance(value, dict) else value
             if content:
-                yield Sample(key, _Held(content))
+                yield Sample(key, held(content))
             else:
                 yield Sample(key, _Failing("its cell has no image"))
     except (OSError, pa.ArrowException) as error:
@@ -353,8 +347,8 @@ def _values(first: Row, count: int) -> Iterator[Any]:
     assert first.file is not None
     assert first.place is not None
     with pq.ParquetFile(os.fsdecode(first.file)) as opened:
-        groups, begin = [], 0
-        skip = 0
+        groups: list[int] = []
+        begin = skip = 0
         for k in range(opened.metadata.num_row_groups):
             end = begin + opened.metadata.row_group(k).num_rows
             if end > first.place and begin < first.place + count:

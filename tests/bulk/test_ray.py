@@ -1,0 +1,111 @@
+"""Ray itself: two actors, a hundred rows, a kill and a resume; and what becomes of dead actors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bulk_memory import family, memory
+from PIL import Image
+
+import retinue
+
+pytest.importorskip("ray.data", reason="needs pip install 'retinue[ray]'")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+]
+
+SCRIPT = Path(__file__).parents[1] / "support" / "by_ray.py"
+MOST = 2_000_000_000
+"""Bytes of memory that all processes together may have."""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for k in range(96):
+        Image.fromarray(rng.integers(0, 255, (64, 80, 3), np.uint8)).save(folder / f"{k:02d}.jpg")
+    (folder / "05.jpg").write_bytes((folder / "05.jpg").read_bytes()[:200])
+    return folder
+
+
+def sources(photos: Path) -> list[str]:
+    """A hundred rows: one path three times, one that is not there, one broken."""
+    twice = str(photos / "07.jpg")
+    listed = photos.parent / "list.txt"
+    listed.write_text(f"{twice}\n{photos / 'absent.jpg'}\n{photos / '00.jpg'}\n")
+    return [str(photos), twice, f"@{listed}"]
+
+
+def start(model: Path, out: Path, actors: int, named: list[str], **env: str) -> Any:
+    command = [sys.executable, str(SCRIPT), str(model), str(out), str(actors), *named]
+    return subprocess.Popen(
+        command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_a_kill_and_a_resume(model: Path, photos: Path, tmp_path: Path) -> None:
+    named, out = sources(photos), tmp_path / "out"
+    first = start(model, out, 2, named)
+    most = 0
+    while len(list((out / ".bulk").glob("part-*.jsonl"))) < 3:
+        assert first.poll() is None, first.communicate()
+        most = max(most, memory(family(first.pid)))
+        time.sleep(0.05)
+    everybody = family(first.pid)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    kept = {path: path.read_bytes() for path in (out / ".bulk").glob("part-*.jsonl")}
+    assert 3 <= len(kept) < 25, "killed on the way"
+    assert not (out / "predictions.jsonl").exists()
+    assert most < MOST
+
+    second = start(model, out, 1, named)
+    told, said = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    assert told.split() == ["98", "2"]
+    found = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in found] == list(range(100)), "each row once, in order"
+    before = [json.loads(line) for text in kept.values() for line in text.splitlines()]
+    assert [row for row in before if row not in found] == [], "what was done stayed"
+    times = Counter(row["path"] for row in found)
+    assert times[str(photos / "07.jpg")] == 3
+    assert [row["id"] for row in found if "error" in row] == [5, 98]
+
+    retinue.predict(model, named, out=tmp_path / "plain", engine="torch", batch_size=4)
+    text = (tmp_path / "plain" / "predictions.jsonl").read_text()
+    expected = [json.loads(line) for line in text.splitlines()]
+    answers = [row for row in found if "error" not in row]
+    assert [row["path"] for row in answers] == [row["path"] for row in expected]
+    for ours, theirs in zip(answers, expected, strict=True):
+        assert [one["name"] for one in ours["classes"]] == [o["name"] for o in theirs["classes"]]
+        scores = [one["score"] for one in theirs["classes"]]
+        assert [one["score"] for one in ours["classes"]] == pytest.approx(scores, abs=1e-5)
+    assert [p for p in everybody if Path(f"/proc/{p}/exe").exists()] == [], (
+        "nothing is left running"
+    )
+
+
+def test_an_only_actor_that_dies_ends_it(model: Path, photos: Path, tmp_path: Path) -> None:
+    """By an image that always kills it: the command ends, and what was done stays done."""
+    died = start(model, tmp_path, 1, [str(photos)], DIE="50.jpg")
+    _, said = died.communicate(timeout=300)
+    assert died.returncode == 1
+    assert "an actor died, and died again" in said
+    kept = len(list((tmp_path / ".bulk").glob("part-*.jsonl")))
+    assert kept > 0
+    again = start(model, tmp_path, 2, [str(photos)])
+    told, said = again.communicate(timeout=300)
+    assert (again.returncode, told.split()) == (0, ["95", "1"]), said
