@@ -19,8 +19,10 @@ import retinue
 from retinue import modelfile
 from retinue.data.options import DataOptions
 from retinue.data.sources import open_dataset
+from retinue.errors import UsageError
 from retinue.run.checkpoint import CheckpointStore
 from retinue.tasks.task import task_type
+from retinue.training.environment import build_accelerator
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,48 @@ def test_each_launcher_starts_as_many_as_it_is_told(
     by_itself = tmp_path / "alone"
     assert warm.train(_with(plain, short, short), by_itself).code == 0
     _compare(run, by_itself)
+
+
+@pytest.mark.slow
+def test_two_machines_as_the_launcher_sees_them(
+    tmp_path: Path, pictures: Path, plain: dict[str, Any], warm: Warm
+) -> None:
+    """A launcher on each, which find each other over TCP; here both are this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    short = {"epochs": None, "steps": 2}
+    changes = [f"stages.{k}.{name}={value}" for k in (0, 1) for name, value in short.items()]
+    changes += [f"stages.{k}.frozen_batchnorm=true" for k in (0, 1)]
+    changes += [f"model.weights={plain['model']['weights']}", "model.dropout=0.0"]
+    changes = [change.replace("=None", "=null") for change in changes]
+    run = tmp_path / "run"
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}",
+             "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
+             tiny.__file__, str(run), str(pictures), *changes, "stages.1.clip_norm=1.0"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for node in (0, 1)
+    ]  # fmt: skip
+    for node in nodes:
+        _, said = node.communicate(timeout=240)
+        assert node.returncode == 0, said[-3000:]
+    assert _world(run) == 2
+    by_itself = tmp_path / "alone"
+    assert warm.train(_with(plain, short, short), by_itself).code == 0
+    _compare(run, by_itself)
+
+
+def test_what_spreads_a_network_over_devices_is_refused(
+    tmp_path: Path, plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match=r"FSDP is not supported.*torchrun"):
+        retinue.train(plain, out=tmp_path / "run", quiet=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    build_accelerator("cpu", "fp32")
 
 
 def test_the_figures_are_of_the_weights_that_are_kept(tmp_path: Path, warm: Warm) -> None:

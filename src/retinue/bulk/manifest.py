@@ -135,21 +135,21 @@ def _agreed(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         return request
     before = read_json(place)
     mend = f"ask for the same again, choose another --out, or remove {str(folder)!r} to begin anew"
-    sizes = before if isinstance(before, dict) else {}
+    sizes: dict[str, Any] = before if isinstance(before, dict) else {}
     for key in _SIZES:
         if type(sizes.get(key)) is not int or sizes[key] < 1:
             raise RetinueError(
                 "the request of an earlier start is damaged", where=str(place), mend=mend
             )
     for key, value in request.items():
-        if key not in _SIZES and before.get(key) != value:
+        if key not in _SIZES and sizes.get(key) != value:
             raise UsageError(
                 "an unfinished prediction of"
                 f" {_TOLD.get(key, 'another release of retinue')} lies here",
                 where=str(folder.parent),
                 mend=mend,
             )
-    return before
+    return sizes
 
 
 def objects(lines: bytes) -> list[dict[str, Any]]:

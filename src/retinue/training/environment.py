@@ -112,6 +112,7 @@ def choose_precision(wish: str, device: str) -> str:
 
 def build_accelerator(device: str, precision: str) -> Accelerator:
     """Accelerate's handle on devices, processes and mixed precision."""
+    _refuse_sharding()
     if "WORLD_SIZE" not in os.environ:
         # Accelerate keeps its state for the whole process; a second training may want another.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -127,6 +128,27 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
         atexit.unregister(_leave)
         atexit.register(_leave)
     return made
+
+
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What launchers ask Accelerate for by the environment."""
+
+
+def _refuse_sharding() -> None:
+    """UsageError where the launcher wants a network spread over devices: checkpoints, averages of
+    weights and the model file need it whole on each."""
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+            raise UsageError(
+                f"{name} is not supported: each process has the whole network",
+                where=f"the launcher, {variable}",
+                mend="start it by torchrun, or accelerate launch --multi_gpu; accumulate, a smaller"
+                " batch_size or precision=bf16 save memory",
+            )
 
 
 def _leave() -> None:
