@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def overlays(predictor: Predictor, samples: Sequence[Sample], doubts: Sequence[D
     suits the network shows it; of a slow one the first, so that a training's end does not wait for
     them. Empty where no method suits, which is logged, and why."""
     known: Mapping[str, Sample] = {utf8(sample.key): sample for sample in samples}
-    pictures = {}
+    pictures: dict[tuple[str, str], Any] = {}
     begun = time.monotonic()
     for path, name in doubts:
         if path not in known:
