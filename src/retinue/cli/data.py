@@ -20,9 +20,7 @@ EXAMPLES = (
     "A table: retinue data check labels.csv images=photos/ --json"
 )
 
-app = typer.Typer(
-    no_args_is_help=True, help="Check, convert and view data sets; fit anchors to their boxes."
-)
+app = typer.Typer(no_args_is_help=True, help="Check, convert and view data sets.")
 
 
 Where = Annotated[str, typer.Argument(metavar="PATH", help="A folder, table or file.")]
@@ -38,7 +36,7 @@ Overrides = Annotated[
 
 @app.callback()
 def _data() -> None:
-    """Check, convert and view data sets; fit anchors to their boxes."""
+    """Check, convert and view data sets."""
 
 
 def check(
