@@ -218,6 +218,57 @@ def test_what_says_neither_is_refused_by_its_line(tmp_path: Path) -> None:
         read(table(tmp_path, "path,a,b\n0.jpg,1,0\n"), classes=["c"])
 
 
+YES_AND_NO = [f"{k}.jpg,{k % 2},{k % 3 // 2},{k % 5 // 4}" for k in range(60)]
+
+
+def many(root: Path, head: str, rows: Sequence[str]) -> Path:
+    put(root, *(f"{k}.jpg" for k in range(60)))
+    path = root / "t.csv"
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("word", ["2", "maybe", "0.5"])
+def test_one_odd_cell_does_not_drop_its_class(tmp_path: Path, word: str) -> None:
+    rows = [*YES_AND_NO]
+    rows[6] = f"6.jpg,{word},0,0"
+    path = many(tmp_path, "path,circle,square,tri", rows)
+    with pytest.raises(UsageError, match=rf"{word!r} says neither whether 'circle'.* line 8"):
+        read(path)
+    assert read(path, classes=["square", "tri"]).classes == ("square", "tri")
+    assert task_of(DataOptions(path=str(path))) == "multilabel"
+    report = check_data(str(path), task="multilabel")
+    assert report.refused
+    assert any("'circle'" in item for f in report.findings if f.fatal for item in f.items)
+    # One in each of them, too.
+    rows[7], rows[8] = "7.jpg,1,x,0", "8.jpg,0,1,?"
+    with pytest.raises(UsageError, match="says neither"):
+        read(many(tmp_path, "path,circle,square,tri", rows))
+
+
+def test_columns_of_other_values_are_still_ignored(tmp_path: Path) -> None:
+    rows = [f"{row},{k},{k % 3},{k % 4}" for k, row in enumerate(YES_AND_NO)]
+    dataset = read(many(tmp_path, "path,circle,square,tri,number,grade,siblings", rows))
+    assert dataset.classes == ("circle", "square", "tri")
+    assert any("ignored: number, grade, siblings" in note for note in dataset.notes)
+
+
+def test_a_rare_class_in_a_column_of_labels_is_no_mistake(tmp_path: Path) -> None:
+    rows = [f"{k}.jpg,{2 if k == 7 else k % 2},{k % 3 // 2}" for k in range(60)]
+    path = many(tmp_path, "path,label,blurry", rows)
+    assert task_of(DataOptions(path=str(path))) == "classification"
+    assert read(path).classes == ("0", "1", "2")
+
+
+def test_an_odd_cell_without_a_header(tmp_path: Path) -> None:
+    rows = [*YES_AND_NO]
+    rows[6] = "6.jpg,1,no idea,0"
+    with pytest.raises(UsageError, match=r"'no idea' says neither .*line 7"):
+        read(many(tmp_path, rows[0], rows[1:]))
+    with pytest.raises(UsageError, match=r"no header|no column"):
+        read(many(tmp_path, "Bild,circle,square,tri", YES_AND_NO))
+
+
 def test_tables_of_splits_have_the_same_columns(tmp_path: Path) -> None:
     put(tmp_path, *FIVE)
     (tmp_path / "train.csv").write_text("path,a,b\n0.jpg,1,0\n1.jpg,0,1\n")

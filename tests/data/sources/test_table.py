@@ -112,6 +112,14 @@ def test_words_for_splits(tmp_path: Path, column: str, words: str, expected: str
     assert any(f"split={column}" in note for note in dataset.notes)
 
 
+def test_an_odd_cell_does_not_drop_the_splits(tmp_path: Path) -> None:
+    cells = "".join(f"{k}.jpg,{'ab'[k % 2]},{'?' if k == 3 else k % 2}\n" for k in range(5))
+    path = table(tmp_path, f"file,label,is_valid\n{cells}")
+    with pytest.raises(UsageError, match=r"'\?' says neither yes nor no in 'is_valid'.* line 5"):
+        read(path)
+    assert set(splits(read(path, columns={"split": None}, split=WHOLE))) == {"train"}
+
+
 # Labels
 
 

@@ -84,7 +84,7 @@ class Columns:
         does not say. And an error for each word that is none, with its first line."""
         column = self.of("split")
         if column is None:
-            return self._flagged(), []
+            return self._flagged()
         words = column.fill_null(b"").dictionary_encode()
         texts, at = texts_of(words.dictionary), words.indices.to_numpy()
         splits = [split_of(word) for word in texts]
@@ -102,16 +102,27 @@ class Columns:
         found: npt.NDArray[np.int8] = codes[at]
         return found, errors
 
-    def _flagged(self) -> npt.NDArray[np.int8] | None:
+    def _flagged(self) -> tuple[npt.NDArray[np.int8] | None, list[UsageError]]:
         if not self.flags:
-            return None
+            return None, []
         rest = "train" if "train" not in self.flags else "test"
         found = np.full(len(self.cells.lines), ORDER.index(rest), np.int8)
+        errors = []
         for split, position in self.flags.items():
             words = self.cells.columns[position].fill_null(b"").dictionary_encode()
-            yes = np.array([bool(yes_or_no(word)) for word in texts_of(words.dictionary)], bool)
-            found[yes[words.indices.to_numpy()]] = ORDER.index(split)
-        return found
+            texts, at = texts_of(words.dictionary), words.indices.to_numpy()
+            said = list(map(yes_or_no, texts))
+            errors += [
+                UsageError(
+                    f"{word!r} says neither yes nor no in {self.names[position]!r}",
+                    where=self.cells.at(line),
+                    mend="write 1 or 0, or data.columns.split=null to read no splits from it",
+                )
+                for word, yes, line in zip(texts, said, self.first_lines(at), strict=True)
+                if yes is None
+            ]
+            found[np.array(said, bool)[at]] = ORDER.index(split)
+        return found, errors
 
 
 def find_columns(
@@ -168,7 +179,11 @@ def find_class_columns(
     if asked and all(name in head for name in asked):
         classes = {name: head[name] for name in asked}
     else:
-        classes = {name: k for name, k in head.items() if says_yes_or_no(cells.columns[k])}
+        odd = {name: _neither(cells.columns[k]) for name, k in head.items()}
+        # Mistakes in a column that is one of several are told and not taken for other values; but
+        # what is called like a label may have a rare class.
+        several = [n for n, few in odd.items() if few == 0 or (few and head[n] != label)]
+        classes = {n: head[n] for n in several if odd[n] == 0 or len(several) > 1}
         # A column that is called like a label and is one of several of yes and no is one of them.
         labelled = label is not None and (label not in classes.values() or len(classes) < 2)
         if labelled or not classes:
@@ -189,7 +204,8 @@ def _refuse_doubled(cells: Cells, columns: Sequence[int]) -> None:
 def _without_names(cells: Cells, asked: Sequence[str]) -> Columns | None:
     head = cells.without_header()
     own = head.columns[1:]
-    if len(own) < 2 or not all(map(says_yes_or_no, own)):
+    # A mistake is told, but in the first row it rather is a header.
+    if len(own) < 2 or any(_neither(c) is None or says(texts_of(c[:1])[0]) is None for c in own):
         return None
     numbers = [str(k + 1) for k in range(len(head.columns))]
     names = asked if len(asked) == len(own) else numbers[1:]
@@ -198,11 +214,23 @@ def _without_names(cells: Cells, asked: Sequence[str]) -> Columns | None:
     return Columns(head, {"path": 0}, numbers, classes=classes, notes=[said])
 
 
-def says_yes_or_no(column: Names) -> bool:
-    """Whether each of its cells says yes, no or that nobody knows, and not all of them the last."""
-    words = texts_of(pc.unique(column))
-    said = [says(word) for word in words]
-    return None not in said and len(words) <= _SPLIT_VALUES and any(map(str.strip, words))
+def _neither(column: Names) -> int | None:
+    """How many cells of a column of yes and no say neither, nor that nobody knows: 0, or so few
+    beside the others that they are mistakes. None: it is another column."""
+    counts = pc.value_counts(column)
+    if len(counts) > _SPLIT_VALUES:
+        return None
+    words = texts_of(counts.field("values"))
+    told = list(zip(map(says, words), counts.field("counts").to_pylist(), strict=True))
+    odd = sum(times for said, times in told if said is None)
+    if not odd:
+        return 0 if any(map(str.strip, words)) else None
+    return odd if odd <= most_mistakes(sum(t for said, t in told if said in (0, 1))) else None
+
+
+def most_mistakes(meant: int) -> int:
+    """How many cells that make no sense are mistakes beside so many that do."""
+    return max(meant // 10, int(meant >= 4))
 
 
 def called_like_labels(name: str) -> bool:
@@ -283,8 +311,10 @@ def _with_splits(found: Columns, names: list[str], options: ColumnOptions) -> Co
         split = _FLAGS.get(name)
         if split is None or split in flags or position in found.place.values():
             continue
-        words = texts_of(pc.unique(found.cells.columns[position]))
-        if all(yes_or_no(word) is not None for word in words):
+        counts = pc.value_counts(found.cells.columns[position])
+        words, times = texts_of(counts.field("values")), counts.field("counts").to_pylist()
+        odd = sum(n for w, n in zip(words, times, strict=True) if yes_or_no(w) is None)
+        if odd <= most_mistakes(sum(times) - odd):
             flags[split] = position
     return replace(found, flags=flags)
 

@@ -257,7 +257,8 @@ def _said(columns: Columns, name: str, listing: Listing) -> Said:
                 UsageError(
                     f"{word!r} says neither whether {name!r} is there nor that nobody knows",
                     where=columns.cells.at(line),
-                    mend="write 1, 0, or nothing where it is not known",
+                    mend="write 1, 0, or nothing where it is not known; if it is no class,"
+                    " data.classes=[A,B,…] names those that are",
                 )
             )
     found: Said = np.array([UNKNOWN if v is None else v for v in values], np.int8)[at]
