@@ -288,3 +288,16 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="the same command goes on"):
         retinue.convert_data(root, tmp_path / "out", "tfrecord", progress=Stop(3))
     assert retinue.convert_data(root, tmp_path / "out", "tfrecord").images == 20
+
+
+def test_several_labels_a_cell_are_not_written_as_classes(tmp_path: Path) -> None:
+    for k in range(3):
+        (tmp_path / f"{k}.jpg").write_bytes(jpeg(k))
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\n0.jpg,sea|dog\n1.jpg,dog|sea\n2.jpg,\n")
+    with pytest.raises(UsageError, match=r"one class an image.*retinue train multi-label.*format="):
+        converted(table, tmp_path / "out", "tfrecord")
+    assert not (tmp_path / "out").exists()
+    # A name is a name where it is said to be one.
+    done = converted(table, tmp_path / "out", "tfrecord", format="table")
+    assert (done.images, done.classes) == (2, ["dog|sea", "sea|dog"])

@@ -21,7 +21,7 @@ from retinue.options.overrides import parse_override
 from retinue.sample import Sample
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.task import task_type
-from retinue.training import prepare
+from retinue.training import prepare, session
 from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
@@ -301,6 +301,19 @@ def test_doubts_are_in_the_log(tmp_path: Path, pictures: Path) -> None:
     log = (run.folder / "train.log").read_text(encoding="utf-8")
     assert "stage head trains only a part of the network" in log
     assert "stage all: the warm-up takes all of its" in log
+
+
+def test_several_labels_taken_for_classes_are_doubted(
+    tmp_path: Path, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))
+    rows = [f"{name},{('sea|dog', 'dog|sea', 'sky')[k % 3]}" for k, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    how = {"data.path": str(tmp_path / "t.csv"), "data.images": str(pictures)}
+    session.plan(tiny.recipe(pictures), how, quiet=True)
+    (doubt,) = [r for r in caplog.records if "several labels" in r.message]
+    assert doubt.levelname == "WARNING"
+    assert "the classes are dog|sea, sea|dog, sky, but this looks like several" in doubt.message
 
 
 def test_every_size_of_a_stage_is_tried() -> None:

@@ -91,6 +91,12 @@ def convert(
     reader, listing = read_listing(options, readers)
     for error in refusals(listing, options):
         raise error
+    if listing.looks_like:
+        raise UsageError(
+            f"shards hold one class an image, and {listing.looks_like}",
+            where=repr(options.path),
+            mend=f"format={reader.name} takes each label as it stands",
+        )
     notes = [*listing.notes, *(f"skipped: {problem}" for problem in listing.problems)]
     classes, records = settle_classes(listing, options, reader, notes)
     if "split" in options.model_fields_set:

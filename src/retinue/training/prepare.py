@@ -206,7 +206,7 @@ def prepared(
         stages = zip(recipe.stages, epoch_steps, strict=True)
         steps = sum(stage.total_steps(each) for stage, each in stages)
         own = task.doubts(train, steps)
-        for doubt in [*doubts(recipe, network, epoch_steps), *own, *small]:
+        for doubt in [*dataset.doubts, *doubts(recipe, network, epoch_steps), *own, *small]:
             LOGGER.warning("%s", doubt)
     description = modelfile.ModelDescription(
         task=recipe.task,

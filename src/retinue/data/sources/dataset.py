@@ -43,6 +43,8 @@ class Dataset:
     """What finds the same data again, from whatever folder."""
     pool: Sequence[Sample] = ()
     """Images of which nothing is known, and which are in no split."""
+    doubts: list[str] = field(default_factory=list)
+    """What makes a training of it one that is hardly meant: a warning each."""
 
     @property
     def parts(self) -> dict[str, Sequence[Sample]]:
@@ -148,6 +150,8 @@ def settle(
     shown = ", ".join(f"{name} {len(samples)}" for name, samples in splits.items())
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
     found = Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
+    if listing.looks_like:
+        found.doubts.append(f"the classes are {few(classes)}, but {listing.looks_like}")
     if options.pool is not None and to_train:
         _fill_pool(found, options.pool, listing.records)
     return found
