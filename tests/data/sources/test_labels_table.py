@@ -159,6 +159,43 @@ def test_a_vector_in_a_cell_needs_the_names_of_the_classes(
     assert task_of(DataOptions(path=str(path))) == "multilabel"
 
 
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (
+            ["[1, 0, 0]", "[0, 1]", "[0, 0, 1]"],
+            r"'\[0, 1\]' has 2 of 0 and 1, .* 3 classes.* line 3",
+        ),
+        (["[1, 0]", "[0, 1]", "[0, 1, 0]", "[1, 0, 1]"], "has 2 of 0 and 1"),
+        (["[1, 0, 0]", "[0, 0, 1]", "[0, 2, 1]"], r"'\[0, 2, 1\]' is no row of 0 and 1.* line 4"),
+        (["1 0 0", "0 1", "0 0 1"], "'0 1' has 2 of 0 and 1"),
+    ],
+)
+def test_a_vector_of_another_length_is_told_by_its_line(
+    tmp_path: Path, cells: Sequence[str], said: str
+) -> None:
+    rows = "".join(f'{k}.jpg,"{cell}"\n' for k, cell in enumerate(cells))
+    path = table(tmp_path, f"path,label\n{rows}")
+    with pytest.raises(UsageError, match=said):
+        read(path, classes=["a", "b", "c"])
+    with pytest.raises(UsageError, match="nothing names them"):
+        read(path)
+
+
+def test_nothing_where_others_have_a_vector_is_not_known(tmp_path: Path) -> None:
+    path = table(tmp_path, 'path,label\n0.jpg,"[1, 0]"\n1.jpg,\n2.jpg,"[0, 0]"\n')
+    dataset = read(path, classes=["a", "b"])
+    assert there(dataset) == {"0.jpg": ["a"], "2.jpg": []}
+    assert any("1 row has no label: left out, first line 3" in note for note in dataset.notes)
+
+
+def test_lists_of_numbers_are_no_vectors(tmp_path: Path) -> None:
+    path = table(tmp_path, 'path,label\n0.jpg,"[0, 1]"\n1.jpg,[1]\n2.jpg,"[1, 0]"\n3.jpg,\n')
+    assert there(read(path)) == {
+        "0.jpg": ["0", "1"], "1.jpg": ["1"], "2.jpg": ["0", "1"], "3.jpg": [],
+    }  # fmt: skip
+
+
 def test_minus_one_is_no_where_nothing_else_is(tmp_path: Path) -> None:
     """As CelebA has it."""
     dataset = read(table(tmp_path, "image_id,Bald,Smiling\n0.jpg,-1,1\n1.jpg,-1,-1\n2.jpg,1,\n"))

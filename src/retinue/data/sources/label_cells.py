@@ -16,12 +16,21 @@ _QUOTED = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,'"]*)
 _VECTOR = re.compile(r"\s*[\[(]?\s*([01](?:\.0*)?(?:\s*[,;| \t]\s*[01](?:\.0*)?)+)\s*[\])]?\s*")
 
 
-def vectors(cells: Sequence[str]) -> list[list[bool]] | None:
-    """What `[0, 1, 1]` or `0 1 1` says of as many classes, where all cells are such; else None."""
+def vectors(cells: Sequence[str], classes: Sequence[str] = ()) -> list[list[bool] | None] | None:
+    """What `[0, 1, 1]` or `0 1 1` says of as many classes, of each of `cells`, which all differ;
+    None for one that is no such. Not all need be, nor of one length, where it is sure that they are
+    meant to: where most are, and one says the same of two classes, as no list of numbers does, or
+    they are as long as the `classes` that were asked for. Otherwise None altogether."""
     matches = [_VECTOR.fullmatch(cell) for cell in cells]
-    found = [[n[0] == "1" for n in re.findall(r"[01](?:\.0*)?", m[1])] for m in matches if m]
+    rows = [m and [n[0] == "1" for n in re.findall(r"[01](?:\.0*)?", m[1])] for m in matches]
+    found = [row for row in rows if row]
+    if not found:
+        return None
+    named = not {"0", "1"} & {*classes} and any(len(row) == len(classes) for row in found)
+    sure = named or any(len({*row}) < len(row) for row in found)
+    most = 2 * len(found) > sum(1 for cell in cells if cell.strip())
     alike = len(found) == len(cells) and len({len(row) for row in found}) == 1
-    return found if alike else None
+    return rows if alike or (sure and most) else None
 
 
 def separator_in(cells: Sequence[str], column: str) -> str:

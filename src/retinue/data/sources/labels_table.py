@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -81,10 +82,12 @@ class SeveralALine(Labelling):
         code = words.indices.to_numpy().astype(np.int64)
         texts = texts_of(words.dictionary)
         column = columns.names[columns.place["label"]]
-        told = vectors(texts)
+        told = vectors(texts, self._asked)
+        silent = np.zeros(len(texts), bool)
         if told is not None:
-            apart = self._of_vectors(told, columns)
-            listing.classes = self._asked
+            apart = self._of_vectors(texts, told, columns, listing)
+            silent = np.array([len(row or ()) != len(self._asked) for row in told], bool)
+            usable = usable & ~silent[code]
         else:
             apart = self._taken_apart(texts, column, listing.notes)
         parts = [
@@ -100,26 +103,49 @@ class SeveralALine(Labelling):
             listing.notes.append(f"{have} no label: none of the classes is in these images")
         code = self._joined(columns, position, usable, code, sets, listing)
         known: dict[frozenset[str], int] = {}
-        place = [known.setdefault(labels, len(known)) for labels in sets]
+        place = [
+            NONE if k < len(silent) and silent[k] else known.setdefault(labels, len(known))
+            for k, labels in enumerate(sets)
+        ]
         targets: list[Target] = [SeveralLabels(tuple(sort_names(labels))) for labels in known]
         return targets, np.array(place, np.int64)[code]
 
     def _of_vectors(
-        self, told: Sequence[Sequence[bool]], columns: Columns
-    ) -> Iterable[Sequence[str]]:
-        """The labels of cells that have a 0 or 1 for each class."""
-        classes = len(told[0])
-        if len(self._asked) != classes:
+        self,
+        cells: Sequence[str],
+        told: Sequence[Sequence[bool] | None],
+        columns: Columns,
+        listing: Listing,
+    ) -> list[list[str]]:
+        """The labels of cells that have a 0 or 1 for each class; of an empty one, of which nobody
+        knows, none. One that has more or fewer is an error."""
+        asked = len(self._asked)
+        usual = Counter(len(row) for row in told if row).most_common(1)[0][0]
+        if all(row is None or len(row) != asked for row in told):
             label = columns.names[columns.place["label"]]
-            given = (
-                f"data.classes names {len(self._asked)}" if self._asked else "nothing names them"
-            )
+            given = f"data.classes names {asked}" if asked else "nothing names them"
             raise UsageError(
-                f"cells of {label!r} have a 0 or 1 for each of {classes} classes, and {given}",
+                f"cells of {label!r} have a 0 or 1 for each of {usual} classes, and {given}",
                 where=columns.cells.where,
-                mend=f"name the {classes}, in their order: data.classes=[A,B,…]",
+                mend=f"name the {usual}, in their order: data.classes=[A,B,…]",
             )
-        return ([n for n, there in zip(self._asked, row, strict=True) if there] for row in told)
+        listing.classes = self._asked
+        words = columns.needed("label").fill_null(b"").dictionary_encode()
+        lines = columns.first_lines(words.indices.to_numpy())
+        for cell, row, line in zip(cells, told, lines, strict=True):
+            if cell.strip() and len(row or ()) != asked:
+                has = "is no row of 0 and 1" if row is None else f"has {len(row)} of 0 and 1"
+                listing.errors.append(
+                    UsageError(
+                        f"{cell!r} {has}, and data.classes names {asked} classes",
+                        where=columns.cells.at(line),
+                        mend="write a 0 or 1 for each of them, in their order",
+                    )
+                )
+        return [
+            [name for name, there in zip(self._asked, row or (), strict=False) if there]
+            for row in told
+        ]
 
     def _taken_apart(
         self, cells: Sequence[str], column: str, notes: list[str]
@@ -344,7 +370,7 @@ def claims(place: Path, options: DataOptions) -> bool:
     paths, labels = columns.needed("path"), columns.needed("label")
     cells = texts_of(labels.fill_null(b"").unique())
     if (
-        vectors(cells)
+        vectors(cells, options.classes or ())
         or listed(cells)
         or separator_in(cells, columns.names[columns.place["label"]])
     ):
