@@ -74,6 +74,36 @@ def test_labels_within_a_cell(tmp_path: Path, cells: Sequence[str], said: str) -
     assert any("1 row has no label: none of the classes is in" in note for note in dataset.notes)
 
 
+def test_a_mark_at_the_end_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = table(tmp_path, "image,labels\n0.jpg,sea|tri\n1.jpg,tri;\n2.jpg,sea;tri\n3.jpg,|sea\n")
+    dataset = read(path)
+    assert there(dataset) == {
+        "0.jpg": ["sea", "tri"], "1.jpg": ["tri"], "2.jpg": ["sea", "tri"], "3.jpg": ["sea"],
+    }  # fmt: skip
+    assert any("apart by '|' and ';'" in note for note in dataset.notes)
+    text = 'image,label\n0.jpg,tri\n1.jpg,"tri,"\n2.jpg,"dog , tri, "\n'
+    assert read(table(tmp_path, text, "u.csv")).classes == ("dog", "tri")
+    # Whoever says what is between labels is taken at his word.
+    assert read(path, label_separator="|").classes == ("sea", "sea;tri", "tri", "tri;")
+
+
+def test_what_is_no_label_is_said(tmp_path: Path) -> None:
+    text = "image,labels\n0.jpg,tri|NA\n1.jpg,nan\n2.jpg,none\n3.jpg,tri|sea\n4.jpg,\n"
+    path = table(tmp_path, text)
+    dataset = read(path)
+    assert there(dataset) == {
+        "0.jpg": ["tri"], "1.jpg": [], "2.jpg": ["none"], "3.jpg": ["sea", "tri"], "4.jpg": [],
+    }  # fmt: skip
+    told = "\n".join(dataset.notes)
+    assert "'NA' is no label, unless data.classes names it (line 2: 'tri|NA')" in told
+    assert "'nan' is no label, unless data.classes names it (line 3: 'nan')" in told
+    assert "'none' is taken for a class (first in line 4); an empty cell says" in told
+    assert "2 rows have no label" in told
+    named = read(path, classes=["tri", "NA"])
+    assert there(named)["0.jpg"] == ["tri", "NA"]
+    assert not any("'NA' is no label" in note for note in named.notes)
+
+
 def test_names_with_blanks_and_commas_stay_whole_unless_it_is_asked_for(tmp_path: Path) -> None:
     path = table(tmp_path, "file,label\n0.jpg,polar bear\n1.jpg,brown bear\n")
     whole = read(path)

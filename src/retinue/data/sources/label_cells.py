@@ -38,9 +38,8 @@ def separator_in(cells: Sequence[str], column: str) -> str:
     where nothing says that there are several. `|` and `;` are always between labels; commas and
     blanks, of which names are made, too, where taking cells apart leaves fewer labels than there
     are cells, and blanks in a column only that is called like one of several labels."""
-    for mark in _MARKS:
-        if any(mark in cell for cell in cells):
-            return mark
+    for mark in marks_in(cells):
+        return mark
     plural = column.strip().lower().replace(" ", "_") in _PLURAL
     for mark in (",", " ") if plural else (",",):
         several = [cell for cell in cells if len(_apart(cell, mark)) > 1]
@@ -56,9 +55,23 @@ def listed(cells: Sequence[str]) -> bool:
     return bool(filled) and all(map(_LIST.fullmatch, filled))
 
 
-def splitter(separator: str) -> Callable[[str], list[str]]:
-    """Takes a cell apart: its labels, without blanks around them; of nothing, none."""
-    return lambda cell: _apart(cell, separator)
+def splitter(separator: str, *, found: bool = False) -> Callable[[str], list[str]]:
+    """Takes a cell apart: its labels, without blanks around them; of nothing, none. `found`: as
+    `separator_in` did; then each of its marks is between labels, and no comma ends one."""
+    if not found:
+        return lambda cell: _apart(cell, separator)
+
+    def apart(cell: str) -> list[str]:
+        for mark in _MARKS if separator in _MARKS else ():
+            cell = cell.replace(mark, separator)
+        return [label for part in _apart(cell, separator) if (label := part.strip(" ,"))]
+
+    return apart
+
+
+def marks_in(cells: Sequence[str]) -> list[str]:
+    """Those marks that are always between labels, as far as `cells` have them."""
+    return [mark for mark in _MARKS if any(mark in cell for cell in cells)]
 
 
 def of_list(cell: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,14 @@ from retinue.data.sources.columns import (
     find_columns,
     says,
 )
-from retinue.data.sources.label_cells import listed, of_list, separator_in, splitter, vectors
+from retinue.data.sources.label_cells import (
+    listed,
+    marks_in,
+    of_list,
+    separator_in,
+    splitter,
+    vectors,
+)
 from retinue.data.sources.layout import find_table, tables_of_splits
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import Positions
@@ -30,7 +37,7 @@ from retinue.data.sources.table import Labelling, read_table
 from retinue.data.sources.walking import normal
 from retinue.data.sources.words import is_missing, name_by_value, nearly_alike, sort_names
 from retinue.data.targets.several_labels import SeveralLabels
-from retinue.errors import UsageError
+from retinue.errors import UsageError, some
 from retinue.sample import Target
 from retinue.text import counted
 
@@ -39,6 +46,7 @@ _JUDGED = 400
 _JOINED = 0.2
 """From this share of rows on whose image an earlier one has, they are several labels of one, and
 no mistakes."""
+_SHOWN = 5
 _NO, _YES = 0, 1
 Said = npt.NDArray[np.int8]
 
@@ -82,18 +90,18 @@ class SeveralALine(Labelling):
         code = words.indices.to_numpy().astype(np.int64)
         texts = texts_of(words.dictionary)
         column = columns.names[columns.place["label"]]
+        lines = columns.first_lines(code)
         told = vectors(texts, self._asked)
         silent = np.zeros(len(texts), bool)
         if told is not None:
-            apart = self._of_vectors(texts, told, columns, listing)
+            found: Iterable[Sequence[str]] = self._of_vectors(texts, lines, told, columns, listing)
             silent = np.array([len(row or ()) != len(self._asked) for row in told], bool)
             usable = usable & ~silent[code]
         else:
-            apart = self._taken_apart(texts, column, listing.notes)
-        parts = [
-            [label for part in cell if not is_missing(label := normal(part), self._asked)]
-            for cell in apart
-        ]
+            found = self._taken_apart(texts, column, listing.notes)
+        apart = [list(map(normal, cell)) for cell in found]
+        parts = [[label for label in cell if not is_missing(label, self._asked)] for cell in apart]
+        listing.notes += _no_labels(texts, lines, apart, parts)
         named = name_by_value({label for cell in parts for label in cell})
         sets = [frozenset(named[label] for label in cell) for cell in parts]
         listing.notes += nearly_alike(sort_names(named.values()))
@@ -113,6 +121,7 @@ class SeveralALine(Labelling):
     def _of_vectors(
         self,
         cells: Sequence[str],
+        lines: Sequence[int],
         told: Sequence[Sequence[bool] | None],
         columns: Columns,
         listing: Listing,
@@ -130,8 +139,6 @@ class SeveralALine(Labelling):
                 mend=f"name the {usual}, in their order: data.classes=[A,B,…]",
             )
         listing.classes = self._asked
-        words = columns.needed("label").fill_null(b"").dictionary_encode()
-        lines = columns.first_lines(words.indices.to_numpy())
         for cell, row, line in zip(cells, told, lines, strict=True):
             if cell.strip() and len(row or ()) != asked:
                 has = "is no row of 0 and 1" if row is None else f"has {len(row)} of 0 and 1"
@@ -158,14 +165,15 @@ class SeveralALine(Labelling):
         if between == "auto":
             between = separator_in(cells, column)
             if between:
-                notes.append(f"labels within a cell of {column!r} are apart by {between!r}")
+                marks = " and ".join(map(repr, marks_in(cells) or (between,)))
+                notes.append(f"labels within a cell of {column!r} are apart by {marks}")
             elif blank := next((c for c in cells if "," in c or " " in c.strip()), None):
                 mark = "," if "," in blank else " "
                 notes.append(
                     f"each cell of {column!r} is one label, {blank.strip()!r} too:"
                     f" data.label_separator={mark!r} takes it apart"
                 )
-        return map(splitter(between), cells)
+        return map(splitter(between, found=self._separator == "auto"), cells)
 
     def _joined(
         self,
@@ -241,6 +249,30 @@ class SeveralALine(Labelling):
                     )
                 )
         return targets, place[code]
+
+
+def _no_labels(
+    cells: Sequence[str],
+    lines: Sequence[int],
+    apart: Iterable[Sequence[str]],
+    parts: Iterable[Sequence[str]],
+) -> Iterator[str]:
+    """What to say of labels that are taken for none, and of those that look so and are taken for
+    one. `apart`: of each of the `cells`, whose first lines are `lines`; `parts`: those that
+    stay."""
+    none: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
+    for cell, line, all_of_it, own in zip(cells, lines, apart, parts, strict=True):
+        for label in dict.fromkeys(all_of_it):
+            if label not in own:
+                none.setdefault(label, []).append(f"line {line}: {cell.strip()!r}")
+            elif label.lower() == "none":
+                names.setdefault(label, []).append(f"line {line}")
+    for label, where in sorted(none.items()):
+        yield f"{label!r} is no label, unless data.classes names it ({some(where, _SHOWN)})"
+    for label, where in sorted(names.items()):
+        first = f"first in {where[0]}"
+        yield f"{label!r} is taken for a class ({first}); an empty cell says that there is none"
 
 
 def _said_otherwise(tables: Mapping[int, Path]) -> UsageError:
