@@ -167,7 +167,11 @@ def check(
 
     found = [
         _unreadable(unreadable),
-        Finding("labels that cannot be used", listing.problems, "left out or an error"),
+        Finding(
+            f"{listing.each_problem}s that cannot be used",
+            listing.problems,
+            "left out or an error",
+        ),
         Finding("labels without images", listing.missing, "no such file"),
         Finding(
             "images without labels",

@@ -98,7 +98,7 @@ def test_broken_records_are_numbered_and_the_others_are_read(tmp_path: Path) -> 
         (1, b"one", ""),
         (2, b"", "its checksum is wrong"),
         (3, b"three", ""),
-        (4, b"", "the file ends within it"),
+        (4, b"", "the file ends within it, and whatever came after it is lost"),
     ]
     head = bytearray(record(b"two"))
     head[3] ^= 1
@@ -110,7 +110,9 @@ def test_broken_records_are_numbered_and_the_others_are_read(tmp_path: Path) -> 
     assert "no TFRecord file" in next(records(path)).error
     huge = struct.pack("<Q", 1 << 40)
     path.write_bytes(huge + struct.pack("<I", protobuf.masked(huge)) + b"x")
-    assert [r.error for r in records(path)] == ["the file ends within it"]
+    assert [r.error for r in records(path)] == [
+        "the file ends within it, and whatever came after it is lost"
+    ]
 
 
 # Boxes

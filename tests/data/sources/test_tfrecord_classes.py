@@ -231,12 +231,18 @@ def test_a_flipped_byte_and_a_lost_end_are_told_of_the_example(tmp_path: Path) -
     flip(whole, whole.read_bytes().index(jpeg(1)) + 40)
     cut = root / "train-00001-of-00002"
     cut.write_bytes(cut.read_bytes()[:-20])
-    with pytest.raises(UsageError, match="2 labels cannot be used") as caught:
+    with pytest.raises(UsageError, match="2 examples cannot be used") as caught:
         read(root)
     said = str(caught.value)
     assert "train-00000-of-00002' example 2: its checksum is wrong" in said
-    assert "train-00001-of-00002' example 6: the file ends within it" in said
+    assert (
+        "train-00001-of-00002' example 6: the file ends within it, and whatever came after it is"
+        in said
+    )
     assert len(samples_of(root, on_bad_image="skip")) == 10
+    found = check(DataOptions(path=str(root), split=WHOLE), task_type("classification").readers())
+    (finding,) = [f for f in found.findings if "cannot be used" in f.what]
+    assert (finding.what, len(finding.items)) == ("examples that cannot be used", 2)
 
 
 def test_compressed_files_are_told(tmp_path: Path) -> None:

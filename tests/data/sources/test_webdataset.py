@@ -151,7 +151,10 @@ def test_a_lost_end_a_damaged_header_and_a_missing_mark(tmp_path: Path) -> None:
     last = whole.rindex(b"0003.cls")
     for content, words in (
         (whole[: last + 200], "the file lacks the mark of its end"),
-        (whole[: last - 300], r"the file ends within '0003.png'"),
+        (
+            whole[: last - 300],
+            r"the file ends within '0003.png', and whatever came after it is lost",
+        ),
         (whole[: last + 1024], "the file lacks the mark of its end"),
     ):
         path.write_bytes(content)
@@ -211,7 +214,7 @@ def test_a_label_in_json_that_is_none(tmp_path: Path, label: Any, words: str) ->
     members = {}
     for n, value in enumerate([1, "1", 1.0, label]):
         members |= {f"{n}.png": jpeg(n), f"{n}.json": json.dumps({"label": value}).encode()}
-    with pytest.raises(UsageError, match=r"1 label cannot be used.*example 4") as caught:
+    with pytest.raises(UsageError, match=r"1 example cannot be used.*example 4") as caught:
         read(tar(tmp_path / "a.tar", members))
     assert words in str(caught.value)
     assert set(all_of(tmp_path / "a.tar", on_bad_image="skip").values()) == {"1"}

@@ -105,7 +105,7 @@ def refusals(listing: Listing, options: DataOptions) -> Iterator[UsageError]:
     if listing.problems and options.on_bad_image == "stop":
         count = len(listing.problems)
         yield UsageError(
-            f"{counted(count, 'label')} cannot be used",
+            f"{counted(count, listing.each_problem)} cannot be used",
             where=some(listing.problems, 10),
             mend="mend or remove them; data.on_bad_image=skip trains without them"
             + (f"; {listing.looks_like}" if listing.looks_like else ""),

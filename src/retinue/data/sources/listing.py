@@ -25,6 +25,8 @@ class Listing:
     """Worth telling, and nothing wrong."""
     problems: list[str] = field(default_factory=list)
     """Labels that cannot be used, with file and line: what `on_bad_image` decides on."""
+    each_problem: str = "label"
+    """What each of these is one of: a label, or an example that has an image and its label."""
     errors: list[UsageError] = field(default_factory=list)
     """What training refuses in any case."""
     empty_classes: list[str] = field(default_factory=list)

@@ -26,7 +26,7 @@ from retinue.files import cache_folder, read_file, replacing, sweep
 
 LOGGER = logging.getLogger("retinue")
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same shards come to other indexes."""
 MOST_KEPT = 20_000
 """Indexes that are kept at most, of those that were used last."""

@@ -65,7 +65,7 @@ def read_shards(
 ) -> Listing:
     """`listing` with the examples of `files`. `scan`, `how`: see `indexes`; `stem`: a file's name
     without what tells its kind. Raises `UsageError`."""
-    root = listing.root
+    root, listing.each_problem = listing.root, "example"
     files, splits = _divided(listing, files, stem)
     names = [file.relative_to(root).as_posix() for file in files]
     tables: list[pa.Table] = []

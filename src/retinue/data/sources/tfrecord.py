@@ -38,6 +38,7 @@ _COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """How files that TensorFlow compressed begin (GZIP, ZLIB): no record could be read by itself."""
 
 
+_CUT = "the file ends within it, and whatever came after it is lost"
 NAMED = re.compile(
     r"(\.(tf)?rec(ord)?s?(-\d+-of-\d+)?|-\d+-of-\d+)(\.gz|\.gzip|\.zlib)?$", re.IGNORECASE
 )
@@ -72,7 +73,7 @@ def records(path: Path) -> Iterator[Record]:
             number += 1
             head = file.read(_HEAD)
             if len(head) < _HEAD:
-                yield Record(number, offset, b"", "the file ends within it", last=True)
+                yield Record(number, offset, b"", _CUT, last=True)
                 return
             length, check = struct.unpack("<QI", head)
             if masked(head[:8]) != check:
@@ -84,7 +85,7 @@ def records(path: Path) -> Iterator[Record]:
                 yield Record(number, offset, b"", what, last=True)
                 return
             if length > size - offset - _HEAD - _FOOT:
-                yield Record(number, offset, b"", "the file ends within it", last=True)
+                yield Record(number, offset, b"", _CUT, last=True)
                 return
             start = offset + _HEAD
             offset = start + length + _FOOT

@@ -220,7 +220,9 @@ def _parts(file: BinaryIO) -> Iterator[tuple[str, str, Part]]:
         try:
             member = archive.next()
         except (tarfile.TarError, ValueError, OverflowError):
-            raise BadRecord("the file ends within it, or is damaged") from None
+            raise BadRecord(
+                "the file ends within it, or is damaged: whatever came after it is lost"
+            ) from None
         if member is None:
             break
         archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
@@ -232,7 +234,9 @@ def _parts(file: BinaryIO) -> Iterator[tuple[str, str, Part]]:
             continue
         plain = member.isreg() and not member.issparse()
         if plain and member.offset_data + member.size > size:
-            raise BadRecord(f"the file ends within {member.name!r}")
+            raise BadRecord(
+                f"the file ends within {member.name!r}, and whatever came after it is lost"
+            )
         key = normal(f"{head}/{stem}" if head else stem)
         offset = member.offset_data if plain else _NO_FILE
         yield key, ending.lower(), Part(member.name, offset, member.size)
