@@ -188,9 +188,10 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_in_rounds_learns_from_labels_of_its_own(run: Path, data: Path) -> None:
     told = _lines(run, "own.labels.jsonl")
     assert [row["path"] for row in told] == sorted(
-        f"pool//{path.name}" for path in (data.parent / "pool").iterdir() if path.stem != "again"
+        path.name for path in (data.parent / "pool").iterdir() if path.stem != "again"
     )
-    taken = {row["path"]: row["label"] for row in told if row["used"]}
+    assert all(row["pool"] is True for row in told)
+    taken = {f"pool//{row['path']}": row["label"] for row in told if row["used"]}
     assert taken
     assert all(row["used"] == (row["confidence"] >= 0.4) for row in told)
     samples = {line["key"]: line["target"] for line in _lines(run, "own.jsonl")}

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from retinue.data.sources.pool import path_in_pool, pool_name
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.run.folder import RunFolder
@@ -128,11 +129,15 @@ def write_down(
     guesses: Sequence[Guess | None],
     options: PseudoLabels,
 ) -> None:
-    """A line an image, with its label, how sure it is and whether it is taken; and the summary."""
+    """A line an image, with its label, how sure it is and whether it is taken; and the summary. The
+    path of one that is of the pool starts there."""
     taken = set(chosen(guesses, options))
     lines = []
     for k, (sample, guess) in enumerate(zip(samples, guesses, strict=True)):
-        said: dict[str, Any] = {"path": sample.name or sample.key, "label": None}
+        name = sample.name or sample.key
+        within = path_in_pool(name)
+        said: dict[str, Any] = {"path": name} if within is None else {"path": within, "pool": True}
+        said["label"] = None
         if guess is not None:
             said |= {"label": guess.label, "confidence": round(guess.sure, 6), "used": k in taken}
         lines.append(f"{json_text(said)}\n")
@@ -155,13 +160,14 @@ def read_labels(run: RunFolder, stage: str) -> dict[str, str]:
                 mend="put the file back as it was, or remove it: rounds are not compared then",
             ) from None
         if row.label is not None:
-            found[row.path] = row.label
+            found[pool_name(row.path) if row.pool else row.path] = row.label
     return found
 
 
 class _Row(BaseModel):
     path: str
     label: str | None
+    pool: bool = False
 
 
 def _file(stage: str) -> str:

@@ -47,8 +47,18 @@ def read_pool(place: str) -> tuple[list[Sample], list[str]]:
 
 
 def _sample(folder: Path, name: str) -> Sample:
+    return Sample(str(folder.absolute() / name), name=pool_name(normal(name)))
+
+
+def pool_name(path: str) -> str:
+    """What the image at `path`, from the pool, is called among all images."""
     # No path within a data set has an empty part: none is called like an image of the pool.
-    return Sample(str(folder.absolute() / name), name=f"{POOL}//{normal(name)}")
+    return f"{POOL}//{path}"
+
+
+def path_in_pool(name: str) -> str | None:
+    """The path of an image of that `pool_name`; None for one that is not of the pool."""
+    return name.removeprefix(pool_name("")) if name.startswith(pool_name("")) else None
 
 
 def _listed(file: Path) -> list[Sample]:
