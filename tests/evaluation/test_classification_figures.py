@@ -243,8 +243,8 @@ def test_classes_that_are_absent_or_never_answered_are_named() -> None:
     one_sided = c.figures(np.array([0, 0]), np.array([[0.9, 0.1], [0.8, 0.2]]), ["cat", "dog"])
     assert one_sided["auc"] is None
     assert c.remark(one_sided) == (
-        "“dog” has no images here, so it has no figures; means of the classes are over the other 1;"
-        " AUC needs both."
+        "“dog” has no images here, so it has no figures; means of the classes are those of the"
+        " other one; AUC needs both."
     )
     missed = c.figures(np.array([0, 1, 2]), np.eye(3)[[0, 0, 0]], list("xyz"))
     assert c.remark(missed) == "“y” and “z” were never the answer."

@@ -123,7 +123,8 @@ def test_classes_without_images_have_no_figures_and_are_named() -> None:
     assert found["per_class"][1] | {"ap": None, "recall": None, "f1": None} == found["per_class"][1]
     assert found["map"] == 1.0
     assert remark(found) == (
-        "“b” is in no image here, so it has no figures; means of the classes are over the other 1."
+        "“b” is in no image here, so it has no figures; means of the classes are those of the"
+        " other one."
     )
     none = np.zeros((3, 2), bool)
     empty = figures(Labelled(none, ~none, scores), ["a", "b"], np.full(2, 0.5))

@@ -28,12 +28,11 @@ def of_absent(
     absent = named([row for row in rows if row.get(support) == 0])
     if not absent or len(absent) == len(rows):
         return []
-    one = len(absent) == 1
+    one, others = len(absent) == 1, len(rows) - len(absent)
     have, pronoun = ("has", "it") if one else ("have", "they")
-    return [
-        f"{listed(absent)} {why[not one]} here, so {pronoun} {have} no figures; means of the"
-        f" classes are over the other {len(rows) - len(absent):,}{more}."
-    ]
+    means = "means of the classes are "
+    means += f"over the other {others:,}" if others > 1 else "those of the other one"
+    return [f"{listed(absent)} {why[not one]} here, so {pronoun} {have} no figures; {means}{more}."]
 
 
 def of_never(rows: Sequence[Mapping[str, Any]], what: str) -> list[str]:

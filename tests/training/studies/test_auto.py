@@ -276,3 +276,7 @@ def test_images_of_each_class_are_counted_where_an_image_has_several(tmp_path: P
     settings = Settings("cpu", "float32", threads=1, world=1)
     said = list(auto._looked(dataset, settings, BudgetOptions(time=60)))
     assert "to learn from, 1 to 4 images of each of 3 classes" in said
+    (tmp_path / "t.csv").write_text("path,labels,split\n0.png,a|b,train\n1.png,b|a,train\n")
+    dataset = open_dataset(options, task_type("multilabel").readers())
+    said = list(auto._looked(dataset, settings, BudgetOptions(time=60)))
+    assert "to learn from, 2 images of each of 2 classes" in said

@@ -251,10 +251,10 @@ def _looked(dataset: Dataset, settings: Settings, budget: BudgetOptions) -> Iter
     times = np.zeros(len(dataset.classes), np.int64)
     for target, images in zip(train.targets, of.tolist(), strict=True):
         times[list(map(int, target.names()))] += images
-    yield (
-        f"to learn from, {times.min(initial=len(train)):,} to {times.max(initial=0):,} images of"
-        f" each of {counted(len(times), 'class', 'classes')}"
-    )
+    fewest, most = int(times.min(initial=len(train))), int(times.max(initial=0))
+    images = counted(most, "image")
+    images = images if fewest == most else f"{fewest:,} to {images}"
+    yield f"to learn from, {images} of each of {counted(len(times), 'class', 'classes')}"
     chip = cpu_name() if settings.device == "cpu" else settings.device
     threads = counted(fit_threads(), "thread")
     yield f"on {chip}, {threads}; {spoken(budget.seconds)} for everything"
