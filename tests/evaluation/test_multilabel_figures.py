@@ -18,6 +18,7 @@ from retinue.evaluation.multilabel import (
     declared,
     declared_among,
     figures,
+    held_back,
     remark,
 )
 
@@ -105,6 +106,27 @@ def test_a_few_images_of_a_class_do_not_decide() -> None:
     assert own is not None
     assert 0.8 < own[1] < 0.95
     assert best_thresholds(Labelled(*(np.zeros((3, 2), bool),) * 2, np.zeros((3, 2)))) is None
+
+
+def test_a_few_labels_in_all_do_not_decide() -> None:
+    """One label in six images: a sixth of the way in logits, by hand. With 500 on either side, 100
+    of 101 parts of it."""
+    labels = np.zeros((6, 3), bool)
+    labels[2, 1] = True
+    one = Labelled(labels, np.ones_like(labels), np.full(labels.shape, 0.005))
+    (held,) = held_back([0.005], one, 0.5)
+    assert held == pytest.approx(1 / (1 + (0.995 / 0.005) ** (1 / 6)))
+    assert 0.29 < held < 0.3
+    assert held_back([0.005], one, 0.005) == [pytest.approx(0.005)]
+    assert held_back([0.2, 0.3], one, 0.5, doubt=0) == [0.2, 0.3]
+    # What is there and what is not are the same to it, and what is not known is nothing.
+    other = Labelled(~labels, np.ones_like(labels), one.scores)
+    assert held_back([0.995], other, 0.5) == [pytest.approx(1 - held)]
+    assert held_back([0.005], Labelled(labels, ~labels, one.scores), 0.5) == [0.5]
+    many = np.arange(1000).reshape(500, 2) % 2 == 0
+    (kept,) = held_back([0.2], Labelled(many, np.ones_like(many), many * 1.0), 0.5)
+    assert kept == pytest.approx(1 / (1 + 4 ** (100 / 101)))
+    assert all(0 < t < 1 for t in held_back([0.0, 1.0], one, 0.0) + held_back([0.5], one, 1.0))
 
 
 def test_what_is_not_known_counts_nowhere() -> None:

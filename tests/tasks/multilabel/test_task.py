@@ -95,6 +95,20 @@ def test_thresholds_are_fitted_and_kept() -> None:
     assert set(nothing.fit(nothing.meter())["thresholds"].values()) == {0.5}
 
 
+def test_one_label_does_not_decide_the_thresholds() -> None:
+    """Scored 0.8 %, the others less: nothing likelier than that is given for it alone."""
+    for how in ("f1_per_class", "f1"):
+        of = task(thresholds=how)
+        meter = of.meter()
+        for k in range(6):
+            logits = np.array([-4.9 if k == 2 else -5.7, -6.0, -6.0], np.float32)
+            meter.update([logits], samples(SeveralLabels((0,) if k == 2 else (), 3)))
+        assert all(0.25 < least < 0.5 for least in of.fit(meter)["thresholds"].values())
+        assert of.result(np.full(3, -4.1, np.float32), "1.6 % each").answers() == []
+    bold = task(threshold=0.1)
+    assert all(0.05 < least < 0.1 for least in bold.fit(meter)["thresholds"].values())
+
+
 @pytest.mark.parametrize(
     "wrong", [[0.5], [0.5, 2.0, 0.1], [0.5, "a", 0.1], "high", [float("nan")] * 3]
 )

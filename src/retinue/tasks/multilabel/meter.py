@@ -10,7 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retinue.data.targets.several_labels import SeveralLabels
-from retinue.evaluation.multilabel import Labelled, best_threshold, best_thresholds, figures
+from retinue.evaluation.multilabel import (
+    Labelled,
+    best_threshold,
+    best_thresholds,
+    figures,
+    held_back,
+)
 from retinue.sample import Sample
 from retinue.tasks.task import Meter
 from retinue.text import utf8
@@ -79,6 +85,10 @@ class MultilabelMeter(Meter):
     def best_thresholds(self) -> list[float] | None:
         """See `retinue.evaluation.multilabel.best_thresholds`."""
         return best_thresholds(self._told())
+
+    def held_back(self, thresholds: Sequence[float], start: float) -> list[float]:
+        """See `retinue.evaluation.multilabel.held_back`."""
+        return held_back(thresholds, self._told(), start)
 
     def tables(self) -> dict[str, pa.Table]:
         """`predictions`: path (string), labels and unknown (lists of int32: the classes that are in

@@ -56,9 +56,11 @@ class MultilabelOptions(Options):
     thresholds: Literal["f1_per_class", "f1", "fixed"] = "f1_per_class"
     """From which probability on a label is given. `f1_per_class`: after each validation, what gives
     each class the highest F1 there, with the labels of all classes counted along, so that a few
-    images do not decide; `f1`: one for all; `fixed`: `threshold`."""
+    images do not decide; `f1`: one for all; `fixed`: `threshold`. Those that few labels in all
+    speak for stay near `threshold`."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Of every class, where none is fitted. Set for answers, it stands in place of what was."""
+    """Of every class, one number, where none is fitted. Set for answers, it stands in place of what
+    was."""
     distillation_weight: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the loss that follows the teacher instead of the labels, where there is one."""
     distillation_temperature: float = Field(default=2.0, gt=0.0)
@@ -279,7 +281,7 @@ class Multilabel(Task):
                 overall = meter.best_threshold()
                 one = self.options.threshold if overall is None else overall
                 each = [one] * len(self.classes)
-            self._thresholds = each
+            self._thresholds = meter.held_back(each, self.options.threshold)
             meter.thresholds = self._least()
         return self.fitted()
 
