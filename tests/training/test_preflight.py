@@ -313,7 +313,10 @@ def test_several_labels_taken_for_classes_are_doubted(
     session.plan(tiny.recipe(pictures), how, quiet=True)
     (doubt,) = [r for r in caplog.records if "several labels" in r.message]
     assert doubt.levelname == "WARNING"
-    assert "the classes are dog|sea, sea|dog, sky, but this looks like several" in doubt.message
+    assert (
+        "dog|sea, sea|dog, sky are taken for a class each, but this looks like several"
+        in doubt.message
+    )
 
 
 def test_every_size_of_a_stage_is_tried() -> None:

@@ -210,6 +210,8 @@ def test_a_vector_of_another_length_is_told_by_its_line(
         read(path, classes=["a", "b", "c"])
     with pytest.raises(UsageError, match="nothing names them"):
         read(path)
+    notes = check_data(str(path), task="multilabel", classes=["a", "b", "c"]).notes
+    assert not any("no label: left out" in note for note in notes)
 
 
 def test_nothing_where_others_have_a_vector_is_not_known(tmp_path: Path) -> None:
@@ -306,6 +308,7 @@ def test_one_odd_cell_does_not_drop_its_class(tmp_path: Path, word: str) -> None
     assert task_of(DataOptions(path=str(path))) == "multilabel"
     report = check_data(str(path), task="multilabel")
     assert report.refused
+    assert not any("leaves it open" in note for note in report.notes)
     assert any("'circle'" in item for f in report.findings if f.fatal for item in f.items)
     # One in each of them, too.
     rows[7], rows[8] = "7.jpg,1,x,0", "8.jpg,0,1,?"
@@ -314,10 +317,10 @@ def test_one_odd_cell_does_not_drop_its_class(tmp_path: Path, word: str) -> None
 
 
 def test_columns_of_other_values_are_still_ignored(tmp_path: Path) -> None:
-    rows = [f"{row},{k},{k % 3},{k % 4}" for k, row in enumerate(YES_AND_NO)]
-    dataset = read(many(tmp_path, "path,circle,square,tri,number,grade,siblings", rows))
+    rows = [f"{r},{k},{k % 3},{k % 4},{2 if k < 2 else 1}" for k, r in enumerate(YES_AND_NO)]
+    dataset = read(many(tmp_path, "path,circle,square,tri,number,grade,siblings,Weight", rows))
     assert dataset.classes == ("circle", "square", "tri")
-    assert any("ignored: number, grade, siblings" in note for note in dataset.notes)
+    assert any("ignored: number, grade, siblings, Weight" in note for note in dataset.notes)
 
 
 def test_a_rare_class_in_a_column_of_labels_is_no_mistake(tmp_path: Path) -> None:

@@ -181,8 +181,9 @@ def find_class_columns(
     else:
         odd = {name: _neither(cells.columns[k]) for name, k in head.items()}
         # Mistakes in a column that is one of several are told and not taken for other values; but
-        # what is called like a label may have a rare class.
-        several = [n for n, few in odd.items() if few == 0 or (few and head[n] != label)]
+        # what is called like a label may have a rare class, and weights are mostly 1.
+        never = {label, *(k for k in free if names[k] in _LIKE)}
+        several = [n for n, few in odd.items() if few == 0 or (few and head[n] not in never)]
         classes = {n: head[n] for n in several if odd[n] == 0 or len(several) > 1}
         # A column that is called like a label and is one of several of yes and no is one of them.
         labelled = label is not None and (label not in classes.values() or len(classes) < 2)

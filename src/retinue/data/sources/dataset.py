@@ -151,7 +151,8 @@ def settle(
     notes.insert(0, f"{_found(listing, classes, len(records))}, {divided}: {shown}")
     found = Dataset(tuple(classes), splits, listing.root, notes, _found_again(options, reader))
     if listing.looks_like:
-        found.doubts.append(f"the classes are {few(classes)}, but {listing.looks_like}")
+        taken = f"{few(classes)} are taken for a class each"
+        found.doubts.append(f"{taken}, but {listing.looks_like}")
     if options.pool is not None and to_train:
         _fill_pool(found, options.pool, listing.records)
     return found

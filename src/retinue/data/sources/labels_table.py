@@ -95,7 +95,7 @@ class SeveralALine(Labelling):
         silent = np.zeros(len(texts), bool)
         if told is not None:
             found: Iterable[Sequence[str]] = self._of_vectors(texts, lines, told, columns, listing)
-            silent = np.array([len(row or ()) != len(self._asked) for row in told], bool)
+            silent = np.array([not text.strip() for text in texts], bool)
             usable = usable & ~silent[code]
         else:
             found = self._taken_apart(texts, column, listing.notes)
@@ -226,7 +226,7 @@ class SeveralALine(Labelling):
         if by_minus:
             said = np.where(minus, np.int8(_NO), said)
             listing.notes.append("no cell says 0: −1 is taken for no, an empty cell for unknown")
-        elif unknown := int((said[usable] == UNKNOWN).sum()):
+        elif not listing.errors and (unknown := int((said[usable] == UNKNOWN).sum())):
             cells = counted(unknown, "cell leaves", "cells leave")
             listing.notes.append(f"{cells} it open whether a class is there (empty or −1)")
         _refuse_contradictions(columns, position, usable, said, listing)
