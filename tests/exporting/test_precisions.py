@@ -71,7 +71,7 @@ def test_eight_bits_are_chosen_by_images_as_predict_prepares_them(
 
     monkeypatch.setattr(exporting, "writer_of", lambda *_: writers.Writer(stop, ("int8",)))
     with pytest.raises(RetinueError, match="enough"):
-        retinue.export(trained, "openvino", precision="int8")
+        retinue.export(trained, "openvino", precision="int8", force=True)
     predictor = load(trained, engine="torch", device="cpu")
     from retinue.training.evaluation import samples_of
 
