@@ -283,8 +283,14 @@ def test_usage(model: Path, photographs: Path, tmp_path: Path) -> None:
         retinue.export(model, "torchscript", images=photographs, out=tmp_path / "m.torchscript")
     with pytest.raises(UsageError, match="a state dict of timm has no size"):
         retinue.export(model, "timm", size=224)
-    with pytest.raises(UsageError, match="unknown library 'onxx'"):
-        retinue.export(model, "onxx")
+    with pytest.raises(UsageError, match="unknown format 'Onxx', did you mean 'onnx'"):
+        retinue.export(model, "Onxx")
+    with pytest.raises(UsageError, match=r"0 images at a time, batch"):
+        retinue.export(model, "torchscript", images=photographs, batch=0)
+    with pytest.raises(UsageError, match=r"cannot be of that size: size"):
+        retinue.export(model, "torchscript", images=photographs, size=(0, 32))
+    with pytest.raises(UsageError, match=r"not in fp64, .*take one of these"):
+        retinue.export(model, "torchscript", images=photographs, precision="fp64")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"written in fp32, fp16, bf16, not in int8"):
         retinue.export(model, "torchscript", images=photographs, precision="int8")
     (tmp_path / "none").mkdir()
@@ -456,6 +462,20 @@ def test_openvino_without_its_weights(model: Path, photographs: Path) -> None:
     done = retinue.export(model, "openvino", images=photographs)
     done.path.with_suffix(".bin").unlink()
     with pytest.raises(UsageError, match=r"weights are not beside it, .*best\.bin"):
+        load(done.path)
+
+
+def test_openvino_with_the_weights_of_another_model(
+    model: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """A copy of one file that was forgotten, or a process that was killed between the two."""
+    pytest.importorskip("openvino")
+    done = retinue.export(model, "openvino", images=photographs)
+    weights = done.path.with_suffix(".bin")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RetinueError, match=r"not the weights of the file .*best\.bin"):
         load(done.path)
 
 

@@ -41,7 +41,7 @@ def export(
     Raises `UsageError` for what will not do, `RetinueError` where that library has no such network,
     or the file does not answer as the model does.
     """
-    from retinue.errors import UsageError
+    from retinue.errors import UsageError, suggest
     from retinue.exporting.state_dict import export_state_dict
     from retinue.exporting.writers import refuse_elsewhere
     from retinue.inference.runtimes import FORMATS
@@ -54,12 +54,16 @@ def export(
         )
     refuse_elsewhere(to)
     file, target = find_model(Path(model)), None if out is None else Path(out)
+    if to not in (*FORMATS, *STATE_DICTS):
+        known = (*FORMATS, *STATE_DICTS)
+        mend = suggest(str(to).lower(), known) or f"there are {', '.join(known)}"
+        raise UsageError(f"unknown format {to!r}", mend=mend)
     if to not in FORMATS:
         given = {
             "precision": precision != "fp32", "batch": batch, "size": size,
             "end_to_end": end_to_end, "images": images,
         }  # fmt: skip
-        if to in STATE_DICTS and (vain := next((key for key in given if given[key]), None)):
+        if vain := next((key for key in given if given[key]), None):
             raise UsageError(f"a state dict of {to} has no {vain}", mend="leave it out")
         return export_state_dict(file, to, out=target, force=force)
     from retinue.exporting.model import Order, export_model, refuse_exported

@@ -3,7 +3,6 @@ given its name."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 import retinue
+from retinue import modelfile
 from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import gate, int8, preparing
@@ -24,10 +24,10 @@ from retinue.exporting.staging import check_target, staged
 from retinue.exporting.weights import began_from
 from retinue.exporting.whole import Whole
 from retinue.exporting.writers import Converted, Job, writer_of
-from retinue.files import open_file
+from retinue.files import sha256
 from retinue.inference import ensembles
 from retinue.inference.engines import TorchEngine
-from retinue.inference.exported import Export, written
+from retinue.inference.exported import MOST_IMAGES, Export, written
 from retinue.inference.members import ExportedMember, Member, open_member
 from retinue.inference.predictor import Predictor, example_inputs, load, original
 from retinue.inference.runtimes import FORMATS, Format, bytes_of, format_of
@@ -142,6 +142,16 @@ def export_model(
             mend=f"name it {target.with_suffix(form.suffix).name}",
         )
     check_target(target, model, force)
+    if order.batch is not None and not 1 <= order.batch <= MOST_IMAGES:
+        raise UsageError(
+            f"{order.batch} images at a time", where="batch (--batch)", mend="1 or more"
+        )
+    if writer.one_size and (order.end_to_end or order.any_size):
+        raise UsageError(
+            f"{form.title} files take images of one size",
+            where="end_to_end (--end-to-end)" if order.end_to_end else "size (--size)",
+            mend="leave it out, or export to another format",
+        )
     member = open_member(model, "cpu", "torch", {})
     assert isinstance(member, Member)
     member = replace(member, description=_of_size(member.description, order.size))
@@ -158,7 +168,7 @@ def export_model(
         input="pixels" if order.end_to_end else "normalised",
         output_types=["float32"],
         began_from=began_from(member.description),
-        model_sha256=_sha256(model),
+        model_sha256=sha256(model),
         versions={
             "retinue": retinue.__version__,
             "torch": str(torch.__version__),
@@ -278,6 +288,12 @@ def _of_size(description: ModelDescription, size: Size | None) -> ModelDescripti
     if size is None:
         return description
     prepared = {**description.preprocessing, "size": list(size)}
+    try:
+        modelfile.checked_preprocessing(prepared)
+    except ValueError as error:
+        raise UsageError(
+            f"images cannot be of that size: {error}", where="size (--size)"
+        ) from error
     return description.model_copy(update={"preprocessing": prepared})
 
 
@@ -329,8 +345,3 @@ def _cannot(form: Format, order: Order, error: Exception) -> RetinueError:
         where=form.title,
         mend=f"export it to another format{size}",
     )
-
-
-def _sha256(path: Path) -> str:
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

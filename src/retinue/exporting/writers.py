@@ -65,6 +65,8 @@ class Writer:
     """What pip installs."""
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Modules that a precision needs beside them, from the extra `onnx`."""
+    one_size: bool = False
+    """Whether its files take images of one size, whatever they are to do with them."""
     converted: bool = True
     """Whether it is given the network in 16 bits, and does not see to that itself."""
 
@@ -135,8 +137,13 @@ def _openvino(job: Job) -> None:
 def _save_openvino(model: Any, text: str, path: Path, *, halved: bool = False) -> None:
     import openvino
 
+    from retinue.files import sha256
+    from retinue.inference.runtimes.openvino import WEIGHTS
+
     model.set_rt_info(text, [KEY])
     # By default it halves the weights' precision without being asked.
+    openvino.save_model(model, path, compress_to_fp16=halved)
+    model.set_rt_info(sha256(path.with_suffix(".bin")), [WEIGHTS])
     openvino.save_model(model, path, compress_to_fp16=halved)
 
 
@@ -175,7 +182,7 @@ WRITERS: Mapping[str, Writer] = MappingProxyType({
     ),
     "torchscript": Writer(_torchscript, _OF_TORCH),
     "torch-export": Writer(_torch_export, _OF_TORCH),
-    "litert": Writer(_litert, ("fp32",), ("litert_torch",), "'retinue[litert]'"),
+    "litert": Writer(_litert, ("fp32",), ("litert_torch",), "'retinue[litert]'", one_size=True),
 })  # fmt: skip
 
 
@@ -205,10 +212,11 @@ def writer_of(to: str, precision: str) -> Writer:
     writer, form = WRITERS[to], FORMATS[to]
     if precision not in writer.precisions:
         others = [name for name, one in WRITERS.items() if precision in one.precisions]
+        mend = f"{precision} is written for {', '.join(others)}" if others else "take one of these"
         raise UsageError(
             f"{form.title} files are written in {', '.join(writer.precisions)}, not in {precision}",
             where="precision (--precision)",
-            mend=f"{precision} is written for {', '.join(others)}",
+            mend=mend,
         )
     for needs, install in (
         (writer.needs, writer.install),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from retinue.errors import RetinueError, UsageError
-from retinue.files import open_file
+from retinue.files import open_file, sha256
 from retinue.inference.engine import Engine, Precision, home, refuse_bf16
 from retinue.inference.runtimes import KEY, Opened
 from retinue.inference.tracing import Signature
@@ -91,9 +91,30 @@ def opened(path: Path, device: str) -> Opened:
             where=f"{path}{_version(path)}",
             mend="install a newer openvino, or export the model anew",
         ) from error
+    _refuse_strange_weights(model, weights)
     return Opened(
         _text(model, path), lambda signature, precision: OpenVINOEngine(model, signature, precision)
     )
+
+
+WEIGHTS = f"{KEY}_weights"
+"""Under this name a file carries the SHA-256 of the weights that belong to it."""
+
+
+def _refuse_strange_weights(model: Any, weights: Path) -> None:
+    """Raise RetinueError for weights of another file: the two are copied, and replaced, one after
+    the other."""
+    if model.has_rt_info([WEIGHTS]) and _said(model, WEIGHTS) != sha256(weights):
+        raise RetinueError(
+            "these are not the weights of the file beside them, or they are damaged",
+            where=str(weights),
+            mend="copy both anew from where they were made, or export the model anew",
+        )
+
+
+def _said(model: Any, key: str) -> str:
+    found = model.get_rt_info([key])
+    return str(found.astype(str)) if hasattr(found, "astype") else str(found)
 
 
 def _text(model: Any, path: Path) -> str | None:
@@ -103,8 +124,7 @@ def _text(model: Any, path: Path) -> str | None:
         return facts(path)[1]
     if not model.has_rt_info([KEY]):
         return None
-    found = model.get_rt_info([KEY])
-    return str(found.astype(str)) if hasattr(found, "astype") else str(found)
+    return _said(model, KEY)
 
 
 def _version(path: Path) -> str:
