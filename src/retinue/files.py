@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import hashlib
 import os
 import re
 import stat
@@ -87,12 +86,6 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     """All that is in the regular file at `path`. Raises as `open_file` does."""
     with open_file(path) as file:
         return file.read()
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Of the file at `path`, in hexadecimal. Raises as `open_file` does."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -24,7 +24,6 @@ from retinue.exporting.staging import check_target, staged
 from retinue.exporting.weights import began_from
 from retinue.exporting.whole import Whole
 from retinue.exporting.writers import Converted, Job, writer_of
-from retinue.files import sha256
 from retinue.inference import ensembles
 from retinue.inference.engines import TorchEngine
 from retinue.inference.exported import MOST_IMAGES, Export, written
@@ -38,6 +37,7 @@ from retinue.models.network import Network
 from retinue.models.transformer import Transformer
 from retinue.sample import Preprocessing, Sample, Size
 from retinue.text import few, first_line, shorten, visible
+from retinue.weights.files import sha256
 
 KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PROOF = ".proof.json"

@@ -137,8 +137,8 @@ def _openvino(job: Job) -> None:
 def _save_openvino(model: Any, text: str, path: Path, *, halved: bool = False) -> None:
     import openvino
 
-    from retinue.files import sha256
     from retinue.inference.runtimes.openvino import WEIGHTS
+    from retinue.weights.files import sha256
 
     model.set_rt_info(text, [KEY])
     # By default it halves the weights' precision without being asked.

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from retinue.errors import RetinueError, UsageError
-from retinue.files import open_file, sha256
+from retinue.files import open_file
 from retinue.inference.engine import Engine, Precision, home, refuse_bf16
 from retinue.inference.runtimes import KEY, Opened
 from retinue.inference.tracing import Signature
 from retinue.nested import Nested
 from retinue.text import first_line
+from retinue.weights.files import sha256
 
 
 @cache
