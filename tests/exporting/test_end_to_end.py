@@ -133,6 +133,16 @@ def test_what_cannot_be(model: Path, tmp_path: Path, photographs: Path) -> None:
         retinue.export(soft, "openvino", images=photographs, end_to_end=True)
 
 
+def test_serving_asks_for_another(model: Path, photographs: Path) -> None:
+    models = pytest.importorskip("retinue.serving.models")
+    done = written(model, "torchscript", photographs)
+    with pytest.raises(UsageError, match="serve the model file, or an export made without"):
+        models.warmed(done.path, load, None, ())
+    plain = retinue.export(model, "torchscript", images=photographs, force=True)
+    settings = models.Settings()
+    assert models.warmed(plain.path, load, settings, ()).predictor.engine == "torch"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [exports.model, exports.detector])
 def test_onnx(make: Any, tmp_path: Path, photographs: Path) -> None:

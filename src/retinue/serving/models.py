@@ -16,6 +16,7 @@ from retinue.arrays import Pixels
 from retinue.data.loader import Rendered, collate
 from retinue.data.views import EvalView, Seen
 from retinue.errors import RetinueError, UsageError
+from retinue.inference.intake import Framed
 from retinue.inference.predictor import Predictor, held, load
 from retinue.modelfile import find_model
 from retinue.sample import BatchPlan, Row, Sample
@@ -99,6 +100,12 @@ def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path])
         while piece := file.read(1 << 20):
             digest.update(piece)
     predictor = load(path)
+    if not isinstance(predictor.intake, Framed):
+        raise UsageError(
+            "an export that takes whole images is for others to run: here, pictures come framed",
+            where=str(path),
+            mend="serve the model file, or an export made without --end-to-end",
+        )
     samples = [Sample(str(file)) for file in examples] or _invented()
     predictor.compile(samples)
     ready = Ready(predictor, digest.hexdigest()[:12])
