@@ -216,7 +216,10 @@ class Sealed:
     """An exported file: it answers, and holds no network."""
 
     def __init__(self, member: Any) -> None:
-        self.task, self.description, self.plain = member.task, member.description, member.plain
+        self.member = member
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.member, name)
 
     @property
     def network(self) -> Any:

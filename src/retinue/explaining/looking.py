@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from retinue.data.loader import Loader, in_order
-from retinue.data.views import EvalView
+from retinue.data.loader import Loader
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.predictor import Predictor, Source, as_sample, original
 from retinue.inference.tracing import evaluating
@@ -49,8 +48,8 @@ class Look:
 
 def seen(predictor: Predictor, sample: Sample) -> Batch:
     """The sample as the predictor's networks get it. Raises BadImageError."""
-    loader = Loader(EvalView(predictor.preprocessing), workers=0, bad_images="drop")
-    (batch,) = loader.batches(in_order([sample], 1, predictor.preprocessing.size))
+    loader = Loader(predictor.intake.view, workers=0, bad_images="drop")
+    (batch,) = loader.batches(predictor.intake.plans([sample], 1))
     if loader.skipped:
         raise BadImageError(dict(loader.skipped))
     return batch

@@ -90,13 +90,8 @@ def chosen(predictor: Predictor, method: str, target: str | None = None) -> str:
             where="key method",
             mend=suggest(method, known) or f"there are {', '.join(known)}",
         )
-    if method == HEATMAP and not predictor.task.shows_evidence():
-        raise UsageError(
-            f"the task {predictor.task.name!r} does not say where its evidence lies",
-            where="key method",
-            mend="choose auto",
-        )
     if method == HEATMAP or (method == "auto" and predictor.task.shows_evidence()):
+        predictor.task.refuse_evidence()  # which an export may have to do
         return HEATMAP
     network, size = the_network(predictor), predictor.preprocessing.size
     if method == "auto":
