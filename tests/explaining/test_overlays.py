@@ -65,7 +65,7 @@ def mistakes(made: Any, folder: Path) -> dict[str, Any]:
 def test_mistakes_carry_what_they_rest_on(tmp_path: Path, task: str) -> None:
     made, samples = judged(tmp_path, task)
     assert not mistakes(made, tmp_path)["explained"]  # an older run has none
-    asked = made.task.sections().doubts(read_run(tmp_path))
+    asked = made.task.sections().to_explain(read_run(tmp_path))
     # Of several labels both that were given, and those that were missed.
     assert len(asked) == WRONG * (1 if task == "classification" else 2)
     table = overlays(made, samples, asked)
@@ -81,7 +81,7 @@ def test_mistakes_carry_what_they_rest_on(tmp_path: Path, task: str) -> None:
 
 def test_the_page_shows_them(tmp_path: Path) -> None:
     made, samples = judged(tmp_path, "classification")
-    asked = made.task.sections().doubts(read_run(tmp_path))
+    asked = made.task.sections().to_explain(read_run(tmp_path))
     pq.write_table(overlays(made, samples, asked), tmp_path / OVERLAYS)
     page = Path(api.write_report(tmp_path)).read_text(encoding="utf-8")
     assert page.count('class="frame why"') == WRONG
@@ -94,7 +94,7 @@ def test_images_that_have_gone_and_models_without_a_method(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, samples = judged(tmp_path, "classification")
-    asked = made.task.sections().doubts(read_run(tmp_path))
+    asked = made.task.sections().to_explain(read_run(tmp_path))
     assert overlays(made, samples[1:], asked).num_rows == len(asked) - 1
     with caplog.at_level("INFO", "retinue"):
         assert overlays(predictor(members=2), samples, asked).num_rows == 0
@@ -107,11 +107,11 @@ def test_a_slow_model_explains_the_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, samples = judged(tmp_path, "classification")
-    doubts = made.task.sections().doubts(read_run(tmp_path))
+    wanted = made.task.sections().to_explain(read_run(tmp_path))
     monkeypatch.setattr("retinue.explaining.overlays._SECONDS", 0)
     with caplog.at_level("INFO", "retinue"):
-        table = overlays(made, samples, doubts)
-    assert table["path"].to_pylist() == [doubts[0].path]
+        table = overlays(made, samples, wanted)
+    assert table["path"].to_pylist() == [wanted[0].path]
     assert "the report explains 1 of its 3 mistakes" in caplog.text
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_table_is_none(tmp_path: Path, content: bytes | None) -> None:
 def test_nothing_is_asked_where_nothing_is_known(tmp_path: Path) -> None:
     made, _ = judged(tmp_path, "classification")
     (tmp_path / "predictions.parquet").unlink()
-    assert list(made.task.sections().doubts(read_run(tmp_path))) == []
+    assert list(made.task.sections().to_explain(read_run(tmp_path))) == []
     with pytest.raises(UsageError):
         read_run(tmp_path / "nowhere")
 
@@ -136,12 +136,12 @@ def test_nothing_is_asked_where_nothing_is_known(tmp_path: Path) -> None:
 def test_a_detectors_worst_images_carry_its_heat(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run")
     sections = task_type("detection").sections()
-    doubts = sections.doubts(read_run(folder))
-    assert [(Path(one.path).name, one.name) for one in doubts] == [
+    wanted = sections.to_explain(read_run(folder))
+    assert [(Path(one.path).name, one.name) for one in wanted] == [
         ("0.png", ANYTHING), ("7.png", ANYTHING),
     ]  # fmt: skip
     finds = load(bright.model(tmp_path / "finds.safetensors"), device="cpu", engine="torch")
-    table = overlays(finds, [Sample(one.path) for one in doubts], doubts)
+    table = overlays(finds, [Sample(one.path) for one in wanted], wanted)
     assert table["target"].to_pylist() == ["", ""]
     pq.write_table(table, folder / OVERLAYS)
     (build,) = (one for one in sections.builders if one.__name__ == "examples")

@@ -18,7 +18,7 @@ from retinue.explaining.methods import explain_sample
 from retinue.inference.heat import painted
 from retinue.inference.predictor import Predictor, original
 from retinue.page.pictures import overlays_table
-from retinue.page.section import Doubt
+from retinue.page.section import Unexplained
 from retinue.sample import Pixels, Sample
 from retinue.text import utf8
 
@@ -30,18 +30,20 @@ _SECONDS = 30
 log = logging.getLogger("retinue")
 
 
-def overlays(predictor: Predictor, samples: Sequence[Sample], doubts: Sequence[Doubt]) -> pa.Table:
-    """`overlays.parquet`: of each image in `doubts` what that class rests on, as the method that
+def overlays(
+    predictor: Predictor, samples: Sequence[Sample], wanted: Sequence[Unexplained]
+) -> pa.Table:
+    """`overlays.parquet`: of each image in `wanted` what that class rests on, as the method that
     suits the network shows it; of a slow one the first, so that a training's end does not wait for
     them. Empty where no method suits, which is logged, and why."""
     known: Mapping[str, Sample] = {utf8(sample.key): sample for sample in samples}
     pictures: dict[tuple[str, str], Any] = {}
     begun = time.monotonic()
-    for path, name in doubts:
+    for path, name in wanted:
         if path not in known:
             continue
         if pictures and time.monotonic() - begun > _SECONDS:
-            log.info("the report explains %d of its %d mistakes", len(pictures), len(doubts))
+            log.info("the report explains %d of its %d mistakes", len(pictures), len(wanted))
             break
         try:
             found = explain_sample(predictor, known[path], target=name or None)

@@ -39,7 +39,7 @@ ANYTHING = ""
 """In the place of a class: whatever was found."""
 
 
-class Doubt(NamedTuple):
+class Unexplained(NamedTuple):
     """An image on the page, and a class of which one asks: why?"""
 
     path: str
@@ -48,7 +48,7 @@ class Doubt(NamedTuple):
     """Or `ANYTHING`."""
 
 
-def _none(_: RunRecord) -> Sequence[Doubt]:
+def _none(_: RunRecord) -> Sequence[Unexplained]:
     return ()
 
 
@@ -70,7 +70,7 @@ class TaskSections:
     """What is recognised, in a few words (`3 classes`): a part of the page's subtitle."""
     baseline: Sentence = _nothing
     """What answering without looking would reach: a sentence above the figures."""
-    doubts: Callable[[RunRecord], Sequence[Doubt]] = _none
+    to_explain: Callable[[RunRecord], Sequence[Unexplained]] = _none
     """Of which images on the page it shall show what an answer rests on. Such pictures are made
     when a model is judged (`page.pictures.overlay`), since a page never asks the network."""
     remark: Callable[[Mapping[str, Any]], str] = _nothing

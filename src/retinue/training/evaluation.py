@@ -87,7 +87,7 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
             with replacing(out / f"{kind}.parquet") as temporary:
                 pq.write_table(table, temporary)
         (out / OVERLAYS).unlink(missing_ok=True)  # of an earlier evaluation into this folder
-        if why := predictor.task.sections().doubts(read_run(out)):
+        if why := predictor.task.sections().to_explain(read_run(out)):
             with replacing(out / OVERLAYS) as temporary:
                 pq.write_table(overlays(predictor, samples, why), temporary)
     return figures

@@ -98,8 +98,8 @@ def final_figures(
     )
     run.write_json("metrics.json", figures)
     (run.path / OVERLAYS).unlink(missing_ok=True)  # of a judgement before this one
-    if doubts := predictor.task.sections().doubts(read_run(run.path)):
-        run.write_table(OVERLAYS, overlays(predictor, samples, doubts))
+    if wanted := predictor.task.sections().to_explain(read_run(run.path)):
+        run.write_table(OVERLAYS, overlays(predictor, samples, wanted))
     told = scalars(figures, predictor.task.figures())
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     for name, value in predictor.task.fitted().items():

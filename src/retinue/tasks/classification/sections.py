@@ -12,7 +12,7 @@ from retinue.figures import COARSE, uncertainty, wilson
 from retinue.page import plots, statistics
 from retinue.page.confusion import confusion_section
 from retinue.page.record import RunRecord, number
-from retinue.page.section import Doubt, Section, TaskSections
+from retinue.page.section import Section, TaskSections, Unexplained
 from retinue.page.text import percent
 from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_rows
 from retinue.tasks.classification.counts import TEMPLATES, counts
@@ -172,13 +172,15 @@ def mistakes(record: RunRecord) -> Section | None:
     )
 
 
-def doubts(record: RunRecord) -> list[Doubt]:
+def to_explain(record: RunRecord) -> list[Unexplained]:
     """The wrong answers that `mistakes` shows."""
     rows = scored(record)
     if rows is None:
         return []
     names = names_of(record, rows.scores.shape[1])
-    return [Doubt(rows.paths[k], names[int(rows.predicted[k])]) for k in _most_confident(rows)]
+    return [
+        Unexplained(rows.paths[k], names[int(rows.predicted[k])]) for k in _most_confident(rows)
+    ]
 
 
 def _most_confident(rows: Scored) -> list[int]:
@@ -192,7 +194,7 @@ SECTIONS = TaskSections(
     (counts, confusion, classes, calibration, threshold, mistakes, confused, suspects),
     summary=summary,
     baseline=baseline,
-    doubts=doubts,
+    to_explain=to_explain,
     remark=figures.remark,
     compared=divided,
 )

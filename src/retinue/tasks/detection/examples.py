@@ -15,7 +15,7 @@ from retinue.evaluation.label_suspects import Suspect, suspects
 from retinue.evaluation.matching import NOBODY
 from retinue.page.pictures import overlay, thumbnail
 from retinue.page.record import RunRecord
-from retinue.page.section import ANYTHING, Doubt, Section
+from retinue.page.section import ANYTHING, Section, Unexplained
 from retinue.tasks.detection.drawing import Colour, Mark, colour_of, draw_marks
 from retinue.tasks.detection.judged import Judged, judged
 from retinue.text import shorten
@@ -64,13 +64,13 @@ def examples(record: RunRecord) -> Section | None:
     return Section("examples", "What is there, and what was found", _template("examples"), values)
 
 
-def doubts(record: RunRecord) -> list[Doubt]:
+def to_explain(record: RunRecord) -> list[Unexplained]:
     """Those that are shown for their mistakes: where anything at all speaks for an object."""
     found = judged(record)
     if found is None:
         return []
     chosen, worst = _picked(found)
-    return [Doubt(found.rows[image].path, ANYTHING) for image in chosen[:worst]]
+    return [Unexplained(found.rows[image].path, ANYTHING) for image in chosen[:worst]]
 
 
 def label_suspects(record: RunRecord) -> Section | None:

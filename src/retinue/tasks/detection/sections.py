@@ -19,7 +19,7 @@ from retinue.page.record import RunRecord, number
 from retinue.page.section import Section, TaskSections
 from retinue.page.text import percent
 from retinue.tasks.detection import plots as drawings
-from retinue.tasks.detection.examples import doubts, examples, label_suspects
+from retinue.tasks.detection.examples import examples, label_suspects, to_explain
 from retinue.tasks.detection.judged import Judged, judged
 from retinue.tasks.detection.tables import BACKGROUND
 from retinue.text import counted
@@ -210,7 +210,7 @@ SECTIONS = TaskSections(
     (diagnosis, classes, confidence, mistakes, taken_for, sizes, examples, label_suspects),
     summary=summary,
     baseline=baseline,
-    doubts=doubts,
+    to_explain=to_explain,
     remark=remark,
 )
 

@@ -15,7 +15,7 @@ from retinue.figures import wilson
 from retinue.page import curve_plots, plots, splits
 from retinue.page.pictures import overlay, thumbnail
 from retinue.page.record import RunRecord
-from retinue.page.section import Doubt, Section, TaskSections
+from retinue.page.section import Section, TaskSections, Unexplained
 from retinue.page.text import percent
 from retinue.tasks.classification.counts import counts_section
 from retinue.tasks.multilabel.judged import Judged, judged
@@ -167,13 +167,13 @@ def mistakes(record: RunRecord) -> Section | None:
     return _section("mistakes", "The clearest mistakes", values)
 
 
-def doubts(record: RunRecord) -> list[Doubt]:
+def to_explain(record: RunRecord) -> list[Unexplained]:
     """The labels that `mistakes` shows."""
     found = judged(record)
     if found is None:
         return []
     shown = [one for how_much in _margins(found) for one in _worst(how_much)]
-    return [Doubt(found.paths[row], found.names[k]) for row, k in dict.fromkeys(shown)]
+    return [Unexplained(found.paths[row], found.names[k]) for row, k in dict.fromkeys(shown)]
 
 
 def _margins(found: Judged) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -237,7 +237,7 @@ SECTIONS = TaskSections(
     (counts, classes, confidence, calibration, together, mistakes),
     summary=summary,
     baseline=baseline,
-    doubts=doubts,
+    to_explain=to_explain,
     remark=figures.remark,
 )
 
