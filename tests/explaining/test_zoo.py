@@ -113,7 +113,10 @@ def test_a_transformer_shows_both_ways(network: Network) -> None:
     found = explain(made, image)
     assert (found.method, found.heat.shape) == ("rollout", (50, 90))
     assert found.heat.max() > 0.9
-    assert explain(made, image, method="gradcam").heat.shape == (50, 90)
+    for method in ("gradcam", "gradcam++", "scorecam"):
+        shown = explain(made, image, method=method).heat
+        assert shown.shape == (50, 90)
+        assert 0 <= shown.min() <= shown.max() <= 1
 
 
 def test_attention_is_noted_as_it_is_computed() -> None:
