@@ -249,3 +249,24 @@ def test_names_of_classes_are_text_everywhere(tmp_path: Path) -> None:
         assert response.json()["model"] == 'we"ird'
         text = client.get("/metrics").text
         assert 'model="we\\"ird"' in text
+
+
+def test_the_weights_beside_a_file_are_a_part_of_it(tmp_path: Path) -> None:
+    """OpenVINO's `.bin`, ONNX's `.data`: the file itself may stay as it is."""
+    from retinue.serving.models import _parts, _signature
+
+    for name, beside in (("a.xml", "a.bin"), ("b.onnx", "b.onnx.data")):
+        file, other = tmp_path / name, tmp_path / beside
+        file.write_text("x")
+        alone = _signature(file)
+        other.write_text("1")
+        before = _signature(file)
+        assert before != alone
+        os.replace(_written(tmp_path / "new", "2"), other)
+        assert _signature(file) != before
+        assert _parts(file) == [file, other]
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

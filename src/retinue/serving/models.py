@@ -96,9 +96,10 @@ def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path])
     """The model of `path`, its engine compiled, and asked once alone and once by the batch. Raises
     what loading does."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+    for part in _parts(path):
+        with part.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
     predictor = load(path)
     if not isinstance(predictor.intake, Framed):
         raise UsageError(
@@ -214,10 +215,14 @@ class Served:
             log.warning("%s: version %s answers now", self.name, self.current.digest)
 
 
+def _parts(file: Path) -> list[Path]:
+    """The file, and those beside it that hold a part of it: OpenVINO's and ONNX's weights."""
+    beside = (file.with_suffix(".bin"), Path(f"{file}.data"))
+    return [file, *(one for one in beside if one.is_file())]
+
+
 def _signature(file: Path) -> Signature:
-    """Of the file, and of those that hold a part of it."""
-    beside = (file, file.with_suffix(".bin"), Path(f"{file}.data"))
-    stats = [os.stat(one) for one in beside if one == file or one.exists()]
+    stats = [os.stat(one) for one in _parts(file)]
     return tuple((s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for s in stats)
 
 
