@@ -239,6 +239,16 @@ def test_a_huge_photograph_is_on_a_canvas_of_the_size_that_is_shown(visit: Visit
     assert "5712 × 4284" in visit.text("#facts")
 
 
+def test_a_picture_that_no_browser_shows_is_answered_all_the_same(visit: Visit) -> None:
+    visit.page.select_option("#model", "lights")
+    tiff = encoded(Image.open(io.BytesIO(lights())), "TIFF")
+    visit.upload(tiff, "scan.tif", "image/tiff")
+    visit.answered()
+    assert visit.page.locator("#list li").count() == 2
+    width, height = visit.page.evaluate("[canvas.clientWidth, canvas.clientHeight]")
+    assert width / height == pytest.approx(100 / 60, abs=0.02)
+
+
 def test_names_are_text(browser: Any, tmp_path: Path) -> None:
     from .conftest import write_classifier
 

@@ -77,8 +77,13 @@ export class Stage {
     pen.imageSmoothingQuality = "high";
     if (this.image) pen.drawImage(this.image, 0, 0, width, height);
     else {
-      pen.fillStyle = "#7b8194";
+      pen.fillStyle = "#4b5162";
       pen.fillRect(0, 0, width, height);
+      pen.fillStyle = "#fff";
+      pen.font = "500 15px ui-sans-serif, system-ui, sans-serif";
+      pen.textAlign = "center";
+      pen.fillText("This browser cannot show such pictures; the model can.", width / 2, height / 2, width - 16);
+      pen.textAlign = "start";
     }
     if (this.overlay) {
       pen.globalAlpha = this.opacity;
