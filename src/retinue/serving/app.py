@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ from retinue.text import few, shorten
 
 T = TypeVar("T")
 
+LARGE = 1 << 20
+"""Bytes of a body that is taken apart in a thread."""
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -201,10 +203,12 @@ async def _asked(house: House, request: Request) -> AsyncIterator[tuple[Served, 
     async with house.buffers.received(request) as data:
         request.scope["state"].setdefault("body_read", asyncio.Event()).set()
         headers = request.headers
-        body = parsed(
-            headers.get("content-type", ""), headers.get("content-disposition", ""), data,
+        parse = partial(
+            parsed, headers.get("content-type", ""), headers.get("content-disposition", ""), data,
             most=house.settings.max_images,
         )  # fmt: skip
+        # A large one takes a while, and others want to be answered meanwhile.
+        body = parse() if len(data) < LARGE else await asyncio.to_thread(parse)
         body.options |= query
         if "model" in body.options:
             model = house.model(body.options.pop("model"))

@@ -30,7 +30,7 @@ MOST_NAME = 1000
 _MOST_FIELD = 1 << 16
 _DATA = re.compile(r"\s*data:[^,]*,", re.ASCII)
 _EXTENDED = re.compile(r"filename\*\s*=\s*([\w-]+)'[^']*'([^;,\s\"]+)", re.ASCII | re.IGNORECASE)
-_BLANKS = re.compile(rb"\s+")
+_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _MEND = "send a picture as the body, as a part of multipart/form-data, or in JSON as base64"
 
 
@@ -261,8 +261,8 @@ def decoded(text: str, name: str) -> bytes:
     if start is not None and not start[0].lower().rstrip(", ").endswith(";base64"):
         raise bad("bad_base64", f"{shorten(name, 60)!r}: of data: addresses, base64 is taken")
     try:
-        plain = _BLANKS.sub(b"", text[start.end() if start else 0 :].encode("ascii"))
-        plain = plain.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        plain = text[start.end() if start else 0 :].encode("ascii")
+        plain = plain.translate(_ALPHABET, b" \t\r\n\f\v").rstrip(b"=")
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise bad("bad_base64", f"{shorten(name, 60)!r} is no base64") from None
