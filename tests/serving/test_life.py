@@ -17,7 +17,7 @@ from served import ON_TORCH, Service, picture, quick, serving, wait_until
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import Predictor
 from retinue.serving.models import named
-from retinue.serving.server import names_of
+from retinue.serving.server import make_room, names_of
 from retinue.serving.settings import Settings
 
 from .conftest import write_classifier
@@ -200,6 +200,23 @@ def test_who_is_open_to_others() -> None:
     assert not Settings().open_to_others
     assert Settings(host="0.0.0.0").open_to_others
     assert Settings(host="::").open_to_others
+
+
+def test_files_are_allowed_for_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: given.append(limits))
+    for soft, hard, expected in (
+        (1024, 4096, [(1200, 4096)]),
+        (256, 512, [(512, 512)]),
+        (1024, resource.RLIM_INFINITY, [(1200, resource.RLIM_INFINITY)]),
+        (4096, 4096, []),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
+    ):
+        given.clear()
+        monkeypatch.setattr(resource, "getrlimit", lambda which, found=(soft, hard): found)
+        make_room(1000)
+        assert given == expected
 
 
 # --- the end -------------------------------------------------------------------------------------

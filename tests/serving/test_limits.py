@@ -148,6 +148,21 @@ def test_headers_without_end_are_431(strict: Any) -> None:
     assert strict[1].get("/healthz").status_code == 200
 
 
+def test_too_many_connections_are_told_so_and_probes_are_answered(classifier: Path) -> None:
+    with serving({"flowers": classifier}, quick(connections=5)) as (service, client):
+        client.get("/healthz")
+        socks = [connected(client) for _ in range(5)]
+        wait_until(lambda: len(service.server.server_state.connections) == 6)
+        refused = client.get("/v1/models")
+        assert (refused.status_code, code(refused)) == (503, "not_ready")
+        assert client.get("/healthz").status_code == 200
+        more = [connected(client) for _ in range(6)]
+        assert more[-1].recv(1) == b""  # not let in at all
+        for sock in (*socks, *more):
+            sock.close()
+        wait_until(lambda: client.get("/v1/models").status_code == 200)
+
+
 def test_keep_alive_goes_on_after_the_headers_deadline(strict: Any) -> None:
     """The deadline is for headers that have begun, or never begin; not between two requests."""
     _, client = strict

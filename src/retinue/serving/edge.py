@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,7 +17,7 @@ from retinue.documents import json_text
 from retinue.serving import journal
 from retinue.serving.counters import Counters
 from retinue.serving.keys import Keys
-from retinue.serving.problems import Problem, bad
+from retinue.serving.problems import Problem, bad, unready
 from retinue.serving.settings import Settings
 
 log = logging.getLogger("retinue.serving")
@@ -52,6 +53,8 @@ class Edge:
         self._routes = routes
         self.under_way = 0
         """Requests that have no whole answer yet."""
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether more connections are open than are answered."""
         self.closing = False
         """Whether connections are to be closed behind their answer."""
 
@@ -101,8 +104,12 @@ class Edge:
             journal.note(told)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Raise `Problem` for who may not ask."""
-        probed = scope["path"] in journal.PROBES  # by an address of its own
+        """Raise `Problem` for who may not ask. Probes may always, by whatever name."""
+        probed = scope["path"] in journal.PROBES
+        if not probed and self.crowded():
+            problem = unready("too many connections are open")
+            problem.headers["connection"] = "close"
+            raise problem
         if (
             self._settings.hosts
             and not probed

@@ -11,6 +11,8 @@ from retinue.serving.settings import Settings
 
 MOST_HEAD = 1 << 16
 """Bytes of a request's line and headers."""
+MOST_OPEN = 2
+"""Times the connections that are answered: so many are let in, to be told that it is crowded."""
 _REFUSALS = {
     408: b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
     431: b"HTTP/1.1 431 Headers Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
@@ -30,6 +32,8 @@ def with_limits(settings: Settings) -> Any:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._arm()
+            if len(self.connections) > MOST_OPEN * settings.connections:
+                transport.abort()
 
         def data_received(self, data: bytes) -> None:
             if not self._answering():

@@ -28,12 +28,13 @@ from retinue.serving.counters import Counters
 from retinue.serving.decoding import Decoders
 from retinue.serving.edge import Edge
 from retinue.serving.models import Load, Served, Watch
-from retinue.serving.protocol import with_limits
+from retinue.serving.protocol import MOST_OPEN, with_limits
 from retinue.serving.samples import Samples
 from retinue.serving.settings import LOOPBACK, Settings
 
 log = logging.getLogger("retinue.serving")
 
+_OTHER_FILES = 200
 _LAST = 0.1
 """Seconds from a connection to its request, of those that come last."""
 _MEND = "try another --port, or 0 for any that is free"
@@ -183,6 +184,8 @@ class Service:
             _config(self._edge, settings), self._edge, self.house,
             load=self._load, told=self._ready,
         )  # fmt: skip
+        connections = self.server.server_state.connections
+        self._edge.crowded = lambda: len(connections) > settings.connections
 
     def _load(self) -> None:
         for model in self._models:
@@ -228,7 +231,6 @@ def _config(edge: Edge, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=settings.connections,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=max(1, round(settings.drain_time)),
     )
@@ -244,6 +246,7 @@ def run(
 ) -> None:
     """Serve `models` until SIGTERM or Ctrl-C, with a line a request on standard error; see
     `Service`."""
+    make_room(MOST_OPEN * settings.connections)
     service = Service(models, settings, load=load, say=say)
     journal.begin(log_format)
     if settings.open_to_others and not settings.keys:
@@ -252,6 +255,22 @@ def run(
             " --key-file, or listen on 127.0.0.1", settings.host,
         )  # fmt: skip
     service.run()
+
+
+def make_room(connections: int) -> None:
+    """Let this process have as many files open as so many connections take, if that is allowed:
+    where no more can be opened, nobody is let in, probes neither."""
+    try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = connections + _OTHER_FILES
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ImportError, ValueError, OSError):  # not this system's way, or not allowed
+        return
 
 
 def names_of(host: str, more: tuple[str, ...]) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class Settings:
     answer_time: float = 60.0
     """From the body to the answer."""
     connections: int = 1000
-    """Open at once; beyond, they are answered 503."""
+    """Open at once; beyond, all but probes are answered 503, and beyond twice as many cut off."""
 
     lame_duck: float = 0.5
     """After SIGTERM, connections that come or go on are still answered for so long, and closed."""
