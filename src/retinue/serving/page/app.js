@@ -79,7 +79,7 @@ function render(label) {
   state.fixed = -1;
   stage.chosen = -1;
   stage.boxes = state.answer.boxes ? state.shown : [];
-  const said = results.show(state.answer, state.shown, places, choose);
+  const said = results.show(state.answer, state.shown, places, choose, "threshold" in (state.model.options ?? {}));
   stage.draw();
   const alt = label ?? $("canvas").dataset.label ?? "Picture";
   $("canvas").dataset.label = alt;

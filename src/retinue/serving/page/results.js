@@ -55,8 +55,9 @@ export function summary(things) {
   return parts.length > 4 ? `${parts.slice(0, 3).join(", ")} and ${parts.length - 3} more` : parts.join(", ");
 }
 
-/** Fill the list and the headline; gives a sentence for those who listen. */
-export function show(answer, shown, places, choose) {
+/** Fill the list and the headline; gives a sentence for those who listen. `several`: whether any number
+ * of classes may be right. */
+export function show(answer, shown, places, choose, several) {
   const { best, detail, list, none } = places;
   const boxes = Boolean(answer.boxes);
   const all = answer.boxes ?? answer.classes ?? [];
@@ -76,6 +77,11 @@ export function show(answer, shown, places, choose) {
     const hidden = all.length - shown.length;
     detail.textContent = `${shown.length} found${hidden ? `, ${hidden} less sure` : ""}`;
     return `${shown.length} found: ${best.textContent}`;
+  }
+  if (several) {
+    best.textContent = summary(shown);
+    detail.textContent = shown.length === 1 ? `${percent(shown[0].score)} sure` : `${shown.length} labels`;
+    return `${shown.length} labels: ${best.textContent}`;
   }
   best.textContent = shown[0].name;
   detail.textContent = `${percent(shown[0].score)} sure`;
