@@ -63,6 +63,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.register()
     root = tmp_path_factory.mktemp("world")
     photos = tiny.write_pictures(root / "photos", each=12)
+    for colour, name in zip(tiny.COLOURS, ("daisy", "rose", "tulip"), strict=True):
+        (photos / colour).rename(photos / name)
     pictures = sorted(photos.rglob("*.png"))
     for place in ("new", "last-week", "first-week"):
         (root / place).mkdir()
@@ -120,10 +122,25 @@ def run(these: list[Block], names: Mapping[str, Any]) -> None:
         exec(code, space)
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+SLOW = {"export.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else [])
+        for page in WITH_PYTHON
+    ],
+)
 def test_the_python_of_a_page_runs(
-    page: Path, here: Path, only_torch: None, shared: Callable[[str], Path]
+    page: Path, here: Path, shared: Callable[[str], Path], request: pytest.FixtureRequest
 ) -> None:
+    if page.name == "export.md":
+        for needed in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(needed, reason="needs the extra onnx")
+        api.export("best.safetensors", "onnx", end_to_end=True, out="best.onnx", images="new")
+    else:  # other engines only take time to be ready
+        request.getfixturevalue("only_torch")
     if page.name == "detectors.md":
         files = shared("weights/yolo-fastest-1.1")
         for name in ("yolo-fastest", "my"):
