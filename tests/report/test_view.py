@@ -87,7 +87,9 @@ def test_a_broken_image_is_named_and_ends_nothing(tmp_path: Path) -> None:
     data = pictures(tmp_path / "photos", {"a": 2, "b": 2})
     (data / "a" / "1.jpg").write_bytes(b"\xff\xd8 no image")
     made = view_data(data, tmp_path / "out")
+    (reason,) = made.unreadable.values()
     assert list(made.unreadable) == [str(data / "a" / "1.jpg")]
+    assert "cannot be read" not in reason  # which is said of all of them already
     (catalogue,) = told(tmp_path / "out" / "catalogue.js")
     assert catalogue["bad"] == [1]
     assert told(tmp_path / "out" / "items" / "0.js")[1][1][5]
@@ -139,8 +141,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     (tmp_path / "thesis" / "index.html").write_text("mine")
     with pytest.raises(UsageError, match="something else than a view"):
         view_data(data, tmp_path / "thesis")
-    with pytest.raises(UsageError, match="data itself"):
-        view_data(data, data)
+    for within in (data, data / "x", data / "a"):
+        with pytest.raises(UsageError, match="within the data"):
+            view_data(data, within)
     with pytest.raises(UsageError, match="this is a file"):
         view_data(data, tmp_path / "thesis" / "index.html")
     assert (tmp_path / "thesis" / "index.html").read_text() == "mine"

@@ -26,7 +26,7 @@ from retinue.data.readable import Progress, Telling, in_turn, placed
 from retinue.data.sources.listing import Readers
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import Record
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import BadImageError, UsageError
 from retinue.files import children, expanded, write_text
 from retinue.page.pictures import small
 from retinue.text import as_file_name, counted, visible
@@ -141,10 +141,12 @@ def _in_order(split: str) -> tuple[int, str]:
 
 
 def _refuse_strange(folder: Path, options: DataOptions) -> None:
-    """UsageError for a place that holds something else, or is the data itself."""
-    if options.path and folder.exists() and folder.samefile(expanded(options.path)):
+    """UsageError for a place that holds something else, or lies in the data itself."""
+    data = expanded(options.path).resolve() if options.path else None
+    if data is not None and data.is_dir() and folder.resolve().is_relative_to(data):
+        what = "a view within the data would be read as data"
         mend = "name another folder with --out"
-        raise UsageError("the data itself lies there", where=repr(str(folder)), mend=mend)
+        raise UsageError(what, where=repr(str(folder)), mend=mend)
     if folder.is_dir() and not (folder / _MARK).is_file() and any(children(folder)):
         raise UsageError(
             "the folder holds something else than a view",
@@ -186,7 +188,10 @@ def _looked_at(
             address = ""  # of other formats browsers do not agree about which side is up
         if not _is_whole(folder / thumb):
             _write_picture(folder / thumb, small(source, side, record.key))
-    except (OSError, RetinueError, ValueError) as error:
+    except BadImageError as error:
+        problem = placed(next(iter(error.reasons.values())), record.shard)
+        return [name, 0, 0, "", "", visible(problem), marks], problem
+    except OSError as error:
         problem = placed(reason(error), record.shard)
         return [name, 0, 0, "", "", visible(problem), marks], problem
     return [name, width, height, thumb, address, "", marks], ""
