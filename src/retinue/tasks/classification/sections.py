@@ -17,6 +17,8 @@ from retinue.page.text import percent
 from retinue.tasks.classification.confused import CARDS, anchor, confused, confused_rows
 from retinue.tasks.classification.counts import TEMPLATES, counts
 from retinue.tasks.classification.divided import divided
+from retinue.tasks.classification.members import anchor as members_anchor
+from retinue.tasks.classification.members import members, shown
 from retinue.tasks.classification.scored import Scored, card, names_of, scored
 from retinue.tasks.classification.suspects import available, suspects
 from retinue.text import counted, shorten
@@ -68,7 +70,11 @@ def classes(record: RunRecord) -> Section | None:
     counts, names = found
     rows = figures.per_class(counts, names)
     hits, answers, _ = figures.tallies(counts, len(names))
-    for row, hit, answered in zip(rows, hits.tolist(), answers.tolist(), strict=True):
+    pictured = set(shown(record))
+    for k, (row, hit, answered) in enumerate(
+        zip(rows, hits.tolist(), answers.tolist(), strict=True)
+    ):
+        row["anchor"] = members_anchor(k) if k in pictured else ""
         row["interval"] = wilson(hit, row["support"])
         row["predicted"] = answered
     return _section("classes", "Class by class", {"rows": rows, "long": len(rows) > 25})
@@ -191,7 +197,7 @@ def _most_confident(rows: Scored) -> list[int]:
 
 
 SECTIONS = TaskSections(
-    (counts, confusion, classes, calibration, threshold, mistakes, confused, suspects),
+    (counts, confusion, classes, calibration, threshold, mistakes, confused, members, suspects),
     summary=summary,
     baseline=baseline,
     to_explain=to_explain,
