@@ -15,6 +15,7 @@ from PIL import Image
 from retinue.api import Predictions
 from retinue.errors import RetinueError, UsageError
 from retinue.tasks.results import Box, BoxResult, ClassResult, FrameResult, LabelsResult
+from retinue.training.session import Run
 
 ODD = "<script>alert(1)</script> & \"猫\"\n'x'"
 BOXES = [Box("dog", 0.75, (10.0, 20.0, 40.0, 60.0)), Box(ODD, 0.5, (0.0, 0.0, 5.0, 5.0), track=3)]
@@ -93,6 +94,17 @@ def test_many_results_show_the_first_and_count_the_others(photo: str) -> None:
     assert tags.seen.count("img") == 24
     assert "30 images, 1 skipped" in tags.text
     assert "and 6 more" in tags.text
+
+
+def test_a_training_shows_its_figures_with_their_intervals() -> None:
+    figures = {"task": "classification", "split": "test", "images": 200, "top1": 0.875,
+               "loss": 0.4, "intervals": {"loss": [0.3, 0.5]}}  # fmt: skip
+    tags = Tags(Run(Path("runs/<b>"), figures, None)._repr_html_())
+    assert "runs/<b>" in tags.text  # as text
+    assert "test split, 200 images" in tags.text
+    assert "87.5 %82.2–91.4 %" in tags.text.replace("\n", "")  # Wilson's, worked out by hand
+    assert "0.300–0.500" in tags.text
+    assert "no figures yet" in Run(Path("x"), {}, None)._repr_html_()
 
 
 # --- other libraries -----------------------------------------------------------------------------

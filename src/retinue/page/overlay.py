@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from retinue.page.plots import THEME, blank, style
 from retinue.text import shorten
@@ -46,6 +46,8 @@ def overlay(
         axes.set_title(title)
         axes.set_xlabel(across)
         axes.set_xlim(left=0)
+        if across == "epoch":
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if fractions:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
         axes.legend(loc="best", fontsize=8.5)

@@ -67,6 +67,21 @@ def html_of_many(results: Sequence[Result], told: str) -> str:
     )
 
 
+def figures_html(title: str, said: str, rows: Sequence[tuple[str, str, str]]) -> str:
+    """A table of figures: what each is called, its value and its interval."""
+    cells = "".join(
+        f'<tr><td style="text-align:left;padding:3px 24px 3px 0">{escape(name)}</td>'
+        f'<td style="text-align:right;padding:3px 24px 3px 0"><b>{escape(value)}</b></td>'
+        f'<td style="text-align:left;padding:3px 0;opacity:.65">{escape(interval)}</td></tr>'
+        for name, value, interval in rows
+    )
+    return (
+        f'<div style="{_FONT}"><div><b>{escape(visible(title))}</b></div>'
+        f'<div style="opacity:.65;margin-bottom:6px">{escape(said)}</div>'
+        f'<table style="border-collapse:collapse">{cells}</table></div>'
+    )
+
+
 def _picture(path: str, side: int) -> tuple[str, tuple[int, int]]:
     """(`data:` address, size of the upright original); nothing of what is no image any more."""
     from retinue.data import decode

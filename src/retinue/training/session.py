@@ -15,10 +15,12 @@ from accelerate.utils import broadcast_object_list
 
 from retinue.data.sources import Dataset
 from retinue.errors import Interrupted, RetinueError, UsageError
+from retinue.figures import Figure
 from retinue.modelfile import MODEL_FILE
 from retinue.run.folder import NO_ROOM, RunFolder, holder, refused
 from retinue.run.log import LOGGER, console
 from retinue.run.stopping import signal_of
+from retinue.tasks.display import figures_html
 from retinue.tasks.task import task_type
 from retinue.text import counted, shorten
 from retinue.training import pictures
@@ -64,21 +66,39 @@ class Run:
     """The trainings that it is made of, such as the folds of a cross-validation."""
 
     def __repr__(self) -> str:
-        figures = self.figures
-        parts = [f"{figures['split']} split"] if figures.get("split") else []
-        if isinstance(images := figures.get("images"), int):
-            parts.append(counted(images, "image"))
-        try:
-            declared = task_type(str(figures.get("task"))).figures_among(list(figures), ())
-        except UsageError:  # of another installation
-            declared = []
-        for figure in declared[:2]:
-            value = figures.get(figure.name)
-            if isinstance(value, int | float):
-                parts.append(f"{figure.title.lower()} {figure.shown(value)}")
+        parts = self._judged()
+        for figure, value in self._measured()[:2]:
+            parts.append(f"{figure.title.lower()} {figure.shown(value)}")
         if self.skipped:
             parts.append(f"{len(self.skipped):,} skipped")
         return f"<Run {shorten(str(self.folder), 60)}: {', '.join(parts) or 'no figures yet'}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures with their intervals."""
+        rows = []
+        for figure, value in self._measured():
+            interval = figure.interval(self.figures)
+            span = "" if interval is None else figure.span(interval)
+            rows.append((figure.title, figure.shown(value), span))
+        judged = ", ".join(self._judged())
+        return figures_html(str(self.folder), judged or "no figures yet", rows)
+
+    def _judged(self) -> list[str]:
+        """What the figures were measured on."""
+        parts = [f"{self.figures['split']} split"] if self.figures.get("split") else []
+        if isinstance(images := self.figures.get("images"), int):
+            parts.append(counted(images, "image"))
+        return parts
+
+    def _measured(self) -> list[tuple[Figure, float]]:
+        """The declared figures with their values."""
+        try:
+            kind = task_type(str(self.figures.get("task")))
+        except UsageError:  # of another installation
+            return []
+        declared = kind.figures_among(list(self.figures), ())
+        values = [(figure, self.figures.get(figure.name)) for figure in declared]
+        return [(figure, float(v)) for figure, v in values if isinstance(v, int | float)]
 
 
 @dataclass(frozen=True)
