@@ -15,7 +15,7 @@ import torch
 
 import retinue
 from retinue.bulk import predicting
-from retinue.bulk.actors import Answering, Order, sha256
+from retinue.bulk.actors import Answering, Order, opened, raised, sha256
 from retinue.bulk.manifest import FOLDER
 from retinue.bulk.predicting import shares
 from retinue.errors import RetinueError, UsageError
@@ -36,6 +36,8 @@ def aside(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
                 raise RetinueError("an actor died")
             batch = {key: [value] for key, value in part.items()}
             said = pool[count % actors](batch)
+            if said["problem"][0]:
+                raised(said["problem"][0])
             yield said["part"][0], said["lines"][0]
 
     class Connected:
@@ -193,9 +195,13 @@ def test_what_will_not_do(model: Path, pictures: Path, tmp_path: Path) -> None:
 def test_another_model_on_some_machine(model: Path, tmp_path: Path) -> None:
     order = Order((str(model),), ("0" * 64,), "cpu", None, {}, 2, 1)
     with pytest.raises(RetinueError, match="another model under this path"):
-        Answering(order)
+        opened(order)
+    told = Answering(order)({"part": [3], "start": [0], "rows": [b""]})
+    assert told["part"] == [3]
+    with pytest.raises(RetinueError, match=f"another model under this path, {model}"):
+        raised(told["problem"][0])
     with pytest.raises(RetinueError, match="cannot read the model"):
-        Answering(Order((str(tmp_path / "m"),), ("0" * 64,), "cpu", None, {}, 2, 1))
+        opened(Order((str(tmp_path / "m"),), ("0" * 64,), "cpu", None, {}, 2, 1))
     assert len(sha256(model)) == 64
 
 

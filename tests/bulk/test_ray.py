@@ -112,3 +112,27 @@ def test_an_only_actor_that_dies_ends_it(model: Path, photos: Path, tmp_path: Pa
     again = start(model, tmp_path, 2, [str(photos)])
     told, said = again.communicate(timeout=300)
     assert (again.returncode, told.split()) == (0, ["95", "1"]), said
+
+
+def test_an_actor_that_dies_once_is_started_anew(model: Path, photos: Path, tmp_path: Path) -> None:
+    out, once = tmp_path / "out", tmp_path / "once"
+    again = start(model, out, 1, [str(photos)], DIE="50.jpg", ONCE=str(once))
+    told, said = again.communicate(timeout=300)
+    assert (again.returncode, told.split()) == (0, ["95", "1"]), said
+    assert once.exists()
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ({"RAISE": "first"}, "a machine of the cluster has another model under this path, "),
+        ({"RAISE": "later", "DIE": "50.jpg"}, "an actor failed: ZeroDivisionError: no luck"),
+    ],
+)
+def test_what_goes_wrong_in_an_actor_is_told(
+    model: Path, photos: Path, tmp_path: Path, when: dict[str, str], said: str
+) -> None:
+    failed = start(model, tmp_path, 1, [str(photos)], **when)
+    _, lines = failed.communicate(timeout=300)
+    assert failed.returncode == 1
+    assert f"error: {said}" in lines

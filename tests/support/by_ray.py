@@ -1,12 +1,17 @@
 """Run as a script by tests that kill a prediction: `python by_ray.py MODEL OUT ACTORS SOURCE…`, on
-a Ray of two processors and 200 MiB of shared memory. `DIE=FILE`: an actor that comes to that file
-ends itself."""
+a Ray of two processors and 200 MiB of shared memory. `DIE=FILE`: an actor that comes to that image
+ends itself, with `ONCE=PLACE` only if there is no file PLACE yet. `RAISE=later`: it raises an error
+in place of that; `RAISE=first`: it gets another model than was meant."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
 
 
 def main() -> int:
@@ -21,17 +26,28 @@ def main() -> int:
     )
     import retinue
     from retinue.bulk import cluster
-    from retinue.bulk.actors import Answering
+    from retinue.bulk.actors import Answering, Order
     from retinue.errors import RetinueError
 
     class Mortal(Answering):
-        def __call__(self, batch: dict[str, object]) -> dict[str, object]:
-            if os.environ["DIE"].encode() in bytes(batch["rows"][0]):  # type: ignore[index]
-                os._exit(9)
-            return super().__call__(batch)
+        def __init__(self, order: Order) -> None:
+            if os.environ.get("RAISE") == "first":
+                order = replace(order, digests=("0" * 64,))
+            super().__init__(order)
 
-    if "DIE" in os.environ:
-        cluster.Answering = Mortal  # type: ignore[misc]
+        def answer(self, start: int, rows: pa.Table) -> bytes:
+            paths = b"\n".join(rows["path"].to_pylist())
+            if os.environ.get("DIE", "no such image").encode() in paths:
+                if os.environ.get("RAISE") == "later":
+                    raise ZeroDivisionError("no luck")
+                place = Path(os.environ.get("ONCE", "no such place"))
+                if not place.exists():
+                    if "ONCE" in os.environ:
+                        place.touch()
+                    os._exit(9)
+            return super().answer(start, rows)
+
+    cluster.Answering = Mortal  # type: ignore[misc]
     model, out, actors, *sources = sys.argv[1:]
     try:
         done = retinue.predict(

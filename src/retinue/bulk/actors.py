@@ -7,11 +7,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
 from retinue.bulk.rows import samples
+from retinue.documents import json_text, parse_json
+from retinue.errors import RetinueError
+from retinue.text import first_line
+
+if TYPE_CHECKING:
+    from retinue.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -31,32 +37,30 @@ class Order:
 
 class Answering:
     """Called with parts as Ray Data hands them over: `{"part": (1,), "start": (1,), "rows": (1,)}`,
-    where `start` is the number of the first row and `rows` an Arrow stream of them."""
+    where `start` is the number of the first row and `rows` an Arrow stream of them.
+
+    What goes wrong is handed over, too, and not raised: Ray would tell it in words of its own, or
+    try again what cannot be otherwise.
+    """
 
     def __init__(self, order: Order) -> None:
-        """Raises RetinueError where the model is not the one that was meant."""
-        import torch
-
-        from retinue.inference.predictor import load
-
-        for path, digest in zip(order.models, order.digests, strict=True):
-            refuse_other_model(Path(path), digest)
-        torch.set_num_threads(order.threads)
         self._order = order
-        self._predictor = load(
-            list(order.models),
-            device=order.device,
-            engine=inner_engine(order.models),
-            tta=order.tta,
-            options=order.options,
-        )
-        torch.set_num_threads(order.threads)
+        self._problem = b""
+        try:
+            self._predictor = opened(order)
+        except Exception as error:
+            self._problem = told(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`{"part": [k], "lines": [JSON lines]}`."""
-        rows = pa.ipc.open_stream(pa.BufferReader(bytes(batch["rows"][0]))).read_all()
-        lines = self.answer(int(batch["start"][0]), rows)
-        return {"part": [int(batch["part"][0])], "lines": [lines]}
+        """`{"part": [k], "lines": [JSON lines], "problem": [why there are none, see `raised`]}`."""
+        number, lines, problem = int(batch["part"][0]), b"", self._problem
+        if not problem:
+            try:
+                rows = pa.ipc.open_stream(pa.BufferReader(bytes(batch["rows"][0]))).read_all()
+                lines = self.answer(int(batch["start"][0]), rows)
+            except Exception as error:
+                problem = told(error)
+        return {"part": [number], "lines": [lines], "problem": [problem]}
 
     def answer(self, start: int, rows: pa.Table) -> bytes:
         """A line of JSON a row: `id` and `path`, then the answer, or `error`."""
@@ -68,13 +72,48 @@ class Answering:
             self._predictor.answers(samples(rows), batch_size=size), start
         ):
             key = answer.sample.key
-            told: dict[str, Any] = {"id": row}
+            values: dict[str, Any] = {"id": row}
             if answer.reason:
-                told |= {"path": key, "error": answer.reason}
+                values |= {"path": key, "error": answer.reason}
             else:
-                told |= task.result(answer.finding, key).as_dict()
-            lines.append(json_line(told))
+                values |= task.result(answer.finding, key).as_dict()
+            lines.append(json_line(values))
         return "".join(lines).encode()
+
+
+def opened(order: Order) -> Predictor:
+    """The models, ready. Raises RetinueError where one is not what was meant."""
+    import torch
+
+    from retinue.inference.predictor import load
+
+    for path, digest in zip(order.models, order.digests, strict=True):
+        refuse_other_model(Path(path), digest)
+    torch.set_num_threads(order.threads)
+    predictor = load(
+        list(order.models),
+        device=order.device,
+        engine=inner_engine(order.models),
+        tta=order.tta,
+        options=order.options,
+    )
+    torch.set_num_threads(order.threads)
+    return predictor
+
+
+def told(error: Exception) -> bytes:
+    """What `raised` makes an error of again."""
+    if isinstance(error, RetinueError):
+        values = {"what": error.what, "where": error.where, "mend": error.mend}
+    else:
+        said = first_line(error, "no more is known")
+        values = {"what": f"an actor failed: {type(error).__name__}: {said}"}
+    return json_text(values).encode()
+
+
+def raised(problem: bytes) -> NoReturn:
+    """Raise the error that an actor told."""
+    raise RetinueError(**parse_json(problem))
 
 
 def inner_engine(models: tuple[str, ...]) -> Any:
@@ -107,8 +146,6 @@ def sha256(path: Path) -> str:
 
 def refuse_other_model(path: Path, digest: str) -> None:
     """RetinueError unless the file at `path` is the one that was meant."""
-    from retinue.errors import RetinueError
-
     try:
         found = sha256(path)
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from retinue.bulk.actors import Answering, Order
+from retinue.bulk.actors import Answering, Order, raised
 from retinue.data.cpus import usable_cpus
 from retinue.errors import RetinueError, UsageError
 from retinue.text import first_line
@@ -72,7 +72,7 @@ def answered(
     """Number and lines of each of the `parts` as they are done, in any order. Closing the iterator
     ends the work.
 
-    Raises what an actor raised; RetinueError where actors died more often than `RESTARTS`.
+    Raises RetinueError: what an actor told, or that actors died more often than `RESTARTS`.
     """
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext
@@ -99,6 +99,8 @@ def answered(
         )
     try:
         for row in data.iter_rows():
+            if problem := bytes(row["problem"]):
+                raised(problem)
             yield int(row["part"]), bytes(row["lines"])
     except (KeyboardInterrupt, GeneratorExit, RetinueError):
         raise
@@ -106,28 +108,17 @@ def answered(
         raise _ours(error) from error
 
 
-def _ours(error: BaseException) -> Exception:
-    """What an actor raised of ours, or that it died, in a line."""
-    seen: BaseException | None = error
-    chain = []
-    while seen is not None and seen not in chain:
-        chain.append(seen)
-        if isinstance(seen, RetinueError) and type(seen).__module__.startswith("retinue"):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    last = chain[-1]
-    names = {type(one).__name__ for one in chain}
-    if names & {
-        "ActorDiedError",
-        "ActorUnavailableError",
-        "WorkerCrashedError",
-        "OutOfMemoryError",
-    }:
+_DEATHS = {"ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError"}
+
+
+def _ours(error: BaseException) -> RetinueError:
+    """What Ray raises: mostly, that an actor died."""
+    if any(kind.__name__ in _DEATHS for kind in type(error).__mro__):
         return RetinueError(
             "an actor died, and died again when it was started anew",
             where="Ray",
             mend="is there memory enough? Take fewer actors (--actors) or a smaller --batch-size;"
             " the same command goes on from what is done",
         )
-    said = first_line(last, type(last).__name__)
-    return RetinueError(f"an actor failed: {type(last).__name__}: {said}", where="Ray")
+    said = first_line(error, "no more is known")
+    return RetinueError(f"Ray failed: {type(error).__name__}: {said}", where="Ray")
