@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from retinue.bulk.actors import Answering, Order, raised
@@ -37,8 +39,7 @@ def connected() -> Iterator[tuple[int, int]]:
     one on this machine, which ends with the context. Raises RetinueError where there is none."""
     refuse_absent()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent that nobody asked for
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     own = not ray.is_initialized()
     if own:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -60,7 +61,8 @@ def connected() -> Iterator[tuple[int, int]]:
             ) from error
     try:
         resources: Mapping[str, float] = ray.cluster_resources()
-        yield int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        with redirect_stdout(sys.stderr):  # where Ray tells of deaths; ours is for the outcome
+            yield int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     finally:
         if own:
             ray.shutdown()
@@ -82,7 +84,7 @@ def answered(
     context.print_on_execution_start = False
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    data = ray.data.from_items(parts, override_num_blocks=len(parts))
+    data: Any = ray.data.from_items(parts, override_num_blocks=len(parts))
     with warnings.catch_warnings():
         # By default an actor is started anew for ever, and a model that is too large hangs. What
         # follows on these arguments is not there yet; the extra ends where they do.

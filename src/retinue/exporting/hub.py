@@ -31,6 +31,8 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]{0,199}", re.ASCII)
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SECRET = re.compile(r"hf_\w{6,}|(?i:bearer)\s+\S+|(?<=://)[^/@\s]+(?=@)")
+_PATIENCE = 30.0
+"""Seconds that the hub may take to say what it has."""
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -137,7 +139,7 @@ def push(
     with _answering(where, writes=True):
         made, parent = False, None
         try:
-            info = api.model_info(where)
+            info = api.model_info(where, timeout=_PATIENCE)
             parent = info.sha
             files = {one.rfilename for one in info.siblings or []}
         except RepositoryNotFoundError as error:
@@ -274,7 +276,7 @@ def _resolved(address: Address) -> tuple[str, set[str] | None, bool]:
             ) from None
         return commit, None, True
     with _answering(str(address), writes=False):
-        info = api.model_info(address.repository, revision=revision)
+        info = api.model_info(address.repository, revision=revision, timeout=_PATIENCE)
     commit = str(info.sha)
     if not _COMMIT.fullmatch(commit):
         raise RetinueError("the hub does not say which commit that is", where=str(address))
