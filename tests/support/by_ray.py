@@ -56,7 +56,7 @@ def main() -> int:
     except RetinueError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(done.images, len(done.skipped))
+    print("done", done.images, len(done.skipped))
     return 0
 
 

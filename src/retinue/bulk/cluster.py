@@ -59,13 +59,13 @@ def connected() -> Iterator[tuple[int, int]]:
                 where=os.environ.get("RAY_ADDRESS", "this machine"),
                 mend="start it (`ray start --head`), or unset RAY_ADDRESS",
             ) from error
-    try:
-        resources: Mapping[str, float] = ray.cluster_resources()
-        with redirect_stdout(sys.stderr):  # where Ray tells of deaths; ours is for the outcome
+    with redirect_stdout(sys.stderr):  # where Ray tells of deaths; ours is for the outcome
+        try:
+            resources: Mapping[str, float] = ray.cluster_resources()
             yield int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    finally:
-        if own:
-            ray.shutdown()
+        finally:
+            if own:
+                ray.shutdown()
 
 
 def answered(
