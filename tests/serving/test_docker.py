@@ -4,10 +4,11 @@ that its command is one."""
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
+from retinue.cli.app import run
 from retinue.documents import parse_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,12 +42,12 @@ def test_nobody_runs_it_and_it_can_be_watched_and_stopped() -> None:
     assert of("ENTRYPOINT")[0].startswith('["')  # no shell, which would keep the signal
 
 
-def test_its_command_is_one() -> None:
+def test_its_command_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     entry = parse_json(of("ENTRYPOINT")[0])
-    command = [sys.executable, "-m", "retinue.cli", *entry[1:], "--port", "0", "/nowhere/models"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no such model, /nowhere/models")
+    assert entry[0] == "retinue"
+    assert run([*entry[1:], "--port", "0", "/nowhere/models"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: there is no such model, /nowhere/models")
 
 
 def test_its_extras_are_there() -> None:

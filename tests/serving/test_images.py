@@ -162,6 +162,7 @@ def test_a_picture_that_takes_too_long_is_given_up_and_harms_nobody() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="bounds are Linux'")
+@pytest.mark.slow
 def test_memory_of_a_process_is_bounded() -> None:
     """In a process for pictures of 1,000 pixels, with one of 169 million, of 4 bytes each."""
     limited = Decoders(1, most_pixels=1_000, time=20)
@@ -181,24 +182,20 @@ def test_nothing_is_forked_and_no_torch_is_imported_by_what_decodes(classifier: 
     forks: list[int] = []
     os.register_at_fork(before=lambda: forks.append(1))
     with serving({"flowers": classifier}, quick(decoders=2)) as (service, client):
-        client.post("/v1/predict", content=GOOD)
+        for _ in range(5):
+            assert client.post("/v1/predict", content=GOOD).status_code == 200
+        text = client.get("/metrics").text
         children = list(service._decoders._all)
         maps = [Path(f"/proc/{c.process.pid}/maps").read_text() for c in children if _linux()]
     assert not forks
+    # And two of them count as one.
+    assert 'retinue_images_total{model="flowers",outcome="answered"} 5.0' in text
     assert not any("libtorch" in text for text in maps)
     wait_until(lambda: all(c.process.poll() is not None for c in children))
 
 
 def _linux() -> bool:
     return Path("/proc/self/maps").exists()
-
-
-def test_two_processes_count_as_one_server(classifier: Path) -> None:
-    with serving({"flowers": classifier}, quick(decoders=2)) as (_, client):
-        for _ in range(5):
-            assert client.post("/v1/predict", content=GOOD).status_code == 200
-        text = client.get("/metrics").text
-    assert 'retinue_images_total{model="flowers",outcome="answered"} 5.0' in text
 
 
 def test_the_whole_picture_comes_upright_and_no_larger_than_asked(decoders: Decoders) -> None:
