@@ -73,6 +73,6 @@ def test_a_model_alone_wants_to_be_told_its_data(run: Path, tmp_path: Path) -> N
     alone = tmp_path / "best.safetensors"
     alone.write_bytes((run / "best.safetensors").read_bytes())
     new = fresh(tmp_path / "new")
-    with pytest.raises(UsageError, match="where its data is"):
+    with pytest.raises(UsageError, match=r"where its data is.*--against"):
         retinue.drift(alone, new, engine="torch")
     assert retinue.drift(alone, new, against=new, engine="torch").known == 30

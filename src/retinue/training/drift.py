@@ -130,7 +130,8 @@ def drift(
     if against is not None:
         train = judged = _some([Sample(path) for path in against], images)
     else:
-        data = own_data(find_model(members_of([find_model(model)])[0][0]))
+        file = find_model(members_of([find_model(model)])[0][0])
+        data = own_data(file, mend="name pictures to compare with: --against OLD")
         splits = open_dataset(data, predictor.task.readers(), to_train=False).splits
         train = judged = _some(splits.get("train") or next(iter(splits.values())), images)
         held = [splits[name] for name in ("test", "val") if len(splits.get(name, ())) >= FEW]

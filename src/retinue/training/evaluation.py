@@ -191,14 +191,15 @@ def data_of_run(run: Path) -> Dataset:
     return open_dataset(own_data(run / "best.safetensors"), task_type(recipe.task).readers())
 
 
-def own_data(file: Path) -> DataOptions:
-    """What the run of the model file was trained on, split as it was then."""
+def own_data(file: Path, *, mend: str = "name a folder or table with --data") -> DataOptions:
+    """What the run of the model file was trained on, split as it was then. Raises UsageError, with
+    `mend`, where the file lies in no run."""
     run = file.parent.parent if file.parent.name == EPOCHS else file.parent
     if not (run / "recipe.yaml").is_file():
         raise UsageError(
             "the model file does not say where its data is",
             where=str(file),
-            mend="name a folder or table with --data",
+            mend=mend,
         )
     options = load_recipe(run / "recipe.yaml").data
     written = run / "splits.csv"
