@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 import retinue
-from retinue.bulk import predicting
+from retinue.bulk import cluster, predicting
 from retinue.bulk.actors import Answering, Order, opened, raised, sha256
 from retinue.bulk.manifest import FOLDER
 from retinue.bulk.predicting import shares
@@ -102,13 +104,23 @@ def test_the_same_answers_in_any_number_of_actors(
 
 
 def test_it_goes_on_where_it_stopped(
-    model: Path, pictures: Path, tmp_path: Path, aside: dict[str, Any]
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    aside: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "a"
     how: dict[str, Any] = {"out": out, "engine": "ray", "batch_size": 2}
+    aside["fail_after"] = 0
+    with pytest.raises(RetinueError, match="an actor died"):
+        retinue.predict(model, pictures, actors=2, **how)
+    assert "are done" not in caplog.text
     aside["fail_after"] = 2
     with pytest.raises(RetinueError, match="an actor died"):
         retinue.predict(model, pictures, actors=2, **how)
+    assert "3 of 11 rows are done and kept: the same command goes on from there" in caplog.text
+    aside["asked"] = aside["asked"][1:]
     assert not (out / "predictions.jsonl").exists()
     kept = {p.name: p.stat().st_mtime_ns for p in (out / FOLDER).glob("part-*")}
     assert len(kept) == 2
@@ -203,6 +215,14 @@ def test_another_model_on_some_machine(model: Path, tmp_path: Path) -> None:
     with pytest.raises(RetinueError, match="cannot read the model"):
         opened(Order((str(tmp_path / "m"),), ("0" * 64,), "cpu", None, {}, 2, 1))
     assert len(sha256(model)) == 64
+
+
+@pytest.mark.parametrize("module", [None, ModuleType("ray")])
+def test_without_ray(monkeypatch: pytest.MonkeyPatch, module: ModuleType | None) -> None:
+    monkeypatch.delitem(sys.modules, "ray.data", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", module)
+    with pytest.raises(UsageError, match=r"not installed.*pip install 'retinue\[ray\]'"):
+        cluster.refuse_absent()
 
 
 def test_how_a_cluster_is_divided() -> None:

@@ -138,3 +138,16 @@ def test_what_goes_wrong_in_an_actor_is_told(
     _, lines = failed.communicate(timeout=300)
     assert failed.returncode == 1
     assert f"error: {said}" in lines
+
+
+def test_a_signal_ends_it_in_good_order(model: Path, photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "retinue.cli", "predict", str(model), str(photos),
+               "--engine", "ray", "--actors", "1", "--batch-size", "2", "--out", str(tmp_path)]  # fmt: skip
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list((tmp_path / ".bulk").glob("part-*.jsonl"))) < 3:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 128 + signal.SIGTERM, "and not aborted by Ray on the way"
+    assert "the same command goes on from there" in said

@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -25,7 +27,11 @@ RESTARTS = 2
 
 def refuse_absent() -> None:
     """UsageError where Ray Data is not installed."""
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("ray.data") is None:
+    try:
+        there = importlib.util.find_spec("ray.data") is not None
+    except (ImportError, ValueError):  # without ray, or with another package of that name
+        there = False
+    if not there:
         raise UsageError(
             "the engine ray is not installed",
             where="engine",
@@ -51,8 +57,12 @@ def connected() -> Iterator[tuple[int, int]]:
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE,
             }
+        ending = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**quiet)
+            if threading.current_thread() is threading.main_thread():
+                # Ray puts a handler of its own beneath, which aborts three seconds later.
+                signal.signal(signal.SIGTERM, ending)
         except Exception as error:  # whatever it finds
             raise RetinueError(
                 f"Ray cannot be reached: {first_line(error, type(error).__name__)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ CPUS = 4
 """Processors that an actor has by default, where there are so many."""
 MOST_NAMED = 1_000
 """Rows without an answer that are named beside the file."""
+TOLD_EVERY = 60.0
+"""Seconds between lines that say how far the work is."""
 _BATCHES, _PARTS = 16, 4_096
 """A part has at most so many batches, but where there would be more parts than this."""
 
@@ -111,7 +114,7 @@ def predict(
             if begun:
                 log.info("going on: %s of %s are done", f"{done.resumed:,}", f"{len(table):,}")
             if missing:
-                _work(manifest, missing, table, order, actors)
+                _work(manifest, missing, table, order, actors, say)
             _join(manifest, target, format, done)
             manifest.done()
             if done.failed > len(done.skipped):
@@ -169,7 +172,12 @@ def _refuse_unloadable(order: Order) -> None:
 
 
 def _work(
-    manifest: Manifest, missing: list[int], table: pa.Table, order: Order, actors: int | None
+    manifest: Manifest,
+    missing: list[int],
+    table: pa.Table,
+    order: Order,
+    actors: int | None,
+    say: Say,
 ) -> None:
     with connected() as (cpus, gpus):
         share = shares(cpus, gpus, order.device, actors)
@@ -195,11 +203,23 @@ def _work(
         )
         count = min(share.actors, len(parts))
         work = answered(order, parts, actors=count, cpus=share.cpus, gpus=share.gpus)
-        left = set(missing)
+        left, told = set(missing), time.monotonic()
+
+        def done() -> str:
+            rows = sum(end - start for start, end in map(manifest.bounds, left))
+            return f"{manifest.rows - rows:,} of {counted(manifest.rows, 'row')} are done"
+
         try:
             for number, lines in work:
                 manifest.keep(number, lines)
                 left.discard(number)
+                if time.monotonic() - told > TOLD_EVERY:
+                    told = time.monotonic()
+                    say(done())
+        except BaseException:
+            if len(left) < len(manifest):
+                say(f"{done()} and kept: the same command goes on from there")
+            raise
         finally:
             work.close()  # type: ignore[attr-defined]
         if left:
