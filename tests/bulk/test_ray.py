@@ -141,8 +141,8 @@ def test_what_goes_wrong_in_an_actor_is_told(
 
 
 def test_a_signal_ends_it_in_good_order(model: Path, photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "retinue.cli", "predict", str(model), str(photos),
-               "--engine", "ray", "--actors", "1", "--batch-size", "2", "--out", str(tmp_path)]  # fmt: skip
+    how = ["--engine", "ray", "--actors", "1", "--batch-size", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "retinue.cli", "predict", str(model), str(photos), *how]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while len(list((tmp_path / ".bulk").glob("part-*.jsonl"))) < 3:
         assert running.poll() is None, running.communicate()
