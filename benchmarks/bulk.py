@@ -3,7 +3,7 @@ that all processes had. Also a kill halfway and a resume, of 100 images.
 
     python benchmarks/bulk.py [--images 100] [--actors 2] [MODEL FOLDER]
 
-Without a model and a folder: an untrained mobilenet_v2_100 and drawn pictures of 500 × 375 pixels.
+Without a model and a folder: an untrained mobilenet_v2_035 and drawn pictures of 500 × 375 pixels.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def made(folder: Path, images: int) -> tuple[Path, Path]:
     from retinue import modelfile
     from retinue.models.registry import create_model, find
 
-    network = create_model("mobilenet_v2_100", num_classes=4)
+    network = create_model("mobilenet_v2_035", num_classes=4)
     randomise(network)
-    prepared = find("mobilenet_v2_100").preprocessing.as_dict()
+    prepared = find("mobilenet_v2_035").preprocessing.as_dict()
     described = describe(
-        network="mobilenet_v2_100", arguments={"num_classes": 4}, preprocessing=prepared
+        network="mobilenet_v2_035", arguments={"num_classes": 4}, preprocessing=prepared
     )
     modelfile.write(folder / "m.safetensors", network.state_dict(), described)
     (folder / "photos").mkdir()
