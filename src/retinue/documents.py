@@ -190,14 +190,22 @@ def read_json(path: Path) -> Any:
 
 
 def json_text(
-    value: Any, *, indent: int | None = None, plain: bool = False, encoding: str = "utf-8"
+    value: Any,
+    *,
+    indent: int | None = None,
+    plain: bool = False,
+    encoding: str = "utf-8",
+    compact: bool = False,
 ) -> str:
     """`value` as JSON, its text readable, escaped only where `encoding` cannot say it; on one line,
-    or indented. `plain`: what is no JSON value (a path, say) becomes its text.
+    or indented. `plain`: what is no JSON value (a path, say) becomes its text. `compact`: without
+    blanks between.
 
     ValueError for a number that is not finite.
     """
     how: dict[str, Any] = {"indent": indent, "allow_nan": False, "default": str if plain else None}
+    if compact:
+        how["separators"] = (",", ":")
     text = json.dumps(value, ensure_ascii=False, **how)
     try:
         text.encode(encoding)

@@ -28,7 +28,6 @@ from retinue import api, modelfile
 from retinue.sample import Preprocessing
 
 NOT_RUN = {
-    "export.md": "needs an export that takes whole images: tests/exporting has some",
     "lessons.md": "needs a checkpoint of TensorFlow's, which nobody has here",
 }
 WITH_PYTHON = [

@@ -7,7 +7,6 @@ number of them. It needs no server: portions are scripts that the browser loads 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from retinue.data.readable import Progress, Telling, in_turn, placed
 from retinue.data.sources.listing import Readers
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import Record
+from retinue.documents import json_text
 from retinue.errors import BadImageError, UsageError
 from retinue.files import children, expanded, write_text
 from retinue.page.pictures import small
@@ -76,7 +76,7 @@ def write_view(
     folder = out if out is not None else Path(f"{as_file_name(_title(options), 'data')}-view")
     _refuse_strange(folder, options)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / _MARK, json.dumps({"retinue": retinue.__version__}))
+    write_text(folder / _MARK, json_text({"retinue": retinue.__version__}))
     records: Sequence[Record] = [*listing.records, *beside] if beside else listing.records
     names = [name for name in classes if name]
     code = {name: k for k, name in enumerate(names)}
@@ -245,7 +245,7 @@ def _write_picture(path: Path, picture: Any) -> None:
 def _write_script(path: Path, function: str, *arguments: Any) -> None:
     """A call of the page's function; nothing in the arguments can end the script."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = ", ".join(json.dumps(one, separators=(",", ":")) for one in arguments)
+    said = ", ".join(json_text(one, compact=True) for one in arguments)
     said = said.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     write_text(path, f"view.{function}({said});\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from retinue.documents import parse_json
 from retinue.errors import RetinueError
 from retinue.files import read_file
 from retinue.inference.runtimes import Opened
@@ -55,7 +55,7 @@ def _refuse_pickles(content: bytes, path: Path) -> None:
             odd += [name for name in set(names) if names.count(name) > 1]
             for name in names:
                 if name.endswith("_config.json"):
-                    config = json.loads(archive.read(name))["config"]
+                    config = parse_json(archive.read(name), foreign=True)["config"]
                     odd += [key for key, meta in config.items() if meta["use_pickle"] is not False]
                 elif name.endswith("/sample_inputs/model.pt"):
                     torch.load(io.BytesIO(archive.read(name)), weights_only=True)
