@@ -155,6 +155,17 @@ def test_a_refusal_is_not_masked_by_the_cache(
     assert not Path("two").exists()
 
 
+def test_a_password_in_the_address_is_not_told(
+    hub: HubServer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://me:{TOKEN}@127.0.0.1:9")
+    for call in (lambda: retinue.push(model, "me/flowers"), lambda: retinue.pull("me/flowers")):
+        with pytest.raises(RetinueError, match="cannot be reached") as caught:
+            call()
+        assert TOKEN not in str(caught.value)
+        assert "me:" not in str(caught.value)
+
+
 def test_what_is_not_there(hub: HubServer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RetinueError, match="404: there is no such repository"):
         retinue.pull("me/absent")

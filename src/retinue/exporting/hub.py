@@ -135,7 +135,10 @@ def push(
         )
     api = HfApi(library_name="retinue")
     where = address.repository
-    refuse_unreachable(f"{api.endpoint}/{where}")
+    try:
+        refuse_unreachable(f"{api.endpoint}/{where}")
+    except RetinueError as error:
+        raise RetinueError(_said(error.what), where=where, mend="nothing was sent") from None
     with _answering(where, writes=True):
         made, parent = False, None
         try:
