@@ -21,6 +21,7 @@ from retinue.bulk.actors import Answering, Order, opened, raised, sha256
 from retinue.bulk.manifest import FOLDER
 from retinue.bulk.predicting import shares
 from retinue.errors import RetinueError, UsageError
+from retinue.inference.forms import json_line
 
 Answers = Callable[..., Any]
 
@@ -236,3 +237,25 @@ def test_how_a_cluster_is_divided() -> None:
     assert shares(64, 8, "cpu", 2).device == "cpu"
     with pytest.raises(UsageError, match="8 GPUs"):
         shares(64, 8, "cuda", 9)
+
+
+def test_parts_whose_rows_have_nothing_are_of_the_same_table(tmp_path: Path) -> None:
+    """Arrow takes an empty list for one of nothing; the other parts say of what it is."""
+    places = [{"name": "a", "score": 0.5, "xyxy": [0.0, 1.0, 2.0, 3.0]}]
+    parts = [
+        [{"id": 0, "path": "a.png", "boxes": []}],
+        [{"id": 1, "path": "b\udcff.png", "error": "broken"}],
+        [{"id": 2, "path": "c.png", "boxes": places}],
+        [{"id": 3, "path": "d.png", "boxes": []}],
+    ]
+
+    class Parts(list[bytes]):
+        lines = list.__getitem__
+
+    lines = Parts("".join(map(json_line, part)).encode() for part in parts)
+    done = predicting.Done(4)
+    predicting._to_parquet(lines, tmp_path / "p.parquet", done)  # type: ignore[arg-type]
+    table = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [row["boxes"] for row in table] == [[], None, places, []]
+    assert [row["path"] for row in table] == ["a.png", "b\\udcff.png", "c.png", "d.png"]
+    assert (done.failed, list(done.skipped.values())) == (1, ["broken"])
