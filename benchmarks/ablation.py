@@ -1,6 +1,7 @@
 """What each part of the staged fine-tuning brings, by folds of the training images.
 
     python benchmarks/ablation.py FOLDER [--parts NAME …] [--folds 5] [--out DIR] [--json]
+    python benchmarks/ablation.py FOLDER --test NAME       the part that was chosen, once, on test/
 
 FOLDER has `train/` and `val/` with class folders in each; its `test/` is not touched. Each part
 adds to the one before it. A fold is tested once, by the last weights: a tenth of the other folds'
@@ -143,17 +144,33 @@ def train(name: str, recipe: dict[str, Any], root: Path, fold: int, folds: int, 
     return {"main": main, "auxiliary": figures.get("top1_auxiliary"), "blend": figures["top1"]}
 
 
+def test(name: str, recipe: dict[str, Any], root: Path, out: Path) -> Any:
+    """The figures of one part on `test/`."""
+    place = out / f"{name.replace(' ', '_')}-test"
+    if not (place / "metrics.json").is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        data = {"path": str(root.absolute())}
+        retinue.train({**recipe, "data": data}, out=place, report=False, quiet=True)
+    figures = json.loads((place / "metrics.json").read_text("utf-8"))
+    return {k: v for k, v in figures.items() if k.startswith("top1") or k == "transductive"}
+
+
 def main() -> None:
     known = recipes()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parts", nargs="+", choices=known, default=list(known), metavar="NAME")
+    parser.add_argument("--test", choices=known, metavar="NAME")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     out = asked.out or Path(tempfile.mkdtemp(prefix="ablation-"))
     out.mkdir(parents=True, exist_ok=True)
+    if asked.test is not None:
+        figures = test(asked.test, known[asked.test][0], asked.folder, out)
+        print(json.dumps({"part": asked.test, "test": figures}))
+        return
     found: dict[str, list[dict[str, Any]]] = {}
     for name in asked.parts:
         recipe, base = known[name]
