@@ -3,8 +3,6 @@ TORCH ?= 2.13.0
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests side by side, a process a core; each computes by one thread.
-QUICKLY := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo demo-detect test test-all parity benchmarks docs lint types clean
 
@@ -41,10 +39,10 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: lint types
-	$(QUICKLY) -m "not slow and not parity"
+	$(BIN)/python -m pytest -m "not slow and not parity"
 
 test-all: lint types
-	$(QUICKLY) -m "not parity"
+	$(BIN)/python -m pytest -m "not parity"
 
 # Real weights of a detector (66 MB), and the last OpenCV with Darknet's importer, apart from ours.
 $(VENV)/.parity: $(VENV)/.dev
