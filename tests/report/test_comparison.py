@@ -57,6 +57,11 @@ def test_the_page_is_whole_and_lies_in_the_folder_that_they_share(pair: list[Pat
     assert "is left out" not in text
 
 
+def test_a_pattern_may_bring_the_comparison_that_lies_there(pair: list[Path]) -> None:
+    page = write_comparison(pair)
+    assert write_comparison([*pair, page]) == page
+
+
 def test_figures_are_side_by_side_and_the_better_one_is_bold(pair: list[Path]) -> None:
     for folder, top1, loss in ((pair[0], 0.875, 0.5), (pair[1], 0.75, 0.25)):
         told = json.loads((folder / "metrics.json").read_text())
@@ -97,6 +102,7 @@ def test_of_a_stage_that_one_lacks_only_its_name_is_told(pair: list[Path]) -> No
     section = recipes(compared(pair))
     assert section is not None
     assert section.values["rows"] == [{"key": "stages.1.name", "values": ["last blocks", ""]}]
+    assert section.values["same"] == 5, "the fields of the stage that one lacks are not the same"
 
 
 def test_classes_that_differ_most_come_first(pair: list[Path]) -> None:

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from retinue import modelfile
 from retinue.errors import RetinueError
-from retinue.inference.predictor import described
 from retinue.models.registry import create_model
 from retinue.page.record import read_run
 from retinue.run.checkpoint import CheckpointStore, taking_up
 from retinue.run.folder import RunFolder
 from retinue.run.progress import Progress
+from retinue.tasks.task import described
 
 SETTINGS = {"device": "cpu", "precision": "fp32", "threads": 2, "world": 1}
 PREPROCESSING = {"size": [8, 8], "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}

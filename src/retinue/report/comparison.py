@@ -60,7 +60,10 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str | None = None) 
     Raises UsageError for what is no run folder, fewer than two or too many, and an `out` that is no
     page.
     """
-    folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
+    # `runs/*` also means the comparison that lies there already.
+    named = [Path(run) for run in runs]
+    own = [path for path in named if not (path.name == "comparison.html" and path.is_file())]
+    folders = list(dict.fromkeys(path.resolve() for path in own))
     if len(folders) < 2:
         raise UsageError("a comparison is of several runs", mend="name two or more run folders")
     if len(folders) > MOST:
@@ -155,7 +158,7 @@ def recipes(runs: Runs) -> Section | None:
         return None
     keys = list(dict.fromkeys(key for one in spelt for key in one))
     keys = [key for key in keys if not key.startswith(_SAYS_NOTHING)]
-    rows = []
+    rows, same = [], 0
     for key in keys:
         # Of a stage that some do not have only the name is told: all of its fields would differ.
         stage = _STAGE.match(key)
@@ -163,7 +166,8 @@ def recipes(runs: Runs) -> Section | None:
         lacking = stage is not None and len(having) < len(spelt) and key == f"{stage[0]}name"
         if lacking or any(one.get(key) != having[0].get(key) for one in having):
             rows.append({"key": key, "values": [_short(one, key) for one in spelt]})
-    same = len(keys) - len(rows)
+        elif len(having) == len(spelt):
+            same += 1
     return _section("recipes", "What differs in the recipes",
                     {"runs": _heads(runs), "rows": rows, "same": same})  # fmt: skip
 

@@ -31,3 +31,12 @@ def checked_weights(values: list[float], count: int, key: str) -> list[float]:
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
         raise UsageError("weights must be finite, not negative, nor all zero", where=f"key {key}")
     return values
+
+
+def refuse_width(width: int, classes: int) -> None:
+    """Raise RetinueError unless a network gives as many scores as a model names classes."""
+    if width != classes:
+        raise RetinueError(
+            f"the network gives {width:,} scores, and the model names {classes:,} classes",
+            mend="take the model from where it was made",
+        )

@@ -48,6 +48,11 @@ def test_findings_are_log_probabilities_whatever_the_precision() -> None:
         np.testing.assert_allclose(np.stack(found), expected, atol=0.02)
 
 
+def test_a_network_of_other_classes_than_are_named_is_refused() -> None:
+    with pytest.raises(RetinueError, match="gives 3 scores, and the model names 2 classes"):
+        task(["a", "b"]).decode(LOGITS, batch_of(4))
+
+
 def test_results_are_best_first_and_end_at_top_k() -> None:
     short = task(top_k=2)
     results = [short.result(f, f"{k}.jpg") for k, f in enumerate(findings())]

@@ -27,7 +27,7 @@ from retinue.tasks.classification.meter import ClassificationMeter, answered, sh
 from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
-from retinue.tasks.state import checked_weights, fractions
+from retinue.tasks.state import checked_weights, fractions, refuse_width
 from retinue.tasks.task import Guess, Meter, Task, register_task
 from retinue.text import counted, few
 
@@ -291,6 +291,7 @@ class Classification(Task):
         (classes,) each; with those of a second classifier under `auxiliary` to (3, classes) each:
         what is answered, and what the two say by themselves."""
         logits, *second = (scores.detach().float() for scores in self.scores(outputs))
+        refuse_width(logits.shape[1], len(self.classes))
         if not second:
             return list((logits / self._temperature).log_softmax(1).cpu().numpy())
         each = [scores.log_softmax(1).cpu().numpy() for scores in (logits, *second)]

@@ -25,7 +25,7 @@ from retinue.tasks.multilabel.meter import Logits, MultilabelMeter, probabilitie
 from retinue.tasks.multilabel.objective import MultilabelObjective
 from retinue.tasks.results import LabelsResult
 from retinue.tasks.shipped import SHIPPED
-from retinue.tasks.state import checked_weights, fractions
+from retinue.tasks.state import checked_weights, fractions, refuse_width
 from retinue.tasks.task import Meter, Task, register_task
 from retinue.text import few
 
@@ -217,6 +217,7 @@ class Multilabel(Task):
     def decode(self, outputs: Any, batch: Batch) -> list[Logits]:
         """Logits (n, classes), by themselves or under that key, to float32 (classes,) each."""
         (logits,) = self.scores(outputs)
+        refuse_width(logits.shape[-1], len(self.classes))
         return list(logits.detach().float().cpu().numpy())
 
     def scores(self, outputs: Any) -> list[Tensor]:
