@@ -48,8 +48,10 @@ def structure(value: Nested) -> Structure:
 
 def names(structure: Structure, alone: str) -> list[str]:
     """A name for each leaf, of the keys and places on the way to it: `levels_0`, `scores`; `alone`
-    for a tensor by itself."""
-    return [name or alone for name in _names(structure, "")]
+    for a tensor by itself, `alone_0` and so on for those in a row."""
+    found = _names(structure, "")
+    return [f"{alone}_{name}".rstrip("_") if not name or name[0].isdigit() else name
+            for name in found]  # fmt: skip
 
 
 def _names(structure: Structure, before: str) -> Iterator[str]:
