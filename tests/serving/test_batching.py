@@ -151,12 +151,41 @@ def test_room_is_bounded_and_comes_back(batcher: Batcher) -> None:
 
 def test_a_call_runs_between_batches_in_the_same_thread(batcher: Batcher) -> None:
     model = Model()
-    assert batcher.call(threading.get_ident).result(5) == batcher._thread.ident
+    assert batcher.call(threading.get_ident, until=until()).result(5) == batcher._thread.ident
     hold(batcher, model)
-    call = batcher.call(lambda: 1 / 0)
+    call = batcher.call(lambda: 1 / 0, until=until())
     model.free.set()
     with pytest.raises(ZeroDivisionError):
         call.result(5)
+
+
+def test_calls_and_batches_take_turns(batcher: Batcher) -> None:
+    """Neither many explanations nor many images keep the others waiting until they are done."""
+    model = Model()
+    hold(batcher, model)
+
+    def noted(name: str) -> Any:
+        return batcher.call(lambda: model.batches.append([name]), until=until())
+
+    calls = [noted("call") for _ in range(3)]
+    images = [batcher.submit(model, image(str(k)), until=until()) for k in range(6)]
+    model.free.set()
+    for one in (*calls, *images):
+        one.result(5)
+    assert model.batches[1:] == [
+        ["call"], ["0", "1", "2"], ["call"], ["3", "4", "5"], ["call"]
+    ]  # fmt: skip
+
+
+def test_a_call_that_comes_too_late_is_said_and_not_done(batcher: Batcher) -> None:
+    model, done = Model(), threading.Event()
+    hold(batcher, model)
+    late = batcher.call(done.set, until=until(0.05))
+    time.sleep(0.1)
+    model.free.set()
+    with pytest.raises(Problem, match="too busy"):
+        late.result(5)
+    assert not done.is_set()
 
 
 def test_closing_answers_what_is_there_and_takes_nothing_more() -> None:

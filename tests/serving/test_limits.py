@@ -272,17 +272,24 @@ def test_healthz_answers_at_once_with_forty_pending_on_a_slow_model(classifier: 
             sock.close()
 
 
-def test_an_answer_that_would_come_too_late_is_503(classifier: Path) -> None:
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain"])
+def test_an_answer_that_would_come_too_late_is_503_as_soon_as_it_is_late(
+    classifier: Path, path: str
+) -> None:
     slow = Slow(0.0)
     settings = quick(batch_size=1, answer_time=0.2)
     with serving({"flowers": classifier}, settings, load=slow) as (_, client):
-        slow.seconds = 0.5
+        slow.seconds = 5.0
         slow.at_work.clear()
         with connected(client) as sock:
             sock.sendall(head(len(PICTURE)) + PICTURE)
             assert slow.at_work.wait(5)
-            late = client.post("/v1/predict", content=PICTURE)
-        assert late.status_code == 503
+            start = time.monotonic()
+            late = client.post(path, content=PICTURE)
+            assert time.monotonic() - start < 2
+            assert answer(sock).startswith(b"HTTP/1.1 503")  # whose work goes on
+        slow.free.set()
+        assert (late.status_code, code(late)) == (503, "not_ready")
         assert "retry-after" in late.headers
 
 

@@ -7,18 +7,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from retinue.arrays import ImageSize
 from retinue.errors import UsageError, suggest
 from retinue.serving import explained
 from retinue.serving.bodies import Picture
 from retinue.serving.counters import Counters
 from retinue.serving.decoding import Decoders
 from retinue.serving.models import Ready, Served
-from retinue.serving.problems import Problem, bad
+from retinue.serving.problems import Problem, bad, late
 from retinue.serving.settings import Settings
 from retinue.text import shorten
 
+T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]
 
 
@@ -48,27 +50,27 @@ class Answers:
     ) -> tuple[bytes, dict[str, str]]:
         """What the model's answer for the picture rests on: see `retinue.serving.explained`."""
         ready = model.current
+        until = time.monotonic() + self._settings.answer_time
         with model.batcher.admitted(1):
-            data = picture.data or await self._fetch(picture.url)
-            decoding = self._decoders.upright(
-                picture.name, data, ready.preprocessing, most_side=explained.MOST_SIDE
-            )
-            image = await asyncio.wrap_future(decoding)
-            work = partial(explained.overlay, ready.predictor, image, target)
-            return await asyncio.wrap_future(model.batcher.call(work))
+            return await _in_time(self._explained(model, ready, picture, target, until), until)
+
+    async def _explained(
+        self, model: Served, ready: Ready, picture: Picture, target: str | None, until: float
+    ) -> tuple[bytes, dict[str, str]]:
+        data = picture.data or await self._fetch(picture.url)
+        decoding = self._decoders.upright(
+            picture.name, data, ready.preprocessing, most_side=explained.MOST_SIDE
+        )
+        image = await asyncio.wrap_future(decoding)
+        work = partial(explained.overlay, ready.predictor, image, target)
+        return await asyncio.wrap_future(model.batcher.call(work, until=until))
 
     async def _one(
         self, model: Served, ready: Ready, task: Any, picture: Picture, until: float
     ) -> dict[str, Any] | Problem:
         outcomes = self._counters.images
         try:
-            data = picture.data or await self._fetch(picture.url)
-            with model.batcher.expected():
-                prepared = await asyncio.wrap_future(
-                    self._decoders.submit(picture.name, data, ready.preprocessing)
-                )
-                future = model.batcher.submit(ready, prepared, until=until)
-            finding = await asyncio.wrap_future(future)
+            finding, size = await _in_time(self._found(model, ready, picture, until), until)
         except Problem as problem:
             if problem.code == "not_finite":
                 self._counters.not_finite.labels(model.name).inc()
@@ -78,9 +80,29 @@ class Answers:
             outcomes.labels(model.name, "gone").inc()
             raise
         outcomes.labels(model.name, "answered").inc()
-        width, height = prepared.size
+        width, height = size
         told = task.result(finding, picture.name).as_dict()
         return {**told, "size": {"width": width, "height": height}}
+
+    async def _found(
+        self, model: Served, ready: Ready, picture: Picture, until: float
+    ) -> tuple[Any, ImageSize]:
+        data = picture.data or await self._fetch(picture.url)
+        with model.batcher.expected():
+            prepared = await asyncio.wrap_future(
+                self._decoders.submit(picture.name, data, ready.preprocessing)
+            )
+            future = model.batcher.submit(ready, prepared, until=until)
+        return await asyncio.wrap_future(future), prepared.size
+
+
+async def _in_time(work: Awaitable[T], until: float) -> T:
+    """`work`, wherever it waits no longer than `until` of the monotonic clock. Raises `Problem`."""
+    try:
+        async with asyncio.timeout(until - time.monotonic()):
+            return await work
+    except TimeoutError:
+        raise late() from None
 
 
 def adjusted(ready: Ready, options: Mapping[str, str]) -> Any:

@@ -2,7 +2,8 @@
 
 One thread a model takes what is there whenever the model is free. It waits for more only while
 others are being decoded, and no longer than the latency that was allowed: an image that is alone is
-answered at once.
+answered at once. Other work with the model takes turns with the batches, so that neither keeps the
+other waiting for long.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from retinue.serving.decoding import Prepared
-from retinue.serving.problems import Problem, busy, unready
+from retinue.serving.problems import Problem, busy, late, unready
 
 
 class Answering(Protocol):
@@ -34,6 +35,13 @@ class _Job:
     image: Prepared
     until: float
     came: float
+    future: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    function: Callable[[], Any]
+    until: float
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -54,7 +62,7 @@ class Batcher:
         self.size, self.latency, self.most = size, latency, most
         self._noted = noted
         self._jobs: deque[_Job] = deque()
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._calls: deque[_Call] = deque()
         self._coming = 0
         self.pending = 0
         """Images that are under way, from their request's admission to its answer."""
@@ -106,15 +114,15 @@ class Batcher:
             self._changed.notify()
         return job.future
 
-    def call(self, function: Callable[[], Any]) -> Future[Any]:
-        """`function()` in the model's thread, between two batches."""
-        future: Future[Any] = Future()
+    def call(self, function: Callable[[], Any], *, until: float) -> Future[Any]:
+        """`function()` in the model's thread, between two batches; `until` as for images."""
+        call = _Call(function, until)
         with self._changed:
             if self._closed:
                 raise unready("the server is going down")
-            self._calls.append((function, future))
+            self._calls.append(call)
             self._changed.notify()
-        return future
+        return call.future
 
     def close(self) -> None:
         """Answer what is there, and end."""
@@ -124,16 +132,18 @@ class Batcher:
         self._thread.join(timeout=60)
 
     def _run(self) -> None:
+        called = False  # last time
         while True:
             with self._changed:
                 while not (self._jobs or self._calls or self._closed):
                     self._changed.wait()
                 if self._closed and not (self._jobs or self._calls):
                     return
-                call = self._calls.popleft() if self._calls else None
+                called = bool(self._calls) and not (called and self._jobs)
+                call = self._calls.popleft() if called else None
                 jobs = [] if call else self._taken()
             if call is not None:
-                _fulfil(*call)
+                _fulfil(call)
             else:
                 self._answer(jobs)
 
@@ -147,12 +157,8 @@ class Batcher:
         jobs: list[_Job] = []
         while self._jobs and len(jobs) < self.size and self._jobs[0].by is first.by:
             job = self._jobs.popleft()
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            if job.until < time.monotonic():
-                job.future.set_exception(unready("the model is too busy to answer in time"))
-                continue
-            jobs.append(job)
+            if _wanted(job):
+                jobs.append(job)
         return jobs
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
@@ -170,10 +176,20 @@ class Batcher:
                 job.future.set_result(one)
 
 
-def _fulfil(function: Callable[[], Any], future: Future[Any]) -> None:
-    if not future.set_running_or_notify_cancel():
+def _wanted(one: _Job | _Call) -> bool:
+    """Whether somebody waits for it still; whoever has waited too long is told."""
+    if not one.future.set_running_or_notify_cancel():
+        return False
+    if one.until < time.monotonic():
+        one.future.set_exception(late())
+        return False
+    return True
+
+
+def _fulfil(call: _Call) -> None:
+    if not _wanted(call):
         return
     try:
-        future.set_result(function())
+        call.future.set_result(call.function())
     except BaseException as error:
-        future.set_exception(error)
+        call.future.set_exception(error)

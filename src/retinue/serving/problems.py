@@ -52,3 +52,8 @@ def busy(what: str, seconds: float) -> Problem:
 def unready(what: str) -> Problem:
     """503, for the moment."""
     return Problem(503, "not_ready", what, headers={"retry-after": "1"})
+
+
+def late() -> Problem:
+    """503: there is more to do than can be answered in time."""
+    return unready("the model is too busy to answer in time")
