@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,7 @@ from PIL import Image
 from served import encoded, picture, quick, serving, wait_until
 
 from retinue.data import formats
+from retinue.errors import RetinueError
 from retinue.inference.predictor import load
 from retinue.sample import Preprocessing
 from retinue.serving import decode_worker
@@ -141,6 +144,41 @@ def test_a_process_that_ends_is_replaced_and_the_next_picture_is_answered(
     child.process.kill()
     child.process.wait()
     assert decoders.submit("b", GOOD, SMALL).result(20).size == (60, 40)
+
+
+def test_where_no_process_can_be_started_pictures_are_refused_until_one_can(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with too many processes (EAGAIN) or files (EMFILE): no picture waits for ever."""
+    assert decoders.submit("a", GOOD, SMALL).result(20).size == (60, 40)
+    (child,) = decoders._all
+    child.process.kill()
+    child.process.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        for _ in range(3):
+            with pytest.raises(Problem, match="no process") as told:
+                decoders.submit("b", GOOD, SMALL).result(5)
+            assert told.value.status == 503
+        with pytest.raises(RetinueError, match="does not start: no process"):
+            decoders.warm_up()
+        with pytest.raises(RetinueError, match="cannot be started"):
+            Decoders(1, most_pixels=1, time=1)
+    assert decoders.submit("c", GOOD, SMALL).result(20).size == (60, 40)
+
+
+def test_closing_ends_whoever_waits_for_a_process() -> None:
+    decoders = Decoders(1, most_pixels=1_000_000, time=20)
+    waiting = [decoders.submit(str(k), GOOD, SMALL) for k in range(3)]  # it is starting still
+    decoders.close()
+    for one in waiting:
+        with pytest.raises((Problem, CancelledError)) as told:
+            one.result(5)
+        assert getattr(told.value, "status", 503) == 503
+    for thread in decoders._threads._threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert all(child.process.poll() is not None for child in decoders._all)
 
 
 def test_a_picture_that_takes_too_long_is_given_up_and_harms_nobody() -> None:

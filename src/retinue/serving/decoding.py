@@ -6,6 +6,7 @@ afresh (no fork, which would copy the locks of torch's threads), hold nothing an
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -22,9 +23,12 @@ import numpy as np
 
 from retinue.arrays import ImageSize, Matrix, Pixels
 from retinue.data.cpus import usable_cpus
+from retinue.errors import RetinueError
 from retinue.sample import Preprocessing
 from retinue.serving.frames import receive, send
-from retinue.serving.problems import Problem, bad, too_large
+from retinue.serving.problems import Problem, bad, too_large, unready
+
+log = logging.getLogger("retinue.serving")
 
 _LOOK = 0.05
 _START = 60.0
@@ -104,7 +108,8 @@ class Decoders:
         time: float,
         replaced: Callable[[], None] = lambda: None,
     ) -> None:
-        """`time`: seconds for one picture; `replaced` is called for each process that had to be."""
+        """`time`: seconds for one picture; `replaced` is called for each process that had to be.
+        RetinueError where they cannot be started."""
         self.count = count or min(usable_cpus(), 8)
         self._most_pixels, self._time, self._replaced = most_pixels, time, replaced
         self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="retinue-decode")
@@ -112,16 +117,27 @@ class Decoders:
         self._all: set[_Child] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        for _ in range(self.count):
-            self._idle.put(self._started())
+        try:
+            for _ in range(self.count):
+                self._idle.put(self._started())
+        except OSError as error:
+            self.close()
+            raise RetinueError(
+                f"{self.count} processes that decode pictures cannot be started: {error}",
+                mend="let this process start more, or have more files open",
+            ) from error
         self._watch = threading.Thread(target=self._end_overdue, name="retinue-watch", daemon=True)
         self._watch.start()
 
     def warm_up(self) -> None:
-        """Wait until every process has decoded something."""
+        """Wait until every process has decoded something. RetinueError where one does not."""
         small, how = _made_up(), Preprocessing(size=(8, 8))
-        for one in [self.submit("warm-up", small, how) for _ in range(self.count)]:
-            one.result()
+        try:
+            for one in [self.submit("warm-up", small, how) for _ in range(self.count)]:
+                one.result()
+        except Problem as problem:
+            told = f"what decodes pictures does not start: {problem.what}"
+            raise RetinueError(told) from problem
 
     def submit(self, name: str, data: bytes, how: Preprocessing) -> Future[Prepared]:
         """The picture, prepared; `Problem` where that cannot be done. Cancelled before a process is
@@ -149,10 +165,16 @@ class Decoders:
 
     def _asked(self, asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         """The answer of a process that is free. Raises `Problem`."""
+        # As many threads come here as there are processes, and each puts back one for the one that
+        # it takes, alive or not: nobody waits here for ever.
         child = self._idle.get()
-        if child.process.poll() is not None:  # ended by somebody else, not by this picture
-            self._replace(child)
-            child = self._idle.get()
+        if self._closed.is_set() or child.process.poll() is not None:
+            # Ended by somebody else, not by this picture; or none could be started after the last.
+            child = self._renewed(child)
+            if child.process.poll() is not None:
+                self._idle.put(child)
+                going = self._closed.is_set()
+                raise unready("the server is going down" if going else "no process can be started")
         # One that has just been started is not ready yet.
         self._expect(child, time.monotonic() + self._time + (0 if child.ready else _START))
         frame = None
@@ -163,14 +185,14 @@ class Decoders:
             problem = refusal
         finally:
             self._expect(child, None)
-            if (frame is None and problem is None) or child.overdue:
-                self._replace(child)
-            else:
-                self._idle.put(child)
+            gone = (frame is None and problem is None) or child.overdue
+            self._idle.put(self._renewed(child) if gone else child)
         if problem is not None:
             raise problem
         if frame is not None:
             return frame
+        if self._closed.is_set():
+            raise unready("the server is going down")
         if child.overdue:
             told = f"the picture takes longer than {self._time:g} s to decode"
             raise too_large("too_slow_to_decode", told, mend="save it anew, or smaller")
@@ -186,13 +208,22 @@ class Decoders:
             self._all.add(child)
         return child
 
-    def _replace(self, child: _Child) -> None:
+    def _renewed(self, child: _Child) -> _Child:
+        """Another in its place; `child` itself, ended, where none can be started any more."""
+        child.end()
+        if self._closed.is_set():
+            return child
+        try:
+            fresh = self._started()
+        except OSError as error:  # too many processes or files; the next picture tries again
+            log.warning("a process that decodes pictures cannot be started: %s", error)
+            return child
         with self._lock:
             self._all.discard(child)
-        child.end()
-        if not self._closed.is_set():
-            self._replaced()
-            self._idle.put(self._started())
+        self._replaced()
+        if self._closed.is_set():  # meanwhile, and perhaps without having seen this one
+            fresh.end()
+        return fresh
 
     def _end_overdue(self) -> None:
         while not self._closed.wait(_LOOK):
@@ -206,8 +237,8 @@ class Decoders:
     def close(self) -> None:
         """End them all; what is under way fails."""
         self._closed.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             children = list(self._all)
         for child in children:
             child.end()
-        self._threads.shutdown(wait=False, cancel_futures=True)

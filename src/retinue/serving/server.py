@@ -67,7 +67,8 @@ class Server(uvicorn.Server):
         try:
             self._get_ready()
         except Exception as error:
-            self.failed = error
+            if not self.should_exit:  # else it was cut off, which is no failure
+                self.failed = error
             self.should_exit = True
         else:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
