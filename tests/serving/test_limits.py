@@ -232,6 +232,25 @@ def test_beyond_the_queue_it_is_429_with_a_time_to_come_again(classifier: Path) 
         assert client.post("/v1/predict", content=PICTURE).status_code == 200
 
 
+def test_only_the_model_that_is_asked_may_be_too_busy(
+    both: tuple[Service, httpx.Client],
+) -> None:
+    service, client = both
+    named = {"files": {"image": PICTURE}, "data": {"model": "lights"}}
+    with service.house.models["flowers"].batcher.admitted(64):  # the first one, which is full
+        assert client.post("/v1/predict", **named).json()["model"] == "lights"  # type: ignore[arg-type]
+        assert client.post("/v1/predict?model=lights", content=PICTURE).status_code == 200
+        assert client.post("/v1/predict?model=flowers", content=b"?").status_code == 429
+        assert client.post("/v1/predict", content=PICTURE).status_code == 429
+
+
+def test_the_query_goes_before_the_body_for_the_model_as_for_options(client: httpx.Client) -> None:
+    named = {"files": {"image": PICTURE}, "data": {"model": "lights", "top_k": "1"}}
+    answer = client.post("/v1/predict?model=flowers&top_k=2", **named).json()  # type: ignore[arg-type]
+    assert answer["model"] == "flowers"
+    assert len(answer["results"][0]["classes"]) == 2
+
+
 def test_the_work_of_clients_that_have_gone_is_not_done(classifier: Path) -> None:
     slow = Slow(0.0)
     with serving({"flowers": classifier}, quick(batch_size=1), load=slow) as (service, client):
@@ -355,6 +374,29 @@ def test_wrong_methods_and_paths_are_json(client: httpx.Client) -> None:
     assert client.get("/v1/predict").headers["allow"] == "POST"
     for path in ("/page/../server.py", "/page/..%2fserver.py", "/page/%2e%2e/app.py", "/page/"):
         assert client.get(path).status_code == 404
+
+
+def test_what_fails_is_json_with_the_request_that_the_log_tells_of(
+    both: tuple[Service, httpx.Client], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    service, client = both
+
+    def fails() -> Any:
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(service.house.samples, "names", fails)
+    answer = client.get("/samples", headers={"x-request-id": "mine-2"})
+    assert answer.status_code == 500
+    told = {"error": {"code": "failed", "message": "the server failed"}, "request": "mine-2"}
+    assert answer.json() == told
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    wait_until(lambda: "disk on fire" in caplog.text)
+
+
+def test_an_address_that_holds_nonsense_is_json(client: httpx.Client) -> None:
+    answer = client.get("/samples/abc")
+    assert (answer.status_code, code(answer)) == (400, "bad_request")
+    assert answer.json()["request"] == answer.headers["x-request-id"]
 
 
 def test_the_head_of_whatever_can_be_got(client: httpx.Client) -> None:

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,7 +24,7 @@ from retinue.serving.counters import Counters
 from retinue.serving.edge import Edge
 from retinue.serving.keys import Keys
 from retinue.serving.models import Served
-from retinue.serving.problems import Problem, bad, unready
+from retinue.serving.problems import Problem, bad, failure, unready
 from retinue.serving.samples import Samples
 from retinue.serving.settings import Settings
 from retinue.text import few, shorten
@@ -153,6 +154,15 @@ def made(house: House) -> Edge:
     async def refused(request: Request, problem: Problem) -> Response:
         return _refused(request, problem)
 
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        told = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+        return _refused(request, bad("bad_request", shorten(told, 200)))
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return _refused(request, failure())  # starlette raises it again, to be noted at the edge
+
     return Edge(
         app, settings=house.settings, counters=house.counters, keys=Keys(house.settings.keys),
         routes=list(app.routes),
@@ -194,12 +204,13 @@ async def _gone(request: Request, task: asyncio.Future[Any]) -> None:
 
 @asynccontextmanager
 async def _asked(house: House, request: Request) -> AsyncIterator[tuple[Served, Body, Any]]:
-    """The model that is asked, and what the request holds. Raises `Problem`."""
+    """The model that is asked, and what the request holds; what stands in the query goes before
+    what stands in the body. Raises `Problem`."""
     told = request.scope["state"]["told"]
     query = dict(request.query_params)
-    model = house.model(query.pop("model", None))
-    # Whoever will not be taken need not send the body, nor the server hold it.
-    model.batcher.refuse_full()
+    if "model" in query or len(house.models) == 1:
+        # Whoever will not be taken need not send the body, nor the server hold it.
+        house.model(query.get("model")).batcher.refuse_full()
     async with house.buffers.received(request) as data:
         request.scope["state"].setdefault("body_read", asyncio.Event()).set()
         headers = request.headers
@@ -210,8 +221,7 @@ async def _asked(house: House, request: Request) -> AsyncIterator[tuple[Served, 
         # A large one takes a while, and others want to be answered meanwhile.
         body = parse() if len(data) < LARGE else await asyncio.to_thread(parse)
         body.options |= query
-        if "model" in body.options:
-            model = house.model(body.options.pop("model"))
+        model = house.model(body.options.pop("model", None))
         told |= {"model": model.name, "images": len(body.pictures), "bytes": len(data)}
         del data
         yield model, body, told

@@ -17,7 +17,7 @@ from retinue.documents import json_text
 from retinue.serving import journal
 from retinue.serving.counters import Counters
 from retinue.serving.keys import Keys
-from retinue.serving.problems import Problem, bad, unready
+from retinue.serving.problems import Problem, bad, failure, unready
 from retinue.serving.settings import Settings
 
 log = logging.getLogger("retinue.serving")
@@ -94,7 +94,7 @@ class Edge:
             log.exception("a request failed")
             if told["status"]:
                 return  # the answer has begun, and is cut off
-            await refuse(Problem(500, "failed", "the server failed"), answering, told)
+            await refuse(failure(), answering, told)
         finally:
             self.under_way -= 1
             seconds = time.perf_counter() - start

@@ -49,6 +49,11 @@ def busy(what: str, seconds: float) -> Problem:
     )
 
 
+def failure() -> Problem:
+    """500: more is in the log than whoever asks should know."""
+    return Problem(500, "failed", "the server failed")
+
+
 def unready(what: str) -> Problem:
     """503, for the moment."""
     return Problem(503, "not_ready", what, headers={"retry-after": "1"})
