@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from served import picture, started
+from served import Service, picture, started
+
+from retinue.serving.problems import bad
 
 
 @pytest.mark.slow
@@ -39,3 +44,34 @@ def test_resident_memory_levels_off_over_sixty_sizes_of_pictures(classifier: Pat
     process.terminate()
     process.wait(30)
     assert after[3] < after[1] + 25, after
+
+
+@pytest.mark.parametrize("form", ["itself", "multipart", "json"])
+def test_while_it_is_answered_a_body_is_held_once(
+    both: tuple[Service, httpx.Client], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """What counts as held is what is held."""
+    service, client = both
+    size = 8 << 20
+    data = b"x" * size
+    held: list[float] = []
+
+    async def of(model: Any, pictures: Any, options: Any) -> Any:
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0] / size)
+        raise bad("bad_image", "none of them")
+
+    monkeypatch.setattr(service.house.answers, "of", of)
+    request: dict[str, Any] = {
+        "itself": {"content": data},
+        "multipart": {"files": {"image": data}},
+        "json": {"json": {"image": "A" * size}},
+    }[form]
+    sent = httpx.Request("POST", f"{service.address}/v1/predict", **request)
+    sent.read()
+    tracemalloc.start()
+    try:
+        assert client.send(sent).status_code == 400
+    finally:
+        tracemalloc.stop()
+    assert held[0] < 1.3, held

@@ -223,7 +223,7 @@ async def _asked(house: House, request: Request) -> AsyncIterator[tuple[Served, 
         body.options |= query
         model = house.model(body.options.pop("model", None))
         told |= {"model": model.name, "images": len(body.pictures), "bytes": len(data)}
-        del data
+        del data, parse  # while it is answered, the pictures alone are held
         yield model, body, told
 
 

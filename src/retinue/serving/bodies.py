@@ -77,7 +77,7 @@ class Buffers:
                     if self.held > settings.max_buffered:
                         raise busy("too many bodies are being received", 1)
                     body += piece
-            yield bytes(body)
+            yield _taken(body)  # held by whoever takes it, and not here
         except TimeoutError:
             told = f"the body was not there within {settings.body_time:g} s"
             raise Problem(408, "too_slow", told, headers={"connection": "close"}) from None
@@ -85,6 +85,12 @@ class Buffers:
             raise Problem(499, "gone", "the client has gone") from None
         finally:
             self.held -= taken
+
+
+def _taken(body: bytearray) -> bytes:
+    whole = bytes(body)
+    body.clear()
+    return whole
 
 
 def _too_many(settings: Settings) -> Problem:
