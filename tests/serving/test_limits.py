@@ -148,6 +148,41 @@ def test_headers_without_end_are_431(strict: Any) -> None:
     assert strict[1].get("/healthz").status_code == 200
 
 
+CHUNKED = head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+LINE = b"X: " + b"a" * 4000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (CHUNKED + b"3\r\nabc\r\n0\r\n", LINE),  # trailers
+        (CHUNKED + b"3;a=", b"a" * 4000),  # what a chunk says beside its length
+        (head(len(PICTURE)) + PICTURE + b"GET / HTTP/1.1\r\n", LINE),  # the next request's headers
+    ],
+    ids=["trailers", "extension", "pipelined"],
+)
+def test_what_is_no_body_is_bounded_while_a_request_is_under_way(
+    classifier: Path, begin: bytes, more: bytes
+) -> None:
+    slow = Slow(0.0)
+    with serving({"flowers": classifier}, load=slow) as (_, client), connected(client) as sock:
+        slow.seconds = 9.0
+        sock.sendall(begin)
+        with pytest.raises(ConnectionError):
+            for _ in range(200):
+                sock.sendall(more)
+                time.sleep(0.002)
+        slow.free.set()
+        assert client.get("/healthz").status_code == 200
+
+
+def test_many_small_chunks_are_a_body(client: httpx.Client) -> None:
+    """Their lengths together take more room than headers may."""
+    large = picture((90, 90), "BMP")  # 24 kB, of which each byte has five more about it
+    pieces = (large[k : k + 1] for k in range(len(large)))
+    assert client.post("/v1/predict", content=pieces).status_code == 200
+
+
 def test_too_many_connections_are_told_so_and_probes_are_answered(classifier: Path) -> None:
     with serving({"flowers": classifier}, quick(connections=5)) as (service, client):
         client.get("/healthz")
