@@ -152,6 +152,12 @@ CHUNKED = head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
 LINE = b"X: " + b"a" * 4000 + b"\r\n"
 
 
+def send_often(sock: socket.socket, data: bytes) -> None:
+    for _ in range(200):
+        sock.sendall(data)
+        time.sleep(0.002)
+
+
 @pytest.mark.parametrize(
     ("begin", "more"),
     [
@@ -169,9 +175,7 @@ def test_what_is_no_body_is_bounded_while_a_request_is_under_way(
         slow.seconds = 9.0
         sock.sendall(begin)
         with pytest.raises(ConnectionError):
-            for _ in range(200):
-                sock.sendall(more)
-                time.sleep(0.002)
+            send_often(sock, more)
         slow.free.set()
         assert client.get("/healthz").status_code == 200
 
