@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -142,6 +144,55 @@ def test_bytes_and_time_are_bounded(elsewhere: str) -> None:
     start = time.monotonic()
     assert refusal(f"{elsewhere}/slow") == "bad_url"
     assert time.monotonic() - start < 1.8
+
+
+def test_time_is_bounded_while_hands_are_shaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then, of a record that says it has many."""
+    server = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip() -> None:
+        with server.accept()[0] as sock, suppress(OSError):
+            sock.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
+            while not ended.wait(0.1):
+                sock.sendall(b"\0")
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    start = time.monotonic()
+    assert refusal(f"https://127.0.0.1:{server.getsockname()[1]}/") == "bad_url"
+    assert time.monotonic() - start < 1.8
+    ended.set()
+    thread.join(5)
+    server.close()
+
+
+def test_the_deadline_holds_where_it_passes_as_the_socket_becomes_a_secure_one(
+    elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be cut then; what comes afterwards, byte by byte, is not waited for."""
+
+    class Secure(socket.socket):
+        def do_handshake(self) -> None:
+            pass
+
+    class Context:
+        def wrap_socket(self, plain: socket.socket, **_: Any) -> socket.socket:
+            made = Secure(fileno=plain.detach())
+            time.sleep(1.1)  # past the deadline
+            made.settimeout(5)
+            return made
+
+    monkeypatch.setattr(addresses.ssl, "create_default_context", Context)
+    start = time.monotonic()
+    assert refusal(f"{elsewhere}/slow".replace("http:", "https:")) == "bad_url"
+    assert time.monotonic() - start < 1.6
+
+
+def test_no_name_is_looked_up_once_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(Problem, match="in time"):
+        addresses.fetched("http://a.example/", most=1, until=time.monotonic() - 1)
 
 
 @pytest.mark.parametrize(

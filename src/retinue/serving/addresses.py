@@ -88,6 +88,8 @@ def _asked(url: str, most: int, until: float, public: Public) -> bytes | str:
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host or parts.username is not None:
         raise bad("bad_url", "only http and https addresses without a user are fetched")
+    if time.monotonic() >= until:  # a name may take a while to be looked up
+        raise bad("bad_url", "the address does not answer in time")
     place = _place(host, port or (443 if parts.scheme == "https" else 80), public)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = _Pinned(host, place, secure=parts.scheme == "https", until=until)
@@ -111,9 +113,8 @@ def _content(answer: Any, connection: _Pinned, most: int) -> bytes:
     body = bytearray()
     while True:
         piece = answer.read1(_PIECE)
+        connection.refuse_late()
         if not piece:
-            if connection.late:
-                raise TimeoutError
             return bytes(body)
         body += piece
         if len(body) > most:
@@ -144,9 +145,7 @@ class _Pinned(http.client.HTTPConnection):
     def connect(self) -> None:
         """See `http.client`."""
         family, address = self._place
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
+        left = self.refuse_late()
         self._plain = socket.socket(family, socket.SOCK_STREAM)
         self._plain.settimeout(left)
         # A limit for each step is none for all: a byte every second would keep a thread for ever.
@@ -157,7 +156,20 @@ class _Pinned(http.client.HTTPConnection):
         self.sock = self._plain
         if self._secure:
             context = ssl.create_default_context()
-            self.sock = context.wrap_socket(self._plain, server_hostname=self.host.strip("[]"))
+            # The plain socket is an empty shell from here on, and `_cut` has to find the other one
+            # while it shakes hands; if it came between the two, the deadline is past.
+            self.sock = secure = context.wrap_socket(
+                self._plain, server_hostname=self.host.strip("[]"), do_handshake_on_connect=False
+            )
+            self.refuse_late()
+            secure.do_handshake()
+
+    def refuse_late(self) -> float:
+        """Seconds that are left. TimeoutError where there are none."""
+        left = self._until - time.monotonic()
+        if self.late or left <= 0:
+            raise TimeoutError
+        return left
 
     def _cut(self) -> None:
         self.late = True
