@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -16,7 +17,8 @@ from served import ON_TORCH, Service, picture, quick, serving, wait_until
 
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import Predictor
-from retinue.serving.models import named
+from retinue.serving.counters import Counters
+from retinue.serving.models import Served, named
 from retinue.serving.server import make_room, names_of
 from retinue.serving.settings import Settings
 
@@ -270,7 +272,7 @@ def test_names_of_classes_are_text_everywhere(tmp_path: Path) -> None:
 
 def test_the_weights_beside_a_file_are_a_part_of_it(tmp_path: Path) -> None:
     """OpenVINO's `.bin`, ONNX's `.data`: the file itself may stay as it is."""
-    from retinue.serving.models import _parts, _signature
+    from retinue.serving.models import _signature
 
     for name, beside in (("a.xml", "a.bin"), ("b.onnx", "b.onnx.data")):
         file, other = tmp_path / name, tmp_path / beside
@@ -281,7 +283,39 @@ def test_the_weights_beside_a_file_are_a_part_of_it(tmp_path: Path) -> None:
         assert before != alone
         os.replace(_written(tmp_path / "new", "2"), other)
         assert _signature(file) != before
-        assert _parts(file) == [file, other]
+    (tmp_path / "b.bin").write_text("1")
+    before = _signature(tmp_path / "b.onnx")
+    (tmp_path / "b.bin").write_text("of something else")
+    assert _signature(tmp_path / "b.onnx") == before
+
+
+def test_the_members_of_an_ensemble_are_parts_of_it(tmp_path: Path) -> None:
+    """One that is replaced makes another version, which is taken up."""
+    members = [tmp_path / name / "best.safetensors" for name in ("a", "b")]
+    for member in members:
+        member.parent.mkdir()
+        write_classifier(member)
+    file = tmp_path / "both.json"
+    models = [{"file": "a", "weight": 0.5}, {"file": "b/best.safetensors", "weight": 0.5}]
+    file.write_text(json.dumps({"retinue_ensemble": 1, "models": models}))
+    served = Served("both", file, quick(), Counters(), load=ON_TORCH)
+    try:
+        served.load()
+        old = served.current
+        for member in members:
+            write_classifier(tmp_path / "new.safetensors", scale=2.0)
+            os.replace(tmp_path / "new.safetensors", member)
+            served.look()
+            served.look()
+            assert served.current.digest != old.digest
+            old = served.current
+        os.rename(members[0], tmp_path / "away")
+        served.look()
+        served.look()
+        assert served.current is old
+        os.rename(tmp_path / "away", members[0])
+    finally:
+        served.batcher.close()
 
 
 def _written(path: Path, text: str) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,23 +123,11 @@ def inner_engine(models: tuple[str, ...]) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Of all files of a model (an export may have several, an ensemble names others), in
-    hexadecimal. Raises OSError."""
-    import hashlib
+    """Of all files of a model, in hexadecimal. Raises OSError and RetinueError."""
+    from retinue.inference.ensembles import parts_of
+    from retinue.weights import files
 
-    from retinue.files import open_file
-    from retinue.inference.ensembles import members_of
-    from retinue.inference.runtimes import files_of
-
-    found = hashlib.sha256()
-    members, _ = members_of([path])
-    files = dict.fromkeys(one for member in [path, *members] for one in files_of(member))
-    if not files:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    for file in files:
-        with open_file(file) as opened:
-            found.update(hashlib.file_digest(opened, "sha256").digest())
-    return found.hexdigest()
+    return files.sha256(*parts_of(path))
 
 
 def refuse_other_model(path: Path, digest: str) -> None:

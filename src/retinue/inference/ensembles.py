@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from retinue.documents import json_text, read_json
 from retinue.errors import RetinueError, UsageError
 from retinue.files import write_text
+from retinue.inference.runtimes import files_of
+from retinue.modelfile import find_model
 from retinue.text import visible
 
 SUFFIX = ".json"
@@ -54,6 +57,19 @@ def members_of(paths: Sequence[Path]) -> tuple[list[Path], list[float] | None]:
             mend="name the model files",
         )
     return read(ensembles[0])
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files that the model at `path` consists of: those of an export, which may be several, or
+    an ensemble with those of its members. FileNotFoundError where there are none; otherwise as
+    `members_of`, and UsageError for a member that is no model."""
+    members, _ = members_of([path])
+    if members != [path]:
+        members = [path, *map(find_model, members)]
+    files = dict.fromkeys(one for member in members for one in files_of(member))
+    if not files:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return list(files)
 
 
 def read(path: Path) -> tuple[list[Path], list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
@@ -16,6 +15,7 @@ from retinue.arrays import Pixels
 from retinue.data.loader import Rendered, collate
 from retinue.data.views import EvalView, Seen
 from retinue.errors import RetinueError, UsageError
+from retinue.inference.ensembles import parts_of
 from retinue.inference.intake import Framed
 from retinue.inference.predictor import Predictor, held, load
 from retinue.modelfile import find_model
@@ -27,6 +27,7 @@ from retinue.serving.decoding import Prepared
 from retinue.serving.problems import Problem, unready
 from retinue.serving.settings import Settings
 from retinue.text import first_line
+from retinue.weights.files import sha256
 
 log = logging.getLogger("retinue.serving")
 
@@ -44,7 +45,7 @@ class Ready:
         self.task = predictor.task
         self.preprocessing = predictor.preprocessing
         self.digest = digest
-        """The first of the file's SHA-256, which tells versions apart."""
+        """The first of the SHA-256 of its files, which tells versions apart."""
         self.explains = explained.explains(predictor)
 
     def answer(self, images: Sequence[Prepared]) -> list[Any]:
@@ -95,11 +96,7 @@ def _batch(images: Sequence[Prepared]) -> Any:
 def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path]) -> Ready:
     """The model of `path`, its engine compiled, and asked once alone and once by the batch. Raises
     what loading does."""
-    digest = hashlib.sha256()
-    for part in _parts(path):
-        with part.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+    digest = sha256(*parts_of(path))
     predictor = load(path)
     if not isinstance(predictor.intake, Framed):
         raise UsageError(
@@ -109,7 +106,7 @@ def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path])
         )
     samples = [Sample(str(file)) for file in examples] or _invented()
     predictor.compile(samples)
-    ready = Ready(predictor, digest.hexdigest()[:12])
+    ready = Ready(predictor, digest[:12])
     view = EvalView(predictor.preprocessing)
     rows = []
     for sample in _invented(settings.batch_size):
@@ -215,14 +212,12 @@ class Served:
             log.warning("%s: version %s answers now", self.name, self.current.digest)
 
 
-def _parts(file: Path) -> list[Path]:
-    """The file, and those beside it that hold a part of it: OpenVINO's and ONNX's weights."""
-    beside = (file.with_suffix(".bin"), Path(f"{file}.data"))
-    return [file, *(one for one in beside if one.is_file())]
-
-
 def _signature(file: Path) -> Signature:
-    stats = [os.stat(one) for one in _parts(file)]
+    try:
+        parts = parts_of(file)
+    except RetinueError:
+        parts = [file]  # an ensemble without one of its members, say: loading tells
+    stats = [os.stat(one) for one in parts]
     return tuple((s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for s in stats)
 
 
