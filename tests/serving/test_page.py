@@ -204,6 +204,12 @@ def test_errors_are_told_in_the_servers_words_and_the_next_picture_is_answered(
     assert not visit.page.locator("#results").is_visible()
     visit.upload(picture())
     visit.answered()
+    assert visit.page.locator("#explain").is_visible()
+    visit.upload(picture()[:300])
+    visit.page.wait_for_selector("#alert:not([hidden])")
+    assert not visit.page.locator("#explain").is_visible()
+    visit.upload(picture())
+    visit.answered()
     assert not visit.page.locator("#alert").is_visible()
 
 
@@ -272,16 +278,44 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, classifier: Path)
         visit = Visit(context.new_page(), running.address)
         visit.page.goto(running.address)
         visit.page.wait_for_selector("#key-form:not([hidden])")
+        visit.upload(picture())  # which waits for the key
+        visit.page.wait_for_selector('#stage[data-state="done"]')
+        assert not visit.page.locator("#alert").is_visible()
         visit.page.fill("#key", "wrong" * 5)
         visit.page.keyboard.press("Enter")
         visit.page.wait_for_selector("#alert:not([hidden])")
         visit.page.fill("#key", key)
         visit.page.keyboard.press("Enter")
         visit.page.wait_for_selector("#about:not([hidden])")
-        visit.upload(picture())
         visit.answered()
+        assert not visit.page.locator("#alert").is_visible()
         assert key not in "".join(request.url for request in visit.asked)
         context.close()
+
+
+def test_what_was_chosen_stays_while_another_model_is_loaded(visit: Visit) -> None:
+    asked: list[bool] = []
+
+    def still_loading(route: Any) -> None:
+        told = route.fetch().json()
+        told["models"][0]["ready"] = False
+        asked.append(True)
+        route.fulfill(json=told)
+
+    visit.page.route("**/v1/models", still_loading)
+    visit.page.reload()
+    visit.page.wait_for_selector("#about:not([hidden])")
+    visit.page.select_option("#model", "lights")
+    visit.page.locator("#threshold").evaluate(
+        "e => { e.value = 77; e.dispatchEvent(new Event('input')); }"
+    )
+    before = len(asked)
+    with visit.page.expect_response("**/v1/models"):
+        pass
+    visit.page.wait_for_timeout(100)
+    assert len(asked) > before
+    assert visit.page.locator("#model").input_value() == "lights"
+    assert visit.page.locator("#threshold").input_value() == "77"
 
 
 # --- how it looks --------------------------------------------------------------------------------

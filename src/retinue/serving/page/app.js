@@ -31,6 +31,10 @@ async function look(picture, label) {
 
 async function answer(busy, label) {
   const { model, picture } = state;
+  if (!model) { // no key has been given yet: what is told of that stays, and the picture waits
+    $("stage").dataset.state = "done";
+    return;
+  }
   $("stage").dataset.state = "busy";
   try {
     const told = await service.predict(picture, model.name, wishes(model), busy.signal);
@@ -106,7 +110,7 @@ function facts(told) {
 
 function refused(error) {
   state.answer = null;
-  $("results").hidden = true;
+  $("results").hidden = $("explain").hidden = true;
   $("canvas").setAttribute("aria-label", "Picture without an answer");
   if (error.status === 401) {
     $("key-form").hidden = false;
@@ -259,6 +263,7 @@ function unexplained() {
 }
 
 $("explain").addEventListener("click", async () => {
+  if (!state.answer) return;
   if (stage.overlay) {
     unexplained();
     stage.draw();
@@ -282,7 +287,7 @@ $("explain").addEventListener("click", async () => {
       const { answer: kept } = state;
       refused(error);
       state.answer = kept;
-      $("results").hidden = !kept;
+      $("results").hidden = $("explain").hidden = !kept;
     }
   } finally {
     if (state.busy === busy) $("stage").dataset.state = "done";
@@ -318,6 +323,7 @@ $("key-form").addEventListener("submit", async (event) => {
   service.key.set($("key").value.trim());
   $("key").value = "";
   $("key-form").hidden = true;
+  hideAlert();
   await begin();
   if (state.picture && state.model) await answer((state.busy = new AbortController()));
 });
@@ -367,10 +373,18 @@ async function begin() {
     refused(error);
     return;
   }
-  $("model").replaceChildren(...state.models.map(({ name }) => new Option(name, name)));
-  $("model-choice").hidden = state.models.length < 2;
-  state.model = null;
-  pick(state.models[0].name);
+  const chosen = state.models.find(({ name }) => name === state.model?.name);
+  if (!chosen) {
+    $("model").replaceChildren(...state.models.map(({ name }) => new Option(name, name)));
+    $("model-choice").hidden = state.models.length < 2;
+    state.model = null;
+    pick(state.models[0].name);
+  } else if (chosen.ready && !state.model.ready) { // what is told of it is there only now
+    state.model = null;
+    pick(chosen.name);
+  } else {
+    state.model = chosen; // as it was left, with the slider
+  }
   if (state.models.some(({ ready }) => !ready)) setTimeout(begin, 1500);
 }
 
