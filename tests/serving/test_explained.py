@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from served import lights, picture
+from served import encoded, lights, picture
 
 from retinue.serving.explained import painted
 
@@ -43,15 +43,45 @@ def test_evidence_of_boxes_lies_where_they_are(client: httpx.Client) -> None:
 
 def test_names_in_headers_are_as_rfc_5987_has_them(client: httpx.Client) -> None:
     response = client.post("/v1/explain?model=lights&target=蓝", content=lights())
-    if response.status_code == 200:
-        assert response.headers["x-target"] == "UTF-8''%E8%93%9D"
-    else:  # a task that cannot tell classes apart says so
-        assert response.json()["error"]["code"] == "no_explanation"
+    assert response.status_code == 200, response.text
+    assert response.headers["x-target"] == "UTF-8''%E8%93%9D"
 
 
 def test_a_large_picture_is_explained_at_a_size_that_tells_as_much(client: httpx.Client) -> None:
     image, _ = told(client.post("/v1/explain", content=picture((2048, 512), "JPEG")))
     assert image.shape == (256, 1024, 4)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("model", ["flowers", "lights"])
+def test_the_score_of_a_large_picture_is_that_of_predict(
+    client: httpx.Client, model: str, orientation: int
+) -> None:
+    """It is prepared in the same way, and only the map is made smaller."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = picture((1500, 1100), "JPEG", seed=3, exif=exif)
+    response = client.post(f"/v1/explain?model={model}", content=content)
+    image, target = told(response)
+    assert image.shape[:2] == ((751, 1024) if orientation == 1 else (1024, 751))
+    (answer,) = client.post(f"/v1/predict?model={model}", content=content).json()["results"]
+    if model == "flowers":
+        best = answer["classes"][0]
+        assert target == best["name"]
+        assert float(response.headers["x-score"]) == pytest.approx(best["score"], abs=6e-7)
+
+
+def test_the_map_of_a_large_picture_lies_where_things_are(client: httpx.Client) -> None:
+    pixels = np.zeros((1200, 2000, 3), np.uint8)
+    pixels[200:800, 200:600, 0] = 255
+    image, _ = told(
+        client.post("/v1/explain?model=lights", content=encoded(Image.fromarray(pixels)))
+    )
+    assert image.shape == (614, 1024, 4)
+    strong = image[..., 3] / 255
+    assert strong[130:380, 130:280].mean() > 0.8
+    assert strong[470:].mean() < 0.25
+    assert strong[:, 400:].mean() < 0.25
 
 
 @pytest.mark.parametrize(

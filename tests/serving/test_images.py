@@ -234,15 +234,3 @@ def test_nothing_is_forked_and_no_torch_is_imported_by_what_decodes(classifier: 
 
 def _linux() -> bool:
     return Path("/proc/self/maps").exists()
-
-
-def test_the_whole_picture_comes_upright_and_no_larger_than_asked(decoders: Decoders) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    halves = np.zeros((300, 600, 3), np.uint8)
-    halves[:, 300:] = 255
-    data = encoded(Image.fromarray(halves), "JPEG", exif=exif)
-    image = decoders.upright("a", data, SMALL, most_side=100).result(20)
-    assert image.shape == (100, 50, 3)
-    assert image[:40].max() < 10
-    assert image[60:].min() > 245

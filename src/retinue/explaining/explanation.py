@@ -20,9 +20,10 @@ class Explanation:
     """Where an image holds what speaks for a class."""
 
     heat: npt.NDArray[np.float32]
-    """(height, width) of the upright image as it was given, between 0 and 1: 0 where nothing speaks
-    for the class, and where the network does not look. A `heatmap` holds scores; of other methods'
-    maps the warmest cell is 1, or all are 0 where nothing at all speaks for the class."""
+    """(height, width) of the upright image as it was given, or smaller where that was asked for,
+    between 0 and 1: 0 where nothing speaks for the class, and where the network does not look. A
+    `heatmap` holds scores; of other methods' maps the warmest cell is 1, or all are 0 where nothing
+    at all speaks for the class."""
     target: str
     """The class; empty: whatever was found."""
     score: float

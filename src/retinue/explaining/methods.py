@@ -57,8 +57,21 @@ def explain_sample(
 ) -> Explanation:
     """`explain`, of an image wherever it lies."""
     method = chosen(predictor, method, target)
+    return explain_batch(predictor, seen(predictor, sample), method=method, target=target)
+
+
+def explain_batch(
+    predictor: Predictor,
+    batch: Batch,
+    *,
+    method: str = "auto",
+    target: str | None = None,
+    most_side: int | None = None,
+) -> Explanation:
+    """`explain`, of one image as the predictor gets it. With `most_side`, a larger image has a map
+    whose longer side is that many pixels."""
+    method = chosen(predictor, method, target)
     of = None if target is None else predictor.classes.index(target)
-    batch = seen(predictor, sample)
     (finding,) = predictor.findings(batch)
     scores = predictor.task.class_scores(finding)
     best = int(scores.argmax()) if of is None else of
@@ -70,8 +83,10 @@ def explain_sample(
         cells = _OF_NETWORKS[method](look(predictor, batch, best))
         heat = [spread_over(scaled(cells, method), batch, 0)]
     width, height = batch.original_size[0].tolist()
+    shrunk = min(1.0, (most_side or np.inf) / max(width, height))
+    size = max(round(width * shrunk), 1), max(round(height * shrunk), 1)
     return Explanation(
-        heat=np.clip(warmth(heat, (width, height)), 0, 1),
+        heat=np.clip(warmth(heat, size, shrunk), 0, 1),
         target=name,
         score=float(scores[best]),
         method=method,

@@ -15,7 +15,7 @@ from retinue.serving import explained
 from retinue.serving.bodies import Picture
 from retinue.serving.counters import Counters
 from retinue.serving.decoding import Decoders
-from retinue.serving.models import Ready, Served
+from retinue.serving.models import Ready, Served, batch_of
 from retinue.serving.problems import Problem, bad, late
 from retinue.serving.settings import Settings
 from retinue.text import shorten
@@ -58,11 +58,10 @@ class Answers:
         self, model: Served, ready: Ready, picture: Picture, target: str | None, until: float
     ) -> tuple[bytes, dict[str, str]]:
         data = picture.data or await self._fetch(picture.url)
-        decoding = self._decoders.upright(
-            picture.name, data, ready.preprocessing, most_side=explained.MOST_SIDE
+        prepared = await asyncio.wrap_future(
+            self._decoders.submit(picture.name, data, ready.preprocessing)
         )
-        image = await asyncio.wrap_future(decoding)
-        work = partial(explained.overlay, ready.predictor, image, target)
+        work = partial(explained.overlay, ready.predictor, batch_of([prepared]), target)
         return await asyncio.wrap_future(model.batcher.call(work, until=until))
 
     async def _one(

@@ -15,12 +15,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from retinue.arrays import Pixels
 from retinue.data import complaints, formats
 from retinue.data.dimensions import header_size
-from retinue.data.views import EvalView, open_image, turn
+from retinue.data.views import EvalView
 from retinue.errors import BadImageError
 from retinue.sample import Preprocessing, Sample
 from retinue.serving.frames import receive, send
@@ -47,8 +45,7 @@ def main() -> None:
 
 def look(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryview]:
     """`asked`: `name`, `most_pixels`, `preprocessing`. The picture as the network takes it, uint8
-    (height, width, 3), with its `to_original` and `size`; where there is a `most_side` all of it,
-    upright, no larger than that, with its `shape`; or an `error` of a `code`."""
+    (height, width, 3), with its `to_original` and `size`; or an `error` of a `code`."""
     nothing = memoryview(b"")
     name = asked["name"]
     extra = formats.extra_for(data[:64])
@@ -61,24 +58,12 @@ def look(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryview
             much = f"{width} × {height} pixels are more than {asked['most_pixels']:,}"
             return {"code": "too_large", "error": much}, nothing
         sample = Sample(name, lambda: data)
-        if "most_side" in asked:
-            whole = np.ascontiguousarray(_upright(sample, how, asked["most_side"]))
-            return {"shape": whole.shape[:2]}, memoryview(whole.data).cast("B")
         out = np.empty((*how.size, 3), np.uint8)
         seen, _ = EvalView(how).render([sample], size=how.size, out=out)
     except BadImageError as error:
         return {"code": "bad_image", "error": next(iter(error.reasons.values()))}, nothing
     told = {"to_original": seen.to_original.tolist(), "size": list(seen.original_size)}
     return told, memoryview(out.data).cast("B")
-
-
-def _upright(sample: Sample, how: Preprocessing, most_side: int) -> Pixels:
-    encoded = open_image(sample, how)
-    width, height = encoded.size
-    scale = min(1.0, most_side / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = turn(encoded.decode(size[::-1]).image, encoded.orientation)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size))
 
 
 def _bound(pixels: int) -> None:

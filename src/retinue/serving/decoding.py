@@ -144,24 +144,12 @@ class Decoders:
         at it, it costs nothing."""
         return self._threads.submit(self._prepared, name, data, how)
 
-    def upright(
-        self, name: str, data: bytes, how: Preprocessing, *, most_side: int
-    ) -> Future[Pixels]:
-        """All of the picture, uint8 (height, width, 3), no side longer than `most_side`."""
-        return self._threads.submit(self._upright, name, data, how, most_side)
-
     def _prepared(self, name: str, data: bytes, how: Preprocessing) -> Prepared:
-        told, pixels = self._asked(self._question(name, how), data)
+        asked = {"name": name, "most_pixels": self._most_pixels, "preprocessing": how.as_dict()}
+        told, pixels = self._asked(asked, data)
         image = np.frombuffer(pixels, np.uint8).reshape(*how.size, 3)
         width, height = told["size"]
         return Prepared(name, image, np.array(told["to_original"]), (width, height))
-
-    def _upright(self, name: str, data: bytes, how: Preprocessing, most_side: int) -> Pixels:
-        told, pixels = self._asked({**self._question(name, how), "most_side": most_side}, data)
-        return np.frombuffer(pixels, np.uint8).reshape(*told["shape"], 3)
-
-    def _question(self, name: str, how: Preprocessing) -> dict[str, Any]:
-        return {"name": name, "most_pixels": self._most_pixels, "preprocessing": how.as_dict()}
 
     def _asked(self, asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         """The answer of a process that is free. Raises `Problem`."""

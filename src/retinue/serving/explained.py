@@ -8,9 +8,9 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from retinue.arrays import Pixels
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.predictor import Predictor
+from retinue.sample import Batch
 from retinue.serving.problems import Problem, bad
 
 MOST_SIDE = 1024
@@ -28,15 +28,14 @@ def explains(predictor: Predictor) -> bool:
     return True
 
 
-def overlay(
-    predictor: Predictor, image: Pixels, target: str | None
-) -> tuple[bytes, dict[str, str]]:
-    """A PNG of the size of `image`, transparent where nothing speaks for the class `target` (None:
-    the best one, or whatever was found); and headers that say what it is of. Raises `Problem`."""
-    from retinue.explaining import explain
+def overlay(predictor: Predictor, batch: Batch, target: str | None) -> tuple[bytes, dict[str, str]]:
+    """A PNG to lay over the one image of `batch`, transparent where nothing speaks for the class
+    `target` (None: the best one, or whatever was found); and headers that say what it is of. Raises
+    `Problem`."""
+    from retinue.explaining.methods import explain_batch
 
     try:
-        told = explain(predictor, image, target=target)
+        told = explain_batch(predictor, batch, target=target, most_side=MOST_SIDE)
     except UsageError as error:
         raise bad("no_explanation", error.what, mend=error.mend or "") from error
     except RetinueError as error:

@@ -19,7 +19,7 @@ from retinue.inference.ensembles import parts_of
 from retinue.inference.intake import Framed
 from retinue.inference.predictor import Predictor, held, load
 from retinue.modelfile import find_model
-from retinue.sample import BatchPlan, Row, Sample
+from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.serving import explained
 from retinue.serving.batching import Batcher
 from retinue.serving.counters import Counters
@@ -52,7 +52,7 @@ class Ready:
         """See `Answering`: an image of which the model says nothing finite is that image's affair,
         and not that of those beside it."""
         try:
-            return list(self.predictor.findings(_batch(images)))
+            return list(self.predictor.findings(batch_of(images)))
         except Exception as error:
             if len(images) > 1:
                 return [one for image in images for one in self.answer([image])]
@@ -83,7 +83,8 @@ class Ready:
         }
 
 
-def _batch(images: Sequence[Prepared]) -> Any:
+def batch_of(images: Sequence[Prepared]) -> Batch:
+    """The images as a predictor takes them."""
     rows = []
     for k, image in enumerate(images):
         row = Row(k, (Sample(image.name, held(b"")),))
@@ -114,7 +115,7 @@ def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path])
         seen, _ = view.render([sample], size=predictor.preprocessing.size, out=out)
         rows.append(Prepared("warm-up", out, seen.to_original, seen.original_size))
     for few in (rows[:1], rows):
-        predictor.findings(_batch(few))
+        predictor.findings(batch_of(few))
     return ready
 
 
