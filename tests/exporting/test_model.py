@@ -406,6 +406,45 @@ def test_a_file_of_torch_export_with_pickles_is_not_read(
         load(odd)
 
 
+def test_a_graph_of_torch_export_that_would_be_executed_is_not_read(
+    model: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """Each of these places ends in an `eval`, an `exec` or a look-up of PyTorch's."""
+    import zipfile
+
+    done = retinue.export(model, "torch-export", images=photographs)
+    with zipfile.ZipFile(done.path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    place = next(name for name in members if name.endswith("models/model.json"))
+    graph = members[place].decode()
+    assert str(Path(retinue.__file__).parent) not in graph
+    reached = tmp_path / "reached"
+    call = f"__import__('pathlib').Path('{reached}').touch()"
+    size = "Symbol('s31', positive=True, integer=True)"
+    assert size in graph
+    for old, new in (
+        (size, call),
+        (size, f"Add({size}, {call})"),
+        (size, f"Add({size}, eval('1'))"),
+        (size, "Symbol('s31', positive=(1).__class__)"),
+        (size, "Integer('1')"),
+        ('"guards_code": []', f'"guards_code": ["{call}"]'),
+        ('"name": "xs_0"', f'"name": "xs_0={call}"'),
+        ("torch.ops.aten.relu.default", "torch.serialization.os.system"),
+        ("torch.ops.aten.relu.default", "torch.ops.aten.from_file.default"),
+        ("builtins.dict", "collections.defaultdict"),
+        ("module.head.fc.weight", f'module.head.\\"){call}#'),
+    ):
+        assert old in graph
+        odd = tmp_path / "odd.pt2"
+        with zipfile.ZipFile(odd, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content if name != place else graph.replace(old, new))
+        with pytest.raises(RetinueError, match="more than tensors and a graph"):
+            load(odd)
+    assert not reached.exists()
+
+
 def test_every_format_has_its_writer_and_its_name() -> None:
     from retinue.api.exchange import STATE_DICTS
     from retinue.cli.export import Numbers, Target

@@ -156,6 +156,8 @@ def _torchscript(job: Job) -> None:
 
 def _torch_export(job: Job) -> None:
     program, signature = exported_program(job.module, job.example, job.axes)
+    for node in program.graph.nodes:  # paths of this machine and its Python
+        node.meta.pop("stack_trace", None)
     with quiet(), open(job.path, "wb") as file:
         torch.export.save(program, file, extra_files={FILE: job.text(signature)})
 
