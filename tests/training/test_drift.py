@@ -64,6 +64,22 @@ def test_images_that_cannot_be_read_are_named_and_left_out(run: Path, tmp_path: 
     assert found.new == 30
 
 
+def test_known_images_that_cannot_be_read_are_told_and_not_counted(
+    run: Path, tmp_path: Path
+) -> None:
+    old, new = fresh(tmp_path / "old"), fresh(tmp_path / "new")
+    (old / "3.png").write_bytes(b"\x89PNG no")
+    found = retinue.drift(run, new, against=old, engine="torch")
+    assert (found.known, found.new, found.skipped) == (29, 30, {})
+    assert any(
+        line.startswith("1 known image cannot be read") and "3.png" in line for line in found.told()
+    )
+    for file in old.iterdir():
+        file.write_bytes(b"\x89PNG no")
+    with pytest.raises(UsageError, match=r"only 0 known images can be read.*\.png"):
+        retinue.drift(run, new, against=old, engine="torch")
+
+
 def test_too_few_images_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="new data has 5 images: too few"):
         retinue.drift(run, fresh(tmp_path / "new", count=5), engine="torch")

@@ -153,9 +153,18 @@ def drift(
         telling(done)
 
     skipped: dict[str, str] = {}
-    looks = [_looks(samples, bad, one_more) for samples, bad in ((train, {}), (fresh, skipped))]
+    unread: dict[str, str] = {}
+    looks = [_looks(samples, bad, one_more) for samples, bad in ((train, unread), (fresh, skipped))]
+    for look, bad, what in zip(looks, (unread, skipped), ("known", "new"), strict=True):
+        if (read := _count(look)) < FEW:
+            raise UsageError(
+                f"only {counted(read, f'{what} image')} can be read", where=listed(list(bad), 3)
+            )
     answers = [_answers(predictor, samples, one_more) for samples in (judged, fresh)]
     telling.end()
+    for answer, what in zip(answers, ("known", "new"), strict=True):
+        if (read := _count(answer[0])) < FEW:
+            raise UsageError(f"only {counted(read, f'{what} image')} can be read and answered")
     known, new = ({**look, **answer[0]} for look, answer in zip(looks, answers, strict=True))
     notes = [] if judged is not train or against is not None else [
         "the model has learnt from all images that it was compared on: it is surer of these"
@@ -165,13 +174,12 @@ def drift(
     if changed:
         told = [f"“{n}” {100 * shares[n][0]:.0f} → {100 * shares[n][1]:.0f} %" for n in changed[:4]]
         notes.append(f"other answers than before: {', '.join(told)}")
-    read = len(fresh) - len(skipped)
-    if read < FEW:
-        raise UsageError(
-            f"only {counted(read, 'new image')} can be read", where=listed(list(skipped), 3)
-        )
+    if unread:
+        count, names = counted(len(unread), "known image"), listed(list(unread), 3)
+        notes.append(f"{count} cannot be read, and left out: {names}")
     least = _LEAST | {name: _SHARE * float(np.median(known[name])) for name in _SIZES}
-    return Drift(len(train), read, shifts(known, new, least), shares, skipped, notes)
+    looked_at = [_count(look) for look in looks]
+    return Drift(looked_at[0], looked_at[1], shifts(known, new, least), shares, skipped, notes)
 
 
 def _some(samples: Sequence[Sample], most: int) -> list[Sample]:
@@ -203,6 +211,11 @@ def _looks(
             else:
                 rows.append(found)
     return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _count(values: dict[str, Values]) -> int:
+    """Of how many images they are."""
+    return len(next(iter(values.values()), ()))
 
 
 def _answers(
