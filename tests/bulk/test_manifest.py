@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from retinue.bulk.manifest import FOLDER, Manifest, is_begun
 from retinue.bulk.predicting import part_size
@@ -93,6 +96,47 @@ def test_two_at_once(tmp_path: Path) -> None:
     with (
         Manifest.opened(tmp_path, REQUEST),
         pytest.raises(RetinueError, match="another prediction is at work"),
+        Manifest.opened(tmp_path, REQUEST),
+    ):
+        pass
+
+
+def test_who_begins_as_another_ends_keeps_lock_and_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Manifest] = []
+    with ExitStack() as second:
+
+        class Lock(FileLock):
+            def release(self, force: bool = False) -> None:
+                super().release(force)
+                if not begun:
+                    begun.append(second.enter_context(Manifest.opened(tmp_path, REQUEST)))
+
+        monkeypatch.setattr("retinue.bulk.manifest.FileLock", Lock)
+        with Manifest.opened(tmp_path, REQUEST):
+            pass
+        begun[0].keep(0, lines(0, 3))
+        assert is_begun(tmp_path)
+        with pytest.raises(RetinueError, match="at work"), Manifest.opened(tmp_path, REQUEST):
+            pass
+
+
+def test_a_lock_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[bool] = []
+
+    class Lock(FileLock):
+        def acquire(self, *arguments: Any, **more: Any) -> Any:
+            had = super().acquire(*arguments, **more)
+            if not gone:
+                gone.append(True)
+                shutil.rmtree(tmp_path / FOLDER)
+            return had
+
+    monkeypatch.setattr("retinue.bulk.manifest.FileLock", Lock)
+    with (
+        Manifest.opened(tmp_path, REQUEST),
+        pytest.raises(RetinueError, match="at work"),
         Manifest.opened(tmp_path, REQUEST),
     ):
         pass

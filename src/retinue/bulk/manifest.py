@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ FOLDER = ".bulk"
 """Within the folder of the answers; it goes when they are whole."""
 _REQUEST = "request.json"
 _LOCK = "lock"
+_TRIES = 20
 FORMAT = 1
 _SIZES = ("part", "batch_size")
 """What is as it was when it was begun, whatever is asked for now."""
@@ -54,23 +55,15 @@ class Manifest:
         work.
         """
         folder = out / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RetinueError(
-                "another prediction is at work here",
-                where=str(out),
-                mend="wait for it, or choose another folder with --out",
-            ) from None
+        lock = _locked(folder)
         try:
             sweep(folder)
             yield cls(folder, _agreed(folder, {"format": FORMAT, **request}))
         finally:
-            lock.release()
+            # While it is locked, or what goes would be the next one's.
             if not is_begun(out):  # all is done, or nothing yet
                 shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
 
     def __len__(self) -> int:
         return -(-self.rows // self.part)
@@ -125,6 +118,31 @@ class Manifest:
         for row, line in enumerate(found, start):
             if not line.startswith(b'{"id": %d,' % row) or not line.endswith(b"}"):
                 raise NotJson(f"part {number} has another row in place of {row}")
+
+
+def _locked(folder: Path) -> FileLock:
+    """The lock of a folder that is there. RetinueError where another has it."""
+    place = folder / _LOCK
+    for _ in range(_TRIES):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            place.touch()
+            meant = place.stat().st_ino
+            lock = FileLock(place)
+            lock.acquire(timeout=0)
+        except FileNotFoundError:  # removed in between by one that was done
+            continue
+        except Timeout:
+            break
+        with suppress(FileNotFoundError):
+            if place.stat().st_ino == meant:
+                return lock
+        lock.release()  # of a file that was removed: it keeps nobody out
+    raise RetinueError(
+        "another prediction is at work here",
+        where=str(folder.parent),
+        mend="wait for it, or choose another folder with --out",
+    )
 
 
 def _agreed(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
