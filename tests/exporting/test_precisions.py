@@ -172,3 +172,14 @@ def test_benchmark_of_an_export(trained: Path, tmp_path: Path) -> None:
     (row,) = retinue.benchmark(done.path, images=photographs)
     assert (row.format, row.engine, row.error) == ("torchscript", "torch", 0)
     assert row.bytes == done.path.stat().st_size
+
+
+def test_benchmark_of_a_whole_export(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its outputs are no others' outputs: there is no error of theirs to tell."""
+    photographs = exports.photographs(tmp_path / "photographs")
+    done = retinue.export(trained, "torchscript", end_to_end=True, force=True)
+    assert run(["benchmark", str(done.path), "--images", str(photographs)]) == 0
+    heading, row = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert dict(zip(heading, row, strict=True))["error"] == "–"

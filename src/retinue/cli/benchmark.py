@@ -60,8 +60,8 @@ def benchmark(
         [
             [
                 row.format, row.precision, row.engine, row.provider, row.computes,
-                f"{row.bytes / 1e6:,.1f}", f"{row.latency_ms:,.2f}",
-                f"{row.images_per_second:,.1f}", f"{row.error:.1e}",
+                _shown(row.bytes / 1e6, ",.1f"), _shown(row.latency_ms, ",.2f"),
+                _shown(row.images_per_second, ",.1f"), _shown(row.error, ".1e"),
             ]
             for row in rows
             if not row.why
@@ -71,3 +71,7 @@ def benchmark(
     for row in rows:
         if row.why:
             say(f"{row.format}, {row.precision}, {row.engine}: {visible(row.why)}")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
