@@ -138,12 +138,27 @@ def test_portions_are_as_many_as_needed_and_no_more(
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     data = pictures(tmp_path / "photos", {"a": 2, "b": 2})
     (tmp_path / "thesis").mkdir()
+    (tmp_path / "marks").mkdir()
+    box = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+    (tmp_path / "marks" / "0.xml").write_text(
+        "<annotation><filename>0.jpg</filename>"
+        f"<object><name>a</name><bndbox>{box}</bndbox></object></annotation>"
+    )
     (tmp_path / "thesis" / "index.html").write_text("mine")
     with pytest.raises(UsageError, match="something else than a view"):
         view_data(data, tmp_path / "thesis")
     for within in (data, data / "x", data / "a"):
         with pytest.raises(UsageError, match="within the data"):
             view_data(data, within)
+    pool = pictures(tmp_path / "new", {"x": 1})
+    with pytest.raises(UsageError, match="within the data"):
+        view_data(data, pool / "view", pool=str(pool))
+    with pytest.raises(UsageError, match="within the data"):
+        view_data(tmp_path / "marks", pool / "view", images=str(pool), format="voc")
+    assert [path.name for path in pool.iterdir()] == ["x"]
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\nphotos/a/0.jpg,a\nphotos/b/0.jpg,b\n")
+    assert view_data(table, tmp_path / "beside", images=str(tmp_path)).images == 2
     with pytest.raises(UsageError, match="this is a file"):
         view_data(data, tmp_path / "thesis" / "index.html")
     assert (tmp_path / "thesis" / "index.html").read_text() == "mine"

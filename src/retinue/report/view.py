@@ -23,6 +23,7 @@ from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
 from retinue.data.readable import Progress, Telling, in_turn, placed
 from retinue.data.sources.listing import Readers
+from retinue.data.sources.pool import POOL
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import Record
 from retinue.documents import json_text
@@ -81,7 +82,7 @@ def write_view(
     names = [name for name in classes if name]
     code = {name: k for k, name in enumerate(names)}
     pool = {record.name for record in beside}
-    splits = sorted({*of.values(), *(["pool"] if beside else [])}, key=_in_order)
+    splits = sorted({*of.values(), *([POOL] if beside else [])}, key=_in_order)
     catalogue: dict[str, Any] = {
         "title": visible(_title(options)),
         "format": listing.format,
@@ -107,7 +108,7 @@ def write_view(
             in_turn(threads, look, range(len(records)), 4 * workers)
         ):
             record = records[k]
-            split = "pool" if record.name in pool else of.get(record.name)
+            split = POOL if record.name in pool else of.get(record.name)
             catalogue["of"].append(-1 if split is None else splits.index(split))
             catalogue["labels"].append(_labels(record, code))
             if problem:
@@ -142,11 +143,14 @@ def _in_order(split: str) -> tuple[int, str]:
 
 def _refuse_strange(folder: Path, options: DataOptions) -> None:
     """UsageError for a place that holds something else, or lies in the data itself."""
-    data = expanded(options.path).resolve() if options.path else None
-    if data is not None and data.is_dir() and folder.resolve().is_relative_to(data):
-        what = "a view within the data would be read as data"
-        mend = "name another folder with --out"
-        raise UsageError(what, where=repr(str(folder)), mend=mend)
+    table = bool(options.path) and expanded(options.path or "").is_file()
+    # Of the images that a table names, no others are read.
+    for place in (options.path, options.pool, None if table else options.images):
+        data = expanded(place).resolve() if place else None
+        if data is not None and data.is_dir() and folder.resolve().is_relative_to(data):
+            what = "a view within the data would be read as data"
+            mend = "name another folder with --out"
+            raise UsageError(what, where=repr(str(folder)), mend=mend)
     if folder.is_dir() and not (folder / _MARK).is_file() and any(children(folder)):
         raise UsageError(
             "the folder holds something else than a view",
