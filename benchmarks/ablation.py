@@ -30,6 +30,7 @@ LIGHT: dict[str, Any] = {"zoom": [0.8, 1.2], "horizontal_flip": 0.5}
 PASTED = {**PLAIN, "zoom_paste": True, "splice": 0.5}
 RICH = {**PASTED, "mixing": {"quarter_mask": 0.5}}
 PAIRS = {"name": "class_pairs", "classes": 16, "images": 2}
+FOLDS = 5
 FEATURES = 16
 """Of the gated linear unit: fewer than the classes."""
 
@@ -130,10 +131,11 @@ def write_fold(root: Path, fold: int, folds: int, table: Path) -> None:
 
 def train(name: str, recipe: dict[str, Any], root: Path, fold: int, folds: int, out: Path) -> Any:
     """The figures of one part on one fold."""
-    place = out / f"{name.replace(' ', '_')}-{fold}"
+    of = "" if folds == FOLDS else f"-of-{folds}"  # other folds are other trainings
+    place = out / f"{name.replace(' ', '_')}-{fold}{of}"
     done = place / "metrics.json"
     if not done.is_file():
-        table = out / f"fold-{fold}.csv"
+        table = out / f"fold-{fold}{of}.csv"
         write_fold(root, fold, folds, table)
         data = {"path": str(table.absolute()), "images": str(root.absolute())}
         recipe = {**recipe, "data": data, "seed": fold}
@@ -161,7 +163,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parts", nargs="+", choices=known, default=list(known), metavar="NAME")
     parser.add_argument("--test", choices=known, metavar="NAME")
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()

@@ -1,5 +1,5 @@
 """`predict` alone and by Ray's actors on the same images: seconds, images a second, the most memory
-that all processes had. Also a kill halfway and a resume, of 100 images.
+that all processes had. Also a kill once two parts are done, and a resume.
 
     python benchmarks/bulk.py [--images 100] [--actors 2] [MODEL FOLDER]
 
@@ -46,7 +46,7 @@ def made(folder: Path, images: int) -> tuple[Path, Path]:
 
 
 def run(*arguments: str, kill: Path | None = None) -> tuple[float, int]:
-    """Seconds, and the most bytes; `kill` once half of the parts lie there."""
+    """Seconds, and the most bytes; `kill` once two of the parts lie there."""
     from bulk_memory import family, memory
 
     command = [sys.executable, "-m", "retinue.cli", "predict", *arguments]

@@ -3,8 +3,9 @@ is labelled by the model, learnt from, and then judged (transductive).
 
     python benchmarks/pseudo_labels.py FOLDER [--labelled 5] [--draws 5] [--out DIR] [--json]
 
-FOLDER has class folders. One of the labelled images of each class chooses the epoch. Other draws
-take other images. Gains are over no pseudo-labels, of the same draw.
+FOLDER has class folders. One of the labelled images of each class is not learnt from and chooses
+nothing: the last weights are tested. Other draws take other images. Gains are over no
+pseudo-labels, of the same draw. What is already in DIR is kept.
 """
 
 from __future__ import annotations
@@ -96,9 +97,10 @@ def main() -> None:
         for own in OWN:
             found = []
             for draw in range(asked.draws):
-                table = out / f"{draw}.csv"
+                of = f"{draw}-of-{asked.labelled}"
+                table = out / f"{of}.csv"
                 write_table(asked.folder, asked.labelled, draw, table)
-                place = out / f"{own.replace(', ', '-')}-{rounds}-{draw}"
+                place = out / f"{own.replace(', ', '-')}-{rounds}-{of}"
                 found.append(train(own, rounds, table, asked.folder, draw, place))
             without = without or found
             gain = told([a - b for a, b in zip(found, without, strict=True)])
