@@ -22,19 +22,28 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from retinue import load
+from retinue.arrays import ImageSize
 from retinue.data.formats import meant_as_image
 from retinue.explaining import check, explain, upright
-from retinue.explaining.checking import STEPS, centre_map, random_map
+from retinue.explaining.checking import STEPS, Heatmap, centre_map
 from retinue.inference.predictor import Member, Predictor
 from retinue.modelfile import ModelDescription
 from retinue.models.registry import create_model
 from retinue.tasks.classification.task import Classification
 
 CENTRE, CELLS, NOISE = "centre", "random cells", "random pixels"
+
+
+def random_map(size: ImageSize, seed: int, cells: int = 7) -> Heatmap:
+    """Any one: random values in `cells` × `cells` cells, as coarse as a network's last map, spread
+    over an image of `size` (width, height)."""
+    values = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def predictor_of(name: str) -> Predictor:

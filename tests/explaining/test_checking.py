@@ -12,7 +12,7 @@ from squares import picture, predictor
 from retinue import load
 from retinue.errors import UsageError
 from retinue.explaining import check, explain
-from retinue.explaining.checking import Check, centre_map, random_map
+from retinue.explaining.checking import Check, centre_map
 from retinue.sample import Preprocessing
 
 RED = (8, 16, 16, 24, 0)
@@ -83,13 +83,10 @@ def test_a_detector_is_checked_too(tmp_path_factory: pytest.TempPathFactory) -> 
         check(made, image, explain(made, image))
 
 
-def test_maps_without_a_look() -> None:
+def test_a_map_without_a_look() -> None:
     middle = centre_map((40, 20))
     assert middle.shape == (20, 40)
     assert np.unravel_index(middle.argmax(), middle.shape) in ((9, 19), (9, 20), (10, 19), (10, 20))
-    assert random_map((40, 20), 1).shape == (20, 40)
-    assert (random_map((40, 20), 1) == random_map((40, 20), 1)).all()
-    assert (random_map((40, 20), 1) != random_map((40, 20), 2)).any()
 
 
 def test_what_is_refused() -> None:

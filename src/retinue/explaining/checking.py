@@ -104,13 +104,6 @@ def centre_map(size: ImageSize) -> Heatmap:
     return heat
 
 
-def random_map(size: ImageSize, seed: int, cells: int = 7) -> Heatmap:
-    """Any one: random values in `cells` × `cells` cells, as coarse as a network's last map, spread
-    over an image of `size` (width, height)."""
-    values = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
-    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)
-
-
 def _order(heat: Heatmap, batch: Batch) -> npt.NDArray[np.int64]:
     """The places of the input's pixels that show the image, the warmest first."""
     back = translate(-0.5, -0.5) @ batch.to_original[0] @ translate(0.5, 0.5)
