@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -198,6 +199,13 @@ def test_compiling_and_running_leave_the_training_modes_alone(engine: str, tiny:
 def test_a_batch_of_one_is_example_enough(tiny: Tiny) -> None:
     made = compile_engine(tiny, torch.randn(1, 3, 16, 16))
     assert made(torch.randn(5, 3, 16, 16)).shape == (5, 5)  # type: ignore[union-attr]
+
+
+def test_a_module_that_says_nothing_of_where_it_is_from_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
+    assert not installed("openvino")
 
 
 def test_auto_takes_the_first_installed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,27 +53,15 @@ def staged(target: Path) -> Iterator[Path]:
         for path in made:
             _sync(path)
         for path in made:
-            place = target.parent / path.name
-            if path.is_dir():
-                _remove(place)
-            os.replace(path, place)
+            os.replace(path, target.parent / path.name)
         sync_folder(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
-    for one in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        if one.is_file():
-            with open(one, "rb+") as file:
-                os.fsync(file.fileno())
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    elif os.path.lexists(place):
-        place.unlink()
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sweep(folder: Path) -> None:

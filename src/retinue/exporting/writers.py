@@ -5,7 +5,6 @@ None of them proves anything: `retinue.exporting.gate` reads the file back and d
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
-from retinue.inference.runtimes import FORMATS, KEY, runtime_of
+from retinue.inference.runtimes import FORMATS, KEY, found, runtime_of
 from retinue.inference.runtimes.torchscript import FILE
 from retinue.inference.tracing import (
     Axes,
@@ -224,7 +223,7 @@ def writer_of(to: str, precision: str) -> Writer:
         (writer.needs, writer.install),
         (writer.also.get(precision, ()), "'retinue[onnx]'"),
     ):
-        if missing := next((name for name in needs if not _there(name)), None):
+        if missing := next((name for name in needs if not found(name)), None):
             raise UsageError(
                 f"{form.title} files are written with the package {missing!r}, which is not"
                 " installed",
@@ -232,13 +231,6 @@ def writer_of(to: str, precision: str) -> Writer:
             )
     runtime_of(form)  # what is written is read back before it takes its name
     return writer
-
-
-def _there(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ValueError:  # what `sys.modules` says is not there
-        return False
 
 
 class Converted(nn.Module):

@@ -6,7 +6,6 @@ A compiled engine is accepted only if it agrees with PyTorch on the real inputs 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from torch import nn
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import TOLERANCE, Scores, compare
 from retinue.inference.engine import Engine, Precision, channels_last, home, refuse_bf16
+from retinue.inference.runtimes import found
 from retinue.inference.tracing import evaluating, onnx_program, openvino_model
 from retinue.nested import Nested, leaves, mapped, single
 from retinue.text import first_line
@@ -37,7 +37,7 @@ _NEEDS = {
 
 def installed(name: str) -> bool:
     """Whether the packages that the engine `name` needs are there; imports none of them."""
-    return all(importlib.util.find_spec(package) is not None for package in _NEEDS[name])
+    return all(found(package) for package in _NEEDS[name])
 
 
 def candidates(device: str = "cpu") -> list[str]:

@@ -102,11 +102,10 @@ def format_of(path: str | os.PathLike[str]) -> Format | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All that belongs to the export at `path`, which may be a folder; `path` itself last."""
+    """All that belongs to the export at `path`; `path` itself last."""
     beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
     beside += [path.with_name(path.name + EXTERNAL)]
-    within = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-    return [one for one in [*beside, *within] if one.is_file()]
+    return [one for one in [*beside, path] if one.is_file()]
 
 
 def bytes_of(path: Path) -> int:
@@ -116,10 +115,11 @@ def bytes_of(path: Path) -> int:
 
 def there(runtime: Runtime) -> bool:
     """Whether what it needs is installed; imports nothing."""
-    return all(_found(name) for name in runtime.needs)
+    return all(found(name) for name in runtime.needs)
 
 
-def _found(name: str) -> bool:
+def found(name: str) -> bool:
+    """Whether the module `name` is installed; imports nothing."""
     try:
         return importlib.util.find_spec(name) is not None
     except ValueError:  # what `sys.modules` says is not there
@@ -138,14 +138,14 @@ def runtime_of(form: Format, engine: str = "auto") -> Runtime:
             mend=suggest(engine, names) or "use engine=auto",
         )
     wanted = [one for one in form.runtimes if engine in ("auto", one.engine)]
-    found = next((one for one in wanted if there(one)), None)
-    if found is None:
-        missing = next(name for name in wanted[0].needs if not _found(name))
+    usable = next((one for one in wanted if there(one)), None)
+    if usable is None:
+        missing = next(name for name in wanted[0].needs if not found(name))
         raise UsageError(
             f"{form.title} files need the package {missing!r}, which is not installed",
             mend=f"pip install {wanted[0].install}",
         )
-    return found
+    return usable
 
 
 def opened(path: Path, form: Format, device: str, engine: str = "auto") -> Opened:
@@ -167,7 +167,7 @@ def _together(path: Path) -> Iterator[Path]:
     cache of a hub, which has each file once, links lead to a folder that has it under another name,
     and libraries look for the others there, or refuse to."""
     files = files_of(path)
-    if len(files) < 2 or path.is_dir() or not any(one.is_symlink() for one in files):
+    if len(files) < 2 or not any(one.is_symlink() for one in files):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
