@@ -446,11 +446,11 @@ def test_a_graph_of_torch_export_that_would_be_executed_is_not_read(
 
 
 def test_every_format_has_its_writer_and_its_name() -> None:
-    from retinue.api.exchange import STATE_DICTS
     from retinue.cli.export import Numbers, Target
+    from retinue.exporting.elsewhere import LIBRARIES
 
     assert list(WRITERS) == list(runtimes.FORMATS)
-    assert [one.value for one in Target] == [*runtimes.FORMATS, *STATE_DICTS, *ELSEWHERE]
+    assert [one.value for one in Target] == [*runtimes.FORMATS, *LIBRARIES, *ELSEWHERE]
     assert [one.value for one in Numbers] == ["fp32", "fp16", "bf16", "int8"]
     for name, form in runtimes.FORMATS.items():
         assert runtimes.format_of(f"a/b{form.suffix.upper()}") is form

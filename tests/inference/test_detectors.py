@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from retinue.inference.agreement import agrees
-from retinue.inference.engines import EngineName, compile_engine, installed
+from retinue.inference.engines import compile_engine, installed
+from retinue.inference.names import EngineName
 from retinue.models.network import Network
 from retinue.models.registry import create_model
 from retinue.training.features.frozen import Trunk

@@ -11,8 +11,9 @@ import pytest
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError
 from retinue.inference.agreement import agrees
-from retinue.inference.engines import EngineName, TorchEngine, installed
+from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
+from retinue.inference.names import EngineName
 from retinue.inference.predictor import Member, Predictor, example_inputs
 from retinue.modelfile import ModelDescription
 from retinue.models.network import Network

@@ -42,6 +42,7 @@ def export(
     or the file does not answer as the model does.
     """
     from retinue.errors import UsageError, suggest
+    from retinue.exporting.elsewhere import LIBRARIES
     from retinue.exporting.state_dict import export_state_dict
     from retinue.exporting.writers import refuse_elsewhere
     from retinue.inference.runtimes import FORMATS
@@ -54,8 +55,8 @@ def export(
         )
     refuse_elsewhere(to)
     file, target = find_model(Path(model)), None if out is None else Path(out)
-    if to not in (*FORMATS, *STATE_DICTS):
-        known = (*FORMATS, *STATE_DICTS)
+    if to not in (*FORMATS, *LIBRARIES):
+        known = (*FORMATS, *LIBRARIES)
         mend = suggest(str(to).lower(), known) or f"there are {', '.join(known)}"
         raise UsageError(f"unknown format {to!r}", mend=mend)
     if to not in FORMATS:
@@ -106,7 +107,6 @@ def benchmark(
     return list(measure(file, _material(file, images), formats=names, precisions=precisions))
 
 
-STATE_DICTS = ("timm", "torchvision")
 ENOUGH = 16
 """Images for a proof; where a split has fewer, others help out."""
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from retinue.api.names import several
+
 if TYPE_CHECKING:
     from retinue.explaining.asking import Explanations
     from retinue.explaining.explained import Explained
@@ -54,7 +56,7 @@ def explain(
     for one in models:
         find_model(one)  # which may be missing, whatever there is to explain
     methods = [method] if isinstance(method, str) else list(method)
-    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    named = several(sources)
     paths = expand(named, sys.stdin, out=out, say=logging.getLogger("retinue").warning)
     columns = []
     for one in models:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinue.api.names import EngineName
+from retinue.api.names import EngineName, several
 
 if TYPE_CHECKING:
     from retinue.report.view import View
@@ -78,13 +78,9 @@ def drift(
 
     warn = logging.getLogger("retinue").warning
     new, old = (
-        None if named is None else expand(_several(named), sys.stdin, say=warn)
+        None if named is None else expand(several(named), sys.stdin, say=warn)
         for named in (sources, against)
     )
     assert new is not None
     predictor = load(model, device=device, engine=engine)
     return compare(predictor, Path(model), new, against=old, images=images, progress=progress)
-
-
-def _several(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    return [sources] if isinstance(sources, str | Path) else list(sources)

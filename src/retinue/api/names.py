@@ -1,7 +1,17 @@
 """What several of these functions take."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
-EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
+from retinue.inference.names import EngineName as EngineName
+
 PredictEngineName = Literal["auto", "torch", "onnxruntime", "openvino", "ray"]
 """`ray`: several processes or machines, see `retinue.bulk`."""
+
+
+def several(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """One source or many, as many."""
+    return [sources] if isinstance(sources, str | Path) else list(sources)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retinue.api.names import EngineName, PredictEngineName
+from retinue.api.names import EngineName, PredictEngineName, several
 from retinue.text import counted
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def predict(
 
     for one in [model] if isinstance(model, str | Path) else model:
         find_model(Path(one))  # which may be missing, whatever there is to predict
-    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    named = several(sources)
     if engine == "ray":
         vain = {
             "draw": draw, "crops": crops, "count": count, "places": places is not None,
@@ -223,7 +223,7 @@ def speed(
     from retinue.inference.predicting import stages
     from retinue.inference.predictor import load as open_model
 
-    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    named = several(sources)
     found = expand(named, sys.stdin, say=logging.getLogger("retinue").warning)
     predictor = open_model(model, device=device, engine=engine, tta=tta, options=options)
     return stages(predictor, found, runs)

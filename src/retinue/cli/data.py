@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retinue.cli.options import Json, add
-from retinue.cli.output import end_with, name_skipped, print_json, say, table
+from retinue.cli.output import end_with, name_skipped, print_json, say, table, telling
 from retinue.text import visible
 
 if TYPE_CHECKING:
@@ -74,12 +74,7 @@ def check(
     options = _options(overrides or [])
     with console(None) as bar:
         bar.begin("looking at the images", 0)
-
-        def tell(done: int, total: int) -> None:
-            if not done:
-                bar.begin("looking at the images", total)
-            bar.advance(done)
-
+        tell = telling(bar, "looking at the images")
         found = api.check_data(path, task=task, progress=tell, input_size=side, **options)
     if as_json:
         print_json(found.as_dict())
@@ -138,12 +133,7 @@ def view(
     from retinue.run.log import console
 
     with console(None) as bar:
-
-        def tell(done: int, total: int) -> None:
-            if not done:
-                bar.begin("looking at the images", total)
-            bar.advance(done)
-
+        tell = telling(bar, "looking at the images")
         made = api.view_data(
             path, out, task=task, side=side, progress=tell, **_options(overrides or [])
         )
@@ -191,12 +181,7 @@ def convert(
 
     given = _options(overrides or [])
     with console(None) as bar:
-
-        def tell(done: int, total: int) -> None:
-            if not done:
-                bar.begin("writing the images", total)
-            bar.advance(done)
-
+        tell = telling(bar, "writing the images")
         done = api.convert_data(
             source, out, to, copy=copy, megabytes=megabytes, progress=tell, **given
         )

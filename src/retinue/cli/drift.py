@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from retinue.cli.options import Device, Engine, EngineChoice, Json, Model
-from retinue.cli.output import end_with, print_json, say, table
+from retinue.cli.output import end_with, print_json, say, table, telling
 from retinue.text import visible
 
 EXAMPLES = "Example: retinue drift runs/finetune last-week/"
@@ -43,12 +43,7 @@ def drift(
     from retinue.run.log import console
 
     with console(None) as bar:
-
-        def tell(done: int, total: int) -> None:
-            if not done:
-                bar.begin("looking at the images", total)
-            bar.advance(done)
-
+        tell = telling(bar, "looking at the images")
         found = api.drift(
             model,
             sources,

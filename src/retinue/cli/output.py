@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from retinue.documents import json_text
 from retinue.text import counted, visible
+
+if TYPE_CHECKING:
+    from retinue.run.log import Bar
 
 MOST_NAMED = 50
 """Skipped files beyond that many are counted; a file or `--json` has them all."""
@@ -24,6 +27,17 @@ def say(line: str) -> None:
     """A line on standard output, whatever the terminal can show of it."""
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def telling(bar: Bar, what: str) -> Callable[[int, int], None]:
+    """Moves `bar`, which begins with the first call: so many of so many are done."""
+
+    def tell(done: int, total: int) -> None:
+        if not done:
+            bar.begin(what, total)
+        bar.advance(done)
+
+    return tell
 
 
 def table(

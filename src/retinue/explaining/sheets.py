@@ -69,7 +69,7 @@ def feature_maps(predictor: Predictor, sample: Sample) -> Pixels:
         most = one.flatten(1).var(1).argsort(descending=True)[:_CHANNELS].sort().values
         height, width = one.shape[1:]
         said = f"stride {level.stride}: {len(one)} channels of {height} × {width}"
-        rows.append((said, [_bright(one[k].numpy()) for k in most.tolist()]))
+        rows.append((said, [_viridis(_spread(one[k].numpy())) for k in most.tolist()]))
     side = 112
     return _sheet([(said, [_enlarged(x, side) for x in row]) for said, row in rows], _CHANNELS // 2)
 
@@ -102,7 +102,7 @@ def position_maps(network: Network) -> Pixels:
     ]
     side = max(40, 2 * max(rows, columns))
     shown = [
-        _enlarged(_viridis((alike[row, column] + 1) / 2), side)
+        _enlarged(_viridis(_levels((alike[row, column] + 1) / 2)), side)
         for row in chosen[0]
         for column in chosen[1]
     ]
@@ -130,17 +130,15 @@ def _spread(values: npt.NDArray[np.float32]) -> Pixels:
     """From the lowest value, 0, to the highest, 255; one that does not vary is grey."""
     low, high = float(values.min()), float(values.max())
     share = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
-    pixels: Pixels = np.rint(share * 255).astype(np.uint8)
-    return pixels
+    return _levels(share)
 
 
-def _bright(values: npt.NDArray[np.float32]) -> Pixels:
-    levels = _spread(values)
-    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1], np.uint8)
+def _levels(share: npt.NDArray[np.float32]) -> Pixels:
+    levels: Pixels = np.rint(share.clip(0, 1) * 255).astype(np.uint8)
+    return levels
 
 
-def _viridis(share: npt.NDArray[np.float32]) -> Pixels:
-    levels = np.rint(share.clip(0, 1) * 255).astype(np.uint8)
+def _viridis(levels: Pixels) -> Pixels:
     return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1], np.uint8)
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from retinue.arrays import Size
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.models import names
 from retinue.models.blocks import HiddenLayersHead
@@ -31,8 +32,6 @@ INDIFFERENT = ("num_classes", "dropout", "drop_path")
 
 Keywords = dict[str, Any]
 Says = Mapping[str, Callable[[Any], Keywords]]
-Size = tuple[int, int]
-"""Height and width of images, in pixels."""
 
 
 @dataclass(frozen=True)

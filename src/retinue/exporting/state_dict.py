@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from retinue import modelfile
+from retinue.arrays import Size
 from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import preparing
-from retinue.exporting.elsewhere import Construction, Size, construction
+from retinue.exporting.elsewhere import Construction, construction
 from retinue.exporting.staging import check_target
 from retinue.files import replacing, sweep
 from retinue.models.network import Network

@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +18,11 @@ from torch import nn
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import TOLERANCE, Scores, compare
 from retinue.inference.engine import Engine, Precision, channels_last, home, refuse_bf16
+from retinue.inference.names import EngineName
 from retinue.inference.runtimes import found
 from retinue.inference.tracing import evaluating, onnx_program, openvino_model
 from retinue.nested import Nested, leaves, mapped, single
 from retinue.text import first_line
-
-EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 log = logging.getLogger("retinue")
 

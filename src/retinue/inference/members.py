@@ -18,9 +18,10 @@ from retinue.errors import RetinueError, UsageError
 from retinue.inference import runtimes
 from retinue.inference.devices import choose_device
 from retinue.inference.engine import Engine
-from retinue.inference.engines import EngineName, TorchEngine, compile_engine
+from retinue.inference.engines import TorchEngine, compile_engine
 from retinue.inference.exported import Export, open_exported
 from retinue.inference.intake import Framed, Intake, Whole
+from retinue.inference.names import EngineName
 from retinue.modelfile import ModelDescription
 from retinue.models.network import Network
 from retinue.tasks.task import Task, described

@@ -22,10 +22,10 @@ from retinue.data.views import EvalView, open_image, turn
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.devices import fit_threads
 from retinue.inference.engine import Engine
-from retinue.inference.engines import EngineName
 from retinue.inference.ensembles import members_of
 from retinue.inference.members import Asked, device_for, open_member
 from retinue.inference.members import Member as Member
+from retinue.inference.names import EngineName
 from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import find_model
 from retinue.models.network import Network

@@ -16,9 +16,9 @@ from retinue.documents import json_text
 from retinue.errors import UsageError, some, suggest
 from retinue.explaining.overlays import overlays
 from retinue.files import replacing, sweep, write_text
-from retinue.inference.engines import EngineName
 from retinue.inference.ensembles import members_of
 from retinue.inference.evaluator import evaluate
+from retinue.inference.names import EngineName
 from retinue.inference.predictor import Predictor, load
 from retinue.modelfile import ModelDescription, find_model
 from retinue.page.pictures import OVERLAYS

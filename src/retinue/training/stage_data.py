@@ -19,7 +19,7 @@ from retinue.data.population import Population
 from retinue.data.samplers import Sampler, make_sampler
 from retinue.data.views import EvalView, TrainView
 from retinue.errors import RetinueError, UsageError
-from retinue.inference.engines import EngineName
+from retinue.inference.names import EngineName
 from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample

@@ -16,7 +16,8 @@ from retinue.data.loader import Loader, Rendered, collate
 from retinue.data.views import Seen
 from retinue.errors import RetinueError
 from retinue.inference.engine import Engine
-from retinue.inference.engines import EngineName, candidates
+from retinue.inference.engines import candidates
+from retinue.inference.names import EngineName
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features.cache import DamagedError, FeatureCache, Space

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from retinue import nested
 from retinue.errors import MOST_NAMED, RetinueError, some
 from retinue.inference.engine import Engine
-from retinue.inference.engines import EngineName, compile_engine
+from retinue.inference.engines import compile_engine
+from retinue.inference.names import EngineName
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network, State
 from retinue.training.features.keys import network_code, space_key
