@@ -82,3 +82,8 @@ def as_file_name(text: str, default: str = "run") -> str:
     name = cut(re.sub(r"[^\w.-]+", "-", text).strip("-."), MOST_BYTES)
     name = name.rstrip("-.") or default
     return f"{default}-{name}" if _RESERVED.fullmatch(name) else name
+
+
+def short(value: object) -> str:
+    """A value of a setting; of a number with a fraction four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

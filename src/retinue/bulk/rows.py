@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from retinue.bulk import shards
 from retinue.data.sources.member import Member
+from retinue.data.sources.records import batch_of
 from retinue.errors import UsageError, some
 from retinue.files import read_file
 from retinue.inference.inputs import Say, expand
@@ -78,20 +79,12 @@ def rows_of(
     for row in _rows(expand(named, stdin, out=out, say=say), say):
         waiting.append(row)
         if len(waiting) == _TOGETHER:
-            batches.append(_batch(waiting))
+            batches.append(batch_of(waiting, _SCHEMA))
             waiting = []
-    table = pa.Table.from_batches([*batches, _batch(waiting)], _SCHEMA)
+    table = pa.Table.from_batches([*batches, batch_of(waiting, _SCHEMA)], _SCHEMA)
     if not len(table):
         raise UsageError("nothing to predict on", mend="the sources name no images")
     return table
-
-
-def _batch(rows: Sequence[Row]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else ([] for _ in _SCHEMA)
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)],
-        schema=_SCHEMA,
-    )
 
 
 def digest(table: pa.Table) -> str:

@@ -24,6 +24,11 @@ class Section:
     template: Path
     values: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, folder: Path, name: str, title: str, values: dict[str, Any]) -> Section:
+        """That of the template called like it in `folder`."""
+        return cls(name, title, folder / f"{name}.html", values)
+
 
 Builder = Callable[[RunRecord], Section | None]
 """Makes a section from what the run folder holds; None where there is nothing to show."""

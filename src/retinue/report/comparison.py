@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ _LONGEST = 120
 _STAGE = re.compile(r"stages\.\d+\.")
 _SAYS_NOTHING = ("about.", "budget.fitted", "data.workers", "on_gpu")
 """Keys whose values change nothing that is learnt."""
+
+_section = partial(Section.of, general.TEMPLATES / "comparison")
 
 
 @dataclass(frozen=True)
@@ -355,7 +358,3 @@ def _megabytes(value: Any) -> str | None:
 def _time(value: Any) -> str | None:
     known = number(value)
     return None if known is None else duration(known)
-
-
-def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, general.TEMPLATES / "comparison" / f"{name}.html", values)

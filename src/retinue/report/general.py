@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from retinue.text import counted, listed
 NARROW = "\u202f"
 """A narrow space that does not break, before a unit."""
 TEMPLATES = Path(__file__).parent / "templates"
+_section = partial(Section.of, TEMPLATES)
 
 
 def subtitle(record: RunRecord) -> str:
@@ -254,10 +256,6 @@ def model(record: RunRecord) -> Section | None:
         return None
     rows = card.rows(facts, record.environment)
     return _section("model", "Model card", {"rows": rows})
-
-
-def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, TEMPLATES / f"{name}.html", values)
 
 
 def _curve(record: RunRecord, measured: set[str]) -> Figure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,10 @@ from retinue.page.record import RunRecord, number
 from retinue.page.section import Section
 from retinue.page.text import duration
 from retinue.report.task import figures_of
+from retinue.text import short
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, TEMPLATES / f"{name}.html", values)
+_section = partial(Section.of, TEMPLATES)
 
 
 def folds(record: RunRecord) -> Section | None:
@@ -100,7 +99,7 @@ def searched(record: RunRecord) -> Section | None:
             "trial": one["number"] + 1,
             "figure": figure.shown(number(one.get("figure"))),
             "v": number(one.get("figure")),
-            "values": [_value(one["values"].get(key)) for key in keys],
+            "values": [short(one["values"].get(key)) for key in keys],
             "seconds": duration(one["seconds"]) if one.get("seconds") else "–",
             "why": one.get("why") or "",
         }
@@ -134,10 +133,6 @@ def searched(record: RunRecord) -> Section | None:
 
 def _report_of(folder: Path) -> str:
     return f"retinue report {shlex.quote(str(folder))}"
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _study(record: RunRecord) -> dict[str, Any]:

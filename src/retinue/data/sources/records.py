@@ -196,6 +196,15 @@ class Records(Sequence[Record]):
         return np.unique(self.target[self.target != NONE]).tolist()  # type: ignore[no-any-return]
 
 
+def batch_of(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    """`rows`, each in the order of the fields, by columns."""
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
+    )
+
+
 def as_names(texts: Sequence[str | None]) -> Names:
     """As the system's bytes; of what no file can be called, since it is no text, some that none
     has."""

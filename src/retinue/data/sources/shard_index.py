@@ -21,6 +21,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from retinue.data.cpus import usable_cpus
+from retinue.data.sources.records import batch_of
 from retinue.documents import json_text
 from retinue.files import cache_folder, read_file, replacing, sweep
 
@@ -154,17 +155,9 @@ def _looked_through(examples: Iterator[Example]) -> pa.Table:
     for example in examples:
         rows.append(example)
         if len(rows) == _ROWS:
-            batches.append(_batch(rows))
+            batches.append(batch_of(rows, _SCHEMA))
             rows = []
-    return pa.Table.from_batches([*batches, _batch(rows)], _SCHEMA).combine_chunks()
-
-
-def _batch(rows: Sequence[Example]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else ([] for _ in _SCHEMA)
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)],
-        schema=_SCHEMA,
-    )
+    return pa.Table.from_batches([*batches, batch_of(rows, _SCHEMA)], _SCHEMA).combine_chunks()
 
 
 def _read(place: Path) -> pa.Table | None:

@@ -3,7 +3,7 @@ without them, its confusion matrix)."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from retinue.tasks.classification.suspects import available, suspects
 from retinue.text import counted, shorten
 
 _MISTAKES = 24
+
+_section = partial(Section.of, TEMPLATES)
 
 
 def summary(record: RunRecord) -> str:
@@ -204,10 +206,6 @@ SECTIONS = TaskSections(
     remark=figures.remark,
     compared=divided,
 )
-
-
-def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, TEMPLATES / f"{name}.html", values)
 
 
 def _confusion(record: RunRecord) -> tuple[figures.Confusion, list[str]] | None:

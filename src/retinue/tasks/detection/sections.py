@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from retinue.tasks.detection.tables import BACKGROUND
 from retinue.text import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
+_section = partial(Section.of, TEMPLATES)
 _FEW_STEPS = 500
 """No detector that begins with a backbone's weights finds much after so few."""
 _KINDS = {
@@ -213,10 +214,6 @@ SECTIONS = TaskSections(
     to_explain=to_explain,
     remark=remark,
 )
-
-
-def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, TEMPLATES / f"{name}.html", values)
 
 
 def _from(found: Judged) -> str:

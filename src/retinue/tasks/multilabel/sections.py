@@ -3,6 +3,7 @@ predictions."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from retinue.tasks.multilabel.judged import Judged, judged
 from retinue.text import counted, few, listed, shorten
 
 TEMPLATES = Path(__file__).parent / "templates"
+_section = partial(Section.of, TEMPLATES)
 _PICTURES = 18
 """So many of each kind of mistake."""
 _COLUMNS = ("ap", "precision", "recall", "f1", "threshold", "support", "predicted", "images")
@@ -240,7 +242,3 @@ SECTIONS = TaskSections(
     to_explain=to_explain,
     remark=figures.remark,
 )
-
-
-def _section(name: str, title: str, values: dict[str, Any]) -> Section:
-    return Section(name, title, TEMPLATES / f"{name}.html", values)

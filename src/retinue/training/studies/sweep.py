@@ -21,7 +21,7 @@ from retinue.options.typed import Unread
 from retinue.run.folder import RunFolder
 from retinue.run.forecast import spoken
 from retinue.tasks.task import task_type
-from retinue.text import counted
+from retinue.text import counted, short
 from retinue.training.changes import absolute
 from retinue.training.preflight import refuse_before_data, refuse_metric, task_options
 from retinue.training.prepare import asked_data
@@ -274,7 +274,7 @@ def _try(run: RunFolder, study: Study, search: Any, trial: Any, *, quiet: bool) 
     optuna = _optuna()
     values = {span.key: span.suggest(trial) for span in study.spans}
     one = Trial(trial.number, values)
-    told = ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
+    told = ", ".join(f"{key}={short(value)}" for key, value in values.items())
     member.say(run, f"trial {one.number + 1} of {study.wanted}: {told}", quiet=quiet)
 
     def watch(row: Mapping[str, Any]) -> None:
@@ -319,19 +319,15 @@ def _table(study: Study, judge: Figure) -> Iterator[str]:
     rows = [("trial", study.metric, *keys, "time", "")]
     for one in order:
         shown = judge.shown(one.figure, 4) if one.figure is not None else "–"
-        own = [_shown(one.values[key]) for key in keys]
+        own = [short(one.values[key]) for key in keys]
         rows.append((str(one.number + 1), shown, *own, spoken(one.seconds), one.why))
     wide = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, wide, strict=True)).rstrip()
     if (best := study.best) is not None:
-        values = " ".join(f"{key}={_shown(best.values[key])}" for key in keys)
+        values = " ".join(f"{key}={short(best.values[key])}" for key in keys)
         images = counted(len(study.done), "trial")
         yield f"best of {images}: {values}; on this validation split, which has chosen it"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _optuna() -> Any:
