@@ -51,7 +51,7 @@ def test_recipes_and_folders(complete: Complete) -> None:
     Path("fine.yaml").write_text("")
     Path("fine.txt").write_text("")
     assert complete("train", "fin") == ["finetune", "fine-photos/", "fine.yaml"]
-    assert complete("recipes", "s") == ["scratch"]
+    assert complete("recipes", "s") == ["scratch", "self-training"]
     assert complete("train", "finetune", "data=fi") == [
         "data=fine-photos/", "data=fine.txt", "data=fine.yaml",
     ]  # fmt: skip
