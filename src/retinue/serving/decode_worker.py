@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from retinue.data import complaints, formats
 from retinue.data.dimensions import header_size
@@ -29,6 +30,7 @@ BYTES_A_PIXEL = 48
 
 def main() -> None:
     """Reads frames from standard input until it ends."""
+    Image.MAX_IMAGE_PIXELS = None  # whoever serves has said how many are too many
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     for number in (signal.SIGINT, signal.SIGTERM):
