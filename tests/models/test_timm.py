@@ -120,13 +120,13 @@ def test_its_preprocessing_and_weights_are_known_without_any_download(timm: Any)
     assert entry.preprocessing.size == (224, 224)
     assert entry.preprocessing.interpolation == "bicubic"
     assert entry.preprocessing.crop_fraction == 0.875
-    tags = {weights.tag: weights for weights in catalogue.entries("timm/convnext_tiny")}
+    tags = {weights.tag: weights for weights in catalogue.entries("timm/convnext_small")}
     assert not tags  # nobody has asked for it
-    find("timm/convnext_tiny")
-    tags = {weights.tag: weights for weights in catalogue.entries("timm/convnext_tiny")}
+    find("timm/convnext_small")
+    tags = {weights.tag: weights for weights in catalogue.entries("timm/convnext_small")}
     assert {"imagenet", "fb_in22k", "in12k_ft_in1k"} <= tags.keys()
     (place,) = tags["fb_in22k"].places
-    assert place == catalogue.Hub("timm/convnext_tiny.fb_in22k", "main", "model.safetensors")
+    assert place == catalogue.Hub("timm/convnext_small.fb_in22k", "main", "model.safetensors")
     assert tags["fb_in22k"].classes == 21841
     assert not any(name.startswith("timm/") for name in list_models())
     assert is_network("timm/resnet26")
