@@ -334,7 +334,8 @@ def test_a_cautious_fit_takes_nothing_from_what_is_no_number() -> None:
     assert filled([None] * 4).calibrate(2.0, cautious=True) == 1.0
     impossible = torch.cat([drawn(200, 0, 3.0)[1], torch.full((200, 1), -torch.inf)], 1)
     expected = cautiously(*drawn(200, 0, 3.0))
-    assert cautiously(drawn(200, 0)[0], impossible) == pytest.approx(expected, rel=1e-4)
+    four = filled(drawn(200, 0)[0].tolist(), impossible, task(["lily", "rose", "tulip", "yew"]))
+    assert four.calibrate(cautious=True) == pytest.approx(expected, rel=1e-4)
 
 
 def test_by_default_a_task_fits_cautiously() -> None:
