@@ -26,7 +26,7 @@ from retinue.exporting.whole import Whole
 from retinue.exporting.writers import Converted, Job, writer_of
 from retinue.inference import ensembles
 from retinue.inference.engines import TorchEngine
-from retinue.inference.exported import MOST_IMAGES, Export, written
+from retinue.inference.exported import MOST_IMAGES, Export, hashes, report_of, written
 from retinue.inference.members import ExportedMember, Member, open_member
 from retinue.inference.predictor import Predictor, example_inputs, load, original
 from retinue.inference.runtimes import FORMATS, Format, bytes_of, format_of
@@ -40,7 +40,6 @@ from retinue.text import few, first_line, shorten, visible
 from retinue.weights.files import sha256
 
 KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
-PROOF = ".proof.json"
 """What is added to the name of an export for its report."""
 
 
@@ -102,11 +101,6 @@ class Written:
             *([f"  it costs      {self.cost.told()}"] if self.cost is not None else []),
             f"  report        {visible(report_of(self.path))}",
         ]
-
-
-def report_of(path: Path) -> Path:
-    """Where the report of an export lies."""
-    return path.with_name(path.name + PROOF)
 
 
 def export_model(
@@ -213,6 +207,7 @@ def export_model(
                     gate.prove(graph, load(temporary, device="cpu"), good, order.precision), export
                 )
             report["model_sha256"], report["file"] = export.model_sha256, target.name
+            report["files"] = hashes(temporary)
             report_of(temporary).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RetinueError(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from torch import Tensor
 
 from retinue import modelfile
-from retinue.documents import NotJson, json_text, parse_json
+from retinue.documents import NotJson, json_text, parse_json, read_json
 from retinue.errors import RetinueError
 from retinue.inference import runtimes
 from retinue.inference.engine import Engine, Precision
@@ -22,8 +22,10 @@ from retinue.inference.runtimes import Format
 from retinue.inference.tracing import Signature
 from retinue.modelfile import ModelDescription
 from retinue.nested import Nested, leaves, rebuilt, structure
+from retinue.weights.files import sha256
 
 FORMAT_VERSION = 1
+PROOF = ".proof.json"
 MOST_IMAGES = 1 << 16
 """At a time."""
 
@@ -136,6 +138,32 @@ class ExportedEngine(Engine):
         return self._inner(part)
 
 
+def report_of(path: Path) -> Path:
+    """Where the report of the export at `path` lies: what it was proven on, and its hashes."""
+    return path.with_name(path.name + PROOF)
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of each file of the export at `path`, by name."""
+    return {one.name: sha256(one) for one in runtimes.files_of(path)}
+
+
+def _refuse_changed(path: Path) -> None:
+    """Raise RetinueError where the files are not those that the report beside them was made of; an
+    export without one, or one that was renamed, is taken as it is."""
+    report = report_of(path)
+    known = read_json(report).get("files") if report.is_file() else None
+    if not isinstance(known, dict):
+        return
+    now = hashes(path)
+    if changed := [name for name in now if known.get(name, now[name]) != now[name]]:
+        raise RetinueError(
+            f"{changed[0]} is not the file that was proven to answer as the model does",
+            where=str(path),
+            mend=f"export the model anew; or remove {report.name} if it was changed on purpose",
+        )
+
+
 def open_exported(
     path: Path, form: Format, device: str, engine: str = "auto"
 ) -> tuple[Export, ModelDescription, Engine]:
@@ -145,6 +173,7 @@ def open_exported(
         UsageError: its runtime is not installed, or has no such device.
         RetinueError: it is damaged, not retinue's, or of a newer format.
     """
+    _refuse_changed(path)
     text, make = runtimes.opened(path, form, device, engine)
     export, description = described(text, path)
     return export, description, ExportedEngine(make(export.signature(), export.precision), export)
