@@ -5,12 +5,11 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib.util
-import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -96,15 +95,3 @@ def salted(tmp_path: Path) -> SaltedFolder:
     """A small folder data set with everything odd and bad in it: see tests/salted.py."""
     folder: SaltedFolder = _salted.build(tmp_path / "salted")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """A server in the same process takes the loggers over; the next test has them as they were."""
-    loggers = [logging.getLogger(name) for name in ("retinue", "uvicorn.error", "py.warnings")]
-    before = [(list(one.handlers), one.level, one.propagate) for one in loggers]
-    yield
-    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        one.handlers[:] = handlers
-        one.setLevel(level)
-        one.propagate = propagate

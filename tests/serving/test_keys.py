@@ -106,16 +106,21 @@ def test_keys_are_read_from_a_file_or_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def lines() -> Iterator[io.StringIO]:
     """What is noted, as JSON lines."""
-    loggers = [logging.getLogger(name) for name in ("retinue", "uvicorn.error", "py.warnings")]
-    before = [(one.handlers, one.level, one.propagate) for one in loggers]
     out = io.StringIO()
-    journal.begin("json", out)
-    yield out
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    with journal.written("json", out):
+        yield out
+
+
+def test_a_program_that_served_has_its_loggers_back() -> None:
+    logger = logging.getLogger("retinue")
+    before = list(logger.handlers), logger.level, logger.propagate
+    journey = journal.written("json", io.StringIO())
+    journey.__enter__()
+    assert not logger.propagate
+    assert not journey.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert (list(logger.handlers), logger.level, logger.propagate) == before
 
 
 def test_the_journal_has_a_line_a_request_and_no_picture_name_key_or_query(

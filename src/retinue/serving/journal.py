@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
 from retinue.documents import json_text
@@ -54,19 +56,29 @@ PROBES = ("/healthz", "/readyz")
 log = logging.getLogger("retinue.serving.requests")
 
 
-def begin(form: LogFormat, stream: TextIO | None = None) -> None:
-    """Write to `stream`, by default standard error; `auto`: as text where that is a terminal."""
+@contextmanager
+def written(form: LogFormat, stream: TextIO | None = None) -> Iterator[None]:
+    """Meanwhile requests are written to `stream`, by default standard error; `auto`: as text where
+    that is a terminal. Who serves from a program of their own has their loggers back afterwards."""
     stream = stream or sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Text() if as_text else _Json())
+    before = []
     for name, level in (
         ("retinue", logging.INFO), ("uvicorn.error", logging.CRITICAL), ("py.warnings", 30)
     ):  # fmt: skip
         logger = logging.getLogger(name)
+        before.append((logger, logger.handlers, logger.level, logger.propagate))
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, handlers, level, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def note(told: dict[str, Any]) -> None:

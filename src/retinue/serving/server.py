@@ -249,13 +249,13 @@ def run(
     `Service`."""
     make_room(MOST_OPEN * settings.connections)
     service = Service(models, settings, load=load, say=say)
-    journal.begin(log_format)
-    if settings.open_to_others and not settings.keys:
-        log.warning(
-            "%s is reached from other machines, and anybody there may use the models: give"
-            " --key-file, or listen on 127.0.0.1", settings.host,
-        )  # fmt: skip
-    service.run()
+    with journal.written(log_format):
+        if settings.open_to_others and not settings.keys:
+            log.warning(
+                "%s is reached from other machines, and anybody there may use the models: give"
+                " --key-file, or listen on 127.0.0.1", settings.host,
+            )  # fmt: skip
+        service.run()
 
 
 def make_room(connections: int) -> None:
