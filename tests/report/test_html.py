@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import retinue
 from retinue.errors import UsageError
 from retinue.evaluation.classification import confusion_counts, confusion_table
 from retinue.figures import Figure
@@ -438,3 +439,17 @@ def test_tables_are_read_once_and_only_when_asked_for(
     assert record.table("absent.parquet") is None
     assert read_paths == [run / "predictions.parquet"]
     assert record.notes == []
+
+
+def test_every_table_has_a_box_to_scroll_in() -> None:
+    """Else a long cell makes the whole page wider than a phone."""
+    package = Path(retinue.__file__).parent
+    pages = [p for p in package.rglob("templates/**/*.html") if "<table" in p.read_text("utf-8")]
+    assert len(pages) > 10
+    bare = [
+        path.name
+        for path in pages
+        if len(re.findall(r"<table", text := path.read_text("utf-8")))
+        != len(re.findall(r'<div class="scroll[^>]*>\s*<table', text))
+    ]
+    assert not bare
