@@ -348,13 +348,18 @@ def test_a_box_is_told_where_its_pixels_are(
     told = dict(zip(looked.target.of, looked.target.xyxy, strict=True))
     composition = view.composer.compose(looked.sizes, key=key, epoch=0, size=size)
     blended = composition.placements[-1].opacity < 1
+    half = np.full(size, 127)  # A rectangle's rim has half of what its inside has:
+    if blended:  # where another lies over it, or under it, that is less.
+        white = np.full((*shapes[1], 3), 255, np.uint8)
+        over = look(view, row[0], sample_of(white, "1", row[1].target), key=key, size=size)
+        half[over.image[..., 1] > 63] = 63
     for number, placement in enumerate(composition.placements):
         k, later = placement.source, composition.placements[number + 1 :]
         # What is covered in part keeps its outline; the parts of a mosaic lie side by side.
         covered = options.copy_paste or options.zoom_paste or options.splice
         if k > 2 or (later and covered and not blended):
             continue
-        bright = np.argwhere(looked.image[..., k] > (63 if blended else 127))
+        bright = np.argwhere(looked.image[..., k] > half)
         if k in told:
             # The tips of slanted rectangles, and of what a diagonal cuts, are less than a pixel.
             matrix, tip = placement.matrix, isinstance(placement.region, np.ndarray) and not blended
