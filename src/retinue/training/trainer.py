@@ -30,6 +30,7 @@ from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.labelling import Labeller, labels_images
 from retinue.training.losses import Sums, add_up, portion_loss
+from retinue.training.mixed import autocast
 from retinue.training.optim import build_optimizer, set_rate
 from retinue.training.options import StageOptions
 from retinue.training.planning.clock import part
@@ -292,7 +293,7 @@ class Trainer:
 
     def _loss(self, batch: Batch, portions: int) -> Tensor:
         """The batch's part of the step's mean loss; notes sums for the epoch's figures."""
-        with self.accelerator.autocast():
+        with autocast(self.accelerator):
             losses: Losses = self.model(batch.inputs, batch.targets, self.data.train.cut)
         loss, shown = portion_loss(
             losses,
@@ -477,7 +478,7 @@ class Trainer:
         def attempt(size: int) -> None:
             first = nested.mapped(lambda t: t[:size], batch.inputs)
             targets = nested.mapped(lambda t: t[:size], batch.targets)
-            with self.accelerator.autocast():
+            with autocast(self.accelerator):
                 losses = self.learner(first, targets, self.data.train.cut)
             sums = [p[0] if isinstance(p, tuple) else p for p in losses.parts.values()]
             sum(part.float().sum() for part in sums).backward()

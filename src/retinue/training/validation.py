@@ -13,6 +13,7 @@ from retinue import nested
 from retinue.figures import Figure, refuse_not_finite
 from retinue.models.network import Network
 from retinue.tasks.task import Task
+from retinue.training.mixed import autocast
 from retinue.training.stage_data import StageData
 
 MEND = "lower optimizer.lr, or set clip_norm"
@@ -33,7 +34,7 @@ def validate(
     feed = data.validation
     assert feed is not None
     for done, batch in enumerate(feed.batches(data.judged), 1):
-        with accelerator.autocast():
+        with autocast(accelerator):
             outputs = network(batch.inputs, start=feed.cut)
         findings = task.answers(nested.single(outputs), batch, mend=MEND)
         real = [k for k, weight in enumerate(batch.weight.tolist()) if weight > 0]

@@ -27,6 +27,7 @@ from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
 from retinue.training.losses import portion_loss
+from retinue.training.mixed import autocast
 from retinue.training.optim import build_optimizer
 from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.planning.lengths import samples_of_stages
@@ -378,7 +379,7 @@ class _Stage:
 
         def step() -> None:
             for _ in range(stage.accumulate):
-                with accelerator.autocast():
+                with autocast(accelerator):
                     losses = self.learner(inputs, dict(targets), start)
                 loss, _ = portion_loss(
                     losses, weight, float(rows), portions=1, processes=1, over_all=lambda v: v
@@ -414,7 +415,7 @@ class _Stage:
         batch, read = self._by.load("val", data.validation, data.judged)
         network, task = self.learner.network, self._by.training.task
         network.eval()
-        with torch.inference_mode(), self._by.accelerator.autocast():
+        with torch.inference_mode(), autocast(self._by.accelerator):
             state = network.run(batch.inputs, stop=self._cut) if cached else batch.inputs
             start = self._cut if cached else 0
 
