@@ -165,3 +165,41 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="no such file or folder"):
         view_data(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_view_of_other_data_is_replaced_only_where_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pictures(tmp_path / "one" / "train", {"a": 2, "b": 1})
+    two = pictures(tmp_path / "two" / "train", {"c": 1, "d": 1})
+    monkeypatch.chdir(tmp_path)
+    page = view_data(one).page  # by default both are train-view
+    before = (page.parent / "names.js").read_bytes()
+    with pytest.raises(UsageError, match=r"view of '\.\./one/train'.*--out.*--force"):
+        view_data(two)
+    assert (page.parent / "names.js").read_bytes() == before
+    assert view_data("one/train").images == 3  # the same data by another name
+    assert view_data(two, force=True).images == 2
+    with pytest.raises(UsageError, match=r"view of '\.\./two/train'"):
+        view_data(one)
+    for text in ('{"retinue": "0.1"}', '{"retinue": "0.1", "data": 3}'):  # an older release's
+        (page.parent / "view.json").write_text(text)
+        with pytest.raises(UsageError, match="the folder holds the view of"):
+            view_data(two)
+
+
+def test_data_and_view_may_be_moved_together(tmp_path: Path) -> None:
+    pictures(tmp_path / "here" / "data", {"a": 1, "b": 1})
+    view_data(tmp_path / "here" / "data", tmp_path / "here" / "view")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert view_data(tmp_path / "there" / "data", tmp_path / "there" / "view").images == 2
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"camera": 3}', "no JSON", ""])
+def test_somebody_elses_view_json_makes_no_view(tmp_path: Path, text: str) -> None:
+    data = pictures(tmp_path / "photos", {"a": 1, "b": 1})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "view.json").write_text(text)
+    with pytest.raises(UsageError, match="something else than a view"):
+        view_data(data, tmp_path / "out", force=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["view.json"]

@@ -32,13 +32,15 @@ def view_data(
     *,
     task: str | None = None,
     side: int = 320,
+    force: bool = False,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> View:
     """A folder, `out` or NAME-view, with a page on which the data set at `path` can be looked
     through: small pictures of `side` pixels with their labels, or what is marked in them, by class,
-    split and name. `progress` is told how many images of how many are done; `options`: fields of
-    the recipe's data section.
+    split and name. `force`: the view of another data set that lies there may be replaced.
+    `progress` is told how many images of how many are done; `options`: fields of the recipe's data
+    section.
 
     Raises UsageError where there is no data set, or `out` holds something else.
     """
@@ -48,7 +50,8 @@ def view_data(
 
     given = DataOptions(path=str(path), **options)
     readers = task_type(task or task_of(given)).readers()
-    return write_view(given, readers, None if out is None else Path(out), progress, side=side)
+    place = None if out is None else Path(out)
+    return write_view(given, readers, place, progress, side=side, force=force)
 
 
 def drift(

@@ -121,6 +121,9 @@ def view(
         int,
         typer.Option("--side", metavar="PIXELS", min=32, max=2048, help="Of the small pictures."),
     ] = 320,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the view of other data that lies there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a page on which a data set can be looked through in a browser.
@@ -135,8 +138,9 @@ def view(
     with console(None) as bar:
         tell = telling(bar, "looking at the images")
         made = api.view_data(
-            path, out, task=task, side=side, progress=tell, **_options(overrides or [])
-        )
+            path, out, task=task, side=side, force=force, progress=tell,
+            **_options(overrides or []),
+        )  # fmt: skip
     if as_json:
         print_json({"page": made.page, "images": made.images, "unreadable": made.unreadable,
                     "notes": made.notes})  # fmt: skip

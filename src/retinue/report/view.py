@@ -26,8 +26,8 @@ from retinue.data.sources.listing import Readers
 from retinue.data.sources.pool import POOL
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import Record
-from retinue.documents import json_text
-from retinue.errors import BadImageError, UsageError
+from retinue.documents import json_text, read_json
+from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.files import children, expanded, write_text
 from retinue.page.pictures import small
 from retinue.text import as_file_name, counted, visible
@@ -37,7 +37,7 @@ SIDE = 320
 PORTION = 400
 """Images in a file of what is known of them."""
 _MARK = "view.json"
-"""A folder that has it is a view, which may be made anew."""
+"""A folder that has it is a view, of the data that it names, and may be made anew for that."""
 _SHOWN = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp"}
 """What a browser shows itself."""
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -65,19 +65,24 @@ def write_view(
     progress: Progress | None = None,
     *,
     side: int = SIDE,
+    force: bool = False,
 ) -> View:
     """Writes the folder `out`, by default NAME-view here, and `index.html` in it last of all.
 
     Small pictures that are there from before, of files that have not changed, are taken as they
-    are. Raises UsageError where there is no data, or `out` holds something else.
+    are. `force`: a view of other data may be replaced. Raises UsageError where there is no data, or
+    `out` holds something else.
     """
     reader, listing = read_listing(options, readers)
     findings: list[Finding] = []
     classes, _, of, beside = divide(listing, options, reader, findings)
     folder = out if out is not None else Path(f"{as_file_name(_title(options), 'data')}-view")
     _refuse_strange(folder, options)
+    if not force:
+        _refuse_other(folder, options)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / _MARK, json_text({"retinue": retinue.__version__}))
+    told = {"retinue": retinue.__version__, "data": _data_of(options, folder)}
+    write_text(folder / _MARK, json_text(told))
     records: Sequence[Record] = [*listing.records, *beside] if beside else listing.records
     names = [name for name in classes if name]
     code = {name: k for k, name in enumerate(names)}
@@ -151,7 +156,7 @@ def _refuse_strange(folder: Path, options: DataOptions) -> None:
             what = "a view within the data would be read as data"
             mend = "name another folder with --out"
             raise UsageError(what, where=repr(str(folder)), mend=mend)
-    if folder.is_dir() and not (folder / _MARK).is_file() and any(children(folder)):
+    if folder.is_dir() and _mark(folder) is None and any(children(folder)):
         raise UsageError(
             "the folder holds something else than a view",
             where=repr(str(folder)),
@@ -159,6 +164,37 @@ def _refuse_strange(folder: Path, options: DataOptions) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise UsageError("this is a file", where=repr(str(folder)), mend="name a folder with --out")
+
+
+def _refuse_other(folder: Path, options: DataOptions) -> None:
+    """UsageError for a view of other data."""
+    mark = _mark(folder)
+    if mark is None or (there := mark.get("data")) == _data_of(options, folder):
+        return
+    raise UsageError(
+        f"the folder holds the view of {'other data' if there is None else repr(there)}",
+        where=repr(str(folder)),
+        mend="name another folder with out (--out), or replace it with force=True (--force)",
+    )
+
+
+def _mark(folder: Path) -> dict[str, Any] | None:
+    """What the view in `folder` says of itself; None where there is none."""
+    try:
+        told = read_json(folder / _MARK)
+    except (OSError, RetinueError):
+        return None
+    return told if isinstance(told, dict) and "retinue" in told else None
+
+
+def _data_of(options: DataOptions, folder: Path) -> str:
+    """Which data a view shows: the way there from `folder`, as the page's addresses are, so that
+    both may be moved together."""
+    data = expanded(options.path or "").resolve()
+    try:
+        return os.path.relpath(data, folder.resolve()).replace(os.sep, "/")
+    except ValueError:  # on another drive
+        return data.as_posix()
 
 
 # --- what is known of an image -------------------------------------------------------------------
