@@ -13,6 +13,7 @@ import pytest
 
 from retinue.errors import UsageError
 from retinue.page.record import read_run
+from retinue.report import comparison
 from retinue.report.comparison import Runs, classes, figures, recipes, write_comparison
 from retinue.tasks.classification.divided import chance, divided
 
@@ -115,6 +116,99 @@ def test_classes_that_differ_most_come_first(pair: list[Path]) -> None:
     (table,) = section.values["tables"]
     assert [row["name"] for row in table["rows"]] == ["猫", "cat & <dog>", "c/3"]
     assert table["rows"][0]["spread"] == pytest.approx(0.7)
+
+
+def with_classes(folder: Path, names: list[str], **metrics: object) -> None:
+    (folder / "classes.json").write_text(json.dumps(names), encoding="utf-8")
+    told = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(told | metrics), encoding="utf-8")
+
+
+def test_runs_without_a_common_class_are_not_ranked(pair: list[Path]) -> None:
+    for folder, names, top1 in ((pair[0], ["a", "b"], 0.9), (pair[1], ["c", "d"], 0.8)):
+        rows = [{"name": name, "f1": top1, "support": 9} for name in names]
+        with_classes(folder, names, top1=top1, per_class=rows)
+    runs = compared(pair)
+    section = figures(runs)
+    assert "No class is common to “a” and “b”" in section.values["doubts"][0]
+    assert not any(cell["best"] for row in section.values["rows"] for cell in row["cells"])
+    assert classes(runs) is None
+    page = write_comparison(pair).read_text(encoding="utf-8")
+    assert "in bold" not in page
+    assert page.index("No class is common") < page.index("Top-1 accuracy")
+
+
+def test_runs_with_some_common_classes_are_doubted(pair: list[Path]) -> None:
+    with_classes(pair[1], [*NAMES, "d"])
+    runs = compared(pair)
+    (doubt,) = figures(runs).values["doubts"]
+    assert "“a” and “b” do not know the same classes (3 classes in common)" in doubt
+    with_classes(pair[1], NAMES[::-1])  # the order is no matter of the classes
+    assert figures(compared(pair)).values["doubts"] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "titles"),
+    [
+        ("detection", {"ap50": 0.5, "ap50_95": 0.25, "f1": 0.5, "threshold": 0.3},
+         ["AP50", "AP50:95", "F1"]),
+        ("multilabel", {"threshold": 0.4, "precision": 0.5, "ap": 0.25},
+         ["Average precision (AP)", "Precision"]),
+        ("classification", {"specificity": 0.5, "recall": 1.0}, ["Recall", "Specificity"]),
+        ("of another house", {"fit_of_it": 0.5, "support": 3}, ["Fit of it"]),
+    ],
+)  # fmt: skip
+def test_figures_of_classes_are_called_as_their_task_declares_them(
+    pair: list[Path], task: str, row: dict[str, float], titles: list[str]
+) -> None:
+    for folder in pair:
+        rows = [{"name": name, **row} for name in NAMES]
+        with_classes(folder, NAMES, task=task, per_class=rows)
+    section = classes(compared(pair))
+    assert section is not None
+    assert [table["title"] for table in section.values["tables"]] == titles
+
+
+def test_detectors_are_compared_by_their_own_figures(pair: list[Path]) -> None:
+    for folder, value in zip(pair, (0.5, 0.4), strict=True):
+        recipe = folder / "recipe.yaml"
+        text = recipe.read_text(encoding="utf-8").replace("task: classification", "task: detection")
+        recipe.write_text(text, encoding="utf-8")
+        table = folder / "metrics.csv"
+        table.write_text(table.read_text().replace("val_top1", "val_map50"))
+        with_classes(folder, NAMES, task="detection", map50=value, miss_rate=value)
+    rows = {row["title"]: row["cells"] for row in figures(compared(pair)).values["rows"]}
+    assert [cell["best"] for cell in rows["mAP50"]] == [True, False]
+    assert [cell["best"] for cell in rows["Miss rate"]] == [False, True]
+    page = write_comparison(pair).read_text(encoding="utf-8")
+    assert "mAP50, validation" in page
+    assert "is left out" not in page
+
+
+def test_the_time_of_an_epoch_counts_what_was_computed_once_before_it(pair: list[Path]) -> None:
+    head = "stage,epoch,seconds,val_top1\n"
+    rows = "head,1,1.5,0.5\nhead,2,3,0.6\nlast,3,5,0.7\n"
+    for folder, more in zip(pair, ("", "last,4,4000,0.8\n"), strict=True):
+        (folder / "metrics.csv").write_text(head + rows + more)
+    told = {"timings": {"frozen_of_stages_s": {"head": 20.0, "last": 7.0}}}
+    (pair[0] / "environment.json").write_text(json.dumps(told))
+    runs = compared(pair)
+    points = comparison._points(runs.records["a"], "val_top1", "seconds")
+    assert points == [(21.5, 0.5), (23.0, 0.6), (32.0, 0.7)]
+    assert comparison._points(runs.records["a"], "val_top1", "epoch")[-1] == (3.0, 0.7)
+    assert comparison._unit_of_time(Runs({"a": runs.records["a"]})) == "seconds"
+    assert comparison._unit_of_time(runs) == "minutes"
+    assert comparison._points(runs.records["b"], "val_top1", "minutes")[1] == (0.05, 0.6)
+
+
+def test_options_without_fields_are_no_row(pair: list[Path]) -> None:
+    for folder, options in zip(pair, ("{}", "{thresholds: f1}"), strict=True):
+        with (folder / "recipe.yaml").open("a", encoding="utf-8") as file:
+            file.write(f"task_options: {options}\n")
+    section = recipes(compared(pair))
+    assert section is not None
+    rows = {row["key"]: row["values"] for row in section.values["rows"]}
+    assert rows == {"stages.1.epochs": ["5", "7"], "task_options.thresholds": ["", "f1"]}
 
 
 def test_images_that_divide_them_are_counted(pair: list[Path]) -> None:

@@ -52,6 +52,14 @@ def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
     return found
 
 
+OF_CLASSES = (
+    Figure("f1", "F1", "fraction"),
+    Figure("precision", "Precision", "fraction"),
+    Figure("recall", "Recall", "fraction"),
+    Figure("specificity", "Specificity", "fraction"),
+)
+"""What judges a class in a row of `per_class`, the most telling first."""
+
 HEADS = ("main", "auxiliary")
 """What two classifiers that answer together are called, the first one first."""
 OF_HEADS = tuple(

@@ -69,6 +69,18 @@ def declared(classes: Sequence[str], max_boxes: int = MAX_BOXES) -> list[Figure]
     ]
 
 
+OF_CLASSES = (
+    Figure("ap50", "AP50", "fraction"),
+    Figure("ap50_95", "AP50:95", "fraction"),
+    Figure("voc_ap50", "VOC AP50", "fraction"),
+    Figure("f1", "F1", "fraction"),
+    Figure("precision", "Precision", "fraction"),
+    Figure("recall", "Recall", "fraction"),
+    Figure("miss_rate", "Miss rate", "fraction", less_is_better=True),
+)
+"""What judges a class in a row of `per_class`, the most telling first."""
+
+
 def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
     """`declared`, for the figures `names` that were measured: they tell the N of `arN`."""
     most = max((int(name[2:]) for name in names if re.fullmatch(r"ar[1-9]\d*", name)), default=1)

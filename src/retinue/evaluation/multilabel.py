@@ -42,6 +42,15 @@ def declared() -> list[Figure]:
     ]  # fmt: skip
 
 
+OF_CLASSES = (
+    Figure("ap", "Average precision (AP)", "fraction"),
+    Figure("f1", "F1", "fraction"),
+    Figure("precision", "Precision", "fraction"),
+    Figure("recall", "Recall", "fraction"),
+)
+"""What judges a class in a row of `per_class`, the most telling first."""
+
+
 def declared_among(names: Sequence[str], classes: Sequence[str]) -> list[Figure]:
     """Those of `declared` that `names` holds."""
     return [figure for figure in declared() if figure.name in names]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinue.figures import Figure
 from retinue.page.record import RunRecord
 
 
@@ -80,5 +81,7 @@ class TaskSections:
     when a model is judged (`page.pictures.overlay`), since a page never asks the network."""
     remark: Callable[[Mapping[str, Any]], str] = _nothing
     """What the figures of a `metrics.json` leave out: sentences beside them, in the log, too."""
+    class_figures: Sequence[Figure] = ()
+    """What judges a class in a row of `per_class` of its `metrics.json`, the most telling first."""
     compared: Comparer = _nothing_to_compare
     """Its section on a page that compares runs: the images in which they differ, say."""

@@ -51,6 +51,22 @@ class Runs:
         found = {f.name: f for record in self.records.values() for f in figures_of(record)}
         return list(found.values())
 
+    @property
+    def tasks(self) -> list[str]:
+        """What they were trained for, each once."""
+        return list(dict.fromkeys(filter(None, self.each(lambda record: record.task))))
+
+    @property
+    def common_classes(self) -> frozenset[str] | None:
+        """Those that all of them know; None where nobody tells."""
+        known = [frozenset(classes) for classes in self.each(lambda r: r.classes) if classes]
+        return frozenset.intersection(*known) if len(known) > 1 else None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether any figure of the one means something beside that of the other."""
+        return len(self.tasks) < 2 and self.common_classes != frozenset()
+
     def each(self, what: Callable[[RunRecord], Any]) -> list[Any]:
         """`what` of every run, in order."""
         return [what(record) for record in self.records.values()]
@@ -109,7 +125,7 @@ def figures(runs: Runs) -> Section:
         if all(value is None for value in values):
             continue
         best: float | None = None
-        for value in values:
+        for value in values if runs.comparable else ():
             best = value if figure.better(value, best) else best
         cells = [
             {
@@ -124,21 +140,24 @@ def figures(runs: Runs) -> Section:
         "runs": _heads(runs),
         "rows": rows,
         "judged": [_judged(record) for record in runs.records.values()],
+        "comparable": runs.comparable,
         "doubts": _doubts(runs),
     })  # fmt: skip
 
 
 def curves(runs: Runs) -> Section | None:
-    """The figure that chose the weights, the loss and the learning rate, a line a run."""
+    """The figures that chose the weights, the loss and the learning rate, a line a run."""
     measured = {key for record in runs.records.values() for row in record.epochs for key in row}
     watched = [name for name in runs.each(watched_by) if f"val_{name}" in measured]
     known = {figure.name: figure for figure in runs.figures}
-    figure = known.get(watched[0], plain(watched[0])) if watched else None
+    unit = _unit_of_time(runs)
     wanted = []
-    if figure is not None and figure.name != "loss":
-        key, parts = f"val_{figure.name}", figure.unit == "fraction"
-        wanted.append((key, f"{figure.title}, validation", "epoch", parts))
-        wanted.append((key, f"{figure.title} by time", "minutes", parts))
+    for name in dict.fromkeys(watched):
+        figure = known.get(name, plain(name))
+        key, parts = f"val_{name}", figure.unit == "fraction"
+        if name != "loss":
+            wanted.append((key, f"{figure.title}, validation", "epoch", parts))
+            wanted.append((key, f"{figure.title} by time", unit, parts))
     wanted += [
         ("val_loss", "Loss, validation", "epoch", False),
         ("train_loss", "Loss, training", "epoch", False),
@@ -147,7 +166,8 @@ def curves(runs: Runs) -> Section | None:
     drawn = []
     for key, title, across, fractions in wanted:
         lines = {name: _points(r, key, across) for name, r in runs.records.items()}
-        drawing = overlay(lines, title=title, across=across, fractions=fractions)
+        said = across if across == "epoch" else f"{across} of training, without validation"
+        drawing = overlay(lines, title=title, across=said, fractions=fractions)
         if drawing is not None:
             name = f"{key}-{across}"
             drawn.append({"svg": Markup(plots.svg(drawing, name=name, label=title))})
@@ -180,18 +200,18 @@ def classes(runs: Runs) -> Section | None:
     told = [{str(row.get("name")): row for row in record.metrics.get("per_class") or ()}
             for record in runs.records.values()]  # fmt: skip
     names = list(dict.fromkeys(name for one in told for name in one))
-    if len(names) < 2 or sum(map(bool, told)) < 2:
+    if len(names) < 2 or sum(map(bool, told)) < 2 or not runs.comparable:
         return None
     tables = []
-    for measure in _measures(told):
+    for measure in _measures(runs, told):
         rows = []
         for name in names:
-            values = [number(one.get(name, {}).get(measure)) for one in told]
+            values = [number(one.get(name, {}).get(measure.name)) for one in told]
             there = [value for value in values if value is not None]
             spread = max(there) - min(there) if len(there) > 1 else None
             rows.append({"name": name, "values": values, "spread": spread})
         rows.sort(key=lambda row: -1.0 if row["spread"] is None else row["spread"], reverse=True)
-        tables.append({"title": plain(measure).title, "rows": rows[:_ROWS],
+        tables.append({"title": measure.title, "rows": rows[:_ROWS],
                        "more": len(rows) - len(rows[:_ROWS])})  # fmt: skip
     return _section("classes", "Class by class", {"runs": _heads(runs), "tables": tables}) \
         if tables else None  # fmt: skip
@@ -232,8 +252,8 @@ def run(runs: Runs) -> Section | None:
 
 def _of_their_task(runs: Runs) -> Section | None:
     """What their task adds, where all are of one."""
-    tasks = set(runs.each(lambda record: record.task))
-    return sections_of(tasks.pop()).compared(runs.records) if len(tasks) == 1 else None
+    tasks = runs.tasks
+    return sections_of(tasks[0]).compared(runs.records) if len(tasks) == 1 else None
 
 
 # --- names, and what the runs were judged on -----------------------------------------------------
@@ -275,10 +295,11 @@ def _judged(record: RunRecord) -> str:
 def _doubts(runs: Runs) -> list[str]:
     """Why the figures cannot be set side by side, in sentences."""
     found = []
-    tasks = list(dict.fromkeys(filter(None, runs.each(lambda record: record.task))))
-    if len(tasks) > 1:
-        found.append(f"They are of different tasks ({', '.join(tasks)}): hardly a figure of the one"
-                     " means anything beside one of the other.")  # fmt: skip
+    if len(runs.tasks) > 1:
+        found.append(f"These runs are of different tasks ({', '.join(runs.tasks)}): figures of the"
+                     " same name do not measure the same.")  # fmt: skip
+    if doubt := _other_classes(runs):
+        found.append(doubt)
     judged = {name: paths for name, record in runs.records.items() if (paths := _paths(record))}
     if len(judged) > 1:
         first, *others = judged
@@ -295,6 +316,26 @@ def _doubts(runs: Runs) -> list[str]:
     return found
 
 
+def _other_classes(runs: Runs) -> str:
+    """Whether they do not tell the same classes apart, in a sentence."""
+    known = {name: set(record.classes) for name, record in runs.records.items() if record.classes}
+    common = runs.common_classes
+    if common is None or all(classes == common for classes in known.values()):
+        return ""
+    if not common:
+        return (
+            f"No class is common to {listed(list(known), 4)}: their figures say how well each does"
+            " its own work, not which one is better."
+        )
+    first, *others = known
+    apart = [name for name in others if known[name] != known[first]]
+    return (
+        f"{listed([first, *apart], 4)} do not know the same classes"
+        f" ({counted(len(common), 'class', 'classes')} in common): the more there are to tell"
+        " apart, the harder it is."
+    )
+
+
 def _paths(record: RunRecord) -> frozenset[str]:
     """Those of the images that it was judged on, from their folder on, wherever that lies; empty:
     nobody knows."""
@@ -307,16 +348,42 @@ def _paths(record: RunRecord) -> frozenset[str]:
 # --- values --------------------------------------------------------------------------------------
 
 
+_SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
+
+
 def _points(record: RunRecord, key: str, across: str) -> list[tuple[float, float]]:
-    column = "seconds" if across == "minutes" else "epoch"
-    pairs = [(number(row.get(column)), number(row.get(key))) for row in record.epochs]
-    scale = 60.0 if across == "minutes" else 1.0
-    return [(x / scale, y) for x, y in pairs if x is not None and y is not None]
+    places = [number(row.get("epoch")) for row in record.epochs]
+    if across in _SECONDS:
+        places = [x if x is None else x / _SECONDS[across] for x in _times(record)]
+    pairs = zip(places, (number(row.get(key)) for row in record.epochs), strict=True)
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _times(record: RunRecord) -> list[float | None]:
+    """At which second of the training each epoch ended: its steps, and what was computed once for
+    the stages with a frozen part until then."""
+    timings = record.environment.get("timings")
+    frozen = timings.get("frozen_of_stages_s") if isinstance(timings, dict) else None
+    left = dict(frozen) if isinstance(frozen, dict) else {}
+    before, found = 0.0, []
+    for row in record.epochs:
+        before += number(left.pop(row.get("stage"), None)) or 0.0
+        steps = number(row.get("seconds"))
+        found.append(None if steps is None else before + steps)
+    return found
+
+
+def _unit_of_time(runs: Runs) -> str:
+    """In which the longest training is a number that is read easily."""
+    times = [time for record in runs.records.values() for time in _times(record) if time]
+    longest = max(times, default=0.0)
+    return "seconds" if longest < 180 else "minutes" if longest < 3 * 3600 else "hours"
 
 
 def _flat(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str, Any]]:
-    """Dotted key and value of everything in a recipe; lists of plain values stay together."""
-    if isinstance(value, dict) and value:
+    """Dotted key and value of everything in a recipe; lists of plain values stay together. What has
+    no fields says nothing."""
+    if isinstance(value, dict):
         return [pair for key, inner in value.items() for pair in _flat(inner, (*place, str(key)))]
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
         return [pair for k, inner in enumerate(value) for pair in _flat(inner, (*place, k))]
@@ -333,16 +400,21 @@ def _short(one: Mapping[str, Any], key: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _measures(told: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """The figures of classes that are shares, those that sum a class up first."""
+def _measures(runs: Runs, told: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[Figure]:
+    """What judges a class, the most telling first: as the task declares it, or else, of a task of
+    another installation, whatever is a share."""
+    declared = sections_of(runs.tasks[0] if runs.tasks else "").class_figures
+    if declared:
+        measured = {key for one in told for row in one.values() for key in row}
+        return [figure for figure in declared if figure.name in measured]
     keys = dict.fromkeys(k for one in told for row in one.values() for k in row if k != "name")
     found = []
     for key in keys:
         values = [number(row.get(key)) for one in told for row in one.values()]
         there = [value for value in values if value is not None]
         if there and all(0 <= value <= 1 for value in there) and any(v % 1 for v in there):
-            found.append(key)
-    return sorted(found, key=lambda key: not key.startswith(("f1", "ap")))
+            found.append(plain(key))
+    return found
 
 
 def _whole(value: Any) -> str | None:

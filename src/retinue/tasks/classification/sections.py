@@ -204,6 +204,7 @@ SECTIONS = TaskSections(
     baseline=baseline,
     to_explain=to_explain,
     remark=figures.remark,
+    class_figures=figures.OF_CLASSES,
     compared=divided,
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from retinue.evaluation.coco import SIZES
-from retinue.evaluation.detection import figures_of, remark
+from retinue.evaluation.detection import OF_CLASSES, figures_of, remark
 from retinue.evaluation.detection_diagnosis import ABOUT_NOTHING, Scale, diagnose
 from retinue.evaluation.detection_errors import Kind, confusion, costs, errors, taken
 from retinue.evaluation.precision_recall import at, curves, pooled
@@ -213,6 +213,7 @@ SECTIONS = TaskSections(
     baseline=baseline,
     to_explain=to_explain,
     remark=remark,
+    class_figures=OF_CLASSES,
 )
 
 

@@ -241,4 +241,5 @@ SECTIONS = TaskSections(
     baseline=baseline,
     to_explain=to_explain,
     remark=figures.remark,
+    class_figures=figures.OF_CLASSES,
 )
