@@ -45,6 +45,13 @@ class RetinueError(Exception):
         """Whether a training can go on once this is mended, if it has a checkpoint: whoever knows
         the run then adds how."""
 
+    def name(self, place: str) -> None:
+        """Have the message say that it was in `place`, unless it says so already."""
+        if self.where is None:
+            self.where = place
+        elif place not in self.where:
+            self.where = f"{place}, {self.where}"
+
     def __str__(self) -> str:
         return ", ".join(part for part in (self.what, self.where, self.mend) if part)
 

@@ -190,3 +190,27 @@ def test_a_list_a_pattern_and_a_video(retinue: Command, model: Path, here: Path)
     assert code == 3
     assert "a video, and only images are explained" in err
     assert len(lines("why/explanations.jsonl")) == 2
+
+
+def test_what_was_written_into_the_data_is_not_read_as_data(
+    retinue: Command, model: Path, here: Path
+) -> None:
+    Path("in/cat").mkdir()
+    Path("in/a.png").rename("in/cat/a.png")
+    for out in ("in", "in/why", "in/cat", "in/cat/why"):
+        assert retinue("explain", model, "in", "--out", out, "--sheet", "kernels")[0] == 0
+        code, said, _ = retinue("explain", model, "in", "--out", "elsewhere", "--json")
+        assert (code, len(json.loads(said)["images"])) == (0, 2)
+        _, said, _ = retinue("data", "check", "in", "--json")
+        told = json.loads(said)
+        assert told["classes"] == {"cat": 1, "deep": 1}
+
+
+def test_an_export_is_told_once_and_what_to_name_instead(
+    retinue: Command, model: Path, here: Path
+) -> None:
+    assert retinue("export", model, "--to", "torchscript", "--images", "in")[0] == 0
+    export = model.with_suffix(".torchscript")
+    code, _, err = retinue("explain", export, "in", "--out", "why")
+    assert (code, err.count(str(export))) == (2, 1)
+    assert "name the model file (.safetensors)" in err

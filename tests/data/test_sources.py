@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset
 from retinue.data.sources import open_dataset as open_with
+from retinue.data.sources.folder import read_folder
 from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.records import Record, Records
 from retinue.data.sources.splits import draw_splits as draw
@@ -121,6 +122,21 @@ def test_odd_names_hidden_files_and_empty_classes(tmp_path: Path) -> None:
     assert everything(dataset) == {"1.JPG": "猫 & dog", "new\nline.PNG": 'it\'s "x"'}
     assert "class 'empty' has no images" in dataset.notes
     assert any("1 image directly in" in note for note in dataset.notes)
+
+
+def test_answers_that_were_written_into_the_data_are_no_class(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{name}/{k}.png" for name in ("cat", "dog") for k in range(3)))
+    for place in ("why/explained/.drawn-by-retinue", "said/predictions.csv", "clips/frames.jsonl"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    (tmp_path / "empty").mkdir()
+    # A class whose pictures were predicted into their own folder stays one.
+    (tmp_path / "dog" / "predictions.jsonl").touch()
+    listing = read_folder(tmp_path, DataOptions())
+    assert listing.empty_classes == ["empty"]
+    assert listing.not_images == ["dog/predictions.jsonl"]
+    for name in ("why", "said", "clips"):
+        assert any(f"passed over: '{name}'" in note for note in listing.notes)
 
 
 def test_class_names_are_nfc(tmp_path: Path) -> None:

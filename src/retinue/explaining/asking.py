@@ -45,8 +45,8 @@ class Column:
         try:
             settled = chosen(predictor, method, target)
         except RetinueError as error:
-            place = f"{model}, {error.where}" if error.where else model
-            raise type(error)(error.what, where=place, mend=error.mend) from error
+            error.name(model)
+            raise
         return cls(model, predictor, settled)
 
 

@@ -107,7 +107,7 @@ class ExportedMember:
         raise UsageError(
             "an exported file answers, but cannot be looked into or trained",
             where=str(self.file),
-            mend="name the model file that it was exported from",
+            mend="name the model file (.safetensors) that it was exported from",
         )
 
     @property
@@ -178,8 +178,8 @@ def _naming(file: Path) -> Iterator[None]:
     try:
         yield
     except RetinueError as error:
-        place = f"{file}, {error.where}" if error.where else str(file)
-        raise type(error)(error.what, where=place, mend=error.mend) from error
+        error.name(str(file))
+        raise
 
 
 def _of_model_file(file: Path, device: str, options: Mapping[str, Any]) -> Member:

@@ -13,7 +13,15 @@ from retinue.data.sources.layout import SplitFolders, split_folders, within
 from retinue.data.sources.listing import Listing, Reader, given_path
 from retinue.data.sources.matching import composed
 from retinue.data.sources.records import NONE, Records, as_names
-from retinue.data.sources.walking import about_others, about_runs, is_run, normal, subfolders, walk
+from retinue.data.sources.walking import (
+    about_others,
+    about_runs,
+    holds_answers,
+    is_run,
+    normal,
+    subfolders,
+    walk,
+)
 from retinue.data.sources.words import ORDER, nearly_alike, split_of
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import UsageError, some
@@ -96,6 +104,9 @@ def _read_classes(listing: Listing, folder: Path, split: str | None, found: _Fou
         inside = class_folder.relative_to(listing.root).as_posix()
         images, others, closed = walk(class_folder)
         listing.errors += closed
+        if not images and holds_answers(class_folder):
+            listing.notes.append(f"passed over: {inside!r}, where answers of a model were written")
+            continue
         if not images:
             listing.empty_classes.append(label if split is None else f"{split}/{label}")
         found.add(label, split, [f"{inside}/{name}" for name in images])

@@ -73,6 +73,24 @@ def _holds_runs(folder: Path) -> bool:
     return bool(inside) and all(e.is_folder and is_run(folder / e.name) for e in inside)
 
 
+def holds_answers(folder: Path) -> bool:
+    """Whether predictions or explanations were written to `folder`: by their lists, or the folders
+    of drawn pictures beside those."""
+    try:
+        inside = entries(folder)
+    except OSError:
+        return False
+    return any(
+        is_drawn(folder / entry.name)
+        if entry.is_folder
+        else entry.name.rpartition(".")[0] in _LISTS_OF_ANSWERS
+        for entry in inside
+    )
+
+
+_LISTS_OF_ANSWERS = ("predictions", "frames", "explanations")
+
+
 def _below(folder: Path) -> list[Path]:
     names = [e.name for e in entries(folder) if is_looked_into(e) and not hidden(e.name)]
     return [folder / name for name in sorted(names, key=normal)]
