@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import retinue
-from retinue.errors import RetinueError
+from retinue.errors import RetinueError, UsageError
 
 
 def test_a_file_that_was_changed_is_not_opened(model: Path, photographs: Path) -> None:
@@ -16,9 +16,44 @@ def test_a_file_that_was_changed_is_not_opened(model: Path, photographs: Path) -
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
-    with pytest.raises(RetinueError, match="is not the file that was proven") as told:
+    with pytest.raises(
+        RetinueError, match=r"^best\.torchscript is damaged or was changed: by its SHA-256"
+    ) as told:
         retinue.load(file)
     assert report.name in str(told.value.mend)
+    assert "retinue export MODEL --to torchscript" in str(told.value.mend)
     moved = file.with_name("renamed" + file.suffix)
     retinue.export(model, "torchscript", images=photographs, force=True).path.rename(moved)
     assert retinue.load(moved), "without a report beside it nothing is known against it"
+
+
+def test_damage_is_said_first_and_where_it_is(model: Path, photographs: Path) -> None:
+    """Without the report, too, that would know the hashes."""
+    pytest.importorskip("openvino")
+    graph = retinue.export(model, "openvino", images=photographs).path
+    graph.with_name(graph.name + ".proof.json").unlink()
+    weights = graph.with_suffix(".bin")
+    whole, good = graph.read_bytes(), weights.read_bytes()
+    for damage in (good[: len(good) // 2], b"", bytes([good[0] ^ 1]) + good[1:]):
+        weights.write_bytes(damage)
+        with pytest.raises(RetinueError, match=r"^the weights are damaged.*SHA-256.*best\.bin"):
+            retinue.load(graph)
+    weights.write_bytes(good)
+    for damage in (whole[: len(whole) // 2], b"", b"hello"):
+        graph.write_bytes(damage)
+        with pytest.raises(
+            RetinueError, match=r"^a damaged file.*best\.xml.*--to openvino"
+        ) as told:
+            retinue.load(graph)
+        assert "newer" not in str(told.value)
+        assert "src/" not in str(told.value), "no places in OpenVINO's source"
+    graph.write_bytes(whole.replace(b'type="Convolution"', b'type="Convolution9"'))
+    with pytest.raises(RetinueError, match=r"cannot load it.*IR version \d+.*newer openvino"):
+        retinue.load(graph)
+
+
+def test_weights_alone_are_told_from_their_graph(model: Path, photographs: Path) -> None:
+    pytest.importorskip("openvino")
+    graph = retinue.export(model, "openvino", images=photographs).path
+    with pytest.raises(UsageError, match=r"best\.bin, name the file beside it, '.*best\.xml'"):
+        retinue.load(graph.with_suffix(".bin"))

@@ -24,7 +24,7 @@ from retinue.exporting.staging import check_target, staged
 from retinue.exporting.weights import began_from
 from retinue.exporting.whole import Whole
 from retinue.exporting.writers import Converted, Job, writer_of
-from retinue.inference import ensembles
+from retinue.inference import ensembles, runtimes
 from retinue.inference.engines import TorchEngine
 from retinue.inference.exported import MOST_IMAGES, Export, hashes, report_of, written
 from retinue.inference.members import ExportedMember, Member, open_member
@@ -256,7 +256,12 @@ def _proven(
         "proof": proof.as_dict(),
         **({} if spent is None else {"cost": spent.as_dict()}),
         "images": [sample.name or Path(sample.key).name for sample in samples],
-        "engine": {"name": runs.name, "provider": runs.provider, "computes": runs.computes},
+        "engine": {
+            "name": runs.name,
+            "version": runtimes.version_of(runtimes.runtime_of(FORMATS[export.format])),
+            "provider": runs.provider,
+            "computes": runs.computes,
+        },
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "versions": export.versions,
     }

@@ -158,9 +158,10 @@ def _refuse_changed(path: Path) -> None:
     now = hashes(path)
     if changed := [name for name in now if known.get(name, now[name]) != now[name]]:
         raise RetinueError(
-            f"{changed[0]} is not the file that was proven to answer as the model does",
+            f"{changed[0]} is damaged or was changed: by its SHA-256 it is not the file that was"
+            " proven to answer as the model does",
             where=str(path),
-            mend=f"export the model anew; or remove {report.name} if it was changed on purpose",
+            mend=f"{runtimes.anew(path)}; if it was changed on purpose, remove {report.name}",
         )
 
 

@@ -141,6 +141,7 @@ def open_member(file: Path, device: str, engine: EngineName, options: Mapping[st
     """The model file or exported file `file`. Raises as `retinue.inference.predictor.load`."""
     form = runtimes.format_of(file)
     if form is None:
+        runtimes.refuse_part(file)
         return _of_model_file(file, device, options)
     export, description, runs = open_exported(file, form, device, engine)
     with _naming(file):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retinue.errors import RetinueError, UsageError, suggest
+from retinue.text import first_line
 
 if TYPE_CHECKING:
     from retinue.inference.engine import Engine
@@ -124,6 +126,59 @@ def found(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ValueError:  # what `sys.modules` says is not there
         return False
+
+
+def version_of(runtime: Runtime) -> str:
+    """That of its library, which must be installed: `1.23.0`."""
+    module = importlib.import_module(runtime.needs[0] if runtime.needs else "torch")
+    # OpenVINO has its commit behind it.
+    return str(getattr(module, "__version__", "unknown")).partition("-")[0]
+
+
+def refuse_part(path: Path) -> None:
+    """UsageError for a file of weights beside the export that it belongs to."""
+    if path.suffix.lower() == ".bin":
+        whole = path.with_suffix(".xml")
+    elif path.suffix == EXTERNAL:
+        whole = path.with_suffix("")
+    else:
+        return
+    if format_of(whole) is not None and whole.is_file():
+        what = "these are the weights of a model, without its graph"
+        raise UsageError(what, where=str(path), mend=f"name the file beside it, {str(whole)!r}")
+
+
+def unloadable(
+    path: Path, library: str, package: str, error: object, *, whole: bool = True, facts: str = ""
+) -> RetinueError:
+    """What to raise for an export that a library, as people call it with its version, cannot load.
+    `whole`: whether nothing speaks for damage; then it may be newer than what `package` installs.
+    `facts`: of what versions the file is."""
+    mend, said = anew(path), _said(error)
+    if not whole:
+        form = format_of(path)
+        kind = f"no {form.title} file" if form else "none of this kind"
+        what = f"a damaged file, or {kind} at all: {library} cannot load it ({said})"
+        return RetinueError(what, where=f"{path}{facts}", mend=mend)
+    mend += f"; a file that is newer than the library needs a newer {package}"
+    return RetinueError(f"{library} cannot load it: {said}", where=f"{path}{facts}", mend=mend)
+
+
+def anew(path: Path, what: str = "it") -> str:
+    """How to come by the export at `path`, or by `what` of it, anew: in words."""
+    form = format_of(path)
+    command = f" (retinue export MODEL --to {form.name})" if form else ""
+    return f"copy {what} anew from where it was made, or export the model anew{command}"
+
+
+_PLACE_IN_SOURCE = re.compile(r"Exception from |Check '.*' failed at ")
+
+
+def _said(error: object) -> str:
+    """The first line of a library's error that says what is wrong, and not where it was noticed."""
+    lines = str(error).strip().splitlines()
+    told = [line for line in lines if not _PLACE_IN_SOURCE.match(line)]
+    return first_line("\n".join(told or lines), type(error).__name__)
 
 
 def runtime_of(form: Format, engine: str = "auto") -> Runtime:

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import UsageError
 from retinue.inference.engine import Engine, Precision, home
-from retinue.inference.runtimes import KEY, Opened
+from retinue.inference.runtimes import KEY, Opened, unloadable
 from retinue.inference.tracing import Signature
 from retinue.nested import Nested
-from retinue.text import first_line
 
 FILE = f"{KEY}.json"
 SIGNATURE = "serving_default"
@@ -56,12 +55,9 @@ def opened(path: Path, device: str) -> Opened:
         interpreter = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
         runner = interpreter.get_signature_runner(SIGNATURE)
     except Exception as error:
-        version = getattr(ai_edge_litert, "__version__", "")
-        raise RetinueError(
-            f"LiteRT {version} cannot load it: {first_line(error)}",
-            where=str(path),
-            mend="install a newer ai-edge-litert, or export the model anew",
-        ) from error
+        library = f"LiteRT {getattr(ai_edge_litert, '__version__', '')}"
+        whole = _text(path) is not None  # which lies at the end of the file
+        raise unloadable(path, library, "ai-edge-litert", error, whole=whole) from error
     return Opened(
         _text(path), lambda signature, precision: LiteRTEngine(runner, signature, precision)
     )

@@ -10,11 +10,10 @@ import torch
 from retinue.errors import RetinueError, UsageError
 from retinue.files import open_file
 from retinue.inference.engine import Engine, Precision, home
-from retinue.inference.runtimes import KEY, Opened
+from retinue.inference.runtimes import KEY, Opened, unloadable
 from retinue.inference.tracing import Signature
 from retinue.nested import Nested
 from retinue.protobuf import VARINT, Malformed, Piece, fields, pieces
-from retinue.text import first_line
 
 _IR_VERSION, _METADATA, _OPSET = 1, 14, 8
 """Numbers of ModelProto's fields."""
@@ -60,10 +59,10 @@ def session(file: Path, device: str = "cpu") -> Any:
     try:
         made = onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:
-        raise RetinueError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {first_line(error)}",
-            where=f"{file}{_versions(file)}",
-            mend="install a newer onnxruntime, or export the model anew",
+        versions = _versions(file)
+        library = f"ONNX Runtime {onnxruntime.__version__}"
+        raise unloadable(
+            file, library, "onnxruntime", error, whole=bool(versions), facts=versions
         ) from error
     if made.get_providers()[0] != wanted:  # it falls back without an error
         raise RetinueError(
@@ -106,7 +105,8 @@ def facts(file: Path) -> tuple[str, str | None]:
 
 
 def _versions(file: Path) -> str:
+    """In brackets; empty of no ONNX file, or a damaged one."""
     try:
         return f" ({facts(file)[0]})"
     except (Malformed, OSError):
-        return " (no ONNX file, or a damaged one)"
+        return ""

@@ -13,10 +13,9 @@ import torch
 from retinue.errors import RetinueError, UsageError
 from retinue.files import open_file
 from retinue.inference.engine import Engine, Precision, home, refuse_bf16
-from retinue.inference.runtimes import KEY, Opened
+from retinue.inference.runtimes import KEY, Opened, anew, unloadable
 from retinue.inference.tracing import Signature
 from retinue.nested import Nested
-from retinue.text import first_line
 from retinue.weights.files import sha256
 
 
@@ -87,12 +86,15 @@ def opened(path: Path, device: str) -> Opened:
     try:
         model = core().read_model(path)
     except Exception as error:
-        raise RetinueError(
-            f"OpenVINO {openvino.__version__} cannot load it: {first_line(error)}",
-            where=f"{path}{_version(path)}",
-            mend="install a newer openvino, or export the model anew",
+        own = path.suffix.lower() == ".xml"
+        if own:
+            _refuse_other_weights(_noted(path), weights)
+        library = f"OpenVINO {openvino.__version__.partition('-')[0]}"
+        raise unloadable(
+            path, library, "openvino", error, whole=not own or _ends(path), facts=_version(path)
         ) from error
-    _refuse_strange_weights(model, weights)
+    if model.has_rt_info([WEIGHTS]):
+        _refuse_other_weights(_said(model, WEIGHTS), weights)
     return Opened(
         _text(model, path), lambda signature, precision: OpenVINOEngine(model, signature, precision)
     )
@@ -102,15 +104,37 @@ WEIGHTS = f"{KEY}_weights"
 """Under this name a file carries the SHA-256 of the weights that belong to it."""
 
 
-def _refuse_strange_weights(model: Any, weights: Path) -> None:
-    """Raise RetinueError for weights of another file: the two are copied, and replaced, one after
-    the other."""
-    if model.has_rt_info([WEIGHTS]) and _said(model, WEIGHTS) != sha256(weights):
+def _refuse_other_weights(noted: str, weights: Path) -> None:
+    """Raise RetinueError for weights of another SHA-256 than the graph has `noted`, if it has: the
+    two are copied, and replaced, one after the other."""
+    if noted and noted != sha256(weights):
         raise RetinueError(
-            "these are not the weights of the file beside them, or they are damaged",
+            "the weights are damaged, or not those of the graph beside them (by their SHA-256)",
             where=str(weights),
-            mend="copy both anew from where they were made, or export the model anew",
+            mend=anew(weights.with_suffix(".xml"), "both files"),
         )
+
+
+def _noted(path: Path) -> str:
+    """The SHA-256 of the weights, as a file has it that OpenVINO does not load."""
+    try:
+        found = re.search(rf'<{WEIGHTS} value="([0-9a-f]+)"', _content(path))
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def _ends(path: Path) -> bool:
+    """Whether the graph is there to its end."""
+    try:
+        return _content(path).rstrip().endswith("</net>")
+    except OSError:
+        return False
+
+
+def _content(path: Path) -> str:
+    with open_file(path) as file:
+        return file.read().decode("utf-8", "replace")
 
 
 def _said(model: Any, key: str) -> str:

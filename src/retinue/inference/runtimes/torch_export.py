@@ -15,9 +15,8 @@ import torch
 from retinue.documents import parse_json
 from retinue.errors import RetinueError
 from retinue.files import read_file
-from retinue.inference.runtimes import Opened
+from retinue.inference.runtimes import Opened, unloadable
 from retinue.inference.runtimes.torchscript import FILE, ProgramEngine
-from retinue.text import first_line
 
 _KNOWN = re.compile(
     r"[^/]*/(archive_format|archive_version|byteorder|\.data/\w+|extra/[^/]+|models/model\.json"
@@ -61,11 +60,7 @@ def opened(path: Path, device: str) -> Opened:
         program: Any = torch.export.load(io.BytesIO(content), extra_files=found)
         module = program.module().to(device)
     except Exception as error:
-        raise RetinueError(
-            f"PyTorch {torch.__version__} cannot load it: {first_line(error)}",
-            where=str(path),
-            mend="install a newer torch, or export the model anew",
-        ) from error
+        raise unloadable(path, f"PyTorch {torch.__version__}", "torch", error) from error
     return Opened(
         found[FILE] or None,
         lambda signature, precision: ProgramEngine(module, signature, precision, device),
@@ -90,11 +85,8 @@ def _refuse_code(content: bytes, path: Path) -> None:
                 elif name.endswith("/model.json"):
                     odd += _odd(parse_json(archive.read(name), foreign=True))
     except Exception as error:
-        raise RetinueError(
-            f"not a file of torch.export, or a damaged one ({first_line(error)})",
-            where=str(path),
-            mend="copy it anew from where it was made",
-        ) from error
+        library = f"PyTorch {torch.__version__}"
+        raise unloadable(path, library, "torch", error, whole=False) from error
     if odd:
         raise RetinueError(
             f"it contains more than tensors and a graph ({odd[0]!r}), which might be executed",

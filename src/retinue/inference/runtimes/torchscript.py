@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from retinue.errors import RetinueError
 from retinue.inference.engine import Engine, Precision, channels_last, home
-from retinue.inference.runtimes import KEY, Opened
+from retinue.inference.runtimes import KEY, Opened, unloadable
 from retinue.inference.tracing import Signature, quiet
 from retinue.nested import Nested, leaves, rebuilt, single
-from retinue.text import first_line
 
 FILE = f"{KEY}.json"
 """Of what stands beside the program in the file."""
@@ -51,11 +50,9 @@ def opened(path: Path, device: str) -> Opened:
             load: Any = torch.jit.load
             program = load(str(path), map_location=device, _extra_files=found)
     except Exception as error:
-        raise RetinueError(
-            f"PyTorch {torch.__version__} cannot load it: {first_line(error)}",
-            where=str(path),
-            mend="install a newer torch, or export the model anew",
-        ) from error
+        whole = zipfile.is_zipfile(path)
+        library = f"PyTorch {torch.__version__}"
+        raise unloadable(path, library, "torch", error, whole=whole) from error
     text = found[FILE]
     said = text.decode("utf-8") if isinstance(text, bytes) else text
     return Opened(
