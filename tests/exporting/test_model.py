@@ -322,10 +322,25 @@ def test_formats_that_are_written_elsewhere_name_the_package(model: Path) -> Non
     for to, package in (
         ("keras", "tensorflow"),
         ("savedmodel", "tensorflow"),
-        ("coreml", "coreml"),
+        ("coreml", "coremltools"),
     ):
-        with pytest.raises(UsageError, match=rf"by the package '{package}"):
+        with pytest.raises(UsageError, match=rf"'{package}'.*prove.*use --to ") as told:
             retinue.export(model, to)
+        way = str(told.value.mend).split()[2].rstrip(",")
+        assert way in runtimes.FORMATS
+
+
+@pytest.mark.parametrize("to", ["timm", "torchvision"])
+def test_what_cannot_be_is_a_mistake_of_usage(
+    to: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network that no library has, and a detector."""
+    for file, words in (
+        (model, f"{to} has no network that is tiny"),
+        (exports.detector(tmp_path / "finds.safetensors"), "this model is a detector"),
+    ):
+        assert run(["export", str(file), "--to", to]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_litert(model: Path, photographs: Path) -> None:

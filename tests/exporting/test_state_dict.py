@@ -234,7 +234,7 @@ NATIVE = (224, 224)
 def test_what_a_library_has_not_is_refused(
     library: str, name: str, arguments: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(RetinueError, match=words):
+    with pytest.raises(UsageError, match=words):
         construction(library, built(name, **arguments), NATIVE)
 
 
@@ -255,7 +255,7 @@ def test_what_a_library_has_not_is_refused(
 def test_sizes_that_a_library_does_otherwise_are_refused(
     library: str, name: str, arguments: dict[str, Any], size: tuple[int, int], words: str
 ) -> None:
-    with pytest.raises(RetinueError, match=words):
+    with pytest.raises(UsageError, match=words):
         construction(library, built(name, **arguments), size)
 
 

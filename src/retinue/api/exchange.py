@@ -38,8 +38,8 @@ def export(
     pixels of those images. `precision`: `int8` chooses its ranges by training images; it may
     cost `most_lost` of the task's main figure.
 
-    Raises `UsageError` for what will not do, `RetinueError` where that library has no such network,
-    or the file does not answer as the model does.
+    Raises `UsageError` for what cannot be (a library without such a network, missing packages),
+    `RetinueError` where the file does not answer as the model does, or cannot be written.
     """
     from retinue.errors import UsageError, suggest
     from retinue.exporting.elsewhere import LIBRARIES

@@ -17,7 +17,7 @@ from typing import Any, cast
 from torch import nn
 
 from retinue.arrays import Size
-from retinue.errors import RetinueError, UsageError, suggest
+from retinue.errors import UsageError, suggest
 from retinue.models import names
 from retinue.models.blocks import HiddenLayersHead
 from retinue.models.network import Network
@@ -71,7 +71,7 @@ def _map_within_the_kernel(network: Network, size: Size) -> None:
     stride = network.feature_levels[-1].stride
     height, width = size
     if max(size) // stride > side:
-        raise RetinueError(
+        raise UsageError(
             f"no network of timm's computes what this one does with images of {height}×{width}: "
             f"its {network.name} slides the first hidden layer over the map of "
             f"{height // stride}×{width // stride}, this one averages the map to {side}×{side}",
@@ -83,7 +83,7 @@ def _square(network: Network, size: Size) -> None:
     """torchvision's transformers refuse other images."""
     height, width = size
     if height != width:
-        raise RetinueError(
+        raise UsageError(
             f"torchvision's transformers take square images only, not {height}×{width}",
             mend=f"train it with a square input, input.size={max(size)} say",
         )
@@ -102,7 +102,7 @@ class _Family:
     always: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of theirs that every call needs."""
     check_size: Callable[[Network, Size], None] = _any_size
-    """Raises RetinueError where theirs does not compute what our network does with such images."""
+    """Raises UsageError where theirs does not compute what our network does with such images."""
 
 
 def _norm(kind: type[nn.Module]) -> Callable[[float], Keywords]:
@@ -208,19 +208,19 @@ def construction(library: str, network: Network, size: Size) -> Construction:
     size only, the call says that one, whatever `image_size` ours was built with.
 
     Raises:
-        UsageError: no such library.
-        RetinueError: it has no such network, or not one that computes the same; says which has.
+        UsageError: no such library, or it has no such network, or not one that computes the same;
+            says which has.
     """
     if library not in LIBRARIES:
         mend = suggest(str(library), LIBRARIES) or f"there are {' and '.join(LIBRARIES)}"
         raise UsageError(f"unknown library {library!r}", mend=mend)
     try:
         return _construction(library, network, size)
-    except RetinueError as error:
+    except UsageError as error:
         for other in LIBRARIES:
             if other != library and _possible(other, network, size):
                 mend = f'to="{other}" (--to {other}) can do it'
-                raise RetinueError(error.what, mend=mend) from error
+                raise UsageError(error.what, mend=mend) from error
         raise
 
 
@@ -228,7 +228,7 @@ def _construction(library: str, network: Network, size: Size) -> Construction:
     entry = find(network.name)
     family = _FAMILIES[library].get(entry.family)
     if family is None or network.name not in family.names:
-        raise RetinueError(f"{library} has no network that is {network.name}")
+        raise UsageError(f"{library} has no network that is {network.name}")
     name = family.names[network.name]
     arguments = _arguments(network, size)
     layout = _closest(library, entry.family, arguments)
@@ -242,7 +242,7 @@ def _construction(library: str, network: Network, size: Size) -> Construction:
         if key in INDIFFERENT or value == theirs.get(key):
             continue
         if key not in says:
-            raise RetinueError(
+            raise UsageError(
                 f"no network of {library}'s computes what this one does: its {name} has "
                 f"{key}={theirs.get(key)!r}, this {network.name} {value!r}"
             )
@@ -265,7 +265,7 @@ def _arguments(network: Network, size: Size) -> Keywords:
 def _possible(library: str, network: Network, size: Size) -> bool:
     try:
         _construction(library, network, size)
-    except RetinueError:
+    except UsageError:
         return False
     return True
 

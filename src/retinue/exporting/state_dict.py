@@ -20,8 +20,9 @@ from retinue.exporting import preparing
 from retinue.exporting.elsewhere import Construction, construction
 from retinue.exporting.staging import check_target
 from retinue.files import replacing, sweep
+from retinue.models.detector import Detector
 from retinue.models.network import Network
-from retinue.models.registry import create_model, find
+from retinue.models.registry import find
 from retinue.models.transformer import Transformer, resample_positions
 from retinue.sample import Preprocessing
 from retinue.tasks.task import described
@@ -103,16 +104,23 @@ def export_state_dict(
     read back as if it came from that library, and takes its name only if it gives the same tensors.
 
     Raises:
-        UsageError: a library, suffix or name that will not do.
-        RetinueError: the library has no such network, or none for such images, or the file cannot
-            be written.
+        UsageError: a library that has no such network, or none for such images; a suffix or name
+            that is none of a state dict.
+        RetinueError: the file cannot be written.
     """
     description, tensors = modelfile.read(model)
     preprocessing = description.prepared()
-    temperature = float(described(description).fitted().get("temperature", 1.0))
+    task = described(description)
     with torch.device("meta"):
-        network = create_model(description.network, **description.arguments)
+        network = task.build(description.network, dict(description.arguments), None)
+    if isinstance(network, Detector):
+        raise UsageError(
+            f"{library} is asked for classifiers, and this model is a detector",
+            where=str(model),
+            mend="export it to a format that answers by itself: --to onnx say",
+        )
     made = construction(library, network, preprocessing.size)
+    temperature = float(task.fitted().get("temperature", 1.0))
     target = out if out is not None else model.with_name(f"{model.stem}.{library}.safetensors")
     _check_target(target, model, force)
     tensors = _fitted(network, tensors, preprocessing.size)

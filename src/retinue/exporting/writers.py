@@ -187,21 +187,25 @@ WRITERS: Mapping[str, Writer] = MappingProxyType({
 })  # fmt: skip
 
 
+_TENSORFLOW = "use --to litert, whose .tflite files TensorFlow's own runtime reads, or --to onnx"
 ELSEWHERE: Mapping[str, tuple[str, str, str]] = MappingProxyType({
-    "savedmodel": ("SavedModel", "tensorflow", "export to onnx or litert, and go on from there"),
-    "keras": ("Keras", "tensorflow", "export to onnx or litert, and go on from there"),
-    "coreml": ("Core ML", "coremltools", "export to torch-export, which coremltools takes"),
+    "savedmodel": ("a SavedModel", "runs only in the package 'tensorflow'", _TENSORFLOW),
+    "keras": ("a Keras file", "runs only in the packages 'keras' and 'tensorflow'", _TENSORFLOW),
+    "coreml": (
+        "a Core ML file", "runs only on Apple's systems, by the package 'coremltools'",
+        "use --to torch-export --batch 1, whose .pt2 files coremltools converts",
+    ),
 })  # fmt: skip
-"""Formats that nothing here writes: their titles, the package that does, and how to get there."""
+"""Formats that nothing here writes: what such a file is, what runs it, and the way that works."""
 
 
 def refuse_elsewhere(to: str) -> None:
     """Raise UsageError for a format that is written elsewhere."""
     if to in ELSEWHERE:
-        title, package, mend = ELSEWHERE[to]
+        title, runs, mend = ELSEWHERE[to]
         raise UsageError(
-            f"{title} files are written and run by the package {package!r}, which retinue does not"
-            " drive: it could not prove them",
+            f"{title} {runs}, which retinue does not use, and nothing is written that it cannot"
+            " prove to answer as the model does",
             where=f"format {to}",
             mend=mend,
         )
