@@ -92,8 +92,9 @@ def test_the_text(tmp_path: Path) -> None:
     figures = {one["type"]: one["value"] for one in model["results"][0]["metrics"]}
     assert figures["top1"] == 0.875
     for said in (
-        "# flowers", "of 4 classes (`card_tiny`), made with retinue 9.9.",
-        "recognises in an image as a whole `no`, `1.0`, `a: b`, `` x\\|`y` ``.",
+        "# flowers",
+        "A model for image classification, 4 classes (`card_tiny`), made with retinue 9.9.",
+        "It says which of these an image shows: `no`, `1.0`, `a: b`, `` x\\|`y` ``.",
         "Of the val split, 40 images", "| 87.5 % (73.9–94.5 %) |",
         "retinue pull me/flowers", "retinue.load('flowers')", "The model is licensed `mit`.",
         "the weights “imagenet”", "licence ", "32 × 32 pixels",
@@ -111,7 +112,7 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     text = readme(file, data="Flowers from above.\n")
     for said in (
         "None are known: evaluate it", "has not said by which licence", "random weights",
-        "Flowers from above.\n\nIt recognises", "What it has learnt from is not known",
+        "Flowers from above.\n\nIt says which", "What it was trained on is not known",
     ):  # fmt: skip
         assert said in text
     assert "license:" not in text
@@ -145,3 +146,25 @@ def test_a_card_of_ones_own(tmp_path: Path) -> None:
         retinue.model_card(file, card=own, licence="mit")
     with pytest.raises(UsageError, match=r"no such file.*did you mean"):
         retinue.model_card(file, card=tmp_path / "cart.md")
+
+
+def test_no_cell_is_empty_and_no_number_has_seventeen_digits(tmp_path: Path) -> None:
+    file = written(tmp_path / "m.safetensors")
+    described, tensors = modelfile.read(file)
+    told = {"top1": 1 / 3, "loss": 0.7949999999999999, "top1_main": 0.5, "images": 30}
+    modelfile.write(file, tensors, described.model_copy(update={"figures": told}))
+    text = readme(file)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 8
+    for row in rows:
+        assert all(cell.strip() for cell in row.strip("|").replace("\\|", "").split("|")), row
+    [model] = yaml.safe_load(text.split("---\n")[1])["model-index"]
+    values = [one["value"] for one in model["results"][0]["metrics"]]
+    assert values[:2] == [0.333333, 0.795]
+
+
+def test_intervals_are_spoken_of_only_where_there_are_some(tmp_path: Path) -> None:
+    file = written(tmp_path / "m.safetensors")
+    described, tensors = modelfile.read(file)
+    modelfile.write(file, tensors, described.model_copy(update={"figures": {"loss": 0.5}}))
+    assert "in brackets" not in readme(file)

@@ -199,7 +199,7 @@ def test_figures_of_the_validation_split_are_called_bright(run_maker: Maker) -> 
     run = run_maker(["a", "b"])
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps({**metrics, "split": "val"}))
-    assert "bright side" in read(run).text
+    assert "somewhat too good" in read(run).text
     fitted = {**metrics, "split": "val", "fitted_on_this_split": ["temperature"]}
     (run / "metrics.json").write_text(json.dumps(fitted))
     assert "chose the best epoch and the temperature, so" in read(run).text

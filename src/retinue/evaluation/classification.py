@@ -35,9 +35,15 @@ def declared(classes: Sequence[str], top_k: int = 5) -> list[Figure]:
 
     `topK` is left out where K is the number of classes: the right one is always among them all.
     """
-    found = [Figure("top1", "Top-1 accuracy", "fraction", of="images")]
+    found = [
+        Figure("top1", "Top-1 accuracy", "fraction", of="images",
+               note="images whose best answer is right"),
+    ]  # fmt: skip
     if 1 < top_k < len(classes):
-        found.append(Figure(f"top{top_k}", f"Top-{top_k} accuracy", "fraction", of="images"))
+        note = f"images whose class is among the best {top_k} answers"
+        found.append(
+            Figure(f"top{top_k}", f"Top-{top_k} accuracy", "fraction", of="images", note=note)
+        )
     found += [
         Figure("loss", "Loss", "nats", less_is_better=True, note="mean cross-entropy"),
         Figure("ece", "Calibration error", less_is_better=True,

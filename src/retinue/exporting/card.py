@@ -183,7 +183,7 @@ def readme(
         "## How to use it",
         _use(repository, file),
         "## What it is",
-        _table(("", ""), [(_plain(a), _plain(b)) for a, b in rows(facts, environment)]),
+        _table(("what", "value"), [(_plain(a), _plain(b)) for a, b in rows(facts, environment)]),
         "## Licence",
         *_licences(facts, licence),
         *_recipe(description),
@@ -213,7 +213,7 @@ def _header(
     values["tags"] = ["retinue", description.task, description.network]
     values["classes"] = list(description.classes)
     found = [
-        {"type": figure.name, "name": figure.title, "value": value}
+        {"type": figure.name, "name": figure.title, "value": round(value, 6)}
         for figure in figures
         if (value := number(metrics.get(figure.name))) is not None
     ]
@@ -227,17 +227,23 @@ def _header(
 
 def _kind(description: ModelDescription) -> str:
     classes = counted(len(description.classes), "class", "classes")
-    return f"A model for {_plain(description.task)} of {classes} ({_code(description.network)})"
+    shipped = SHIPPED.get(description.task)
+    does = shipped.in_words if shipped and shipped.in_words else description.task
+    return f"A model for {_plain(does)}, {classes} ({_code(description.network)})"
 
 
 def _data_of(description: ModelDescription) -> str:
     data: Any = (description.recipe or {}).get("data")
-    path = data.get("path") if isinstance(data, dict) else None
-    return Path(path).name if isinstance(path, str) else ""
+    if not isinstance(data, dict):
+        return ""
+    path, form = data.get("path"), data.get("format")
+    if isinstance(path, str):
+        return Path(path).name
+    return form if isinstance(form, str) and form != "auto" else ""  # data that a package brings
 
 
 def _intended(description: ModelDescription, run: RunRecord | None, *, places: bool) -> list[str]:
-    does = "finds, with a place for each," if places else "recognises in an image as a whole"
+    does = "finds, and says where each is" if places else "says which of these an image shows"
     names = [_code(name) for name in description.classes[:MOST_CLASSES]]
     more = len(description.classes) - len(names)
     told = ", ".join(names) + (f" and {more:,} more, which the model file names" if more else "")
@@ -245,13 +251,13 @@ def _intended(description: ModelDescription, run: RunRecord | None, *, places: b
     found = None if run is None else splits.counted(run)
     held = {} if found is None else found.images
     counts = ", ".join(f"{count:,} {_plain(name)}" for name, count in held.items() if count)
-    learnt = f"It has learnt from {_code(data)}" if data else "What it has learnt from is not known"
+    learnt = f"It was trained on {_code(data)}" if data else "What it was trained on is not known"
     return [
-        f"It {does} {told}. It knows nothing else: whatever else an image shows is passed over, or"
+        f"It {does}: {told}. It knows nothing else: whatever else an image shows is passed over, or"
         " taken for one of these.",
-        f"{learnt}{f' ({counts} images)' if counts else ''}. Its figures are of images like those;"
-        " of others (another camera, light, place or selection) nothing is known until it has been"
-        " evaluated on some.",
+        f"{learnt}{f' ({counts} images)' if counts else ''}. Its figures hold for images like"
+        " those. How good it is on others (another camera, light, place or selection) is not known"
+        " until it has been evaluated on some.",
     ]
 
 
@@ -263,11 +269,12 @@ def _measured(
     split, count = metrics.get("split"), number(metrics.get("images"))
     of = f"Of the {_plain(split)} split" if split else "Of the split that chose these weights"
     images = "" if count is None else f", {counted(round(count), 'image')}"
-    found = [f"{of}{images}; in brackets 95 % intervals."]
+    intervals = "; in brackets 95 % intervals" if any(span for _, _, span, _ in measured) else ""
+    found = [f"{of}{images}{intervals}."]
     if doubt := reservation(metrics, own=True):
         found.append(f"**{_plain(doubt)}**")
     table = [
-        (_plain(title), shown + (f" ({span})" if span else ""), _plain(note))
+        (_plain(title), shown + (f" ({span})" if span else ""), _plain(note or "–"))
         for title, shown, span, note in measured
     ]
     return [*found, _table(("figure", "value", "what it means"), table)]
@@ -305,7 +312,14 @@ def _recipe(description: ModelDescription) -> list[str]:
     fence = "```"
     while fence in text:
         fence += "`"
-    return ["## Recipe", f"{fence}yaml\n{text}\n{fence}"]
+    about: Any = description.recipe.get("about")
+    title = about.get("title") if isinstance(about, dict) else None
+    said = f"{_plain(title)}. " if isinstance(title, str) and title else ""
+    return [
+        "## Recipe",
+        f"{said}`retinue train FILE data=PATH` repeats it from a file of these lines:",
+        f"<details><summary>All fields</summary>\n\n{fence}yaml\n{text}\n{fence}\n\n</details>",
+    ]
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

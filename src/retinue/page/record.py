@@ -148,7 +148,7 @@ def reservation(
     *others, last = chosen
     return (
         f"This split also chose {', '.join(others)}{' and ' if others else ''}{last},"
-        " so the figures lean to the bright side; a test split is the fair judge."
+        " so the figures are somewhat too good; a test split is the fair judge."
     )
 
 

@@ -41,6 +41,8 @@ class Shipped(NamedTuple):
     takes_in: Mapping[str, str] = MappingProxyType({})
     """Other programs' models that it makes its own: the suffix of what describes the network, and
     where it is done."""
+    in_words: str = ""
+    """What a model of it does, in a model card: `A model for …`."""
     on_hubs: str = ""
     """What hubs call it: the `pipeline_tag` of a model card."""
 
@@ -57,6 +59,7 @@ SHIPPED = {
         tried=("linear-probe", "finetune"),
         untrained="scratch",
         writes=dict.fromkeys(("tfrecord", "webdataset"), "retinue.data.shard_conversion:convert"),
+        in_words="image classification",
         on_hubs="image-classification",
     ),
     "detection": Shipped(
@@ -73,6 +76,7 @@ SHIPPED = {
         },
         writes=dict.fromkeys(("voc", "coco", "yolo", "csv"), "retinue.data.conversion:convert"),
         takes_in={".cfg": "retinue.tasks.detection.darknet_files:take_in"},
+        in_words="object detection",
         on_hubs="object-detection",
     ),
     "multilabel": Shipped(
@@ -84,6 +88,7 @@ SHIPPED = {
         usual="multi-label",
         networks="classifier",
         tried=("multi-label",),
+        in_words="images with any number of labels each",
         on_hubs="image-classification",
     ),
 }
