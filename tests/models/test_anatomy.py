@@ -190,6 +190,25 @@ def test_macs_of_single_layers():
     assert count_macs(nn.BatchNorm2d(3), (4, 4)) == 0
 
 
+class Queried(nn.Module):
+    """A module that is called with a parameter, as the pooling by attention of SigLIP is."""
+
+    def __init__(self):
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(2, 12))
+        self.inner = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.inner(self.query) + x.mean()
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_macs_where_a_module_is_called_with_a_parameter(device):
+    network = Queried().to(device).eval()
+    assert count_macs(network, (4, 4)) == 2 * 12 * 5
+    assert network.query.requires_grad
+
+
 def test_a_network_with_weights_is_left_alone():
     network = create_model("mobilenet_v2_035", num_classes=3, in_channels=1)
     before = {k: v.clone() for k, v in network.state_dict().items()}

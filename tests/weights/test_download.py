@@ -451,6 +451,25 @@ def test_hub_without_the_file(hub):
         resolution.from_hub(place)
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_hub_that_denies_a_file_is_not_masked_by_the_cache(hub, status):
+    """Of a branch, whose commit may be another one by now."""
+    branch = Hub("owner/repo", "main", "model.safetensors")
+    path = PATH.replace(REVISION, "main")
+    hub.answers[path] = hub.answers[PATH]
+    found = resolution.from_hub(branch)
+    for headers in ({}, {"X-Error-Code": "RepoNotFound"}):
+        hub.answers[path] = (status, headers, b"no")
+        told = rf"does not give the file: .*{status}.*owner/repo@main.*hf auth login"
+        with pytest.raises(RetinueError, match=told):
+            resolution.from_hub(branch)
+    hub.answers[path] = (503, {}, b"later")  # the hub's own trouble
+    assert resolution.from_hub(branch) == found
+    hub.shutdown()
+    hub.server_close()
+    assert resolution.from_hub(branch) == found  # nobody is there to say otherwise
+
+
 def test_hub_offline(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RetinueError, match=r"cannot be reached.*owner/repo@.*weights=PATH"):

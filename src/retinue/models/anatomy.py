@@ -142,14 +142,15 @@ def _stage(unit: str) -> str:
 
 def on_meta(network: nn.Module) -> Any:
     """`network` in eval mode on the meta device: itself, or a copy that shares nothing and whose
-    tensors take no memory."""
+    tensors take no memory. Nothing of the copy learns: torch's counter looks for the gradient's
+    function of what modules are called with, and a parameter may be among that."""
     held = [*network.parameters(), *network.buffers()]
-    if all(tensor.is_meta for tensor in held) and not network.training:
+    learns = network.training or any(p.requires_grad for p in network.parameters())
+    if all(tensor.is_meta for tensor in held) and not learns:
         return network
     # deepcopy asks `memo` first: no tensor's numbers are copied
     memo: dict[int, Any] = {id(t): t.detach().to("meta") for t in network.buffers()}
-    memo |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in
-             network.parameters()}  # fmt: skip
+    memo |= {id(p): nn.Parameter(p.detach().to("meta"), False) for p in network.parameters()}
     return copy.deepcopy(network, memo).eval()
 
 

@@ -343,6 +343,8 @@ def from_hub(place: Hub) -> Path:
             mend="go online once, or give a file with weights=PATH",
         ) from error
     try:
+        if cached is not None:  # which its library would give whatever the hub answers
+            _refuse_denied(hf_hub_url(place.repo, place.file, revision=place.revision))
         found = hf_hub_download(place.repo, place.file, revision=place.revision)
         return _compared(Path(found))
     except LocalEntryNotFoundError as error:
@@ -355,7 +357,30 @@ def from_hub(place: Hub) -> Path:
         raise
     except Exception as error:  # its own, the system's, and those of its HTTP library
         reason = first_line(error, repr(error))
-        raise RetinueError(f"the hub does not give the file: {reason}", where=where) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        mend = "is the name right? A private one needs `hf auth login`, or HF_TOKEN"
+        raise RetinueError(
+            f"the hub does not give the file: {reason}",
+            where=where,
+            mend=mend if status in _DENIED else None,
+        ) from error
+
+
+_DENIED = (401, 403, 404)
+"""What a hub answers where the file is not, or no longer, for us."""
+
+
+def _refuse_denied(url: str) -> None:
+    """Raise huggingface_hub's own error where the hub denies the file at `url`; for others its
+    library takes what is in its cache."""
+    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(url)
+    except HfHubHTTPError as error:
+        if error.response.status_code in _DENIED:
+            raise
 
 
 def _compared(path: Path) -> Path:
