@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from retinue import api, load
 from retinue.data.targets.one_class import OneClass
 from retinue.data.targets.several_labels import SeveralLabels
 from retinue.errors import UsageError
-from retinue.explaining.overlays import overlays
+from retinue.explaining.overlays import for_the_page, overlays
 from retinue.inference.evaluator import evaluate
-from retinue.page.pictures import OVERLAYS
+from retinue.page.pictures import OVERLAYS, PICTURES
 from retinue.page.record import read_run
 from retinue.page.section import ANYTHING
 from retinue.sample import Sample
@@ -152,3 +154,29 @@ def test_a_detectors_worst_images_carry_its_heat(tmp_path: Path) -> None:
     page = Path(api.write_report(folder)).read_text(encoding="utf-8")
     part = page.split('<section id="examples">')[1].split("</section>")[0]
     assert part.count("<img") == 2 * (2 + 5) + 2
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_images_without_a_file_of_their_own_are_shown(tmp_path: Path, task: str) -> None:
+    """As those in shards: read while the model is judged, as far as the page shows them."""
+    made, samples = judged(tmp_path, task)
+    within = []
+    for k, sample in enumerate(samples):
+        read = Path(sample.key).read_bytes
+        if k == 0:
+            read = partial(bytes, 3)  # broken since
+        within.append(replace(sample, key=f"{sample.key}.tar/{k}", read=read, shard="s.tar"))
+    for name, table in evaluate(made, within[1:]).tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    bare = Path(api.write_report(tmp_path)).read_text(encoding="utf-8")
+    assert "file not found" in bare
+    (tmp_path / PICTURES).write_bytes(b"of an earlier judgement")
+    tables = for_the_page(made, within, tmp_path, {"predictions"})
+    assert not (tmp_path / PICTURES).exists()
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    page = Path(api.write_report(tmp_path)).read_text(encoding="utf-8")
+    assert "file not found" not in page
+    assert page.count("data:image/jpeg") > bare.count("data:image/jpeg")
+    assert set(tables) == {"overlays", "pictures"}
+    assert "pictures" not in for_the_page(made, samples, tmp_path, ()), "these are found"

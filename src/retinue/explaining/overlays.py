@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +19,8 @@ from retinue.explaining.explanation import Explanation
 from retinue.explaining.methods import explain_sample
 from retinue.inference.heat import painted
 from retinue.inference.predictor import Predictor, original
-from retinue.page.pictures import overlays_table
+from retinue.page.pictures import OVERLAYS, PICTURES, lacking, overlays_table, pictures_table
+from retinue.page.record import read_run
 from retinue.page.section import Unexplained
 from retinue.sample import Pixels, Sample
 from retinue.text import utf8
@@ -28,6 +31,29 @@ _SECONDS = 30
 """No further picture is begun after that."""
 
 log = logging.getLogger("retinue")
+
+
+def for_the_page(
+    predictor: Predictor, samples: Sequence[Sample], folder: Path, judged: Collection[str]
+) -> dict[str, pa.Table]:
+    """What the page of the run or evaluation in `folder` shows and finds in none of its files, by
+    the table's name: `overlays`, what its mistakes rest on, and `pictures`, images that lie in no
+    file of their own, as in shards, unless the task has `judged` them into tables already. Those of
+    an earlier judgement there are removed."""
+    for name in (OVERLAYS, PICTURES):
+        if Path(name).stem not in judged:
+            (folder / name).unlink(missing_ok=True)
+    record = read_run(folder)
+    sections, found = predictor.task.sections(), {}
+    if wanted := sections.to_explain(record):
+        found["overlays"] = overlays(predictor, samples, wanted)
+    within = any(one.read is not None and not os.path.isfile(one.key) for one in samples)
+    if within and "pictures" not in judged:
+        shown = set(lacking(record, sections.builders))
+        reads = {path: one.read for one in samples if (path := utf8(one.key)) in shown and one.read}
+        if reads:
+            found["pictures"] = pictures_table(reads, _SIDE)
+    return found
 
 
 def overlays(

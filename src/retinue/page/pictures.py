@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def thumbnail(
     found = _find(path, record)
     source = record.derived(_kept).get(path)
     if found is None and source is None:
+        record.derived(_lacking)[path] = None
         return None, "file not found"
     try:
         from retinue.data import decode
@@ -43,6 +45,18 @@ def thumbnail(
         return data_address(image if change is None else change(image)), ""
     except Exception as error:  # a picture is a comfort: the page goes on without it
         return None, f"cannot be read: {error}"
+
+
+def lacking(record: RunRecord, builders: Iterable[Callable[[RunRecord], object]]) -> list[str]:
+    """The images that the sections made by `builders` show, and that are found nowhere."""
+    for build in builders:
+        with suppress(Exception):  # which is told where the page is made
+            build(record)
+    return list(record.derived(_lacking))
+
+
+def _lacking(record: RunRecord) -> dict[str, None]:
+    return {}
 
 
 def picture(content: bytes, *, most: int, quality: int = 82) -> str:

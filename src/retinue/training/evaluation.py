@@ -14,15 +14,13 @@ from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, judged_split, open_dataset
 from retinue.documents import json_text
 from retinue.errors import UsageError, some, suggest
-from retinue.explaining.overlays import overlays
+from retinue.explaining.overlays import for_the_page
 from retinue.files import replacing, sweep, write_text
 from retinue.inference.ensembles import members_of
 from retinue.inference.evaluator import evaluate
 from retinue.inference.names import EngineName
 from retinue.inference.predictor import Predictor, load
 from retinue.modelfile import ModelDescription, find_model
-from retinue.page.pictures import OVERLAYS
-from retinue.page.record import read_run
 from retinue.run.folder import EPOCHS
 from retinue.run.log import LOGGER, console
 from retinue.sample import Sample
@@ -86,10 +84,9 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
         for kind, table in judged.tables.items():
             with replacing(out / f"{kind}.parquet") as temporary:
                 pq.write_table(table, temporary)
-        (out / OVERLAYS).unlink(missing_ok=True)  # of an earlier evaluation into this folder
-        if why := predictor.task.sections().to_explain(read_run(out)):
-            with replacing(out / OVERLAYS) as temporary:
-                pq.write_table(overlays(predictor, samples, why), temporary)
+        for kind, table in for_the_page(predictor, samples, out, judged.tables).items():
+            with replacing(out / f"{kind}.parquet") as temporary:
+                pq.write_table(table, temporary)
     return figures
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from retinue.data.sources import Dataset, judged_split
-from retinue.explaining.overlays import overlays
+from retinue.explaining.overlays import for_the_page
 from retinue.exporting.card import model_card
 from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
-from retinue.page.pictures import OVERLAYS
-from retinue.page.record import read_run
 from retinue.page.text import flat, words
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOG_ALONE, LOGGER, Bar
@@ -97,9 +95,8 @@ def final_figures(
         },
     )
     run.write_json("metrics.json", figures)
-    (run.path / OVERLAYS).unlink(missing_ok=True)  # of a judgement before this one
-    if wanted := predictor.task.sections().to_explain(read_run(run.path)):
-        run.write_table(OVERLAYS, overlays(predictor, samples, wanted))
+    for kind, table in for_the_page(predictor, samples, run.path, judged.tables).items():
+        run.write_table(f"{kind}.parquet", table)
     told = scalars(figures, predictor.task.figures())
     shown = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     for name, value in predictor.task.fitted().items():
