@@ -185,16 +185,16 @@ def test_what_will_not_do(model: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for changes, said in (
         ({"out": None}, "needs a folder"),
-        ({"draw": True}, "has no draw"),
-        ({"tiles": 64}, "has no tiles"),
-        ({"on_bad_image": "stop"}, "has no on_bad_image"),
+        ({"draw": True}, "does not support draw"),
+        ({"tiles": 64}, "does not support tiles"),
+        ({"on_bad_image": "stop"}, "does not support on_bad_image"),
         ({"format": "csv"}, "not written as csv.*jsonl and parquet"),
-        ({"actors": 0}, "0 actors"),
+        ({"actors": 0}, "at least one actor, not 0"),
         ({"actors": 5}, "5 actors do not fit: the cluster has 4 processors"),
         ({"device": "cuda"}, "no GPU"),
         ({"device": "cuda:1"}, "cannot be chosen"),
         ({"options": {"nonsense": 1}}, "nonsense"),
-        ({"out": foreign}, "will not be overwritten"),
+        ({"out": foreign}, "is not overwritten"),
         ({"out": tmp_path / "file"}, "a file, not a folder"),
     ):
         how: dict[str, Any] = {"out": tmp_path / "o", "engine": "ray", **changes}

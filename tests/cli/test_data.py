@@ -79,7 +79,7 @@ def test_convert(retinue: Command, tmp_path: Path, to: str) -> None:
     assert sorted(map(len, found(read(tmp_path / "out")).values())) == [1, 2]
     code, _, err = retinue("data", "convert", boxes(tmp_path), tmp_path / "out", "--to", to)
     assert code == 2
-    assert "there is something already" in err
+    assert "something is there already" in err
 
 
 def test_convert_tells_as_json_and_refuses(retinue: Command, tmp_path: Path) -> None:

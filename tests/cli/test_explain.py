@@ -135,7 +135,7 @@ def test_what_is_refused_before_anything_is_written(
         ([model, "in", "--out", "why", "--method", "rollout"], "no tokens"),
         ([model, "in", "--out", "why", "--method", "heatmap"], "does not say where"),
         ([model, "in", "--out", "why", "--beside", "nowhere"], "nowhere"),
-        ([model, "in", "--out", "mine"], "something else of that name"),
+        ([model, "in", "--out", "mine"], "something else has that name"),
         ([model, "in", "--out", "in/a.png"], "a file, not a folder"),
     ):
         code, out, err = retinue("explain", *line)
@@ -169,7 +169,10 @@ def test_a_heat_map_is_checked_for_one_class(retinue: Command, here: Path) -> No
     bright.saved(here / "b.png", [(32, 0, 64, 24, 1)])
     code, _, err = retinue("explain", finds, "b.png", "--out", "why", "--check")
     assert code == 2
-    assert "is done for one class, key target, name the class" in err
+    assert (
+        "the check is of one class, and this heat map is of everything that was found, key target,"
+        " name the class: target=CLASS" in err
+    )
     told = retinue("explain", finds, "b.png", "--out", "why", "--check", "--target", "green").out
     assert "deletion 0." in told
 

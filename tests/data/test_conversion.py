@@ -112,7 +112,7 @@ def test_nothing_is_written_half_or_over_something(
 ) -> None:
     origin = voc(tmp_path / "voc", a=xml(("cat", 1, 1, 9, 9)))
     picture(tmp_path / "there" / "x.jpg")
-    with pytest.raises(UsageError, match="there is something already"):
+    with pytest.raises(UsageError, match="something is there already"):
         converted(origin, tmp_path / "there", "yolo")
 
     def broken(*_: object) -> str:

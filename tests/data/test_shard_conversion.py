@@ -249,10 +249,10 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     root = pictures(tmp_path / "set", 1)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    with pytest.raises(UsageError, match="there is something already"):
+    with pytest.raises(UsageError, match="something is there already"):
         converted(root, tmp_path / "full", "tfrecord")
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="there is something already"):
+    with pytest.raises(UsageError, match="something is there already"):
         converted(root, tmp_path / "file", "tfrecord")
 
     def full(*_: object) -> None:

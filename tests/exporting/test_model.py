@@ -289,7 +289,7 @@ def test_usage(model: Path, photographs: Path, tmp_path: Path) -> None:
         retinue.export(model, "timm", size=224)
     with pytest.raises(UsageError, match="unknown format 'Onxx', did you mean 'onnx'"):
         retinue.export(model, "Onxx")
-    with pytest.raises(UsageError, match=r"0 images at a time, batch"):
+    with pytest.raises(UsageError, match=r"a batch cannot have 0 images, batch"):
         retinue.export(model, "torchscript", images=photographs, batch=0)
     with pytest.raises(UsageError, match=r"cannot be of that size: size"):
         retinue.export(model, "torchscript", images=photographs, size=(0, 32))

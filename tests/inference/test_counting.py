@@ -133,7 +133,7 @@ def test_without_tracks_sightings_are_told_by_their_most() -> None:
     assert video == {
         "path": "clip.mp4", "frames": 3, "most": {"car": 3}, "zones": {"top": {"car": 3}},
     }  # fmt: skip
-    with pytest.raises(UsageError, match="known only where things are followed"):
+    with pytest.raises(UsageError, match="needs tracking"):
         Count(["car"], GATE)
 
 
@@ -157,9 +157,12 @@ def test_a_thing_may_be_where_it_stands() -> None:
         ("lines: {a: [[1, 1]]}", "lines.a"),
         ("zones: {a: [[0, 0], [1, 1], [.nan, 1]]}", "zones.a"),
         ("zones: {a: [[0, 0], [1, 1], [x, 1]]}", "zones.a"),
-        ("point: top", "'top' will not do, .*key point, point: centre, or bottom"),
+        ("point: top", "'top' is not allowed, .*key point, point: centre, or bottom"),
         ("relative: [1]", "key relative, relative: true, or false"),
-        ("zones: {1: [[0, 0], [1, 0], [1, 1]]}", "1 will not do, .*write names in quotes"),
+        (
+            "zones: {1: [[0, 0], [1, 0], [1, 1]]}",
+            "1 is not allowed, .*write names in quotes",
+        ),
         ("zones:\n  a: []\n  a: []", "found duplicate key.*'?a'?.* line 3"),
         ("zones:\n\ta: []", "cannot start any token.* line 2"),
     ],

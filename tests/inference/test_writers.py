@@ -83,13 +83,13 @@ def test_an_error_leaves_the_earlier_file_alone(tmp_path: Path) -> None:
 
 def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "predictions.txt").write_text("a.jpg\nb.jpg\n")  # somebody's list of files
-    with pytest.raises(UsageError, match="will not be overwritten"):
+    with pytest.raises(UsageError, match="is not overwritten"):
         PredictionFolder(tmp_path, format="txt")
     (tmp_path / "predictions.csv").write_text("date,horse\n")
-    with pytest.raises(UsageError, match="will not be overwritten"):
+    with pytest.raises(UsageError, match="is not overwritten"):
         PredictionFolder(tmp_path, format="csv")
     (tmp_path / "predictions.jsonl").mkdir()
-    with pytest.raises(UsageError, match="will not be overwritten"):
+    with pytest.raises(UsageError, match="is not overwritten"):
         PredictionFolder(tmp_path)
     with pytest.raises(UsageError, match="is a file"):
         PredictionFolder(tmp_path / "predictions.txt")
@@ -104,7 +104,7 @@ def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
         place.write_bytes(b"PAR1 and nothing else")
         if mine is not None:
             pq.write_table(mine, place)
-        with pytest.raises(UsageError, match="will not be overwritten"):
+        with pytest.raises(UsageError, match="is not overwritten"):
             PredictionFolder(tmp_path, format="parquet")
     place.write_bytes(b"")
     for _ in range(2):

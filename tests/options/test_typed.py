@@ -51,7 +51,7 @@ def test_what_may_be_left_out_can_be_null(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("text", ["#fff", "# x", "---", "..."])
 def test_what_yaml_would_read_as_nothing_is_not_taken_for_null(tmp_path: Path, text: str) -> None:
     for key in ("input.background", "stages.1.views", "ema", "data.classes"):
-        with pytest.raises(UsageError, match="will not do"):
+        with pytest.raises(UsageError, match="is not allowed"):
             _loaded(tmp_path, TWO_STAGES, f"{key}={text}")
 
 

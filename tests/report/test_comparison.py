@@ -252,7 +252,7 @@ def test_runs_of_one_name_are_told_apart(make_anywhere: Maker, tmp_path: Path) -
 
 
 def test_what_cannot_be_compared_is_refused(pair: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="of several runs"):
+    with pytest.raises(UsageError, match="needs two runs or more"):
         write_comparison([pair[0], pair[0]])
     with pytest.raises(UsageError, match="no such run folder"):
         write_comparison([pair[0], tmp_path / "nowhere"])

@@ -148,7 +148,7 @@ def test_an_ensemble_answers_with_the_weighted_mean(
     assert scores(made.path) == pytest.approx(expected, abs=1e-5)
     figures = retinue.evaluate(made.path, split="val", engine="torch")
     assert figures["loss"] == pytest.approx(made.figures["loss"], rel=1e-4)
-    with pytest.raises(UsageError, match="an ensemble answers by itself"):
+    with pytest.raises(UsageError, match="an ensemble cannot answer together"):
         retinue.load([made.path, runs[0]])
 
 
@@ -195,8 +195,8 @@ def test_what_is_refused(tmp_path: Path, runs: list[Path], pictures: Path) -> No
     fewer["data"]["classes"] = ["green", "red"]
     two = retinue.train(fewer, out=tmp_path / "two", report=False, quiet=True).folder
     for models, what in (
-        ([runs[0]], "one model alone is no combination"),
-        (str(runs[0]), "one model alone is no combination"),
+        ([runs[0]], "a combination needs two models or more"),
+        (str(runs[0]), "a combination needs two models or more"),
         ([runs[0], runs[0]], "named twice"),
         ([runs[0], other], "other arguments of the network than the first"),
         ([runs[0], two], "other classes"),

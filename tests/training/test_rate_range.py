@@ -63,8 +63,8 @@ def test_a_stage_is_tried_and_nothing_of_it_stays(
     ("how", "what"),
     [
         ({"stage": "tail"}, "the recipe has no stage 'tail'"),
-        ({"low": 0.0}, "the rates rise from one above 0"),
-        ({"low": 1.0, "high": 0.1}, "the rates rise"),
+        ({"low": 0.0}, "the rates must rise, from one above 0"),
+        ({"low": 1.0, "high": 0.1}, "the rates must rise"),
         ({"steps": 2}, "10 to 10,000 steps"),
         ({"plot": "x.pdf"}, "written as PNG"),
         ({"stage": "own"}, r"labels images by what the stages before it.*stages\.N\.data=null"),

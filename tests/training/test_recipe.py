@@ -181,10 +181,10 @@ def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("epochs: 3", "epochs: -3", ["-3 will not do", "greater than 0", "line 9"]),
-        ("epochs: 3", "epochs: many", ["'many' will not do", "line 9"]),
+        ("epochs: 3", "epochs: -3", ["-3 is not allowed", "greater than 0", "line 9"]),
+        ("epochs: 3", "epochs: many", ["'many' is not allowed", "line 9"]),
         ("lr: 1e-4", "lr: .nan", ["finite", "line 12"]),
-        ("name: sgd", "name: sdg", ["'sdg' will not do", "line 11"]),
+        ("name: sgd", "name: sdg", ["'sdg' is not allowed", "line 11"]),
         ("epochs: 3", "epochs: 3\n    steps: 4", ["exactly one of epochs and steps", "line 8"]),
         ("name: tiny", "name: tinny", ["unknown network 'tinny'", "did you mean 'tiny'", "line 1"]),
         ("name: all", "name: head", ["two stages have one name"]),
@@ -206,11 +206,11 @@ def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
         (
             "epochs: 3",
             "epochs: 3\n    trainable: true",
-            ["'true' will not do", "stages.1.trainable"],
+            ["'true' is not allowed", "stages.1.trainable"],
         ),
-        ("lr: 1e-4", "betas: [2, 0.9]", ["2 will not do", "less than 1", "optimizer.betas.0"]),
+        ("lr: 1e-4", "betas: [2, 0.9]", ["2 is not allowed", "less than 1", "optimizer.betas.0"]),
         ("  path: pictures", "  path: pictures\n  split: {train: 0.9}", ["add up to 1"]),
-        ("model:", "device: gpu\nmodel:", ["'gpu' will not do", "line 1, key device"]),
+        ("model:", "device: gpu\nmodel:", ["'gpu' is not allowed", "line 1, key device"]),
         ("model:", "task: detecton\nmodel:", ["unknown task 'detecton'"]),
         (
             "model:",

@@ -30,7 +30,7 @@ def test_a_folder_or_table_is_trained_on_by_the_usual_recipe(tmp_path: Path) -> 
         recipe, overrides = asked(given, {"seed": 1}, said.append)
         assert (recipe, overrides) == ("finetune", {"data": str(given), "seed": 1})
         assert load_recipe(recipe, overrides).data.path == str(given)
-    assert f"{tmp_path} is taken for the pictures, to train on by the recipe finetune" in said
+    assert f"{tmp_path} is taken for the pictures, and trained on by the recipe finetune" in said
 
 
 def _of_voc(root: Path) -> Path:
@@ -78,7 +78,7 @@ def test_data_of_another_task_is_trained_on_by_that_tasks_recipe(
     data = made(tmp_path)
     said: list[str] = []
     assert asked(data, {}, said.append) == ("detect", {"data": str(data)})
-    assert said == [f"{data} is taken for the pictures, to train on by the recipe detect"]
+    assert said == [f"{data} is taken for the pictures, and trained on by the recipe detect"]
     assert {task.usual for task in SHIPPED.values()} <= set(shipped())
 
 

@@ -59,7 +59,7 @@ def convert_data(
 
     if options.get("pool") is not None:
         raise UsageError(
-            "what is written has no place for images of which nothing is known",
+            "a written data set has no place for images without labels",
             where="key data.pool",
             mend="leave it out here, and give it to the training: its images stay where they are",
         )

@@ -164,7 +164,11 @@ def import_model(
     given = [Path(file) for file in (description, weights, names) if file is not None]
     if any(place.exists() and file.exists() and place.samefile(file) for file in given):
         mend = "name another place for the model file"
-        raise UsageError("it is read, and cannot be written", where=repr(str(place)), mend=mend)
+        raise UsageError(
+            "the model file would overwrite one of the files that it is made of",
+            where=repr(str(place)),
+            mend=mend,
+        )
     if place.exists() and not force:
         raise UsageError(
             "the file is there already",

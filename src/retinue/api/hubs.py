@@ -39,7 +39,7 @@ def model_card(
         return signed(readme(file, repository=place, licence=licence, data=data))
     if vain := next((k for k, v in {"licence": licence, "data": data}.items() if v), None):
         raise UsageError(
-            f"a card of your own says itself what {vain} would",
+            f"{vain} has no effect on a card of your own",
             where=vain,
             mend="write it there and leave this out",
         )

@@ -196,7 +196,7 @@ def _by_ray(
         )
     if wished := next((name for name, given in vain.items() if given), None):
         raise UsageError(
-            f"the engine ray has no {wished}", where=wished, mend="leave one of them out"
+            f"the engine ray does not support {wished}", where=wished, mend="leave one of them out"
         )
     given = [model] if isinstance(model, str | Path) else list(model)
     models = [find_model(Path(one)) for one in given]

@@ -66,7 +66,7 @@ def train(
     from retinue.run.stopping import signal_of, terminable
 
     if resume and dry_run:
-        raise UsageError("a dry run is of a new training", mend="leave resume out")
+        raise UsageError("a dry run plans a new training", mend="leave resume out")
     if resume and out is not None:
         raise UsageError(
             "a training goes on in its own folder",
@@ -74,7 +74,7 @@ def train(
             mend="leave it out, or start a new training from the run's recipe.yaml",
         )
     if resume and not isinstance(recipe, str | Path):
-        raise UsageError("only a run folder can be gone on with", mend="name it, runs/NAME")
+        raise UsageError("only a run folder can be resumed", mend="name one, runs/NAME")
     changes = {**fields, **(overrides or {})}
     with terminable():
         try:

@@ -77,7 +77,9 @@ def predict(
         mend = f"there are {' and '.join(FORMS)}"
         raise UsageError(f"Ray's answers are not written as {format}", where="format", mend=mend)
     if actors is not None and actors < 1:
-        raise UsageError(f"{actors} actors answer nothing", where="actors", mend="take 1 or more")
+        raise UsageError(
+            f"there must be at least one actor, not {actors}", where="actors", mend="take 1 or more"
+        )
     refuse_absent()
     target = out / f"{PICTURES}.{format}"
     refuse_foreign(out, target)
@@ -145,7 +147,7 @@ def refuse_foreign(out: Path, target: Path) -> None:
         ours = False
     if not ours:
         raise UsageError(
-            "there is another file of that name, which will not be overwritten",
+            "another file has that name, and is not overwritten",
             where=str(target),
             mend="choose another folder with --out",
         )

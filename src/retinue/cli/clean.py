@@ -46,7 +46,9 @@ def clean(
     from retinue.errors import UsageError
 
     if run is not None and everything:
-        raise UsageError("a run and --all", where=visible(run), mend="give one of the two")
+        raise UsageError(
+            "a run and --all contradict each other", where=visible(run), mend="give one of them"
+        )
     dry = dry_run or (run is None and not everything)
     done = api.clean(run, dry_run=dry)
     total = sum(done.spaces.values())

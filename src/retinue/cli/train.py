@@ -87,7 +87,7 @@ def train(
     recipe, changes = recipe_and_overrides([recipe, *(overrides or [])], context)
     if dry_run:
         if resume:
-            raise UsageError("a dry run is of a new training", where="--dry-run --resume")
+            raise UsageError("a dry run plans a new training", where="--dry-run --resume")
         _show(api.train(recipe, dry_run=True, quiet=quiet, overrides=changes), as_json=as_json)
         return
     run = api.train(recipe, out=out, resume=resume, quiet=quiet, overrides=changes)

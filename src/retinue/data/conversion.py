@@ -118,7 +118,7 @@ def convert(
         what = f"data of format {to!r} has no shards"
         raise UsageError(what, where="key megabytes", mend="leave it out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("there is something already", where=repr(str(out)), mend="take a new name")
+        raise UsageError("something is there already", where=repr(str(out)), mend="take a new name")
     reader, listing = read_listing(options, readers)
     for error in refusals(listing, options):
         raise error

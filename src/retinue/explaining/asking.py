@@ -88,8 +88,8 @@ def explain_all(
     drawn = {kind: _drawn(kind, first) for kind in sheets}
     if checked and target is None and any(column.method == HEATMAP for column in columns):
         raise UsageError(
-            "a heat map of whatever was found cannot be checked: that is done for one class",
-            where="key target", mend="name the class",
+            "the check is of one class, and this heat map is of everything that was found",
+            where="key target", mend="name the class: target=CLASS (--target CLASS)",
         )  # fmt: skip
     with ExitStack() as stack:
         folder = None
@@ -170,7 +170,7 @@ def _picture(columns: Sequence[Column], image: Pixels, found: Sequence[Explanati
     names = titles(columns)
     said = [["image", ""]]
     for name, one in zip(names, found, strict=True):
-        said.append([name, f"{one.score:.1%} {one.target or 'whatever was found'}"])
+        said.append([name, f"{one.score:.1%} {one.target or 'everything found'}"])
     return side_by_side([image, *(one.overlay(image) for one in found)], said)
 
 

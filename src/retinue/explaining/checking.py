@@ -76,7 +76,11 @@ def check(
             mend="name one of the model's classes",
         )
     if steps < 1:
-        raise UsageError(f"{steps} steps show nothing", where="key steps", mend="take 1 or more")
+        raise UsageError(
+            f"the check needs at least one step, not {steps}",
+            where="key steps",
+            mend="take 1 or more",
+        )
     of = predictor.classes.index(target)
     batch = seen(predictor, as_sample(image, "the image"))
     width, height = batch.original_size[0].tolist()

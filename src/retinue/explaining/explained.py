@@ -55,7 +55,7 @@ class Explained(Result):
 
     def answers(self) -> list[tuple[str, float]]:
         """See `Result`: the class of each, and its score."""
-        return [(row.target or "whatever was found", row.score) for row in self.given]
+        return [(row.target or "everything found", row.score) for row in self.given]
 
     def told(self) -> list[str]:
         """See `Result`: with the method, and what the check says."""

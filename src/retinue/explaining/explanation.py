@@ -33,7 +33,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         height, width = self.heat.shape
-        name = shorten(self.target, 40) if self.target else "whatever was found"
+        name = shorten(self.target, 40) if self.target else "everything found"
         return (
             f"<Explanation of {name} {self.score:.1%} by {self.method}, {width} × {height} pixels>"
         )

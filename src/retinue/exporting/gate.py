@@ -138,7 +138,7 @@ def prove(
     ours, own = looked(model, samples, TOGETHER)
     theirs, others = looked(export, samples, TOGETHER)
     if set(own) != set(others):
-        raise RetinueError("the two can read different images")
+        raise RetinueError("the export and the model cannot read the same images")
     error = None if whole else _worst(ours, theirs, model, most)
     together = _mates(export, samples[0]) if whole else _together(export, samples, theirs, model)
     answers = Answers(model.task.places)

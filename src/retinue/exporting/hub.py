@@ -238,7 +238,7 @@ def pull(place: str, out: Path | None = None, *, force: bool = False) -> Pulled:
     for theirs, ours in ((model, target), (card, folder / CARD)):
         if theirs is not None and ours.exists() and not force and not _alike(theirs, ours):
             raise UsageError(
-                "there is another file of that name",
+                "another file has that name",
                 where=str(ours),
                 mend="choose another folder with --out, or replace it with --force",
             )

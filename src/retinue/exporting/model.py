@@ -138,7 +138,9 @@ def export_model(
     check_target(target, model, force)
     if order.batch is not None and not 1 <= order.batch <= MOST_IMAGES:
         raise UsageError(
-            f"{order.batch} images at a time", where="batch (--batch)", mend="1 or more"
+            f"a batch cannot have {order.batch:,} images",
+            where="batch (--batch)",
+            mend=f"take 1 to {MOST_IMAGES:,}",
         )
     if writer.one_size and (order.end_to_end or order.any_size):
         raise UsageError(

@@ -102,7 +102,7 @@ def _refusal(error: ValidationError, where: str) -> UsageError:
     mend = _MENDS.get(key, "a zone is a list of points [x, y], a line has two of them")
     if first["loc"][-1] == "[key]":
         mend = "write names in quotes"
-    return UsageError(f"{given} will not do", where=f"{where}, key {key}", mend=mend)
+    return UsageError(f"{given} is not allowed", where=f"{where}, key {key}", mend=mend)
 
 
 def inside(point: Point, corners: npt.NDArray[np.float64]) -> bool:
@@ -163,7 +163,7 @@ class Count:
         places to write `counts.json` and `counts.csv` to; None: they are not written."""
         if places is not None and places.lines and not followed:
             raise UsageError(
-                "who crosses a line is known only where things are followed",
+                "counting who crosses a line needs tracking",
                 where="lines",
                 mend="--track follows them (from Python: track=True); or count in zones",
             )

@@ -52,7 +52,7 @@ def members_of(paths: Sequence[Path]) -> tuple[list[Path], list[float] | None]:
         return list(paths), None
     if len(paths) > 1:
         raise UsageError(
-            "an ensemble answers by itself, not together with others",
+            "an ensemble cannot answer together with other models",
             where=str(ensembles[0]),
             mend="name the model files",
         )

@@ -49,7 +49,9 @@ class Manner:
         """UsageError for what the task cannot do, before anything is read."""
         if self.every < 1:
             raise UsageError(
-                f"every {self.every} frames is none", where="every", mend="take 1 or more"
+                f"every must be 1 or more, not {self.every}",
+                where="every",
+                mend="take 1 for all frames",
             )
         if self.heat:
             predictor.task.refuse_evidence()
@@ -294,7 +296,9 @@ def stages(predictor: Predictor, paths: Iterable[str], runs: int) -> dict[str, A
     """See `speed.by_stages`, of the first images that `paths` name, or the first frames of a
     video. Raises UsageError where none of them can be read."""
     if runs < 1:
-        raise UsageError(f"{runs} runs measure nothing", where="fps", mend="take 1 or more")
+        raise UsageError(
+            f"there must be at least one run, not {runs}", where="fps", mend="take 1 or more"
+        )
     samples: list[Sample] = []
     decoding = None
     for path in islice(paths, SAMPLED):

@@ -115,7 +115,9 @@ class Video:
 
     def __init__(self, address: str, *, every: int = 1) -> None:
         if every < 1:
-            raise UsageError(f"every {every} frames is none", where="every", mend="take 1 or more")
+            raise UsageError(
+                f"every must be 1 or more, not {every}", where="every", mend="take 1 for all frames"
+            )
         self.path = shown_address(address)
         self.every = every
         self.read = 0

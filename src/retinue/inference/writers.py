@@ -329,7 +329,7 @@ def check_folder(folder: Path, mark: str) -> None:
         next(folder.iterdir(), None) is not None and not (folder / mark).exists()
     ):
         raise UsageError(
-            "there is something else of that name, in which nothing will be written",
+            "something else has that name, and retinue writes nothing into it",
             where=str(folder),
             mend="choose another folder with --out",
         )
@@ -365,7 +365,7 @@ def _check_place(path: Path, form: type[Form]) -> None:
 def foreign(path: Path) -> UsageError:
     """That `path` is somebody else's."""
     return UsageError(
-        "there is another file of that name, which will not be overwritten",
+        "another file has that name, and is not overwritten",
         where=str(path),
         mend="choose another folder with --out",
     )

@@ -76,9 +76,11 @@ def what_is_wrong(error: Mapping[str, Any], wanted: Any, rules: Iterable[Any]) -
     if isinstance(raised, ValueError):
         said = str(raised)
         plain = not isinstance(value, Mapping | list | tuple | BaseModel) and value is not None
-        return f"{shown(value)} will not do: {said}" if plain and shown(value) not in said else said
+        return (
+            f"{shown(value)} is not allowed: {said}" if plain and shown(value) not in said else said
+        )
     finite = "finite: " if error["type"] == "finite_number" else ""
-    return f"{shown(value)} will not do: must be {finite}{wish(wanted, rules)}"
+    return f"{shown(value)} is not allowed: must be {finite}{wish(wanted, rules)}"
 
 
 def _members(wanted: Any) -> list[Any]:

@@ -84,7 +84,7 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str | None = None) 
     own = [path for path in named if not (path.name == "comparison.html" and path.is_file())]
     folders = list(dict.fromkeys(path.resolve() for path in own))
     if len(folders) < 2:
-        raise UsageError("a comparison is of several runs", mend="name two or more run folders")
+        raise UsageError("a comparison needs two runs or more", mend="name their folders")
     if len(folders) > MOST:
         mend = f"name {MOST} at most"
         raise UsageError(f"{len(folders)} runs are too many to be compared on a page", mend=mend)
@@ -92,7 +92,7 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str | None = None) 
     page = Path(out) if out is not None else _shared(folders) / "comparison.html"
     if page.suffix.lower() not in (".html", ".htm"):
         mend = "name a file that ends in .html"
-        raise UsageError("the comparison is a page", where=repr(str(page)), mend=mend)
+        raise UsageError("the comparison is an HTML page", where=repr(str(page)), mend=mend)
     if not page.resolve().parent.is_dir():
         raise UsageError("there is no such folder", where=repr(str(page.parent)))
     sweep(page.resolve().parent)

@@ -97,7 +97,9 @@ class RunFolder:
             for place in (base, *base.parents):
                 if place.exists() and not place.is_dir():
                     raise UsageError(
-                        "this is a file, no folder", where=str(place), mend="choose another --out"
+                        "this is a file, not a folder",
+                        where=str(place),
+                        mend="choose another --out",
                     )
             base.parent.mkdir(parents=True, exist_ok=True)
             for number in range(1, 100_000):

@@ -135,7 +135,9 @@ def _wish(
     quiet: bool,
 ) -> Wish:
     if isinstance(models, str | Path):
-        raise UsageError("one model alone is no combination", mend="give a list of two or more")
+        raise UsageError(
+            "a combination needs two models or more", mend="give a list of two or more"
+        )
     place = None if data is None else str(data)
     return Wish(
         models=list(models),
@@ -348,7 +350,7 @@ def _files(wish: Wish) -> list[Path]:
     """The models' files. Raises UsageError for too few, one twice, or a file in the way."""
     files = [find_model(Path(model)) for model in wish.models]
     if len(files) < 2:
-        raise UsageError("one model alone is no combination", mend="name two or more")
+        raise UsageError("a combination needs two models or more", mend="name two or more")
     same = [f for k, f in enumerate(files) if any(f.samefile(g) for g in files[:k])]
     if same:
         raise UsageError("the model is named twice", where=str(same[0]), mend="name it once")
@@ -386,7 +388,7 @@ def _refuse_unlike(first: ModelDescription, other: ModelDescription, file: Path)
     ):
         if ours != its:
             raise UsageError(
-                f"a model with {what} than the first has no mean with it",
+                f"a model with {what} than the first cannot be averaged with it",
                 where=str(file),
                 mend="leave it out"
                 if first.classes != other.classes or first.task != other.task

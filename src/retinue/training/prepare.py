@@ -78,9 +78,9 @@ def asked_data(recipe: Recipe) -> DataOptions:
         return recipe.data
     if recipe.teacher is None:
         raise UsageError(
-            "the classes of a teacher are to be known, too, but there is none",
+            "the classes of a teacher are asked for, but there is no teacher",
             where="key data.also",
-            mend="teacher=MODEL",
+            mend="name it: teacher=MODEL",
         )
     known = modelfile.read_description(modelfile.find_model(expanded(recipe.teacher)))
     return recipe.data.model_copy(update={"also": known.classes})

@@ -123,9 +123,11 @@ def rate_range(
     no sense, RetinueError where hardly a step can be made.
     """
     if not 0 < low < high < math.inf:
-        raise UsageError("the rates rise from one above 0", where="low, high", mend="1e-6 and 1")
+        raise UsageError(
+            "the rates must rise, from one above 0", where="low, high", mend="1e-6 and 1"
+        )
     if not 10 <= steps <= 10_000:
-        raise UsageError("a range test has 10 to 10,000 steps", where="steps")
+        raise UsageError("a range test takes 10 to 10,000 steps", where="steps")
     place = None if plot is None else Path(plot)
     if place is not None and place.suffix.lower() != ".png":
         raise UsageError("a plot is written as PNG", where=repr(str(place)), mend="NAME.png")
@@ -160,7 +162,7 @@ def rate_range(
             trainer.fit()
     if len(trainer.losses) <= SETTLED:
         raise RetinueError(
-            f"the loss is no number after {len(trainer.losses)} steps",
+            f"the loss is not finite after {len(trainer.losses)} steps",
             where=f"stage {own.name}",
             mend=f"begin lower than {low:g}",
         )

@@ -43,7 +43,7 @@ def asked(
                 mend=f"name one; recipes are {', '.join(shipped())}",
             )
         usual = SHIPPED[task_of(DataOptions(path=str(recipe)))].usual
-        say(f"{recipe} is taken for the pictures, to train on by the recipe {usual}")
+        say(f"{recipe} is taken for the pictures, and trained on by the recipe {usual}")
         return usual, {"data": str(recipe), **changes}
     elif path.is_file() and files.kind(path):
         raise UsageError(

@@ -245,10 +245,10 @@ def test_what_a_result_cannot_be_is_refused_in_words(here: Path) -> None:
 def test_what_is_not_ours_is_left_alone(here: Path) -> None:
     (here / "labels").mkdir(parents=True)
     (here / "labels" / "a.txt").write_text("0 0.5 0.5 1 1\n")  # somebody's work of a week
-    with pytest.raises(UsageError, match="nothing will be written"):
+    with pytest.raises(UsageError, match="retinue writes nothing into it"):
         write(here, "yolo")
     (here / "predictions.json").write_text('{"images": []}')
-    with pytest.raises(UsageError, match="will not be overwritten"):
+    with pytest.raises(UsageError, match="is not overwritten"):
         write(here, "coco")
 
 

@@ -260,7 +260,7 @@ def test_what_auto_refuses(tmp_path: Path, overrides: dict[str, Any], what: str)
     with pytest.raises(UsageError, match=what):
         retinue.train("auto", overrides=overrides, out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UsageError, match="auto finds by trying"):
+    with pytest.raises(UsageError, match="auto finds what to train by trying"):
         retinue.train("auto", overrides={"data": "x"}, dry_run=True, quiet=True)
 
 

@@ -175,7 +175,7 @@ def test_what_is_searched_over_is_not_given_as_well(
 @pytest.mark.parametrize(
     ("over", "what"),
     [
-        ([], "nothing is searched over"),
+        ([], "nothing to search over"),
         (["lr=1e-3..1e-1", "lr=1,2"], "searched over twice"),
         (["stages.0.colour=1,2"], "colour"),
         (["batch_size=-4,8"], "batch_size"),

@@ -206,7 +206,7 @@ def _without_parent(contents: Contents, listing: Listing) -> list[str]:
     for k, name in enumerate(contents.classes):
         others = {p for n, p in enumerate(contents.parents) if n != k}
         if k not in used and others == {name}:
-            listing.notes.append(f"{name!r} is what all categories are kinds of, and no class")
+            listing.notes.append(f"{name!r} is the supercategory of all others, and no class")
             return [other for other in contents.classes if other != name]
     return contents.classes
 

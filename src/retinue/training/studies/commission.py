@@ -41,7 +41,7 @@ def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Pl
     """What `start` would do; of several trainings, the first one."""
     if recipe == auto.NAME:
         raise UsageError(
-            "auto finds by trying what it trains: that cannot be said before",
+            "auto finds what to train by trying it, so no dry run can tell beforehand",
             where="--dry-run",
             mend="name a recipe; `retinue recipes` lists them",
         )

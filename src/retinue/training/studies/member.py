@@ -84,9 +84,7 @@ def say(whole: RunFolder, *lines: str, quiet: bool) -> None:
 def refuse_processes(instead: str) -> None:
     """Raise UsageError in one of several processes."""
     if PartialState().num_processes > 1:
-        raise UsageError(
-            "several trainings in turn are not dealt to several processes", mend=instead
-        )
+        raise UsageError("several trainings in turn cannot run in several processes", mend=instead)
 
 
 def refuse_learnt_validation(recipe: Recipe) -> None:

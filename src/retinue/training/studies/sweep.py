@@ -141,7 +141,7 @@ def parsed(text: str) -> Span:
     where = f"--over {text}"
     if not equals or not key or not values:
         raise UsageError(
-            "what is searched over is KEY=LOW..HIGH or KEY=A,B,C",
+            "a search is written KEY=LOW..HIGH or KEY=A,B,C",
             where=where,
             mend="for example lr=1e-5..1e-2, or batch_size=16,32",
         )
@@ -197,11 +197,13 @@ def start(
     _optuna()
     spans = [parsed(text) for text in over]
     if not spans:
-        raise UsageError("nothing is searched over", mend="--over lr=1e-5..1e-2")
+        raise UsageError(
+            "there is nothing to search over", mend="say --over lr=1e-5..1e-2, for example"
+        )
     if len({span.key for span in spans}) < len(spans):
         raise UsageError("a key is searched over twice", where="--over")
     if trials < 1:
-        raise UsageError("a sweep has a trial at least", where="--trials")
+        raise UsageError("a sweep needs at least one trial", where="--trials")
     notes: list[str] = []
     recipe, overrides = asked(recipe, overrides, notes.append)
     loaded = load_recipe(recipe, overrides, notes.append)
