@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -52,3 +53,21 @@ def test_a_prediction_that_is_stopped_leaves_nothing_half_written(
     assert retinue("predict", model, "-", "--out", out, *how) == (code, "", "interrupted\n")
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_native_threads_do_not_abort_the_end() -> None:
+    """As where a server is stopped while it compiles a model: the thread comes back from native
+    code when there is no interpreter any more."""
+    program = """
+import threading, time, torch
+from retinue.cli.app import end
+def work():
+    while True:
+        torch.linalg.inv(torch.eye(300))
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+print("all of it")
+end(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "all of it\n", "")

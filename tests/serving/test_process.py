@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served import picture, started
+from served import begun, picture, started, wait_until
 
 PICTURE = picture()
 
@@ -55,6 +56,23 @@ def test_sigterm_under_load_loses_no_request_and_ends_as_done(
     assert process.returncode == 0
     assert "Traceback" not in told
     assert '"route": "/v1/predict"' in told
+
+
+def test_sigterm_while_models_are_loaded_ends_it_as_done(classifier: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = begun(classifier, "--port", port)
+
+    def listens() -> bool:
+        assert process.poll() is None, process.communicate()
+        return not socket.socket().connect_ex(("127.0.0.1", port))
+
+    wait_until(listens, 30)
+    time.sleep(0.2)  # into the middle of it
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=20)
+    assert process.returncode == 0, told
+    assert told == ("", "")
 
 
 @pytest.mark.parametrize(

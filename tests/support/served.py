@@ -112,14 +112,18 @@ def serving(
     assert not thread.is_alive()
 
 
-def started(*arguments: object, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """The process, and its address."""
-    command = [sys.executable, "-m", "retinue.cli", "serve", *map(str, arguments)]
-    process = subprocess.Popen(
-        [*command, "--port", "0"],
+def begun(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """`retinue serve` as people start it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "retinue.cli", "serve", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **environment},
     )  # fmt: skip
+
+
+def started(*arguments: object, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    """The process, and its address."""
+    process = begun(*arguments, "--port", "0", **environment)
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.search(r"at (http://\S+)$", line.strip())

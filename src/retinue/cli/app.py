@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -114,13 +115,14 @@ def _tell(line: str) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """End the process. One of several does so at once, after all that is registered for its end:
-    threads of `torch.distributed` that want the interpreter while it is taken down abort it now and
-    then, and the launcher kills the others for that."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """End the process: at once where PyTorch was loaded, after all that is registered for the end.
+    A thread that comes back from native code (a model being compiled, `torch.distributed`) while
+    the interpreter is taken down aborts the process, and taking PyTorch down takes seconds."""
+    if "torch" in sys.modules:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -110,24 +110,45 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end it in good order, a second one at once. An end in good order is
-        no failure: the signal is not raised again."""
+        """Signals are heard by `Stop`, which begins earlier."""
+        yield
+
+    def told(self, times: int) -> None:
+        """To stop: once, in good order; again, at once."""
+        self.should_exit, self.force_exit = times > 0, times > 1
+
+
+class Stop:
+    """SIGTERM and Ctrl-C, from before there is anything to stop. An end in good order is no
+    failure: the signal is not raised again."""
+
+    def __init__(self) -> None:
+        self._times = 0
+        self._server: Server | None = None
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[Stop]:
+        """While this lasts; outside the main thread, where Python allows no handlers, not."""
         if threading.current_thread() is not threading.main_thread():
-            yield
+            yield self
             return
         numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        before = {number: signal.signal(number, self._hear) for number in numbers}
         try:
-            yield
+            yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """See `capture_signals`."""
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
+    def _hear(self, sig: int, frame: FrameType | None) -> None:
+        self._times += 1
+        self.tell(self._server)
+
+    def tell(self, server: Server | None) -> None:
+        """It is the one to stop, now if that has been asked for."""
+        self._server = server
+        if server is not None and self._times:
+            server.told(self._times)
 
 
 def listening(settings: Settings) -> socket.socket:
@@ -201,7 +222,8 @@ class Service:
     def run(self) -> None:
         """Serve until SIGTERM, Ctrl-C or `stop`. Raises what loading the models does."""
         try:
-            self.server.run(sockets=[self._socket])
+            if not self.server.should_exit:
+                self.server.run(sockets=[self._socket])
         finally:
             self.close()
         failed = self.server.failed
@@ -215,7 +237,8 @@ class Service:
         self.server.should_exit = True
 
     def close(self) -> None:
-        """End processes and threads."""
+        """End processes and threads, and listen no more."""
+        self._socket.close()
         self._watch.close()
         self._decoders.close()
         for model in self._models:
@@ -248,8 +271,9 @@ def run(
     """Serve `models` until SIGTERM or Ctrl-C, with a line a request on standard error; see
     `Service`."""
     make_room(MOST_OPEN * settings.connections)
-    service = Service(models, settings, load=load, say=say)
-    with journal.written(log_format):
+    with Stop().heard() as stop, journal.written(log_format):
+        service = Service(models, settings, load=load, say=say)
+        stop.tell(service.server)
         if settings.open_to_others and not settings.keys:
             log.warning(
                 "%s is reached from other machines, and anybody there may use the models: give"
