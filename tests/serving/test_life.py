@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -141,6 +142,58 @@ def test_a_new_file_that_says_nothing_finite_is_not_taken(own: Path) -> None:
         os.replace(write_classifier(own.with_name("new.safetensors"), scale=float("nan")), own)
         wait_until(lambda: 'outcome="refused"' in client.get("/metrics").text)
         assert version(client) == before
+
+
+def test_what_a_new_file_changes_for_clients_is_said(
+    own: Path, detector: Path, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    served = Served("own", own, quick(), Counters(), load=ON_TORCH)
+    try:
+        served.load()
+
+        def told(file: Path) -> str:
+            caplog.clear()
+            os.replace(shutil.copy(file, own.with_name("new.safetensors")), own)
+            served.look()
+            served.look()
+            assert served.current.digest[:8] in caplog.text
+            return caplog.text.partition("answers now")[2].strip()
+
+        other = own.with_name("other.safetensors")
+        assert told(write_classifier(other, scale=0.5)) == ""
+        assert {one.levelno for one in caplog.records} == {logging.INFO}
+        assert told(write_classifier(other, classes=[*CLASSES[:-1], "a\nb", "fern"])) == (
+            f"; 1 class gone: {CLASSES[-1]}; 2 classes new: a\\nb, fern"
+        )
+        assert told(write_classifier(other, classes=["fern", *CLASSES[:-1], "a\nb"])) == (
+            "; the classes are in another order"
+        )
+        assert {one.levelno for one in caplog.records} == {logging.WARNING}
+        assert told(detector).startswith("; the task is bright, not classification any more; 5")
+    finally:
+        served.batcher.close()
+
+
+def test_a_file_that_is_gone_is_said_once_and_the_model_goes_on(own: Path, caplog: Any) -> None:
+    served = Served("own", own, quick(), Counters(), load=ON_TORCH)
+    try:
+        served.load()
+        away = own.with_name("away")
+        for _ in range(2):
+            os.rename(own, away)
+            served.look()
+            assert not caplog.messages  # perhaps another is put there the next moment
+            for _ in range(3):
+                served.look()
+            (line,) = caplog.messages
+            assert f"the model file is gone from {own}" in line
+            assert served.ready
+            os.rename(away, own)
+            served.look()
+            caplog.clear()
+    finally:
+        served.batcher.close()
 
 
 def test_requests_under_way_keep_the_model_and_the_size_that_they_began_with(own: Path) -> None:

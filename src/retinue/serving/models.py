@@ -26,7 +26,7 @@ from retinue.serving.counters import Counters
 from retinue.serving.decoding import Prepared
 from retinue.serving.problems import Problem, unready
 from retinue.serving.settings import Settings
-from retinue.text import first_line
+from retinue.text import counted, few, first_line
 from retinue.weights.files import sha256
 
 log = logging.getLogger("retinue.serving")
@@ -114,8 +114,8 @@ def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path])
         out = np.empty((*predictor.preprocessing.size, 3), np.uint8)
         seen, _ = view.render([sample], size=predictor.preprocessing.size, out=out)
         rows.append(Prepared("warm-up", out, seen.to_original, seen.original_size))
-    for few in (rows[:1], rows):
-        predictor.findings(batch_of(few))
+    for some in (rows[:1], rows):
+        predictor.findings(batch_of(some))
     return ready
 
 
@@ -155,6 +155,7 @@ class Served:
         self._ready: Ready | None = None
         self._loaded: Signature = ()
         self._seen: Signature = ()
+        self._missed = 0
         counted = counters.batches.labels(name), counters.inference.labels(name)
         counters.not_finite.labels(name)
 
@@ -196,12 +197,15 @@ class Served:
         try:
             signature = _signature(find_model(self.path))
         except (OSError, UsageError):
-            return  # between two of them
+            self._miss()
+            return
+        self._missed = 0
         if signature == self._loaded:
             return
         if signature != self._seen:  # perhaps still being written
             self._seen = signature
             return
+        before = self.current
         try:
             self.load()
         except Exception as error:
@@ -210,7 +214,36 @@ class Served:
             log.warning("%s: the new file is not taken, %s", self.name, first_line(error))
         else:
             self._counters.reloads.labels(self.name, "taken").inc()
-            log.warning("%s: version %s answers now", self.name, self.current.digest)
+            told = changes(before, self.current)
+            log.log(
+                logging.WARNING if told else logging.INFO, "%s: version %s answers now%s",
+                self.name, self.current.digest, "".join(f"; {one}" for one in told),
+            )  # fmt: skip
+
+    def _miss(self) -> None:
+        """There is no file: between two of them for a moment, or for longer, which is said once."""
+        self._missed += 1
+        if self._missed == 2:
+            log.warning(
+                "%s: the model file is gone from %s; version %s goes on answering until the server"
+                " ends", self.name, self.path, self.current.digest,
+            )  # fmt: skip
+
+
+def changes(before: Ready, now: Ready) -> list[str]:
+    """What clients of a replaced model may stumble over: another task, other classes."""
+    told = []
+    if before.task.name != now.task.name:
+        told.append(f"the task is {now.task.name}, not {before.task.name} any more")
+    old, new = before.task.classes, now.task.classes
+    lost, added = [c for c in old if c not in new], [c for c in new if c not in old]
+    if lost:
+        told.append(f"{counted(len(lost), 'class', 'classes')} gone: {few(lost)}")
+    if added:
+        told.append(f"{counted(len(added), 'class', 'classes')} new: {few(added)}")
+    if old != new and not lost and not added:
+        told.append("the classes are in another order")
+    return told
 
 
 def _signature(file: Path) -> Signature:
