@@ -192,7 +192,7 @@ def test_drop_and_samples(visit: Visit) -> None:
             dispatchEvent(new DragEvent("drop", { dataTransfer: held, bubbles: true }));
         }"""
     )
-    assert "That is no picture" in visit.text("#alert")
+    assert "That is not a picture" in visit.text("#alert")
 
 
 def test_errors_are_told_in_the_servers_words_and_the_next_picture_is_answered(
@@ -443,3 +443,24 @@ def test_the_explanation_lies_over_the_picture_and_goes_again(visit: Visit) -> N
     visit.page.locator("#explain").click()
     assert visit.page.locator("#explain").get_attribute("aria-pressed") == "false"
     assert np.array_equal(visit.pixels(), before)
+
+
+@pytest.mark.parametrize("what", ["not a picture", "damaged"])
+def test_nothing_of_an_earlier_picture_stays_beside_an_error(visit: Visit, what: str) -> None:
+    visit.upload(picture())
+    visit.answered()
+    visit.page.click("#explain")
+    visit.page.wait_for_selector("#opacity-label:not([hidden])")
+    if what == "damaged":
+        visit.upload(b"junk")
+    else:
+        visit.upload(b"words", "notes.txt", "text/plain")
+    visit.page.wait_for_selector("#alert:not([hidden])")
+    visit.page.wait_for_selector("#stage.empty")
+    for gone in ("#canvas", "#results", "#explain", "#opacity-label"):
+        assert not visit.page.locator(gone).is_visible(), gone
+    assert visit.page.locator("#invitation").is_visible()
+    visit.upload(picture(seed=1))  # and it is as before
+    visit.answered()
+    assert not visit.page.locator("#alert").is_visible()
+    assert visit.page.locator("#canvas").is_visible()

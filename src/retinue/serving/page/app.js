@@ -108,6 +108,7 @@ function facts(told) {
   $("facts").textContent = `${Math.round(told.milliseconds)} ms · ${width} × ${height} · ${bytes}`;
 }
 
+/** The picture has no answer, and says so; one that nobody can show leaves the stage. */
 function refused(error) {
   state.answer = null;
   $("results").hidden = $("explain").hidden = true;
@@ -116,7 +117,25 @@ function refused(error) {
     $("key-form").hidden = false;
     $("key").focus();
     if (error.code === "no_key") return;
-  }
+  } else if (!stage.image) clear();
+  tell(error);
+}
+
+/** Back to where there is no picture: nothing of an earlier one stays beside what is said of another. */
+function clear() {
+  state.busy?.abort();
+  stopCamera();
+  Object.assign(state, { picture: null, answer: null, shown: [], fixed: -1, busy: null });
+  unexplained();
+  stage.put(null);
+  $("results").hidden = $("explain").hidden = true;
+  $("canvas").setAttribute("aria-label", "No picture yet");
+  $("stage").classList.add("empty");
+  $("stage").dataset.state = "empty";
+  $("said").textContent = "";
+}
+
+function tell(error) {
   const strong = document.createElement("strong");
   strong.textContent = sentence(error.message);
   $("alert").replaceChildren(strong, error.mend ? sentence(error.mend) : "");
@@ -133,11 +152,12 @@ const isPicture = (file) => file.type.startsWith("image/") || /\.(heic|heif|jxl|
 
 function take(files, from) {
   const picture = [...files].find(isPicture);
+  markSample(-1);
   if (!picture) {
-    refused(new service.Refusal(0, { message: "That is no picture", mend: "drop a JPEG, PNG, WebP, …" }));
+    clear();
+    tell(new service.Refusal(0, { message: "That is not a picture", mend: "use a JPEG, PNG or WebP file, for example" }));
     return;
   }
-  markSample(-1);
   look(picture, picture.name ? `${from} ${picture.name}` : from);
 }
 
@@ -192,8 +212,8 @@ $("camera").addEventListener("click", async () => {
   try {
     state.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
   } catch (error) {
-    const message = error.name === "NotAllowedError" ? "The camera may not be used" : "There is no camera to use";
-    refused(new service.Refusal(0, { message, mend: "allow it in the browser, or choose a file" }));
+    const message = error.name === "NotAllowedError" ? "The camera was not allowed" : "No camera was found";
+    tell(new service.Refusal(0, { message, mend: "allow it in the browser, or choose a file instead" }));
     return;
   }
   $("video").srcObject = state.stream;
@@ -246,7 +266,8 @@ async function listSamples() {
       try {
         await look(await service.sample(number), `Sample ${name}`);
       } catch (error) {
-        refused(error);
+        clear();
+        tell(error);
       }
     });
     item.append(button);
@@ -283,12 +304,9 @@ $("explain").addEventListener("click", async () => {
     $("said").textContent = `Shown is what speaks for ${told.target || "what was found"}`;
     stage.draw();
   } catch (error) {
-    if (error.name !== "AbortError") {
-      const { answer: kept } = state;
-      refused(error);
-      state.answer = kept;
-      $("results").hidden = $("explain").hidden = !kept;
-    }
+    if (error.name === "AbortError" || state.busy !== busy) return;
+    if (error.status === 401) refused(error);
+    else tell(error); // the answer stands, without a reason
   } finally {
     if (state.busy === busy) $("stage").dataset.state = "done";
   }
