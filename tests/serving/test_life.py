@@ -158,7 +158,7 @@ def test_what_a_new_file_changes_for_clients_is_said(
             served.look()
             served.look()
             assert served.current.digest[:8] in caplog.text
-            return caplog.text.partition("answers now")[2].strip()
+            return caplog.text.partition(served.current.digest)[2].strip()
 
         other = own.with_name("other.safetensors")
         assert told(write_classifier(other, scale=0.5)) == ""

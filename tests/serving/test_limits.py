@@ -470,3 +470,12 @@ def test_the_openapi_schema_is_whole_and_docs_load_nothing_from_elsewhere(
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     json.dumps(schema)
+
+
+def test_a_name_that_is_not_allowed_is_said_with_what_allows_it(client: httpx.Client) -> None:
+    answer = client.get("/v1/models", headers={"host": f"rebound.example{'x' * 99}:80"})
+    assert answer.status_code == 421
+    told = answer.json()["error"]
+    assert told["message"].startswith("the host name 'rebound.example")
+    assert told["message"].endswith("… is not allowed here")
+    assert told["mend"] == "start the server with --allow-host NAME to allow one"

@@ -107,7 +107,7 @@ def test_an_unknown_option_is_refused_with_what_there_is(client: httpx.Client) -
     assert answer.status_code == 400
     assert answer.json()["error"] == {
         "code": "bad_option",
-        "message": "'topk' is no option of this model",
+        "message": "'topk' is not an option of this model",
         "mend": "did you mean 'top_k'?",
     }
     assert client.post("/v1/predict?top_k=0", content=PICTURE).status_code == 400

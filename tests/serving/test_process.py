@@ -80,7 +80,7 @@ def test_sigterm_while_models_are_loaded_ends_it_as_done(classifier: Path) -> No
     [
         (["nothing.safetensors"], "there is no such model"),
         (["{model}", "{model}"], "two models are called 'flowers'"),
-        (["{model}", "--samples", "nowhere"], "there is no such folder of samples"),
+        (["{model}", "--samples", "nowhere"], "the samples folder does not exist"),
         (["{model}", "--key-file", "nowhere"], "the keys cannot be read"),
         (["{model}", "--set", "topk=3"], "top_k"),
     ],
@@ -112,4 +112,4 @@ def test_a_wide_address_without_a_key_is_warned_of(
         (Settings(port=0, decoders=1), False),
     ):
         api.serve(classifier, settings=settings)
-        assert ("anybody there may use the models" in capsys.readouterr().err) is warned
+        assert ("anyone there may use the models" in capsys.readouterr().err) is warned

@@ -38,7 +38,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL…",
-            help="Model files or run folders; NAME=PATH to call one otherwise.",
+            help="Model files or run folders; NAME=PATH to rename one.",
             autocompletion=complete.models,
         ),
     ],
@@ -46,7 +46,7 @@ def serve(
         str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0: everywhere.")
     ] = _DEFAULT.host,
     port: Annotated[
-        int, typer.Option("--port", "-p", min=0, max=65535, help="0: any that is free.")
+        int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free port.")
     ] = _DEFAULT.port,
     key_file: Annotated[
         Path | None,
@@ -60,7 +60,9 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            "--allow-host", metavar="NAME", help="A name that the server is called by; repeatable."
+            "--allow-host",
+            metavar="NAME",
+            help="A host name that the server answers to; repeatable.",
         ),
     ] = None,
     samples: Annotated[
@@ -68,36 +70,42 @@ def serve(
         typer.Option(
             "--samples",
             metavar="DIR",
-            help="Pictures to choose from on the page.",
+            help="Folder of pictures to try on the page.",
             show_default=False,
         ),
     ] = None,
     allow_urls: Annotated[
-        bool, typer.Option("--allow-urls", help="Fetch pictures from addresses in requests.")
+        bool, typer.Option("--allow-urls", help="Fetch pictures from URLs in requests.")
     ] = False,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images through the model at once, at most.")
+        int, typer.Option("--batch-size", min=1, help="Most images in a batch.")
     ] = _DEFAULT.batch_size,
     latency: Annotated[
         float,
         typer.Option(
-            "--latency", metavar="MS", min=0, help="So long an image waits for others, at most."
+            "--latency",
+            metavar="MS",
+            min=0,
+            help="Longest wait of an image for others to join its batch.",
         ),
     ] = 1000 * _DEFAULT.latency,
     queue: Annotated[
-        int, typer.Option("--queue", min=1, help="Images under way; beyond, 429 is answered.")
+        int, typer.Option("--queue", min=1, help="Most images of a model in progress; beyond, 429.")
     ] = _DEFAULT.queue,
     max_mb: Annotated[
-        int, typer.Option("--max-mb", min=1, help="Of a request's body, in MiB.")
+        int, typer.Option("--max-mb", min=1, help="Largest request body, in MiB.")
     ] = _DEFAULT.max_bytes // MEBIBYTE,
     max_pixels: Annotated[
-        int, typer.Option("--max-pixels", min=1, help="Of a picture.")
+        int, typer.Option("--max-pixels", min=1, help="Most pixels of a picture.")
     ] = _DEFAULT.max_pixels,
     max_images: Annotated[
-        int, typer.Option("--max-images", min=1, help="Of a request.")
+        int, typer.Option("--max-images", min=1, help="Most pictures in a request.")
     ] = _DEFAULT.max_images,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", min=0.1, help="From the body to the answer.")
+        float,
+        typer.Option(
+            "--timeout", metavar="S", min=0.1, help="Seconds from the body to the answer."
+        ),
     ] = _DEFAULT.answer_time,
     engine: Engine = EngineChoice.auto,
     tta: Annotated[
@@ -109,7 +117,7 @@ def serve(
     changes: Changes = None,
     device: Device = "auto",
     log: Annotated[
-        LogFormat, typer.Option("--log", help="How requests are noted on standard error.")
+        LogFormat, typer.Option("--log", help="Format of the request log on standard error.")
     ] = LogFormat.auto,
 ) -> None:
     """Answer over HTTP: POST /v1/predict, and a page to try it at /.

@@ -56,7 +56,7 @@ def fetcher(settings: Settings, *, public: Public = is_public) -> Fetch:
     async def fetch(url: str) -> bytes:
         if not settings.urls:
             raise bad(
-                "no_urls", "pictures are not fetched from addresses here",
+                "no_urls", "this server does not fetch pictures from URLs",
                 mend="send the picture itself",
             )  # fmt: skip
         loop = asyncio.get_running_loop()
@@ -75,7 +75,7 @@ def fetched(url: str, *, most: int, until: float, public: Public = is_public) ->
         if isinstance(found, bytes):
             return found
         url = urljoin(url, found)
-    raise bad("bad_url", "the address leads to others, again and again")
+    raise bad("bad_url", f"the address redirects more than {MOST_REDIRECTS} times")
 
 
 def _asked(url: str, most: int, until: float, public: Public) -> bytes | str:
@@ -84,7 +84,7 @@ def _asked(url: str, most: int, until: float, public: Public) -> bytes | str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise bad("bad_url", "that is no address") from None
+        raise bad("bad_url", "that is not a web address") from None
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host or parts.username is not None:
         raise bad("bad_url", "only http and https addresses without a user are fetched")

@@ -108,8 +108,10 @@ def adjusted(ready: Ready, options: Mapping[str, str]) -> Any:
     """The model's task with `options` for its answers. Raises `Problem` for unknown ones."""
     known = sorted(ready.task.adjustable)
     if others := sorted(set(options) - set(known)):
-        mend = suggest(others[0], known) or f"there are {', '.join(known)}"
-        raise bad("bad_option", f"{shorten(others[0], 40)!r} is no option of this model", mend=mend)
+        mend = suggest(others[0], known) or f"choose one of {', '.join(known)}"
+        raise bad(
+            "bad_option", f"{shorten(others[0], 40)!r} is not an option of this model", mend=mend
+        )
     try:
         return ready.adjusted(options)
     except UsageError as error:

@@ -80,7 +80,7 @@ class House:
             return next(iter(self.models.values()))
         if name not in self.models:
             told = f"there is no model {shorten(name, 40)!r}"
-            mend = f"there are {few(list(self.models), 20)}"
+            mend = f"choose one of {few(list(self.models), 20)}"
             raise Problem(404, "no_such_model", told, mend=mend)
         return self.models[name]
 
@@ -245,7 +245,7 @@ async def _explain(house: House, request: Request) -> Response:
     async with _asked(house, request) as (model, body, _):
         target = body.options.pop("target", None)
         if len(body.pictures) != 1 or body.options:
-            raise bad("bad_request", "an explanation is of one picture, and takes a `target` alone")
+            raise bad("bad_request", "send exactly one picture, with no option but `target`")
         overlay, headers = await house.answers.explained(model, body.pictures[0], target)
     return Response(overlay, media_type="image/png", headers=headers)
 

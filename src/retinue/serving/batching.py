@@ -82,7 +82,7 @@ class Batcher:
         """Room for so many images as long as this lasts. Raises `Problem` where there is none."""
         with self._changed:
             if self.pending and self.pending + images > self.most:
-                told = f"{self.pending} images are under way, which is as many as may be"
+                told = f"{self.pending} images are in progress already, of at most {self.most}"
                 raise busy(told, self.pending * self._pace)
             self.pending += images
         try:

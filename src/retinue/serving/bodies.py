@@ -75,11 +75,11 @@ class Buffers:
                     if taken > settings.max_bytes:
                         raise _too_many(settings)
                     if self.held > settings.max_buffered:
-                        raise busy("too many bodies are being received", 1)
+                        raise busy("too many uploads at the moment", 1)
                     body += piece
             yield _taken(body)  # held by whoever takes it, and not here
         except TimeoutError:
-            told = f"the body was not there within {settings.body_time:g} s"
+            told = f"the body did not arrive within {settings.body_time:g} s"
             raise Problem(408, "too_slow", told, headers={"connection": "close"}) from None
         except ClientDisconnect:
             raise Problem(499, "gone", "the client has gone") from None
@@ -117,13 +117,13 @@ def parsed(content_type: str, disposition: str, body: bytes, *, most: int) -> Bo
         # What curl's --data-binary calls a form is the picture all the same.
         found = Body([Picture(_name(disposition) or "image", body)])
     else:
-        raise Problem(415, "unsupported_media_type", f"{shorten(kind, 40)} is not taken",
+        raise Problem(415, "unsupported_media_type", f"{shorten(kind, 40)} is not accepted",
                       mend=_MEND)  # fmt: skip
     if not found.pictures:
-        raise bad("no_picture", "there is no picture in the request", mend=_MEND)
+        raise bad("no_picture", "the request contains no picture", mend=_MEND)
     for picture in found.pictures:
         if not picture.data and not picture.url:
-            raise bad("bad_image", f"{shorten(picture.name, 60)!r} has no bytes")
+            raise bad("bad_image", f"{shorten(picture.name, 60)!r} is empty")
     return found
 
 
@@ -211,7 +211,7 @@ def _multipart(content_type: str, body: bytes, most: int) -> Body:
     except FormParserError as error:
         raise bad("bad_multipart", f"the multipart body is damaged: {error}") from error
     if not parts.ended:
-        raise bad("bad_multipart", "the multipart body is damaged: it breaks off")
+        raise bad("bad_multipart", "the multipart body is truncated")
     return parts.found
 
 
@@ -230,12 +230,12 @@ def _json(body: bytes, most: int) -> Body:
     try:
         value = parse_json(body)
     except NotJson as error:
-        raise bad("bad_json", f"the body is no JSON: {error}") from error
+        raise bad("bad_json", f"the body is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise bad("bad_json", "the JSON is no object", mend='send {"image": "…base64…"}')
+        raise bad("bad_json", "the JSON is not an object", mend='send {"image": "…base64…"}')
     given = value.pop("images", [])
     if not isinstance(given, list):
-        raise bad("bad_json", "`images` is no list")
+        raise bad("bad_json", "`images` is not a list")
     given = [*([value.pop("image")] if "image" in value else []), *given]
     if len(given) > most:
         raise _too_many_images(most)
@@ -243,7 +243,7 @@ def _json(body: bytes, most: int) -> Body:
     options = {}
     for key, option in value.items():
         if not isinstance(option, str | int | float | bool):
-            raise bad("bad_json", f"{shorten(key, 40)!r} is no plain value")
+            raise bad("bad_json", f"{shorten(key, 40)!r} must be a string, a number or a boolean")
         options[key] = option if isinstance(option, str) else str(option).lower()
     return Body(pictures, options)
 
@@ -255,7 +255,7 @@ def _picture(value: Any, name: str) -> Picture:
         raise bad("bad_json", f"{name} is neither base64 nor {{name, data}} or {{name, url}}")
     called, data, url = (value.get(key, "") for key in ("name", "data", "url"))
     if not all(isinstance(one, str) for one in (called, data, url)) or bool(data) == bool(url):
-        raise bad("bad_json", f"{name} needs one of `data` and `url`, a text")
+        raise bad("bad_json", f"{name} needs either `data` or `url`, as a string")
     called = (called or name)[:MOST_NAME]
     return Picture(called, url=url) if url else Picture(called, decoded(data, called))
 
@@ -265,10 +265,10 @@ def decoded(text: str, name: str) -> bytes:
     `Problem` for anything else."""
     start = _DATA.match(text, 0, 1000)
     if start is not None and not start[0].lower().rstrip(", ").endswith(";base64"):
-        raise bad("bad_base64", f"{shorten(name, 60)!r}: of data: addresses, base64 is taken")
+        raise bad("bad_base64", f"{shorten(name, 60)!r}: only base64 is accepted in data: URLs")
     try:
         plain = text[start.end() if start else 0 :].encode("ascii")
         plain = plain.translate(_ALPHABET, b" \t\r\n\f\v").rstrip(b"=")
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        raise bad("bad_base64", f"{shorten(name, 60)!r} is no base64") from None
+        raise bad("bad_base64", f"{shorten(name, 60)!r} is not valid base64") from None

@@ -136,7 +136,7 @@ class Decoders:
             for one in [self.submit("warm-up", small, how) for _ in range(self.count)]:
                 one.result()
         except Problem as problem:
-            told = f"what decodes pictures does not start: {problem.what}"
+            told = f"the picture decoder does not start: {problem.what}"
             raise RetinueError(told) from problem
 
     def submit(self, name: str, data: bytes, how: Preprocessing) -> Future[Prepared]:
@@ -183,7 +183,7 @@ class Decoders:
             raise unready("the server is going down")
         if child.overdue:
             told = f"the picture takes longer than {self._time:g} s to decode"
-            raise too_large("too_slow_to_decode", told, mend="save it anew, or smaller")
+            raise too_large("too_slow_to_decode", told, mend="save it again, or make it smaller")
         raise bad("bad_image", "the picture cannot be read: its decoder failed")
 
     def _expect(self, child: _Child, until: float | None) -> None:

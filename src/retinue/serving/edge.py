@@ -19,6 +19,7 @@ from retinue.serving.counters import Counters
 from retinue.serving.keys import Keys
 from retinue.serving.problems import Problem, bad, failure, unready
 from retinue.serving.settings import Settings
+from retinue.text import shorten
 
 log = logging.getLogger("retinue.serving")
 
@@ -110,18 +111,16 @@ class Edge:
             problem = unready("too many connections are open")
             problem.headers["connection"] = "close"
             raise problem
-        if (
-            self._settings.hosts
-            and not probed
-            and (_host(headers.get(b"host", b"").decode("latin-1")) not in self._settings.hosts)
-        ):
-            told = "the server is not called so"
-            raise Problem(421, "wrong_host", told, mend="add the name with --allow-host NAME")
+        host = _host(headers.get(b"host", b"").decode("latin-1"))
+        if self._settings.hosts and not probed and host not in self._settings.hosts:
+            told = f"the host name {shorten(host, 80)!r} is not allowed here"
+            mend = "start the server with --allow-host NAME to allow one"
+            raise Problem(421, "wrong_host", told, mend=mend)
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if any(name.lower() in _SECRETS for name, _ in query):
             raise bad(
-                "key_in_query", "keys do not belong in an address, which others get to see",
-                mend="send the header `Authorization: Bearer KEY`, and make another key",
+                "key_in_query", "API keys must not be sent in the URL, where others see them",
+                mend="send the header `Authorization: Bearer KEY`, and replace this key",
             )  # fmt: skip
         if scope["path"].startswith(GUARDED):
             self._keys.check(headers)

@@ -66,7 +66,7 @@ class Keys:
         # Every one is compared, and to the end, so that the time tells nothing.
         fits = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(fits):
-            raise Problem(401, "wrong_key", "the API key is not known", headers=told)
+            raise Problem(401, "wrong_key", "the API key is not valid", headers=told)
 
 
 def _digest(key: bytes) -> bytes:

@@ -211,12 +211,16 @@ class Served:
         except Exception as error:
             self._loaded = signature
             self._counters.reloads.labels(self.name, "refused").inc()
-            log.warning("%s: the new file is not taken, %s", self.name, first_line(error))
+            log.warning(
+                "%s: the new file was not loaded, and the old model goes on answering: %s",
+                self.name,
+                first_line(error),
+            )
         else:
             self._counters.reloads.labels(self.name, "taken").inc()
             told = changes(before, self.current)
             log.log(
-                logging.WARNING if told else logging.INFO, "%s: version %s answers now%s",
+                logging.WARNING if told else logging.INFO, "%s: now serving version %s%s",
                 self.name, self.current.digest, "".join(f"; {one}" for one in told),
             )  # fmt: skip
 
@@ -292,9 +296,9 @@ def named(models: Sequence[str]) -> dict[str, Path]:
             raise UsageError(
                 f"two models are called {name!r}",
                 where=f"{str(found[name])!r} and {rest!r}",
-                mend=f"call one otherwise: {name}-2={rest}",
+                mend=f"rename one: {name}-2={rest}",
             )
         found[name] = path
     if not found:
-        raise UsageError("no model is named")
+        raise UsageError("no model was given")
     return found

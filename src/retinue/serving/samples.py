@@ -31,13 +31,13 @@ class Samples:
         if folder is None:
             return
         if not folder.is_dir():
-            raise UsageError("there is no such folder of samples", where=str(folder))
+            raise UsageError("the samples folder does not exist", where=str(folder))
         found = sorted(p for p in folder.iterdir() if p.is_file() and is_image_name(p.name))
         self.files = [p for p in found if p.suffix.lower() in _KINDS][:MOST]
         if not self.files:
             raise UsageError(
-                "there is no picture in the folder of samples", where=str(folder),
-                mend="name one with .jpg, .png, .webp, .avif or .gif files in it",
+                "the samples folder contains no picture", where=str(folder),
+                mend="give one with .jpg, .png, .webp, .avif or .gif files in it",
             )  # fmt: skip
 
     def names(self) -> list[str]:
@@ -52,7 +52,7 @@ class Samples:
         try:
             data = file.read_bytes()
         except OSError:
-            raise Problem(404, "no_such_sample", f"the sample {number} has gone") from None
+            raise Problem(404, "no_such_sample", f"sample {number} no longer exists") from None
         headers: dict[str, Any] = {
             "cache-control": "max-age=300",
             "content-disposition": f"inline; filename*=UTF-8''{quote(utf8(file.name), safe='')}",

@@ -37,7 +37,7 @@ log = logging.getLogger("retinue.serving")
 _OTHER_FILES = 200
 _LAST = 0.1
 """Seconds from a connection to its request, of those that come last."""
-_MEND = "try another --port, or 0 for any that is free"
+_MEND = "try another --port, or 0 for any free one"
 
 
 class Server(uvicorn.Server):
@@ -276,8 +276,8 @@ def run(
         stop.tell(service.server)
         if settings.open_to_others and not settings.keys:
             log.warning(
-                "%s is reached from other machines, and anybody there may use the models: give"
-                " --key-file, or listen on 127.0.0.1", settings.host,
+                "%s is reachable from other machines, and anyone there may use the models: set"
+                " API keys with --key-file, or listen on 127.0.0.1", settings.host,
             )  # fmt: skip
         service.run()
 

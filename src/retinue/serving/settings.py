@@ -15,7 +15,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    """0: any that is free."""
+    """0: any free port."""
     keys: tuple[str, ...] = ()
     """Who calls the models has to know one of them; none: everybody may."""
     hosts: tuple[str, ...] = ()

@@ -199,8 +199,8 @@ if (!navigator.mediaDevices?.getUserMedia) {
   $("camera").disabled = true;
   $("camera-why").hidden = false;
   $("camera-why").textContent = window.isSecureContext
-    ? "This browser offers no camera to pages."
-    : "The camera needs HTTPS, or the address localhost: browsers give none to pages over plain HTTP.";
+    ? "This browser gives pages no camera."
+    : "The camera needs HTTPS, or the address localhost: browsers withhold it from pages over plain HTTP.";
   $("camera").setAttribute("aria-describedby", "camera-why");
 }
 $("camera").addEventListener("click", async () => {

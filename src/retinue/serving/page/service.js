@@ -23,7 +23,7 @@ async function ask(address, { headers = {}, ...rest } = {}) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, { code: "unreachable", message: "The server does not answer",
-      mend: "see whether it still runs, and try again" });
+      mend: "check that it is running, then try again" });
   }
   if (!answer.ok) {
     const told = await answer.json().catch(() => ({}));

@@ -82,7 +82,7 @@ export class Stage {
       pen.fillStyle = "#fff";
       pen.font = "500 15px ui-sans-serif, system-ui, sans-serif";
       pen.textAlign = "center";
-      pen.fillText("This browser cannot show such pictures; the model can.", width / 2, height / 2, width - 16);
+      pen.fillText("Your browser cannot show this kind of picture, but the model can read it.", width / 2, height / 2, width - 16);
       pen.textAlign = "start";
     }
     if (this.overlay) {
