@@ -133,14 +133,13 @@ def test_what_cannot_be(model: Path, tmp_path: Path, photographs: Path) -> None:
         retinue.export(soft, "openvino", images=photographs, end_to_end=True)
 
 
-def test_serving_asks_for_another(model: Path, photographs: Path) -> None:
+def test_serving_takes_framed_and_whole_ones(model: Path, photographs: Path) -> None:
     models = pytest.importorskip("retinue.serving.models")
-    done = written(model, "torchscript", photographs)
-    with pytest.raises(UsageError, match="serve the model file, or an export made without"):
-        models.warmed(done.path, load, None, ())
-    plain = retinue.export(model, "torchscript", images=photographs, force=True)
+    whole = written(model, "torchscript", photographs)
     settings = models.Settings()
-    assert models.warmed(plain.path, load, settings, ()).predictor.engine == "torch"
+    assert models.warmed(whole.path, load, settings, ()).whole
+    plain = retinue.export(model, "torchscript", images=photographs, force=True)
+    assert not models.warmed(plain.path, load, settings, ()).whole
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def test_alpha_lies_on_the_ground_that_the_model_file_states() -> None:
     clear = encoded(Image.new("RGBA", (40, 40), (200, 0, 0, 0)))
     for ground in ((255, 255, 255), (10, 20, 30)):
         how = Preprocessing(size=(8, 8), background=ground)
-        asked = {"name": "a", "most_pixels": 10_000, "preprocessing": how.as_dict()}
+        asked = {"name": "a", "most_pixels": 10_000, "preprocessing": how.as_dict(), "whole": False}
         _, pixels = decode_worker.look(asked, clear)
         assert np.frombuffer(pixels, np.uint8).reshape(-1, 3).tolist() == [list(ground)] * 64
 

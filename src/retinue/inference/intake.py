@@ -3,17 +3,16 @@ to an export that does all of that itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from torch import Tensor
 
-from retinue.data import geometry
 from retinue.data.colour import Colour
 from retinue.data.loader import in_order
-from retinue.data.views import EvalView, Seen, View, open_image, turn
+from retinue.data.views import EvalView, View, WholeView, open_image
 from retinue.errors import BadImageError
-from retinue.sample import BatchPlan, ImageSize, Pixels, Preprocessing, Row, Sample, Size
+from retinue.sample import BatchPlan, Preprocessing, Row, Sample, Size
 
 
 class Intake(Protocol):
@@ -82,38 +81,3 @@ class Whole:
     def inputs(self, images: Tensor) -> Tensor:
         """See `Intake`: uint8 (n, height, width, 3)."""
         return images.permute(0, 2, 3, 1).contiguous()
-
-
-class WholeView:
-    """All of the upright image, or of the sample's part of it, pixel by pixel."""
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        self.preprocessing = preprocessing
-
-    def cast(self, position: int, *, key: int, epoch: int) -> tuple[int, ...]:
-        """See `View`."""
-        return (position,)
-
-    def see(
-        self, samples: Sequence[Sample], sizes: Sequence[ImageSize], *, key: int = 0,
-        epoch: int = 0, size: Size,
-    ) -> Seen:  # fmt: skip
-        """See `View`."""
-        x, y = (0, 0) if samples[0].part is None else samples[0].part[:2]
-        matrix = geometry.translate(-round(x), -round(y))
-        target = samples[0].target
-        shown = None if target is None else target.through(matrix, size)
-        return Seen(shown, geometry.inverse(matrix), sizes[0])
-
-    def render(
-        self, samples: Sequence[Sample], *, key: int = 0, epoch: int = 0, size: Size, out: Pixels
-    ) -> tuple[Seen, list[ImageSize]]:
-        """See `View`."""
-        encoded = open_image(samples[0], self.preprocessing)
-        image = turn(encoded.decode().image, encoded.orientation)
-        x, y = (0, 0) if samples[0].part is None else map(round, samples[0].part[:2])
-        part = image[y : y + size[0], x : x + size[1]]
-        if part.shape[:2] != size:
-            raise BadImageError({encoded.path: "its size is not what its header says"})
-        out[...] = part
-        return self.see(samples, [encoded.size], size=size), [encoded.size]

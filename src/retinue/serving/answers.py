@@ -14,9 +14,9 @@ from retinue.errors import UsageError, suggest
 from retinue.serving import explained
 from retinue.serving.bodies import Picture
 from retinue.serving.counters import Counters
-from retinue.serving.decoding import Decoders
+from retinue.serving.decoding import Decoders, Prepared
 from retinue.serving.models import Ready, Served, batch_of
-from retinue.serving.problems import Problem, bad, late
+from retinue.serving.problems import Problem, bad, busy, late
 from retinue.serving.settings import Settings
 from retinue.text import shorten
 
@@ -32,6 +32,7 @@ class Answers:
     ) -> None:
         self._settings, self._counters = settings, counters
         self._decoders, self._fetch = decoders, fetch
+        self._held = 0
 
     async def of(
         self, model: Served, pictures: Sequence[Picture], options: Mapping[str, str]
@@ -89,10 +90,28 @@ class Answers:
         data = picture.data or await self._fetch(picture.url)
         with model.batcher.expected():
             prepared = await asyncio.wrap_future(
-                self._decoders.submit(picture.name, data, ready.preprocessing)
+                self._decoders.submit(picture.name, data, ready.preprocessing, whole=ready.whole)
             )
-            future = model.batcher.submit(ready, prepared, until=until)
-        return await asyncio.wrap_future(future), prepared.size
+            del data
+            bytes_held = self._hold(prepared)
+            try:
+                future = model.batcher.submit(ready, prepared, until=until)
+            except Problem:
+                self._held -= bytes_held
+                raise
+        try:
+            return await asyncio.wrap_future(future), prepared.size
+        finally:
+            self._held -= bytes_held
+
+    def _hold(self, prepared: Prepared) -> int:
+        """Count the bytes of a picture that waits for its answer. Raises `Problem` where others
+        take up all that may: whole pictures, which are as large as they like."""
+        own = prepared.pixels.nbytes
+        if self._held and self._held + own > self._settings.max_decoded:
+            raise busy("too many large pictures are in progress", 1)
+        self._held += own
+        return own
 
 
 async def _in_time(work: Awaitable[T], until: float) -> T:

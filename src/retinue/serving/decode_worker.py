@@ -19,7 +19,7 @@ from PIL import Image
 
 from retinue.data import complaints, formats
 from retinue.data.dimensions import header_size
-from retinue.data.views import EvalView
+from retinue.data.views import EvalView, View, WholeView, open_image
 from retinue.errors import BadImageError
 from retinue.sample import Preprocessing, Sample
 from retinue.serving.frames import receive, send
@@ -46,8 +46,9 @@ def main() -> None:
 
 
 def look(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """`asked`: `name`, `most_pixels`, `preprocessing`. The picture as the network takes it, uint8
-    (height, width, 3), with its `to_original` and `size`; or an `error` of a `code`."""
+    """`asked`: `name`, `most_pixels`, `preprocessing`, `whole`. The picture as the model takes it,
+    uint8 of a `shape` (height, width, 3), with its `to_original` and `size`; or an `error` of a
+    `code`."""
     nothing = memoryview(b"")
     name = asked["name"]
     extra = formats.extra_for(data[:64])
@@ -60,11 +61,16 @@ def look(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryview
             much = f"{width} × {height} pixels are more than {asked['most_pixels']:,}"
             return {"code": "too_large", "error": much}, nothing
         sample = Sample(name, lambda: data)
-        out = np.empty((*how.size, 3), np.uint8)
-        seen, _ = EvalView(how).render([sample], size=how.size, out=out)
+        view: View = EvalView(how)
+        size = how.size
+        if asked["whole"]:
+            view, size = WholeView(how), open_image(sample, how).size[::-1]
+        out = np.empty((*size, 3), np.uint8)
+        seen, _ = view.render([sample], key=0, epoch=0, size=size, out=out)
     except BadImageError as error:
         return {"code": "bad_image", "error": next(iter(error.reasons.values()))}, nothing
-    told = {"to_original": seen.to_original.tolist(), "size": list(seen.original_size)}
+    told = {"to_original": seen.to_original.tolist(), "size": list(seen.original_size),
+            "shape": list(out.shape)}  # fmt: skip
     return told, memoryview(out.data).cast("B")
 
 

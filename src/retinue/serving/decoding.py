@@ -37,11 +37,11 @@ _START = 60.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A picture as the network takes it."""
+    """A picture as the model takes it."""
 
     name: str
     pixels: Pixels
-    """uint8 (height, width, 3) of the network's input size."""
+    """uint8 (height, width, 3), of the network's input size or as large as the picture."""
     to_original: Matrix
     """float64 (3, 3)."""
     size: ImageSize
@@ -139,15 +139,20 @@ class Decoders:
             told = f"the picture decoder does not start: {problem.what}"
             raise RetinueError(told) from problem
 
-    def submit(self, name: str, data: bytes, how: Preprocessing) -> Future[Prepared]:
-        """The picture, prepared; `Problem` where that cannot be done. Cancelled before a process is
-        at it, it costs nothing."""
-        return self._threads.submit(self._prepared, name, data, how)
+    def submit(
+        self, name: str, data: bytes, how: Preprocessing, *, whole: bool = False
+    ) -> Future[Prepared]:
+        """The picture, framed as `how` says or `whole`; `Problem` where that cannot be done.
+        Cancelled before a process is at it, it costs nothing."""
+        return self._threads.submit(self._prepared, name, data, how, whole)
 
-    def _prepared(self, name: str, data: bytes, how: Preprocessing) -> Prepared:
-        asked = {"name": name, "most_pixels": self._most_pixels, "preprocessing": how.as_dict()}
+    def _prepared(self, name: str, data: bytes, how: Preprocessing, whole: bool) -> Prepared:
+        asked = {
+            "name": name, "most_pixels": self._most_pixels, "preprocessing": how.as_dict(),
+            "whole": whole,
+        }  # fmt: skip
         told, pixels = self._asked(asked, data)
-        image = np.frombuffer(pixels, np.uint8).reshape(*how.size, 3)
+        image = np.frombuffer(pixels, np.uint8).reshape(told["shape"])
         width, height = told["size"]
         return Prepared(name, image, np.array(told["to_original"]), (width, height))
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from retinue.arrays import Pixels
 from retinue.data.loader import Rendered, collate
-from retinue.data.views import EvalView, Seen
+from retinue.data.views import Seen
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.ensembles import parts_of
-from retinue.inference.intake import Framed
+from retinue.inference.intake import Whole
 from retinue.inference.predictor import Predictor, held, load
 from retinue.modelfile import find_model
 from retinue.sample import Batch, BatchPlan, Row, Sample
@@ -44,13 +44,23 @@ class Ready:
         self.predictor = predictor
         self.task = predictor.task
         self.preprocessing = predictor.preprocessing
+        self.whole = isinstance(predictor.intake, Whole)
+        """Whether it takes pictures as they are: an export with the preparation in its graph."""
         self.digest = digest
         """The first of the SHA-256 of its files, which tells versions apart."""
         self.explains = explained.explains(predictor)
 
     def answer(self, images: Sequence[Prepared]) -> list[Any]:
         """See `Answering`: an image of which the model says nothing finite is that image's affair,
-        and not that of those beside it."""
+        and not that of those beside it. Those of one size go through the model together."""
+        sizes = {image.pixels.shape for image in images}
+        if len(sizes) > 1:
+            found: list[Any] = [None] * len(images)
+            for size in sizes:
+                same = [k for k, image in enumerate(images) if image.pixels.shape == size]
+                for k, one in zip(same, self.answer([images[k] for k in same]), strict=True):
+                    found[k] = one
+            return found
         try:
             return list(self.predictor.findings(batch_of(images)))
         except Exception as error:
@@ -99,20 +109,15 @@ def warmed(path: Path, load: Load, settings: Settings, examples: Sequence[Path])
     what loading does."""
     digest = sha256(*parts_of(path))
     predictor = load(path)
-    if not isinstance(predictor.intake, Framed):
-        raise UsageError(
-            "an export that takes whole images is for others to run: here, pictures come framed",
-            where=str(path),
-            mend="serve the model file, or an export made without --end-to-end",
-        )
     samples = [Sample(str(file)) for file in examples] or _invented()
     predictor.compile(samples)
     ready = Ready(predictor, digest[:12])
-    view = EvalView(predictor.preprocessing)
     rows = []
-    for sample in _invented(settings.batch_size):
-        out = np.empty((*predictor.preprocessing.size, 3), np.uint8)
-        seen, _ = view.render([sample], size=predictor.preprocessing.size, out=out)
+    for plan in predictor.intake.plans(_invented(settings.batch_size), 1):
+        sample = plan.rows[0].samples[0]
+        out = np.empty((*plan.size, 3), np.uint8)
+        view = predictor.intake.view
+        seen, _ = view.render([sample], key=0, epoch=0, size=plan.size, out=out)
         rows.append(Prepared("warm-up", out, seen.to_original, seen.original_size))
     for some in (rows[:1], rows):
         predictor.findings(batch_of(some))

@@ -43,6 +43,9 @@ class Settings:
     """Of a request."""
     max_buffered: int = 256 * MEBIBYTE
     """Of all bodies that are being received together."""
+    max_decoded: int = 512 * MEBIBYTE
+    """Of all pictures that are decoded and wait for their answer; beyond, requests are answered
+    429. Only exports with the preparation in their graph take pictures whole, and come near it."""
     header_time: float = 10.0
     """Until a connection has sent a request's headers."""
     body_time: float = 30.0
