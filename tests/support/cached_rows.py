@@ -14,7 +14,7 @@ import pytest
 
 from retinue.training.features import segments
 from retinue.training.features.cache import FeatureCache, Space
-from retinue.training.features.segments import Layout
+from retinue.training.features.layouts import Layout
 
 LAYOUT = Layout([("state", "float16", (3, 5)), ("size", "float64", (2,)), ("index", "int32", ())])
 ROW = LAYOUT.dtype.itemsize

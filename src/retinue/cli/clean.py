@@ -37,7 +37,7 @@ def clean(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Clear cached features: what a network's frozen part gave for a run's pictures.
+    """Clear cached features, which a network's frozen part gave for pictures, and packed images.
 
     Nothing else is touched. Runs on the same pictures share them; a training that needs them again
     computes them anew. What a training at work holds stays.

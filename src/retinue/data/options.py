@@ -174,6 +174,11 @@ class DataOptions(Options):
     """Images that lie among others whose objects are marked, and have no file of marks. `auto`: as
     the format has it, which is background for YOLO's, unless that were half of all, and left out
     for others. It can be chosen for YOLO's and PASCAL VOC's."""
+    packed: Literal["off", "auto"] | Annotated[int, Field(ge=16, le=LARGEST_SIDE)] = "off"
+    """The shorter side, in pixels, that training images are made small to, once: what came of it is
+    kept, so that an epoch decodes no files, at the cost of disk (about 0.5 MB an image at 336) and
+    of what crops that are smaller than the input would show. `auto`: 1.5 times the largest input
+    that is trained on; `off`: images stay as they are. Validation and test see the files."""
     on_bad_image: Annotated[Literal["stop", "skip"], OnResume.CLOSE] = "stop"
     """`stop` names every image that cannot be read; `skip` puts another in its place, always the
     same one, and lists it."""

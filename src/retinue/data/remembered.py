@@ -44,30 +44,33 @@ def facts(samples: list[Sample]) -> Facts:
     """(n,) what identifies the file of each sample and changes with it; 0 where nothing does: it
     lies in no file, is not there, or has just been written."""
     settled = time.time_ns() - SETTLED_NS
-    found = bytearray()
-    stat, digest = os.stat, hashlib.blake2b
-    for sample in samples:
-        read = sample.read
-        place = ""
-        if read is None:
-            path = sample.key
-        elif isinstance(read, Member):
-            path, place = read.file, f"{read.offset} {read.length}"
-        else:
-            found += bytes(8)
-            continue
-        try:
-            seen = stat(path)
-            if seen.st_mtime_ns > settled:
-                found += bytes(8)
-                continue
-            if path[:1] != "/":
-                path = os.path.abspath(path)
-            text = f"{seen.st_size} {seen.st_mtime_ns} {place} {path}"
-            found += digest(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        except (OSError, ValueError):
-            found += bytes(8)
-    return np.frombuffer(bytes(found), np.uint64)
+    return np.frombuffer(b"".join(_fact(one, settled, 8) or bytes(8) for one in samples), np.uint64)
+
+
+def fact(sample: Sample) -> bytes | None:
+    """The same of one sample, in 16 bytes; None where nothing does."""
+    return _fact(sample, time.time_ns() - SETTLED_NS, 16)
+
+
+def _fact(sample: Sample, settled: int, length: int) -> bytes | None:
+    read, place = sample.read, ""
+    if read is None:
+        path = sample.key
+    elif isinstance(read, Member):
+        path, place = read.file, f"{read.offset} {read.length}"
+    else:
+        return None
+    try:
+        seen = os.stat(path)
+        if seen.st_mtime_ns > settled:
+            return None
+        if path[:1] != "/":
+            path = os.path.abspath(path)
+        text = f"{seen.st_size} {seen.st_mtime_ns} {place} {path}"
+        content = text.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(content, digest_size=length).digest()
+    except (OSError, ValueError):
+        return None
 
 
 def decoders() -> str:

@@ -64,6 +64,20 @@ class View(Protocol):
         ...
 
 
+class Source(Protocol):
+    """An image whose pixels can be had."""
+
+    @property
+    def size(self) -> ImageSize:
+        """Width and height of the upright original."""
+        ...
+
+    def decode(self, at_least: Size | None = None) -> Decoded:
+        """The pixels. `at_least` (height, width) of the upright image is all that is needed. Raises
+        `BadImageError`."""
+        ...
+
+
 def open_image(sample: Sample, how: Preprocessing | None = None) -> Encoded:
     """The sample's image, its header read, to be seen as `how` says. Raises `BadImageError`."""
     how = how or _PLAIN
@@ -72,6 +86,20 @@ def open_image(sample: Sample, how: Preprocessing | None = None) -> Encoded:
 
 
 _PLAIN = Preprocessing()
+
+
+class Opening:
+    """How the images of samples are opened, and what of them a composer is told of: all of the
+    file's, here, or the part that a sample is."""
+
+    def open(self, sample: Sample, how: Preprocessing) -> Source:
+        """Raises `BadImageError`."""
+        return open_image(sample, how)
+
+    def frame(self, sample: Sample, size: ImageSize) -> tuple[ImageSize, Matrix]:
+        """Width and height of what a composer is told of, and the matrix to its pixels, of the
+        upright original of `size` (width, height)."""
+        return sample.frame(size), _to_part(sample)
 
 
 class TrainView:
@@ -84,12 +112,14 @@ class TrainView:
         preprocessing: Preprocessing,
         seed: int,
         population: Population | None = None,
+        opening: Opening | None = None,
     ) -> None:
         # With torch behind it, for which processes that only look at images need not wait.
         from retinue.data.composers import Composer
 
         self.preprocessing = preprocessing
         self.composer = Composer(augment, preprocessing, seed, population)
+        self.opening = opening or Opening()
 
     def cast(self, position: int, *, key: int, epoch: int) -> tuple[int, ...]:
         """See `View`."""
@@ -107,7 +137,7 @@ class TrainView:
         self, samples: Sequence[Sample], *, key: int, epoch: int, size: Size, out: Pixels
     ) -> tuple[Seen, list[ImageSize]]:
         """See `View`."""
-        images = [open_image(sample, self.preprocessing) for sample in samples]
+        images = [self.opening.open(sample, self.preprocessing) for sample in samples]
         sizes = [image.size for image in images]
         composition = self._composed(samples, sizes, key, epoch, size)
         entries = []
@@ -134,14 +164,14 @@ class TrainView:
         epoch: int,
         size: Size,
     ) -> Composition:
-        """What the composer says of the samples' parts, told of the images that these are of."""
-        frames = [s.frame(whole) for s, whole in zip(samples, sizes, strict=True)]
-        composition = self.composer.compose(frames, key=key, epoch=epoch, size=size)
-        if all(sample.part is None for sample in samples):
+        """What the composer says of the samples' frames, told of the originals."""
+        frames = [self.opening.frame(s, whole) for s, whole in zip(samples, sizes, strict=True)]
+        told = [frame for frame, _ in frames]
+        composition = self.composer.compose(told, key=key, epoch=epoch, size=size)
+        if told == list(sizes):
             return composition
         placements = [
-            replace(p, matrix=p.matrix @ _to_part(samples[p.source]))
-            for p in composition.placements
+            replace(p, matrix=p.matrix @ frames[p.source][1]) for p in composition.placements
         ]
         return replace(composition, placements=placements)
 

@@ -53,6 +53,8 @@ class Progress:
     """Files that were replaced because they could not be read."""
     trunk: dict[str, Any] = field(default_factory=dict)
     """Stage → how its frozen part was computed."""
+    packed: dict[str, Any] = field(default_factory=dict)
+    """How small training images were made beforehand; empty: they were not."""
 
     def __post_init__(self) -> None:
         self.seconds_before = self.seconds

@@ -74,6 +74,7 @@ def final_figures(
             "workers": workers,
             "cpu": cpu_name(),
             "trunk": progress.trunk or None,
+            **({"packed": progress.packed} if progress.packed else {}),
             "teacher": predictor.description.teacher,
             "model": model_card(
                 predictor,

@@ -15,6 +15,7 @@ from torch import nn
 from retinue.data.colour import Colour
 from retinue.data.loader import BadImages, Loader
 from retinue.data.mixing import Mixing
+from retinue.data.packed import SmallImages
 from retinue.data.population import Population
 from retinue.data.samplers import Sampler, make_sampler
 from retinue.data.views import EvalView, TrainView
@@ -27,14 +28,16 @@ from retinue.training.features.cache import FeatureCache, root_of
 from retinue.training.features.cached_views import CachedViews, Views
 from retinue.training.features.frozen import FrozenPart, Size
 from retinue.training.features.keys import pixel_code
+from retinue.training.features.packed_images import PackedImages
 from retinue.training.options import StageOptions
+from retinue.training.packing import pack, small_images
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
 from retinue.transfer import on_device
 
 NOT_PIXELS = {
     *("path", "format", "images", "pool", "columns", "features", "label_separator", "classes"),
-    *("also", "split", "on_bad_image", "workers"),
+    *("also", "split", "on_bad_image", "workers", "packed"),
 }
 """Options of the data that no pixel depends on; what else there may be is part of a cached view's
 key."""
@@ -94,6 +97,10 @@ class StageData:
     loaders: Sequence[Loader] = ()
     unseen: bool = True
     """Whether none of the validation split's images is among those that it learns from."""
+    packed: dict[str, Any] | None = None
+    """How small its images were made beforehand; None: they are as their files have them."""
+    store: PackedImages | None = None
+    """Where those are."""
 
     def skipped(self) -> dict[str, str]:
         """Files that another was put in place of, with the reasons."""
@@ -107,6 +114,8 @@ class StageData:
         for feed in (self.train, self.validation):
             if isinstance(feed, CachedViews):
                 feed.close()
+        if self.store is not None:
+            self.store.close()
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,7 @@ class StageDataMaker:
         for loader in data.loaders if skipped else ():
             own = {sample.key for sample in loader.samples}
             loader.skipped.update({key: why for key, why in skipped.items() if key in own})
+        self._pack(data, samples, check)
         before = decided.get(stage.name)
         if (stage.name in decided and before is None) or cut == 0:
             return data
@@ -236,6 +246,18 @@ class StageDataMaker:
                     where=f"{key}.{name}",
                     mend=mend + without,
                 )
+
+    # --- images made small, once -----------------------------------------------------------------
+
+    def _pack(self, data: StageData, samples: Sequence[Sample], check: Callable[[], None]) -> None:
+        """Let `data`'s training images come from the cache, if they are to be small."""
+        assert isinstance(data.train, ImageFeed)
+        view = data.train.loader.view
+        if not isinstance(view, TrainView) or not isinstance(view.opening, SmallImages):
+            return
+        store = PackedImages(self._store(), view.opening.side, self.preprocessing)
+        data.store = view.opening.store = store
+        data.packed = pack(store, samples, self.recipe, self.accelerator, self.bar, check)
 
     # --- the frozen part, once -------------------------------------------------------------------
 
@@ -328,6 +350,8 @@ class StageDataMaker:
             "seed": self.recipe.seed if augment.draws else None,
             "places": kind is not None and kind.places,  # the border depends on it
         }
+        if (small := small_images(self.recipe, self.preprocessing)) is not None:
+            varied["packed"] = small.side
         frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by)
         views = Views(own.loader, own.colour, varied, cut.sizes, cut.stage.views or 1)
         made = [CachedViews(frozen, views, cache, engine)]
@@ -407,7 +431,9 @@ def image_feed(
 ) -> ImageFeed:
     """A stage's training images, varied as its options say."""
     augment = stage.augment
-    view = TrainView(augment, preprocessing, recipe.seed, Population.of_samples(samples))
+    population = Population.of_samples(samples)
+    opening = small_images(recipe, preprocessing)
+    view = TrainView(augment, preprocessing, recipe.seed, population, opening)
     bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "substitute"
     loader = Loader(view, samples, workers=workers, bad_images=bad)
     colour = Colour(preprocessing, augment.colour, recipe.seed, augment.policy)

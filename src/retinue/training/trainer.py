@@ -184,6 +184,7 @@ class Trainer:
         )
         self._computed(stage, 1.0)
         progress.trunk[stage.name] = self.data.cached
+        progress.packed = self.data.packed or {}
         self.plans = self.data.plans
         self.total = stage.total_steps(self.plans.steps)
         self.clock.resume_stage(stage.name, progress.stage_steps / self.total)

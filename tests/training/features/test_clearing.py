@@ -12,7 +12,7 @@ import pytest
 from retinue import api
 from retinue.errors import RetinueError, UsageError
 from retinue.training.features.cache import FeatureCache
-from retinue.training.features.segments import Layout
+from retinue.training.features.layouts import Layout
 
 LAYOUT = Layout([("x", "float32", (64,))])
 

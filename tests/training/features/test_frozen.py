@@ -15,7 +15,7 @@ from retinue.errors import RetinueError
 from retinue.models.network import Unit
 from retinue.training.features import frozen, keys
 from retinue.training.features.frozen import HALF_MAX, FrozenPart
-from retinue.training.features.segments import Layout
+from retinue.training.features.layouts import Layout
 
 CPU = torch.device("cpu")
 

@@ -31,7 +31,7 @@ from cached_rows import (
 from retinue.errors import RetinueError
 from retinue.training.features import segments
 from retinue.training.features.cache import FeatureCache, Space
-from retinue.training.features.segments import Layout
+from retinue.training.features.layouts import Layout
 
 # What is written is read
 

@@ -23,7 +23,8 @@ from retinue.errors import RetinueError
 from retinue.files import cache_folder, expanded, sweep
 from retinue.training.features import segments
 from retinue.training.features.keys import Contents
-from retinue.training.features.segments import Keys, Layout, Rows, Segment, Writer
+from retinue.training.features.layouts import Keys, Layout, Rows, as_text
+from retinue.training.features.segments import Segment, Writer
 
 LOGGER = logging.getLogger("retinue")
 _LOWER = 0xFFFFFFFF
@@ -75,7 +76,7 @@ class Space:
 
     def find(self, keys: Keys) -> Rows:
         """(n,) the row of each key; −1: there is none. Holds the segments of what it finds."""
-        wanted = segments.as_text(keys)
+        wanted = as_text(keys)
         while True:
             names, rows = self._index or self._build_index()
             found = np.full(len(wanted), -1, np.int64)
@@ -130,6 +131,16 @@ class Space:
         fields = records.view(self.layout.dtype)
         return {f.name: fields[f.name] for f in self.layout.fields}
 
+    def piece(self, row: int) -> bytearray | None:
+        """A row of `Pieces`; None where it is damaged, which is then not found again."""
+        segment, own = self._segments.get(row >> 32), row & _LOWER
+        if segment is None:
+            return None
+        if not segment.check(np.array([own])).all():
+            self._index = None
+            return None
+        return segment.piece(own)
+
     def writer(self, capacity: int) -> Writer:
         """Adds up to `capacity` rows, whose room is taken at once; they are found once it is
         closed, or flushed and the space refreshed. See `FeatureCache.make_room` first."""
@@ -160,7 +171,7 @@ class Space:
             usable = segment.usable()
             keys.append(segment.keys[usable])
             rows.append((number << 32) + usable)
-        names, numbers = segments.as_text(np.concatenate(keys)), np.concatenate(rows)
+        names, numbers = as_text(np.concatenate(keys)), np.concatenate(rows)
         order = np.argsort(names, kind="stable")
         self._index = names[order], numbers[order]
         return self._index

@@ -1,4 +1,5 @@
-"""Cached features that nobody needs any more: whose they are, how large, and away with them."""
+"""Cached features and packed images that nobody needs any more: whose they are, how large, and away
+with them."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def _spaces(run: RunFolder) -> set[str] | None:
     ]
     if any("spaces" not in stage for stage in stages):
         return None
-    return {str(name) for stage in stages for name in stage["spaces"]}
+    packed = environment.get("packed")
+    told = [*stages, packed] if isinstance(packed, dict) else stages
+    return {str(name) for each in told for name in each["spaces"]}
 
 
 def _sharing(run: Path, names: set[str]) -> list[Path]:

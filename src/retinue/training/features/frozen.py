@@ -24,7 +24,7 @@ from retinue.inference.names import EngineName
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network, State
 from retinue.training.features.keys import network_code, space_key
-from retinue.training.features.segments import Layout
+from retinue.training.features.layouts import Layout
 from retinue.transfer import sent
 
 HALF_MAX = float(np.finfo(np.float16).max)

@@ -1,10 +1,12 @@
 """Rows of one layout on disk, each found by a key: written once, whole or not there, held or idle.
+Arrays of the same shapes in every row (`Layout`), or bytes of a length of their own (`Pieces`).
 
 A *segment* is what one writer wrote, in a folder of segments of the same layout:
 
     NAME.json   the layout; the file's time tells when the segment was last used
     NAME.rows   the rows, one after another
-    NAME.keys   for each row its key (16 bytes) and a checksum; only what stands here counts
+    NAME.keys   for each row its key (16 bytes) and a checksum, and where rows differ in length, its
+                end; only what stands here counts
 
 The keys are written when their rows have reached the disk, so that a process that is killed leaves
 whole rows. Whoever uses a segment locks a file of its own, NAME.x.lease, which ends with the
@@ -19,10 +21,10 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, Self
 from uuid import uuid4
 
 import numpy as np
@@ -32,58 +34,19 @@ from filelock import BaseFileLock, FileLock, Timeout
 from retinue.documents import json_text, parse_json
 from retinue.errors import RetinueError
 from retinue.files import write_text
+from retinue.training.features.layouts import Keys, Layout, Rows, as_text, layout_of
 
 FORMAT = 1
 MARKER = "retinue-rows.json"
 """Stands in each of our folders; one without it is not ours."""
 SECONDS_BETWEEN_FLUSHES = 20.0
 
-Rows = npt.NDArray[np.int64]
-Keys = Sequence[bytes] | npt.NDArray[np.uint8]
-"""n of 16 bytes each, or (n, 16)."""
-_ENTRY = np.dtype([("key", "u1", (16,)), ("check", "<u4")])
 _NAME = re.compile(r"\d{20}-[0-9a-f]{8}")
 _UNKNOWN, _SOUND, _DAMAGED = 0, 1, 2
 
 
-class Field(NamedTuple):
-    """One array of a row."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-class Layout:
-    """The arrays that make up a row: (name, dtype, shape) each."""
-
-    def __init__(self, fields: Iterable[tuple[str, str, Sequence[int]]]) -> None:
-        self.fields = [Field(n, np.dtype(d).name, tuple(map(int, s))) for n, d, s in fields]
-        # Aligned, or PyTorch could not see the fields of records as tensors.
-        self.dtype = np.dtype(
-            [(f.name, np.dtype(f.dtype).newbyteorder("<"), f.shape) for f in self.fields],
-            align=True,
-        )
-
-    def as_json(self) -> list[list[Any]]:
-        """Plain JSON values."""
-        return [[f.name, f.dtype, list(f.shape)] for f in self.fields]
-
-    def bytes_of(self, rows: int) -> int:
-        """What `rows` rows take on disk."""
-        return rows * (self.dtype.itemsize + _ENTRY.itemsize)
-
-    def pack(self, values: Mapping[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.void]:
-        """`count` records of `values[name]`, (count, *shape) each; ValueError if they differ."""
-        if set(values) != {f.name for f in self.fields}:
-            raise ValueError(f"the layout has {[f.name for f in self.fields]}, not {list(values)}")
-        records = np.zeros(count, self.dtype)  # also between the fields
-        for f in self.fields:
-            value = values[f.name]
-            if value.shape != (count, *f.shape) or value.dtype != np.dtype(f.dtype):
-                raise ValueError(f"{f.name} has {value.shape} {value.dtype} for {count} rows: {f}")
-            records[f.name] = value
-        return records
+class NotWrittenError(RetinueError):
+    """The disk refuses what is to be kept."""
 
 
 class Segment:
@@ -94,6 +57,7 @@ class Segment:
         self.keys = np.zeros((0, 16), np.uint8)
         self._layout = layout
         self._checks = np.zeros(0, np.uint32)
+        self._ends = np.zeros(0, np.int64)
         self._state = np.zeros(0, np.uint8)
         self._rows: _RowFile | None = None
         self._lease: BaseFileLock | None = None
@@ -101,15 +65,20 @@ class Segment:
     def refresh(self) -> bool:
         """Take in what was written since; whether there was any."""
         try:
-            entries = np.fromfile(f"{self.base}.keys", _ENTRY)  # without the last one, if torn
-            whole = os.path.getsize(f"{self.base}.rows") // self._layout.dtype.itemsize
+            # Without the last one, if torn.
+            entries = np.fromfile(f"{self.base}.keys", self._layout.entry)
+            ends = self._layout.ends(entries)
+            beyond = np.flatnonzero(ends > os.path.getsize(f"{self.base}.rows"))
         except OSError:  # removed meanwhile
             return False
-        entries, known = entries[:whole], len(self.keys)
+        if len(beyond):
+            entries = entries[: beyond[0]]
+        known = len(self.keys)
         if len(entries) <= known:
             return False
         self.keys = np.ascontiguousarray(entries["key"])
         self._checks = entries["check"].copy()
+        self._ends = ends[: len(entries)]
         self._state = np.pad(self._state, (0, len(entries) - known))
         return True
 
@@ -123,8 +92,7 @@ class Segment:
         if not self._opened() or (self._rows is not None and self._rows.was_touched()):
             self._state[self._state == _SOUND] = _UNKNOWN
         for row in np.unique(rows[self._state[rows] == _UNKNOWN]):
-            record = self.read(np.array([row]))
-            sound = _checksum(self.keys[row], record) == self._checks[row]
+            sound = _checksum(self.keys[row], self.piece(int(row))) == self._checks[row]
             self._state[row] = _SOUND if sound else _DAMAGED
         return np.equal(self._state[rows], _SOUND)
 
@@ -134,6 +102,14 @@ class Segment:
         if self._opened() and self._rows is not None:
             self._rows.read(rows, records)
         return records
+
+    def piece(self, row: int) -> bytearray:
+        """The bytes of a row; zeros for what the disk does not give."""
+        start = int(self._ends[row - 1]) if row else 0
+        found = bytearray(max(int(self._ends[row]) - start, 0))
+        if self._opened() and self._rows is not None:
+            self._rows.read_piece(found, start)
+        return found
 
     def hold(self, lock: Path) -> bool:
         """Keep it from being removed; False if that has happened."""
@@ -186,8 +162,12 @@ class _RowFile:
         size = into.dtype.itemsize
         view = into.view(np.uint8).reshape(-1).data
         for k, row in enumerate(rows.tolist()):
-            with suppress(OSError):
-                self._fill(view[k * size : (k + 1) * size], row * size)
+            self.read_piece(view[k * size : (k + 1) * size], row * size)
+
+    def read_piece(self, into: bytearray | memoryview, start: int) -> None:
+        """What there is from byte `start` on."""
+        with suppress(OSError):
+            self._fill(memoryview(into), start)
 
     def close(self) -> None:
         self._file.close()
@@ -210,7 +190,7 @@ class Writer:
     """Writes a segment of up to `capacity` rows into `folder`, and calls `closed` at its end.
 
     Raises:
-        RetinueError: there is no room, or no permission.
+        NotWrittenError: there is no room, or no permission.
     """
 
     def __init__(
@@ -227,6 +207,7 @@ class Writer:
         self._closed = closed
         self._base = folder / f"{time.time_ns():020d}-{uuid4().hex[:8]}"
         self._count = self._flushed = 0
+        self._end_at = self._kept = 0
         self._pending: list[npt.NDArray[Any]] = []
         self._written = time.monotonic()
         self._lease: BaseFileLock | None = None
@@ -250,22 +231,31 @@ class Writer:
         """k rows: `keys`, and for each field of the layout `values[name]`, (k, *shape).
 
         Raises:
-            RetinueError: the disk refuses.
+            NotWrittenError: the disk refuses.
             ValueError: the arrays are not what the layout says, or more than `capacity`.
         """
-        entries = np.empty(len(keys), _ENTRY)
-        entries["key"] = as_text(keys).view(np.uint8).reshape(-1, 16)
         records = self._layout.pack(values, len(keys))
+        opaque = records.view(f"V{records.itemsize}")
+        self._add(keys, records, [opaque[i : i + 1].view(np.uint8).data for i in range(len(keys))])
+
+    def add(self, key: bytes, piece: bytes) -> None:
+        """A row of `Pieces`. Raises as `append` does."""
+        self._add([key], np.frombuffer(piece, np.uint8), [memoryview(piece)])
+
+    def _add(self, keys: Keys, whole: npt.NDArray[Any], pieces: Sequence[memoryview]) -> None:
         if self._count + len(keys) > self.capacity:
             raise ValueError(f"more than the {self.capacity} rows that were announced")
-        opaque = records.view(f"V{records.itemsize}")
-        for i, key in enumerate(entries["key"]):
-            entries["check"][i] = _checksum(key, opaque[i : i + 1])
+        entries = np.empty(len(keys), self._layout.entry)
+        entries["key"] = as_text(keys).view(np.uint8).reshape(-1, 16)
+        entries["check"] = [_checksum(k, p) for k, p in zip(entries["key"], pieces, strict=True)]
+        if "end" in (self._layout.entry.names or ()):
+            entries["end"] = self._end_at + np.cumsum([piece.nbytes for piece in pieces])
         try:
-            _write(self._files[0], self._count * records.itemsize, records)
+            _write(self._files[0], self._end_at, whole)
         except OSError as error:
             raise self._failed(error) from error
         self._count += len(keys)
+        self._end_at += whole.nbytes
         self._pending.append(entries)
         if time.monotonic() - self._written > SECONDS_BETWEEN_FLUSHES:
             self.flush()
@@ -276,11 +266,12 @@ class Writer:
             rows, keys = self._files
             try:
                 os.fsync(rows.fileno())
-                _write(keys, self._flushed * _ENTRY.itemsize, np.concatenate(self._pending))
+                entries = np.concatenate(self._pending)
+                _write(keys, self._flushed * entries.itemsize, entries)
                 os.fsync(keys.fileno())
             except OSError as error:
                 raise self._failed(error) from error
-            self._flushed, self._pending = self._count, []
+            self._flushed, self._kept, self._pending = self._count, self._end_at, []
         self._written = time.monotonic()
 
     def close(self) -> None:
@@ -301,7 +292,7 @@ class Writer:
     def _end(self) -> None:
         if len(self._files) == 2:
             with suppress(OSError):
-                self._files[0].truncate(self._flushed * self._layout.dtype.itemsize)
+                self._files[0].truncate(self._kept)
         for file in self._files:
             file.close()
         self._files = []
@@ -312,8 +303,8 @@ class Writer:
                 with FileLock(self._lock):
                     remove(self._base)
 
-    def _failed(self, error: OSError) -> RetinueError:
-        return RetinueError(
+    def _failed(self, error: OSError) -> NotWrittenError:
+        return NotWrittenError(
             f"the cached features cannot be written ({error.strerror or error})",
             where=f"{self._base}.rows",
             mend="make room, or take another place (cache.folder=FOLDER)",
@@ -371,10 +362,11 @@ def trim(base: Path) -> int:
     rows = 0
     with suppress(OSError, ValueError, TypeError, KeyError):
         meta = parse_json(Path(f"{base}.json").read_bytes())
-        size = Layout(meta["layout"]).dtype.itemsize
-        rows = os.path.getsize(f"{base}.keys") // _ENTRY.itemsize
-        if os.path.getsize(f"{base}.rows") > rows * size:
-            os.truncate(f"{base}.rows", rows * size)
+        layout = layout_of(meta["layout"])
+        ends = layout.ends(np.fromfile(f"{base}.keys", layout.entry))
+        rows = len(ends)
+        if rows and os.path.getsize(f"{base}.rows") > ends[-1] > 0:
+            os.truncate(f"{base}.rows", int(ends[-1]))
     if not rows:
         remove(base)
     return size_of(base)
@@ -403,15 +395,6 @@ def remove(base: Path) -> bool:
     return True
 
 
-def as_text(keys: Keys) -> npt.NDArray[np.bytes_]:
-    """(n,) of 16 bytes, which sort and compare as a whole."""
-    if not isinstance(keys, np.ndarray):
-        if any(len(key) != 16 for key in keys):
-            raise ValueError("a key has 16 bytes")
-        keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
-    return np.ascontiguousarray(keys).view("S16")[:, 0]
-
-
 def _lease(base: Path) -> BaseFileLock:
     # Another thread may release it.
     lease = FileLock(f"{base}.{uuid4().hex[:8]}.lease", thread_local=False)
@@ -425,8 +408,8 @@ def _release(lease: BaseFileLock) -> None:
         os.unlink(lease.lock_file)
 
 
-def _checksum(key: npt.NDArray[np.uint8], record: npt.NDArray[np.void]) -> int:
-    return zlib.crc32(record.view(np.uint8).data, zlib.crc32(key.data))
+def _checksum(key: npt.NDArray[np.uint8], row: bytearray | memoryview) -> int:
+    return zlib.crc32(row, zlib.crc32(key.data))
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
