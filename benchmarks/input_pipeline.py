@@ -1,15 +1,18 @@
-"""Training images per second and core: retinue's pipeline against the usual one on Pillow.
+"""Training images per second and core: retinue's pipeline against timm's training transforms.
 
-Both read JPEG files, take a random resized crop of 224 × 224 (8–100 % of the area), flip, jitter
-brightness, contrast and saturation (± 0.4; with `hue`, by ± 0.1 too), normalise, and stack batches
-of 32 float32 images, on one thread. The other side does what torchvision's transforms do with
-Pillow images: decode, `resize` with a box, `ImageEnhance`, hue through HSV, numpy, torch.
+All sides read JPEG files, take a random resized crop of 224 × 224 (8–100 % of the area), flip,
+jitter brightness, contrast and saturation (± 0.4; with `hue`, by ± 0.1 too), normalise, and stack
+batches of 32 float32 images, on one thread. timm's is `timm.data.create_transform(224,
+is_training=True)` on Pillow images, as its training script has it; `pillow` is the same without
+torchvision in between: decode, `resize` with a box, `ImageEnhance`, hue through HSV, numpy, torch.
+Ours once from the same files, and once with `data.packed=auto`, whose images were made small
+before.
 
-The sides alternate; a round is one pass of each, and gives one ratio. Time is the process's CPU
-time, so that a busy machine disturbs less (`--clock wall` for the other). Printed: the geometric
-mean of the ratios with its 95 % bootstrap interval.
+The sides alternate; a round is one pass of each, and gives a ratio for each pair. Time is the
+process's CPU time, so that a busy machine disturbs less (`--clock wall` for the other). Printed:
+the geometric mean of the ratios with its 95 % bootstrap interval.
 
-    python benchmarks/input_pipeline.py [--data FOLDER] [--rounds 12] [--json]
+    python benchmarks/input_pipeline.py [--data FOLDER] [--rounds 12] [--json [FILE]]
 
 Without a folder, it cuts photographs of two sizes, as from the web and from a camera, out of
 scikit-learn's two sample pictures.
@@ -18,25 +21,31 @@ scikit-learn's two sample pictures.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import math
+import os
 import random
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
+from results import add_json, leave
 from retinue.data.colour import Colour
 from retinue.data.loader import Loader
 from retinue.data.options import AugmentOptions, ColourOptions
-from retinue.data.views import TrainView
+from retinue.data.packed import SmallImages, side_of
+from retinue.data.views import Opening, TrainView
+from retinue.errors import UsageError
 from retinue.sample import BatchPlan, Preprocessing, Row, Sample
+from retinue.training.features.cache import FeatureCache
+from retinue.training.features.packed_images import PackedImages
 
 BATCH = 32
 JITTER = 0.4
@@ -46,11 +55,14 @@ PREPROCESSING = Preprocessing()
 Pipeline = Callable[[Sequence[Path]], torch.Tensor]
 
 
-def retinue_pipeline(hue: float, seed: int = 0) -> Pipeline:
+def retinue_pipeline(hue: float, seed: int = 0, opening: Opening | None = None) -> Pipeline:
     """Decode and warp once, then one colour matrix on the batch."""
     colours = ColourOptions(brightness=JITTER, contrast=JITTER, saturation=JITTER, hue=hue)
     view = TrainView(
-        AugmentOptions(crop_scale=(0.08, 1.0), horizontal_flip=0.5), PREPROCESSING, seed
+        AugmentOptions(crop_scale=(0.08, 1.0), horizontal_flip=0.5),
+        PREPROCESSING,
+        seed,
+        opening=opening,
     )
     colour = Colour(PREPROCESSING, colours, seed)
     loader = Loader(view, workers=0)
@@ -64,6 +76,37 @@ def retinue_pipeline(hue: float, seed: int = 0) -> Pipeline:
         return colour.varied(batch.images, batch.keys, batch.epoch)
 
     return run
+
+
+def packed_images(paths: Sequence[Path], folder: Path) -> SmallImages:
+    """`paths` made small, in a cache in `folder`."""
+    side = side_of("auto", [PREPROCESSING.size])
+    assert side is not None
+    store = PackedImages(FeatureCache(folder, 10**10), side, PREPROCESSING)
+    samples = [Sample(str(path)) for path in paths]
+    why = store.fill(samples, store.take(samples)[1], 1, lambda done: None)
+    assert why is None, why
+    store.take(samples)
+    return SmallImages(side, store)
+
+
+def timm_pipeline(hue: float) -> Pipeline:
+    """timm's own training transforms. Raises UsageError where timm is not installed."""
+    from retinue.models.timm import library
+
+    library()
+    from timm.data import create_transform
+
+    jitter = (JITTER, JITTER, JITTER, hue) if hue else JITTER
+    transform = create_transform(PREPROCESSING.size[0], is_training=True, color_jitter=jitter)
+
+    def one(path: Path) -> torch.Tensor:
+        with open(path, "rb") as file:
+            image = Image.open(file).convert("RGB")
+        done: torch.Tensor = transform(image)
+        return done
+
+    return lambda paths: torch.stack([one(path) for path in paths])
 
 
 def pillow_pipeline(hue: float, seed: int = 0) -> Pipeline:
@@ -130,24 +173,27 @@ def make_photographs(folder: Path, size: tuple[int, int], count: int = BATCH) ->
         image = source.resize(size, Image.Resampling.BICUBIC, box=(x, y, x + w, y + h))
         path = folder / f"{size[0]}_{k}.jpg"
         image.save(path, quality=90)
+        os.utime(path, ns=(10**18, 10**18))  # a file that has just been written may still change
         paths.append(path)
     return paths
 
 
 def compare(
-    paths: Sequence[Path], hue: float, rounds: int, clock: Callable[[], float]
-) -> tuple[list[float], list[float]]:
-    """Images per second of both sides, a value a round."""
-    sides = (retinue_pipeline(hue), pillow_pipeline(hue))
-    for side in sides:
+    sides: Mapping[str, Pipeline],
+    paths: Sequence[Path],
+    rounds: int,
+    clock: Callable[[], float],
+) -> dict[str, list[float]]:
+    """Images per second of each side, a value a round."""
+    for side in sides.values():
         side(paths)
-    speeds: tuple[list[float], list[float]] = ([], [])
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
-        # The order changes, so that neither always runs in the other's cache or heat.
-        for k in (0, 1) if number % 2 else (1, 0):
+        # The order changes, so that none always runs in another's cache or heat.
+        for name in list(sides) if number % 2 else reversed(sides):
             started = clock()
-            sides[k](paths)
-            speeds[k].append(len(paths) / (clock() - started))
+            sides[name](paths)
+            speeds[name].append(len(paths) / (clock() - started))
     return speeds
 
 
@@ -160,18 +206,65 @@ def interval(ratios: Sequence[float], draws: int = 4000) -> tuple[float, float, 
     return float(np.exp(logs.mean())), float(low), float(high)
 
 
-def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
+CLAIMS = (
+    # what, side, peer, target
+    ("input-jpeg", "files", "timm", 2.0),
+    ("input-packed", "packed", "timm", 4.0),
+    ("input-pillow", "files", "pillow", None),
+    ("input-packed-pillow", "packed", "pillow", None),
+)
+NAMES = {"timm": "timm's training transforms", "pillow": "Pillow"}
+
+
+def measured(
+    name: str, paths: Sequence[Path], hue: float, rounds: int, clock: Callable[[], float]
+) -> list[dict[str, Any]]:
+    """The figures of a set of photographs."""
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {
+            "files": retinue_pipeline(hue),
+            "packed": retinue_pipeline(hue, opening=packed_images(paths, Path(folder))),
+            "pillow": pillow_pipeline(hue),
+        }
+        with contextlib.suppress(UsageError):
+            sides["timm"] = timm_pipeline(hue)
+        speeds = compare(sides, paths, rounds, clock)
+    results = []
+    for claim, own, peer, target in CLAIMS:
+        if peer not in speeds:
+            continue
+        pairs = zip(speeds[own], speeds[peer], strict=True)
+        ratio, low, high = interval([a / b for a, b in pairs])
+        results.append(
+            {
+                "claim": claim,
+                "case": name + (", with hue" if hue else ""),
+                "peer": NAMES[peer],
+                "ratio": ratio,
+                "low": low,
+                "high": high,
+                "spread": "95 % interval",
+                "target": target,
+                "ours": float(np.median(speeds[own])),
+                "theirs": float(np.median(speeds[peer])),
+                "unit": "images/s and core",
+            }
+        )
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measures and prints; returns what `--json` prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="a folder of JPEGs; default: two made sets")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         if options.data is not None:
             found = sorted(
@@ -184,31 +277,23 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, object]]:
             sets = {name: make_photographs(Path(folder), size) for name, size in SIZES.items()}
         for name, paths in sets.items():
             for hue in (0.0, HUE):
-                ours, theirs = compare(paths, hue, options.rounds, clock)
-                ratio, low, high = interval([a / b for a, b in zip(ours, theirs, strict=True)])
-                result = {
-                    "benchmark": "input pipeline",
-                    "case": name + (", with hue" if hue else ""),
-                    "retinue_images_per_second_and_core": float(np.median(ours)),
-                    "pillow_images_per_second_and_core": float(np.median(theirs)),
-                    "ratio": ratio,
-                    "ratio_low": low,
-                    "ratio_high": high,
-                    "target": 3.0,
-                }
-                results.append(result)
-                if not options.json:
-                    print(
-                        f"input pipeline, {result['case']}: {ratio:.2f}× Pillow's "
-                        f"(95 % interval {low:.2f}–{high:.2f}; "
-                        f"{np.median(ours):.0f} against {np.median(theirs):.0f} images/s and core; "
-                        "target ≥ 3)",
-                        flush=True,
-                    )
-    if options.json:
-        json.dump(results, sys.stdout, indent=2)
-        print()
+                for result in measured(name, paths, hue, options.rounds, clock):
+                    results.append(result)
+                    if options.json != "-":
+                        print(line(result), flush=True)
+    leave("input pipeline", results, options.json)
     return results
+
+
+def line(result: Mapping[str, Any]) -> str:
+    """For people."""
+    how = "packed images" if "packed" in result["claim"] else "files"
+    target = f"; target ≥ {result['target']:g}" if result["target"] else ""
+    return (
+        f"input pipeline, {result['case']}, from {how}: {result['ratio']:.2f}× {result['peer']} "
+        f"(95 % interval {result['low']:.2f}–{result['high']:.2f}; {result['ours']:.0f} against "
+        f"{result['theirs']:.0f} images/s and core{target})"
+    )
 
 
 if __name__ == "__main__":

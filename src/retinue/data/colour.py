@@ -186,7 +186,8 @@ class Colour:
                 cv2.transform(
                     pixels, matrix.astype(np.float32), dst=target.reshape(height, width, 3)
                 )
-                np.clip(target, floor, ceiling, out=target)
+                np.maximum(target, floor, out=target)  # `np.clip` takes three times as long
+                np.minimum(target, ceiling, out=target)
         return torch.from_numpy(out).view(n, height, width, 3).permute(0, 3, 1, 2)
 
     def _changes(self, amounts: Any) -> tuple[Any, Any, Any, Any]:
