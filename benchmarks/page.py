@@ -128,7 +128,8 @@ How fast retinue is beside what people would use instead. A ratio is of two thin
 alternately in one run on one machine, above 1 where retinue is faster, with its spread; what is
 absolute (images a second) holds for that machine alone. What is not measured yet says so. Each
 table has the command that makes it, in a checkout: run it on your machine, which decides more than
-anything here. `benchmarks/README.md` of the checkout has more comparisons.
+anything here. `benchmarks/README.md` of the checkout has more comparisons, and
+[`retinue bench`](bench.md) measures your own model, data and recipe.
 """
 
 

@@ -24,7 +24,6 @@ from retinue.training.written_recipes import shipped
 COMMANDS: Any = get_command(app)
 LEFT_OPEN = {"…", "..."}
 OF_THE_SHELL = {"--help", "-h", "--version", "--install-completion", "--show-completion"}
-OF_RECIPES = {"train", "rates", "sweep"}
 
 
 def refused(words: list[str]) -> str:
@@ -51,7 +50,7 @@ def refused(words: list[str]) -> str:
             return ""  # `retinue predict --tiles 640` tells of the option alone
         return f"{type(error).__name__}: {error}"
     try:
-        if command.name in OF_RECIPES:
+        if made.params.get("recipe"):
             _recipe(made)
         elif made.params.get("overrides"):
             _options(made.params["overrides"])

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from retinue.cli import (
+    bench,
     benchmark,
     checks,
     clean,
@@ -63,7 +64,8 @@ add(app, "soup", combine.soup, combine.SOUP_EXAMPLES)
 add(app, "ensemble", combine.ensemble, combine.ENSEMBLE_EXAMPLES)
 add(app, "report", report.report, report.EXAMPLES)
 add(app, "export", export.export, export.EXAMPLES)
-add(app, "benchmark", benchmark.benchmark, benchmark.EXAMPLES)
+app.add_typer(bench.app, name="bench")
+add(app, "benchmark", benchmark.benchmark, benchmark.EXAMPLES, hidden=True)
 add(app, "serve", serve.serve, serve.EXAMPLES)
 add(app, "import", import_.import_, import_.EXAMPLES)
 add(app, "push", hub.push, hub.PUSH_EXAMPLES)

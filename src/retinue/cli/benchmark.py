@@ -1,4 +1,4 @@
-"""`retinue benchmark`."""
+"""`retinue bench formats`, which was `retinue benchmark` before there were others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from retinue.cli.output import print_json, say, table
 from retinue.text import visible
 
 EXAMPLES = (
-    "Example: retinue benchmark runs/finetune"
+    "Example: retinue bench formats runs/finetune"
     "\n\n"
-    "Two formats in two precisions: retinue benchmark best.safetensors --to onnx --to openvino "
+    "Two formats in two precisions: retinue bench formats best.safetensors --to onnx --to openvino "
     "--precision fp32 --precision int8"
 )
 

@@ -87,9 +87,12 @@ def add(
     function: Callable[..., Any],
     examples: str,
     settings: dict[str, Any] | None = None,
+    *,
+    hidden: bool = False,
 ) -> None:
     """Make `function` the command `name`; its docstring is the help, each paragraph flowing.
-    `settings`: Click's, of its context."""
+    `settings`: Click's, of its context. `hidden`: an older name, which still works."""
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(name, help=text, epilog=examples, context_settings=settings)(function)
+    made = app.command(name, help=text, epilog=examples, context_settings=settings, hidden=hidden)
+    made(function)

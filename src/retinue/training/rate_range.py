@@ -5,28 +5,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from retinue.data.sources.pool import POOL
-from retinue.errors import RetinueError, UsageError, suggest
-from retinue.run.folder import RunFolder
-from retinue.run.log import console
+from retinue.errors import RetinueError, UsageError
 from retinue.training import session
-from retinue.training.environment import Settings, is_main
-from retinue.training.labelling import labels_images
 from retinue.training.options import ScheduleOptions, StageOptions
-from retinue.training.planning.clock import Clock
-from retinue.training.prepare import prepared
 from retinue.training.request import asked
 from retinue.training.session import RecipeLike
 from retinue.training.trainer import Trainer
+from retinue.training.trial import TrialOver, chosen_stage, trial
 
 STEPS = 100
 LOW, HIGH = 1e-6, 1.0
@@ -60,10 +51,6 @@ class RateRange:
         return dict(vars(self))
 
 
-class _Over(Exception):  # noqa: N818 - nothing went wrong
-    """The loss has run away, or the steps are done."""
-
-
 class _Rising(Trainer):
     """A training whose rate rises from step to step, evenly by its logarithm."""
 
@@ -81,28 +68,14 @@ class _Rising(Trainer):
         self.losses[-1] += float(loss.detach())
         if not math.isfinite(self.losses[-1]):
             self.losses.pop()
-            raise _Over
+            raise TrialOver
         return loss
 
     def _step(self, stage: StageOptions, portions: list[Any]) -> None:
         super()._step(stage, portions)
         means = smoothed(self.losses)
         if len(self.losses) == len(self.rates) or means[-1] > LOST * min(means):
-            raise _Over
-
-
-def _refuse(stage: StageOptions, settings: Settings) -> None:
-    if labels_images(stage):
-        raise UsageError(
-            f"stage {stage.name} labels images by what the stages before it have learnt, and these"
-            " are not trained here",
-            where="stage",
-            mend="try its rates without them: stages.N.data=null",
-        )
-    if settings.world > 1:  # each would end by its own losses, and the others wait for it
-        raise UsageError(
-            "a range test runs in one process", mend="leave torchrun or accelerate launch out"
-        )
+            raise TrialOver
 
 
 def rate_range(
@@ -134,32 +107,24 @@ def rate_range(
     notes: list[str] = []
     meant, changes = asked(recipe, {**fields, **(overrides or {})}, notes.append)
     loaded, dataset, settings = session.opened(meant, changes, notes, quiet=quiet)
-    names = [one.name for one in loaded.stages]
-    if stage is not None and stage not in names:
-        mend = suggest(stage, names) or f"it has {', '.join(names)}"
-        raise UsageError(f"the recipe has no stage {stage!r}", where="stage", mend=mend)
-    own = loaded.stages[0 if stage is None else names.index(stage)]
-    _refuse(own, settings)
+    own = chosen_stage(loaded, stage, settings, "a range test")
     tried = StageOptions.model_validate(
         own.model_dump()
         | {"steps": steps, "epochs": None, "min_steps": None, "max_steps": None}
         | {"schedule": ScheduleOptions(name="constant").model_dump(), "early_stop": None}
         | {"start_half_life": None, "from_best": False}
     )
-    plain = {"stages": (tried,), "budget": None, "ema": None, "tensorboard": False, "trackers": ()}
-    loaded = loaded.model_copy(update=plain)
-    torch.set_num_threads(settings.threads)
     rates = [low * (high / low) ** (k / (steps - 1)) for k in range(steps)]
-    with (
-        TemporaryDirectory() as folder,
-        console(None, quiet=quiet or not is_main()) as bar,
-    ):
-        training = prepared(RunFolder(Path(folder)), loaded, dataset, settings, bar, Clock())
-        unjudged = {part: rows for part, rows in dataset.parts.items() if part in ("train", POOL)}
-        trainer = _Rising(replace(training, splits=unjudged))
-        trainer.begin(rates)
-        with suppress(_Over):
-            trainer.fit()
+    trainer = trial(
+        _Rising,
+        loaded,
+        dataset,
+        settings,
+        tried,
+        {"ema": None},
+        begin=lambda rising: rising.begin(rates),
+        quiet=quiet,
+    )
     if len(trainer.losses) <= SETTLED:
         raise RetinueError(
             f"the loss is not finite after {len(trainer.losses)} steps",

@@ -188,6 +188,9 @@ class Trainer:
         self.plans = self.data.plans
         self.total = stage.total_steps(self.plans.steps)
         self.clock.resume_stage(stage.name, progress.stage_steps / self.total)
+        self._tell(stage)
+
+    def _tell(self, stage: StageOptions) -> None:
         learning = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
         LOGGER.info(
             "stage %s: %d steps of %d images, %s of %s parameters learn",

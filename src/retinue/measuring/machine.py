@@ -1,0 +1,77 @@
+"""What the machine can do at most, in the same run as what is measured: a large matrix product, and
+how much memory was taken."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+SIDE = 2048
+SECONDS = 0.6
+"""About so long a matrix product is repeated."""
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def matrix_product(
+    device: torch.device | str, precision: str = "fp32", threads: int | None = None
+) -> float:
+    """FLOP a second of a square matrix product of `SIDE` on the `device`, with so many `threads`
+    (by default as many as torch has): the fastest of several. A product that takes long, as one in
+    bfloat16 on a CPU that only emulates it, is a smaller one, done once."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return _matrix_product(torch.device(device), _TYPES.get(precision, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _matrix_product(device: torch.device, kind: torch.dtype) -> float:
+    side = SIDE if device.type == "cpu" else 4 * SIDE
+    small = torch.ones((side // 8, side // 8), dtype=kind, device=device)
+    seconds = _seconds(lambda: small @ small, device)
+    if 8**3 * seconds > 20 * SECONDS:
+        return 2 * (side // 8) ** 3 / seconds
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn((side, side), generator=generator).to(device, kind) for _ in range(2))
+    out = a @ b
+    wait(device)
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < SECONDS:
+        taken.append(_seconds(lambda: torch.mm(a, b, out=out), device))
+    return 2 * side**3 / min(taken)
+
+
+def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def wait(device: torch.device | str) -> None:
+    """Until the device has done all that it was told."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory(device: torch.device | str) -> dict[str, int]:
+    """Bytes at most so far: `process`, and on a GPU `device`, what torch had taken there. What a
+    system does not tell is not there."""
+    found: dict[str, int] = {}
+    with suppress(ImportError):  # Windows
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found["process"] = used if sys.platform == "darwin" else 1024 * used
+    if torch.device(device).type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated(device)
+    return found

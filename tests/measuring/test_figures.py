@@ -1,0 +1,62 @@
+"""What a measurement tells, worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from retinue.measuring import machine
+from retinue.measuring.figures import Measured, Spread
+
+FOUND = Measured(
+    "train",
+    {"network": "x", "batch": 4},
+    Spread.of([10.0, 20.0, 30.0, 40.0, 1000.0]),
+    {"forward": 0.01, "backward": 0.03},
+    {"process": 1_500_000_000},
+    5e9,
+    20e9,
+    {"and_core": Spread.of([3.0])},
+)
+
+
+def test_the_middle_and_the_quarters_around_it() -> None:
+    spread = FOUND.images_per_second
+    assert (spread.low, spread.median, spread.high, spread.count) == (20, 30, 40, 5)
+    assert str(Spread.of([1234.5678])) == "1,235 (1,235–1,235)"
+    with pytest.raises((ValueError, IndexError)):
+        Spread.of([])
+
+
+def test_shares_and_the_machines_limit() -> None:
+    told = json.loads(json.dumps(FOUND.as_dict()))
+    assert told["shares"] == {"forward": 0.25, "backward": 0.75}
+    assert told["milliseconds_an_image"] == {"forward": 10.0, "backward": 30.0}
+    assert told["share_of_matrix_product"] == 0.25
+    assert told["and_core"]["median"] == 3
+    text = "\n".join(FOUND.lines())
+    assert "network  5 GFLOP/s, 25% of the 20 of a large matrix product" in text
+    assert "peak memory, process  1.50 GB" in text
+    assert "  backward   75.0%     30.000 ms an image" in text
+
+
+def test_a_matrix_product_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a second passes on between any two looks."""
+    monkeypatch.setattr(machine, "SIDE", 64)
+    ticks = count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(machine, "time", clock)
+    threads = torch.get_num_threads()
+    # 8³ seconds would be too long: the small product alone counts.
+    assert machine.matrix_product("cpu") == 2 * (64 // 8) ** 3
+    monkeypatch.setattr(machine, "SECONDS", 30.0)
+    assert machine.matrix_product("cpu", "bf16", threads=1) == 2 * 64**3
+    assert torch.get_num_threads() == threads
+
+
+def test_memory_is_told() -> None:
+    assert machine.peak_memory("cpu")["process"] > 10_000_000

@@ -1,0 +1,115 @@
+"""Trainings, their input and answers are measured as they are, and nothing stays of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import retinue
+from retinue.cli.app import run
+from retinue.errors import UsageError
+from retinue.measuring.answering import bench_post, bench_predict
+from retinue.measuring.input import bench_data
+from retinue.measuring.training import bench_train
+from retinue.models.anatomy import unit_macs
+from retinue.models.registry import create_model
+
+SHORT = 0.05
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    tiny.register()
+    return tiny.write_pictures(tmp_path_factory.mktemp("pictures") / "data")
+
+
+@pytest.fixture(scope="module")
+def model(pictures: Path) -> Path:
+    recipe = _recipe(pictures, epochs=1)
+    return retinue.train(recipe, out=pictures.parent / "run", report=False, quiet=True).folder
+
+
+def _recipe(data: Path, **stage: Any) -> dict[str, Any]:
+    values = {"name": "own", "batch_size": 8, "epochs": 2, "trainable": "all", **stage}
+    return tiny.recipe(data, stages=[values], ema=None)
+
+
+def test_a_step_is_the_sum_of_its_parts(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = bench_train(_recipe(pictures, accumulate=2), seconds=SHORT)
+    assert list(found.parts) == [
+        "waiting for images", "colour", "forward", "backward", "optimiser", "the rest",
+    ]  # fmt: skip
+    assert min(found.parts.values()) >= 0
+    assert min(found.parts[part] for part in ("forward", "backward", "optimiser")) > 0
+    seconds = sum(found.parts.values())
+    assert 0.2 < found.images_per_second.median * seconds < 5
+    network = create_model(tiny.recipe(pictures)["model"]["name"], num_classes=3)
+    flops = 6 * sum(unit_macs(network, tuple(found.facts["size"])))
+    expected = flops / (found.parts["forward"] + found.parts["backward"])
+    assert found.flops == pytest.approx(expected, rel=1e-6)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("only_torch")
+def test_what_is_cached_is_no_part_of_a_step(pictures: Path) -> None:
+    still = {"horizontal_flip": 0.0}
+    found = bench_train(_recipe(pictures, trainable="head", augment=still), seconds=SHORT)
+    assert found.facts["cached"] is True
+    assert "colour" not in found.parts
+    network = create_model(tiny.recipe(pictures)["model"]["name"], num_classes=3)
+    flops = 6 * unit_macs(network, tuple(found.facts["size"]))[-1]
+    compute = found.parts["forward"] + found.parts["backward"]
+    assert found.flops == pytest.approx(flops / compute, rel=1e-6)
+
+
+def test_images_are_told_apart_from_steps(pictures: Path) -> None:
+    found = bench_data(_recipe(pictures), seconds=SHORT)
+    assert list(found.parts) == ["read", "decode", "render", "colour"]
+    assert min(found.parts.values()) > 0
+    core = found.others["images_per_second_and_core"].median
+    assert 0.3 < core * sum(found.parts.values()) < 3
+
+
+def test_what_makes_no_sense_is_refused(pictures: Path, model: Path) -> None:
+    for seconds in (0.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="no time"):
+            bench_data(_recipe(pictures), seconds=seconds)
+        with pytest.raises(UsageError, match="no time"):
+            bench_post(model, [], seconds=seconds)
+    with pytest.raises(UsageError, match="no stage 'tail'"):
+        bench_train(_recipe(pictures), stage="tail")
+    with pytest.raises(UsageError, match="none of the images can be read"):
+        bench_predict(model, [__file__], seconds=SHORT)
+
+
+def test_answers_are_measured(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["bench", "predict", str(model), str(pictures), "--engine", "torch"]
+    assert run([*line, "--device", "cpu", "--seconds", "0.05", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["part"] == "predict"
+    assert list(told["shares"]) == ["decode", "preprocess", "network", "postprocess"]
+    assert sum(told["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert told["share_of_matrix_product"] > 0
+    assert told["peak_memory_bytes"]["process"] > 0
+    post = ["bench", "post", str(model), str(pictures), "--batch-size", "3", "--seconds", "0.05"]
+    assert run([*post, "--engine", "torch"]) == 0
+    out = capsys.readouterr().out
+    assert "images a second" in out
+    assert "merging" in out
+
+
+def test_the_older_name_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["benchmark", "--help"], ["bench", "formats", "--help"]):
+        assert run(line) == 0
+        assert "Compare the formats and engines" in capsys.readouterr().out
