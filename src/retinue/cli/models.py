@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from retinue.cli.options import Json
 from retinue.cli.output import print_json, say, table
 
 if TYPE_CHECKING:
-    from retinue.models.registry import NetworkEntry
+    from retinue.models.known import Facts
 
 EXAMPLES = (
     "Examples:\n\nretinue models 'resnet*' --sort params\n\n"
@@ -78,23 +77,25 @@ def models(
     With a full name, that network stage by stage, and where its weights come from.
     """
     from retinue.errors import UsageError, suggest
-    from retinue.models import registry
+    from retinue.models import known, lookup
 
-    names = registry.list_models(pattern)
-    families = {registry.find(name).family for name in registry.list_models()}
+    zoo = known.networks()
+    names = lookup.matching(pattern, zoo.values())
+    families = {network.family for network in zoo.values()}
     if not names and pattern in families:
         raise UsageError(
             f"no network {pattern!r}, but a family", mend=f"`retinue models --family {pattern}`"
         )
-    if not names and not any(c in pattern for c in "*?["):
-        names = [registry.find(pattern).name]  # or raises, with the nearest names
-    entries = [registry.find(name) for name in names]
+    if names or any(c in pattern for c in "*?["):
+        networks = [zoo[name] for name in names]
+    else:
+        networks = [_find(pattern)]  # or raises, with the nearest names
     if family is not None and family not in families:
         mend = suggest(family, families) or f"there are {', '.join(sorted(families))}"
         raise UsageError(f"no family {family!r}", mend=mend)
     rows = [
         row
-        for row in map(_facts, entries)
+        for row in map(_told, networks)
         if (family is None or row["family"] == family)
         and (max_params is None or row["parameters"] <= max_params)
         and (max_macs is None or row["macs"] <= max_macs)
@@ -104,9 +105,12 @@ def models(
         said = "matches" if not names else f"of the {len(names):,} that match passes the filters"
         raise UsageError(f"no network {said}", where=repr(pattern), mend="`retinue models` has all")
     rows.sort(key=lambda row: _order(row, sort))
-    alone = len(rows) == 1 and registry.is_network(pattern)
+    alone = len(rows) == 1 and not any(c in pattern for c in "*?[")
     if alone:
-        rows[0] |= _anatomy(entries[0])
+        (network,) = networks
+        rows[0] |= {
+            "stages": network.stages, "units": network.units, "features": network.features
+        }  # fmt: skip
     if as_json:
         print_json(rows)
     elif alone:
@@ -122,21 +126,35 @@ def models(
             say("here: the weights that are on this machine; the others are fetched when asked for")
 
 
-def _facts(entry: NetworkEntry) -> dict[str, Any]:
+def _find(name: str) -> Facts:
+    """The network that `name` means. UsageError, with the nearest names, if there is none."""
+    from retinue.models import known, lookup
+
+    zoo = known.networks()
+    if (meant := lookup.called(name, zoo)) is not None:
+        return zoo[meant.network]
+    if lookup.of_a_library(name):
+        from retinue.models import packing, registry  # which take PyTorch
+
+        return packing.facts(registry.find(name))
+    raise lookup.unknown(name, zoo)
+
+
+def _told(network: Facts) -> dict[str, Any]:
     from retinue.models.names import names_of
     from retinue.weights import catalogue
     from retinue.weights.catalogue.entry import address
-    from retinue.weights.resolution import at_hand
+    from retinue.weights.places import at_hand
 
-    files = {w.tag: at_hand(w) for w in catalogue.entries(entry.name)}
+    files = {w.tag: at_hand(w) for w in catalogue.entries(network.name)}
     return {
-        "name": entry.name,
-        "family": entry.family,
-        "kind": entry.kind,
-        "also": names_of(entry.name),
-        "parameters": entry.parameters,
-        "macs": entry.macs,
-        "size": list(entry.preprocessing.size),
+        "name": network.name,
+        "family": network.family,
+        "kind": network.kind,
+        "also": names_of(network.name),
+        "parameters": network.parameters,
+        "macs": network.macs,
+        "size": network.preprocessing["size"],
         "weights": [
             {
                 "tag": w.tag,
@@ -149,42 +167,18 @@ def _facts(entry: NetworkEntry) -> dict[str, Any]:
                 "md5": w.md5,
                 "bytes": w.size or _size(files[w.tag]),
                 "here": files[w.tag],
-                "preprocessing": entry.prepared(w).as_dict(),
+                "preprocessing": network.prepared[w.tag],
             }
-            for w in catalogue.entries(entry.name)
+            for w in catalogue.entries(network.name)
         ],
-        "preprocessing": entry.preprocessing.as_dict(),
-        "paper": entry.paper,
-        "reference": entry.reference,
+        "preprocessing": network.preprocessing,
+        "paper": network.paper,
+        "reference": network.reference,
     }
 
 
 def _size(file: Path | None) -> int | None:
     return None if file is None else file.stat().st_size
-
-
-def _anatomy(entry: NetworkEntry) -> dict[str, Any]:
-    """The stages, the units that a recipe's `trainable` may name, and the feature levels."""
-    import torch
-
-    from retinue.models.anatomy import anatomy
-
-    with torch.device("meta"):  # no memory, no random draws
-        network = entry.build()
-    # Of one that is not walked through unit by unit nobody knows what goes from each to the next.
-    walked = len(network.cuts()) > len(network.units())
-    stages = anatomy(network, entry.preprocessing.size) if walked else []
-    return {
-        "stages": [asdict(stage) for stage in stages],
-        "units": [
-            {"name": name, "parameters": sum(p.numel() for p in parameters)}
-            for name, parameters in network.parameter_groups()
-        ],
-        "features": [
-            {"name": f"C{level.index}", "channels": level.channels, "stride": level.stride}
-            for level in network.feature_levels
-        ],
-    }
 
 
 def _best(row: dict[str, Any]) -> float | None:
@@ -292,7 +286,8 @@ def _show(row: dict[str, Any]) -> None:
 
 def _show_another(name: str) -> None:
     """Which weights are on this machine instead."""
-    from retinue.models import registry
+    from retinue.models import known, lookup
+    from retinue.weights.places import at_hand
 
-    if (other := registry.nearest_at_hand(registry.find(name))) is not None:
+    if (other := lookup.nearest(_find(name), known.networks(), at_hand)) is not None:
         say(f"on this machine, and nearest to it: {other.network} with {other.tag!r}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import importlib
 import inspect
 import logging
-import math
 import pkgutil
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -15,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from retinue.errors import RetinueError, UsageError, suggest
-from retinue.models import names
+from retinue.errors import RetinueError, UsageError
+from retinue.models import lookup, names
 from retinue.models.arguments import counted_classes, refuse_arguments
 from retinue.models.heads import LINEAR, build_head, head_choice
 from retinue.models.names import Called
@@ -38,9 +36,6 @@ from retinue.weights.strange_head import with_head
 
 log = logging.getLogger("retinue")
 
-LIBRARIES = ("timm",)
-"""Whose networks are built by them, `timm/NAME`, where they are none of ours: the module of that
-name here asks them."""
 _DEFAULT_CLASSES = 1000
 """Of every classifier, unless it is told."""
 
@@ -103,7 +98,7 @@ def _of_library(name: str) -> tuple[NetworkEntry, Called] | None:
     """A network that another library builds, known once it is asked for, and what the name means.
     Raises UsageError where that has none of the name."""
     library, slash, _ = name.partition("/")
-    if not slash or library not in LIBRARIES:
+    if not slash or not lookup.of_a_library(name):
         return None
     found: tuple[NetworkEntry, Called]
     found = importlib.import_module(f"retinue.models.{library}").look_up(name)
@@ -127,19 +122,11 @@ def called(name: str) -> Called:
         UsageError: no such network, with the nearest names; or none of its weights is called so.
     """
     _load_families()
-    if (found := names.look_up(name, _ENTRIES)) is not None:
+    if (found := lookup.called(name, _ENTRIES)) is not None:
         return found
-    network, dot, tag = name.rpartition(".")
-    if dot and (found := names.look_up(network, _ENTRIES)) is not None:
-        tags = [entry.tag for entry in catalogue.entries(found.network)]
-        if tag in tags:
-            return Called(found.network, tag)
-        mend = suggest(tag, tags) or (f"it has {', '.join(tags)}" if tags else "it has none")
-        raise UsageError(f"{found.network} has no weights called {tag!r}", mend=mend)
     if (other := _of_library(name)) is not None:
         return other[1]
-    mend = suggest(name, [*_ENTRIES, *names.aliases()]) or "`retinue models` lists what there is"
-    raise UsageError(f"unknown network {name!r}", mend=mend)
+    raise lookup.unknown(name, _ENTRIES)
 
 
 def with_tag(meant: Called, weights: Any) -> Any:
@@ -157,7 +144,7 @@ def find(name: str) -> NetworkEntry:
 def is_network(name: str) -> bool:
     """Whether a network is called `name`, here or elsewhere."""
     _load_families()
-    return name.partition("/")[0] in LIBRARIES or names.look_up(name, _ENTRIES) is not None
+    return lookup.of_a_library(name) or names.look_up(name, _ENTRIES) is not None
 
 
 def list_models(
@@ -166,9 +153,7 @@ def list_models(
     """Names of all networks, or of one kind, that match the shell-style `pattern`, sorted; where
     none does, of those that another library calls so."""
     _load_families()
-    known = [name for name, entry in _ENTRIES.items() if kind in (None, entry.kind)]
-    ours = fnmatch.filter(known, pattern)
-    return sorted(ours or names.matching(pattern) & set(known))
+    return lookup.matching(pattern, _ENTRIES.values(), kind)
 
 
 def create_model(
@@ -416,15 +401,7 @@ def nearest_at_hand(entry: NetworkEntry) -> WeightsEntry | None:
     """Weights on this machine, of the network that is most like `entry`: of its family, and as
     large; of ImageNet's 1,000 classes rather than others."""
     _load_families()
-    kin = {name for name, other in _ENTRIES.items() if other.kind == entry.kind}
-    here = [w for w in catalogue.entries() if w.network in kin and at_hand(w) is not None]
-
-    def distance(weights: WeightsEntry) -> tuple[bool, bool, float]:
-        other = _ENTRIES[weights.network]
-        size = abs(math.log(other.parameters / entry.parameters))
-        return weights.classes != 1000, other.family != entry.family, size
-
-    return min(here, key=distance, default=None)
+    return lookup.nearest(entry, _ENTRIES, at_hand)
 
 
 def _fill(network: Network, resolved: ResolvedWeights, classes: Sequence[str]) -> LoadReport:

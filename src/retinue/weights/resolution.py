@@ -5,7 +5,6 @@ The network is touched only for weights that were asked for and are not on this 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, hub
+from torch import Tensor
 
 from retinue.errors import RetinueError, UsageError
 from retinue.files import expanded
@@ -25,6 +24,8 @@ from retinue.weights import catalogue, darknet, download, files
 from retinue.weights.catalogue import Hub, Url, WeightsEntry, Wheel
 from retinue.weights.contents import Contents
 from retinue.weights.layout import Layout, layouts, ours, recognise
+from retinue.weights.places import at_hand as at_hand
+from retinue.weights.places import cached, download_folder, in_hub_cache, in_wheel
 
 log = logging.getLogger("retinue")
 
@@ -234,22 +235,6 @@ def locate(entry: WeightsEntry) -> Path:
     )
 
 
-def at_hand(entry: WeightsEntry) -> Path | None:
-    """The file of `entry` if it is on this machine; nothing is asked of the network, and the file
-    is not compared."""
-    for place in entry.places:
-        if isinstance(place, Wheel):
-            found = in_wheel(place)
-        elif isinstance(place, Url):
-            found = _cached(place)
-            found = found if found.is_file() else None
-        else:
-            found = _in_hub_cache(place)
-        if found is not None:
-            return found
-    return None
-
-
 def _how_to_mend(entry: WeightsEntry) -> str:
     ways = []
     for place in entry.places:
@@ -262,28 +247,13 @@ def _how_to_mend(entry: WeightsEntry) -> str:
     return ", or ".join([*ways, "give a file with weights=PATH, or None for fresh ones"])
 
 
-def in_wheel(place: Wheel) -> Path | None:
-    """The file in the installed package, without importing that; None if it is not installed."""
-    spec = importlib.util.find_spec(place.module)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder, place.file)
-        if path.is_file():
-            return path
-    return None
-
-
-def download_folder() -> Path:
-    """Where downloads are kept; torchvision and timm keep theirs in the same place."""
-    return Path(hub.get_dir(), "checkpoints")
-
-
 def from_url(place: Url, entry: WeightsEntry) -> Path:
     """The file at an address, from the cache or else downloaded and compared with `entry`.
 
     Raises:
         RetinueError: unreachable, or not the published file; nothing is kept then.
     """
-    path = _cached(place)
+    path = cached(place)
     if not path.is_file():
         if not (entry.sha256 or entry.md5):
             entry = replace(entry, md5=download.stated_md5(place.url))
@@ -291,18 +261,6 @@ def from_url(place: Url, entry: WeightsEntry) -> Path:
             log.info("its publisher states no hash of %s: it is %s", path.name, said)
         download.fetch(place.url, path, partial(wrong, entry))
     return path
-
-
-def _cached(place: Url) -> Path:
-    """Where the download of an address is kept."""
-    return download_folder() / place.url.rsplit("/", 1)[1]
-
-
-def _in_hub_cache(place: Hub) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(place.repo, place.file, revision=place.revision)
-    return Path(found) if isinstance(found, str) else None
 
 
 def _parse_hub(weights: str) -> Hub:
@@ -328,7 +286,7 @@ def from_hub(place: Hub) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = f"{place.repo}@{place.revision}/{place.file}"
-    cached = _in_hub_cache(place)
+    cached = in_hub_cache(place)
     if cached is not None and re.fullmatch("[0-9a-f]{40}", place.revision):
         return _compared(cached)  # a commit does not change
     try:
