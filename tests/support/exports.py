@@ -34,9 +34,10 @@ def model(
     options: dict[str, Any] | None = None,
     state: dict[str, Any] | None = None,
     recipe: dict[str, Any] | None = None,
+    settled: bool = False,
     **arguments: Any,
 ) -> Path:
-    """A model file of the network `name`."""
+    """A model file of the network `name`, `settled`: with statistics of its own activations."""
     tiny.register()
     register_small_transformer()
     kind = task_type(task)
@@ -44,6 +45,8 @@ def model(
     with torch.random.fork_rng(devices=[]):
         network = made.build(name, arguments, None)
     predictors.randomise(network)
+    if settled:
+        predictors.settle(network, size or network.preprocessing.size)
     prepared = network.preprocessing.as_dict()
     if size is not None:
         prepared["size"] = list(size)

@@ -44,6 +44,20 @@ def randomise(network: Network) -> None:
                 parameter.normal_(0, (2 / fan) ** 0.5, generator=generator)
 
 
+def settle(network: Network, size: tuple[int, int]) -> None:
+    """BatchNorm's statistics as a training leaves them. Without, what a deep `randomise`d network
+    answers grows from layer to layer until the last digits of its sums decide."""
+    generator = torch.Generator().manual_seed(2)
+    norms = [one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    network.eval()
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # The mean of all that it sees.
+    with torch.no_grad():
+        network(torch.randn(4, 3, *size, generator=generator))
+    network.eval()
+
+
 def describe(**changes: object) -> ModelDescription:
     values = {
         "task": "classification",
