@@ -43,6 +43,9 @@ def test_images_of_the_same_kind_are_told_to_be_alike(run: Path, tmp_path: Path)
     assert not found.drifted
     assert found.told()[0] == "like the training data, as far as 30 images can tell"
     assert {one.name for one in found.shifts} >= {"brightness", "sharpness", "confidence"}
+    assert found.features is not None
+    assert found.features.verdict == "same"
+    assert found.features.low <= 0.5
 
 
 def test_darker_images_are_told_to_be_darker(run: Path, tmp_path: Path) -> None:
@@ -53,7 +56,18 @@ def test_darker_images_are_told_to_be_darker(run: Path, tmp_path: Path) -> None:
     assert "darker" in line
     told = found.as_dict()
     assert told["drifted"] is True
+    assert told["features"]["verdict"] == "far off"
+    assert any(line.startswith("features: new images are told from known") for line in found.told())
     assert abs(sum(now for _, now in found.shares.values()) - 1) < 1e-9
+
+
+def test_an_export_has_no_features_to_compare(run: Path, tmp_path: Path) -> None:
+    new = fresh(tmp_path / "new")
+    export = retinue.export(run, "torchscript", out=tmp_path / "best.torchscript", images=new)
+    found = retinue.drift(export.path, new, against=fresh(tmp_path / "old"))
+    assert found.features is None
+    assert found.as_dict()["features"] is None
+    assert not any("features" in line for line in found.told())
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(run: Path, tmp_path: Path) -> None:

@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from retinue.data.loader import worker_count
+from retinue.data.loader import Loader, worker_count
 from retinue.data.readable import Telling, in_turn
 from retinue.data.sources import open_dataset
 from retinue.data.traits import traits
 from retinue.errors import BadImageError, UsageError
 from retinue.evaluation.drift import Shift, Values, shifts
+from retinue.evaluation.separation import Features, Separation, separation
+from retinue.explaining.looking import the_network
 from retinue.inference.ensembles import members_of
 from retinue.inference.predictor import Predictor
+from retinue.inference.tracing import evaluating
 from retinue.modelfile import find_model
+from retinue.models.network import Halves
 from retinue.sample import Sample
 from retinue.text import counted, listed
 from retinue.training.evaluation import own_data
@@ -69,6 +74,9 @@ class Drift:
     skipped: dict[str, str] = field(default_factory=dict)
     """New images that cannot be read, with the reasons."""
     notes: list[str] = field(default_factory=list)
+    features: Separation | None = None
+    """Whether they can be told apart by what the network makes of them; None: it cannot be looked
+    into, or has no last map."""
 
     def __repr__(self) -> str:
         return f"<Drift of {counted(self.new, 'image')}: {self.told()[0]}>"
@@ -76,18 +84,26 @@ class Drift:
     @property
     def drifted(self) -> bool:
         """Whether anything is notably other than it was."""
-        return any(one.verdict != "same" for one in self.shifts)
+        return any(verdict != "same" for verdict in self._verdicts())
+
+    def _verdicts(self) -> list[str]:
+        return [one.verdict for one in self.shifts] + [f.verdict for f in self._of_features()]
+
+    def _of_features(self) -> list[Separation]:
+        return [] if self.features is None else [self.features]
 
     def told(self) -> list[str]:
         """A verdict, and a sentence for each number that has changed."""
         changed = [one for one in self.shifts if one.verdict != "same"]
-        if not changed:
+        apart = [one for one in self._of_features() if one.verdict != "same"]
+        if not changed and not apart:
             lines = [f"like the training data, as far as {counted(self.new, 'image')} can tell"]
         else:
-            far = any(one.verdict == "far off" for one in changed)
-            names = ", ".join(one.name for one in changed)
+            far = "far off" in self._verdicts()
+            names = ", ".join([*(one.name for one in changed), *["features"] * len(apart)])
             lines = [f"{'very unlike' if far else 'unlike'} the training data in: {names}"]
-        return [*lines, *map(_sentence, changed), *self.notes]
+        of_features = [one.told() for one in self._of_features()]
+        return [*lines, *map(_sentence, changed), *of_features, *self.notes]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -97,6 +113,7 @@ class Drift:
             "drifted": self.drifted,
             "told": self.told(),
             "shifts": [one.as_dict() for one in self.shifts],
+            "features": None if self.features is None else self.features.as_dict(),
             "shares": {name: list(pair) for name, pair in self.shares.items()},
             "skipped": self.skipped,
         }
@@ -121,7 +138,8 @@ def drift(
     progress: Callable[[int, int], None] | None = None,
 ) -> Drift:
     """Compares the images at `paths` with the training data of `model`, or with those at
-    `against`: how they look, and how `predictor` answers them. Of either at most `images` are
+    `against`: how they look, how `predictor` answers them, and whether its network's features tell
+    them apart. Of either at most `images` are
     looked at, drawn evenly.
 
     The answers are compared with those for images that the model has not learnt from, where there
@@ -143,7 +161,9 @@ def drift(
                 f"the {what} {counted(len(samples), 'image')}: too few to compare anything",
                 mend=f"give {FEW} or more",
             )
+    second = _before_the_head(predictor)
     total = len(train) + len(judged) + 2 * len(fresh)
+    total += 0 if second is None else len(judged) + len(fresh)
     telling = Telling(progress, total)
     done = 0
 
@@ -161,6 +181,10 @@ def drift(
                 f"only {counted(read, f'{what} image')} can be read", where=listed(list(bad), 3)
             )
     answers = [_answers(predictor, samples, one_more) for samples in (judged, fresh)]
+    features = None
+    if second is not None:
+        made = [_features(predictor, second, samples, one_more) for samples in (judged, fresh)]
+        features = separation(*made) if min(map(len, made)) >= FEW else None
     telling.end()
     for answer, what in zip(answers, ("known", "new"), strict=True):
         if (read := _count(answer[0])) < FEW:
@@ -179,7 +203,8 @@ def drift(
         notes.append(f"{count} cannot be read, and left out: {names}")
     least = _LEAST | {name: _SHARE * float(np.median(known[name])) for name in _SIZES}
     looked_at = [_count(look) for look in looks]
-    return Drift(looked_at[0], looked_at[1], shifts(known, new, least), shares, skipped, notes)
+    moved = shifts(known, new, least)
+    return Drift(looked_at[0], looked_at[1], moved, shares, skipped, notes, features)
 
 
 def _some(samples: Sequence[Sample], most: int) -> list[Sample]:
@@ -232,6 +257,34 @@ def _answers(
         many.append(float(len(found)))
         best[max(found, key=lambda pair: pair[1])[0] if found else "nothing"] += 1
     return {"confidence": np.array(sure), "answers": np.array(many)}, best
+
+
+def _before_the_head(predictor: Predictor) -> Halves | None:
+    """The part of the network that makes the features; None where there is no one such part."""
+    try:
+        return the_network(predictor).halves(predictor.preprocessing.size)
+    except UsageError:  # several models, an exported file, or maps of several levels
+        return None
+
+
+def _features(
+    predictor: Predictor, halves: Halves, samples: Sequence[Sample], tell: Callable[[], None]
+) -> Features:
+    """What the head is given of each image that can be read, the mean over its places: (n, d)."""
+    rows = []
+    loader = Loader(predictor.intake.view, workers=predictor.workers, bad_images="drop")
+    with torch.inference_mode(), evaluating(the_network(predictor)):
+        for batch in loader.batches(predictor.intake.plans(samples, _TOGETHER)):
+            _, inputs = next(iter(predictor.inputs(batch)))
+            made = halves.as_map(halves.first(inputs)).float().mean((2, 3)).cpu()
+            rows.append(made[batch.weight > 0].numpy())
+            for _ in range(len(batch)):
+                tell()
+    found: Features = np.concatenate(rows).astype(np.float64)
+    return found
+
+
+_TOGETHER = 32
 
 
 def _shares(known: Counter[str], new: Counter[str]) -> dict[str, tuple[float, float]]:
