@@ -95,5 +95,5 @@ def test_what_is_refused() -> None:
         check(made, image, np.zeros((16, 32), np.float32), "red")
     with pytest.raises(UsageError, match="no class 'rad'"):
         check(made, image, np.zeros((32, 32), np.float32), "rad")
-    with pytest.raises(UsageError, match="0 steps"):
+    with pytest.raises(UsageError, match="at least one step, not 0"):
         check(made, image, np.zeros((32, 32), np.float32), "red", steps=0)
