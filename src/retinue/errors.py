@@ -49,7 +49,7 @@ class RetinueError(Exception):
         """Have the message say that it was in `place`, unless it says so already."""
         if self.where is None:
             self.where = place
-        elif place not in self.where:
+        elif not f"{self.where} ".startswith((f"{place} ", f"{place},")):
             self.where = f"{place}, {self.where}"
 
     def __str__(self) -> str:
