@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from retinue.errors import UsageError
+from retinue.page.pictures import pictures_table
 from retinue.page.record import read_run
 from retinue.report import comparison
 from retinue.report.comparison import Runs, classes, figures, recipes, write_comparison
@@ -223,6 +225,24 @@ def test_images_that_divide_them_are_counted(pair: list[Path]) -> None:
     for group in told["groups"]:
         for card in group["cards"]:
             assert {one["right"] for one in card["said"]} == {True, False}
+
+
+def test_an_image_is_shown_that_one_of_the_runs_has(pair: list[Path]) -> None:
+    """As those of shards, of which each run keeps the ones that its own report shows."""
+
+    def shown() -> list[tuple[str, bool]]:
+        section = divided(compared(pair).records)
+        assert section is not None
+        cards = [card for group in section.values["groups"] for card in group["cards"]]
+        return [(card["path"], card["data"] is not None) for card in cards]
+
+    lacking = [path for path, there in shown() if not there]
+    assert lacking
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pq.write_table(
+        pictures_table({path: lambda: pixels for path in lacking}), pair[1] / "pictures.parquet"
+    )
+    assert all(there for _, there in shown())
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,22 @@ def _right(rows: Scored, seen: Any) -> Any:
     return rows.predicted[seen] == rows.labels[seen]
 
 
+def _picture(
+    k: int,
+    known: Mapping[str, Scored],
+    records: Mapping[str, RunRecord],
+    seen: Mapping[str, Any],
+) -> tuple[str | None, str]:
+    """As `thumbnail` gives it: of the first run that finds the image, or has kept it."""
+    problem = ""
+    for name, rows in known.items():
+        data, why = thumbnail(rows.paths[seen[name][k]], records[name], 200)
+        if data is not None:
+            return data, ""
+        problem = problem or why
+    return None, problem
+
+
 def _groups(
     known: Mapping[str, Scored],
     records: Mapping[str, RunRecord],
@@ -101,7 +117,7 @@ def _groups(
         cards = []
         for k in shown:
             path = known[first].paths[seen[first][k]]
-            data, problem = thumbnail(path, records[first], 200)
+            data, problem = _picture(k, known, records, seen)
             said = []
             for name, rows in known.items():
                 row = int(seen[name][k])
