@@ -312,6 +312,32 @@ def test_every_request_that_was_taken_is_answered_after_it_is_told_to_stop(
         httpx.get(f"{service.address}/healthz")
 
 
+def test_several_servers_behind_one_name_stand_in_for_each_other(classifier: Path) -> None:
+    """As docs/serve.md has them behind a proxy, which hands on the name that it was asked by."""
+    named_so = quick(hosts=("models.example",))
+    host = {"host": "models.example"}
+
+    def proxied(*servers: Service) -> httpx.Response:
+        for server in servers:
+            try:
+                told = httpx.post(f"{server.address}/v1/predict", content=PICTURE, headers=host)
+            except httpx.ConnectError:
+                continue
+            if told.status_code not in (429, 503):
+                return told
+        raise AssertionError("none answers")
+
+    with serving({"flowers": classifier}, named_so) as (first, client):
+        with serving({"flowers": classifier}, named_so) as (second, other):
+            answers = [proxied(*order) for order in ((first, second), (second, first))]
+            assert answers[0].status_code == 200
+            assert answers[0].json() == answers[1].json()
+            for one in (client, other):
+                counted = 'route="/v1/predict",status="200"} 1.0'
+                assert counted in one.get("/metrics").text
+        assert proxied(second, first).json() == answers[0].json()  # the second has ended
+
+
 def test_names_of_classes_are_text_everywhere(tmp_path: Path) -> None:
     odd = ['a"b', "<b>x</b>\n", "猫 & dog/1", *CLASSES]
     file = write_classifier(tmp_path / "odd.safetensors", classes=odd)
