@@ -196,14 +196,16 @@ def json_text(
     plain: bool = False,
     encoding: str = "utf-8",
     compact: bool = False,
+    ordered: bool = False,
 ) -> str:
     """`value` as JSON, its text readable, escaped only where `encoding` cannot say it; on one line,
     or indented. `plain`: what is no JSON value (a path, say) becomes its text. `compact`: without
-    blanks between.
+    blanks between. `ordered`: by the names of keys.
 
     ValueError for a number that is not finite.
     """
     how: dict[str, Any] = {"indent": indent, "allow_nan": False, "default": str if plain else None}
+    how["sort_keys"] = ordered
     if compact:
         how["separators"] = (",", ":")
     text = json.dumps(value, ensure_ascii=False, **how)

@@ -1,9 +1,11 @@
-"""How many processors this process may use: what a container allows, not what the machine has."""
+"""The processors: how many this process may use, by what a container allows and not by what the
+machine has; and of which kind they are."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +73,30 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def cpu_name(root: Path = Path("/")) -> str:
+    """The processor's name, as far as the system tells."""
+    said = _cpuinfo(root)
+    return said.get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags(root: Path = Path("/")) -> list[str]:
+    """All that the processor can, as the system names it, sorted; empty where it does not tell."""
+    said = _cpuinfo(root)
+    return sorted((said.get("flags") or said.get("Features") or "").split())
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """What the system says of the first processor: a large machine has hundreds alike."""
+    found: dict[str, str] = {}
+    try:
+        with open(root / "proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if not line.strip():
+                    break
+                key, _, value = line.partition(":")
+                found.setdefault(key.strip(), value.strip())
+    except (OSError, UnicodeDecodeError):
+        pass
+    return found

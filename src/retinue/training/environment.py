@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 import retinue
-from retinue.data.cpus import usable_cpus
+from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
 from retinue.data.loader import worker_count
 from retinue.errors import UsageError
 from retinue.inference.devices import choose_device, fit_threads
@@ -64,18 +64,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def cpu_name() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def cpu_features() -> list[str]:
     """The vector extensions that matter for speed, as the system names them."""
     wanted = (
@@ -88,12 +76,7 @@ def cpu_features() -> list[str]:
         "asimd",
         "sve",
     )
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = [line for line in file if line.startswith(("flags", "Features"))]
-    except OSError:
-        return []
-    flags = set(lines[0].partition(":")[2].split()) if lines else set()
+    flags = set(cpu_flags())
     return [name for name in wanted if name in flags]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from retinue.data.cpus import cpu_name
 from retinue.data.sources import Dataset, judged_split
 from retinue.explaining.overlays import for_the_page
 from retinue.exporting.card import model_card
@@ -15,7 +16,7 @@ from retinue.run.folder import RunFolder
 from retinue.run.log import LOG_ALONE, LOGGER, Bar
 from retinue.run.progress import Progress
 from retinue.training.changes import RECORD
-from retinue.training.environment import Settings, cpu_name, versions
+from retinue.training.environment import Settings, versions
 from retinue.training.evaluation import seen_in_training
 from retinue.training.planning.clock import EVALUATION, Clock
 from retinue.training.recipe import Recipe

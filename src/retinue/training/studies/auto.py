@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from retinue.data.cpus import cpu_name
 from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import RetinueError, UsageError
@@ -31,7 +32,7 @@ from retinue.tasks.task import task_of, task_type
 from retinue.text import counted
 from retinue.training import session
 from retinue.training.changes import RECIPE, RECORD, absolute
-from retinue.training.environment import Settings, cpu_name
+from retinue.training.environment import Settings
 from retinue.training.options import BudgetOptions
 from retinue.training.preflight import refuse_before_data, refuse_metric, task_options
 from retinue.training.prepare import asked_data, settings_of

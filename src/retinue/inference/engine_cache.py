@@ -1,0 +1,416 @@
+"""Compiled graphs and what `auto` chose, kept between runs in the user's cache; without torch.
+
+In `engines/` of the cache folder there are, all flat, files of two kinds:
+
+`KEY-ENGINE.graph`: a network as the library ENGINE reads it. KEY is 32 hex digits for `facts`: what
+    was computed with which weights, for inputs of which shapes, in which precision, by which
+    versions of which libraries and which processor. After the 16 bytes `retinue graph 1\\n` come
+    8 bytes of length (little-endian) and, so long, JSON, 16 bytes of checksum (`checksums`) of
+    these bytes and the JSON, and the parts.
+
+    {"key": KEY, "engine": ENGINE, "kind": "onnx" | "openvino", "signature": {…}, "proof": {…},
+     "parts": [[NAME, OFFSET, LENGTH, CHECKSUM], …]}
+
+    OFFSET counts from the start of the file; parts are aligned to 64 bytes; a part's checksum is in
+    hex digits. `onnx` has the part `model`, an ONNX file of one piece; `openvino` has `xml` and
+    `bin`, OpenVINO's IR. `signature` says how inputs and outputs are nested (`retinue.nested`) and
+    of which types they are: {"inputs": "tensor", "input_types": ["float32"], "outputs": "tensor",
+    "output_types": ["float32"]}. `proof`: on how many real images it answered as PyTorch did when
+    it was written, and how far it was off (`retinue.inference.agreement`). The first dimension is
+    the batch's, of any length.
+
+`KEY-THREADS.choice`: which engine was the fastest there with so many threads: `retinue choice 1`,
+    and length, JSON and checksum in the same way.
+
+    {"engine": ENGINE, "speeds": {ENGINE: images a second, …}, "batch": that many at a time,
+     "passed_over": {ENGINE: why, …}}
+
+Files are written to a temporary name and renamed, so that they are whole or not there; what is
+damaged, of another user, or cannot be read is not there either. What was used last stays, up to
+`LIMIT` bytes in all. Nothing in a file is a path, and nothing is executed by reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
+from retinue.documents import NotJson, json_text, parse_json
+from retinue.files import cache_folder, open_file, read_file, replacing, sweep
+
+log = logging.getLogger("retinue")
+
+FORMAT = 1
+"""Counts up when the same network comes to other graphs."""
+LIMIT = 4 << 30
+"""Bytes in all; a graph of more than half of that is not kept."""
+PACKAGES = ("retinue", "torch", "openvino", "onnxruntime", "onnx", "onnxscript", "timm")
+"""What has a say in how a network is converted and run."""
+_GRAPH, _CHOICE = b"retinue graph 1\n", b"retinue choice 1"
+_DIGEST, _LENGTH, _ALIGNED = 16, 8, 64
+_BEFORE = len(_GRAPH) + _LENGTH
+_PIECE = 16 << 20
+_MOST_JSON = 1 << 20
+_KEY = re.compile(r"[0-9a-f]{32}")
+_ENGINE = re.compile(r"[a-z0-9]{1,32}")
+_OURS = re.compile(r"([0-9a-f]{32})-(\w{1,32})\.(graph|choice)")
+
+Buffer = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as a library reads it."""
+
+    engine: str
+    kind: str
+    """`onnx` or `openvino`: how the parts are read."""
+    parts: Mapping[str, Buffer]
+    signature: Mapping[str, Any]
+    """How it is nested, and the types of its inputs and outputs: JSON values."""
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    """What it was proven on: JSON values."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was the fastest."""
+
+    engine: str
+    speeds: Mapping[str, float]
+    """Images a second of each engine that was timed."""
+    batch: int
+    """So many at a time."""
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    """Engines that could not take part, and why."""
+
+    def told(self) -> str:
+        """`openvino 41 img/s, torch 45 img/s: torch`."""
+        each = [f"{name} {speed:.3g} img/s" for name, speed in self.speeds.items()]
+        return f"{', '.join(each)}: {self.engine}"
+
+
+def facts(
+    computed: Mapping[str, Any],
+    weights: str,
+    inputs: Sequence[tuple[str, Sequence[int]]],
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """What tells a graph from every other: JSON values, to be made a key by `key_of`.
+
+    `computed`: which function of the weights and inputs it is, `of_model` say;
+    `weights`: `weights_of_file`, or the same of tensors; `inputs`: of each leaf the type
+    (`float32`) and the shape without the batch's.
+    """
+    return {
+        "format": FORMAT,
+        "computed": dict(computed),
+        "weights": weights,
+        "inputs": [[kind, list(shape)] for kind, shape in inputs],
+        "precision": precision,
+        "versions": versions(),
+        "code": _code(),
+        "processor": [cpu_name(), *cpu_flags()],
+    }
+
+
+def of_model(
+    task: str, network: str, arguments: Mapping[str, Any], task_state: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a model file's network computes, by what the file says of itself, for `facts`."""
+    return {
+        "task": task, "network": network, "arguments": dict(arguments), "state": dict(task_state)
+    }  # fmt: skip
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """32 hex digits for `facts`."""
+    text = json_text(facts, ordered=True).encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=_DIGEST).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of each of the `PACKAGES` that is installed."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _code() -> str:
+    """What the networks' own files say: with other lines the same weights may mean another
+    function."""
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for file in sorted((Path(__file__).parent.parent / "models").glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + read_file(file))
+    return digest.hexdigest()
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+Tensors = Sequence[tuple[str, str, Sequence[int], Buffer]]
+"""Of each its name, its type as safetensors call it (`F32`), its shape and its bytes in C order."""
+
+
+def weights_of(tensors: Tensors) -> str:
+    """32 hex digits for the tensors, in whatever order they come."""
+    ordered = sorted(tensors, key=lambda one: one[0])
+    sums = checksums([content for *_, content in ordered])
+    said = [
+        [name, kind, list(shape), one.hex()]
+        for (name, kind, shape, _), one in zip(ordered, sums, strict=True)
+    ]
+    return key_of({"tensors": said})
+
+
+def weights_of_file(path: Path) -> str:
+    """`weights_of` the tensors of a safetensors file. OSError or ValueError where it is none."""
+    content = memoryview(read_file(path))
+    start = 8 + int.from_bytes(content[:8], "little")
+    if not 8 < start <= len(content):
+        raise ValueError("no safetensors file")
+    header = parse_json(bytes(content[8:start]))
+    tensors = []
+    for name, one in header.items():
+        if name != "__metadata__":
+            first, last = one["data_offsets"]
+            tensors.append(
+                (name, one["dtype"], one["shape"], content[start + first : start + last])
+            )
+    return weights_of(tensors)
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+class EngineCache:
+    """What is kept in `folder`, by default in the user's cache, up to `limit` bytes."""
+
+    def __init__(self, folder: Path | None = None, *, limit: int = LIMIT) -> None:
+        self.folder = cache_folder() / "engines" if folder is None else folder
+        self.limit = limit
+
+    def graph(self, key: str, engine: str) -> Graph | None:
+        """The graph that was kept for `engine`; None where there is none, or none that is whole."""
+        path = self._graph_file(key, engine)
+        header, content = self._read(path, _GRAPH)
+        if header is None:
+            return None
+        try:
+            if (header["key"], header["engine"]) != (key, engine):
+                raise ValueError("it is another one's")
+            spans = [(str(n), int(o), int(length), str(c)) for n, o, length, c in header["parts"]]
+            parts = {name: _slice(content, offset, length) for name, offset, length, _ in spans}
+            if [one.hex() for one in checksums(list(parts.values()))] != [c for *_, c in spans]:
+                raise ValueError("its checksum is another")
+            signature, proof = dict(header["signature"]), dict(header["proof"])
+            found = Graph(engine, str(header["kind"]), parts, signature, proof)
+        except (KeyError, TypeError, ValueError) as error:
+            _damaged(path, error)
+            return None
+        _used(path)
+        return found
+
+    def keep_graph(self, key: str, graph: Graph) -> bool:
+        """Keep it. False where it is too large, or cannot be written, which is told."""
+        buffers = list(graph.parts.values())
+        if sum(map(len, buffers)) > self.limit // 2:
+            log.info("the graph of %s is too large to be kept", graph.engine)
+            return False
+        sums = [one.hex() for one in checksums(buffers)]
+        said = {
+            "key": key, "engine": graph.engine, "kind": graph.kind,
+            "signature": dict(graph.signature), "proof": dict(graph.proof),
+        }  # fmt: skip
+        # Where the parts begin depends on how long the header is, and it on that: room is left.
+        longest = json_text({**said, "parts": _spans(graph.parts, sums, 1 << 50)}).encode()
+        start = _BEFORE + len(longest) + _DIGEST
+        start += -start % _ALIGNED
+        text = json_text({**said, "parts": _spans(graph.parts, sums, start)}).encode()
+        body: list[Buffer] = [_sealed(text.ljust(start - _BEFORE - _DIGEST))]
+        for part in buffers:
+            body += [part, bytes(-len(part) % _ALIGNED)]
+        return self._write(self._graph_file(key, graph.engine), [_GRAPH, *body])
+
+    def choice(self, key: str, threads: int) -> Choice | None:
+        """What was the fastest with so many threads; None where nobody has timed it."""
+        path = self._choice_file(key, threads)
+        header, _ = self._read(path, _CHOICE)
+        if header is None:
+            return None
+        try:
+            speeds = {str(name): float(speed) for name, speed in header["speeds"].items()}
+            why = {str(name): str(text) for name, text in header["passed_over"].items()}
+            found = Choice(str(header["engine"]), speeds, int(header["batch"]), why)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _damaged(path, error)
+            return None
+        _used(path)
+        return found
+
+    def keep_choice(self, key: str, threads: int, choice: Choice) -> bool:
+        """Keep it. False where it cannot be written, which is told."""
+        sealed = _sealed(json_text(asdict(choice)).encode())
+        return self._write(self._choice_file(key, threads), [_CHOICE, sealed])
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file of the cache, by its name."""
+        return {path.name: size for path, _, size in self._files()}
+
+    def clear(self) -> int:
+        """Remove all of it and nothing else; the bytes that are free now."""
+        freed = 0
+        for path, _, size in self._files():
+            with suppress(OSError):
+                path.unlink()
+                freed += size
+        sweep(self.folder)
+        return freed
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def _graph_file(self, key: str, engine: str) -> Path:
+        if not (_KEY.fullmatch(key) and _ENGINE.fullmatch(engine)):
+            raise ValueError(f"no key of a graph: {key!r}, {engine!r}")
+        return self.folder / f"{key}-{engine}.graph"
+
+    def _choice_file(self, key: str, threads: int) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"no key of a choice: {key!r}")
+        return self.folder / f"{key}-{int(threads)}.choice"
+
+    def _read(self, path: Path, magic: bytes) -> tuple[Any, memoryview]:
+        """The JSON of the file at `path`, and all of the file; None where it is not there, or not
+        as it was written."""
+        nothing = None, memoryview(b"")
+        try:
+            with open_file(path) as file:
+                _refuse_strangers(os.fstat(file.fileno()))
+                content = memoryview(file.read())
+        except FileNotFoundError:
+            return nothing
+        except OSError as error:
+            log.info("the cache of engines cannot be read: %s", error)
+            return nothing
+        try:
+            length = int.from_bytes(content[len(magic) : _BEFORE], "little")
+            if bytes(content[: len(magic)]) != magic or length > _MOST_JSON:
+                raise ValueError("it begins otherwise")
+            text = bytes(content[_BEFORE : _BEFORE + length])
+            if _sealed(text) != bytes(content[len(magic) : _BEFORE + length + _DIGEST]):
+                raise ValueError("its checksum is another")
+            return parse_json(text), content
+        except (NotJson, ValueError) as error:
+            _damaged(path, error)
+            return nothing
+
+    def _write(self, path: Path, body: Sequence[Buffer]) -> bool:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self.folder).free < 2 * sum(map(len, body)):
+                log.info("the disk has no room to keep a compiled engine (%s)", self.folder)
+                return False
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                file.writelines(body)
+            self._make_room(path)
+        except OSError as error:
+            log.info("a compiled engine cannot be kept: %s", error)
+            return False
+        return True
+
+    def _make_room(self, new: Path) -> None:
+        """Remove what was used least recently, down to the limit; `new` stays."""
+        found = sorted(self._files(), key=lambda one: one[1])
+        excess = sum(size for _, _, size in found) - self.limit
+        if excess > 0:
+            sweep(self.folder)
+        for path, _, size in found:
+            if excess <= 0:
+                return
+            if path != new:
+                path.unlink(missing_ok=True)
+                excess -= size
+
+    def _files(self) -> Iterator[tuple[Path, int, int]]:
+        """Path, time of the last use in nanoseconds, and bytes of each file that is the cache's."""
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        seen = entry.stat(follow_symlinks=False)
+                        yield Path(entry.path), seen.st_mtime_ns, seen.st_size
+
+
+def checksums(buffers: Sequence[Buffer]) -> list[bytes]:
+    """16 bytes for each of the buffers: BLAKE2b of the BLAKE2b of its pieces of 16 MB, of which
+    several are read at a time."""
+    pieces = [
+        (number, memoryview(buffer)[start : start + _PIECE])
+        for number, buffer in enumerate(buffers)
+        for start in range(0, len(buffer), _PIECE)
+    ]
+
+    def read(piece: tuple[int, Buffer]) -> bytes:
+        return _digest(piece[1])
+
+    with ThreadPoolExecutor(min(usable_cpus(), 8), thread_name_prefix="retinue-sums") as pool:
+        # A thread costs more than it saves where there is little to read.
+        several = sum(len(piece) for _, piece in pieces) > _PIECE
+        sums = list((pool.map if several else map)(read, pieces))
+    found = [b""] * len(buffers)
+    for (number, _), one in zip(pieces, sums, strict=True):
+        found[number] += one
+    return [_digest(one) for one in found]
+
+
+def _digest(content: Buffer) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
+
+
+def _sealed(text: bytes) -> bytes:
+    """The JSON `text` with its length before it and the checksum of both behind."""
+    whole = len(text).to_bytes(_LENGTH, "little") + text
+    return whole + checksums([whole])[0]
+
+
+def _spans(parts: Mapping[str, Buffer], sums: Sequence[str], start: int) -> list[list[Any]]:
+    """What the header says of `parts` that begin at `start`."""
+    found: list[list[Any]] = []
+    for (name, part), one in zip(parts.items(), sums, strict=True):
+        found.append([name, start, len(part), one])
+        start += len(part) + -len(part) % _ALIGNED
+    return found
+
+
+def _slice(content: memoryview, offset: int, length: int) -> memoryview:
+    if not 0 <= offset <= offset + length <= len(content):
+        raise ValueError("it ends too soon")
+    return content[offset : offset + length]
+
+
+def _damaged(path: Path, why: object) -> None:
+    log.info("%s in the cache of engines is damaged, and made anew: %s", path.name, why)
+
+
+def _used(path: Path) -> None:
+    """What was used last stays."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def _refuse_strangers(seen: os.stat_result) -> None:
+    """Raise PermissionError for a file of another user, who would say what is in pictures here."""
+    if hasattr(os, "geteuid") and seen.st_uid not in (os.geteuid(), 0):
+        raise PermissionError("it belongs to another user")

@@ -1,0 +1,301 @@
+"""What is kept between runs is what was written, or it is not there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from retinue.inference import engine_cache
+from retinue.inference.engine_cache import (
+    Choice,
+    EngineCache,
+    Graph,
+    checksums,
+    facts,
+    key_of,
+    weights_of,
+    weights_of_file,
+)
+
+KEY = "0" * 31 + "a"
+SIGNATURE = {
+    "inputs": "tensor", "input_types": ["float32"],
+    "outputs": ["tuple", "tensor"], "output_types": ["float32"],
+}  # fmt: skip
+GRAPH = Graph(
+    "openvino", "openvino", {"xml": b"<net/>", "bin": bytes(range(256)) * 9, "none": b""},
+    SIGNATURE, {"images": 8, "error": 1e-6},
+)  # fmt: skip
+CHOICE = Choice("torch", {"openvino": 41.2, "torch": 45.0}, 16, {"onnxruntime": "no operator ä"})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    return EngineCache(tmp_path / "engines")
+
+
+def only(cache: EngineCache) -> Path:
+    (file,) = cache.folder.iterdir()
+    return file
+
+
+def test_a_graph_comes_back_as_it_was_written(cache: EngineCache) -> None:
+    assert cache.graph(KEY, "openvino") is None
+    assert cache.keep_graph(KEY, GRAPH)
+    found = cache.graph(KEY, "openvino")
+    assert found is not None
+    assert {name: bytes(part) for name, part in found.parts.items()} == dict(GRAPH.parts)
+    assert (found.engine, found.kind, found.signature, found.proof) == (
+        "openvino", "openvino", SIGNATURE, {"images": 8, "error": 1e-6},
+    )  # fmt: skip
+    assert cache.graph(KEY, "onnxruntime") is None
+    assert cache.graph("1" * 32, "openvino") is None
+    assert [file.name for file in cache.folder.iterdir()] == [f"{KEY}-openvino.graph"]
+    size = only(cache).stat().st_size
+    assert cache.sizes() == {f"{KEY}-openvino.graph": size}
+
+
+def test_parts_are_aligned_so_that_libraries_can_use_them_where_they_are(
+    cache: EngineCache,
+) -> None:
+    cache.keep_graph(KEY, GRAPH)
+    content = only(cache).read_bytes()
+    assert content.index(b"<net/>") % 64 == 0
+    assert content.index(bytes(range(256))) % 64 == 0
+
+
+def test_a_choice_comes_back_for_as_many_threads(cache: EngineCache) -> None:
+    cache.keep_choice(KEY, 2, CHOICE)
+    assert cache.choice(KEY, 2) == CHOICE
+    assert cache.choice(KEY, 4) is None
+    assert CHOICE.told() == "openvino 41.2 img/s, torch 45 img/s: torch"
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_file_is_not_there(data: st.DataObject) -> None:
+    """Cut off, or with any one byte changed, the padding behind parts aside."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = EngineCache(Path(folder))
+        if data.draw(st.booleans()):
+            cache.keep_graph(KEY, GRAPH)
+            read = lambda: cache.graph(KEY, "openvino")  # noqa: E731
+        else:
+            cache.keep_choice(KEY, 2, CHOICE)
+            read = lambda: cache.choice(KEY, 2)  # noqa: E731
+        file = only(cache)
+        content = bytearray(file.read_bytes())
+        place = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content = content[:place]
+        else:
+            content[place] ^= data.draw(st.integers(1, 255))
+        before = read()
+        file.write_bytes(content)
+        after = read()
+        if after is not None:  # padding: what is read is what was written
+            assert bytes(after.parts["bin"]) == bytes(before.parts["bin"])  # type: ignore[union-attr]
+            assert bytes(after.parts["xml"]) == b"<net/>"  # type: ignore[union-attr]
+            assert isinstance(after, Graph)
+
+
+def test_damage_is_told_in_a_line(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    cache.keep_choice(KEY, 2, CHOICE)
+    only(cache).write_bytes(b"retinue choice 1" + bytes(8) + b"x" * 16)
+    with caplog.at_level(logging.INFO, "retinue"):
+        assert cache.choice(KEY, 2) is None
+    assert len(caplog.records) == 1
+    assert "is damaged, and made anew: its checksum is another" in caplog.text
+
+
+def test_a_file_that_lies_under_another_key_is_not_taken(cache: EngineCache) -> None:
+    cache.keep_graph(KEY, GRAPH)
+    only(cache).rename(cache.folder / f"{'b' * 32}-openvino.graph")
+    assert cache.graph("b" * 32, "openvino") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "engine"),
+    [
+        ("../../etc/passwd", "openvino"),
+        (KEY, "../x"),
+        (KEY, ""),
+        (KEY.upper(), "torch"),
+        (KEY + "\n", "a"),
+    ],
+)
+def test_no_key_leads_out_of_the_folder(cache: EngineCache, key: str, engine: str) -> None:
+    with pytest.raises(ValueError, match="no key"):
+        cache.graph(key, engine)
+    with pytest.raises(ValueError, match="no key"):
+        cache.keep_graph(key, Graph(engine, "onnx", {}, {}))
+
+
+def test_what_is_no_file_is_not_there(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    cache.folder.mkdir()
+    (cache.folder / f"{KEY}-openvino.graph").mkdir()
+    os.mkfifo(cache.folder / f"{KEY}-onnxruntime.graph")
+    with caplog.at_level(logging.INFO, "retinue"):
+        assert cache.graph(KEY, "openvino") is None
+        assert cache.graph(KEY, "onnxruntime") is None  # and nobody waits for the pipe
+        assert not cache.keep_graph(KEY, GRAPH)
+    assert [r.message for r in caplog.records if "cannot be kept" in r.message]
+    assert cache.clear() == 0
+
+
+def test_a_file_of_another_user_is_not_taken(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.keep_graph(KEY, GRAPH)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    seen = os.stat(only(cache))
+    with pytest.raises(PermissionError):
+        engine_cache._refuse_strangers(os.stat_result([*seen[:4], os.getuid() + 2, *seen[5:]]))
+    if os.getuid():  # what root has written is everybody's
+        assert cache.graph(KEY, "openvino") is None
+
+
+def test_a_place_that_cannot_be_written_to_keeps_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("x")
+    cache = EngineCache(tmp_path / "file" / "engines")
+    with caplog.at_level(logging.INFO, "retinue"):
+        assert not cache.keep_graph(KEY, GRAPH)
+        assert cache.graph(KEY, "openvino") is None
+    assert "cannot be kept" in caplog.text
+    assert cache.sizes() == {}
+    assert cache.clear() == 0
+
+
+def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
+    part = bytes(10_000)
+    cache = EngineCache(tmp_path, limit=35_000)
+    for number in range(3):
+        cache.keep_graph(f"{number:032x}", Graph("torch", "onnx", {"model": part}, {}))
+        old = 1_000_000_000 + number
+        os.utime(tmp_path / f"{number:032x}-torch.graph", (old, old))
+    assert cache.graph(f"{0:032x}", "torch")  # which is a use
+    cache.keep_graph(f"{3:032x}", Graph("torch", "onnx", {"model": part}, {}))
+    assert sorted(int(name[:32], 16) for name in cache.sizes()) == [0, 2, 3]
+    assert not cache.keep_graph(KEY, Graph("torch", "onnx", {"model": bytes(20_000)}, {}))
+    assert len(cache.sizes()) == 3
+
+
+def test_clearing_leaves_what_is_not_its_own(cache: EngineCache) -> None:
+    cache.keep_graph(KEY, GRAPH)
+    cache.keep_choice(KEY, 2, CHOICE)
+    others = [cache.folder / "notes.txt", cache.folder / f"{KEY}-openvino.graph.txt"]
+    for other in others:
+        other.write_text("mine")
+    target = cache.folder.parent / "elsewhere"
+    target.write_text("mine")
+    (cache.folder / f"{'c' * 32}-torch.graph").symlink_to(target)
+    assert cache.clear() > 2 * 256
+    assert all(other.exists() for other in [*others, target])
+    assert cache.sizes() == {}
+
+
+def test_a_killed_writers_leftovers_go(cache: EngineCache) -> None:
+    cache.keep_graph(KEY, GRAPH)
+    left = cache.folder / f".{KEY}-torch.graph.abcdefgh.partial"
+    left.write_bytes(b"half")
+    cache.clear()
+    assert not left.exists()
+
+
+def test_a_key_is_of_everything_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(**changed: object) -> str:
+        given = {
+            "computed": {"network": "n", "arguments": {"a": 1, "b": 2}}, "weights": "w",
+            "inputs": [("float32", (3, 8, 8))], "precision": "fp32",
+        } | changed  # fmt: skip
+        return key_of(facts(**given))  # type: ignore[arg-type]
+
+    first = key()
+    assert first == key(computed={"arguments": {"b": 2, "a": 1}, "network": "n"})
+    assert first == key(inputs=[("float32", [3, 8, 8])])
+    others = [
+        key(computed={"network": "n", "arguments": {"a": 1, "b": 3}}),
+        key(weights="x"),
+        key(inputs=[("float32", (3, 8, 9))]),
+        key(inputs=[("float64", (3, 8, 8))]),
+        key(precision="bf16"),
+    ]
+    monkeypatch.setattr(engine_cache, "version", lambda name: "9")
+    others.append(key())
+    monkeypatch.undo()
+    monkeypatch.setattr(engine_cache, "cpu_flags", lambda: ["mmx"])
+    others.append(key())
+    assert len({first, *others}) == len(others) + 1
+
+
+def test_weights_are_told_apart_by_every_bit_name_type_and_shape(tmp_path: Path) -> None:
+    a, b = np.arange(6, dtype=np.float32), np.arange(4, dtype=np.int64)
+    save_file({"b": b, "a": a.reshape(2, 3)}, tmp_path / "w.safetensors", {"note": "x"})
+    own = [("a", "F32", (2, 3), a.tobytes()), ("b", "I64", (4,), b.tobytes())]
+    said = weights_of(own)
+    assert weights_of_file(tmp_path / "w.safetensors") == said == weights_of(own[::-1])
+    changed = a.copy()
+    changed[5] = np.nextafter(np.float32(5), np.float32(6))
+    for other in (
+        [("a", "F32", (2, 3), changed.tobytes()), own[1]],
+        [("a", "F32", (3, 2), a.tobytes()), own[1]],
+        [("a", "I32", (2, 3), a.tobytes()), own[1]],
+        [("c", "F32", (2, 3), a.tobytes()), own[1]],
+        own[:1],
+    ):
+        assert weights_of(other) != said  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_safetensors_has_no_weights(tmp_path: Path) -> None:
+    file = tmp_path / "w"
+    for content in (b"", b"1234567", (1 << 40).to_bytes(8, "little") + b"{}", bytes(8)):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="no safetensors file"):
+            weights_of_file(file)
+
+
+def test_sums_of_many_pieces_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_cache, "_PIECE", 10)
+    buffers = [b"", b"0123456789", b"0123456789a", b"01234567890123456789"]
+    assert checksums(buffers) == [checksums([one])[0] for one in buffers]
+    assert len(set(checksums(buffers))) == 4
+
+
+READS_ALONE = """
+import sys
+from pathlib import Path
+from retinue.inference.engine_cache import EngineCache, facts, key_of, weights_of_file
+key = key_of(facts({}, weights_of_file(Path(sys.argv[1])), [("float32", (3, 8, 8))]))
+EngineCache(Path(sys.argv[2])).graph(key, "openvino")
+bad = {"torch", "cv2", "openvino", "onnxruntime", "pydantic"} & set(sys.modules)
+assert not bad, bad
+print(key)
+"""
+
+
+def test_the_cache_is_read_without_torch(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    save_file({"a": np.zeros(3, np.float32)}, file)
+    done = subprocess.run(
+        [sys.executable, "-c", READS_ALONE, str(file), str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    tensor = torch.zeros(3)
+    weights = weights_of([("a", "F32", (3,), tensor.numpy().tobytes())])
+    assert done.stdout.strip() == key_of(facts({}, weights, [("float32", (3, 8, 8))]))
