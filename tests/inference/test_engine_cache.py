@@ -36,7 +36,9 @@ GRAPH = Graph(
     "openvino", "openvino", {"xml": b"<net/>", "bin": bytes(range(256)) * 9, "none": b""},
     SIGNATURE, {"images": 8, "error": 1e-6},
 )  # fmt: skip
-CHOICE = Choice("torch", {"openvino": 41.2, "torch": 45.0}, 16, {"onnxruntime": "no operator ä"})
+CHOICE = Choice(
+    "torch", {"openvino": 41.2, "torch": 45.0}, 16, "", {"onnxruntime": "no operator ä"}, "vit"
+)
 
 
 @pytest.fixture

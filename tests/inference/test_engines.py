@@ -7,7 +7,10 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,9 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import RetinueError, UsageError
-from retinue.inference import engines
+from retinue.inference import engines, making
 from retinue.inference.agreement import agrees, compare
+from retinue.inference.engine_cache import EngineCache
 from retinue.inference.engines import TorchEngine, compile_engine, installed
+from retinue.inference.making import Making
+from retinue.inference.tracing import onnx_program, openvino_model
 from retinue.models.network import State
 
 ENGINES = ["torch", "openvino", "onnxruntime"]
@@ -208,12 +214,162 @@ def test_a_module_that_says_nothing_of_where_it_is_from_is_not_installed(
     assert not installed("openvino")
 
 
-def test_auto_takes_the_first_installed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> list[list[str]]:
+    """Let engines be as fast as `speeds` say, in images a second; gives those of each race."""
+    races: list[list[str]] = []
+
+    def race(runs: Mapping[str, Any]) -> dict[str, float]:
+        races.append(list(runs))
+        return {name: 4 / speeds[name.replace(" ", "_")] for name in runs}
+
+    monkeypatch.setattr(engines, "race", race)
+    monkeypatch.setattr(engines, "IMAGES", 4)
+    return races
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineCache:
+    """Of these tests' networks, too."""
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    monkeypatch.setattr(making, "_KNOWN", (*making._KNOWN, __name__))
+    return EngineCache()
+
+
+def test_auto_takes_the_fastest(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    need("openvino")
     x = torch.randn(2, 3, 16, 16)
-    expected = next(name for name in ("openvino", "onnxruntime", "torch") if installed(name))
-    assert compile_engine(tiny, x).name == expected
+    with caplog.at_level(logging.INFO, "retinue"):
+        timed(monkeypatch, openvino_apart=4100, openvino_together=4000, torch=4500)
+        assert compile_engine(tiny, x).name == "torch"
+        timed(monkeypatch, openvino_apart=4000, openvino_together=4600, torch=4500)
+        made = compile_engine(tiny, x)
+    assert (made.name, made.way) == ("openvino", "together")  # type: ignore[attr-defined]
+    assert "openvino 4.1e+03 img/s, torch 4.5e+03 img/s: torch" in caplog.text
+    timed(monkeypatch, openvino_apart=4400, openvino_together=4300, torch=4500)
+    made = compile_engine(tiny, x)  # as near as that, noise would choose
+    assert (made.name, made.way) == ("openvino", "apart")  # type: ignore[attr-defined]
     monkeypatch.setattr(engines, "installed", lambda name: name == "torch")
     assert compile_engine(tiny, x).name == "torch"
+
+
+def test_onnx_runtime_is_tried_where_it_may_pay(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("openvino")
+    need("onnxruntime")
+    x = torch.randn(2, 3, 16, 16)
+    races = timed(monkeypatch, openvino_apart=45, openvino_together=40, torch=46, onnxruntime=60)
+    assert compile_engine(tiny, x).name == "onnxruntime"
+    assert races[1:] == [["openvino apart", "onnxruntime"]]
+    races = timed(monkeypatch, openvino_apart=64, openvino_together=40, torch=46)
+    assert compile_engine(tiny, x).name == "openvino"  # which is far ahead
+    assert len(races) == 1
+
+
+def test_what_was_the_fastest_is_known_the_next_time(
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: EngineCache,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """For other weights of the same network, too, which are proven anew."""
+    need("openvino")
+    x, computed = torch.randn(2, 3, 16, 16), {"network": "tiny", "state": {"t": 1}}
+    races = timed(monkeypatch, openvino_apart=4000, openvino_together=9000, torch=5000)
+    first = compile_engine(tiny, x, computed=computed)
+    assert (len(races), len(cache.sizes())) == (1, 2)
+    converted: list[Any] = []
+    monkeypatch.setattr(
+        making, "openvino_model", lambda *a: converted.append(a) or openvino_model(*a)
+    )
+    with caplog.at_level(logging.INFO, "retinue"):
+        second = compile_engine(tiny, x, computed=computed)
+    assert (second.name, second.way) == ("openvino", "together")  # type: ignore[attr-defined]
+    assert torch.equal(second(x), first(x))
+    assert (len(races), len(converted)) == (1, 0), "neither timed nor converted again"
+    assert "engine, as timed before: openvino" in caplog.text
+    torch.manual_seed(1)
+    other = Tiny()
+    third = compile_engine(other, x, computed={"network": "tiny", "state": {"t": 2}})
+    assert (len(races), len(converted)) == (1, 1)
+    assert agrees(third, TorchEngine(other), x).accepted
+    assert len(cache.sizes()) == 3
+    compile_engine(tiny, x, computed={"network": "another"})
+    assert len(races) == 2
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        compile_engine(tiny, x, computed=computed)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(races) == 3
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_graph_that_was_kept_answers_as_it_did(
+    engine: str, tiny: Tiny, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(engine)
+    x = {"offset": torch.arange(3), "levels": nested_inputs(3)["levels"]}
+    module = Detector().eval()
+    how: dict[str, Any] = {"engine": engine, "computed": {"network": "a"}}
+    first = compile_engine(module, x, **how)
+    (file,) = cache.folder.iterdir()
+    monkeypatch.setattr(making, "openvino_model", None)
+    monkeypatch.setattr(making, "onnx_program", None)
+    torch.testing.assert_close(compile_engine(module, x, **how)(x), first(x), rtol=0, atol=0)
+    file.write_bytes(file.read_bytes()[:-70])  # as a full disk leaves it
+    monkeypatch.setattr(making, "openvino_model", openvino_model)
+    monkeypatch.setattr(making, "onnx_program", onnx_program)
+    torch.testing.assert_close(compile_engine(module, x, **how)(x), first(x), rtol=0, atol=0)
+    assert EngineCache().graph(file.name[:32], engine) is not None, "made anew"
+
+
+def test_of_somebody_elses_network_no_graph_is_kept(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The code may be another the next time, and weights and name the same."""
+    need("openvino")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="openvino", computed={"network": "a"})
+    assert EngineCache().sizes() == {}
+
+
+def test_a_graph_that_its_library_cannot_read_is_made_anew(
+    tiny: Tiny, cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    need("openvino")
+    x = torch.randn(2, 3, 16, 16)
+    first = compile_engine(tiny, x, engine="openvino", computed={})
+    (file,) = cache.folder.iterdir()
+    graph = cache.graph(file.name[:32], "openvino")
+    assert graph is not None
+    cache.keep_graph(file.name[:32], replace(graph, parts={**graph.parts, "xml": b"<net"}))
+    with caplog.at_level(logging.INFO, "retinue"):
+        again = compile_engine(tiny, x, engine="openvino", computed={})
+    assert torch.equal(again(x), first(x))
+    assert "openvino that was kept is made anew" in caplog.text
+
+
+def test_by_its_name_a_steady_engine_computes_the_same_another_time(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is timed. A trunk's rows that are missing when a training goes on have to be as they
+    would have been."""
+    need("openvino")
+    x = torch.randn(4, 3, 16, 16)
+    speeds = {"openvino_together": 9000.0, "openvino_apart": 4000.0, "torch": 1000.0}
+    races = timed(monkeypatch, **speeds)
+    auto = compile_engine(tiny, x, steady=True)
+    assert races == [["openvino apart", "torch"]]
+    assert torch.equal(compile_engine(tiny, x, engine="openvino", steady=True)(x), auto(x))
+    assert len(races) == 1
+    timed(monkeypatch, **speeds | {"torch": 9500.0})
+    auto = compile_engine(tiny, x, steady=True)
+    assert auto.name == "torch"
+    assert torch.equal(compile_engine(tiny, x, engine="torch", steady=True)(x), auto(x))
 
 
 def test_an_engine_that_is_missing_names_its_extra(
@@ -247,11 +403,22 @@ class Sabotaged(engines.TorchEngine):
             self.module.norm.eps = 1e-5
 
 
+def replaced(monkeypatch: pytest.MonkeyPatch, make: Any) -> None:
+    """OpenVINO and PyTorch alone, the former as `make` says."""
+    own = Making._engine
+
+    def engine(self: Making, name: str, way: Any) -> engines.Engine:
+        made: engines.Engine = make(self.module) if name == "openvino" else own(self, name, way)
+        return made
+
+    monkeypatch.setattr(engines, "installed", lambda name: name != "onnxruntime")
+    monkeypatch.setattr(Making, "_engine", engine)
+
+
 def test_an_engine_that_disagrees_is_never_used(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engines, "installed", lambda name: name != "onnxruntime")
-    monkeypatch.setitem(engines._COMPILERS, "openvino", lambda m, x, d, p: Sabotaged(m))
+    replaced(monkeypatch, Sabotaged)
     x = torch.randn(4, 3, 16, 16)
     with caplog.at_level(logging.WARNING, "retinue"):
         assert compile_engine(tiny, x).name == "torch"
@@ -263,16 +430,46 @@ def test_an_engine_that_disagrees_is_never_used(
 def test_an_engine_that_fails_is_passed_over(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> engines.Engine:
+    def fail(_: object) -> engines.Engine:
         raise RuntimeError("no such operator\nand more")
 
-    monkeypatch.setattr(engines, "installed", lambda name: name != "onnxruntime")
-    monkeypatch.setitem(engines._COMPILERS, "openvino", fail)
+    replaced(monkeypatch, fail)
     with caplog.at_level(logging.WARNING, "retinue"):
         assert compile_engine(tiny, torch.randn(2, 3, 16, 16)).name == "torch"
     assert "no such operator" in caplog.text
+    assert len(caplog.records) == 1, "a line, whatever ways there are"
     with pytest.raises(RetinueError, match="cannot compile"):
         compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="openvino")
+
+
+def test_a_network_that_gives_nothing_finite_is_run_as_it_is(tiny: Tiny) -> None:
+    with torch.no_grad():
+        tiny.fc.weight.fill_(float("nan"))
+    x = torch.randn(2, 3, 16, 16)
+    names: list[Any] = ["auto", "torch", *(["openvino"] if installed("openvino") else [])]
+    for engine in names:
+        made = compile_engine(tiny, x, engine=engine)
+        assert made.name == "torch"
+        assert made(x).isnan().all()
+
+
+def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engines, "installed", lambda name: name == "torch")
+    monkeypatch.setattr(engines, "cpu_flags", lambda: ["avx512_bf16"])
+    x = torch.randn(2, 3, 16, 16)
+    monkeypatch.setattr(engines, "race", lambda runs: {"exact": 1.0, "made": 0.5})
+    assert compile_engine(tiny, x, precision="bf16").precision == "bf16"
+    monkeypatch.setattr(engines, "race", lambda runs: {"exact": 0.5, "made": 1.0})
+    with caplog.at_level(logging.WARNING, "retinue"):
+        assert compile_engine(tiny, x, precision="bf16").precision == "fp32"
+    assert "bf16 is no faster than fp32 here" in caplog.text
+    monkeypatch.setattr(engines, "cpu_flags", lambda: ["avx2"])
+    assert compile_engine(tiny, x, precision="bf16").precision == "fp32"
+    assert "nothing computes in bf16 here" in caplog.text
+    # By name one gets what one asks for.
+    assert compile_engine(tiny, x, engine="torch", precision="bf16").precision == "bf16"
 
 
 def test_bf16_only_where_it_is_asked_for(tiny: Tiny) -> None:

@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 from predictors import CLASSES, SMALL, Tiny, describe, randomise
-from torch import nn
 
 from retinue import modelfile
 from retinue.data.targets.one_class import OneClass
@@ -26,6 +25,7 @@ from retinue.inference import predictor as module
 from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
 from retinue.inference.inputs import expand
+from retinue.inference.making import Making
 from retinue.inference.predictor import Member, Predictor, Skipped, load
 from retinue.inference.writers import PredictionFolder
 from retinue.models import registry
@@ -309,10 +309,12 @@ def test_no_sources_give_no_results(ready: Predictor, model: Path) -> None:
 
 
 def test_auto_compiles_only_for_many_images(
-    model: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch
+    model: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if not (installed("openvino") or installed("onnxruntime")):
         pytest.skip("needs a compiled engine")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))  # where nothing has been timed yet
+    monkeypatch.setattr(engines, "race", lambda runs: dict.fromkeys(runs, 1.0))
     monkeypatch.setattr(module, "COMPILE_FROM", 8)
     made = load(model, device="cpu")
     few = list(made.predict(photos[:7]))
@@ -389,11 +391,11 @@ def test_a_class_that_an_engine_flips_is_seen_in_a_dict_of_outputs_too(
             found = super().__call__(x)
             return {**found, "logits": -found["logits"]}
 
-    def flipping(network: nn.Module, *_: Any) -> TorchEngine:
-        return Flipping(network)
+    def flipping(making: Making, *_: Any) -> TorchEngine:
+        return Flipping(making.module)
 
     monkeypatch.setattr(engines, "_check", lambda name, device: None)
-    monkeypatch.setitem(engines._COMPILERS, "onnxruntime", flipping)
+    monkeypatch.setattr(Making, "_engine", flipping)
     named = Named(num_classes=len(CLASSES))
     randomise(named)
     member = Member(named.eval(), Classification(CLASSES), describe())

@@ -11,6 +11,11 @@ from retinue.errors import UsageError
 from retinue.nested import Nested, leaves
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Way = Literal["apart", "together"]
+"""How a batch goes through a graph. `apart`: an image at a time, as many at once as there are
+streams, so that maps stay in the processor's cache, shapes are known beforehand, and an answer does
+not depend on the images beside it. `together`: all at once, for networks that would read many
+weights anew for each image, and those that do not give a row an image."""
 
 
 class Engine:

@@ -16,14 +16,16 @@ In `engines/` of the cache folder there are, all flat, files of two kinds:
     `bin`, OpenVINO's IR. `signature` says how inputs and outputs are nested (`retinue.nested`) and
     of which types they are: {"inputs": "tensor", "input_types": ["float32"], "outputs": "tensor",
     "output_types": ["float32"]}. `proof`: on how many real images it answered as PyTorch did when
-    it was written, and how far it was off (`retinue.inference.agreement`). The first dimension is
-    the batch's, of any length.
+    it was written, how far it was off (`retinue.inference.agreement`), and in which ways of running
+    it: {"images": 8, "error": 1e-6, "ways": ["apart"]}. The first dimension is the batch's, of any
+    length; where `ways` lacks `apart`, outputs need not be a row an image.
 
 `KEY-THREADS.choice`: which engine was the fastest there with so many threads: `retinue choice 1`,
-    and length, JSON and checksum in the same way.
+    and length, JSON and checksum in the same way. KEY is `choice_key`, the same for all weights of
+    a network.
 
-    {"engine": ENGINE, "speeds": {ENGINE: images a second, …}, "batch": that many at a time,
-     "passed_over": {ENGINE: why, …}}
+    {"engine": ENGINE, "way": how it runs, "speeds": {ENGINE: images a second, …}, "batch": that
+     many at a time, "passed_over": {ENGINE: why, …}, "network": its name}
 
 Files are written to a temporary name and renamed, so that they are whole or not there; what is
 damaged, of another user, or cannot be read is not there either. What was used last stays, up to
@@ -92,8 +94,12 @@ class Choice:
     """Images a second of each engine that was timed."""
     batch: int
     """So many at a time."""
+    way: str = ""
+    """In which of its ways the engine was: see `retinue.inference.engine.Way`."""
     passed_over: Mapping[str, str] = field(default_factory=dict)
     """Engines that could not take part, and why."""
+    network: str = ""
+    """Its name, for people."""
 
     def told(self) -> str:
         """`openvino 41 img/s, torch 45 img/s: torch`."""
@@ -138,6 +144,13 @@ def key_of(facts: Mapping[str, Any]) -> str:
     """32 hex digits for `facts`."""
     text = json_text(facts, ordered=True).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=_DIGEST).hexdigest()
+
+
+def choice_key(facts: Mapping[str, Any]) -> str:
+    """32 hex digits for what the speed of a network depends on: `facts` but for its weights, and
+    for what a task has learnt beside them."""
+    computed = {k: v for k, v in facts["computed"].items() if k != "state"}
+    return key_of({**facts, "computed": computed, "weights": ""})
 
 
 def versions() -> dict[str, str]:
@@ -244,8 +257,9 @@ class EngineCache:
             body += [part, bytes(-len(part) % _ALIGNED)]
         return self._write(self._graph_file(key, graph.engine), [_GRAPH, *body])
 
-    def choice(self, key: str, threads: int) -> Choice | None:
-        """What was the fastest with so many threads; None where nobody has timed it."""
+    def choice(self, key: str, threads: int, *, use: bool = True) -> Choice | None:
+        """What was the fastest with so many threads; None where nobody has timed it. `use`: it
+        counts as used now."""
         path = self._choice_file(key, threads)
         header, _ = self._read(path, _CHOICE)
         if header is None:
@@ -253,17 +267,29 @@ class EngineCache:
         try:
             speeds = {str(name): float(speed) for name, speed in header["speeds"].items()}
             why = {str(name): str(text) for name, text in header["passed_over"].items()}
-            found = Choice(str(header["engine"]), speeds, int(header["batch"]), why)
+            name, batch = str(header["engine"]), int(header["batch"])
+            found = Choice(name, speeds, batch, str(header["way"]), why, str(header["network"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _damaged(path, error)
             return None
-        _used(path)
+        if use:
+            _used(path)
         return found
 
     def keep_choice(self, key: str, threads: int, choice: Choice) -> bool:
         """Keep it. False where it cannot be written, which is told."""
         sealed = _sealed(json_text(asdict(choice)).encode())
         return self._write(self._choice_file(key, threads), [_CHOICE, sealed])
+
+    def choices(self) -> list[Choice]:
+        """All that are kept, those that were used last first."""
+        found = []
+        for path, _, _ in sorted(self._files(), key=lambda one: -one[1]):
+            parts = _OURS.fullmatch(path.name)
+            if parts and parts[3] == "choice" and parts[2].isdecimal():
+                choice = self.choice(parts[1], int(parts[2]), use=False)
+                found += [] if choice is None else [choice]
+        return found
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file of the cache, by its name."""
@@ -298,7 +324,8 @@ class EngineCache:
         try:
             with open_file(path) as file:
                 _refuse_strangers(os.fstat(file.fileno()))
-                content = memoryview(file.read())
+                # Some libraries use it where it lies, and want memory that could be written to.
+                content = memoryview(bytearray(file.read()))
         except FileNotFoundError:
             return nothing
         except OSError as error:

@@ -1,28 +1,35 @@
 """What runs a network: PyTorch, ONNX Runtime or OpenVINO, behind one call.
 
 A compiled engine is accepted only if it agrees with PyTorch on the real inputs it is compiled with
-(`retinue.inference.agreement`).
+(`retinue.inference.agreement`). `auto` takes the fastest of those on the machine at hand
+(`retinue.inference.racing`); which that was, and its graph, are kept in the user's cache
+(`retinue.inference.engine_cache`).
 """
 
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from retinue.data.cpus import cpu_flags
 from retinue.errors import RetinueError, UsageError
-from retinue.inference.agreement import TOLERANCE, Scores, compare
-from retinue.inference.engine import Engine, Precision, channels_last, home, refuse_bf16
+from retinue.inference.agreement import Scores
+from retinue.inference.eager import TorchEngine as TorchEngine
+from retinue.inference.engine import Engine, Precision, Way
+from retinue.inference.engine_cache import Choice
+from retinue.inference.making import Making, RefusedError
 from retinue.inference.names import EngineName
+from retinue.inference.racing import first_of, race
 from retinue.inference.runtimes import found
-from retinue.inference.tracing import evaluating, onnx_program, openvino_model
-from retinue.nested import Nested, leaves, mapped, single
-from retinue.text import first_line
+from retinue.nested import Nested
+from retinue.text import counted
 
 log = logging.getLogger("retinue")
 
@@ -32,6 +39,17 @@ _NEEDS = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino",),
 }
+_WAYS: Mapping[str, tuple[Way, ...]] = MappingProxyType({"openvino": ("apart", "together")})
+"""In what ways an engine can run, the usual one first; by default all images together."""
+IMAGES = 16
+"""So many at a time are timed."""
+CALL = 0.6
+"""Seconds that a call of PyTorch may take, for which fewer images are taken."""
+CLEARLY = 1.3
+"""So much faster than PyTorch, OpenVINO is taken without a look at ONNX Runtime: that takes many
+seconds to convert a network for."""
+QUICK = 0.002
+"""Seconds an image; nor is there one where an image takes less."""
 
 
 def installed(name: str) -> bool:
@@ -54,104 +72,173 @@ def compile_engine(
     device: str = "cpu",
     precision: Precision = "fp32",
     scores: Scores | None = None,
+    computed: Mapping[str, Any] | None = None,
+    steady: bool = False,
 ) -> Engine:
     """An engine for `module`, which takes `example` and gives tensors, both of any nesting.
 
     `example`: a batch of real, normalised images (or of a frozen trunk's outputs); engines are
-    compiled for its shape but for the batch size, and judged on it. `auto` takes OpenVINO, else
-    ONNX Runtime, else PyTorch; one that cannot compile the network, or disagrees on the example,
-    is passed over with a warning. An engine asked for by name and not to be had is an error:
-    UsageError if it is not installed, RetinueError if it fails or disagrees.
+    compiled for its shape but for the batch size, and judged on it. On a processor `auto` takes the
+    fastest of those that are installed, which is found out in a few seconds; one that cannot
+    compile the network, or disagrees on the example, is passed over with a warning. An engine asked
+    for by name and not to be had is an error: UsageError if it is not installed, RetinueError if it
+    fails or disagrees. With precision bf16 `auto` gives fp32 where that is as fast, with a warning.
     `scores`: which of the outputs are scores of classes, whose best has to be the same
     (`retinue.inference.agreement.compare`).
+    `computed`: what the module computes of its weights and inputs
+    (`retinue.inference.engine_cache.facts`); graph and choice are then kept, and found again.
+    `steady`: an engine's name alone settles how it computes, so that it gives the same bits when it
+    is asked for by that name another time.
     The weights are those of this moment: train the module further, and compile again.
     """
     if engine != "auto":
         _check(engine, device)
-    names = candidates(device) if engine == "auto" else [engine]
-    expected: Nested = ()
-    if names != ["torch"]:
-        expected = TorchEngine(module, device=device)(example)
-        # What is no number agrees with nothing. Whoever uses the answers says so, by the image.
-        if not all(bool(leaf.isfinite().all()) for leaf in leaves(expected)):
-            names = ["torch"]
-    for name in names:
+    if torch.device(device).type != "cpu":
+        return TorchEngine(module, device=device, precision=precision)
+    making = Making(module.to("cpu"), example, precision, scores, computed, steady)
+    entry = _Entry(making, steady)
+    if engine != "auto":
+        chosen = entry.named(engine)
+        making.keep()
+        return chosen
+    names = _with_precision(candidates(), precision)
+    made = entry.known(names) or entry.fastest(names)
+    making.keep()
+    if precision == "fp32":
+        return made or TorchEngine(module)
+    exact = compile_engine(module, example, scores=scores, computed=computed, steady=steady)
+    if made is None:
+        log.warning("nothing computes in %s here; going on in fp32", precision)
+        return exact
+    return _if_faster(made, exact, making)
+
+
+class _Entry:
+    """Engines of one network that compete."""
+
+    def __init__(self, making: Making, steady: bool) -> None:
+        self._making, self._steady = making, steady
+        self._field: dict[str, Engine] = {}
+        """By `openvino apart`, `torch` …"""
+        self._problems: dict[str, str] = {}
+
+    def named(self, name: str) -> Engine:
+        """The engine of that name, in the fastest of its ways. Raises as `compile_engine`."""
+        if not self._enter(name):
+            if not self._making.finite:
+                return TorchEngine(self._making.module, precision=self._making.precision)
+            raise RetinueError(self._problems[name], mend="use engine=torch")
+        ways = list(self._field)
+        return self._field[first_of(self._race(ways)) if len(ways) > 1 else ways[0]]
+
+    def known(self, names: Sequence[str]) -> Engine | None:
+        """What was the fastest another time; None where nobody knows, or it is not to be had."""
+        choice = self._making.choice()
+        if choice is None or choice.engine not in names:
+            return None
+        ways = _ways(choice.engine)
+        way = next((way for way in ways if way == choice.way and not self._steady), ways[0])
         try:
-            made = _COMPILERS[name](module, example, device, precision)
-        except UsageError:  # it has not this precision here
-            if engine != "auto":
-                raise
-            continue
-        except Exception as error:
-            said = f"{type(error).__name__}: {first_line(error)}"
-            problem = f"{name} cannot compile this network: {said}"
-        else:
-            if name == "torch":
-                return made
-            agreement = compare(made(example), expected, TOLERANCE[precision], scores=scores)
-            if agreement.accepted:
-                return made
-            problem = f"{name} disagrees with torch: {agreement}"
-        if engine != "auto":
-            raise RetinueError(problem, mend="use engine=torch")
-        log.warning("%s; going on without it", problem)
-    return TorchEngine(module, device=device, precision=precision)
+            engine = self._making.kept(choice.engine, way)
+            engine = engine or self._making.fresh(choice.engine, way)
+        except (UsageError, RefusedError):
+            return None  # why, is told when all are tried
+        log.info("engine, as timed before: %s", choice.told())
+        return engine
+
+    def fastest(self, names: Sequence[str]) -> Engine | None:
+        """The fastest of them, which is told and kept; None where none can be had."""
+        making = self._making
+        if not making.finite:  # what is no number agrees with nothing; whoever uses it says so
+            return None
+        for name in names:
+            if name != "onnxruntime" or "openvino" not in names:
+                self._enter(name, auto=True)
+        field = list(self._field)
+        seconds = self._race(field) if len(field) > 1 else dict.fromkeys(field, 0.0)
+        if "onnxruntime" in names and "openvino" in names:
+            least = _least(seconds, "openvino")
+            settled = least < QUICK * self.images or CLEARLY * least < _least(seconds, "torch")
+            if not settled and self._enter("onnxruntime", auto=True) and field:
+                seconds |= self._race([first_of(seconds), "onnxruntime"])
+        if not self._field:
+            return None
+        if len(seconds) < 2:
+            return next(iter(self._field.values()))
+        best = first_of(seconds)
+        name, _, way = best.partition(" ")
+        told = {one.partition(" ")[0] for one in seconds}
+        speeds = {one: self.images / _least(seconds, one) for one in names if one in told}
+        choice = Choice(name, speeds, self.images, way, self._problems, making.called)
+        threads = counted(torch.get_num_threads(), "thread")
+        log.info("engine, timed %d at a time, %s: %s", self.images, threads, choice.told())
+        making.keep_choice(choice)
+        return self._field[best]
+
+    @property
+    def images(self) -> int:
+        """So many at a time are timed: fewer of those that take long."""
+        most = max(IMAGES, 2 * torch.get_num_threads())
+        return max(2, min(most, int(CALL / self._making.seconds)))
+
+    def _enter(self, name: str, *, auto: bool = False) -> bool:
+        """Whether the engine takes part, in one of its ways at least."""
+        there = False
+        for way in _ways(name):
+            try:
+                engine = None if name == "torch" else self._making.kept(name, way)
+                engine = engine or self._making.fresh(name, way)
+            except UsageError:  # it has not this precision here
+                if not auto:
+                    raise
+                return False
+            except RefusedError as error:
+                self._problems[name] = str(error)
+                continue
+            self._field[f"{name} {way}" if len(_ways(name)) > 1 else name] = engine
+            there = True
+            if self._steady:
+                break
+        if there:
+            self._problems.pop(name, None)
+        elif auto:
+            log.warning("%s; going on without it", self._problems[name])
+        return there
+
+    def _race(self, names: Sequence[str]) -> dict[str, float]:
+        """Seconds that each takes for `images` images."""
+        x = self._making.repeated(self.images)
+        return race({name: partial(self._field[name], x) for name in names})
 
 
-class TorchEngine(Engine):
-    """The module itself: eval mode, channels-last, no gradients, bf16 by autocast.
-
-    Shares its weights with `module`, so it follows a training. Training flags are put back after
-    each call.
-    """
-
-    name = "torch"
-
-    def __init__(
-        self, module: nn.Module, *, device: str = "cpu", precision: Precision = "fp32"
-    ) -> None:
-        super().__init__(precision)
-        self.device = torch.device(device)
-        self.provider = str(self.device)
-        self.module = module.to(self.device)
-
-    def __call__(self, x: Nested) -> Any:
-        inputs = mapped(lambda leaf: channels_last(leaf.to(self.device)), x)
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
-        )
-        with evaluating(self.module), torch.inference_mode(), autocast:
-            answer = self.module(inputs)
-        place = home(x)
-        return mapped(lambda leaf: leaf.to(place), single(answer))
+def _if_faster(made: Engine, exact: Engine, making: Making) -> Engine:
+    """`made`, which computes in fewer bits, or else `exact`, where that is as fast."""
+    x = making.repeated(IMAGES // 4)
+    seconds = race({"exact": partial(exact, x), "made": partial(made, x)})
+    if first_of(seconds) == "made":
+        return made
+    each = [f"{IMAGES // 4 / seconds[name]:.3g}" for name in ("exact", "made")]
+    log.warning(
+        "%s is no faster than fp32 here (%s and %s images a second); going on in fp32",
+        made.precision, each[1], each[0],
+    )  # fmt: skip
+    return exact
 
 
-def _onnxruntime(module: nn.Module, example: Nested, precision: Precision) -> Engine:
-    """ONNX Runtime on the CPU, from an export that is kept in memory only."""
-    from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine, session
-
-    refuse_bf16(precision, [])
-    program, signature = onnx_program(module, example)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        program.save(str(file), external_data=True)  # above 2 GB there is no other way
-        return OnnxRuntimeEngine(session(file), signature, precision)
+def _ways(name: str) -> tuple[Way, ...]:
+    return _WAYS.get(name, ("together",))
 
 
-def _openvino(module: nn.Module, example: Nested, precision: Precision) -> Engine:
-    """OpenVINO on the CPU."""
-    from retinue.inference.runtimes.openvino import OpenVINOEngine, core
-
-    refuse_bf16(precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    model, signature = openvino_model(module, example)
-    return OpenVINOEngine(model, signature, precision)
+def _least(seconds: Mapping[str, float], name: str) -> float:
+    """Of all ways of an engine; infinite where it took no part."""
+    return min((s for one, s in seconds.items() if one.partition(" ")[0] == name), default=math.inf)
 
 
-_COMPILERS: dict[str, Callable[[nn.Module, Nested, str, Precision], Engine]] = {
-    "torch": lambda m, x, device, precision: TorchEngine(m, device=device, precision=precision),
-    "openvino": lambda m, x, device, precision: _openvino(m, x, precision),
-    "onnxruntime": lambda m, x, device, precision: _onnxruntime(m, x, precision),
-}
+def _with_precision(names: Sequence[str], precision: str) -> list[str]:
+    """Those that are worth a trial: where a processor has no bf16, PyTorch is hundreds of times
+    slower with it, and would not have answered the example yet."""
+    has = any("bf16" in flag for flag in cpu_flags())
+    return [name for name in names if precision == "fp32" or name != "torch" or has]
 
 
 def _check(name: str, device: str) -> None:

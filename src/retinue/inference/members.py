@@ -17,7 +17,8 @@ from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.inference import runtimes
 from retinue.inference.devices import choose_device
-from retinue.inference.engine import Engine
+from retinue.inference.engine import Engine, Precision
+from retinue.inference.engine_cache import of_model
 from retinue.inference.engines import TorchEngine, compile_engine
 from retinue.inference.exported import Export, open_exported
 from retinue.inference.intake import Framed, Intake, Whole
@@ -53,7 +54,9 @@ class Asked(Protocol):
     def plain(self, device: str) -> Engine:
         """What answers at once."""
 
-    def compiled(self, example: Tensor, engine: EngineName, device: str) -> Engine:
+    def compiled(
+        self, example: Tensor, engine: EngineName, device: str, precision: Precision = "fp32"
+    ) -> Engine:
         """What answers faster, judged on `example`; see `retinue.inference.engines`."""
 
 
@@ -79,10 +82,19 @@ class Member:
         """See `Asked`: PyTorch."""
         return TorchEngine(self.network, device=device)
 
-    def compiled(self, example: Tensor, engine: EngineName, device: str) -> Engine:
+    def compiled(
+        self, example: Tensor, engine: EngineName, device: str, precision: Precision = "fp32"
+    ) -> Engine:
         """See `Asked`."""
+        said = self.description
         return compile_engine(
-            self.network, example, engine=engine, device=device, scores=self.task.scores
+            self.network,
+            example,
+            engine=engine,
+            device=device,
+            precision=precision,
+            scores=self.task.scores,
+            computed=of_model(said.task, said.network, said.arguments, said.task_state),
         )
 
 
@@ -125,7 +137,9 @@ class ExportedMember:
         """See `Asked`: the format's own runtime."""
         return self.runs
 
-    def compiled(self, example: Tensor, engine: EngineName, device: str) -> Engine:
+    def compiled(
+        self, example: Tensor, engine: EngineName, device: str, precision: Precision = "fp32"
+    ) -> Engine:
         """See `Asked`: it is compiled already."""
         return self.runs
 

@@ -21,7 +21,7 @@ from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView, open_image, turn
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.devices import fit_threads
-from retinue.inference.engine import Engine
+from retinue.inference.engine import Engine, Precision
 from retinue.inference.ensembles import members_of
 from retinue.inference.members import Asked, device_for, open_member
 from retinue.inference.members import Member as Member
@@ -65,12 +65,14 @@ def load(
     tta: str | None = None,
     workers: int | Literal["auto"] = "auto",
     options: Mapping[str, Any] | None = None,
+    precision: Precision = "fp32",
 ) -> Predictor:
     """The model of a model file or run folder; of several, or of a file of an ensemble, their
     answers merged.
 
     `tta`: test-time augmentation, by default what the model file says. `options`: of the task, as
-    far as they only say what is answered, in place of those that it was trained with. Raises
+    far as they only say what is answered, in place of those that it was trained with. `precision`:
+    `bf16` where that is faster here; exported files have their own. Raises
     UsageError for a path without a model, an unknown device or engine, for options that will not
     do, and for models that do not answer the same question of the same input; RetinueError for a
     file that is damaged, of a newer format, or does not fit its own description.
@@ -85,6 +87,9 @@ def load(
     for file, member in zip(files[1:], members[1:], strict=True):
         _refuse_other(members[0], member, file)
     how: dict[str, Any] = {"device": chosen, "engine": engine, "tta": tta, "workers": workers}
+    if precision != "fp32":
+        _refuse_precision(members, files, precision)
+        how["precision"] = precision
     return Predictor(members, weights=weights, **how)
 
 
@@ -146,7 +151,9 @@ class Predictor:
         tta: str | None = None,
         workers: int | Literal["auto"] = "auto",
         weights: Sequence[float] | None = None,
+        precision: Precision = "fp32",
     ) -> None:
+        self.precision: Precision = precision
         self.members = list(members)
         self.weights = weights
         self.description = members[0].description
@@ -160,7 +167,8 @@ class Predictor:
         self._wish: EngineName = engine
         self.intake = members[0].intake
         self._plain: list[Engine] = [member.plain(device) for member in members]
-        settled = engine == "torch" or all(member.settled for member in members)
+        plain = engine == "torch" and precision == "fp32"
+        settled = plain or all(member.settled for member in members)
         self._compiled: list[Engine] | None = self._plain if settled else None
 
     def __repr__(self) -> str:
@@ -201,7 +209,7 @@ class Predictor:
         try:
             example = example_inputs(samples, self.preprocessing)
         except BadImageError:
-            if self._wish == "auto":
+            if self._in_time:
                 return
             # Nothing readable so far: noise tells the engines apart, too.
             generator = torch.Generator().manual_seed(0)
@@ -210,14 +218,22 @@ class Predictor:
 
     def _compile(self, example: Tensor) -> None:
         """`example`: normalised real images, float32 (n, 3, height, width)."""
-        self._compiled = [m.compiled(example, self._wish, self.device) for m in self.members]
+        self._compiled = [
+            member.compiled(example, self._wish, self.device, self.precision)
+            for member in self.members
+        ]
+
+    @property
+    def _in_time(self) -> bool:
+        """Whether it may wait for the engine to be worth it: nobody has said how to compute."""
+        return self._wish == "auto" and self.precision == "fp32"
 
     def compile_in_time(self, seen: Seen, batch: Batch, good: Sequence[int]) -> None:
         """Compile before the batch of a stream is answered if it is time for that: with `auto` once
         enough images have been answered, with an engine by name at the first that can be read."""
         if self._compiled is not None:
             return
-        auto = self._wish == "auto"
+        auto = self._in_time
         if not auto or seen.count < COMPILE_FROM:
             seen.note(batch.images, good, COMPILE_FROM if auto else len(good))
             if auto or not good:
@@ -389,6 +405,24 @@ def original(sample: Sample, how: Preprocessing | None = None) -> Pixels:
 def held(image: bytes | Pixels) -> Read:
     """Reads an image that is in memory already."""
     return lambda: image
+
+
+def _refuse_precision(members: Sequence[Asked], files: Sequence[Path], precision: str) -> None:
+    """Raise UsageError for a file that computes as it was exported, or a precision that no engine
+    makes of a model as it is."""
+    exported = next((f for m, f in zip(members, files, strict=True) if m.settled), None)
+    if exported is not None:
+        raise UsageError(
+            f"an exported file computes as it was exported, not in {precision}",
+            where=str(exported),
+            mend="leave precision out (--precision), or name the model file",
+        )
+    if precision != "bf16":
+        raise UsageError(
+            f"the model cannot be run in {precision} as it is",
+            where="precision (--precision)",
+            mend=f"there are fp32 and bf16; or `retinue export --precision {precision}` first",
+        )
 
 
 def _refuse_other(first: Asked, other: Asked, file: Path) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,23 @@ class Signature:
     outputs: Structure = None
     output_types: list[torch.dtype] = field(default_factory=list)
 
+    def described(self) -> dict[str, Any]:
+        """As JSON values; `undescribed` is the inverse."""
+        return {
+            "inputs": self.inputs,
+            "input_types": [_named(kind) for kind in self.input_types],
+            "outputs": self.outputs,
+            "output_types": [_named(kind) for kind in self.output_types],
+        }
+
+    @classmethod
+    def undescribed(cls, said: Mapping[str, Any]) -> Signature:
+        """The inverse of `described`. KeyError or ValueError for what is none."""
+        taken, given = (
+            [_kind(name) for name in said[key]] for key in ("input_types", "output_types")
+        )
+        return cls(said["inputs"], taken, said["outputs"], given)
+
     def arrays(self, x: Nested) -> list[npt.NDArray[Any]]:
         """`x` as the graph's inputs. ValueError if it isn't nested as the example was."""
         if structure(x) != self.inputs:
@@ -39,10 +56,14 @@ class Signature:
             for leaf, kind in zip(leaves(x), self.input_types, strict=True)
         ]
 
-    def answer(self, arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> Any:
-        """The graph's outputs as the network gives them, in memory of their own, on `device`."""
+    def answer(
+        self, arrays: Sequence[npt.NDArray[Any]], device: torch.device, *, own: bool = False
+    ) -> Any:
+        """The graph's outputs as the network gives them, in memory of their own, on `device`.
+        `own`: the memory of `arrays` is nobody else's."""
+        copy = None if own else True
         tensors = (
-            torch.from_numpy(np.array(array, dtype=_numpy(kind))).to(device)
+            torch.from_numpy(np.array(array, dtype=_numpy(kind), copy=copy)).to(device)
             for array, kind in zip(arrays, self.output_types, strict=True)
         )
         return rebuilt(self.outputs, tensors)
@@ -220,6 +241,17 @@ def _dynamic(axes: Axes) -> dict[int, Any]:
         one = torch.export.Dim(name, min=1, max=2**15)
         shapes[axis] = axes.multiple * one if axes.multiple > 1 else one
     return shapes
+
+
+def _kind(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"no type: {name!r}")
+    return found
+
+
+def _named(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _plain(kind: torch.dtype) -> torch.dtype:

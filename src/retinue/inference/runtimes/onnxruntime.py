@@ -14,6 +14,7 @@ from retinue.inference.runtimes import KEY, Opened, unloadable
 from retinue.inference.tracing import Signature
 from retinue.nested import Nested
 from retinue.protobuf import VARINT, Malformed, Piece, fields, pieces
+from retinue.text import first_line
 
 _IR_VERSION, _METADATA, _OPSET = 1, 14, 8
 """Numbers of ModelProto's fields."""
@@ -39,9 +40,9 @@ class OnnxRuntimeEngine(Engine):
         return self._signature.answer(outputs, home(x))
 
 
-def session(file: Path, device: str = "cpu") -> Any:
-    """What runs `file` on `device`. RetinueError where ONNX Runtime cannot, or would do so on
-    another device than is asked for."""
+def session(file: Path | bytes, device: str = "cpu") -> Any:
+    """What runs `file`, or the content of one, on `device`. RetinueError where ONNX Runtime cannot,
+    or would do so on another device than is asked for."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -57,8 +58,11 @@ def session(file: Path, device: str = "cpu") -> Any:
         )
     providers = list(dict.fromkeys([wanted, "CPUExecutionProvider"]))
     try:
-        made = onnxruntime.InferenceSession(str(file), options, providers=providers)
+        source = str(file) if isinstance(file, Path) else file
+        made = onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:
+        if not isinstance(file, Path):
+            raise RetinueError(f"ONNX Runtime cannot load it: {first_line(error)}") from error
         versions = _versions(file)
         library = f"ONNX Runtime {onnxruntime.__version__}"
         raise unloadable(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 
 from retinue.errors import RetinueError, UsageError
-from retinue.files import open_file
-from retinue.inference.engine import Engine, Precision, home, refuse_bf16
+from retinue.files import open_file, read_file
+from retinue.inference.engine import Engine, Precision, Way, home, refuse_bf16
+from retinue.inference.engine_cache import Buffer
 from retinue.inference.runtimes import KEY, Opened, anew, unloadable
 from retinue.inference.tracing import Signature
 from retinue.nested import Nested
@@ -38,38 +44,136 @@ class OpenVINOEngine(Engine):
 
     name = "openvino"
 
-    def __init__(self, model: Any, signature: Signature, precision: Precision) -> None:
+    def __init__(
+        self, model: Any, signature: Signature, precision: Precision, way: Way = "together"
+    ) -> None:
+        """`model`: takes any number of images where the `way` is `apart`."""
         super().__init__(precision)
-        self._signature = signature
+        self.way = way
+        self._model, self._signature = model, signature
         refuse_bf16(precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        settings = {
-            # By itself it would take bf16 where the processor has that.
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-        }
-        self._compiled = core().compile_model(model, "CPU", settings)
-        self.provider = self._compiled.get_property("EXECUTION_DEVICES")[0]
+        self._threads = torch.get_num_threads()
+        if way == "together":
+            self._whole = _Compiled(model, precision, self._threads)
+        else:
+            self._model = model.clone()
+            self._model.reshape({port: _alone(port) for port in self._model.inputs})
+            self._whole = _Compiled(self._model, precision, self._threads, streams=self._threads)
+        self.provider = self._whole.of("EXECUTION_DEVICES")[0]
         if precision != "int8":
             # NumPy has no bfloat16, so that its own way there would call it float16.
-            hint = repr(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
+            hint = repr(self._whole.of("INFERENCE_PRECISION_HINT"))
             self.computes = re.sub(r".*'(\w+)'.*", r"\1", hint)
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._lock = Lock()
+        self._quick: _Compiled | None = None
 
     def __call__(self, x: Nested) -> Any:
         arrays = self._signature.arrays(x)
+        if self.way == "together":
+            return self._whole.run(arrays, lambda said: self._signature.answer(said, home(x)))
+        count = len(arrays[0])
+        # One alone, or fewer than there are streams, are answered sooner by all threads together.
+        chosen = self._whole if count >= self._threads else self._all_threads()
+        rows = chosen.each([[array[k : k + 1] for array in arrays] for k in range(count)])
+        if not count or any(len(leaf) != 1 for row in rows for leaf in row):
+            raise ValueError("its outputs are not a row an image")
+        said = [np.concatenate(same) for same in zip(*rows, strict=True)]
+        return self._signature.answer(said, home(x), own=True)
+
+    def _all_threads(self) -> _Compiled:
+        if self._threads == 1:
+            return self._whole
+        with self._lock:
+            if self._quick is None:
+                self._quick = _Compiled(self._model, self.precision, self._threads)
+            return self._quick
+
+
+class _Compiled:
+    """A model, compiled to be run by so many threads, in so many streams."""
+
+    def __init__(self, model: Any, precision: Precision, threads: int, streams: int = 1) -> None:
+        settings = {
+            # By itself it would take bf16 where the processor has that.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": streams,
+        }
+        self._compiled = core().compile_model(model, "CPU", settings)
+        self._streams = streams
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+
+    def of(self, name: str) -> Any:
+        """A property, as OpenVINO tells it."""
+        return self._compiled.get_property(name)
+
+    def run(self, arrays: Sequence[Any], take: Callable[[list[Any]], Any]) -> Any:
+        """What `take` makes of the outputs, whose memory is not theirs for longer."""
+        request = self._taken()
+        try:
+            request.infer(arrays, share_inputs=True)
+            return take([port.data for port in request.output_tensors])
+        finally:
+            self._idle.put(request)
+
+    def each(self, inputs: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """The outputs for each of the `inputs`, several of which are in work at a time."""
+        found: list[list[Any]] = []
+        waiting: deque[Any] = deque()
+        taken = [self._taken() for _ in range(min(self._streams + 1, len(inputs)))]
+        idle = list(taken)
+        try:
+            for arrays in inputs:
+                if not idle:
+                    idle.append(_finished(waiting.popleft(), found))
+                request = idle.pop()
+                request.start_async(list(arrays), share_inputs=True)
+                waiting.append(request)
+            while waiting:
+                _finished(waiting.popleft(), found)
+        finally:
+            for request in waiting:  # after an error
+                request.wait()
+            for request in taken:
+                self._idle.put(request)
+        return found
+
+    def _taken(self) -> Any:
         # A request holds its inputs and outputs, so it serves one thread at a time: there are as
         # many as have ever been needed at once.
         try:
-            request = self._idle.get_nowait()
+            return self._idle.get_nowait()
         except Empty:
-            request = self._compiled.create_infer_request()
-        try:
-            request.infer(arrays, share_inputs=True)
-            outputs = [port.data for port in request.output_tensors]
-            return self._signature.answer(outputs, home(x))
-        finally:
-            self._idle.put(request)
+            return self._compiled.create_infer_request()
+
+
+def _finished(request: Any, found: list[list[Any]]) -> Any:
+    request.wait()
+    found.append([np.array(port.data) for port in request.output_tensors])
+    return request
+
+
+def _alone(port: Any) -> list[int]:
+    """The shape of one image's input."""
+    return [1, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
+
+
+def parts_of(model: Any) -> dict[str, bytes]:
+    """`model` as OpenVINO's IR, to be kept; `of_parts` is the inverse."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+        place = Path(folder) / "model.xml"
+        openvino.save_model(model, place, compress_to_fp16=False)
+        return {"xml": read_file(place), "bin": read_file(place.with_suffix(".bin"))}
+
+
+def of_parts(parts: Mapping[str, Buffer]) -> Any:
+    """The inverse of `parts_of`. The model holds on to their memory, and computes with it."""
+    import openvino
+
+    weights = openvino.Tensor(np.frombuffer(parts["bin"], np.uint8), shared_memory=True)
+    return core().read_model(bytes(parts["xml"]), weights)
 
 
 def opened(path: Path, device: str) -> Opened:

@@ -100,7 +100,9 @@ class FrozenPart:
     def compile(self, inputs: Tensor, engine: EngineName) -> Engine:
         """What runs the trunk, judged on `inputs`."""
         trunk = Trunk(self._network, self.cut).eval()
-        return compile_engine(trunk, inputs, engine=engine, device=str(self.device))
+        return compile_engine(
+            trunk, inputs, engine=engine, device=str(self.device), computed=self._what, steady=True
+        )
 
     def fields(self, engine: Engine, inputs: Tensor) -> Fields:
         """The rows of at most `CHUNK` normalised images, float32 (n, 3, height, width), but for
@@ -150,13 +152,16 @@ class FrozenPart:
             for unit in self._network.units()[: self.cut]
             for name, value in unit.module.state_dict().items()
         }
-        facts = {
+        return space_key(self._what | {"taught by": self._taught_by}, tensors)
+
+    @property
+    def _what(self) -> dict[str, Any]:
+        """What the trunk computes of its weights."""
+        return {
             "network": self._network.name,
             "arguments": {k: v for k, v in self._network.arguments.items() if k not in _OF_HEAD},
             "cut": self.cut,
-            "taught by": self._taught_by,
         }
-        return space_key(facts, tensors)
 
     def _measure(self, size: Size) -> tuple[Any, Any]:
         """State and teacher's answer for a blank image."""

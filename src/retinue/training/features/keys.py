@@ -33,7 +33,7 @@ Source = tuple[str, Callable[[], Image] | None]
 """What a sample says of its image: a key and how to read it; None: the file called so."""
 PIXELS = 3
 """Counts up when decoding, rendering or colour gives other values for the same draws."""
-NETWORKS = 1
+NETWORKS = 2
 """Counts up when a network gives other values for the same weights."""
 MEMO_LINES = 100_000
 """A memo of more lines than these, most of them of no use, is written anew."""

@@ -1,0 +1,244 @@
+"""Engines for one network: each compiled, proven on real inputs, and kept between runs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from retinue.errors import UsageError
+from retinue.inference.agreement import TOLERANCE, Agreement, Scores, compare
+from retinue.inference.eager import TorchEngine, folded
+from retinue.inference.engine import Engine, Precision, Way, refuse_bf16
+from retinue.inference.engine_cache import (
+    Choice,
+    EngineCache,
+    Graph,
+    choice_key,
+    facts,
+    key_of,
+    weights_of,
+)
+from retinue.inference.tracing import Signature, onnx_program, openvino_model
+from retinue.nested import Nested, leaves, mapped
+from retinue.text import first_line
+
+log = logging.getLogger("retinue")
+
+MOST_ONNX = 2_000_000_000
+"""Bytes of a network whose ONNX file is in one piece, as the format allows no more."""
+_KNOWN = ("retinue.", "torch.", "timm.")
+"""Packages whose versions are told."""
+_KINDS = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""What safetensors call types."""
+
+
+class RefusedError(Exception):
+    """Why an engine cannot be had."""
+
+
+class Making:
+    """What engines for `module` are made of, and the place where they are kept.
+
+    The arguments are those of `retinue.inference.engines.compile_engine`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Nested,
+        precision: Precision = "fp32",
+        scores: Scores | None = None,
+        computed: Mapping[str, Any] | None = None,
+        steady: bool = False,
+    ) -> None:
+        self.module, self.example, self.precision = module, example, precision
+        self.computed = computed
+        self.steady = steady
+        self._seconds = 0.0
+        self._scores = scores
+        self._cache = EngineCache()
+        self._models: dict[str, tuple[Any, Signature]] = {}
+        self._there: dict[str, set[str]] = {}
+        """In which ways the graphs that are kept have been proven."""
+        self._proven: dict[str, dict[str, Agreement]] = {}
+
+    @cached_property
+    def expected(self) -> Any:
+        """What the module says of the example."""
+        began = time.perf_counter()
+        said = TorchEngine(self.module)(self.example)
+        self._seconds = (time.perf_counter() - began) / max(len(leaves(self.example)[0]), 1)
+        return said
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of that is finite."""
+        return all(bool(leaf.isfinite().all()) for leaf in leaves(self.expected))
+
+    @property
+    def seconds(self) -> float:
+        """That PyTorch has taken for an image."""
+        assert self.expected is not None
+        return max(self._seconds, 1e-6)
+
+    @property
+    def called(self) -> str:
+        """The network's name; empty where it is not known."""
+        return str((self.computed or {}).get("network", ""))
+
+    def repeated(self, count: int) -> Any:
+        """`count` images: those of the example, over and over."""
+        rows = torch.arange(count) % len(leaves(self.example)[0])
+        return mapped(lambda leaf: leaf[rows], self.example)
+
+    def kept(self, name: str, way: Way) -> Engine | None:
+        """The engine of that name, of a graph that was kept, and had been proven then. None where
+        there is none."""
+        try:
+            graph = None if self._key is None else self._cache.graph(self._key, name)
+            if graph is None:
+                return None
+            self._models[name] = _opened(graph), Signature.undescribed(graph.signature)
+            self._there[name] = {str(one) for one in graph.proof["ways"]}
+            # In another way it may say something else: it is proven anew, if not converted.
+            return self._engine(name, way) if way in self._there[name] else None
+        except Exception as error:
+            log.info("the engine %s that was kept is made anew: %s", name, first_line(error))
+            self._models.pop(name, None)
+            self._there.pop(name, None)
+            return None
+
+    def fresh(self, name: str, way: Way) -> Engine:
+        """The engine of that name, which agrees with the module on the example. UsageError where
+        it has not the precision here, RefusedError where it cannot run the network, or
+        disagrees."""
+        try:
+            made = self._engine(name, way)
+            agreement = compare(
+                made(self.example), self.expected, TOLERANCE[self.precision], scores=self._scores
+            )
+        except UsageError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise RefusedError(f"{name} cannot compile this network: {said}") from error
+        if not agreement.accepted:
+            raise RefusedError(f"{name} disagrees with torch: {agreement}")
+        self._proven.setdefault(name, {})[way] = agreement
+        return made
+
+    def keep(self) -> None:
+        """Keep the graphs that have been proven."""
+        for name, proven in self._proven.items():
+            ways = {*proven} | self._there.get(name, set())
+            if self._key is None or name == "torch" or ways == self._there.get(name):
+                continue
+            model, signature = self._models[name]
+            proof = {
+                "images": len(leaves(self.example)[0]),
+                "error": max(one.error for one in proven.values()),
+                "ways": sorted(ways),
+            }
+            kind, parts = "onnx", {"model": model}
+            if name == "openvino":
+                from retinue.inference.runtimes.openvino import parts_of
+
+                kind, parts = name, parts_of(model)
+            graph = Graph(name, kind, parts, signature.described(), proof)
+            self._cache.keep_graph(self._key, graph)
+            self._there[name] = ways
+
+    def choice(self) -> Choice | None:
+        """What was the fastest another time, with as many threads."""
+        key = None if self._facts is None else choice_key(self._facts)
+        return None if key is None else self._cache.choice(key, torch.get_num_threads())
+
+    def keep_choice(self, choice: Choice) -> None:
+        """For the next time."""
+        if self._facts is not None:
+            self._cache.keep_choice(choice_key(self._facts), torch.get_num_threads(), choice)
+
+    @cached_property
+    def _facts(self) -> dict[str, Any] | None:
+        if self.computed is None:
+            return None
+        tensors = [
+            (name, _KINDS[tensor.dtype], tuple(tensor.shape), _bytes(tensor))
+            for name, tensor in self.module.state_dict().items()
+        ]
+        inputs = [(str(x.dtype).removeprefix("torch."), x.shape[1:]) for x in leaves(self.example)]
+        return facts(self.computed, weights_of(tensors), inputs, self.precision)
+
+    @cached_property
+    def _key(self) -> str | None:
+        """None for a network that is not all the package's own, or timm's: what it computes may
+        change while its weights and its name stay, and nobody would know."""
+        own = all(type(part).__module__.startswith(_KNOWN) for part in self.module.modules())
+        return key_of(self._facts) if own and self._facts is not None else None
+
+    def _engine(self, name: str, way: Way) -> Engine:
+        if name == "torch":
+            lighter = self.module if self.steady else self._lighter()
+            return TorchEngine(lighter, precision=self.precision)
+        if name == "openvino":
+            from retinue.inference.runtimes.openvino import OpenVINOEngine, core
+
+            refuse_bf16(self.precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+            if name not in self._models:
+                self._models[name] = openvino_model(self.module, self.example)
+            return OpenVINOEngine(*self._models[name], self.precision, way)
+        from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine, session
+
+        refuse_bf16(self.precision, [])
+        if name not in self._models:
+            self._models[name] = self._onnx()
+        model, signature = self._models[name]
+        return OnnxRuntimeEngine(session(model), signature, self.precision)
+
+    def _lighter(self) -> nn.Module:
+        """A folded copy; the module itself where there cannot be one, or it says something else."""
+        try:
+            copy = folded(self.module, self.example)
+            said = TorchEngine(copy)(self.example)
+            if compare(said, self.expected, TOLERANCE["fp32"], scores=self._scores).accepted:
+                return copy
+        except Exception as error:
+            log.debug("no BatchNorm is folded: %s", first_line(error))
+        return self.module
+
+    def _onnx(self) -> tuple[Any, Signature]:
+        """The content of an ONNX file."""
+        program, signature = onnx_program(self.module, self.example)
+        with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+            file = Path(folder) / "model.onnx"
+            size = sum(t.numel() * t.element_size() for t in self.module.state_dict().values())
+            if size > MOST_ONNX:
+                raise RefusedError(f"{size / 1e9:.1f} GB do not fit into one ONNX file")
+            program.save(str(file))
+            return file.read_bytes(), signature
+
+
+def _opened(graph: Graph) -> Any:
+    """What engines are made of, of a graph that was kept."""
+    if graph.kind == "onnx":
+        return bytes(graph.parts["model"])
+    from retinue.inference.runtimes.openvino import of_parts
+
+    return of_parts(graph.parts)
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    whole = tensor.detach().cpu().contiguous().reshape(-1)
+    return whole.view(torch.uint8).numpy().data
