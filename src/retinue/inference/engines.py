@@ -43,7 +43,7 @@ _WAYS: Mapping[str, tuple[Way, ...]] = MappingProxyType({"openvino": ("apart", "
 """In what ways an engine can run, the usual one first; by default all images together."""
 IMAGES = 16
 """So many at a time are timed."""
-CALL = 0.6
+CALL = 1.0
 """Seconds that a call of PyTorch may take, for which fewer images are taken."""
 CLEARLY = 1.3
 """So much faster than PyTorch, OpenVINO is taken without a look at ONNX Runtime: that takes many

@@ -124,11 +124,11 @@ class Making:
         """The engine of that name, which agrees with the module on the example. UsageError where
         it has not the precision here, RefusedError where it cannot run the network, or
         disagrees."""
+        if name == "torch" and self.precision == "fp32":
+            return self._eager()
         try:
             made = self._engine(name, way)
-            agreement = compare(
-                made(self.example), self.expected, TOLERANCE[self.precision], scores=self._scores
-            )
+            agreement = self._agreement(made)
         except UsageError:
             raise
         except Exception as error:
@@ -190,8 +190,7 @@ class Making:
 
     def _engine(self, name: str, way: Way) -> Engine:
         if name == "torch":
-            lighter = self.module if self.steady else self._lighter()
-            return TorchEngine(lighter, precision=self.precision)
+            return TorchEngine(self._eager().module, precision=self.precision)
         if name == "openvino":
             from retinue.inference.runtimes.openvino import OpenVINOEngine, core
 
@@ -207,16 +206,22 @@ class Making:
         model, signature = self._models[name]
         return OnnxRuntimeEngine(session(model), signature, self.precision)
 
-    def _lighter(self) -> nn.Module:
-        """A folded copy; the module itself where there cannot be one, or it says something else."""
+    def _eager(self) -> TorchEngine:
+        """A copy with less to do; the module itself where there cannot be one, where it says
+        something else, or where its last bits matter."""
+        if self.steady:
+            return TorchEngine(self.module)
         try:
-            copy = folded(self.module, self.example)
-            said = TorchEngine(copy)(self.example)
-            if compare(said, self.expected, TOLERANCE["fp32"], scores=self._scores).accepted:
-                return copy
+            made = TorchEngine(folded(self.module, self.example))
+            if self._agreement(made).accepted:
+                return made
         except Exception as error:
             log.debug("no BatchNorm is folded: %s", first_line(error))
-        return self.module
+        return TorchEngine(self.module)
+
+    def _agreement(self, engine: Engine) -> Agreement:
+        said, tolerance = engine(self.example), TOLERANCE[self.precision]
+        return compare(said, self.expected, tolerance, scores=self._scores)
 
     def _onnx(self) -> tuple[Any, Signature]:
         """The content of an ONNX file."""
