@@ -38,11 +38,13 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# A process of tests for each core, a file at a time, so that what a file's tests share is made once.
 test: lint types
-	$(BIN)/python -m pytest -m "not slow and not parity"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not parity"
 
-test-all: lint types
-	$(BIN)/python -m pytest -m "not parity"
+# The slow ones one by one: they bring processes of their own, measure memory, and fill the machine.
+test-all: test
+	$(BIN)/python -m pytest -m "slow and not parity"
 
 # Real weights of a detector (66 MB), and the last OpenCV with Darknet's importer, apart from ours.
 $(VENV)/.parity: $(VENV)/.dev

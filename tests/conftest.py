@@ -20,6 +20,10 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from salted import SaltedFolder
 
+# Several processes of tests (`pytest -n`) have a core each, and before anything loads OpenMP.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Before anything else: no test writes into the user's cache.
 os.environ["RETINUE_CACHE"] = tempfile.mkdtemp(prefix="retinue-test-cache-")
 atexit.register(shutil.rmtree, os.environ["RETINUE_CACHE"], ignore_errors=True)
@@ -40,6 +44,18 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+MOST_PROCESSES = 8
+"""Of tests: each imports PyTorch anew and comes to a gigabyte."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` comes to: the processors that this process may use, by affinity and quota."""
+    from retinue.data.cpus import usable_cpus
+
+    return min(usable_cpus(), MOST_PROCESSES)
 
 
 _modules = 0

@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -258,7 +259,8 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("retinue.data.written_shards.struct.pack", full)
+    # Not `struct.pack` itself: whatever else is at work in this process packs, too.
+    monkeypatch.setattr("retinue.data.written_shards.struct", SimpleNamespace(pack=full))
     with pytest.raises(RetinueError, match=r"cannot be written: No space.*the same command goes"):
         converted(root, tmp_path / "out", "tfrecord")
 

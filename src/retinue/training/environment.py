@@ -8,6 +8,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,6 +56,12 @@ def is_main() -> bool:
 
 def versions() -> dict[str, str]:
     """Version of retinue, Python and every package that touches the figures."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Once a process: each is a search and a file read, and every cached space asks."""
     found = {"retinue": retinue.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def draw_examples(
         sheet = _sheet(batch.inputs, preprocessing)
         path = run.path / "plots" / f"batch_{stage.name}.png"
         with replacing(path) as temporary:
-            sheet.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6
+            # Runs alone: a third of the time of PNG's usual search, and about as small.
+            sheet.save(temporary, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
         pictures = [
             {
                 "place": [*_corner(number), SIDE, SIDE],

