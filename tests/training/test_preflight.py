@@ -21,7 +21,7 @@ from retinue.options.overrides import parse_override
 from retinue.sample import Sample
 from retinue.tasks.classification.task import Classification, ClassificationOptions
 from retinue.tasks.task import task_type
-from retinue.training import prepare, session
+from retinue.training import preflight, prepare, session
 from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.preflight import (
     doubts,
@@ -243,6 +243,28 @@ def test_trying_a_size_draws_nothing_and_leaves_the_network_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert network.training
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+
+
+def test_a_network_is_tried_once_at_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluating and training; what it takes says nothing of other sizes and other networks."""
+    monkeypatch.setattr(preflight, "_taken", set())
+    recipe = load_recipe(tiny.recipe("pictures", model={"name": "mnist_cnn", "weights": None}))
+    task = task_type("classification").sketch(ClassificationOptions())
+
+    def passes(side: int, **arguments: int) -> list[bool]:
+        with torch.device("meta"):
+            network = create_model("mnist_cnn", num_classes=3, **arguments).eval()
+        training: list[bool] = []
+        network.register_forward_pre_hook(lambda it, _: training.append(it.training))
+        refuse_size(recipe, task, network, (side, side))
+        return training
+
+    assert passes(28) == [False, True]
+    assert passes(28) == []
+    assert passes(32, image_size=32) == [False, True]
+    for _ in range(2):
+        with pytest.raises(UsageError, match="cannot take images of 32 × 32"):
+            passes(32)
 
 
 @pytest.fixture(scope="module")
