@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -273,6 +274,16 @@ def _kind(path: Path) -> str:
     if os.path.isdir(path):
         return "a folder"
     return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "a file")
+
+
+def sha256(*paths: Path) -> str:
+    """The hash of the files' bytes, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open_file(path) as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def keep_list(lines: Iterable[str], name: str) -> Path | None:

@@ -9,12 +9,10 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from retinue.documents import NotJson, json_text, parse_json
 from retinue.errors import RetinueError, UsageError
@@ -22,6 +20,9 @@ from retinue.files import nearest, nearest_run, replacing
 from retinue.options.wording import at, what_is_wrong
 from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Interpolation, Preprocessing
 from retinue.text import counted, few
+
+if TYPE_CHECKING:  # what a file says of itself is read without torch
+    from torch import Tensor
 
 MODEL_FILE = "best.safetensors"
 """The model in a run folder."""
@@ -160,6 +161,8 @@ def write(
         RetinueError: two tensors share memory, or the file cannot be written (disk full,
             read-only folder); what was at `path` is untouched then.
     """
+    from safetensors.torch import save_file
+
     path = Path(path)
     plain = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
     _refuse_shared(plain, path)
@@ -198,7 +201,7 @@ def read_description(path: str | os.PathLike[str]) -> ModelDescription:
         UsageError: no such file.
         RetinueError: not a safetensors file, damaged, not retinue's, or of a newer format.
     """
-    with _opened(Path(path)) as file:
+    with _opened(Path(path), "numpy") as file:
         return _described(file.metadata(), Path(path))
 
 
@@ -214,11 +217,11 @@ def read(path: str | os.PathLike[str]) -> tuple[ModelDescription, dict[str, Tens
     return description, tensors
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, framework: Literal["pt", "numpy"] = "pt") -> Any:
     if not os.path.isfile(path):
         raise UsageError("no such model file", where=str(path), mend=nearest(path))
     try:
-        file: Any = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework=framework)
         if len(file.keys()) > MOST_TENSORS:
             raise SafetensorError(f"it has {len(file.keys()):,} tensors")
         return file

@@ -1,4 +1,4 @@
-"""Values of any nesting: a tensor, or a tuple, list or dict of such values.
+"""Values of any nesting: a tensor or NumPy array, or a tuple, list or dict of such values.
 
 A dict's keys are strings, and their order doesn't matter: leaves stand in the order of the sorted
 keys. A named tuple counts as a tuple, and comes back as one. Anything else is a TypeError.
@@ -6,10 +6,15 @@ keys. A named tuple counts as a tuple, and comes back as one. Anything else is a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # whatever has no tensors need not wait for torch
+    from torch import Tensor
 
 Nested: TypeAlias = "Tensor | Sequence[Nested] | Mapping[str, Nested]"
 N = TypeVar("N", bound=Nested)
@@ -21,10 +26,29 @@ Structure = Any
 _LEAF = "tensor"
 
 
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether it is PyTorch's, which nothing is before that has been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def on_host(leaf: Any) -> npt.NDArray[Any]:
+    """A tensor, wherever it is, or an array as an array; floating-point numbers in float32."""
+    if is_tensor(leaf):
+        leaf = leaf.detach()
+        leaf = (leaf.float() if leaf.is_floating_point() else leaf).cpu().numpy()
+    array: npt.NDArray[Any] = leaf
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def _is_leaf(value: object) -> bool:
+    return isinstance(value, np.ndarray) or is_tensor(value)
+
+
 def leaves(value: Nested) -> list[Tensor]:
     """The tensors of `value`, from left to right."""
-    if isinstance(value, Tensor):
-        return [value]
+    if _is_leaf(value):
+        return [value]  # type: ignore[list-item]
     if isinstance(value, Mapping):
         return [leaf for key in sorted(value) for leaf in leaves(value[key])]
     if isinstance(value, (tuple, list)):
@@ -34,7 +58,7 @@ def leaves(value: Nested) -> list[Tensor]:
 
 def structure(value: Nested) -> Structure:
     """How `value` is nested; `rebuilt(structure(value), leaves(value))` is `value`."""
-    if isinstance(value, Tensor):
+    if _is_leaf(value):
         return _LEAF
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):

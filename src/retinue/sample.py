@@ -232,7 +232,8 @@ class Batch:
     arrays: geometry is in float64, which not every device has."""
 
     images: Tensor
-    """uint8 (n, 3, height, width), channels-last memory."""
+    """uint8 (n, 3, height, width), channels-last memory. This and `weight` are NumPy arrays where
+    whoever asks computes without PyTorch (`data.loader.Loader`)."""
     samples: list[Sample]
     """The one that each row shows; of several, the row's own."""
     keys: npt.NDArray[np.int64]

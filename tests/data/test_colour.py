@@ -15,6 +15,7 @@ from reads import no_reads
 
 from retinue.data import colour as module
 from retinue.data.colour import Colour, hsv_to_rgb, rgb_to_hsv
+from retinue.data.normalising import Normalising
 from retinue.data.options import ColourOptions
 from retinue.data.random import draw
 from retinue.sample import Preprocessing
@@ -322,3 +323,12 @@ def test_exact_hsv_change_stays_within_its_gains() -> None:
     assert torch.allclose(ratio, torch.tensor(4.0), atol=0.2)
     assert 0.38 < result[:, 0].min() < 0.5
     assert result[:, 0].max() == 1
+
+
+def test_arrays_are_normalised_bit_for_bit_as_tensors_are() -> None:
+    images = noise()
+    for how in (Preprocessing(), Preprocessing(mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.2))):
+        tensors = Colour(how).normalised(batch_of(images)).numpy()
+        arrays = Normalising(how)(images.transpose(0, 3, 1, 2))
+        assert arrays.dtype == np.float32
+        assert np.array_equal(arrays, tensors)

@@ -20,7 +20,7 @@ from predictors import CLASSES, SMALL, Tiny, describe, randomise
 from retinue import modelfile
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import BadImageError, RetinueError, UsageError
-from retinue.inference import engines, members
+from retinue.inference import engines
 from retinue.inference import predictor as module
 from retinue.inference.engines import TorchEngine, installed
 from retinue.inference.evaluator import evaluate
@@ -336,7 +336,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
         examples.append(example)
         return TorchEngine(network)
 
-    monkeypatch.setattr(members, "compile_engine", note)
+    monkeypatch.setattr(engines, "compile_engine", note)
     return examples
 
 

@@ -22,7 +22,7 @@ Solarize, posterize, equalize and exact HSV are not affine: they come first, on 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from retinue.data import tones
+from retinue.data.normalising import Constants, Floats, constants, one_by_one
 from retinue.data.options import ColourOptions, RandAugmentOptions, TrivialAugmentOptions
 from retinue.data.policies import Policy, Step
 from retinue.data.random import draw
@@ -41,7 +42,6 @@ from retinue.transfer import all_to_device
 
 Affine = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
 
 _Operation = Callable[[Tensor, Tensor], Tensor]
 
@@ -95,7 +95,7 @@ class Colour:
         """uint8 (n, 3, height, width) to float32, normalised, in channels-last memory, on the same
         device. Nothing is drawn."""
         if _on_cpu(images):
-            return self._one_by_one(images, {}, lambda k, pixels: None)
+            return self._one_by_one(images)
         return self._scaled(images)
 
     def varied(self, images: Tensor, keys: npt.NDArray[np.int64], epoch: int) -> Tensor:
@@ -147,48 +147,24 @@ class Colour:
             positions, amounts = hsv[:, 0].astype(int).tolist(), hsv[:, 1:]
             each = np.stack(self._changes(amounts), 1).tolist()
             changes = dict(zip(positions, each, strict=True))
-        return self._one_by_one(
-            images,
-            changes,
-            lambda k, pixels: (
-                self._matrix(pixels, int(keys[k]), epoch, steps[k]) if self._affine else None
-            ),
-        )
-
-    def _one_by_one(
-        self,
-        images: Tensor,
-        changes: Mapping[int, Sequence[float]],
-        matrix_of: Callable[[int, Floats], Affine | None],
-    ) -> Tensor:
-        """Image by image, so that what is in between stays in the cache, and by NumPy and OpenCV:
-        torch's threads would wait for each other at every image, for long where loader threads are
-        busy. OpenCV's contraction is five times as fast as a matrix product with a side of 3.
-
-        `changes`: in HSV, by position. `matrix_of`: of a position and its pixels, float32 (height,
-        width, 3) from 0 to 255; None: nothing but the normalisation.
-        """
-        rows = _rows(images).numpy()
-        n, height, width, _ = rows.shape
-        scale, shift, floor, ceiling = (c.numpy() for c in self._repeated(width, images.device))
-        out = np.empty((n, height, width * 3), np.float32)
-        pixels, spare = np.empty((2, height, width, 3), np.float32)
+        height, width = images.shape[2:]
+        spare = np.empty((height, width, 3) if changes else 0, np.float32)
         planes = [np.empty((height, width), np.float32) for _ in range(3)] if changes else []
-        for k, (source, target) in enumerate(zip(rows, out, strict=True)):
-            np.copyto(pixels, source)
+
+        def matrix_of(k: int, pixels: Floats) -> Affine | None:
             if k in changes:
                 _change_in_hsv(pixels, changes[k], spare, planes)
-            matrix = matrix_of(k, pixels)
-            if matrix is None:
-                np.multiply(pixels.reshape(height, width * 3), scale, out=target)
-                np.add(target, shift, out=target)
-            else:
-                cv2.transform(
-                    pixels, matrix.astype(np.float32), dst=target.reshape(height, width, 3)
-                )
-                np.maximum(target, floor, out=target)  # `np.clip` takes three times as long
-                np.minimum(target, ceiling, out=target)
-        return torch.from_numpy(out).view(n, height, width, 3).permute(0, 3, 1, 2)
+            return self._matrix(pixels, int(keys[k]), epoch, steps[k]) if self._affine else None
+
+        return self._one_by_one(images, matrix_of)
+
+    def _one_by_one(
+        self, images: Tensor, matrix_of: Callable[[int, Floats], Affine | None] | None = None
+    ) -> Tensor:
+        """`normalising.one_by_one`."""
+        by = Constants(*(c.numpy() for c in self._repeated(images.shape[3], images.device)))
+        out = one_by_one(_rows(images).numpy(), by, matrix_of)
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
 
     def _changes(self, amounts: Any) -> tuple[Any, Any, Any, Any]:
         """Of (m, 3) drawn amounts, (m,) each: factor and shift of the hue, in turns, factors of
@@ -199,11 +175,9 @@ class Colour:
         return *change, 1 + saturation, 1 + value
 
     def _repeated(self, width: int, device: torch.device) -> list[Tensor]:
-        """Normalisation's scale and shift, and what 0 and 1 become under it; (width × 3,) each:
-        one value a number of a row, as broadcasting over a last axis of 3 defeats vector units."""
+        """Of `normalising.Constants` each, on the device."""
         if (width, device) not in self._constants:
-            low, high = -self.mean / self.std, (1 - self.mean) / self.std
-            each = [np.tile(v, width) for v in (1 / (255 * self.std), low, low, high)]
+            each = constants(self.mean, self.std, width)
             self._constants[width, device] = all_to_device(each, device)
         return self._constants[width, device]
 

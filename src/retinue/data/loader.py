@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from retinue.data import complaints
 from retinue.data.cpus import usable_cpus
@@ -23,6 +21,9 @@ from retinue.data.readable import unreadable
 from retinue.data.views import Seen, View
 from retinue.errors import BadImageError
 from retinue.sample import Batch, BatchPlan, ImageSize, Pixels, Row, Sample, Size, Target
+
+if TYPE_CHECKING:  # a batch of arrays need not wait for torch
+    from torch import Tensor
 
 BadImages = Literal["stop", "substitute", "drop"]
 
@@ -69,6 +70,9 @@ class Loader:
     weight); `drop` keeps the row, black and with weight 0. Both of these list the file in
     `skipped`. `samples` is the split that the rows are of; `drop` needs none.
 
+    `arrays`: images and weights are handed over as NumPy arrays, for what computes without PyTorch;
+    the samples then have no targets.
+
     With workers, OpenCV's own threads are switched off for the whole process, and stay so.
     """
 
@@ -79,8 +83,10 @@ class Loader:
         *,
         workers: int | Literal["auto"] = "auto",
         bad_images: BadImages = "stop",
+        arrays: bool = False,
     ) -> None:
         self.view = view
+        self._arrays = arrays
         self.samples = samples
         self.workers = worker_count(workers)
         self.bad_images: BadImages = bad_images
@@ -111,7 +117,7 @@ class Loader:
         for plan in plans:
             images = _allocate(plan)
             rows = [self._render(row, plan, images[k]) for k, row in enumerate(plan.rows)]
-            yield collate(plan, images, rows), rows
+            yield collate(plan, images, rows, arrays=self._arrays), rows
 
     def _threaded(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
         # The threads of this pool are the parallelism; OpenCV's own would only compete with them.
@@ -135,7 +141,7 @@ class Loader:
                     return
                 job = waiting.popleft()
                 done = [row.result() for row in job.rows]
-                yield collate(job.plan, job.images, done), done
+                yield collate(job.plan, job.images, done, arrays=self._arrays), done
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -186,24 +192,37 @@ def _allocate(plan: BatchPlan) -> Pixels:
     return np.empty((len(plan.rows), *plan.size, 3), dtype=np.uint8)
 
 
-def collate(plan: BatchPlan, images: Pixels | None, rows: Sequence[Rendered]) -> Batch:
+def collate(
+    plan: BatchPlan, images: Pixels | None, rows: Sequence[Rendered], *, arrays: bool = False
+) -> Batch:
     """The batch of `rows`, rendered into `images`, uint8 (n, height, width, 3); None: one without
-    pixels."""
+    pixels. `arrays`: see `Loader`."""
     blank = Seen(None, np.eye(3), (0, 0))
     seen = [row.seen or blank for row in rows]
     if images is None:
         images = np.empty((len(rows), 0, 0, 3), dtype=np.uint8)
+    handed: Any = _as_it_is if arrays else _as_tensor
     return Batch(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        images=handed(images.transpose(0, 3, 1, 2)),
         samples=[rendered.row.samples[0] for rendered in rows],
         keys=np.array([rendered.row.key for rendered in rows], dtype=np.int64),
-        weight=torch.tensor([rendered.row.weight for rendered in rows], dtype=torch.float32),
+        weight=handed(np.array([rendered.row.weight for rendered in rows], dtype=np.float32)),
         to_original=np.stack([s.to_original for s in seen]),
         original_size=np.array([s.original_size for s in seen], dtype=np.int64),
         epoch=plan.epoch,
         total=plan.total,
         targets=collate_targets([s.target for s in seen]),
     )
+
+
+def _as_it_is(array: Any) -> Any:
+    return array
+
+
+def _as_tensor(array: Any) -> Tensor:
+    import torch
+
+    return torch.from_numpy(array)
 
 
 def collate_targets(targets: Sequence[Target | None]) -> dict[str, Tensor]:

@@ -174,8 +174,8 @@ def export_model(
 
     def text(signature: Signature) -> str:
         nonlocal export
-        kinds = [str(kind).removeprefix("torch.") for kind in signature.output_types]
-        export = export.model_copy(update={"outputs": signature.outputs, "output_types": kinds})
+        gives = {"outputs": signature.outputs, "output_types": signature.output_types}
+        export = export.model_copy(update=gives)
         return written(export, member.description)
 
     how = own.preprocessing

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from retinue.errors import UsageError
 from retinue.nested import Nested, leaves
+
+if TYPE_CHECKING:  # graphs that other libraries run need no torch
+    import torch
+    from torch import Tensor
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Way = Literal["apart", "together"]
@@ -32,6 +33,9 @@ class Engine:
     """What really computes, as the library tells it: `CPUExecutionProvider`, `cuda:0` …"""
     computes: str = ""
     """In what numbers it really computes, as the library tells it: `float32`, `bfloat16` …"""
+
+    takes_arrays: ClassVar[bool] = False
+    """Whether it takes NumPy arrays in place of tensors, too, and then gives arrays."""
 
     def __init__(self, precision: Precision) -> None:
         self.precision = precision
@@ -60,6 +64,8 @@ def refuse_bf16(precision: Precision, capabilities: list[str]) -> None:
 
 def channels_last(x: Tensor) -> Tensor:
     """Images in the memory format that convolutions like best; anything else as it is."""
+    import torch
+
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 

@@ -6,23 +6,23 @@ file is enough to answer as the model does: `retinue predict model.onnx photo.jp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
-from torch import Tensor
 
 from retinue import modelfile
 from retinue.documents import NotJson, json_text, parse_json, read_json
 from retinue.errors import RetinueError
+from retinue.files import sha256
 from retinue.inference import runtimes
 from retinue.inference.engine import Engine, Precision
 from retinue.inference.runtimes import Format
-from retinue.inference.tracing import Signature
+from retinue.inference.signature import Signature
 from retinue.modelfile import ModelDescription
-from retinue.nested import Nested, leaves, rebuilt, structure
-from retinue.weights.files import sha256
+from retinue.nested import Nested, is_tensor, leaves, rebuilt, structure
 
 FORMAT_VERSION = 1
 PROOF = ".proof.json"
@@ -71,11 +71,8 @@ class Export(BaseModel):
 
     def signature(self) -> Signature:
         """What the graph takes and gives. Raises ValueError for what is no type."""
-        kinds = [getattr(torch, name, None) for name in self.output_types]
-        if not all(isinstance(kind, torch.dtype) for kind in kinds):
-            raise ValueError(f"output_types: {self.output_types}")
-        taken = torch.uint8 if self.input == "pixels" else torch.float32
-        return Signature("tensor", [taken], self.outputs, kinds)  # type: ignore[arg-type]
+        taken = "uint8" if self.input == "pixels" else "float32"
+        return Signature("tensor", [taken], self.outputs, list(self.output_types)).checked()
 
 
 def written(export: Export, description: ModelDescription) -> str:
@@ -104,7 +101,6 @@ def described(text: str | None, path: Path) -> tuple[Export, ModelDescription]:
             )
         export = Export.model_validate(how)
         export.signature()
-        rebuilt(export.outputs, export.output_types)
     except (NotJson, KeyError, TypeError, ValueError, ValidationError) as error:
         raise RetinueError(
             "what it says of itself is damaged", where=str(path), mend="export the model anew"
@@ -121,21 +117,33 @@ class ExportedEngine(Engine):
         self.computes = inner.computes
         self._inner, self._batch = inner, export.batch
 
-    def __call__(self, x: Nested) -> Any:
-        if self._batch is None or not isinstance(x, Tensor):
-            return self._inner(x)
-        answers = [self._padded(part) for part in torch.split(x, self._batch)]
-        parts = [leaves(answer) for answer in answers]
-        return rebuilt(
-            structure(answers[0]), [torch.cat(same)[: len(x)] for same in zip(*parts, strict=True)]
-        )
+    @property
+    def takes_arrays(self) -> bool:  # type: ignore[override]
+        """See `Engine`."""
+        return self._inner.takes_arrays
 
-    def _padded(self, part: Tensor) -> Any:
+    def __call__(self, x: Nested) -> Any:
+        if self._batch is None or structure(x) != "tensor":
+            return self._inner(x)
+        images: Any = x
+        starts = range(0, len(images), self._batch)
+        answers = [self._padded(images[start : start + self._batch]) for start in starts]
+        parts = [leaves(answer) for answer in answers]
+        joined = [_joined(same)[: len(images)] for same in zip(*parts, strict=True)]
+        return rebuilt(structure(answers[0]), joined)
+
+    def _padded(self, part: Any) -> Any:
         assert self._batch is not None
         lacking = self._batch - len(part)
-        if lacking:
-            part = torch.cat([part, part[-1:].expand(lacking, *part.shape[1:])])
-        return self._inner(part)
+        return self._inner(_joined([part, *[part[-1:]] * lacking]) if lacking else part)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if is_tensor(parts[0]):
+        import torch
+
+        return torch.cat(list(parts))
+    return np.concatenate(parts)
 
 
 def report_of(path: Path) -> Path:

@@ -4,15 +4,21 @@ to an export that does all of that itself."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+import numpy as np
 
-from retinue.data.colour import Colour
 from retinue.data.loader import in_order
+from retinue.data.normalising import Normalising
 from retinue.data.views import EvalView, View, WholeView, open_image
 from retinue.errors import BadImageError
+from retinue.nested import is_tensor
 from retinue.sample import BatchPlan, Preprocessing, Row, Sample, Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinue.data.colour import Colour
 
 
 class Intake(Protocol):
@@ -26,7 +32,7 @@ class Intake(Protocol):
         ...
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Of uint8 images (n, 3, height, width) what the engine takes."""
+        """Of uint8 images (n, 3, height, width) what the engine takes; arrays where they are."""
         ...
 
 
@@ -36,7 +42,9 @@ class Framed:
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.view: View = EvalView(preprocessing)
         self._size = preprocessing.size
-        self._colour = Colour(preprocessing)
+        self._how = preprocessing
+        self._normalise = Normalising(preprocessing)
+        self._colour: Colour | None = None
 
     def plans(self, samples: Iterable[Sample], batch_size: int) -> Iterator[BatchPlan]:
         """See `Intake`."""
@@ -44,6 +52,12 @@ class Framed:
 
     def inputs(self, images: Tensor) -> Tensor:
         """See `Intake`: float32 (n, 3, height, width)."""
+        if not is_tensor(images):
+            return self._normalise(images)  # type: ignore[arg-type, return-value]
+        if self._colour is None:
+            from retinue.data.colour import Colour
+
+            self._colour = Colour(self._how)
         return self._colour.normalised(images)
 
 
@@ -80,4 +94,7 @@ class Whole:
 
     def inputs(self, images: Tensor) -> Tensor:
         """See `Intake`: uint8 (n, height, width, 3)."""
+        if not is_tensor(images):
+            array: Any = images
+            return np.ascontiguousarray(array.transpose(0, 2, 3, 1))  # type: ignore[return-value]
         return images.permute(0, 2, 3, 1).contiguous()

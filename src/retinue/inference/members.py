@@ -8,24 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError
 from retinue.inference import runtimes
-from retinue.inference.devices import choose_device
+from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engine import Engine, Precision
 from retinue.inference.engine_cache import of_model
-from retinue.inference.engines import TorchEngine, compile_engine
 from retinue.inference.exported import Export, open_exported
 from retinue.inference.intake import Framed, Intake, Whole
 from retinue.inference.names import EngineName
 from retinue.modelfile import ModelDescription
-from retinue.models.network import Network
 from retinue.tasks.task import Task, described
+
+if TYPE_CHECKING:  # an exported file answers without torch
+    from torch import Tensor
+
+    from retinue.models.network import Network
 
 
 class Asked(Protocol):
@@ -80,12 +80,16 @@ class Member:
 
     def plain(self, device: str) -> Engine:
         """See `Asked`: PyTorch."""
+        from retinue.inference.engines import TorchEngine
+
         return TorchEngine(self.network, device=device)
 
     def compiled(
         self, example: Tensor, engine: EngineName, device: str, precision: Precision = "fp32"
     ) -> Engine:
         """See `Asked`."""
+        from retinue.inference.engines import compile_engine
+
         said = self.description
         return compile_engine(
             self.network,
@@ -198,6 +202,9 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def _of_model_file(file: Path, device: str, options: Mapping[str, Any]) -> Member:
+    import torch
+
+    fit_threads()  # to which PyTorch listens from now on
     description, tensors = modelfile.read(file)
     with _naming(file):
         task = _task(description, options)

@@ -6,15 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from retinue.data.colour import Colour
 from retinue.data.decode import to_rgb
 from retinue.data.geometry import scale
 from retinue.data.loader import Loader, in_order
@@ -28,10 +25,15 @@ from retinue.inference.members import Member as Member
 from retinue.inference.names import EngineName
 from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import find_model
-from retinue.models.network import Network
+from retinue.nested import is_tensor
 from retinue.sample import Batch, Matrix, Pixels, Preprocessing, Read, Result, Sample
 from retinue.tasks.task import Finding
 from retinue.text import counted, few
+
+if TYPE_CHECKING:  # what was compiled before answers without torch
+    from torch import Tensor
+
+    from retinue.models.network import Network
 
 COMPILE_FROM = 64
 """`engine=auto` compiles once this many images of a stream have gone by; for fewer, it would cost
@@ -132,6 +134,8 @@ class Seen:
 
     def examples(self) -> Tensor:
         """uint8 (≤ EXAMPLES, 3, height, width), in channels-last memory."""
+        import torch
+
         return torch.stack(self._kept).contiguous(memory_format=torch.channels_last)
 
 
@@ -170,6 +174,8 @@ class Predictor:
         plain = engine == "torch" and precision == "fp32"
         settled = plain or all(member.settled for member in members)
         self._compiled: list[Engine] | None = self._plain if settled else None
+        self.takes_arrays = settled and all(engine.takes_arrays for engine in self._plain)
+        """Whether images come to it, and its answers from it, without PyTorch."""
 
     def __repr__(self) -> str:
         names, (height, width) = self.classes, self.preprocessing.size
@@ -211,6 +217,8 @@ class Predictor:
         except BadImageError:
             if self._in_time:
                 return
+            import torch
+
             # Nothing readable so far: noise tells the engines apart, too.
             generator = torch.Generator().manual_seed(0)
             example = torch.randn((EXAMPLES, 3, *self.preprocessing.size), generator=generator)
@@ -266,7 +274,8 @@ class Predictor:
         """Each view of the batch, with what the networks take of it."""
         for orientation in self._orientations:
             seen = turned(batch, orientation) if orientation else batch
-            yield seen, self.intake.inputs(seen.images.to(self.device))
+            images = seen.images
+            yield seen, self.intake.inputs(images.to(self.device) if is_tensor(images) else images)
 
     def outputs(self, inputs: Tensor) -> Iterator[Any]:
         """What each member's network says."""
@@ -317,7 +326,9 @@ class Predictor:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
         workers = self.workers if batch_size > 1 else 0
-        loader = Loader(self.intake.view, workers=workers, bad_images="drop")
+        loader = Loader(
+            self.intake.view, workers=workers, bad_images="drop", arrays=self.takes_arrays
+        )
         seen = Seen()
         for batch in loader.batches(self.intake.plans(samples, batch_size)):
             good = (batch.weight > 0).tolist()
@@ -348,6 +359,8 @@ def example_inputs(
     """
     tried = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round())
     chosen = [samples[int(i)] for i in tried]
+    from retinue.data.colour import Colour
+
     loader = Loader(EvalView(preprocessing), workers=0, bad_images="drop")
     (batch,) = loader.batches(in_order(chosen, len(chosen), preprocessing.size))
     good = batch.weight > 0

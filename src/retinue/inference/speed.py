@@ -9,12 +9,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from retinue.data.loader import Loader
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError
+from retinue.inference.engine import channels_last
 from retinue.inference.predictor import MEND, Predictor
+from retinue.nested import is_tensor
 from retinue.sample import Batch, Sample
 
 SECONDS = 0.7
@@ -34,11 +35,13 @@ def measured(
     decoding; all views of the test-time augmentation included. Medians, after a first answer that
     does not count.
     """
-    loader = Loader(predictor.intake.view, workers=0, bad_images="drop")
+    loader = Loader(
+        predictor.intake.view, workers=0, bad_images="drop", arrays=predictor.takes_arrays
+    )
     chosen = list(samples[:most])
     # Of images that come as they are, those of the first one's size.
     whole = next(loader.batches(predictor.intake.plans(chosen, len(chosen))))
-    good = np.flatnonzero((whole.weight > 0).numpy())
+    good = np.flatnonzero(np.asarray(whole.weight) > 0)
     if not len(good):
         return None
     one = _picked(whole, good[:1])
@@ -117,7 +120,8 @@ def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, flo
     decode = clock() - start
     # Rendering decodes once more; what it takes beyond that is the resizing.
     start = clock()
-    (batch,) = Loader(predictor.intake.view, workers=0).batches(predictor.intake.plans([sample], 1))
+    loader = Loader(predictor.intake.view, workers=0, arrays=predictor.takes_arrays)
+    (batch,) = loader.batches(predictor.intake.plans([sample], 1))
     resize = max(clock() - start - decode, 0.0)
     start = clock()
     views = list(predictor.inputs(batch))
@@ -140,6 +144,10 @@ def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, flo
 
 def _done(predictor: Predictor) -> None:
     """Wait for what a device still has to do."""
+    if predictor.device == "cpu":
+        return
+    import torch
+
     if predictor.device.startswith("cuda"):
         torch.cuda.synchronize(predictor.device)
     elif predictor.device.startswith("mps"):
@@ -159,9 +167,14 @@ def _seconds(answer: Callable[[], Any]) -> float:
 
 def _picked(batch: Batch, rows: Any) -> Batch:
     """Those rows of it, in that order, without targets."""
+    images: Any = batch.images
+    if is_tensor(images):
+        images = channels_last(images[rows.tolist()])
+    else:
+        images = images.transpose(0, 2, 3, 1)[rows].transpose(0, 3, 1, 2)
     return replace(
         batch,
-        images=batch.images[rows.tolist()].contiguous(memory_format=torch.channels_last),
+        images=images,
         samples=[batch.samples[row] for row in rows],
         keys=batch.keys[rows],
         weight=batch.weight[rows.tolist()],

@@ -9,64 +9,16 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from retinue.nested import Nested, Structure, leaves, names, rebuilt, structure
-
-
-@dataclass
-class Signature:
-    """What a traced network takes and gives. What it gives is known once it has been traced."""
-
-    inputs: Structure
-    input_types: list[torch.dtype]
-    outputs: Structure = None
-    output_types: list[torch.dtype] = field(default_factory=list)
-
-    def described(self) -> dict[str, Any]:
-        """As JSON values; `undescribed` is the inverse."""
-        return {
-            "inputs": self.inputs,
-            "input_types": [_named(kind) for kind in self.input_types],
-            "outputs": self.outputs,
-            "output_types": [_named(kind) for kind in self.output_types],
-        }
-
-    @classmethod
-    def undescribed(cls, said: Mapping[str, Any]) -> Signature:
-        """The inverse of `described`. KeyError or ValueError for what is none."""
-        taken, given = (
-            [_kind(name) for name in said[key]] for key in ("input_types", "output_types")
-        )
-        return cls(said["inputs"], taken, said["outputs"], given)
-
-    def arrays(self, x: Nested) -> list[npt.NDArray[Any]]:
-        """`x` as the graph's inputs. ValueError if it isn't nested as the example was."""
-        if structure(x) != self.inputs:
-            raise ValueError(f"compiled for {self.inputs}, called with {structure(x)}")
-        return [
-            np.ascontiguousarray(leaf.detach().to("cpu", kind).numpy())
-            for leaf, kind in zip(leaves(x), self.input_types, strict=True)
-        ]
-
-    def answer(
-        self, arrays: Sequence[npt.NDArray[Any]], device: torch.device, *, own: bool = False
-    ) -> Any:
-        """The graph's outputs as the network gives them, in memory of their own, on `device`.
-        `own`: the memory of `arrays` is nobody else's."""
-        copy = None if own else True
-        tensors = (
-            torch.from_numpy(np.array(array, dtype=_numpy(kind), copy=copy)).to(device)
-            for array, kind in zip(arrays, self.output_types, strict=True)
-        )
-        return rebuilt(self.outputs, tensors)
+from retinue.inference.signature import Signature as Signature
+from retinue.nested import Nested, leaves, names, rebuilt, structure
 
 
 @dataclass(frozen=True)
@@ -94,7 +46,7 @@ class Flat(nn.Module):
         answer = self.module(rebuilt(self.signature.inputs, xs))
         parts = leaves(answer)
         self.signature.outputs = structure(answer)
-        self.signature.output_types = [_plain(part.dtype) for part in parts]
+        self.signature.output_types = [type_name(_plain(part.dtype)) for part in parts]
         return tuple(parts)
 
 
@@ -104,7 +56,7 @@ def traceable(
 ) -> Iterator[tuple[Flat, tuple[Tensor, ...]]]:
     """`module` (in eval mode meanwhile) as tracers take it, and what to trace it with."""
     rows = example_rows(example, count)
-    flat = Flat(module, Signature(structure(example), [row.dtype for row in rows]))
+    flat = Flat(module, Signature(structure(example), [type_name(row.dtype) for row in rows]))
     flat.training = False
     with evaluating(module), torch.no_grad(), quiet():
         yield flat, rows
@@ -177,7 +129,7 @@ def openvino_model(
     for port, row, name in zip(model.inputs, rows, inputs, strict=True):
         shape = [-1 if k in axes.sides else length for k, length in enumerate(row.shape)]
         shape[0] = axes.batch or -1
-        port.get_node().set_element_type(openvino.Type(_numpy(row.dtype)))
+        port.get_node().set_element_type(openvino.Type(np.dtype(type_name(row.dtype))))
         port.get_node().set_partial_shape(openvino.PartialShape(shape))
         port.get_tensor().set_names({name})
     for port, name in zip(model.outputs, names(signature.outputs, OUTPUT), strict=True):
@@ -243,20 +195,10 @@ def _dynamic(axes: Axes) -> dict[int, Any]:
     return shapes
 
 
-def _kind(name: str) -> torch.dtype:
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"no type: {name!r}")
-    return found
-
-
-def _named(kind: torch.dtype) -> str:
-    return str(kind).removeprefix("torch.")
-
-
 def _plain(kind: torch.dtype) -> torch.dtype:
     return torch.float32 if kind.is_floating_point else kind
 
 
-def _numpy(kind: torch.dtype) -> npt.DTypeLike:
-    return torch.empty(0, dtype=kind).numpy().dtype
+def type_name(kind: torch.dtype) -> str:
+    """As a `Signature` calls it: `float32`."""
+    return str(kind).removeprefix("torch.")

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from retinue.data.geometry import dihedral
 from retinue.errors import UsageError, suggest
+from retinue.nested import is_tensor
 from retinue.sample import Batch, Matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _VIEWS = {"none": [0], "flip": [0, 4], "dihedral": [0, 1, 2, 3, 4, 5, 6, 7]}
 
@@ -34,10 +38,16 @@ def views(tta: str) -> list[int]:
 
 
 def turned_images(images: Tensor, orientation: int) -> Tensor:
-    """(n, channels, height, width) in another orientation, 0–7 as in `views`; channels-last memory.
+    """(n, channels, height, width) in another orientation, 0–7 as in `views`; a tensor in
+    channels-last memory, or a view of an array.
 
     Odd ones, quarter turns, swap height and width.
     """
+    if not is_tensor(images):
+        array = np.flip(images, 3) if orientation & 4 else images
+        return np.rot90(array, -(orientation & 3), (2, 3))  # type: ignore[return-value]
+    import torch
+
     if orientation & 4:
         images = images.flip(3)
     if orientation & 3:

@@ -14,20 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
+from retinue.models.anchors import YOLOV3_ANCHORS as YOLOV3_ANCHORS
+from retinue.models.anchors import Anchors as Anchors
 from retinue.models.network import Level, Network, State, Unit, as_backbone, split, tapped
 from retinue.models.registry import create_backbone
 from retinue.sample import Preprocessing
 from retinue.weights.loading import ClassRows
-
-Anchors = tuple[tuple[tuple[float, float], ...], ...]
-"""(width, height) in pixels of the network's input; per level, the finest first."""
-
-YOLOV3_ANCHORS: Anchors = (
-    ((10, 13), (16, 30), (33, 23)),
-    ((30, 61), (62, 45), (59, 119)),
-    ((116, 90), (156, 198), (373, 326)),
-)
-"""For strides 8, 16 and 32, of COCO's boxes at 416 × 416 (Redmon & Farhadi, 2018, section 2.3)."""
 
 BOX = 5
 """Values of an anchor that are no class's: x, y, width, height, objectness."""

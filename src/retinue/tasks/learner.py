@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue.models.network import Network
-from retinue.tasks.task import Losses, Objective
+from retinue.tasks.objective import Losses, Objective
 
 TAUGHT = "taught"
 """The key, among a batch's targets, of what the teacher said of its images, where that is known

@@ -6,6 +6,7 @@ results, which figures judge them, and how they are drawn and reported.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import sys
 from abc import ABC, abstractmethod
@@ -17,15 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import ValidationError
-from torch import Tensor, nn
 
 from retinue.data.sources.listing import Reader, Readers
 from retinue.errors import RetinueError, UsageError, suggest
 from retinue.figures import Figure
 from retinue.files import expanded
-from retinue.models.network import Network
+from retinue.nested import is_tensor
 from retinue.options import Options
 from retinue.options.refusal import validated
 from retinue.page.section import TaskSections
@@ -33,38 +32,30 @@ from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample, Targ
 from retinue.tasks.shipped import DEFAULT, SHIPPED, imported
 from retinue.text import counted, few
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # answers that were computed without torch are read without it
+    import pyarrow as pa
+    from torch import Tensor
+
     from retinue.data.options import DataOptions
     from retinue.modelfile import ModelDescription
+    from retinue.models.network import Network
     from retinue.tasks.ending import Ending
+    from retinue.tasks.objective import Losses as Losses
+    from retinue.tasks.objective import Objective as Objective
+    from retinue.tasks.objective import Part as Part
+
+_OF_TORCH = ("Losses", "Objective", "Part")
+
+
+def __getattr__(name: str) -> Any:
+    """What a task learns by, which is made of PyTorch: there once it is asked for."""
+    if name in _OF_TORCH:
+        return getattr(importlib.import_module("retinue.tasks.objective"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 Finding = Any
 """What a task reads off a network's outputs for one image: arrays, in pixels of the original."""
-
-Part = Tensor | tuple[Tensor, Tensor]
-"""A part of the loss: (n,), a value an image, of which the mean by the images' weights is taken; or
-sums (n,) with counts (n,), of which Σ sums / max(Σ counts, 1) is, over the whole portion; or both
-(n, k), of which the k fractions are added up."""
-
-
-class Losses(NamedTuple):
-    """What an objective says of a batch."""
-
-    parts: dict[str, Part]
-    """Added up, they are the loss."""
-    running: dict[str, Tensor]
-    """Figures to show of the training batches, (n,) each; averaged over an epoch."""
-
-
-class Objective(nn.Module):
-    """What a network learns by. It may own parameters; they learn along, and are no part of the
-    model file."""
-
-    def forward(self, outputs: Any, targets: dict[str, Any], taught: Any = None) -> Losses:
-        """`outputs`: what the network returns in training mode; `targets`: as the kind of target
-        collates them; `taught`: what a teacher returns in eval mode for the same images, if there
-        is one."""
-        raise NotImplementedError
 
 
 class Guess(NamedTuple):
@@ -404,7 +395,7 @@ def _finite(finding: Finding) -> bool:
         return all(map(_finite, finding))
     if is_dataclass(finding):
         return all(_finite(getattr(finding, one.name)) for one in fields(finding))
-    if isinstance(finding, Tensor):
+    if is_tensor(finding):
         return bool(finding.isfinite().all())
     array = np.asarray(finding)
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())

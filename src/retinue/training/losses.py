@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from retinue.tasks.task import Losses
+from retinue.tasks.objective import Losses
 
 Sums = dict[str, Tensor]
 """By name, and under the empty name the weight that they were summed with."""

@@ -23,7 +23,7 @@ from retinue.run.checkpoint import taking_up
 from retinue.run.log import LOGGER, epoch_line
 from retinue.run.progress import Progress
 from retinue.sample import Batch, Sample
-from retinue.tasks.task import Losses
+from retinue.tasks.objective import Losses
 from retinue.training import guards
 from retinue.training.changes import go_on
 from retinue.training.ema import build_ema

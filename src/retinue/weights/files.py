@@ -22,6 +22,7 @@ from torch import Tensor
 from retinue import modelfile
 from retinue.errors import RetinueError, UsageError, some
 from retinue.files import nearest, open_file, read_file
+from retinue.files import sha256 as sha256
 from retinue.text import first_line
 from retinue.weights import checkpoint, darknet, folders, keras, pickled, signatures
 from retinue.weights.contents import Contents
@@ -159,16 +160,6 @@ def _npz(path: Path) -> dict[str, Tensor]:
         if "allow_pickle" in reason:
             reason = "it holds Python objects, and reading them could execute code"
         raise RetinueError(f"damaged weights: {reason}", where=str(path)) from error
-
-
-def sha256(*paths: Path) -> str:
-    """The hash of the files' bytes, one after the other, in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open_file(path) as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
-    return digest.hexdigest()
 
 
 def md5(path: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -275,3 +275,32 @@ def test_sizes_beyond_all_measure_stay_finite() -> None:
     batch = _batch([np.eye(3)], [(64, 64)])
     (found,) = decode(levels, batch, anchors=PUBLISHED, strides=STRIDES)
     assert found.xyxy[0].tolist() == pytest.approx([0, 10, 64, 40], abs=1e-4)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_arrays_are_read_as_tensors_are(seed: int, classes: int, several: bool) -> None:
+    rng = np.random.default_rng(seed)
+    maps = [rng.normal(0, 4, (2, 3 * (5 + classes), 64 // s, 96 // s)).astype(np.float32)
+            for s in STRIDES]  # fmt: skip
+    maps[0][0, :, 0, 0] = rng.choice([-1e4, 1e4, 88.0, -104.0], maps[0].shape[1])  # exp's ends
+    batch = _batch([geometry.scale(1.5, 2), np.eye(3)], [(150, 120), (96, 64)])
+    found = [
+        decode(levels, batch, anchors=PUBLISHED, strides=STRIDES, scale_xy=(1.05, 1.0, 2.0),
+               confidence=0.3, several_classes=several)
+        for levels in ([torch.from_numpy(one) for one in maps], maps)
+    ]  # fmt: skip
+    for ours, theirs in zip(*found, strict=True):
+        # Of scores that differ in their last bit either may be the first.
+        order = [np.lexsort((one.xyxy[:, 0], one.of, one.score.round(5))) for one in (ours, theirs)]
+        assert len(order[0]) == len(order[1])
+        for name in ("xyxy", "score", "of"):
+            both = (getattr(one, name)[by] for one, by in zip((ours, theirs), order, strict=True))
+            np.testing.assert_allclose(*both, rtol=1e-5, atol=1e-3 if name == "xyxy" else 1e-6)
+
+
+def test_arrays_that_are_no_numbers_are_handed_on() -> None:
+    maps = [level.numpy() for level in _empty(1, (64, 64), 2)]
+    maps[1][0, :5, 1, 1] = [0, 0, 0, 0, np.nan]
+    (found,) = decode(maps, _batch([np.eye(3)], [(64, 64)]), anchors=PUBLISHED, strides=STRIDES)
+    assert not np.isfinite(found.score).all()

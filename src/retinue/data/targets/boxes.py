@@ -6,16 +6,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from retinue.data import geometry
 from retinue.errors import UsageError
 from retinue.sample import Matrix, Polygon, Rectangle, Size, Target
+
+if TYPE_CHECKING:  # a label is read without torch, which batches of them need
+    from torch import Tensor
 
 MIN_VISIBLE = 0.1
 """A box of which less than this share of the area is left on the canvas is dropped."""
@@ -209,6 +210,8 @@ class Boxes(Target):
         `present`, `difficult` and `crowd` bool (n, most); and `not_exhaustive` int64 (n, k), the
         classes of each image, with −1 behind them; and `known` bool (n,): False where nothing is
         known of an image, other than that there is no object in it."""
+        import torch
+
         most = max((len(target.of) for target in targets if target is not None), default=0)
         known = [() if target is None else target.not_exhaustive for target in targets]
         widest = max(map(len, known), default=0)

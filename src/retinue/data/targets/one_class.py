@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from retinue.sample import Target
+
+if TYPE_CHECKING:  # a label is read without torch, which batches of them need
+    from torch import Tensor
 
 UNKNOWN = -1
 """The label of an image of which nothing is known."""
@@ -73,6 +74,8 @@ class OneClass(Target):
     def collate(cls, targets: Sequence[Self | None]) -> dict[str, Tensor]:
         """`label`: int64 (n,), −1 where nothing is known; or, if any has shares, float32
         (n, classes) with rows of zeros there."""
+        import torch
+
         if any(target is not None and target.shares is not None for target in targets):
             classes = max(target.classes for target in targets if target is not None)
             rows = [t._dense() if t is not None else np.zeros(classes) for t in targets]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self
 
 from retinue.sample import Target
+
+if TYPE_CHECKING:  # a label is read without torch, which batches of them need
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class SeveralLabels(Target):
     def collate(cls, targets: Sequence[Self | None]) -> dict[str, Tensor]:
         """`labels`: float32 (n, classes), 1 for what is true and 0 for what is not; `known`:
         float32 (n, classes), 0 where nobody has said."""
+        import torch
+
         classes = max((target.classes for target in targets if target is not None), default=0)
         labels = torch.zeros(len(targets), classes)
         known = torch.zeros(len(targets), classes)
@@ -88,6 +90,8 @@ class SeveralLabels(Target):
         cls, targets: dict[str, Tensor], partner: Tensor, share: Tensor
     ) -> dict[str, Tensor]:
         """See `Target`. Known is what is known of both."""
+        import torch
+
         own, labels, known = share[:, None], targets["labels"], targets["known"]
         return {
             **targets,

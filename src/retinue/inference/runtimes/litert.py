@@ -11,12 +11,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from retinue.errors import UsageError
-from retinue.inference.engine import Engine, Precision, home
+from retinue.inference.devices import compute_threads, device_kind
+from retinue.inference.engine import Engine, Precision
 from retinue.inference.runtimes import KEY, Opened, unloadable
-from retinue.inference.tracing import Signature
+from retinue.inference.signature import Signature
 from retinue.nested import Nested
 
 FILE = f"{KEY}.json"
@@ -27,6 +26,7 @@ class LiteRTEngine(Engine):
     """An interpreter; one image after the other, as such files take them."""
 
     name = "litert"
+    takes_arrays = True
 
     def __init__(self, runner: Any, signature: Signature, precision: Precision) -> None:
         super().__init__(precision)
@@ -41,7 +41,7 @@ class LiteRTEngine(Engine):
         arrays = self._signature.arrays(x)
         with self._alone:  # an interpreter has one set of tensors
             said = self._runner(**dict(zip(self._inputs, arrays, strict=True)))
-            return self._signature.answer([said[name] for name in self._outputs], home(x))
+            return self._signature.answer([said[name] for name in self._outputs], x)
 
 
 def opened(path: Path, device: str) -> Opened:
@@ -49,10 +49,10 @@ def opened(path: Path, device: str) -> Opened:
     import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter
 
-    if torch.device(device).type != "cpu":
+    if device_kind(device) != "cpu":
         raise UsageError(f"LiteRT runs on the CPU here, not on {device!r}", mend="device=cpu")
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
+        interpreter = Interpreter(model_path=str(path), num_threads=compute_threads())
         runner = interpreter.get_signature_runner(SIGNATURE)
     except Exception as error:
         library = f"LiteRT {getattr(ai_edge_litert, '__version__', '')}"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from retinue.errors import RetinueError, UsageError
 from retinue.files import open_file
-from retinue.inference.engine import Engine, Precision, home
+from retinue.inference.devices import compute_threads, device_kind
+from retinue.inference.engine import Engine, Precision
 from retinue.inference.runtimes import KEY, Opened, unloadable
-from retinue.inference.tracing import Signature
+from retinue.inference.signature import Signature
 from retinue.nested import Nested
 from retinue.protobuf import VARINT, Malformed, Piece, fields, pieces
 from retinue.text import first_line
@@ -24,6 +23,7 @@ class OnnxRuntimeEngine(Engine):
     """A session of ONNX Runtime."""
 
     name = "onnxruntime"
+    takes_arrays = True
 
     def __init__(self, session: Any, signature: Signature, precision: Precision = "fp32") -> None:
         super().__init__(precision)
@@ -37,7 +37,7 @@ class OnnxRuntimeEngine(Engine):
     def __call__(self, x: Nested) -> Any:
         arrays = self._signature.arrays(x)
         outputs = self._session.run(self._outputs, dict(zip(self._names, arrays, strict=True)))
-        return self._signature.answer(outputs, home(x))
+        return self._signature.answer(outputs, x)
 
 
 def session(file: Path | bytes, device: str = "cpu") -> Any:
@@ -46,9 +46,9 @@ def session(file: Path | bytes, device: str = "cpu") -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = compute_threads()
     options.log_severity_level = 4  # what goes wrong is told by the error
-    kind = torch.device(device).type
+    kind = device_kind(device)
     wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind)
     if wanted is None or wanted not in onnxruntime.get_available_providers():
         raise UsageError(

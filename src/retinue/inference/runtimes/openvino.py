@@ -13,16 +13,15 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 
 from retinue.errors import RetinueError, UsageError
-from retinue.files import open_file, read_file
-from retinue.inference.engine import Engine, Precision, Way, home, refuse_bf16
+from retinue.files import open_file, read_file, sha256
+from retinue.inference.devices import compute_threads, device_kind
+from retinue.inference.engine import Engine, Precision, Way, refuse_bf16
 from retinue.inference.engine_cache import Buffer
 from retinue.inference.runtimes import KEY, Opened, anew, unloadable
-from retinue.inference.tracing import Signature
+from retinue.inference.signature import Signature
 from retinue.nested import Nested
-from retinue.weights.files import sha256
 
 
 @cache
@@ -43,6 +42,7 @@ class OpenVINOEngine(Engine):
     """A model compiled by OpenVINO."""
 
     name = "openvino"
+    takes_arrays = True
 
     def __init__(
         self, model: Any, signature: Signature, precision: Precision, way: Way = "together"
@@ -52,7 +52,7 @@ class OpenVINOEngine(Engine):
         self.way = way
         self._model, self._signature = model, signature
         refuse_bf16(precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        self._threads = torch.get_num_threads()
+        self._threads = compute_threads()
         if way == "together":
             self._whole = _Compiled(model, precision, self._threads)
         else:
@@ -70,7 +70,7 @@ class OpenVINOEngine(Engine):
     def __call__(self, x: Nested) -> Any:
         arrays = self._signature.arrays(x)
         if self.way == "together":
-            return self._whole.run(arrays, lambda said: self._signature.answer(said, home(x)))
+            return self._whole.run(arrays, lambda said: self._signature.answer(said, x))
         count = len(arrays[0])
         # One alone, or fewer than there are streams, are answered sooner by all threads together.
         chosen = self._whole if count >= self._threads else self._all_threads()
@@ -78,7 +78,7 @@ class OpenVINOEngine(Engine):
         if not count or any(len(leaf) != 1 for row in rows for leaf in row):
             raise ValueError("its outputs are not a row an image")
         said = [np.concatenate(same) for same in zip(*rows, strict=True)]
-        return self._signature.answer(said, home(x), own=True)
+        return self._signature.answer(said, x, own=True)
 
     def _all_threads(self) -> _Compiled:
         if self._threads == 1:
@@ -180,7 +180,7 @@ def opened(path: Path, device: str) -> Opened:
     """See `retinue.inference.runtimes`: OpenVINO's own files, and ONNX files."""
     import openvino
 
-    if torch.device(device).type != "cpu":
+    if device_kind(device) != "cpu":
         raise UsageError(f"OpenVINO runs on the CPU here, not on {device!r}", mend="device=cpu")
     weights = path.with_suffix(".bin")
     if path.suffix.lower() == ".xml" and not weights.is_file():

@@ -31,8 +31,9 @@ class ProgramEngine(Engine):
         self.provider = str(self._device)
 
     def __call__(self, x: Nested) -> Any:
-        kinds = zip(leaves(x), self._signature.input_types, strict=True)
-        inputs = [channels_last(leaf.to(self._device, kind)) for leaf, kind in kinds]
+        kinds = [getattr(torch, name) for name in self._signature.input_types]
+        pairs = zip(leaves(x), kinds, strict=True)
+        inputs = [channels_last(leaf.to(self._device, kind)) for leaf, kind in pairs]
         with torch.inference_mode():
             answer = rebuilt(self._signature.outputs, self._program(*inputs))
         place = home(x)

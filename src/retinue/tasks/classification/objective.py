@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinue.errors import UsageError
-from retinue.tasks.task import Losses, Objective, Part
+from retinue.tasks.objective import Losses, Objective, Part
 
 _LEAST = 1e-7
 

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from torch import Tensor
 
 from retinue.data.targets.one_class import OneClass
 from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import classification as evaluation
 from retinue.evaluation.mixture import mixture_weights
 from retinue.figures import Figure
-from retinue.models.network import Network
+from retinue.nested import on_host
 from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Result, Sample
 from retinue.tasks.classification.drawing import caption
-from retinue.tasks.classification.ending import Probabilities
 from retinue.tasks.classification.forms import FORMS
 from retinue.tasks.classification.meter import ClassificationMeter, answered, sharpened
-from retinue.tasks.classification.objective import ClassificationObjective
 from retinue.tasks.results import ClassResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.state import checked_weights, fractions, refuse_width
 from retinue.tasks.task import Guess, Meter, Task, register_task
 from retinue.text import counted, few
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinue.models.network import Network
+    from retinue.tasks.classification.ending import Probabilities
+    from retinue.tasks.classification.objective import ClassificationObjective
 
 
 class ClassificationOptions(Options):
@@ -218,6 +222,8 @@ class Classification(Task):
 
     def objective(self, network: Network) -> ClassificationObjective:
         """See `Task`."""
+        from retinue.tasks.classification.objective import ClassificationObjective
+
         options = self.options
         if options.class_weights == "balanced" and self._class_weights is None:
             raise RuntimeError("class_weights: balanced needs a task that was `prepared`")
@@ -290,11 +296,12 @@ class Classification(Task):
         """Logits (n, classes), by themselves or under that key, to log-probabilities, float32
         (classes,) each; with those of a second classifier under `auxiliary` to (3, classes) each:
         what is answered, and what the two say by themselves."""
-        logits, *second = (scores.detach().float() for scores in self.scores(outputs))
+        logits, *second = map(on_host, self.scores(outputs))
         refuse_width(logits.shape[1], len(self.classes))
         if not second:
-            return list((logits / self._temperature).log_softmax(1).cpu().numpy())
-        each = [scores.log_softmax(1).cpu().numpy() for scores in (logits, *second)]
+            logits = (logits / np.float32(self._temperature)).astype(np.float32, copy=False)
+            return list(log_softmax(logits))
+        each = [log_softmax(scores) for scores in (logits, *second)]
         said = evaluation.blended(each[0], each[1], 1.0 if self._blend is None else self._blend)
         return list(np.stack([sharpened(said, 1 / self._temperature), *each], 1))
 
@@ -319,11 +326,13 @@ class Classification(Task):
 
     def ending(self) -> Probabilities:
         """See `Task`."""
+        from retinue.tasks.classification.ending import Probabilities
+
         return Probabilities(self._temperature, self._blend)
 
     def ended(self, outputs: Any, batch: Batch) -> list[npt.NDArray[np.float32]]:
         """See `Task`."""
-        return list(outputs["scores"].clamp(min=1e-30).log().cpu().numpy())
+        return list(np.log(np.maximum(on_host(outputs["scores"]), np.float32(1e-30))))
 
     def merge(self, findings: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """See `Task`: log of the mean of the probabilities."""
@@ -410,6 +419,14 @@ class Classification(Task):
         from retinue.tasks.classification.sections import SECTIONS
 
         return SECTIONS
+
+
+def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of each row (n, classes) the logarithms of its softmax."""
+    with np.errstate(invalid="ignore"):  # infinity less itself; `Task.answers` refuses it
+        rest = logits - logits.max(1, keepdims=True)
+        logs: npt.NDArray[np.float32] = rest - np.log(np.exp(rest).sum(1, keepdims=True))
+    return logs
 
 
 def _alike(findings: Sequence[npt.NDArray[np.float32]]) -> Sequence[npt.NDArray[np.float32]]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinue.errors import UsageError
-from retinue.models.detector import YOLOV3_ANCHORS
+from retinue.models.anchors import YOLOV3_ANCHORS
 
 Sizes = npt.NDArray[np.float64]
 """(n, 2): widths and heights in pixels of the network's input."""

@@ -8,15 +8,14 @@ one prediction the one that fits it best has it, so that none learns a blend of 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from retinue.tasks.detection.decoding import Grid
+from retinue.tasks.detection.loss_options import Rule as Rule
 from retinue.tasks.detection.overlap import covered_matrix, iou_matrix, size_iou
-
-Rule = Literal["best", "ratio", "dynamic"]
 
 WITHIN_REGION = 0.5
 """A prediction of which more than this share lies in a region of unknown objects may be one."""

@@ -3,24 +3,31 @@
 A level is (n, A·(5 + classes), h, w): for each of its A anchors in turn x, y, width, height,
 objectness and the logits of the classes, as Darknet and Keras publish it. In a row, predictions are
 ordered by level (finest first), then by y, x and anchor: 10,647 of an image of 416×416.
+
+Maps are tensors, or NumPy arrays where a network was computed without PyTorch: the same lines are
+for both, and what the two call differently stands at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from retinue.data import geometry
 from retinue.errors import UsageError
+from retinue.nested import is_tensor, on_host
 from retinue.sample import Batch
 from retinue.tasks.detection.candidates import Candidates
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Anchors = Sequence[Sequence[Sequence[float]]]
 """Levels × A × (width, height) in pixels of the network's input, finest level first."""
@@ -84,6 +91,8 @@ class AnchorTable(NamedTuple):
     def cell(self, shape: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Column and row (…, 2) in which `centre` (…, 2), in pixels, lies on the levels of the
         anchors `shape` (…): where exactly, and in whole numbers within the map."""
+        import torch
+
         exact = centre / self.stride[shape].unsqueeze(-1)
         last = self.cells[shape] - 1
         return exact, torch.minimum(exact.floor().long().clamp(min=0), last)
@@ -115,7 +124,7 @@ def grid(
         tuple(tuple((float(w), float(h)) for w, h in own) for own in anchors),
         tuple(strides),
         tuple(scale_xy) if scale_xy else (1.0,) * len(strides),
-        levels[0].device,
+        levels[0].device if is_tensor(levels[0]) else None,
     )
 
 
@@ -125,7 +134,7 @@ def _grid(
     anchors: tuple[tuple[tuple[float, float], ...], ...],
     strides: tuple[int, ...],
     scale_xy: tuple[float, ...],
-    device: torch.device,
+    device: torch.device | None,
 ) -> Grid:
     shapes = tuple((*size, len(own)) for size, own in zip(sizes, anchors, strict=True))
     rows: list[list[int]] = []
@@ -136,26 +145,24 @@ def _grid(
         each.append(np.stack([column, row, len(rows) + one, np.full_like(one, k)], 1))
         rows += [[k, first + one, count, wide, tall] for one in range(count)]
         first += tall * wide * count
-    # Made where gradients may pass, whoever asks first.
-    with torch.inference_mode(mode=False):
-        places = torch.from_numpy(np.concatenate(each)).to(device)
-        anchor, level = places[:, 2], places[:, 3]
-        table = torch.tensor(rows).to(device)
-        size = torch.tensor([shape for own in anchors for shape in own]).to(device)
-        stride = torch.tensor(strides, dtype=torch.float32).to(device)
-        reach = torch.tensor(scale_xy, dtype=torch.float32).to(device)
-        return Grid(
-            places[:, :2].float(),
-            size[anchor],
-            stride[level, None],
-            reach[level, None],
-            level,
-            AnchorTable(
-                size, table[:, 0], table[:, 1], table[:, 2], table[:, 3:], stride[table[:, 0]]
-            ),
-            shapes,
-            strides,
-        )
+    places, first_of = np.concatenate(each), np.array(rows)
+    anchor, level = places[:, 2], places[:, 3]
+    size = np.array([shape for own in anchors for shape in own], np.float32)
+    stride, reach = np.array(strides, np.float32), np.array(scale_xy, np.float32)
+    columns: list[Any] = [
+        places[:, :2].astype(np.float32), size[anchor], stride[level, None], reach[level, None],
+        level, size, first_of[:, 0], first_of[:, 1], first_of[:, 2], first_of[:, 3:],
+        stride[first_of[:, 0]],
+    ]  # fmt: skip
+    if device is not None:
+        import torch
+
+        # Made where gradients may pass, whoever asks first.
+        with torch.inference_mode(mode=False):
+            columns = [torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in columns]
+    cell, anchors_of, strides_of, reach_of, level_of, *table_of = columns
+    table = AnchorTable(*table_of)
+    return Grid(cell, anchors_of, strides_of, reach_of, level_of, table, shapes, strides)
 
 
 def in_a_row(levels: Sequence[Tensor], anchors: Anchors) -> Tensor:
@@ -163,9 +170,9 @@ def in_a_row(levels: Sequence[Tensor], anchors: Anchors) -> Tensor:
     rows = []
     for level, own in zip(levels, anchors, strict=True):
         n, channels = level.shape[:2]
-        rows.append(level.permute(0, 2, 3, 1).reshape(n, -1, channels // len(own)))
-    row = torch.cat(rows, 1)
-    return row.to(torch.promote_types(row.dtype, torch.float32))
+        rows.append(_channels_last(level).reshape(n, -1, channels // len(own)))
+    row: Tensor = _at_least_float32(_joined(rows, 1))
+    return row
 
 
 def boxes(raw: Tensor, where: Grid, index: Tensor | None = None) -> Tensor:
@@ -175,9 +182,10 @@ def boxes(raw: Tensor, where: Grid, index: Tensor | None = None) -> Tensor:
     cell, anchor, stride, reach = where.cell, where.anchor, where.stride, where.reach
     if index is not None:
         cell, anchor, stride, reach = (part[index] for part in (cell, anchor, stride, reach))
-    centre = (reach * raw[..., :2].sigmoid() - (reach - 1) / 2 + cell) * stride
-    half = raw[..., 2:4].clamp(max=LARGEST).exp() * anchor / 2
-    return torch.cat([centre - half, centre + half], -1)
+    centre = (reach * _sigmoid(raw[..., :2]) - (reach - 1) / 2 + cell) * stride
+    half = _grown(raw[..., 2:4]) * anchor / 2
+    made: Tensor = _joined([centre - half, centre + half], -1)
+    return made
 
 
 def decode(
@@ -199,21 +207,21 @@ def decode(
     of equals those of finer levels. Boxes are cut off at the image's border; those beside it are
     dropped. Numbers that are not finite are handed on, for `Task.answers` to refuse.
     """
-    with torch.inference_mode():
+    with _inferring(levels):
         where = grid(levels, anchors, strides, scale_xy)
         raw = in_a_row(levels, anchors)
-        objectness = raw[..., 4].sigmoid()
+        objectness = _sigmoid(raw[..., 4])
         # A score is at most its box's objectness. What is no number is not below anything.
         there = ~(objectness < confidence)
         found = []
         for k, (width, height) in enumerate(batch.original_size.tolist()):
-            rows = there[k].nonzero().squeeze(1)
-            scores = objectness[k, rows, None] * raw[k, rows, 5:].sigmoid()
+            rows = _places(there[k])
+            scores = objectness[k, rows, None] * _sigmoid(raw[k, rows, 5:])
             placed = boxes(raw[None, k, rows], where, rows[None])[0]
             found.append(
                 _candidates(
-                    placed.cpu().numpy(),
-                    scores.cpu().numpy(),
+                    on_host(placed),
+                    on_host(scores),
                     batch.to_original[k],
                     (width, height),
                     confidence=confidence,
@@ -269,6 +277,9 @@ def evidence(
     """Of each image the greatest score, objectness times the class's, that any box of a cell has
     for any class, or for class `of`: float32 (rows, columns) of the finest level, where a coarser
     one's cell stands for all that it covers. `anchors`: how many each level has."""
+    import torch
+
+    levels = [level if is_tensor(level) else torch.as_tensor(level) for level in levels]
     with torch.inference_mode():
         size = levels[0].shape[2:]
         most = torch.zeros((len(levels[0]), *size), device=levels[0].device)
@@ -280,3 +291,53 @@ def evidence(
             spread = torch.nn.functional.interpolate(scores[:, None], size=size, mode="nearest")
             most = torch.maximum(most, spread[:, 0])
         return list(most.cpu().numpy())
+
+
+# What PyTorch and NumPy call differently.
+
+
+def _inferring(levels: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    if not is_tensor(levels[0]):
+        return nullcontext()
+    import torch
+
+    return torch.inference_mode()
+
+
+def _channels_last(level: Any) -> Any:
+    return level.permute(0, 2, 3, 1) if is_tensor(level) else level.transpose(0, 2, 3, 1)
+
+
+def _at_least_float32(row: Any) -> Any:
+    if not is_tensor(row):
+        return row.astype(np.promote_types(row.dtype, np.float32), copy=False)
+    import torch
+
+    return row.to(torch.promote_types(row.dtype, torch.float32))
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    if not is_tensor(parts[0]):
+        return np.concatenate(parts, axis)
+    import torch
+
+    return torch.cat(list(parts), axis)
+
+
+def _sigmoid(x: Any) -> Any:
+    if is_tensor(x):
+        return x.sigmoid()
+    with np.errstate(over="ignore"):  # what is too much for float32 leaves 0
+        return 1 / (1 + np.exp(-x))
+
+
+def _grown(x: Any) -> Any:
+    """exp of `x`, or of the largest."""
+    if is_tensor(x):
+        return x.clamp(max=LARGEST).exp()
+    return np.exp(np.minimum(x, np.float32(LARGEST)))
+
+
+def _places(flags: Any) -> Any:
+    """int64 (k,): where they are true."""
+    return flags.nonzero().squeeze(1) if is_tensor(flags) else np.flatnonzero(flags)

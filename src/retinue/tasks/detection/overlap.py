@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Overlap = Literal["iou", "giou", "diou", "ciou", "siou"]
+from retinue.tasks.detection.loss_options import Overlap as Overlap
 
 SMALLEST = 1 / 64
 """Pixels. The slope of CIoU's arcus tangent is at most its inverse."""

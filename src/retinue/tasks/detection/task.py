@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from torch import Tensor
 
 from retinue import modelfile
 from retinue.data import geometry
@@ -20,7 +19,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.evaluation import detection as evaluation
 from retinue.figures import Figure
 from retinue.files import expanded
-from retinue.models.network import Network
+from retinue.nested import on_host
 from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample
@@ -28,14 +27,9 @@ from retinue.tasks.detection import anchors
 from retinue.tasks.detection.candidates import Candidates
 from retinue.tasks.detection.decoding import decode, evidence
 from retinue.tasks.detection.drawing import draw_boxes
-from retinue.tasks.detection.ending import Suppressed
 from retinue.tasks.detection.forms import FORMS
+from retinue.tasks.detection.loss_options import LossOptions, weights_of_classes
 from retinue.tasks.detection.meter import DetectionMeter, truth_of
-from retinue.tasks.detection.objective import (
-    DetectionObjective,
-    LossOptions,
-    weights_of_classes,
-)
 from retinue.tasks.detection.shown import shown_sizes
 from retinue.tasks.detection.suppression import suppress
 from retinue.tasks.detection.tiling import joined
@@ -45,7 +39,13 @@ from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.state import fractions
 from retinue.tasks.task import Meter, Task, register_task
 from retinue.text import counted, few
-from retinue.weights.resolution import names_a_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinue.models.network import Network
+    from retinue.tasks.detection.ending import Suppressed
+    from retinue.tasks.detection.objective import DetectionObjective
 
 LOGGER = logging.getLogger("retinue")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -272,6 +272,8 @@ class Detection(Task):
 
     def objective(self, network: Network) -> DetectionObjective:
         """See `Task`."""
+        from retinue.tasks.detection.objective import DetectionObjective
+
         return DetectionObjective(
             anchors=self._placed(),
             strides=self._strides,
@@ -309,6 +311,8 @@ class Detection(Task):
 
     def ending(self) -> Suppressed:
         """See `Task`: greedy suppression, also by distance."""
+        from retinue.tasks.detection.ending import Suppressed
+
         options = self.options
         if options.suppression == "soft":
             raise UsageError(
@@ -335,9 +339,7 @@ class Detection(Task):
         for k, (count, size) in enumerate(
             zip(outputs["count"].tolist(), batch.original_size.tolist(), strict=True)
         ):
-            parts = (
-                outputs[key][k, :count].cpu().numpy() for key in ("boxes", "scores", "classes")
-            )
+            parts = (on_host(outputs[key][k, :count]) for key in ("boxes", "scores", "classes"))
             boxes, scores, of = parts
             xyxy = geometry.boxes_through(batch.to_original[k], boxes.astype(np.float64))
             xyxy = np.clip(xyxy, 0, [*size, *size]).astype(np.float32)
@@ -450,6 +452,8 @@ class Detection(Task):
 
 def _anchors_of(weights: str | None) -> Anchors | None:
     """Those that a detector's model file has learnt with; None where `weights` name none."""
+    from retinue.weights.resolution import names_a_file
+
     if weights is None or not names_a_file(weights):
         return None
     try:

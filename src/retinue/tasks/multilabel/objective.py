@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinue.errors import UsageError
-from retinue.tasks.task import Losses, Objective, Part
+from retinue.tasks.objective import Losses, Objective, Part
 
 _LEAST = 1e-7
 """Below it a probability is taken for this much where its logarithm is needed."""

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from torch import Tensor
 
 from retinue.data.targets.several_labels import SeveralLabels
 from retinue.errors import UsageError
 from retinue.evaluation import multilabel as evaluation
 from retinue.figures import Figure
-from retinue.models.network import Network
+from retinue.nested import on_host
 from retinue.options import Options
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Rectangle, Result, Sample
 from retinue.tasks.classification.drawing import caption
-from retinue.tasks.multilabel.ending import Labels
 from retinue.tasks.multilabel.forms import FORMS
 from retinue.tasks.multilabel.meter import Logits, MultilabelMeter, probabilities
-from retinue.tasks.multilabel.objective import MultilabelObjective
 from retinue.tasks.results import LabelsResult
 from retinue.tasks.shipped import SHIPPED
 from retinue.tasks.state import checked_weights, fractions, refuse_width
 from retinue.tasks.task import Meter, Task, register_task
 from retinue.text import few
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinue.models.network import Network
+    from retinue.tasks.multilabel.ending import Labels
+    from retinue.tasks.multilabel.objective import MultilabelObjective
 
 HEAVIEST = 100.0
 """The most that a label counts, where labels that are there are balanced with those that are not:
@@ -177,6 +181,8 @@ class Multilabel(Task):
 
     def objective(self, network: Network) -> MultilabelObjective:
         """See `Task`."""
+        from retinue.tasks.multilabel.objective import MultilabelObjective
+
         options = self.options
         if options.positive_weights == "balanced" and self._positive_weights is None:
             raise RuntimeError("positive_weights: balanced needs a task that was `prepared`")
@@ -216,9 +222,9 @@ class Multilabel(Task):
 
     def decode(self, outputs: Any, batch: Batch) -> list[Logits]:
         """Logits (n, classes), by themselves or under that key, to float32 (classes,) each."""
-        (logits,) = self.scores(outputs)
+        logits = on_host(*self.scores(outputs))
         refuse_width(logits.shape[-1], len(self.classes))
-        return list(logits.detach().float().cpu().numpy())
+        return list(logits)
 
     def scores(self, outputs: Any) -> list[Tensor]:
         """See `Task`: the logits; what a second classifier says is not asked."""
@@ -235,11 +241,16 @@ class Multilabel(Task):
 
     def ending(self) -> Labels:
         """See `Task`."""
+        from retinue.tasks.multilabel.ending import Labels
+
         return Labels(self._least().tolist())
 
     def ended(self, outputs: Any, batch: Batch) -> list[Logits]:
         """See `Task`."""
-        return list(outputs["scores"].logit(1e-12).cpu().numpy())
+        # Of a probability that rounds to 1 the logit of the nearest float32 below.
+        most = np.nextafter(np.float32(1), np.float32(0))
+        scores = np.clip(on_host(outputs["scores"]), np.float32(1e-12), most)
+        return list(np.log(scores / (1 - scores)))
 
     def merge(self, findings: Sequence[Logits]) -> Logits:
         """See `Task`: the logit of the mean of the probabilities."""
