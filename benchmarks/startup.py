@@ -5,9 +5,9 @@ PyTorch, which hardly a program for the same work does without.
 
 Every command is a process of its own, `python -m retinue.cli …`; all of them and the peers take
 turns, so that whatever else the machine does meets all alike. Told are the medians, and the least
-and the most. Without `--model` three networks with drawn weights are made, one for each task, with exports
-of them and an engine that is kept in a cache of the benchmark's own; without `--image` a photograph
-is made up. timm is a peer where it can be imported.
+and the most. Without `--model` three networks with drawn weights are made, one for each task, with
+exports of them and an engine that is kept in a cache of the benchmark's own; without `--image` a
+photograph is made up. timm is a peer where it can be imported.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def table(runs: Mapping[str, Sequence[Taken]]) -> str:
 def results(
     commands: Sequence[Command], runs: Mapping[str, Sequence[Taken]]
 ) -> list[dict[str, object]]:
-    """As benchmarks/README.md tells: seconds of the clock for predictions, of the processor else."""
+    """As benchmarks/README.md tells: seconds on the clock for predictions, else the processor's."""
     peer = next(command.name for command in commands if not command.claim)
     told: list[dict[str, object]] = []
     for command in commands:

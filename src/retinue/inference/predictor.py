@@ -122,20 +122,23 @@ class Seen:
 
     def __init__(self) -> None:
         self.count = 0
-        self._kept: list[Tensor] = []
+        self._kept: list[Any] = []
 
     def note(self, images: Tensor, good: Sequence[int], of: int) -> None:
         """Those of a batch's `images`, uint8 (n, 3, height, width), that could be read; `of` so
         many in all, `EXAMPLES` are kept."""
         step = max(of // EXAMPLES, 1)
         chosen = good[-self.count % step :: step]
-        self._kept.extend(images[k].clone() for k in chosen[: EXAMPLES - len(self._kept)])
+        each = (images[k] for k in chosen[: EXAMPLES - len(self._kept)])
+        self._kept.extend(image.clone() if is_tensor(image) else image.copy() for image in each)
         self.count += len(good)
 
     def examples(self) -> Tensor:
         """uint8 (≤ EXAMPLES, 3, height, width), in channels-last memory."""
         import torch
 
+        if not is_tensor(self._kept[0]):
+            return as_tensors(np.stack(self._kept))
         return torch.stack(self._kept).contiguous(memory_format=torch.channels_last)
 
 
@@ -174,8 +177,8 @@ class Predictor:
         plain = engine == "torch" and precision == "fp32"
         settled = plain or all(member.settled for member in members)
         self._compiled: list[Engine] | None = self._plain if settled else None
-        self.takes_arrays = settled and all(engine.takes_arrays for engine in self._plain)
-        """Whether images come to it, and its answers from it, without PyTorch."""
+        self.takes_arrays = all(engine.takes_arrays for engine in self._plain)
+        """Whether images come to it, and its first answers from it, without PyTorch."""
 
     def __repr__(self) -> str:
         names, (height, width) = self.classes, self.preprocessing.size
@@ -272,10 +275,15 @@ class Predictor:
 
     def inputs(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """Each view of the batch, with what the networks take of it."""
+        arrays = all(engine.takes_arrays for engine in self._compiled or self._plain)
         for orientation in self._orientations:
             seen = turned(batch, orientation) if orientation else batch
             images = seen.images
-            yield seen, self.intake.inputs(images.to(self.device) if is_tensor(images) else images)
+            if is_tensor(images):
+                images = images.to(self.device)
+            elif not arrays:
+                images = as_tensors(images).to(self.device)
+            yield seen, self.intake.inputs(images)
 
     def outputs(self, inputs: Tensor) -> Iterator[Any]:
         """What each member's network says."""
@@ -340,6 +348,13 @@ class Predictor:
                     yield Answer(sample, findings[k], heat=warmth[k])
                 else:
                     yield Answer(sample, reason=loader.skipped[sample.key])
+
+
+def as_tensors(images: Any) -> Tensor:
+    """uint8 (n, 3, height, width) as PyTorch takes it, in channels-last memory."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
 def spread_over(evidence: npt.NDArray[np.float32], batch: Batch, k: int) -> Heat:
