@@ -149,6 +149,8 @@ def test_a_signature_gives_back_what_it_was_given() -> None:
         ]  # fmt: skip
         answer["a"][:] = 7  # its own memory
         assert graph[0][0] == 0
+    assert one.answer([np.ones(1, np.float32), graph[1]], np.ones(3), own=True)["a"] == 1
+    assert Signature.undescribed(json.loads(json.dumps(one.described()))) == one
     with pytest.raises(ValueError, match="compiled for"):
         one.arrays([np.ones(3)])  # type: ignore[list-item]
     for wrong in ("object", "os", "complex64", 3):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,24 +38,34 @@ class Signature:
             rebuilt(nested, types)
         return self
 
+    def described(self) -> dict[str, Any]:
+        """As JSON values; `undescribed` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def undescribed(cls, said: Mapping[str, Any]) -> Signature:
+        """The inverse of `described`. TypeError or ValueError for what is none."""
+        return cls(**said).checked()
+
     def arrays(self, x: Nested) -> list[npt.NDArray[Any]]:
         """`x` as the graph's inputs. ValueError if it isn't nested as the example was."""
         if structure(x) != self.inputs:
             raise ValueError(f"compiled for {self.inputs}, called with {structure(x)}")
         return [_array(leaf, kind) for leaf, kind in zip(leaves(x), self.input_types, strict=True)]
 
-    def answer(self, arrays: Sequence[npt.NDArray[Any]], x: Nested) -> Any:
+    def answer(self, arrays: Sequence[npt.NDArray[Any]], x: Nested, *, own: bool = False) -> Any:
         """The graph's outputs as the network gives them, in memory of their own: arrays where `x`,
-        what was asked, is one, else tensors on its device."""
-        own = [
-            np.array(array, dtype=kind)
+        what was asked, is one, else tensors on its device. `own`: the memory of `arrays` is nobody
+        else's."""
+        made = [
+            np.array(array, dtype=kind, copy=None if own else True)
             for array, kind in zip(arrays, self.output_types, strict=True)
         ]
         first = leaves(x)[0]
         if not is_tensor(first):
-            return rebuilt(self.outputs, own)
+            return rebuilt(self.outputs, made)
         torch = sys.modules["torch"]
-        return rebuilt(self.outputs, [torch.from_numpy(one).to(first.device) for one in own])
+        return rebuilt(self.outputs, [torch.from_numpy(one).to(first.device) for one in made])
 
 
 def _array(leaf: Any, kind: str) -> npt.NDArray[Any]:
