@@ -232,11 +232,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        environment = dict(os.environ)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPYCACHEPREFIX"] = str(folder / "pycache")  # as an installed package has
         models = options.model
         commands = lists()
         if models is None and (options.only in "predict" or "predict" in options.only):
-            environment["XDG_CACHE_HOME"] = str(folder / "cache")
+            environment["RETINUE_CACHE"] = str(folder / "cache")
             models = made(folder, environment)
         if models:
             commands += predictions(models, options.image or photograph(folder / "one.jpg"))
