@@ -4,20 +4,22 @@ mean."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from retinue import modelfile
+from retinue.documents import json_text, parse_json
 from retinue.errors import RetinueError, UsageError
 from retinue.inference import runtimes
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engine import Engine, Precision
-from retinue.inference.engine_cache import of_model
 from retinue.inference.exported import Export, open_exported
 from retinue.inference.intake import Framed, Intake, Whole
+from retinue.inference.kept import Kept, computed_by, kept_engine
 from retinue.inference.names import EngineName
 from retinue.modelfile import ModelDescription
 from retinue.tasks.task import Task, described
@@ -67,6 +69,9 @@ class Member:
     network: Network
     task: Task
     description: ModelDescription
+    said_whole: bool = False
+    """Whether the description says all that the task knows once its network is built: then an
+    engine that is kept answers without the network."""
 
     @property
     def settled(self) -> bool:
@@ -90,7 +95,6 @@ class Member:
         """See `Asked`."""
         from retinue.inference.engines import compile_engine
 
-        said = self.description
         return compile_engine(
             self.network,
             example,
@@ -98,8 +102,45 @@ class Member:
             device=device,
             precision=precision,
             scores=self.task.scores,
-            computed=of_model(said.task, said.network, said.arguments, said.task_state),
+            computed=computed_by(self.description) if self.said_whole else None,
         )
+
+
+class KeptMember:
+    """A model file of which an engine was compiled another time. The network is built only where
+    somebody asks for it."""
+
+    def __init__(
+        self, kept: Kept, task: Task, description: ModelDescription, whole: Callable[[], Member]
+    ) -> None:
+        """`whole`: reads the file and builds its network."""
+        self.task, self.description, self.settled = task, description, kept.settled
+        self._engine, self._whole = kept.engine, whole
+
+    @cached_property
+    def member(self) -> Member:
+        """The same with its network."""
+        return self._whole()
+
+    @property
+    def network(self) -> Network:
+        """See `Asked`."""
+        return self.member.network
+
+    @property
+    def intake(self) -> Intake:
+        """See `Asked`."""
+        return Framed(self.description.prepared())
+
+    def plain(self, device: str) -> Engine:
+        """See `Asked`: what was kept."""
+        return self._engine
+
+    def compiled(
+        self, example: Tensor, engine: EngineName, device: str, precision: Precision = "fp32"
+    ) -> Engine:
+        """See `Asked`."""
+        return self.member.compiled(example, engine, device, precision)
 
 
 @dataclass(frozen=True)
@@ -155,12 +196,20 @@ def device_for(files: Sequence[Path], wish: str) -> str:
     return choose_device("cpu" if exported and wish == "auto" else wish)
 
 
-def open_member(file: Path, device: str, engine: EngineName, options: Mapping[str, Any]) -> Asked:
+def open_member(
+    file: Path,
+    device: str,
+    engine: EngineName,
+    options: Mapping[str, Any],
+    precision: Precision = "fp32",
+) -> Asked:
     """The model file or exported file `file`. Raises as `retinue.inference.predictor.load`."""
     form = runtimes.format_of(file)
     if form is None:
         runtimes.refuse_part(file)
-        return _of_model_file(file, device, options)
+        plain = device == "cpu" and precision == "fp32"
+        kept = _kept_member(file, engine, options) if plain else None
+        return kept or _of_model_file(file, device, options)
     export, description, runs = open_exported(file, form, device, engine)
     with _naming(file):
         task = _task(description, options)
@@ -201,22 +250,33 @@ def _naming(file: Path) -> Iterator[None]:
         raise
 
 
+def _kept_member(file: Path, engine: EngineName, options: Mapping[str, Any]) -> KeptMember | None:
+    description = modelfile.read_description(file)
+    kept = kept_engine(file, description, engine)
+    if kept is None:
+        return None
+    with _naming(file):
+        task = _task(description, options)
+    return KeptMember(kept, task, description, partial(_of_model_file, file, "cpu", options))
+
+
 def _of_model_file(file: Path, device: str, options: Mapping[str, Any]) -> Member:
     import torch
 
     fit_threads()  # to which PyTorch listens from now on
     description, tensors = modelfile.read(file)
     with _naming(file):
-        task = _task(description, options)
+        sketched, task = described(description), _task(description, options)
         # Without memory first: a description may speak of more than the file, or the machine, has.
         with torch.device("meta"):
-            sketch = task.build(description.network, dict(description.arguments), None)
+            sketch = sketched.build(description.network, dict(description.arguments), None)
+        said_whole = parse_json(json_text(sketched.state())) == description.task_state
         _compare(sketch.state_dict(), tensors)
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
             network = task.build(description.network, dict(description.arguments), None)
     network.load_state_dict(tensors, strict=True)
     network.eval().to(device)
-    return Member(network, task, description)
+    return Member(network, task, description, said_whole)
 
 
 def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

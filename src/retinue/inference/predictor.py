@@ -23,6 +23,7 @@ from retinue.inference.ensembles import members_of
 from retinue.inference.members import Asked, device_for, open_member
 from retinue.inference.members import Member as Member
 from retinue.inference.names import EngineName
+from retinue.inference.runtimes import format_of
 from retinue.inference.tta import refuse_oblong, turned, views
 from retinue.modelfile import find_model
 from retinue.nested import is_tensor
@@ -85,12 +86,14 @@ def load(
     files, weights = members_of([Path(one) for one in paths])
     chosen = device_for(files, device)
     fit_threads()
-    members = [open_member(find_model(file), chosen, engine, options or {}) for file in files]
+    members = [
+        open_member(find_model(file), chosen, engine, options or {}, precision) for file in files
+    ]
     for file, member in zip(files[1:], members[1:], strict=True):
         _refuse_other(members[0], member, file)
     how: dict[str, Any] = {"device": chosen, "engine": engine, "tta": tta, "workers": workers}
     if precision != "fp32":
-        _refuse_precision(members, files, precision)
+        _refuse_precision(files, precision)
         how["precision"] = precision
     return Predictor(members, weights=weights, **how)
 
@@ -130,7 +133,7 @@ class Seen:
         step = max(of // EXAMPLES, 1)
         chosen = good[-self.count % step :: step]
         each = (images[k] for k in chosen[: EXAMPLES - len(self._kept)])
-        self._kept.extend(image.clone() if is_tensor(image) else image.copy() for image in each)
+        self._kept.extend(image.clone() if is_tensor(image) else np.array(image) for image in each)
         self.count += len(good)
 
     def examples(self) -> Tensor:
@@ -435,10 +438,10 @@ def held(image: bytes | Pixels) -> Read:
     return lambda: image
 
 
-def _refuse_precision(members: Sequence[Asked], files: Sequence[Path], precision: str) -> None:
+def _refuse_precision(files: Sequence[Path], precision: str) -> None:
     """Raise UsageError for a file that computes as it was exported, or a precision that no engine
     makes of a model as it is."""
-    exported = next((f for m, f in zip(members, files, strict=True) if m.settled), None)
+    exported = next((file for file in files if format_of(file) is not None), None)
     if exported is not None:
         raise UsageError(
             f"an exported file computes as it was exported, not in {precision}",

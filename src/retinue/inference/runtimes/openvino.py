@@ -169,10 +169,11 @@ def parts_of(model: Any) -> dict[str, bytes]:
 
 
 def of_parts(parts: Mapping[str, Buffer]) -> Any:
-    """The inverse of `parts_of`. The model holds on to their memory, and computes with it."""
+    """The inverse of `parts_of`."""
     import openvino
 
-    weights = openvino.Tensor(np.frombuffer(parts["bin"], np.uint8), shared_memory=True)
+    # With memory of its own: nobody would hold on to that of the parts while it computes with it.
+    weights = openvino.Tensor(np.frombuffer(parts["bin"], np.uint8))
     return core().read_model(bytes(parts["xml"]), weights)
 
 

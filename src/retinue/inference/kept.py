@@ -1,0 +1,97 @@
+"""Engines that were compiled another time, ready without PyTorch, and without building a network.
+
+`retinue.inference.engines` compiles and proves them, and keeps them by what they compute: the same
+weights in a file of another name find them, too, and any other weights do not.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retinue.inference.devices import compute_threads
+from retinue.inference.engine import Engine, Precision, Way
+from retinue.inference.engine_cache import (
+    EngineCache,
+    Graph,
+    choice_key,
+    facts,
+    key_of,
+    of_model,
+    weights_of_file,
+)
+from retinue.inference.names import EngineName
+from retinue.inference.runtimes import found
+from retinue.inference.signature import Signature
+from retinue.modelfile import ModelDescription
+from retinue.text import first_line
+
+log = logging.getLogger("retinue")
+
+GRAPHS = ("openvino", "onnxruntime")
+"""Engines that run what was kept."""
+
+
+class Kept(NamedTuple):
+    """What answers at once."""
+
+    engine: Engine
+    settled: bool
+    """Whether it is the one that was wished for; otherwise PyTorch is faster, once there is much to
+    do."""
+
+
+def kept_engine(
+    file: Path,
+    description: ModelDescription,
+    wish: EngineName,
+    *,
+    precision: Precision = "fp32",
+    cache: EngineCache | None = None,
+) -> Kept | None:
+    """The engine of the model file `file` on the processor that `wish` asks for, as it was compiled
+    another time; None where there is none, or it cannot be had, whatever the reason."""
+    cache = cache or EngineCache()
+    if wish == "torch" or not cache.folder.is_dir():
+        return None
+    computed = computed_by(description)
+    inputs = [("float32", (3, *description.prepared().size))]
+    try:
+        choice = cache.choice(choice_key(facts(computed, "", inputs, precision)), compute_threads())
+        if choice is None and wish == "auto":
+            return None  # and a large file is not read in vain
+        fastest = choice.engine if choice is not None else ""
+        names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
+        key = key_of(facts(computed, weights_of_file(file), inputs, precision))
+        for name in names:
+            graph = cache.graph(key, name) if found(name) else None
+            if graph is not None:
+                together = choice is not None and (choice.engine, choice.way) == (name, "together")
+                engine = of_graph(graph, precision, "together" if together else "apart")
+                if choice is not None and wish == "auto":
+                    log.info("engine, as timed before: %s", choice.told())
+                return Kept(engine, wish != "auto" or name == fastest)
+    except Exception as error:  # damaged in whatever way: what reads it whole says so
+        log.info("no engine that was kept is taken: %s", first_line(error, type(error).__name__))
+    return None
+
+
+def computed_by(description: ModelDescription) -> dict[str, Any]:
+    """What the network of a model file computes, for `engine_cache.facts`."""
+    return of_model(
+        description.task, description.network, description.arguments, description.task_state
+    )
+
+
+def of_graph(graph: Graph, precision: Precision, way: Way) -> Engine:
+    """What runs `graph`. Raises whatever its library raises for what it cannot run."""
+    signature = Signature(**graph.signature).checked()
+    if graph.kind == "openvino":
+        from retinue.inference.runtimes.openvino import OpenVINOEngine, of_parts
+
+        return OpenVINOEngine(of_parts(graph.parts), signature, precision, way)
+    from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine, session
+
+    content: Any = bytes(graph.parts["model"])
+    return OnnxRuntimeEngine(session(content), signature, precision)

@@ -1,0 +1,211 @@
+"""A model file whose engine was compiled before answers without PyTorch, and as it did then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import exports
+import numpy as np
+import pytest
+import torch
+
+from retinue import modelfile
+from retinue.inference.devices import compute_threads
+from retinue.inference.engine_cache import Choice, EngineCache, choice_key, facts
+from retinue.inference.kept import computed_by, kept_engine
+from retinue.inference.members import KeptMember, Member
+from retinue.inference.predictor import COMPILE_FROM, load
+
+TASKS = {"classification": "mnist_cnn", "multilabel": "mnist_cnn", "detection": "yolov3_tiny"}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = exports.photographs(tmp_path_factory.mktemp("photographs"))
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture(scope="module")
+def compiled(
+    tmp_path_factory: pytest.TempPathFactory, photographs: list[str]
+) -> tuple[Path, dict[str, Path], dict[str, list[Any]]]:
+    """A cache, a model file of each task of which it has an engine, and what that has answered."""
+    pytest.importorskip("openvino")
+    folder = tmp_path_factory.mktemp("kept")
+    files, said = {}, {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETINUE_CACHE", str(folder / "cache"))
+        for task, network in TASKS.items():
+            file = folder / f"{task}.safetensors"
+            if task == "detection":
+                exports.detector(file)
+            else:
+                exports.model(file, network, task=task)
+            predictor = load(file, device="cpu", engine="openvino")
+            assert type(predictor.members[0]) is Member
+            said[task] = list(predictor.predict(photographs))
+            files[task] = file
+    return folder / "cache", files, said
+
+
+@pytest.fixture
+def cache(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> EngineCache:
+    """A copy of it, which tests may spoil."""
+    shutil.copytree(compiled[0], tmp_path / "cache")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path / "cache"))
+    return EngineCache()
+
+
+def choose(cache: EngineCache, file: Path, engine: str, way: str = "apart") -> None:
+    """Let `engine` have been the fastest."""
+    said = modelfile.read_description(file)
+    computed = facts(computed_by(said), "", [("float32", (3, *said.prepared().size))])
+    choice = Choice(engine, {engine: 2.0, "torch": 1.0}, 4, way)
+    assert cache.keep_choice(choice_key(computed), compute_threads(), choice)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_answers_as_it_did(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    task: str,
+) -> None:
+    """Asked for by name, or because it was the fastest; and the network is there if needed."""
+    _, files, said = compiled
+    for engine in ("openvino", "auto"):
+        choose(cache, files[task], "openvino")
+        predictor = load(files[task], device="cpu", engine=engine)  # type: ignore[arg-type]
+        assert type(predictor.members[0]) is KeptMember
+        assert predictor.takes_arrays
+        assert predictor.engine == "openvino"
+        exports.same(said[task], list(predictor.predict(photographs)), most=1e-5)
+        assert predictor.members[0].settled
+    network = predictor.network
+    assert not network.training
+    with torch.inference_mode():
+        plain = list(load(files[task], device="cpu", engine="torch").predict(photographs))
+    exports.same(plain, said[task], most=1e-3)
+
+
+def test_nothing_on_the_way_imports_torch(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+) -> None:
+    _, files, said = compiled
+    program = (
+        "import json, sys\n"
+        "from retinue.cli.app import run\n"
+        "codes = [run(json.loads(line)) for line in sys.argv[1:]]\n"
+        "print(codes, sorted({'torch', 'accelerate'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    for file in files.values():
+        choose(cache, file, "openvino")
+    lines = [["predict", str(file), *photographs, "--json"] for file in files.values()]
+    lines.append(["predict", str(files["detection"]), photographs[0], "--set", "confidence=0.7"])
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(json.dumps, lines)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "[0, 0, 0, 0] []", done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()[: 3 * len(photographs)]]
+    for one, other in zip(told, [r for task in TASKS for r in said[task]], strict=True):
+        theirs = json.loads(json.dumps(other.as_dict()))
+        assert one.keys() == theirs.keys()
+        assert one["path"] == theirs["path"]
+        (own,) = one.keys() - {"path"}
+        assert [part["name"] for part in one[own]] == [part["name"] for part in theirs[own]]
+        scores = [[part["score"] for part in each[own]] for each in (one, theirs)]
+        np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+) -> None:
+    """The first answers need not wait for it."""
+    _, files, _ = compiled
+    choose(cache, files["classification"], "torch", "together")
+    predictor = load(files["classification"], device="cpu")
+    assert type(predictor.members[0]) is KeptMember
+    assert (predictor.engine, predictor.members[0].settled) == ("openvino", False)
+    many = photographs * (COMPILE_FROM // len(photographs) + 4)
+    answers = list(predictor.predict(many, batch_size=8))
+    assert predictor.engine == "torch"
+    first = answers[: len(photographs)]
+    last = answers[-len(photographs) :]
+    exports.same(first, last, most=1e-4)
+
+
+def test_of_other_weights_or_classes_it_says_nothing(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    tmp_path: Path,
+) -> None:
+    """The same weights under another name are the same; one bit of them is not."""
+    _, files, _ = compiled
+    file = files["classification"]
+    description, tensors = modelfile.read(file)
+
+    def there(path: Path) -> bool:
+        return kept_engine(path, modelfile.read_description(path), "openvino") is not None
+
+    copy = tmp_path / "猫 & dog.safetensors"
+    shutil.copy(file, copy)
+    assert there(copy)
+    key = next(iter(tensors))
+    modelfile.write(copy, {**tensors, key: tensors[key] + 1e-6}, description)
+    assert not there(copy)
+    modelfile.write(copy, tensors, description.model_copy(update={"task_state": {"blend": 0.5}}))
+    assert not there(copy)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(file.read_bytes()[:-8])
+    assert kept_engine(cut, description, "openvino") is None
+    assert kept_engine(file, description, "torch") is None
+    assert kept_engine(file, description, "auto") is None, "nobody has timed it"
+
+
+def test_what_is_damaged_is_compiled_anew(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+) -> None:
+    _, files, said = compiled
+    for graph in cache.folder.glob("*.graph"):
+        content = bytearray(graph.read_bytes())
+        content[len(content) // 2] ^= 1
+        graph.write_bytes(content)
+    predictor = load(files["multilabel"], device="cpu", engine="openvino")
+    assert type(predictor.members[0]) is Member
+    exports.same(said["multilabel"], list(predictor.predict(photographs)), most=1e-5)
+    assert type(load(files["multilabel"], device="cpu", engine="openvino").members[0]) is KeptMember
+
+
+def test_a_file_that_does_not_say_all_is_not_answered_without_its_network(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    tmp_path: Path,
+) -> None:
+    """A detector's strides were not written down in files of the first format."""
+    description, tensors = modelfile.read(compiled[1]["detection"])
+    state = {key: value for key, value in description.task_state.items() if key == "anchors"}
+    file = tmp_path / "old.safetensors"
+    modelfile.write(file, tensors, description.model_copy(update={"task_state": state}))
+    before = cache.sizes()
+    for _ in range(2):
+        predictor = load(file, device="cpu", engine="openvino")
+        assert type(predictor.members[0]) is Member
+        exports.same(compiled[2]["detection"], list(predictor.predict(photographs)), most=1e-5)
+    assert cache.sizes() == before
