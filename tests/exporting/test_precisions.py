@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import retinue
 from retinue import modelfile
 from retinue.cli.app import run
 from retinue.errors import RetinueError, UsageError
+from retinue.exporting import eight_bits, writers
 from retinue.exporting import model as exporting
-from retinue.exporting import writers
 from retinue.inference.predictor import load
 from retinue.sample import Sample
 
@@ -57,6 +58,71 @@ def test_eight_bits_say_what_they_cost(to: str, trained: Path) -> None:
     x = torch.randn(8, 3, 32, 32)
     off = (predictor.members[0].plain("cpu")(x) - one(x)).abs().max() / one(x).std()
     assert 1e-4 < float(off) < 1
+
+
+def test_a_model_file_answers_in_eight_bits_and_says_what_that_costs(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    made: list[Any] = []
+    own = eight_bits.export_model
+    monkeypatch.setattr(
+        eight_bits, "export_model",
+        lambda *a, **how: made.append(a) or own(a[0], replace(a[1], most_lost=0.2), a[2], **how),
+    )  # fmt: skip
+    exact = retinue.load(trained, device="cpu", engine="torch")
+    x = torch.randn(8, 3, 32, 32)
+    expected = next(iter(exact.outputs(x)))
+    for engine in ("auto", "openvino", "onnxruntime"):
+        caplog.clear()
+        predictor = retinue.load(trained, device="cpu", precision="int8", engine=engine)  # type: ignore[arg-type]
+        assert engine in ("auto", predictor.engine)
+        said = next(iter(predictor.outputs(x)))
+        assert 1e-4 < float((said - expected).abs().max() / expected.std()) < 1
+        assert [r.levelname for r in caplog.records if "int8 costs" in r.message] == ["WARNING"]
+    assert len(made) == 1, "kept for the next time"
+    (file,) = (tmp_path / "engines").glob("*.graph")
+    file.write_bytes(file.read_bytes()[:-100])
+    figures = retinue.evaluate(trained, precision="int8", device="cpu")
+    assert figures["precision"] == "int8"
+    assert len(made) == 2, "made anew where it is damaged"
+    with pytest.raises(UsageError, match="torch does not compute in int8"):
+        retinue.load(trained, precision="int8", engine="torch")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path / "empty"))
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((trained / "best.safetensors").read_bytes())
+    with pytest.raises(UsageError, match="ranges for int8 are chosen by the model's own images"):
+        retinue.load(alone, precision="int8")
+
+
+def test_a_model_file_answers_in_bf16(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    photo = next((trained.parent / "data").rglob("*.png"))
+    exact = retinue.load(trained, device="cpu", engine="torch")(photo)
+    predictor = retinue.load(trained, device="cpu", engine="torch", precision="bf16")
+    found = predictor(photo)
+    assert predictor.members[0].compiled is not None
+    assert [e.precision for e in predictor._compiled or []] == ["bf16"]  # from the first image on
+    assert dict(found.classes) != dict(exact.classes)  # type: ignore[attr-defined]
+    assert found.classes[0][0] == exact.classes[0][0]  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="cannot be run in fp16"):
+        load(trained, precision="fp16")
+
+
+def test_an_export_computes_as_it_was_exported(model: Path, photographs: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = retinue.export(model, "onnx", images=photographs)
+    assert isinstance(done, exporting.Written)
+    for precision in ("bf16", "int8"):
+        with pytest.raises(UsageError, match="export"):
+            retinue.load(done.path, precision=precision)  # type: ignore[arg-type]
 
 
 def test_eight_bits_are_chosen_by_images_as_predict_prepares_them(

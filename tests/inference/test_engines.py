@@ -246,7 +246,7 @@ def test_auto_takes_the_fastest(
         timed(monkeypatch, openvino_apart=4000, openvino_together=4600, torch=4500)
         made = compile_engine(tiny, x)
     assert (made.name, made.way) == ("openvino", "together")  # type: ignore[attr-defined]
-    assert "openvino 4.1e+03 img/s, torch 4.5e+03 img/s: torch" in caplog.text
+    assert "openvino 4,100 img/s, torch 4,500 img/s: torch" in caplog.text
     timed(monkeypatch, openvino_apart=4400, openvino_together=4300, torch=4500)
     made = compile_engine(tiny, x)  # as near as that, noise would choose
     assert (made.name, made.way) == ("openvino", "apart")  # type: ignore[attr-defined]

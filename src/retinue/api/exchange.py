@@ -107,39 +107,19 @@ def benchmark(
     return list(measure(file, _material(file, images), formats=names, precisions=precisions))
 
 
-ENOUGH = 16
-"""Images for a proof; where a split has fewer, others help out."""
-
-
 def _material(file: Path, images: str | Path | Sequence[str | Path] | None) -> Material:
     """Real images for a proof: `images`, or the model's own."""
     import sys
 
-    from retinue import modelfile
-    from retinue.data.sources import judged_split
-    from retinue.errors import UsageError
     from retinue.exporting.material import Material
     from retinue.inference.inputs import expand
     from retinue.inference.predictor import as_sample
-    from retinue.training.evaluation import samples_of
+    from retinue.training.evaluation import material_of
 
-    if images is not None:
-        named = [images] if isinstance(images, str | Path) else list(images)
-        return Material.of_images([as_sample(path, path) for path in expand(named, sys.stdin)])
-    try:
-        splits = samples_of(file, modelfile.read_description(file).classes)
-    except UsageError as error:
-        raise UsageError(
-            f"an export is proven on real images, and there are none: {error.what}",
-            where=error.where,
-            mend="name some: images=FOLDER (--images FOLDER)",
-        ) from error
-    best = judged_split("auto", splits)
-    own = list(splits[best])
-    rest = [sample for name, samples in splits.items() if name != best for sample in samples]
-    lacking = ENOUGH - len(own)
-    proof = [*own, *rest[:: max(len(rest) // lacking, 1)]] if lacking > 0 else own
-    return Material(proof, splits.get("train") or own, own, best)
+    if images is None:
+        return material_of(file)
+    named = [images] if isinstance(images, str | Path) else list(images)
+    return Material.of_images([as_sample(path, path) for path in expand(named, sys.stdin)])
 
 
 def import_model(

@@ -11,6 +11,9 @@ from retinue.inference.names import EngineName as EngineName
 PredictEngineName = Literal["auto", "torch", "onnxruntime", "openvino", "ray"]
 """`ray`: several processes or machines, see `retinue.bulk`."""
 
+PrecisionName = Literal["fp32", "bf16", "int8"]
+"""In what numbers a model file is run."""
+
 
 def several(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """One source or many, as many."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retinue.api.names import EngineName
+from retinue.api.names import EngineName, PrecisionName
 from retinue.api.predicting import load
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def serve(
     settings: Settings | None = None,
     device: str = "auto",
     engine: EngineName = "auto",
+    precision: PrecisionName = "fp32",
     tta: str | None = None,
     options: Mapping[str, Any] | None = None,
     log_format: Literal["auto", "json", "text"] = "auto",
@@ -27,9 +28,9 @@ def serve(
 ) -> None:
     """Serve model files or run folders, each `PATH` or `NAME=PATH`, until SIGTERM or Ctrl-C.
 
-    `settings`: address and limits. `options`: see `load`. `say` is told the address once the models
-    are ready. Raises UsageError for a model that is missing or an address that is taken,
-    RetinueError for one that does not load.
+    `settings`: address and limits. `options`, `precision`: see `load`. `say` is told the address
+    once the models are ready. Raises UsageError for a model that is missing or an address that is
+    taken, RetinueError for one that does not load.
     """
     import importlib.util
 
@@ -48,7 +49,9 @@ def serve(
     server.run(
         named([str(one) for one in given]),
         settings or Settings(),
-        load=partial(load, device=device, engine=engine, tta=tta, options=options),
+        load=partial(
+            load, device=device, engine=engine, precision=precision, tta=tta, options=options
+        ),
         say=say,
         log_format=log_format,
     )

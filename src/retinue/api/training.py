@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from retinue.api.names import EngineName
+from retinue.api.names import EngineName, PrecisionName
 
 if TYPE_CHECKING:
     from retinue.training.features.clearing import Cleared
@@ -127,6 +127,7 @@ def evaluate(
     data: str | Path | None = None,
     split: Literal["auto", "train", "val", "test"] = "auto",
     engine: EngineName = "auto",
+    precision: PrecisionName = "fp32",
     tta: str | None = None,
     device: str = "auto",
     batch_size: int = 32,
@@ -140,7 +141,7 @@ def evaluate(
     among the model's, and are put in the model's order. `split`: `auto` takes the first of test,
     val and train that there is; data without splits is judged whole. `out`: a folder for
     `metrics.json` and the task's tables, `predictions.parquet` among them. Unreadable images are
-    left out, and named under `skipped`.
+    left out, and named under `skipped`. `precision`: see `load`.
     """
     from retinue.training.evaluation import Question, evaluate_model
 
@@ -151,6 +152,7 @@ def evaluate(
             data=None if data is None else str(data),
             split=split,
             engine=engine,
+            precision=precision,
             tta=tta,
             device=device,
             batch_size=batch_size,

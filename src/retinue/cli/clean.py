@@ -30,7 +30,7 @@ def clean(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Clear the cached features of all runs.")
+        bool, typer.Option("--all", help="Clear the cached features of all runs, and engines.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be cleared.")
@@ -39,8 +39,8 @@ def clean(
 ) -> None:
     """Clear cached features, which a network's frozen part gave for pictures, and packed images.
 
-    Nothing else is touched. Runs on the same pictures share them; a training that needs them again
-    computes them anew. What a training at work holds stays.
+    --all clears compiled engines, too. Nothing else is touched. Runs on the same pictures share
+    them; a training that needs them again computes them anew. What a training at work holds stays.
     """
     from retinue import api
     from retinue.errors import UsageError
@@ -54,8 +54,15 @@ def clean(
     total = sum(done.spaces.values())
     if as_json:
         told = {"folder": done.folder, "spaces": dict(done.spaces), "bytes": total}
-        print_json(told | {"freed": done.freed, "kept": done.kept, "shared": list(done.shared)})
+        print_json(
+            told
+            | {"freed": done.freed, "kept": done.kept, "shared": list(done.shared)}
+            | {"engines": done.engines}
+        )
         return
+    if done.engines:
+        what = "compiled engines" + ("" if dry else " cleared")
+        say(f"{_size(done.engines)} of {what}")
     if not done.spaces:
         whose = "" if run is None else f" of {visible(run)}"
         say(f"no cached features{whose} in {visible(done.folder)}")

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from retinue.cli.options import BatchSize, Device, Engine, EngineChoice, Json, Model, TtaChoice
+from retinue.cli.options import (
+    BatchSize,
+    Device,
+    Engine,
+    EngineChoice,
+    Json,
+    Model,
+    Precision,
+    PrecisionChoice,
+    TtaChoice,
+)
 from retinue.cli.output import end_with, figures, print_json, say
 from retinue.text import visible
 
@@ -39,6 +49,7 @@ def evaluate(
         ),
     ] = "auto",
     engine: Engine = EngineChoice.auto,
+    precision: Precision = PrecisionChoice.fp32,
     tta: Annotated[
         TtaChoice | None,
         typer.Option(
@@ -65,6 +76,7 @@ def evaluate(
         data=data,
         split=split,  # type: ignore[arg-type]
         engine=engine.value,
+        precision=precision.value,
         tta=None if tta is None else tta.value,
         out=out,
         device=device,

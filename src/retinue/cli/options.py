@@ -39,6 +39,14 @@ class EngineChoice(StrEnum):
     openvino = "openvino"
 
 
+class PrecisionChoice(StrEnum):
+    """In what numbers the network computes."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
 class TtaChoice(StrEnum):
     """Test-time augmentation: the views whose answers are averaged."""
 
@@ -69,6 +77,13 @@ Device = Annotated[
 ]
 Engine = Annotated[
     EngineChoice, typer.Option("--engine", help="What runs the network; auto takes the fastest.")
+]
+Precision = Annotated[
+    PrecisionChoice,
+    typer.Option(
+        "--precision",
+        help="bf16 where that is faster here; int8, whose cost is told. A little is lost.",
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

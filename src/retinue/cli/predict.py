@@ -16,6 +16,8 @@ from retinue.cli.options import (
     Json,
     Model,
     OnBadImage,
+    Precision,
+    PrecisionChoice,
     TtaChoice,
 )
 from retinue.cli.output import end_with, print_json, say
@@ -126,6 +128,7 @@ def predict(
             " machines, needs --out, goes on where it stopped.",
         ),
     ] = PredictEngine.auto,
+    precision: Precision = PrecisionChoice.fp32,
     actors: Annotated[
         int | None,
         typer.Option("--actors", min=1, metavar="N", help="Of --engine ray: processes."),
@@ -158,6 +161,7 @@ def predict(
         spent = api.speed(
             model, sources, runs=fps, engine=cast("EngineName", engine.value), device=device,
             tta=tta.value if tta is not None else None, options=options,
+            precision=precision.value,
         )  # fmt: skip
         print_json(spent) if as_json else _say_speed(spent)
         return
@@ -180,6 +184,7 @@ def predict(
         draw=draw,
         tta=tta.value if tta is not None else None,
         engine=engine.value,
+        precision=precision.value,
         device=device,
         batch_size=batch_size,
         on_bad_image=on_bad_image.value,

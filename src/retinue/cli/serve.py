@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from retinue.cli import complete
-from retinue.cli.options import Changes, Device, Engine, EngineChoice, TtaChoice
+from retinue.cli.options import (
+    Changes,
+    Device,
+    Engine,
+    EngineChoice,
+    Precision,
+    PrecisionChoice,
+    TtaChoice,
+)
 from retinue.cli.output import say
 from retinue.serving.keys import VARIABLE, read_keys
 from retinue.serving.settings import MEBIBYTE, Settings
@@ -108,6 +116,7 @@ def serve(
         ),
     ] = _DEFAULT.answer_time,
     engine: Engine = EngineChoice.auto,
+    precision: Precision = PrecisionChoice.fp32,
     tta: Annotated[
         TtaChoice | None,
         typer.Option(
@@ -149,6 +158,7 @@ def serve(
         settings=settings,
         device=device,
         engine=engine.value,
+        precision=precision.value,
         tta=None if tta is None else tta.value,
         options=parse_overrides(changes or []),
         log_format=log.value,

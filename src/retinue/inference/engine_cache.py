@@ -103,8 +103,13 @@ class Choice:
 
     def told(self) -> str:
         """`openvino 41 img/s, torch 45 img/s: torch`."""
-        each = [f"{name} {speed:.3g} img/s" for name, speed in self.speeds.items()]
-        return f"{', '.join(each)}: {self.engine}"
+        return told(self.speeds, self.engine)
+
+
+def told(speeds: Mapping[str, float], chosen: str) -> str:
+    """`openvino 41 img/s, torch 45 img/s: torch`."""
+    each = [f"{name} {one:{',.0f' if one >= 100 else '.3g'}} img/s" for name, one in speeds.items()]
+    return f"{', '.join(each)}: {chosen}"
 
 
 def facts(

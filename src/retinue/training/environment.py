@@ -21,6 +21,7 @@ from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
 from retinue.data.loader import worker_count
 from retinue.errors import UsageError
 from retinue.inference.devices import choose_device, fit_threads
+from retinue.inference.engine_cache import EngineCache
 from retinue.inference.engines import candidates, installed
 
 PACKAGES = (
@@ -166,9 +167,22 @@ def facts() -> dict[str, Any]:
         "engines": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")},
         "auto": {
             "device": device,
-            "engine": candidates(device)[0],
+            "engine": _engine(candidates(device)),
             "precision": choose_precision("auto", device),
             "workers": worker_count("auto"),
             "threads": fit_threads(),
         },
+        "timed_engines": [
+            f"{one.network or 'a network'}, {one.batch} at a time: {one.told()}"
+            for one in EngineCache().choices()[:MOST_TOLD]
+        ],
     }
+
+
+MOST_TOLD = 8
+"""Choices of an engine that are told, of those that were used last."""
+
+
+def _engine(names: list[str]) -> str:
+    """What `auto` would do."""
+    return names[0] if len(names) == 1 else f"the fastest of {', '.join(names)}, timed by network"

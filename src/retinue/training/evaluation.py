@@ -15,7 +15,9 @@ from retinue.data.sources import Dataset, judged_split, open_dataset
 from retinue.documents import json_text
 from retinue.errors import UsageError, some, suggest
 from retinue.explaining.overlays import for_the_page
+from retinue.exporting.material import Material
 from retinue.files import replacing, sweep, write_text
+from retinue.inference.engine import Precision
 from retinue.inference.ensembles import members_of
 from retinue.inference.evaluator import evaluate
 from retinue.inference.names import EngineName
@@ -37,6 +39,7 @@ class Question:
     data: str | None = None
     split: str = "auto"
     engine: EngineName = "auto"
+    precision: Precision = "fp32"
     tta: str | None = None
     device: str = "auto"
     batch_size: int = 32
@@ -51,7 +54,13 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
         _prepare(out)
     with console(None, quiet=asked.quiet) as bar:
         files = [find_model(model) for model in asked.models]
-        predictor = load(files, device=asked.device, engine=asked.engine, tta=asked.tta)
+        predictor = load_in(
+            files,
+            precision=asked.precision,
+            device=asked.device,
+            engine=asked.engine,
+            tta=asked.tta,
+        )
         whole = DataOptions(path=asked.data, split=SplitOptions(train=1, val=0, test=0))
         dataset = open_dataset(
             whole if asked.data is not None else own_data(find_model(members_of(files)[0][0])),
@@ -74,6 +83,8 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
             progress=lambda done, total: bar.advance(done),
         )
     figures = {"task": predictor.description.task, "split": name, **judged.figures}
+    if asked.precision != "fp32":
+        figures["precision"] = asked.precision
     if asked.data is None:
         figures |= seen_in_training(predictor, chosen)
     if judged.skipped:
@@ -215,6 +226,63 @@ def samples_of(file: Path, classes: Sequence[str]) -> dict[str, list[Sample]]:
         name: in_order_of(classes, dataset.classes, samples)
         for name, samples in dataset.splits.items()
     }
+
+
+ENOUGH = 16
+"""Images for a proof; where a split has fewer, others help out."""
+
+
+def material_of(file: Path) -> Material:
+    """Real images for the proof of an export of the model file: its run's own. UsageError where
+    they are not there."""
+    try:
+        splits = samples_of(file, modelfile.read_description(file).classes)
+    except UsageError as error:
+        raise UsageError(
+            f"an export is proven on real images, and there are none: {error.what}",
+            where=error.where,
+            mend="name some: images=FOLDER (--images FOLDER)",
+        ) from error
+    best = judged_split("auto", splits)
+    own = list(splits[best])
+    rest = [sample for name, samples in splits.items() if name != best for sample in samples]
+    lacking = ENOUGH - len(own)
+    proof = [*own, *rest[:: max(len(rest) // lacking, 1)]] if lacking > 0 else own
+    return Material(proof, splits.get("train") or own, own, best)
+
+
+def load_in(
+    models: Sequence[Path],
+    *,
+    precision: Precision = "fp32",
+    engine: EngineName = "auto",
+    **how: Any,
+) -> Predictor:
+    """`retinue.inference.predictor.load`, in int8, too: with ranges of numbers chosen by the
+    model's own images, and what it costs told. Raises UsageError where there are none."""
+    if precision != "int8":
+        return load(list(models), engine=engine, precision=precision, **how)
+    from retinue.exporting.eight_bits import load_in_eight_bits
+
+    def material(file: Path) -> Material:
+        try:
+            return material_of(file)
+        except UsageError as error:
+            raise UsageError(
+                f"ranges for int8 are chosen by the model's own images: {error.what}",
+                where=error.where,
+                mend="export it (retinue export MODEL --to onnx --precision int8 --images FOLDER),"
+                " and name that file",
+            ) from error
+
+    files = [find_model(model) for model in models]
+    if len(members_of(files)[0]) != len(files):
+        raise UsageError(
+            "an ensemble has no int8 of its own",
+            where="precision (--precision)",
+            mend="name its models one after the other",
+        )
+    return load_in_eight_bits(files, material, engine=engine, **how)
 
 
 def _choose(dataset: Dataset, split: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from retinue import api
 from retinue.errors import RetinueError, UsageError
+from retinue.inference.engine_cache import EngineCache, Graph
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.layouts import Layout
 
@@ -59,6 +60,19 @@ def test_a_runs_own_features_go_and_nothing_else(cache: FeatureCache, tmp_path: 
     assert (cache.root / "mine" / "photo.jpg").read_bytes() == b"kept"
     assert (run / "recipe.yaml").is_file()
     assert not api.clean(run).spaces
+
+
+def test_compiled_engines_go_with_all_of_it_and_with_no_run(
+    cache: FeatureCache, tmp_path: Path
+) -> None:
+    engines = EngineCache()
+    assert engines.keep_graph("0" * 32, Graph("openvino", "openvino", {"xml": bytes(500)}, {}))
+    size = sum(engines.sizes().values())
+    assert api.clean(_run(tmp_path / "run", A)).engines == 0
+    assert sum(engines.sizes().values()) == size > 500
+    assert api.clean(dry_run=True).engines == size
+    assert api.clean().engines == size
+    assert engines.sizes() == {}
 
 
 def test_all_of_it(cache: FeatureCache) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.errors import RetinueError
+from retinue.inference.engine_cache import EngineCache
 from retinue.run.folder import RunFolder
 from retinue.training.features.cache import FeatureCache, root_of
 from retinue.training.recipe import load_recipe
@@ -26,12 +27,16 @@ class Cleared:
     """Bytes that are free now: fewer, where a training at work holds some."""
     kept: int
     """Bytes of what else is in the cache."""
+    engines: int = 0
+    """Bytes of compiled engines that were meant, too: with all features alone, as they are no
+    run's."""
     shared: tuple[Path, ...] = ()
     """Other runs that had them in common, and compute them anew when they go on."""
 
 
 def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) -> Cleared:
-    """Clear the cached features that `run` has used, or all; with `dry` nothing is removed.
+    """Clear the cached features that `run` has used, or all, and compiled engines then, too; with
+    `dry` nothing is removed.
 
     `folder`: the cache; None: that of the run, or the usual one. Nothing but cached features is
     ever touched, and all of them can be computed again.
@@ -55,9 +60,13 @@ def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) ->
             )
         wanted = {name: size for name, size in cache.sizes().items() if name in names}
     others = () if run is None else tuple(_sharing(run, set(wanted)))
+    compiled = EngineCache()
+    engines = 0 if run is not None or folder is not None else sum(compiled.sizes().values())
     freed = 0 if dry else cache.clear(set(wanted))
+    if engines and not dry:
+        compiled.clear()
     kept = sum(cache.sizes().values()) - (sum(wanted.values()) if dry else 0)
-    return Cleared(cache.root, wanted, freed, kept, others)
+    return Cleared(cache.root, wanted, freed, kept, engines, others)
 
 
 def _spaces(run: RunFolder) -> set[str] | None:
