@@ -9,6 +9,7 @@ from pathlib import Path
 SCRIPTS = (
     "input_pipeline.py",
     "training_step.py",
+    "engines.py",
     "cached_features.py",
     "scale.py",
     "shards.py",

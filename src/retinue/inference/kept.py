@@ -67,7 +67,9 @@ def kept_engine(
         for name in names:
             graph = cache.graph(key, name) if found(name) else None
             if graph is not None:
-                together = choice is not None and (choice.engine, choice.way) == (name, "together")
+                timed = choice is not None and (choice.engine, choice.way) == (name, "together")
+                # In a way that was not proven it may say something else.
+                together = timed or "apart" not in graph.proof.get("ways", ())
                 engine = of_graph(graph, precision, "together" if together else "apart")
                 if choice is not None and wish == "auto":
                     log.info("engine, as timed before: %s", choice.told())
