@@ -142,11 +142,7 @@ def compared(name: str, batch: int, rounds: int, fewer_bits: bool) -> Iterator[d
             "low": low,
             "high": high,
             "spread": "95 % interval",
-            "target": target
-            if kind == "fp32"
-            else INT8_TARGETS.get(name)
-            if kind == "int8"
-            else None,
+            "target": targets.get(kind),
             "ours": batch / spent,
             "theirs": theirs,
             "unit": "images/s",
