@@ -1,17 +1,22 @@
 """The engine that `auto` takes against timm's same network in eager float32, channels-last.
 
     python benchmarks/engines.py [--network NAME …] [--batch N] [--rounds N] [--fewer-bits]
-                                 [--json [FILE]]
+                                 [--photographs FOLDER] [--json [FILE]]
 
 Both answer the same images of 224×224, by turns with a large float32 matrix product, which says
 what the machine can do meanwhile; `--fewer-bits` adds bf16 and int8 (ranges chosen by the same
 images), each by the faster of its engines. The ratio is the median over rounds of timm's time
 through ours, with a bootstrap interval of 95 %. Weights are drawn: they do not matter for speed.
+
+`--photographs`: what fewer bits cost networks whose real weights are at hand, on the ImageNet
+photographs of the folder (`labels.csv` with the columns `file` and `class_index`). Every eighth
+of them chooses the ranges of int8; all others are judged.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 import statistics
 import tempfile
@@ -29,12 +34,14 @@ from retinue.exporting.int8 import quantised
 from retinue.inference.devices import fit_threads
 from retinue.inference.engine import Engine
 from retinue.inference.engines import compile_engine
+from retinue.inference.predictor import example_inputs
 from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine, session
 from retinue.inference.runtimes.openvino import OpenVINOEngine, core
 from retinue.inference.tracing import onnx_program
 from retinue.models.anatomy import count_macs
 from retinue.models.registry import create_model
 from retinue.models.timm import library
+from retinue.sample import Sample
 from training_step import bootstrap
 
 # ours: timm's, claim, target
@@ -46,6 +53,9 @@ CASES = {
 }
 INT8_TARGETS = {"resnet50": 1.8, "vit_b16": 1.2}
 SIZE = (224, 224)
+WEIGHTED = ("mobilenet_v2", "tf_efficientnet_lite0")
+"""Networks whose ImageNet weights pip brings."""
+CALIBRATING = 125
 SIDE = 2048
 """Of the matrices, whose product is 2·SIDE³ operations."""
 
@@ -162,12 +172,47 @@ def compared(name: str, batch: int, rounds: int, fewer_bits: bool) -> Iterator[d
             }  # fmt: skip
 
 
+def costs(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """What the network loses of its top-1 accuracy."""
+    network = create_model(name, weights="imagenet").eval()
+    with open(folder / "labels.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    place = {path.name: path for path in folder.rglob("*.[jJ]*")}
+    samples = [Sample(str(place[Path(row["file"]).name])) for row in rows]
+    labels = torch.tensor([int(row["class_index"]) for row in rows])
+    judged = [k for k in range(len(rows)) if k % 8]
+    how = network.preprocessing
+    ranges = example_inputs(samples[::8], how, CALIBRATING)
+    print(f"{name}: {len(judged)} photographs, {len(ranges)} others for the ranges", flush=True)
+    engines = {"fp32": compile_engine(network, ranges[:8])}
+    if (rough := fastest(in_bf16(network, ranges), ranges[:16])) is not None:
+        engines["bf16"] = rough
+    engines["int8"] = next(in_int8(network, ranges))
+    right = dict.fromkeys(engines, 0)
+    for start in range(0, len(judged), 50):
+        some = judged[start : start + 50]
+        x = example_inputs([samples[k] for k in some], how, len(some))
+        for kind, engine in engines.items():
+            right[kind] += int((engine(x).argmax(1) == labels[some]).sum())
+    exact = right["fp32"] / len(judged)
+    for kind in list(engines)[1:]:
+        found = right[kind] / len(judged)
+        yield {
+            "claim": "precision-cost", "case": f"{name}, {kind}", "ratio": None, "low": None,
+            "high": None, "ours": 100 * (exact - found), "unit": "points of top-1",
+            "better": "less",
+            "note": f"{100 * found:.1f} % instead of {100 * exact:.1f} % on {len(judged)}"
+            f" photographs, by {engines[kind].name}",
+        }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--network", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--network", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--fewer-bits", action="store_true", help="bf16 and int8, too")
+    parser.add_argument("--photographs", type=Path, metavar="FOLDER")
     add_json(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -184,6 +229,11 @@ def main() -> None:
                     f"{one['theirs']:.1f} {one['unit']}, {one['note']}",
                     flush=True,
                 )
+    for name in WEIGHTED if options.photographs else ():
+        for one in costs(name, options.photographs):
+            results.append(one)
+            if options.json != "-":
+                print(f"{one['case']} costs {one['ours']:.1f} {one['unit']}: {one['note']}")
     leave("engines", results, options.json)
 
 

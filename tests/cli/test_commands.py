@@ -456,3 +456,6 @@ def test_clean_says_what_is_freed_and_what_others_lose(
     assert "5.0 MB of other runs stay" in out
     assert json.loads(retinue("clean", "runs/x", "--json").out)["freed"] == 20
     assert retinue("clean", "runs/x", "--all").code == 2
+    replace("clean", Cleared(tmp_path, {}, 0, 0, engines=70_000_000))
+    assert "70.0 MB of compiled engines cleared" in retinue("clean", "--all").out
+    assert json.loads(retinue("clean", "--json").out)["engines"] == 70_000_000

@@ -453,6 +453,29 @@ def test_a_network_that_gives_nothing_finite_is_run_as_it_is(tiny: Tiny) -> None
         assert made(x).isnan().all()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_answer_does_not_depend_on_the_images_beside_it(
+    threads: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each goes through by itself, in whatever stream."""
+    need("openvino")
+    from retinue.inference.runtimes import openvino as runtime
+
+    monkeypatch.setattr(runtime, "compute_threads", lambda: threads)
+    x = torch.randn(7, 3, 16, 16)
+    made = compile_engine(tiny, x, engine="openvino", steady=True)
+    assert made.way == "apart"  # type: ignore[attr-defined]
+    whole = made(x)
+    torch.testing.assert_close(whole, TorchEngine(tiny)(x), rtol=1e-4, atol=1e-5)
+    for n in (3, 4, 6):
+        assert torch.equal(made(x[:n]), whole[:n])
+    for n in (1, 2):  # by all threads together, and so in another order of summation, perhaps
+        torch.testing.assert_close(made(x[:n]), whole[:n], rtol=1e-5, atol=1e-6)
+    with pytest.raises(Exception, match="shape|compatible|port"):
+        made(torch.randn(4, 3, 17, 16))
+    assert torch.equal(made(x), whole), "and what failed leaves nothing behind"
+
+
 def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

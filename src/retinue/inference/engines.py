@@ -124,6 +124,8 @@ class _Entry:
 
     def named(self, name: str) -> Engine:
         """The engine of that name, in the fastest of its ways. Raises as `compile_engine`."""
+        if (made := self.known([name])) is not None:
+            return made
         if not self._enter(name):
             if not self._making.finite:
                 return TorchEngine(self._making.module, precision=self._making.precision)

@@ -135,7 +135,8 @@ class Making:
             said = f"{type(error).__name__}: {first_line(error)}"
             raise RefusedError(f"{name} cannot compile this network: {said}") from error
         if not agreement.accepted:
-            raise RefusedError(f"{name} disagrees with torch: {agreement}")
+            called = name if self.precision == "fp32" else f"{name} in {self.precision}"
+            raise RefusedError(f"{called} disagrees with torch: {agreement}")
         self._proven.setdefault(name, {})[way] = agreement
         return made
 

@@ -98,6 +98,9 @@ class _Compiled:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": streams,
+            # Bound to a core, a thread waits for whoever else works there, the stream of another
+            # engine perhaps, while others are idle.
+            "ENABLE_CPU_PINNING": False,
         }
         self._compiled = core().compile_model(model, "CPU", settings)
         self._streams = streams

@@ -27,11 +27,11 @@ class Cleared:
     """Bytes that are free now: fewer, where a training at work holds some."""
     kept: int
     """Bytes of what else is in the cache."""
+    shared: tuple[Path, ...] = ()
+    """Other runs that had them in common, and compute them anew when they go on."""
     engines: int = 0
     """Bytes of compiled engines that were meant, too: with all features alone, as they are no
     run's."""
-    shared: tuple[Path, ...] = ()
-    """Other runs that had them in common, and compute them anew when they go on."""
 
 
 def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) -> Cleared:
@@ -66,7 +66,7 @@ def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) ->
     if engines and not dry:
         compiled.clear()
     kept = sum(cache.sizes().values()) - (sum(wanted.values()) if dry else 0)
-    return Cleared(cache.root, wanted, freed, kept, engines, others)
+    return Cleared(cache.root, wanted, freed, kept, others, engines)
 
 
 def _spaces(run: RunFolder) -> set[str] | None:
