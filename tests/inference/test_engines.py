@@ -471,7 +471,7 @@ def test_an_answer_does_not_depend_on_the_images_beside_it(
         assert torch.equal(made(x[:n]), whole[:n])
     for n in (1, 2):  # by all threads together, and so in another order of summation, perhaps
         torch.testing.assert_close(made(x[:n]), whole[:n], rtol=1e-5, atol=1e-6)
-    with pytest.raises(Exception, match="shape|compatible|port"):
+    with pytest.raises(Exception, match=r"shape|compatible|port"):
         made(torch.randn(4, 3, 17, 16))
     assert torch.equal(made(x), whole), "and what failed leaves nothing behind"
 
