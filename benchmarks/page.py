@@ -78,7 +78,7 @@ CHAPTERS = (
             Claim("training-efficientnet_b0", "EfficientNet-B0", "≥ 1.6×", TRAINING),
             Claim("training-mobilenet_v2", "MobileNetV2", "≥ 1.3×", TRAINING),
             Claim("training-resnet50", "ResNet-50", "≥ 1.05×", TRAINING),
-            Claim("training-vit_b_16", "ViT-B/16", "≥ 1×", TRAINING),
+            Claim("training-vit_base_patch16", "ViT-B/16", "≥ 1×", TRAINING),
             Claim(
                 "staged-cache",
                 "Staged fine-tuning on eight cached views, against the same without a cache",

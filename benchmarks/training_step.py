@@ -1,66 +1,172 @@
 """A training step of ours against timm's same network in plain eager float32.
 
-    python benchmarks/training_step.py [--network NAME …] [--batch N] [--rounds N] [--json]
+    python benchmarks/training_step.py [--network NAME …] [--batch N] [--rounds N] [--bfloat16]
+        [--clock cpu] [--json [FILE]]
 
-A step is forward, loss, backward and SGD with momentum, on the same images. timm's is what one
-writes first: contiguous, float32. Ours is channels-last, and for ResNet under bfloat16 autocast
-where trial steps are faster with it. The two alternate, so that what else the machine does meets
-both; the figure is the median over rounds of timm's time through ours, with a bootstrap interval
-of 95 %.
+A step is forward, loss, backward and SGD with momentum. Both begin with the same weights, timm's
+translated, and get the same images and labels in the same order, so that their losses must be the
+same curve: the greatest relative difference stands beside the ratio, and one of more than
+`TOLERANCE` fails. Each side has a process of its own, as memory is taken and kept by the process:
+timm's network is eager, float32 and channels-last; ours is as `retinue train` has it, with
+`--bfloat16` under autocast (then `BFLOAT16` holds for the losses). The two alternate, so that what
+else the machine does meets both; the figure is the median over rounds of timm's time through ours,
+with a bootstrap interval of 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import multiprocessing
 import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retinue.models.registry import create_model
+from results import add_json, leave
 
-# network: size of the images, whether bfloat16 is tried, target
-CASES = {"resnet50": (224, True, 2.0), "efficientnet_b0": (224, False, 0.97)}
+TOLERANCE = 1e-3
+"""Of the losses, relative, in float32: rounding alone."""
+BFLOAT16 = 5e-2
+WARM = 2
+"""Steps that do not count, but in the curve."""
 
 
-def import_timm():
-    """timm imports torchvision, whose compiled operators a CPU-only torch lacks; only their names
-    are needed."""
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define("nms" + boxes)
-        library.define("qnms" + boxes)
-    import timm
+class Case(NamedTuple):
+    """A network."""
 
-    return timm
+    theirs: str
+    """timm's name of it."""
+    target: float
+    amx: float
+    """The target where the processor multiplies bfloat16 matrices in tiles."""
+
+
+CASES = {
+    "efficientnet_b0": Case("efficientnet_b0", 1.6, 2.5),
+    "mobilenet_v2": Case("mobilenetv2_100", 1.3, 2.5),
+    "resnet50": Case("resnet50", 1.05, 2.5),
+    "vit_base_patch16": Case("vit_base_patch16_224", 1.0, 2.5),
+}
+
+
+def build_theirs(name: str) -> nn.Module:
+    """timm's network."""
+    from retinue.models.timm import library
+
+    torch.manual_seed(0)
+    network: nn.Module = library().create_model(CASES[name].theirs)
+    return network
+
+
+def build_ours(name: str, weights: Path) -> nn.Module:
+    """Our network with timm's `weights`."""
+    from retinue.models.registry import create_model, find
+    from retinue.weights.layout import recognise, translate
+    from retinue.weights.loading import load_into
+
+    state = load_file(weights)
+    layout = recognise(state, find(name).family)
+    # Equal work: stochastic depth and dropout off on both sides, as timm has them.
+    network = create_model(name, **layout.arguments, drop_path=0.0, dropout=0.0)
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    assert load_into(network, translate(layout, state, shapes)).complete
+    return network
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def stepper(
-    network: nn.Module, loss_of: Callable[[], torch.Tensor], *, bfloat16: bool
-) -> Callable[[], float]:
-    """A function that takes one training step and returns its seconds; `loss_of` does the forward
-    pass, too."""
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-    network.train()
+    network: nn.Module,
+    batch: int,
+    size: int,
+    loss_of: Callable[..., torch.Tensor],
+    clock: Callable[[], float],
+) -> Callable[..., tuple[float, float]]:
+    """A function that takes the next training step, in bfloat16 or not, and returns its seconds
+    and loss."""
+    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.9)
+    generator = torch.Generator().manual_seed(1)
+    # Few images, again and again, so that there is something to learn.
+    images = torch.randn((2, batch, 3, size, size), generator=generator)
+    labels = torch.randint(0, 1000, (2, batch), generator=generator)
+    sets = [i.contiguous(memory_format=torch.channels_last) for i in images]
+    done = 0
 
-    def step() -> float:
-        began = time.perf_counter()
+    def step(*, bfloat16: bool) -> tuple[float, float]:
+        nonlocal done
+        x, y = sets[done % 2], labels[done % 2]
+        done += 1
+        began = clock()
         precision = torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext()
         with precision:
-            loss = loss_of()
+            loss = loss_of(network, x, y)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        return time.perf_counter() - began
+        return clock() - began, float(loss.detach())
 
     return step
+
+
+def side(
+    ours: bool, name: str, weights: Path, batch: int, size: int, clock: str, asked: Connection
+) -> None:
+    """A process: a step for every question, whose content is whether it is in bfloat16."""
+    cross_entropy = nn.functional.cross_entropy
+    how = {"batch": batch, "size": size, "clock": CLOCKS[clock]}
+    if ours:
+        from retinue.inference.devices import fit_threads
+        from retinue.training.memory import keep_freed
+
+        fit_threads()
+        keep_freed()
+        network = build_ours(name, weights)
+        step = stepper(network, loss_of=lambda n, x, y: cross_entropy(n(x)["logits"], y), **how)
+    else:
+        network = build_theirs(name)
+        step = stepper(network, loss_of=lambda n, x, y: cross_entropy(n(x), y), **how)
+    asked.send(torch.get_num_threads())
+    while (question := asked.recv()) is not None:
+        asked.send(step(bfloat16=question))
+
+
+class Side:
+    """The process of a side, to be asked for steps."""
+
+    def __init__(
+        self, ours: bool, name: str, weights: Path, batch: int, size: int, clock: str
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._asked, other = context.Pipe()
+        arguments = (ours, name, weights, batch, size, clock, other)
+        self._process = context.Process(target=side, args=arguments, daemon=True)
+        self._process.start()
+        self.threads: int = self._asked.recv()
+        self.losses: list[float] = []
+
+    def step(self, *, bfloat16: bool = False) -> float:
+        """Seconds of the next step."""
+        self._asked.send(bfloat16)
+        seconds, loss = self._asked.recv()
+        self.losses.append(loss)
+        return float(seconds)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._asked.send(None)
+        self._process.join()
 
 
 def alternated(
@@ -85,78 +191,86 @@ def bootstrap(ratios: list[float], draws: int = 2000) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def measure(name: str, *, batch: int, rounds: int) -> dict[str, object]:
-    """The figures of one network."""
-    size, try_bfloat16, target = CASES[name]
-    torch.manual_seed(0)
-    images = torch.randn(batch, 3, size, size)
-    labels = torch.randint(0, 1000, (batch,))
-    # Equal work: stochastic depth and dropout off on both sides, as timm has them.
-    plain = import_timm().create_model(name)
-    own = create_model(name, drop_path=0.0, dropout=0.0).to(memory_format=torch.channels_last)
-    last = images.to(memory_format=torch.channels_last)
-    cross_entropy = nn.functional.cross_entropy
-    theirs = stepper(plain, lambda: cross_entropy(plain(images), labels), bfloat16=False)
+def measure(
+    name: str,
+    *,
+    batch: int,
+    rounds: int,
+    bfloat16: bool = False,
+    clock: str = "wall",
+    size: int = 224,
+) -> dict[str, Any]:
+    """The figures of one network; `bfloat16`: ours under autocast."""
+    from retinue.training.environment import cpu_features
 
-    def loss() -> torch.Tensor:
-        return cross_entropy(own(last)["logits"], labels)
-
-    ours = stepper(own, loss, bfloat16=False)
-    precision = "float32"
-    theirs(), ours()
-    if try_bfloat16:
-        faster = stepper(own, loss, bfloat16=True)
-        faster()
-        if min(faster() for _ in range(2)) < min(ours() for _ in range(2)):
-            ours, precision = faster, "bfloat16"
-    pairs = alternated(theirs, ours, rounds)
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "timm.safetensors"
+        state = {k: v.contiguous().clone() for k, v in build_theirs(name).state_dict().items()}
+        save_file(state, weights)
+        theirs, ours = (Side(k, name, weights, batch, size, clock) for k in (False, True))
+    for _ in range(WARM):
+        theirs.step()
+        ours.step(bfloat16=bfloat16)
+    pairs = alternated(theirs.step, lambda: ours.step(bfloat16=bfloat16), rounds)
+    theirs.close()
+    ours.close()
     ratios = [t / o for t, o in pairs]
     low, high = bootstrap(ratios)
+    apart = [abs(a - b) / abs(a) for a, b in zip(theirs.losses, ours.losses, strict=True)]
     return {
-        "network": name,
-        "ratio": round(statistics.median(ratios), 3),
-        "low": round(low, 3),
-        "high": round(high, 3),
-        "target": target,
-        "precision": precision,
-        "timm_ms": round(1000 * statistics.median(t for t, _ in pairs), 1),
-        "retinue_ms": round(1000 * statistics.median(o for _, o in pairs), 1),
-        "batch": batch,
-        "size": size,
+        "claim": f"training-{name}",
+        "case": f"batches of {batch} at {size}×{size}, {'bfloat16' if bfloat16 else 'float32'}",
+        "peer": "timm, eager float32, channels-last",
+        "ratio": statistics.median(ratios),
+        "low": low,
+        "high": high,
+        "spread": "95 % interval",
+        "target": case.amx if bfloat16 and "amx_bf16" in cpu_features() else case.target,
+        "ours": batch / statistics.median(o for _, o in pairs),
+        "theirs": batch / statistics.median(t for t, _ in pairs),
+        "unit": "images/s" if clock == "wall" else "images a processor's second",
+        "threads": ours.threads,
         "rounds": rounds,
-        "threads": torch.get_num_threads(),
-        "amx": amx(),
+        "bfloat16": bfloat16,
+        "losses": [round(loss, 5) for loss in ours.losses],
+        "their_losses": [round(loss, 5) for loss in theirs.losses],
+        "difference": max(apart),
+        "note": f"losses of {len(apart)} steps differ by {max(apart):.1e} at most, from "
+        f"{theirs.losses[0]:.3f} to {theirs.losses[-1]:.3f}",
     }
 
 
-def amx() -> bool | None:
-    """Whether the CPU multiplies bfloat16 matrices in hardware tiles; None: not known."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return None
+def line(found: Mapping[str, Any]) -> str:
+    """For people."""
+    return (
+        f"training step, {found['claim'][9:]}, {found['case']}: {found['ratio']:.2f}× timm's speed "
+        f"[{found['low']:.2f}, {found['high']:.2f}], target {found['target']:g} "
+        f"({found['ours']:.1f} against {found['theirs']:.1f} images/s, {found['threads']} threads; "
+        f"{found['note']})"
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--network", nargs="*", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    for name in arguments.network:
-        figures = measure(name, batch=arguments.batch, rounds=arguments.rounds)
-        if arguments.json:
-            print(json.dumps(figures), flush=True)
-            continue
-        print(
-            f"training step, {name}: {figures['ratio']:.2f}× timm's speed "
-            f"[{figures['low']:.2f}, {figures['high']:.2f}], target {figures['target']:g} "
-            f"({figures['precision']}, {figures['retinue_ms']:.0f} against "
-            f"{figures['timm_ms']:.0f} ms, batch {figures['batch']}, {figures['threads']} threads, "
-            f"AMX: {'yes' if figures['amx'] else 'no'})",
-            flush=True,
-        )
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu disturbs less beside other work"
+    )
+    parser.add_argument("--bfloat16", action="store_true", help="ours under autocast")
+    add_json(parser)
+    options = parser.parse_args(arguments)
+    results = []
+    for name in options.network:
+        found = measure(name, batch=options.batch, rounds=options.rounds, bfloat16=options.bfloat16)
+        results.append(found)
+        if options.json != "-":
+            print(line(found), flush=True)
+    leave("training step", results, options.json)
+    if any(r["difference"] > (BFLOAT16 if r["bfloat16"] else TOLERANCE) for r in results):
+        sys.exit("the losses are not the same curve")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from retinue.training.environment import (
     versions,
 )
 from retinue.training.examples import draw_examples
+from retinue.training.memory import keep_freed
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.preflight import (
@@ -129,6 +130,8 @@ def settings_of(recipe: Recipe) -> Settings:
     precision = choose_precision(recipe.precision, device)
     world = build_accelerator(device, precision).num_processes
     refuse_undealt(recipe, world)
+    if device == "cpu":
+        keep_freed()
     return Settings(device, precision, fit_threads(), world)
 
 

@@ -1,0 +1,41 @@
+"""The memory of freed tensors stays with the process, where nobody has said otherwise."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+from retinue.training.memory import keep_freed
+print(keep_freed())
+def work():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        b"x" * 40_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+work()
+print(work())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("said", [None, "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"])
+def test_pages_are_mapped_once(said: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if "MALLOC" not in k and k != "LD_PRELOAD"}
+    environment.pop("GLIBC_TUNABLES", None)
+    if said is not None:
+        environment[said] = "65536" if said[0] == "M" else "glibc.malloc.mmap_max=65536"
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+    )
+    kept, faults = done.stdout.split()
+    assert kept == str(said is None)
+    if said is None:
+        assert int(faults) < 1_000  # of 10,000 pages a time
+    else:
+        assert int(faults) > 10_000
