@@ -29,7 +29,7 @@ MOMENTS = {
     "in the cache's building": "retinue.training.features.segments:Writer.append",
     "before cached rows count": "retinue.training.features.segments:Writer.flush",
     "before a checkpoint counts": "retinue.run.checkpoint:sync_folder",
-    "before the model file is replaced": "retinue.modelfile:save_file",
+    "before the model file is replaced": "safetensors.torch:save_file",
     "in the final evaluation": "retinue.training.finish:evaluate",
 }
 """What a process can be killed at, before it does it for the n-th time."""
