@@ -28,8 +28,8 @@ _LEAF = "tensor"
 
 def is_tensor(value: object) -> TypeGuard[Tensor]:
     """Whether it is PyTorch's, which nothing is before that has been imported."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)  # another thread may just import it
+    return kind is not None and isinstance(value, kind)
 
 
 def on_host(leaf: Any) -> npt.NDArray[Any]:

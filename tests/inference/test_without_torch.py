@@ -80,7 +80,7 @@ def test_nothing_on_the_way_imports_torch(
         "import json, sys\n"
         "from retinue.cli.app import run\n"
         "codes = [run(json.loads(line)) for line in sys.argv[1:]]\n"
-        "heavy = {'torch', 'torchvision', 'accelerate', 'matplotlib', 'pandas'}\n"
+        "heavy = {'torch', 'torchvision', 'accelerate', 'matplotlib', 'pandas', 'scipy'}\n"
         "print(codes, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     bad = tmp_path / "bad.jpg"

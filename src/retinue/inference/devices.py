@@ -28,8 +28,8 @@ def fit_threads() -> int:
 def compute_threads() -> int:
     """With how many threads a network is computed: PyTorch's number, or, where that has not been
     imported, the one that it would have after `fit_threads`."""
-    if (torch := sys.modules.get("torch")) is not None:
-        number: int = torch.get_num_threads()
+    if (ask := getattr(sys.modules.get("torch"), "get_num_threads", None)) is not None:
+        number: int = ask()
         return number
     for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         said = os.environ.get(name, "").strip()

@@ -39,8 +39,9 @@ def in_wheel(place: Wheel) -> Path | None:
 
 def download_folder() -> Path:
     """Where downloads are kept; torchvision and timm keep theirs in the same place."""
-    if (torch := sys.modules.get("torch")) is not None:  # where `torch.hub.set_dir` may have moved
-        return Path(torch.hub.get_dir(), "checkpoints")
+    hub = getattr(sys.modules.get("torch"), "hub", None)
+    if hub is not None:  # where `torch.hub.set_dir` may have moved it
+        return Path(hub.get_dir(), "checkpoints")
     caches = os.getenv("XDG_CACHE_HOME", os.path.join("~", ".cache"))
     home = os.getenv("TORCH_HOME", os.path.join(caches, "torch"))
     return Path(os.path.expanduser(home), "hub", "checkpoints")

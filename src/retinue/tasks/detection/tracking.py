@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from retinue.evaluation.boxes import iou_matrix
 from retinue.sample import Result
@@ -150,6 +149,8 @@ def even(score: npt.NDArray[np.float32], least: npt.NDArray[np.float32]) -> npt.
 def assigned(cost: Array, most: float) -> tuple[Places, Places]:
     """The pairs (rows, columns) of the matching of least cost, where leaving two alone costs
     `most`: no pair costs more."""
+    from scipy.optimize import linear_sum_assignment  # a third of a second, for videos alone
+
     capped = np.minimum(cost, most)
     rows, columns = linear_sum_assignment(capped)
     good = cost[rows, columns] <= most
