@@ -94,13 +94,14 @@ def test_nothing_on_the_way_imports_torch(
     lines.append(["predict", boxes, photo, "--out", str(tmp_path / "drawn"), "--draw", "--crops",
                   "--count", "--format", "coco"])  # fmt: skip
     lines.append(["predict", boxes, photo, "--fps", "2", "--json"])
+    lines.append(["predict", boxes, photo, "--tiles", "40"])
     lines.append(["predict", str(exported["classification"]), str(bad), photo])
     done = subprocess.run(
         [sys.executable, "-c", program, *map(json.dumps, lines)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     last = done.stderr.splitlines()[-1]
-    assert last == f"{[0] * (len(exported) + 3) + [3]} []", done.stderr
+    assert last == f"{[0] * (len(exported) + 4) + [3]} []", done.stderr
     for name, file in exported.items():
         written = (tmp_path / name / "predictions.jsonl").read_text("utf-8").splitlines()
         here = exports.answers(file, photographs)

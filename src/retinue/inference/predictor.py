@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from retinue.data.decode import to_rgb
 from retinue.data.geometry import scale
-from retinue.data.loader import Loader, in_order
+from retinue.data.loader import BadImages, Loader, in_order
 from retinue.data.views import EvalView, open_image, turn
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.devices import fit_threads
@@ -214,6 +214,13 @@ class Predictor:
         """How many views of an image the test-time augmentation looks at."""
         return len(self._orientations)
 
+    def loader(
+        self, *, workers: int | Literal["auto"] = 0, bad_images: BadImages = "stop"
+    ) -> Loader:
+        """What reads images for it; they have no targets."""
+        view = self.intake.view
+        return Loader(view, workers=workers, bad_images=bad_images, arrays=self.takes_arrays)
+
     def compile(self, samples: Sequence[Sample]) -> None:
         """Take the engine that was wished for, compiled now and judged on some of `samples`."""
         if self._compiled is not None:
@@ -337,9 +344,7 @@ class Predictor:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}")
         workers = self.workers if batch_size > 1 else 0
-        loader = Loader(
-            self.intake.view, workers=workers, bad_images="drop", arrays=self.takes_arrays
-        )
+        loader = self.loader(workers=workers, bad_images="drop")
         seen = Seen()
         for batch in loader.batches(self.intake.plans(samples, batch_size)):
             good = (batch.weight > 0).tolist()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from retinue.data.loader import Loader
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError
 from retinue.inference.engine import channels_last
@@ -35,9 +34,7 @@ def measured(
     decoding; all views of the test-time augmentation included. Medians, after a first answer that
     does not count.
     """
-    loader = Loader(
-        predictor.intake.view, workers=0, bad_images="drop", arrays=predictor.takes_arrays
-    )
+    loader = predictor.loader(bad_images="drop")
     chosen = list(samples[:most])
     # Of images that come as they are, those of the first one's size.
     whole = next(loader.batches(predictor.intake.plans(chosen, len(chosen))))
@@ -120,7 +117,7 @@ def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, flo
     decode = clock() - start
     # Rendering decodes once more; what it takes beyond that is the resizing.
     start = clock()
-    loader = Loader(predictor.intake.view, workers=0, arrays=predictor.takes_arrays)
+    loader = predictor.loader()
     (batch,) = loader.batches(predictor.intake.plans([sample], 1))
     resize = max(clock() - start - decode, 0.0)
     start = clock()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retinue.data.geometry import translate
-from retinue.data.loader import Loader
 from retinue.data.tiles import windows
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.predictor import Answer, Heat, Predictor, Seen, held, original
@@ -89,7 +88,7 @@ def answers_by_tiles(
             Sample(sample.key, held(np.ascontiguousarray(image[y1:y2, x1:x2])))
             for x1, y1, x2, y2 in windows
         )
-        loader = Loader(predictor.intake.view, workers=predictor.workers)
+        loader = predictor.loader(workers=predictor.workers)
         for batch in loader.batches(predictor.intake.plans(parts, batch_size)):
             there = windows[len(findings) : len(findings) + len(batch)]
             ways = [translate(x, y) for x, y, _, _ in there]
