@@ -301,3 +301,37 @@ def test_the_cache_is_read_without_torch(tmp_path: Path) -> None:
     tensor = torch.zeros(3)
     weights = weights_of([("a", "F32", (3,), tensor.numpy().tobytes())])
     assert done.stdout.strip() == key_of(facts({}, weights, [("float32", (3, 8, 8))]))
+
+
+def test_a_file_of_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And anew after every change, also one that keeps its size and time."""
+    read: list[Path] = []
+    real = engine_cache.weights_of_file
+    monkeypatch.setattr(engine_cache, "weights_of_file", lambda p: read.append(p) or real(p))
+    cache = EngineCache(tmp_path / "cache")
+    file = tmp_path / "a.safetensors"
+
+    def write(value: float) -> None:
+        save_file({"a": np.full(3, value, np.float32)}, file)
+        os.utime(file, (1e9, 1e9))
+
+    write(1)
+    first = cache.weights(file)
+    assert first == real(file)
+    assert cache.sizes() == {}, "it was changed only just now"
+    monkeypatch.setattr(engine_cache, "_SETTLED", -(10**18))
+    assert [cache.weights(file) for _ in range(3)] == [first] * 3
+    assert (len(read), len(cache.sizes())) == (2, 1)
+    write(2)
+    assert cache.weights(file) == real(file) != first
+    (tmp_path / "b").mkdir()
+    moved = file.rename(tmp_path / "b" / "a.safetensors")
+    assert cache.weights(moved) == real(moved)
+    assert len(read) == 4
+    for name in cache.sizes():
+        (cache.folder / name).write_bytes(b"retinue weights1 and nonsense")
+    assert cache.weights(moved) == real(moved)
+    cache.clear()
+    assert list(cache.folder.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        cache.weights(file)

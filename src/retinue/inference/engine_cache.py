@@ -1,6 +1,6 @@
 """Compiled graphs and what `auto` chose, kept between runs in the user's cache; without torch.
 
-In `engines/` of the cache folder there are, all flat, files of two kinds:
+In `engines/` of the cache folder there are, all flat, files of three kinds:
 
 `KEY-ENGINE.graph`: a network as the library ENGINE reads it. KEY is 32 hex digits for `facts`: what
     was computed with which weights, for inputs of which shapes, in which precision, by which
@@ -27,6 +27,11 @@ In `engines/` of the cache folder there are, all flat, files of two kinds:
     {"engine": ENGINE, "way": how it runs, "speeds": {ENGINE: images a second, …}, "batch": that
      many at a time, "passed_over": {ENGINE: why, …}, "network": its name}
 
+`KEY-file.weights`: the hash of the weights in a model file. KEY is for where that lies, its size
+    and its times: `retinue weights1`, and length, JSON and checksum in the same way.
+
+    {"weights": 32 hex digits}
+
 Files are written to a temporary name and renamed, so that they are whole or not there; what is
 damaged, of another user, or cannot be read is not there either. What was used last stays, up to
 `LIMIT` bytes in all. Nothing in a file is a path, and nothing is executed by reading it.
@@ -39,6 +44,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -59,14 +65,17 @@ LIMIT = 4 << 30
 """Bytes in all; a graph of more than half of that is not kept."""
 PACKAGES = ("retinue", "torch", "openvino", "onnxruntime", "onnx", "onnxscript", "timm")
 """What has a say in how a network is converted and run."""
-_GRAPH, _CHOICE = b"retinue graph 1\n", b"retinue choice 1"
+_GRAPH, _CHOICE, _WEIGHTS = b"retinue graph 1\n", b"retinue choice 1", b"retinue weights1"
+_SETTLED = 2 * 10**9
+"""Nanoseconds: of a file that was changed less long ago the times may not tell the next change, as
+there are systems that keep them in whole seconds."""
 _DIGEST, _LENGTH, _ALIGNED = 16, 8, 64
 _BEFORE = len(_GRAPH) + _LENGTH
 _PIECE = 16 << 20
 _MOST_JSON = 1 << 20
 _KEY = re.compile(r"[0-9a-f]{32}")
 _ENGINE = re.compile(r"[a-z0-9]{1,32}")
-_OURS = re.compile(r"([0-9a-f]{32})-(\w{1,32})\.(graph|choice)")
+_OURS = re.compile(r"([0-9a-f]{32})-(\w{1,32})\.(graph|choice|weights)")
 
 Buffer = bytes | memoryview
 
@@ -296,6 +305,29 @@ class EngineCache:
                 found += [] if choice is None else [choice]
         return found
 
+    def weights(self, path: Path) -> str:
+        """`weights_of_file`, which is remembered by the file's place, size and times: a large file
+        is not read through for every image. Raises as that does."""
+        seen = path.stat()
+        stamp = {
+            "path": str(path.resolve()), "file": [seen.st_dev, seen.st_ino], "size": seen.st_size,
+            "times": [seen.st_mtime_ns, seen.st_ctime_ns],
+        }  # fmt: skip
+        place = self.folder / f"{key_of(stamp)}-file.weights"
+        header, _ = self._read(place, _WEIGHTS)
+        said = header.get("weights") if isinstance(header, dict) else None
+        if isinstance(said, str) and _KEY.fullmatch(said):
+            _used(place)
+            return said
+        found = weights_of_file(path)
+        after = path.stat()
+        same = (after.st_mtime_ns, after.st_ctime_ns, after.st_size) == (
+            seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size,
+        )  # fmt: skip
+        if same and time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > _SETTLED:
+            self._write(place, [_WEIGHTS, _sealed(json_text({"weights": found}).encode())])
+        return found
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each file of the cache, by its name."""
         return {path.name: size for path, _, size in self._files()}
@@ -329,8 +361,7 @@ class EngineCache:
         try:
             with open_file(path) as file:
                 _refuse_strangers(os.fstat(file.fileno()))
-                # Some libraries use it where it lies, and want memory that could be written to.
-                content = memoryview(bytearray(file.read()))
+                content = memoryview(file.read())
         except FileNotFoundError:
             return nothing
         except OSError as error:

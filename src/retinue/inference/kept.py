@@ -19,7 +19,6 @@ from retinue.inference.engine_cache import (
     facts,
     key_of,
     of_model,
-    weights_of_file,
 )
 from retinue.inference.names import EngineName
 from retinue.inference.runtimes import found
@@ -63,7 +62,7 @@ def kept_engine(
             return None  # and a large file is not read in vain
         fastest = choice.engine if choice is not None else ""
         names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
-        key = key_of(facts(computed, weights_of_file(file), inputs, precision))
+        key = key_of(facts(computed, cache.weights(file), inputs, precision))
         for name in names:
             graph = cache.graph(key, name) if found(name) else None
             if graph is not None:
