@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from results import add_json, leave
+from retinue.training.mixed import DepthwiseInFloat32
 
 TOLERANCE = 1e-3
 """Of the losses, relative, in float32: rounding alone."""
@@ -109,8 +110,10 @@ def stepper(
         x, y = sets[done % 2], labels[done % 2]
         done += 1
         began = clock()
-        precision = torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-        with precision:
+        with contextlib.ExitStack() as precision:
+            if bfloat16:  # as `retinue.training.mixed.autocast` does
+                precision.enter_context(torch.autocast("cpu", torch.bfloat16))
+                precision.enter_context(DepthwiseInFloat32())
             loss = loss_of(network, x, y)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
