@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def test_a_model_file_answers_in_eight_bits_and_says_what_that_costs(
     pytest.importorskip("openvino")
     monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
     made: list[Any] = []
+    handlers = list(logging.getLogger().handlers)
     own = eight_bits.export_model
     monkeypatch.setattr(
         eight_bits, "export_model",
@@ -86,6 +88,7 @@ def test_a_model_file_answers_in_eight_bits_and_says_what_that_costs(
         assert 1e-4 < float((said - expected).abs().max() / expected.std()) < 1
         assert [r.levelname for r in caplog.records if "int8 costs" in r.message] == ["WARNING"]
     assert len(made) == 1, "kept for the next time"
+    assert logging.getLogger().handlers == handlers, "or every line would come twice"
     (file,) = (tmp_path / "engines").glob("*.graph")
     file.write_bytes(file.read_bytes()[:-100])
     figures = retinue.evaluate(trained, precision="int8", device="cpu")

@@ -48,7 +48,7 @@ def _show(found: Mapping[str, Any]) -> None:
         width = max(len(str(key)) for key in values)
         indent = "  " if title else ""
         for key, value in values.items():
-            name = str(key).replace("_", " ")
+            name = str(key).replace("_", " ") if str(key).isidentifier() else visible(key)
             say(f"{indent}{name:<{width}}  {_flat(value)}")
 
 

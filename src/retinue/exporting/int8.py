@@ -36,8 +36,9 @@ def quantised(exact: Path, target: Path, images: Tensor, batch: int | None = Non
         for entry in onnx.load(exact, load_external_data=False).metadata_props
     }
     whole = exact.with_name("folded.onnx")
-    noisy = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it writes to the root logger
+    root = logging.getLogger()
+    noisy, handlers = root.level, list(root.handlers)
+    root.setLevel(logging.ERROR)  # it writes to the root logger, and gives it a handler for that
     try:
         with quiet():
             # Convolutions and their BatchNorms become one, so that one range is chosen for both.
@@ -59,7 +60,8 @@ def quantised(exact: Path, target: Path, images: Tensor, batch: int | None = Non
                 nodes_to_exclude=last,
             )
     finally:
-        logging.getLogger().setLevel(noisy)
+        root.setLevel(noisy)
+        root.handlers[:] = handlers
     model = onnx.load(target)
     del model.metadata_props[:]
     for key, value in said.items():

@@ -172,10 +172,10 @@ def facts() -> dict[str, Any]:
             "workers": worker_count("auto"),
             "threads": fit_threads(),
         },
-        "timed_engines": [
-            f"{one.network or 'a network'}, {one.batch} at a time: {one.told()}"
-            for one in EngineCache().choices()[:MOST_TOLD]
-        ],
+        "timed_engines": {
+            f"{one.network or 'a network'}, {one.batch} at a time": one.told()
+            for one in EngineCache().choices()[:MOST_TOLD][::-1]
+        },
     }
 
 
