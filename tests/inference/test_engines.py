@@ -24,7 +24,7 @@ from retinue.inference.agreement import agrees, compare
 from retinue.inference.engine_cache import EngineCache
 from retinue.inference.engines import TorchEngine, compile_engine, installed
 from retinue.inference.making import Making
-from retinue.inference.tracing import onnx_program, openvino_model
+from retinue.inference.tracing import Axes, onnx_program, openvino_model
 from retinue.models.network import State
 
 ENGINES = ["torch", "openvino", "onnxruntime"]
@@ -474,6 +474,21 @@ def test_an_answer_does_not_depend_on_the_images_beside_it(
     with pytest.raises(Exception, match=r"shape|compatible|port"):
         made(torch.randn(4, 3, 17, 16))
     assert torch.equal(made(x), whole), "and what failed leaves nothing behind"
+
+
+def test_a_file_is_run_by_images_where_it_gives_a_row_an_image(tiny: Tiny) -> None:
+    need("openvino")
+    from retinue.inference.runtimes import openvino as runtime
+
+    model, signature = openvino_model(tiny, torch.randn(2, 3, 16, 16))
+    assert runtime._by_images(model)
+    assert runtime._rows(model, signature)
+    fixed, _ = openvino_model(tiny, torch.randn(2, 3, 16, 16), Axes(4))
+    assert not runtime._by_images(fixed)
+    sized, _ = openvino_model(tiny, torch.randn(2, 3, 16, 16), Axes(None, (2, 3)))
+    assert not runtime._by_images(sized)
+    model, signature = openvino_model(Detector().eval(), nested_inputs(3))
+    assert not runtime._rows(model, signature), "one of its outputs is a grid of 3 rows"
 
 
 def test_what_is_in_bf16_gives_way_where_it_is_no_faster(

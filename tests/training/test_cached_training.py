@@ -186,6 +186,8 @@ def test_both_splits_are_computed_by_one_engine(
     tmp_path: Path, split_pictures: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though of one of them there may be something of another engine already."""
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path / "user"))  # where nothing has been timed yet
+    monkeypatch.setattr(engines, "race", lambda runs: dict.fromkeys(runs, 1.0))
     weights = _train(tmp_path, _one(split_pictures), "weights").best
     recipe = _one(split_pictures, trainable="head", views=1)
     recipe["model"] = {"name": "tiny", "weights": str(weights)}

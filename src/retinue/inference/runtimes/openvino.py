@@ -203,9 +203,33 @@ def opened(path: Path, device: str) -> Opened:
         ) from error
     if model.has_rt_info([WEIGHTS]):
         _refuse_other_weights(_said(model, WEIGHTS), weights)
-    return Opened(
-        _text(model, path), lambda signature, precision: OpenVINOEngine(model, signature, precision)
+
+    def engine(signature: Signature, precision: Precision) -> OpenVINOEngine:
+        apart = _by_images(model) and _rows(model, signature)
+        return OpenVINOEngine(model, signature, precision, "apart" if apart else "together")
+
+    return Opened(_text(model, path), engine)
+
+
+def _by_images(model: Any) -> bool:
+    """Whether it takes any number of images of one size."""
+    shapes = [list(port.partial_shape) for port in model.inputs]
+    return all(
+        len(shape) == 4 and shape[0].is_dynamic and not any(axis.is_dynamic for axis in shape[1:])
+        for shape in shapes
     )
+
+
+def _rows(model: Any, signature: Signature) -> bool:
+    """Whether it gives a row an image: as many for three images as these are, and one for one."""
+    for count in (1, 3):
+        tried = model.clone()
+        tried.reshape({port: [count, *_alone(port)[1:]] for port in tried.inputs})
+        for port in tried.outputs[: len(signature.output_types)]:
+            shape = list(port.partial_shape)
+            if not shape or shape[0].is_dynamic or shape[0].get_length() != count:
+                return False
+    return True
 
 
 WEIGHTS = f"{KEY}_weights"
