@@ -118,16 +118,16 @@ class ConvNormAct(nn.Module):
         return y
 
 
-def mean_of_map(x: Tensor, *, keepdim: bool = False, learning: bool) -> Tensor:
-    """The mean over height and width, (n, channels), or with `keepdim` (n, channels, 1, 1).
+def mean_of_map(x: Tensor, *, learning: bool) -> Tensor:
+    """The mean over height and width, (n, channels, 1, 1).
 
     While `learning` its gradient is divided before it is spread over the map: the gradient of
     `mean` is spread first, which makes a whole map of it, and not a channels-last one, so that
     everything behind it reads two layouts at once. Values and gradients are the same to the bit.
     """
     if learning and x.dtype == torch.float32:  # a sum of half-precision values may overflow
-        return x.sum((2, 3), keepdim=keepdim, dtype=x.dtype) / (x.shape[2] * x.shape[3])
-    return x.mean((2, 3), keepdim=keepdim)
+        return x.sum((2, 3), keepdim=True, dtype=x.dtype) / (x.shape[2] * x.shape[3])
+    return x.mean((2, 3), keepdim=True)
 
 
 class SqueezeExcite(nn.Module):
@@ -152,7 +152,7 @@ class SqueezeExcite(nn.Module):
         self.gate = gate()
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = mean_of_map(x, keepdim=True, learning=self.training)
+        weights = mean_of_map(x, learning=self.training)
         y: Tensor = x * self.gate(self.expand(self.act(self.reduce(weights))))
         return y
 
@@ -183,7 +183,7 @@ class GlobalPool(nn.Module):
     """The mean over height and width, (n, channels); what is pooled already passes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return mean_of_map(x, learning=self.training) if x.ndim == 4 else x
+        return x.mean((2, 3)) if x.ndim == 4 else x
 
 
 class ClassifierHead(nn.Module):
