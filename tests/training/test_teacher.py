@@ -295,5 +295,5 @@ def test_a_teacher_of_classes_that_the_data_has_not_is_refused_with_the_way_out(
         _train(_recipe(data, teacher=teacher), tmp_path / "run")
     recipe = _recipe(data)
     recipe["data"]["also"] = "teacher"
-    with pytest.raises(UsageError, match="there is none"):
+    with pytest.raises(UsageError, match="there is no teacher"):
         _train(recipe, tmp_path / "run")

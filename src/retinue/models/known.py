@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
+
+from retinue.documents import parse_json
 
 FILE = "zoo.json"
 """Beside this file: an object, a line a network."""
@@ -43,4 +44,4 @@ class Facts:
 def networks() -> Mapping[str, Facts]:
     """Those of the zoo, by name; none of another library."""
     text = (resources.files("retinue.models") / FILE).read_text(encoding="utf-8")
-    return {name: Facts(name=name, **values) for name, values in json.loads(text).items()}
+    return {name: Facts(name=name, **values) for name, values in parse_json(text).items()}

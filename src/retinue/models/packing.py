@@ -3,13 +3,13 @@ of a minute, after any change to what a network is built of or said to be."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from retinue.documents import json_text
 from retinue.files import write_text
 from retinue.models import registry
 from retinue.models.anatomy import anatomy
@@ -62,7 +62,7 @@ def packed(known: list[Facts]) -> str:
     """The text of the file: a line a network."""
     keys = [field.name for field in fields(Facts) if field.name != "name"]
     rows = (
-        f"{json.dumps(one.name)}: {json.dumps({key: getattr(one, key) for key in keys})}"
+        f"{json_text(one.name)}: {json_text({key: getattr(one, key) for key in keys})}"
         for one in sorted(known, key=lambda one: one.name)
     )
     return "{\n" + ",\n".join(rows) + "\n}\n"
