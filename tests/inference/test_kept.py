@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def choose(cache: EngineCache, file: Path, engine: str, way: str = "apart") -> N
     computed = facts(computed_by(said), "", [("float32", (3, *said.prepared().size))])
     choice = Choice(engine, {engine: 2.0, "torch": 1.0}, 4, way)
     assert cache.keep_choice(choice_key(computed), compute_threads(), choice)
+
+
+def change_proof(cache: EngineCache, **proof: Any) -> None:
+    """Let all graphs have been proven otherwise."""
+    for path in cache.folder.glob("*.graph"):
+        graph = cache.graph(path.name[:32], "openvino")
+        assert graph is not None
+        new = replace(graph, proof={**graph.proof, **proof})
+        assert cache.keep_graph(path.name[:32], new)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -151,6 +161,32 @@ def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
     first = answers[: len(photographs)]
     last = answers[-len(photographs) :]
     exports.same(first, last, most=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("proven", "timed", "taken"),
+    [
+        (["apart"], "together", "apart"),
+        (["together"], "apart", "together"),
+        (["apart", "together"], "together", "together"),
+        (["apart", "together"], "", "apart"),
+        ([], "apart", None),
+        (["sideways"], "sideways", None),
+    ],
+)
+def test_it_runs_in_a_way_in_which_it_was_proven(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    proven: list[str],
+    timed: str,
+    taken: str | None,
+) -> None:
+    file = compiled[1]["classification"]
+    change_proof(cache, ways=proven)
+    choose(cache, file, "openvino", timed)
+    for wish in ("openvino", "auto"):
+        kept = kept_engine(file, modelfile.read_description(file), wish)  # type: ignore[arg-type]
+        assert (kept and kept.engine.way) == taken  # type: ignore[attr-defined]
 
 
 def test_of_other_weights_or_classes_it_says_nothing(

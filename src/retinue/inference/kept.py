@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from retinue.inference.devices import compute_threads
 from retinue.inference.engine import Engine, Precision, Way
 from retinue.inference.engine_cache import (
+    Choice,
     EngineCache,
     Graph,
     choice_key,
@@ -65,17 +66,24 @@ def kept_engine(
         key = key_of(facts(computed, cache.weights(file), inputs, precision))
         for name in names:
             graph = cache.graph(key, name) if found(name) else None
-            if graph is not None:
-                timed = choice is not None and (choice.engine, choice.way) == (name, "together")
-                # In a way that was not proven it may say something else.
-                together = timed or "apart" not in graph.proof.get("ways", ())
-                engine = of_graph(graph, precision, "together" if together else "apart")
+            way = None if graph is None else _way(graph, choice)
+            if graph is not None and way is not None:
+                engine = of_graph(graph, precision, way)
                 if choice is not None and wish == "auto":
                     log.info("engine, as timed before: %s", choice.told())
                 return Kept(engine, wish != "auto" or name == fastest)
     except Exception as error:  # damaged in whatever way: what reads it whole says so
         log.info("no engine that was kept is taken: %s", first_line(error, type(error).__name__))
     return None
+
+
+def _way(graph: Graph, choice: Choice | None) -> Way | None:
+    """The one that was the fastest, or else another in which the graph was proven: in any other it
+    may say something else."""
+    proven: list[Way] = [way for way in get_args(Way) if way in graph.proof["ways"]]
+    if choice is not None and choice.engine == graph.engine and choice.way in proven:
+        return next(way for way in proven if way == choice.way)
+    return proven[0] if proven else None
 
 
 def computed_by(description: ModelDescription) -> dict[str, Any]:
