@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from retinue import modelfile
+from retinue.errors import RetinueError
 from retinue.inference import engines
 from retinue.inference.devices import compute_threads
 from retinue.inference.engine_cache import Choice, EngineCache, choice_key, facts
@@ -161,6 +162,73 @@ def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
     first = answers[: len(photographs)]
     last = answers[-len(photographs) :]
     exports.same(first, last, most=1e-4)
+
+
+@pytest.mark.parametrize("how", ["other weights", "other classes", "damaged", "gone"])
+def test_one_model_answers_all_the_while(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    """Also where a training writes another to its place before the network is needed."""
+    _, files, said = compiled
+    file = tmp_path / "best.safetensors"
+    shutil.copy(files["classification"], file)
+    choose(cache, file, "torch")
+    predictor = load(file, device="cpu")
+    assert type(predictor.members[0]) is KeptMember
+    spoil(file, how)
+    many = photographs * (COMPILE_FROM // len(photographs) + 4)
+    answers = list(predictor.predict(many, batch_size=8))
+    for first in range(0, len(many), len(photographs)):
+        part = answers[first : first + len(photographs)]
+        exports.same(said["classification"], part, most=1e-4)
+    assert predictor.engine == "openvino"
+    assert caplog.text.count("the model file has changed since it was loaded") == 1
+    with pytest.raises(RetinueError, match="has changed since it was loaded") as refused:
+        _ = predictor.network
+    assert refused.value.where == str(file)
+    shutil.copy(files["classification"], file)
+    assert predictor.network is predictor.members[0].network, "it is there again"
+
+
+def spoil(file: Path, how: str) -> None:
+    """Put something else where the model file was."""
+    description, tensors = modelfile.read(file)
+    if how == "gone":
+        file.unlink()
+    elif how == "damaged":
+        file.write_bytes(file.read_bytes()[:-8])
+    elif how == "other weights":
+        other = {k: v * 1.5 if v.is_floating_point() else v for k, v in tensors.items()}
+        modelfile.write(file, other, description)
+    else:
+        turned = description.model_copy(update={"classes": description.classes[::-1]})
+        modelfile.write(file, tensors, turned)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_read_whole(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The classes of one with the weights of another would be no model."""
+    file = tmp_path / "best.safetensors"
+    shutil.copy(compiled[1]["classification"], file)
+    hashed = EngineCache.weights
+
+    def late(self: EngineCache, path: Path) -> str:
+        spoil(file, "other classes")
+        return hashed(self, path)
+
+    monkeypatch.setattr(EngineCache, "weights", late)
+    opened = load(file, device="cpu", engine="openvino")
+    assert type(opened.members[0]) is Member
+    assert list(opened.classes) == modelfile.read_description(file).classes
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ class Kept(NamedTuple):
     settled: bool
     """Whether it is the one that was wished for; otherwise PyTorch is faster, once there is much to
     do."""
+    weights: str
+    """The hash of the weights (`engine_cache.weights_of`) that it computes with."""
 
 
 def kept_engine(
@@ -63,7 +65,8 @@ def kept_engine(
             return None  # and a large file is not read in vain
         fastest = choice.engine if choice is not None else ""
         names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
-        key = key_of(facts(computed, cache.weights(file), inputs, precision))
+        weights = cache.weights(file)
+        key = key_of(facts(computed, weights, inputs, precision))
         for name in names:
             graph = cache.graph(key, name) if found(name) else None
             way = None if graph is None else _way(graph, choice)
@@ -71,7 +74,7 @@ def kept_engine(
                 engine = of_graph(graph, precision, way)
                 if choice is not None and wish == "auto":
                     log.info("engine, as timed before: %s", choice.told())
-                return Kept(engine, wish != "auto" or name == fastest)
+                return Kept(engine, wish != "auto" or name == fastest, weights)
     except Exception as error:  # damaged in whatever way: what reads it whole says so
         log.info("no engine that was kept is taken: %s", first_line(error, type(error).__name__))
     return None

@@ -175,12 +175,8 @@ class Making:
     def _facts(self) -> dict[str, Any] | None:
         if self.computed is None:
             return None
-        tensors = [
-            (name, _KINDS[tensor.dtype], tuple(tensor.shape), _bytes(tensor))
-            for name, tensor in self.module.state_dict().items()
-        ]
         inputs = [(str(x.dtype).removeprefix("torch."), x.shape[1:]) for x in leaves(self.example)]
-        return facts(self.computed, weights_of(tensors), inputs, self.precision)
+        return facts(self.computed, weights_in(self.module), inputs, self.precision)
 
     @cached_property
     def _key(self) -> str | None:
@@ -234,6 +230,17 @@ class Making:
                 raise RefusedError(f"{size / 1e9:.1f} GB do not fit into one ONNX file")
             program.save(str(file))
             return file.read_bytes(), signature
+
+
+def weights_in(module: nn.Module) -> str:
+    """`engine_cache.weights_of` the tensors of `module`: what a file that they were read from has,
+    too."""
+    return weights_of(
+        [
+            (name, _KINDS[tensor.dtype], tuple(tensor.shape), _bytes(tensor))
+            for name, tensor in module.state_dict().items()
+        ]
+    )
 
 
 def _opened(graph: Graph) -> Any:

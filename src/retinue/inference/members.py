@@ -4,6 +4,7 @@ mean."""
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ if TYPE_CHECKING:  # an exported file answers without torch
     from torch import Tensor
 
     from retinue.models.network import Network
+
+
+log = logging.getLogger("retinue")
 
 
 class Asked(Protocol):
@@ -108,19 +112,40 @@ class Member:
 
 class KeptMember:
     """A model file of which an engine was compiled another time. The network is built only where
-    somebody asks for it."""
+    somebody asks for it, of the file as it is then: what is no longer the model that answers is
+    refused."""
 
     def __init__(
-        self, kept: Kept, task: Task, description: ModelDescription, whole: Callable[[], Member]
+        self,
+        file: Path,
+        kept: Kept,
+        task: Task,
+        description: ModelDescription,
+        whole: Callable[[], Member],
     ) -> None:
-        """`whole`: reads the file and builds its network."""
+        """`whole`: reads `file` and builds its network."""
         self.task, self.description, self.settled = task, description, kept.settled
-        self._engine, self._whole = kept.engine, whole
+        self._file, self._kept, self._whole = file, kept, whole
 
     @cached_property
     def member(self) -> Member:
-        """The same with its network."""
-        return self._whole()
+        """The same with its network. RetinueError where the file holds another model by now, or
+        none."""
+        from retinue.inference.making import weights_in
+
+        why = ""
+        try:
+            member = self._whole()
+            same = weights_in(member.network) == self._kept.weights
+            if same and member.description == self.description:
+                return member
+        except RetinueError as error:
+            why = f": {error.what}"
+        raise RetinueError(
+            f"the model file has changed since it was loaded{why}",
+            where=str(self._file),
+            mend="load the model again",
+        )
 
     @property
     def network(self) -> Network:
@@ -134,13 +159,19 @@ class KeptMember:
 
     def plain(self, device: str) -> Engine:
         """See `Asked`: what was kept."""
-        return self._engine
+        return self._kept.engine
 
     def compiled(
         self, example: Tensor, engine: EngineName, device: str, precision: Precision = "fp32"
     ) -> Engine:
-        """See `Asked`."""
-        return self.member.compiled(example, engine, device, precision)
+        """See `Asked`. Where the file has changed it is what was kept: that still is the model that
+        was loaded, if slower than another engine would be."""
+        try:
+            member = self.member
+        except RetinueError as error:
+            log.warning("%s; going on with what was compiled of it before", error)
+            return self._kept.engine
+        return member.compiled(example, engine, device, precision)
 
 
 @dataclass(frozen=True)
@@ -253,11 +284,12 @@ def _naming(file: Path) -> Iterator[None]:
 def _kept_member(file: Path, engine: EngineName, options: Mapping[str, Any]) -> KeptMember | None:
     description = modelfile.read_description(file)
     kept = kept_engine(file, description, engine)
-    if kept is None:
+    # Between the two the file may have been replaced: then the weights are not the description's.
+    if kept is None or modelfile.read_description(file) != description:
         return None
     with _naming(file):
         task = _task(description, options)
-    return KeptMember(kept, task, description, partial(_of_model_file, file, "cpu", options))
+    return KeptMember(file, kept, task, description, partial(_of_model_file, file, "cpu", options))
 
 
 def _of_model_file(file: Path, device: str, options: Mapping[str, Any]) -> Member:
