@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import torch
 
 from retinue import modelfile
 from retinue.errors import RetinueError
-from retinue.inference import engines
+from retinue.inference import engines, making
 from retinue.inference.devices import compute_threads
-from retinue.inference.engine_cache import Choice, EngineCache, choice_key, facts
+from retinue.inference.engine_cache import ENOUGH, Choice, EngineCache, choice_key, facts
 from retinue.inference.kept import computed_by, kept_engine
 from retinue.inference.members import KeptMember, Member
 from retinue.inference.predictor import COMPILE_FROM, load
+from retinue.sample import Sample
 
 TASKS = {"classification": "mnist_cnn", "multilabel": "mnist_cnn", "detection": "yolov3_tiny"}
 
@@ -162,6 +164,66 @@ def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
     first = answers[: len(photographs)]
     last = answers[-len(photographs) :]
     exports.same(first, last, most=1e-4)
+
+
+def test_few_images_prove_no_engine_for_good(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is judged again, though not converted, until it has answered several, and different ones,
+    as PyTorch does."""
+    file, said = compiled[1]["classification"], compiled[2]["classification"]
+    cache.clear()
+    choose(cache, file, "openvino")
+    for shown, proven in (
+        (photographs[:1], 1),
+        (photographs[:1] * 8, 1),  # seen already
+        ([__file__], ENOUGH - 1),  # no picture: noise it is
+        (photographs, len(photographs)),
+        (photographs[:1], len(photographs)),
+    ):
+        predictor = load(file, device="cpu", engine="openvino")
+        ready = proven >= ENOUGH and shown is not photographs
+        assert type(predictor.members[0]) is (KeptMember if ready else Member)
+        predictor.compile([Sample(path) for path in shown])
+        (path,) = cache.folder.glob("*.graph")
+        graph = cache.graph(path.name[:32], "openvino")
+        assert graph is not None
+        assert graph.proof["images"] == proven
+        monkeypatch.setattr(making, "openvino_model", None)
+    exports.same(said, list(predictor.predict(photographs)), most=1e-5)
+
+
+def test_an_engine_that_was_proven_on_few_images_and_disagrees_is_made_anew(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its graph is that of other weights here."""
+    file, said = compiled[1]["classification"], compiled[2]["classification"]
+    other = tmp_path / "other.safetensors"
+    shutil.copy(file, other)
+    spoil(other, "other weights")
+    cache.clear()
+    found: dict[Path, Path] = {}
+    for one in (file, other):
+        choose(cache, one, "openvino")
+        list(load(one, device="cpu", engine="openvino").predict(photographs))
+        (found[one],) = {*cache.folder.glob("*.graph")} - {*found.values()}
+    strange = cache.graph(found[other].name[:32], "openvino")
+    assert strange is not None
+    proof = {**strange.proof, "images": 1}
+    cache.keep_graph(found[file].name[:32], replace(strange, proof=proof))
+    with caplog.at_level(logging.INFO, "retinue"):
+        predictor = load(file, device="cpu", engine="openvino")
+        exports.same(said, list(predictor.predict(photographs)), most=1e-5)
+    assert "that was kept is made anew: openvino disagrees with torch" in caplog.text
+    assert predictor.engine == "openvino"
+    assert kept_engine(file, modelfile.read_description(file), "openvino") is not None
 
 
 @pytest.mark.parametrize("how", ["other weights", "other classes", "damaged", "gone"])

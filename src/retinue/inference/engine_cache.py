@@ -15,10 +15,11 @@ In `engines/` of the cache folder there are, all flat, files of three kinds:
     hex digits. `onnx` has the part `model`, an ONNX file of one piece; `openvino` has `xml` and
     `bin`, OpenVINO's IR. `signature` says how inputs and outputs are nested (`retinue.nested`) and
     of which types they are: {"inputs": "tensor", "input_types": ["float32"], "outputs": "tensor",
-    "output_types": ["float32"]}. `proof`: on how many real images it answered as PyTorch did when
-    it was written, how far it was off (`retinue.inference.agreement`), and in which ways of running
-    it: {"images": 8, "error": 1e-6, "ways": ["apart"]}. The first dimension is the batch's, of any
-    length; where `ways` lacks `apart`, outputs need not be a row an image.
+    "output_types": ["float32"]}. `proof`: on how many different images it answered as PyTorch did
+    (on fewer than `ENOUGH` it is proven again before it is used), how far it was off
+    (`retinue.inference.agreement`), and in which ways of running it: {"images": 8, "error": 1e-6,
+    "ways": ["apart"]}. The first dimension is the batch's, of any length; where `ways` lacks
+    `apart`, outputs need not be a row an image.
 
 `KEY-THREADS.choice`: which engine was the fastest there with so many threads: `retinue choice 1`,
     and length, JSON and checksum in the same way. KEY is `choice_key`, the same for all weights of
@@ -63,6 +64,8 @@ FORMAT = 1
 """Counts up when the same network comes to other graphs."""
 LIMIT = 4 << 30
 """Bytes in all; a graph of more than half of that is not kept."""
+ENOUGH = 4
+"""Different images, on which a graph that was kept must have answered as PyTorch did."""
 PACKAGES = ("retinue", "torch", "openvino", "onnxruntime", "onnx", "onnxscript", "timm")
 """What has a say in how a network is converted and run."""
 _GRAPH, _CHOICE, _WEIGHTS = b"retinue graph 1\n", b"retinue choice 1", b"retinue weights1"
@@ -92,6 +95,11 @@ class Graph:
     """How it is nested, and the types of its inputs and outputs: JSON values."""
     proof: Mapping[str, Any] = field(default_factory=dict)
     """What it was proven on: JSON values."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether that is enough to use it unseen."""
+        return int(self.proof.get("images", 0)) >= ENOUGH
 
 
 @dataclass(frozen=True)

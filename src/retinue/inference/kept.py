@@ -69,8 +69,7 @@ def kept_engine(
         key = key_of(facts(computed, weights, inputs, precision))
         for name in names:
             graph = cache.graph(key, name) if found(name) else None
-            way = None if graph is None else _way(graph, choice)
-            if graph is not None and way is not None:
+            if graph is not None and graph.proven and (way := _way(graph, choice)) is not None:
                 engine = of_graph(graph, precision, way)
                 if choice is not None and wish == "auto":
                     log.info("engine, as timed before: %s", choice.told())

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from retinue.inference.agreement import TOLERANCE, Agreement, Scores, compare
 from retinue.inference.eager import TorchEngine, folded
 from retinue.inference.engine import Engine, Precision, Way, refuse_bf16
 from retinue.inference.engine_cache import (
+    ENOUGH,
     Choice,
     EngineCache,
     Graph,
@@ -70,8 +72,8 @@ class Making:
         self._scores = scores
         self._cache = EngineCache()
         self._models: dict[str, tuple[Any, Signature]] = {}
-        self._there: dict[str, set[str]] = {}
-        """In which ways the graphs that are kept have been proven."""
+        self._there: dict[str, Graph] = {}
+        """Those that are kept, without their parts."""
         self._proven: dict[str, dict[str, Agreement]] = {}
 
     @cached_property
@@ -111,9 +113,11 @@ class Making:
             if graph is None:
                 return None
             self._models[name] = _opened(graph), Signature.undescribed(graph.signature)
-            self._there[name] = {str(one) for one in graph.proof["ways"]}
-            # In another way it may say something else: it is proven anew, if not converted.
-            return self._engine(name, way) if way in self._there[name] else None
+            self._there[name] = replace(graph, parts={})
+            # In another way, or for other images, it may say something else: it is proven anew, if
+            # not converted.
+            proven = graph.proven and way in graph.proof["ways"]
+            return self._engine(name, way) if proven else None
         except Exception as error:
             log.info("the engine %s that was kept is made anew: %s", name, first_line(error))
             self._models.pop(name, None)
@@ -126,6 +130,17 @@ class Making:
         disagrees."""
         if name == "torch" and self.precision == "fp32":
             return self._eager()
+        try:
+            return self._agreeing(name, way)
+        except RefusedError as error:
+            if self._there.pop(name, None) is None:
+                raise
+            log.info("the engine %s that was kept is made anew: %s", name, error)
+            del self._models[name]
+            self._proven.pop(name, None)
+            return self._agreeing(name, way)
+
+    def _agreeing(self, name: str, way: Way) -> Engine:
         try:
             made = self._engine(name, way)
             agreement = self._agreement(made)
@@ -143,15 +158,12 @@ class Making:
     def keep(self) -> None:
         """Keep the graphs that have been proven."""
         for name, proven in self._proven.items():
-            ways = {*proven} | self._there.get(name, set())
-            if self._key is None or name == "torch" or ways == self._there.get(name):
+            if self._key is None or name == "torch":
+                continue
+            proof = _proof(self._there.get(name), proven, self._images)
+            if proof is None:
                 continue
             model, signature = self._models[name]
-            proof = {
-                "images": len(leaves(self.example)[0]),
-                "error": max(one.error for one in proven.values()),
-                "ways": sorted(ways),
-            }
             kind, parts = "onnx", {"model": model}
             if name == "openvino":
                 from retinue.inference.runtimes.openvino import parts_of
@@ -159,7 +171,12 @@ class Making:
                 kind, parts = name, parts_of(model)
             graph = Graph(name, kind, parts, signature.described(), proof)
             self._cache.keep_graph(self._key, graph)
-            self._there[name] = ways
+            self._there[name] = replace(graph, parts={})
+
+    @property
+    def _images(self) -> int:
+        """How many different ones the example has: one over and over proves no more than once."""
+        return len({bytes(_bytes(row)) for row in leaves(self.example)[0]})
 
     def choice(self) -> Choice | None:
         """What was the fastest another time, with as many threads."""
@@ -230,6 +247,27 @@ class Making:
                 raise RefusedError(f"{size / 1e9:.1f} GB do not fit into one ONNX file")
             program.save(str(file))
             return file.read_bytes(), signature
+
+
+def _proof(
+    before: Graph | None, proven: Mapping[str, Agreement], images: int
+) -> dict[str, Any] | None:
+    """What is known of a graph that was `proven` in these ways on so many images; None where that
+    is no more than was known `before`."""
+    error = max(one.error for one in proven.values())
+    new = {"images": images, "error": error, "ways": sorted(proven)}
+    if before is None:
+        return new
+    known = before.proof
+    if not before.proven:
+        return new if images > known["images"] else None
+    if images < ENOUGH or {*proven} <= {*known["ways"]}:
+        return None
+    return {
+        "images": min(images, known["images"]),
+        "error": max(error, known["error"]),
+        "ways": sorted({*proven, *known["ways"]}),
+    }
 
 
 def weights_in(module: nn.Module) -> str:

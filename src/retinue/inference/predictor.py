@@ -19,6 +19,7 @@ from retinue.data.views import EvalView, open_image, turn
 from retinue.errors import BadImageError, UsageError
 from retinue.inference.devices import fit_threads
 from retinue.inference.engine import Engine, Precision
+from retinue.inference.engine_cache import ENOUGH
 from retinue.inference.ensembles import members_of
 from retinue.inference.members import Asked, device_for, open_member
 from retinue.inference.members import Member as Member
@@ -222,7 +223,8 @@ class Predictor:
         return Loader(view, workers=workers, bad_images=bad_images, arrays=self.takes_arrays)
 
     def compile(self, samples: Sequence[Sample]) -> None:
-        """Take the engine that was wished for, compiled now and judged on some of `samples`."""
+        """Take the engine that was wished for, compiled now and judged on some of `samples`; one
+        that was proven on as many images another time is taken as it is."""
         if self._compiled is not None:
             return
         try:
@@ -232,9 +234,10 @@ class Predictor:
                 return
             import torch
 
-            # Nothing readable so far: noise tells the engines apart, too.
+            # Nothing readable so far: noise tells the engines apart, too; but so little of it that
+            # another time they are judged on images.
             generator = torch.Generator().manual_seed(0)
-            example = torch.randn((EXAMPLES, 3, *self.preprocessing.size), generator=generator)
+            example = torch.randn((ENOUGH - 1, 3, *self.preprocessing.size), generator=generator)
         self._compile(example)
 
     def _compile(self, example: Tensor) -> None:
