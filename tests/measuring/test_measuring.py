@@ -109,6 +109,13 @@ def test_answers_are_measured(
     assert "merging" in out
 
 
+def test_an_engine_is_told_with_the_threads_that_it_has(model: Path, pictures: Path) -> None:
+    pytest.importorskip("openvino")
+    images = [str(path) for path in sorted(pictures.rglob("*.png"))[:4]]
+    found = bench_predict(model, images, batch_size=4, engine="openvino", seconds=SHORT)
+    assert (found.facts["engine"], found.facts["threads"]) == ("openvino", 1)
+
+
 def test_the_older_name_still_works(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (["benchmark", "--help"], ["bench", "formats", "--help"]):
         assert run(line) == 0

@@ -8,11 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from retinue.data.cpus import usable_cpus
 from retinue.data.loader import Loader
 from retinue.errors import RetinueError, UsageError
+from retinue.inference.devices import compute_threads
 from retinue.inference.names import EngineName
 from retinue.inference.predictor import MEND, Answer, Predictor, load
 from retinue.inference.speed import STAGES, by_stages
@@ -61,7 +59,7 @@ def bench_predict(
         {stage: stages[f"{stage}_ms"] / 1000 for stage in STAGES},
         peak_memory(predictor.device),
         None if flops is None else flops * alone.median,
-        matrix_product(predictor.device, threads=_threads(predictor)),
+        matrix_product(predictor.device),
         others={"network_alone_images_per_second": alone},
     )
 
@@ -161,18 +159,13 @@ def _repeated(work: Callable[[], int], seconds: float) -> list[float]:
 
 
 def _flops(predictor: Predictor) -> float | None:
-    """Of an image: all members, all views. None: of exported files only they themselves know."""
+    """Of one view of an image, by all members. None: only exported files themselves know theirs."""
     try:
         size = predictor.preprocessing.size
         macs = [count_macs(member.network, size) for member in predictor.members]
     except (RetinueError, NotImplementedError, AttributeError):
         return None
     return 2.0 * sum(macs)
-
-
-def _threads(predictor: Predictor) -> int:
-    """Those that the network has: the other engines take all processors."""
-    return torch.get_num_threads() if predictor.engine == "torch" else usable_cpus()
 
 
 def _facts(predictor: Predictor, batch: int) -> dict[str, Any]:
@@ -183,5 +176,5 @@ def _facts(predictor: Predictor, batch: int) -> dict[str, Any]:
         "size": list(predictor.preprocessing.size),
         "batch": batch,
         "views": predictor.views,
-        "threads": _threads(predictor),
+        "threads": compute_threads(),
     }

@@ -17,21 +17,11 @@ SECONDS = 0.6
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def matrix_product(
-    device: torch.device | str, precision: str = "fp32", threads: int | None = None
-) -> float:
-    """FLOP a second of a square matrix product of `SIDE` on the `device`, with so many `threads`
-    (by default as many as torch has): the fastest of several. A product that takes long, as one in
+def matrix_product(device: torch.device | str, precision: str = "fp32") -> float:
+    """FLOP a second of a square matrix product of `SIDE` on the `device`, with PyTorch's threads,
+    which all engines compute with: the fastest of several. A product that takes long, as one in
     bfloat16 on a CPU that only emulates it, is a smaller one, done once."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        return _matrix_product(torch.device(device), _TYPES.get(precision, torch.float32))
-    finally:
-        torch.set_num_threads(before)
-
-
-def _matrix_product(device: torch.device, kind: torch.dtype) -> float:
+    device, kind = torch.device(device), _TYPES.get(precision, torch.float32)
     side = SIDE if device.type == "cpu" else 4 * SIDE
     small = torch.ones((side // 8, side // 8), dtype=kind, device=device)
     seconds = _seconds(lambda: small @ small, device)
