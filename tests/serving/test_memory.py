@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from served import Service, picture, started
+from served import Service, picture, quick, serving, started
 
 from retinue.serving.problems import bad
 
@@ -75,3 +75,19 @@ def test_while_it_is_answered_a_body_is_held_once(
     finally:
         tracemalloc.stop()
     assert held[0] < 1.3, held
+
+
+def test_a_picture_that_fails_on_its_way_is_held_no_longer(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it fails with: there is room for one, and the next one has it."""
+    with serving({"flowers": classifier}, quick(max_decoded=1)) as (service, client):
+        (model,) = service.house.models.values()
+
+        def fails(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("no thread can be started")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model.batcher, "submit", fails)
+            assert client.post("/v1/predict", content=picture()).status_code == 500
+        assert client.post("/v1/predict", content=picture()).status_code == 200

@@ -88,18 +88,16 @@ class Answers:
         self, model: Served, ready: Ready, picture: Picture, until: float
     ) -> tuple[Any, ImageSize]:
         data = picture.data or await self._fetch(picture.url)
-        with model.batcher.expected():
-            prepared = await asyncio.wrap_future(
-                self._decoders.submit(picture.name, data, ready.preprocessing, whole=ready.whole)
-            )
-            del data
-            bytes_held = self._hold(prepared)
-            try:
-                future = model.batcher.submit(ready, prepared, until=until)
-            except Problem:
-                self._held -= bytes_held
-                raise
+        bytes_held = 0
         try:
+            with model.batcher.expected():
+                decoding = self._decoders.submit(
+                    picture.name, data, ready.preprocessing, whole=ready.whole
+                )
+                prepared = await asyncio.wrap_future(decoding)
+                del data
+                bytes_held = self._hold(prepared)
+                future = model.batcher.submit(ready, prepared, until=until)
             return await asyncio.wrap_future(future), prepared.size
         finally:
             self._held -= bytes_held
