@@ -119,7 +119,7 @@ def test_damage_is_told_in_a_line(cache: EngineCache, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "retinue"):
         assert cache.choice(KEY, 2) is None
     assert len(caplog.records) == 1
-    assert "is damaged, and made anew: its checksum is another" in caplog.text
+    assert "is damaged; replacing it: its checksum is another" in caplog.text
 
 
 def test_a_file_that_lies_under_another_key_is_not_taken(cache: EngineCache) -> None:

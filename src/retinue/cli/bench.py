@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="How fast the parts of the work are on this machine.")
 
-Stage = Annotated[str | None, typer.Option("--stage", metavar="NAME", help="By default the first.")]
-Seconds = Annotated[float, typer.Option("--seconds", help="About so long is measured.")]
+Stage = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="NAME", help="Stage to measure (default: the first)."),
+]
+Seconds = Annotated[float, typer.Option("--seconds", help="How long to measure, in seconds.")]
 Images = Annotated[
     list[str],
     typer.Argument(metavar="SOURCE...", help="Pictures, as for predict; the first 256 count."),

@@ -23,7 +23,8 @@ def rates(
     recipe: Recipe,
     overrides: Overrides = None,
     stage: Annotated[
-        str | None, typer.Option("--stage", metavar="NAME", help="By default the first.")
+        str | None,
+        typer.Option("--stage", metavar="NAME", help="Stage to test (default: the first)."),
     ] = None,
     low: Annotated[float, typer.Option("--low", help="The rate of the first step.")] = 1e-6,
     high: Annotated[float, typer.Option("--high", help="That of the last.")] = 1.0,

@@ -373,7 +373,7 @@ class EngineCache:
         except FileNotFoundError:
             return nothing
         except OSError as error:
-            log.info("the cache of engines cannot be read: %s", error)
+            log.info("the engine cache cannot be read: %s", error)
             return nothing
         try:
             length = int.from_bytes(content[len(magic) : _BEFORE], "little")
@@ -472,7 +472,7 @@ def _slice(content: memoryview, offset: int, length: int) -> memoryview:
 
 
 def _damaged(path: Path, why: object) -> None:
-    log.info("%s in the cache of engines is damaged, and made anew: %s", path.name, why)
+    log.info("%s in the engine cache is damaged; replacing it: %s", path.name, why)
 
 
 def _used(path: Path) -> None:

@@ -108,7 +108,7 @@ def compile_engine(
         return made or TorchEngine(module)
     exact = compile_engine(module, example, scores=scores, computed=computed, steady=steady)
     if made is None:
-        log.warning("nothing computes in %s here; going on in fp32", precision)
+        log.warning("no engine supports %s here; using fp32", precision)
         return exact
     return _if_faster(made, exact, making)
 

@@ -75,7 +75,7 @@ def kept_engine(
                     log.info("engine, as timed before: %s", choice.told())
                 return Kept(engine, wish != "auto" or name == fastest, weights)
     except Exception as error:  # damaged in whatever way: what reads it whole says so
-        log.info("no engine that was kept is taken: %s", first_line(error, type(error).__name__))
+        log.info("the cached engine is not used: %s", first_line(error, type(error).__name__))
     return None
 
 

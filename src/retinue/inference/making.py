@@ -119,7 +119,7 @@ class Making:
             proven = graph.proven and way in graph.proof["ways"]
             return self._engine(name, way) if proven else None
         except Exception as error:
-            log.info("the engine %s that was kept is made anew: %s", name, first_line(error))
+            log.info("recompiling the cached engine %s: %s", name, first_line(error))
             self._models.pop(name, None)
             self._there.pop(name, None)
             return None

@@ -14,13 +14,13 @@ from retinue.inference.devices import compute_threads
 from retinue.inference.names import EngineName
 from retinue.inference.predictor import MEND, Answer, Predictor, load
 from retinue.inference.speed import STAGES, by_stages
-from retinue.measuring.figures import Measured, Spread
+from retinue.measuring.figures import Measured, Spread, refuse_no_time
 from retinue.measuring.machine import matrix_product, peak_memory, wait
 from retinue.models.anatomy import count_macs
 from retinue.sample import Batch, Sample
 
 SECONDS = 10.0
-"""About so long is measured."""
+"""How long it is measured by default, about."""
 MOST_IMAGES = 256
 """Of those that are named."""
 LEAST = 3
@@ -125,8 +125,7 @@ def _opened(
     """The model, compiled, and those images that can be read, at least a batch of them."""
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    if not 0 < seconds < float("inf"):
-        raise UsageError("nothing is measured in no time", where="seconds", mend="10, say")
+    refuse_no_time(seconds)
     predictor = load(model, device=device, engine=engine)
     named = [Sample(path) for path in islice(images, MOST_IMAGES)]
     predictor.compile(named)

@@ -3,11 +3,14 @@ from what the machine can do, and memory."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from retinue.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,9 @@ def shown(value: float) -> str:
 def _short(value: float | None) -> float | None:
     """Six digits are more than is known."""
     return None if value is None else float(f"{value:.6g}")
+
+
+def refuse_no_time(seconds: float) -> None:
+    """Raise UsageError where `seconds` is no time in which something could be measured."""
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"seconds must be a positive number, not {seconds:g}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean
@@ -12,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from retinue.data.loader import worker_count
-from retinue.errors import RetinueError, UsageError
-from retinue.measuring.figures import Measured, Spread
+from retinue.errors import RetinueError
+from retinue.measuring.figures import Measured, Spread, refuse_no_time
 from retinue.measuring.machine import matrix_product, peak_memory, wait
 from retinue.models.anatomy import unit_macs
 from retinue.sample import Batch, Sample
@@ -27,7 +26,7 @@ from retinue.training.trainer import Trainer
 from retinue.training.trial import TrialOver, chosen_stage, trial
 
 SECONDS = 20.0
-"""About so long is measured."""
+"""How long it is measured by default, about."""
 WARM = 3
 """Steps that do not count."""
 LEAST = 5
@@ -207,8 +206,7 @@ def tried(
 ) -> tuple[T, StageOptions, Settings]:
     """A trainer of `kind` that has measured for so many `seconds`;
     with `changes` of the stage."""
-    if not 0 < seconds < math.inf:
-        raise UsageError("nothing is measured in no time", where="seconds", mend="20, say")
+    refuse_no_time(seconds)
     notes: list[str] = []
     meant, given = asked(recipe, dict(overrides or {}), notes.append)
     loaded, dataset, settings = session.opened(meant, given, notes, quiet=quiet)

@@ -55,7 +55,7 @@ def pack(
         packed, absent = store.take(samples)
     if why[0] is not None:
         LOGGER.warning(
-            "%d of %d images are made small anew in every epoch: %s",
+            "%d of %d images are shrunk again in every epoch: %s",
             packed.of - packed.images,
             packed.of,
             why[0],

@@ -112,7 +112,7 @@ class PackedImages:
                         piece = small.written()
                         written += len(piece)
                         if written > _MARGIN * need:
-                            return f"it takes more than the {need / 1e9:.1f} GB that it seemed to"
+                            return f"they need more than the estimated {need / 1e9:.1f} GB"
                         writer.add(key, piece)
                     if done % _AHEAD == 0 or done == len(absent):
                         each(done)
