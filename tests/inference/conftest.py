@@ -6,6 +6,8 @@ from pathlib import Path
 
 import bright
 import pytest
+import torch
+from engine_networks import Tiny
 
 
 @pytest.fixture(scope="module")
@@ -17,3 +19,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def tiny() -> Tiny:
+    torch.manual_seed(0)
+    return Tiny()

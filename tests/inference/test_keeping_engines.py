@@ -1,0 +1,112 @@
+"""What was compiled and chosen is found again the next time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import engine_networks
+import pytest
+import torch
+from engine_networks import Detector, Tiny, need, nested_inputs, timed
+
+from retinue.inference import making
+from retinue.inference.agreement import agrees
+from retinue.inference.engine_cache import EngineCache
+from retinue.inference.engines import TorchEngine, compile_engine
+from retinue.inference.tracing import onnx_program, openvino_model
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineCache:
+    """Of these tests' networks, too."""
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    monkeypatch.setattr(making, "_KNOWN", (*making._KNOWN, engine_networks.__name__))
+    return EngineCache()
+
+
+def test_what_was_the_fastest_is_known_the_next_time(
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: EngineCache,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """For other weights of the same network, too, which are proven anew."""
+    need("openvino")
+    x, computed = torch.randn(2, 3, 16, 16), {"network": "tiny", "state": {"t": 1}}
+    races = timed(monkeypatch, openvino_apart=4000, openvino_together=9000, torch=5000)
+    first = compile_engine(tiny, x, computed=computed)
+    assert (len(races), len(cache.sizes())) == (1, 2)
+    converted: list[Any] = []
+    monkeypatch.setattr(
+        making, "openvino_model", lambda *a: converted.append(a) or openvino_model(*a)
+    )
+    with caplog.at_level(logging.INFO, "retinue"):
+        second = compile_engine(tiny, x, computed=computed)
+    assert (second.name, second.way) == ("openvino", "together")  # type: ignore[attr-defined]
+    assert torch.equal(second(x), first(x))
+    assert (len(races), len(converted)) == (1, 0), "neither timed nor converted again"
+    assert "engine, as timed before: openvino" in caplog.text
+    torch.manual_seed(1)
+    other = Tiny()
+    third = compile_engine(other, x, computed={"network": "tiny", "state": {"t": 2}})
+    assert (len(races), len(converted)) == (1, 1)
+    assert agrees(third, TorchEngine(other), x).accepted
+    assert len(cache.sizes()) == 3
+    compile_engine(tiny, x, computed={"network": "another"})
+    assert len(races) == 2
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        compile_engine(tiny, x, computed=computed)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(races) == 3
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_graph_that_was_kept_answers_as_it_did(
+    engine: str, tiny: Tiny, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(engine)
+    x = {"offset": torch.arange(3), "levels": nested_inputs(3)["levels"]}
+    module = Detector().eval()
+    how: dict[str, Any] = {"engine": engine, "computed": {"network": "a"}}
+    first = compile_engine(module, x, **how)
+    (file,) = cache.folder.iterdir()
+    monkeypatch.setattr(making, "openvino_model", None)
+    monkeypatch.setattr(making, "onnx_program", None)
+    torch.testing.assert_close(compile_engine(module, x, **how)(x), first(x), rtol=0, atol=0)
+    file.write_bytes(file.read_bytes()[:-70])  # as a full disk leaves it
+    monkeypatch.setattr(making, "openvino_model", openvino_model)
+    monkeypatch.setattr(making, "onnx_program", onnx_program)
+    torch.testing.assert_close(compile_engine(module, x, **how)(x), first(x), rtol=0, atol=0)
+    assert EngineCache().graph(file.name[:32], engine) is not None, "made anew"
+
+
+def test_of_somebody_elses_network_no_graph_is_kept(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The code may be another the next time, and weights and name the same."""
+    need("openvino")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="openvino", computed={"network": "a"})
+    assert EngineCache().sizes() == {}
+
+
+def test_a_graph_that_its_library_cannot_read_is_made_anew(
+    tiny: Tiny, cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    need("openvino")
+    x = torch.randn(2, 3, 16, 16)
+    first = compile_engine(tiny, x, engine="openvino", computed={})
+    (file,) = cache.folder.iterdir()
+    graph = cache.graph(file.name[:32], "openvino")
+    assert graph is not None
+    cache.keep_graph(file.name[:32], replace(graph, parts={**graph.parts, "xml": b"<net"}))
+    with caplog.at_level(logging.INFO, "retinue"):
+        again = compile_engine(tiny, x, engine="openvino", computed={})
+    assert torch.equal(again(x), first(x))
+    assert "recompiling the cached engine openvino" in caplog.text
