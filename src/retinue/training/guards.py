@@ -9,9 +9,15 @@ from types import FrameType
 from typing import Any, Self
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from retinue import nested
 from retinue.errors import RetinueError
+from retinue.sample import Batch
+from retinue.tasks.learner import Learner
+from retinue.training.mixed import autocast
+from retinue.training.options import StageOptions
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -112,6 +118,36 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], where: str) -> None:
                 where=where,
                 mend="lower optimizer.lr, or set clip_norm, in a new training",
             )
+
+
+def out_of_memory(
+    learner: Learner,
+    batch: Batch,
+    cut: int,
+    accelerator: Accelerator,
+    stage: StageOptions,
+    number: int,
+) -> RetinueError:
+    """The error for a portion `batch` that the device has no room for, in the `stage` of that
+    `number`: it says which portion fits, and the accumulation that changes nothing. `cut`: the unit
+    that the batch's inputs are for."""
+    learner.zero_grad(set_to_none=True)
+
+    def attempt(size: int) -> None:
+        first = nested.mapped(lambda t: t[:size], batch.inputs)
+        targets = nested.mapped(lambda t: t[:size], batch.targets)
+        with autocast(accelerator):
+            losses = learner(first, targets, cut)
+        sums = [p[0] if isinstance(p, tuple) else p for p in losses.parts.values()]
+        sum(part.float().sum() for part in sums).backward()
+        learner.zero_grad(set_to_none=True)
+
+    share = stage.batch_size // accelerator.num_processes
+    return RetinueError(
+        f"the device ran out of memory with {len(batch)} images",
+        where=f"stage {stage.name}",
+        mend=portions_that_fit(len(batch), attempt, share, number),
+    )
 
 
 def largest_that_fits(size: int, attempt: Callable[[int], None]) -> int | None:

@@ -16,7 +16,6 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from retinue import nested
 from retinue.errors import Interrupted, RetinueError
 from retinue.figures import plain, refuse_not_finite
 from retinue.run.checkpoint import taking_up
@@ -277,7 +276,10 @@ class Trainer:
                     self.watch.note(loss, "the loss", keys, where)
                     self.accelerator.backward(loss)
                 except torch.OutOfMemoryError as error:
-                    raise self._out_of_memory(stage, batch) from error
+                    raise guards.out_of_memory(
+                        self.learner, batch, self.data.train.cut, self.accelerator, stage,
+                        progress.stage,
+                    ) from error  # fmt: skip
         if stage.clip_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), stage.clip_norm)
             if self.accelerator.scaler is None:
@@ -474,26 +476,6 @@ class Trainer:
                 where=f"{self.recorder.run.path}, after step {self.progress.steps}",
                 mend=f"go on with: {go_on(self.recorder.run.path)}",
             )
-
-    def _out_of_memory(self, stage: StageOptions, batch: Batch) -> RetinueError:
-        """The error that says which portion fits, and the accumulation that changes nothing."""
-        self.optimizer.zero_grad(set_to_none=True)
-
-        def attempt(size: int) -> None:
-            first = nested.mapped(lambda t: t[:size], batch.inputs)
-            targets = nested.mapped(lambda t: t[:size], batch.targets)
-            with autocast(self.accelerator):
-                losses = self.learner(first, targets, self.data.train.cut)
-            sums = [p[0] if isinstance(p, tuple) else p for p in losses.parts.values()]
-            sum(part.float().sum() for part in sums).backward()
-            self.optimizer.zero_grad(set_to_none=True)
-
-        share = stage.batch_size // self.accelerator.num_processes
-        return RetinueError(
-            f"the device ran out of memory with {len(batch)} images",
-            where=f"stage {stage.name}",
-            mend=guards.portions_that_fit(len(batch), attempt, share, self.progress.stage),
-        )
 
 
 def _mix(*numbers: int) -> int:
