@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import tiny
 import retinue
 from retinue.errors import Interrupted, UsageError
 from retinue.training.options import BudgetOptions
-from retinue.training.planning import budget, plan
+from retinue.training.planning import budget, clock, plan, rehearsal
 from retinue.training.planning.budget import AIM, MOST, fitted_to_budget
 from retinue.training.planning.estimate import Estimate, estimated
 from retinue.training.planning.rehearsal import Judging, Rates
@@ -221,21 +223,20 @@ def test_too_small_a_budget_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_it_takes_about_what_was_told(tmp_path: Path, pictures: Path) -> None:
-    """Other work may share the machine, now and not then: one of three trainings."""
-    found = []
-    for number in range(3):
-        recipe = tiny.recipe(pictures, cache={"folder": str(tmp_path / f"cache{number}")})
-        recipe["stages"][0]["epochs"] = recipe["stages"][1]["epochs"] = 15
-        out = tmp_path / f"run{number}"
-        run = retinue.train(recipe, out=out, report=False, quiet=True)
-        environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-        told = sum(stage["steps_s"] for stage in environment["plan"]["stages"])
-        taken = environment["timings"]["training_s"]
-        if told / 6 < taken < 6 * told:
-            return
-        found.append((told, taken))
-    pytest.fail(f"seconds told and taken: {found}")
+def test_it_takes_about_what_was_told(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In seconds of the processor, both: other work may share the machine, now and not then."""
+    own = SimpleNamespace(perf_counter=time.process_time, monotonic=time.process_time)
+    monkeypatch.setattr(rehearsal, "time", own)
+    monkeypatch.setattr(clock, "time", own)
+    recipe = tiny.recipe(pictures, cache={"folder": str(tmp_path / "cache")})
+    recipe["stages"][0]["epochs"] = recipe["stages"][1]["epochs"] = 15
+    run = retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
+    environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+    told = sum(stage["steps_s"] for stage in environment["plan"]["stages"])
+    taken = environment["timings"]["training_s"]
+    assert told / 2 < taken < 2 * told
 
 
 def test_a_dry_run_says_it_all_and_leaves_nothing(
