@@ -72,6 +72,19 @@ def test_a_field_says_what_it_takes_and_what_a_change_means() -> None:
     assert known["stages.N.sampler.window"].default == "10000"
 
 
+def test_commands_of_one_name_in_two_groups_keep_their_own_words() -> None:
+    page = (DOCS / "commands.md").read_text("utf-8")
+    listed, alone = page.split("## `retinue train`")[0], page.split("## `retinue bench`")[1]
+    assert "* `train`: Train a network as a recipe says" in listed
+    assert "* `predict`: Pictures to results" in alone.split("### `")[0]
+    assert (
+        "* `data`: Check, convert and view data sets." in listed
+        and "* `data`: A training's images" in alone
+    )
+    # An older name works, and is not told of; what Rich escapes is no part of a text.
+    assert "`benchmark`" not in page and "retinue\\[" not in page
+
+
 def test_bars_in_a_field_end_no_cell() -> None:
     page = (DOCS / "recipe-fields.md").read_text("utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]

@@ -37,28 +37,47 @@ def commands(docs: Path) -> str:
     from retinue.cli.app import app
 
     command = get_command(app)
+    _drop_hidden(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="retinue")
     helps = dict(_helps(command))
     lines = []
-    for line in text.replace("&#x27;", "'").replace("&quot;", '"').splitlines():
+    group = ""
+    for line in _plain(text).splitlines():
         if line.startswith("# "):
             line = f"# All commands\n\n{_MADE}"
-        if (named := re.fullmatch(r"\* `(\w+)`: .*", line)) and named[1] in helps:
-            line = f"* `{named[1]}`: {helps[named[1]]}"
+        if named := re.fullmatch(r"\* `(\w+)`: .*", line):
+            whole = f"{group} {named[1]}".lstrip()
+            line = f"* `{named[1]}`: {helps[whole]}" if whole in helps else line
         lines += _of_line(line)
         if found := re.fullmatch(r"#+ `retinue (.+)`", line):
+            group = found[1]
             page = _telling(found[1], docs)
             lines += ["", f"More: [{page.removesuffix('.md')}]({page})"] if page else []
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _helps(group: Any) -> Iterator[tuple[str, str]]:
-    """Name and first sentence of every command: the list in the middle would cut it off."""
+def _plain(text: str) -> str:
+    """Without what the pages' maker and Rich's markup escape."""
+    return text.replace("&#x27;", "'").replace("&quot;", '"').replace(r"\[", "[")
+
+
+def _drop_hidden(group: Any) -> None:
+    """Older names still work, and are not told of."""
+    for name, command in list(group.commands.items()):
+        if command.hidden:
+            del group.commands[name]
+        elif hasattr(command, "commands"):
+            _drop_hidden(command)
+
+
+def _helps(group: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    """Whole name (`bench train`) and first sentence of every command: the list in the middle would
+    cut it off."""
     for name, command in group.commands.items():
         text = " ".join((command.help or "").split("\n\n")[0].split())
-        yield name, re.split(r"(?<=\.) ", text)[0]
+        yield f"{before}{name}", re.split(r"(?<=\.) ", text)[0]
         if hasattr(command, "commands"):
-            yield from _helps(command)
+            yield from _helps(command, f"{before}{name} ")
 
 
 def _telling(command: str, docs: Path) -> str:
