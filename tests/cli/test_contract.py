@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,30 @@ def test_debug_may_stand_anywhere(process: Command, place: int) -> None:
         (["evaluate", "x", "--split", "tset"], "did you mean 'test'?"),
         (["evaluate", "x", "--batch-size", "0"], "--batch-size"),
         (["predict", "x", "y", "--draw"], "add --out DIR"),
+        (
+            ["export", "x", "--to", "onx"],
+            "error: 'onx' is not allowed: must be one of onnx, openvino, torchscript, torch-export,"
+            " litert, timm, torchvision, savedmodel, keras, coreml, --to, did you mean 'onnx'?",
+        ),
+        (["evaluate", "x", "--engine", "onxruntime"], "--engine, did you mean 'onnxruntime'?"),
+        (["evaluate", "x", "--tta", "flipp"], "--tta, did you mean 'flip'?"),
+        (
+            ["evaluate", "x", "--engine", "tensorrt"],
+            "error: 'tensorrt' is not allowed: must be one of auto, torch, onnxruntime, openvino,"
+            " --engine, see `retinue evaluate --help`",
+        ),
+        (
+            ["evaluate", "x", "--batch-size", "0"],
+            "error: '0' is not allowed: must be a whole number of at least 1, --batch-size, see",
+        ),
+        (["evaluate", "x", "--batch-size", "two"], "'two' is not allowed: must be a whole number"),
+        (
+            ["predict", "x", "y", "--overlap", "a"],
+            "'a' is not allowed: must be a number, --overlap",
+        ),
+        (["explain", "x", "y", "--out", "z", "--method", "gradcan"], "did you mean 'gradcam'"),
+        (["serve", "x", "-p", "70000"], "a whole number of at least 0 and at most 65535, --port"),
+        (["evaluate", "x", "--bach-size", "3"], "--bach-size, did you mean '--batch-size'?"),
         (["train", "finetune", "seed"], "key=value"),
         (["train", "run", "seed=1", "--resume"], "this is no run folder"),
         (["train", "run", "--resume", "--out", "x"], "a training goes on in its own folder"),
@@ -232,3 +257,31 @@ def test_no_word_of_a_help_is_taken_for_markup() -> None:
     texts = list(_texts(typer.main.get_command(app)))
     assert len(texts) > 100
     assert not [text for text in texts if re.search(r"(?<!\\)\[/?[a-z]", text)]
+
+
+def _commands(command: Any, line: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each that does something, with the words that name it."""
+    below = getattr(command, "commands", {})
+    if not below:
+        yield line, command
+    for name, one in below.items():
+        yield from _commands(one, (*line, name))
+
+
+def test_no_option_refuses_a_value_in_the_words_of_a_library(retinue: Command) -> None:
+    tried = 0
+    for line, command in _commands(typer.main.get_command(app)):
+        wanted = typing.get_type_hints(command.callback, include_extras=True)
+        for option in (one for one in command.params if one.param_type_name == "option"):
+            if option.is_flag or str not in map(type, option.opts):
+                continue
+            kinds = str(wanted.get(option.name, ""))
+            if not any(word in kinds for word in ("int", "float", "enum", "Enum")):
+                continue
+            for value in ("wörd", "-99999999"):
+                _, _, err = retinue(*line, option.opts[0], value, *["x"] * 3)
+                assert not re.search(
+                    "[Vv]alue error|[Ii]nput should|unable to|is not one of '", err
+                ), err
+                tried += "is not allowed: must be" in err
+    assert tried > 50

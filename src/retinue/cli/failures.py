@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+import typing
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import NoneType
+from typing import Any, Literal, TextIO
 
-from retinue.errors import RetinueError, UsageError
+from retinue.errors import RetinueError, UsageError, suggest
 from retinue.text import first_line, visible
 
 GONE = 141
@@ -126,16 +129,64 @@ def hush(stream: TextIO | None = None) -> None:
 
 
 def _usage(error: BaseException) -> list[str | None]:
-    """A mistake that Typer found: its own words, and where help is."""
+    """A mistake that Typer found: of a value, what would do; else its own words, and where help
+    is."""
+    if (refused := _refused_value(error)) is not None:
+        return refused
     message = str(error.format_message()).strip().rstrip(".")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "retinue"
     what, _, near = message.partition(". Did you mean ")
-    mend = f"did you mean {near}" if near else f"see `{command} --help`"
+    mend = f"did you mean {near}" if near else _help(command)
+    if possible := getattr(error, "possibilities", None):
+        what = what.partition(" (Possible options:")[0]
+        mend = f"did you mean {' or '.join(map(repr, possible))}?"
     what, _, listed = what.partition(". Choose from:")
     if listed:  # one a line
         mend = f"choose from {', '.join(x.strip() for x in listed.split(','))} ({mend})"
     return [what[:1].lower() + what[1:], None, mend]
+
+
+def _help(command: str) -> str:
+    return f"see `{command} --help`"
+
+
+def _refused_value(error: BaseException) -> list[str | None] | None:
+    """The value of an option that will not do, in the words that a recipe's fields have; None
+    where it is none."""
+    errors = getattr(error.__cause__, "errors", None)
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    if parameter is None or context is None or errors is None:
+        return None
+    from retinue.options.typed import words
+    from retinue.options.wording import what_is_wrong
+
+    first = errors(include_url=False)[0]
+    wanted, rules = _asked(context.command.callback, parameter.name)
+    known = words(wanted)
+    if known:  # Typer's own check says it less well
+        first = {"type": first["type"], "input": first["input"]}
+    mend = suggest(str(first["input"]).lower(), known) or _help(context.command_path)
+    return [what_is_wrong(first, wanted, rules), max(parameter.opts, key=len), mend]
+
+
+def _asked(function: Callable[..., Any], name: str) -> tuple[Any, list[Any]]:
+    """(the type, the rules about it) of a command's parameter, as `options.wording` takes them."""
+    from annotated_types import Ge, Le
+
+    from retinue.options.typed import kinds
+
+    hint = typing.get_type_hints(function, include_extras=True)[name]
+    marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    rules: list[Any] = []
+    for mark in marks:
+        rules += [kind(edge) for kind, edge in ((Ge, mark.min), (Le, mark.max)) if edge is not None]
+    (kind,) = (one for one in kinds(hint) if one is not NoneType)
+    if typing.get_origin(kind) is list:  # given several times, each is looked at
+        (kind,) = typing.get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        kind = Literal[tuple(one.value for one in kind)]
+    return kind, rules
 
 
 def _place(error: OSError) -> str | None:
