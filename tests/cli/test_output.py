@@ -66,6 +66,8 @@ def test_a_count_is_printed_although_it_is_whole(capsys: pytest.CaptureFixture[s
         ),
         ({"split": "val", "fitted_on_this_split": ["bias"]}, False, "also chose the bias, so"),
         ({"split": "val", "trained_on_this_split": True}, True, "was trained on these images"),
+        ({"learnt_from": 86, "images": 107}, False, "was trained on 86 of these 107 images"),
+        ({"learnt_from": 107, "images": 107}, False, "was trained on these images"),
         ({"split": "train"}, True, "was trained on these images"),
         ({"split": "train"}, False, None),
     ],

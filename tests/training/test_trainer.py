@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 import retinue
 from retinue import modelfile
 from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.training.evaluation import data_of_run
 from retinue.training.features.cached_views import CachedViews
 from retinue.training.session import Run
 
@@ -273,6 +275,28 @@ def test_figures_say_what_their_split_was_to_the_training(tmp_path: Path, pictur
     assert retinue.evaluate(learnt.best, split="val")["trained_on_this_split"] is True
     assert retinue.evaluate(fitted.best, split="train")["trained_on_this_split"] is True
     assert "trained_on_this_split" not in retinue.evaluate(learnt.best, split="test")
+
+
+def test_images_that_were_learnt_from_are_counted_wherever_they_lie(
+    trained: Run, tmp_path: Path
+) -> None:
+    """By their bytes: those of the training's own folder, and copies under other names."""
+    splits = data_of_run(trained.folder).splits
+    learnt, judged = splits["train"], splits["test"]
+    root = Path(os.path.commonpath([sample.key for sample in [*learnt, *judged]]))
+    assert retinue.evaluate(trained.folder, data=root)["learnt_from"] == len(learnt)
+    for k, sample in enumerate([*learnt[:2], *judged[:3]]):
+        place = tmp_path / "data" / Path(sample.key).parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"copy {k}.png").write_bytes(Path(sample.key).read_bytes())
+    figures = retinue.evaluate(trained.folder, data=tmp_path / "data")
+    assert (figures["learnt_from"], figures["images"]) == (2, 5)
+    for copy in sorted((tmp_path / "data").rglob("copy [01].png")):
+        copy.unlink()
+    assert "learnt_from" not in retinue.evaluate(trained.folder, data=tmp_path / "data")
+    alone = tmp_path / "best.safetensors"
+    alone.write_bytes(trained.best.read_bytes())
+    assert "learnt_from" not in retinue.evaluate(alone, data=root), "nobody can tell"
 
 
 def test_evaluating_a_folder_with_a_strange_class_is_refused(trained: Run, tmp_path: Path) -> None:

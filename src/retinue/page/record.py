@@ -130,7 +130,13 @@ def reservation(
     speaks against them. `own`: the split is one of the training itself, not of other data.
     `picked`: what a validation split has chosen; None: as the figures say."""
     split = metrics.get("split") if own else None
-    if metrics.get("trained_on_this_split") or split == "train":
+    learnt, images = metrics.get("learnt_from"), metrics.get("images")
+    if isinstance(learnt, int) and isinstance(images, int) and learnt < images:
+        return (
+            f"The network was trained on {learnt:,} of these {images:,} images: the figures are"
+            " too good for new ones."
+        )
+    if learnt or metrics.get("trained_on_this_split") or split == "train":
         return "The network was trained on these images: the figures say nothing about new ones."
     if metrics.get("transductive"):
         return (

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from retinue import modelfile
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, judged_split, open_dataset
+from retinue.data.sources.copies import copies
 from retinue.documents import json_text
-from retinue.errors import UsageError, some, suggest
+from retinue.errors import RetinueError, UsageError, some, suggest
 from retinue.explaining.overlays import for_the_page
 from retinue.exporting.material import Material
 from retinue.files import replacing, sweep, write_text
@@ -87,6 +88,8 @@ def evaluate_model(asked: Question) -> dict[str, Any]:
         figures["precision"] = asked.precision
     if asked.data is None:
         figures |= seen_in_training(predictor, chosen)
+    elif learnt := _learnt_from(predictor, files, samples):
+        figures["learnt_from"] = learnt
     if judged.skipped:
         figures["skipped"] = judged.skipped
     if out is not None:
@@ -113,7 +116,7 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
     data = (predictor.description.recipe or {}).get("data")
     members = [m for m in predictor.members if (m.description.recipe or {}).get("data") == data]
     found: dict[str, Any] = {}
-    if split == "train" or any(_took_validation(m.description) for m in members if split == "val"):
+    if any(_trained_on(m.description, split) for m in members):
         found["trained_on_this_split"] = True
     if split == "val":
         found["epoch_chosen_on_this_split"] = any(_compared(m.description) for m in members)
@@ -123,6 +126,26 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
     if fitted:
         found["fitted_on_this_split"] = sorted(fitted)
     return found
+
+
+def _learnt_from(predictor: Predictor, files: Sequence[Path], samples: Sequence[Sample]) -> int:
+    """How many of the `samples` are, byte for byte, images that one of the models has learnt from:
+    as far as their runs, and the data of these, are here to tell."""
+    known: list[Sample] = []
+    for file, member in zip(members_of(files)[0], predictor.members, strict=True):
+        try:
+            splits = own_dataset(find_model(file)).splits
+        except RetinueError:
+            continue
+        for name, part in splits.items():
+            if _trained_on(member.description, name) or _labelled(member.description, name):
+                known += part
+    return sum(copies(samples, known))
+
+
+def _trained_on(description: ModelDescription, split: str) -> bool:
+    """Whether the model learnt from the images of `split`, and from what they are labelled."""
+    return split == "train" or (split == "val" and _took_validation(description))
 
 
 def _compared(description: ModelDescription) -> bool:
@@ -199,10 +222,26 @@ def data_of_run(run: Path) -> Dataset:
     return open_dataset(own_data(run / "best.safetensors"), task_type(recipe.task).readers())
 
 
-def own_data(file: Path, *, mend: str = "name a folder or table with --data") -> DataOptions:
+_NAME_DATA = "name a folder or table with --data"
+
+
+def own_dataset(file: Path, *, mend: str = _NAME_DATA) -> Dataset:
+    """The same of the run of the model file, to look at: without a pool. Raises UsageError, with
+    `mend`, where the file lies in no run."""
+    options = own_data(file, mend=mend)
+    task = task_type(load_recipe(_run_of(file) / "recipe.yaml").task)
+    return open_dataset(options, task.readers(), to_train=False)
+
+
+def _run_of(file: Path) -> Path:
+    """The folder that a model file's run would have."""
+    return file.parent.parent if file.parent.name == EPOCHS else file.parent
+
+
+def own_data(file: Path, *, mend: str = _NAME_DATA) -> DataOptions:
     """What the run of the model file was trained on, split as it was then. Raises UsageError, with
     `mend`, where the file lies in no run."""
-    run = file.parent.parent if file.parent.name == EPOCHS else file.parent
+    run = _run_of(file)
     if not (run / "recipe.yaml").is_file():
         raise UsageError(
             "the model file does not say where its data is",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from retinue.data.sources.member import Member
+from retinue.data.sources.copies import copies
 from retinue.data.sources.walking import about_others, normal, walk
 from retinue.errors import UsageError, some
-from retinue.files import expanded, nearest, open_file, read_text
+from retinue.files import expanded, nearest, read_text
 from retinue.sample import Sample
 from retinue.text import counted
 
 POOL = "pool"
 """What they are called among the splits."""
 _KEY = "key data.pool"
-_BLOCK = 1 << 20
 
 
 def read_pool(place: str) -> tuple[list[Sample], list[str]]:
@@ -89,53 +85,8 @@ def _listed(file: Path) -> list[Sample]:
 def unknown(pool: Sequence[Sample], known: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Those of the `pool` that are none of the `known` images, by their bytes, each once; and the
     others. What is known is not to be guessed, and what judges is not to be learnt from."""
-    sizes: dict[int, list[Sample]] = defaultdict(list)
-    for sample in known:
-        sizes[_size(sample)].append(sample)
-    hashes: dict[int, set[bytes]] = {}
-    own: dict[int, list[Sample]] = defaultdict(list)
-    for sample in pool:
-        own[_size(sample)].append(sample)
     kept: list[Sample] = []
     left: list[Sample] = []
-    for size, samples in own.items():
-        alone = size not in sizes and len(samples) == 1
-        if size < 0 or alone:  # a file that is not there is told when it is read
-            kept += samples
-            continue
-        seen = hashes.setdefault(size, set(_digests(sizes.get(size, ()))))
-        for sample, digest in zip(samples, _digests(samples), strict=True):
-            (left if digest in seen else kept).append(sample)
-            seen.add(digest)
-    place = {sample.key: k for k, sample in enumerate(pool)}
-    return sorted(kept, key=lambda s: place[s.key]), sorted(left, key=lambda s: place[s.key])
-
-
-def _size(sample: Sample) -> int:
-    """Of its file, or of its bytes in another; −1 where there are none."""
-    try:
-        if sample.read is None:
-            return os.stat(sample.key).st_size
-        if isinstance(sample.read, Member):
-            return sample.read.length
-        content = sample.read()
-    except OSError:
-        return -1
-    return len(content) if isinstance(content, bytes) else -1
-
-
-def _digests(samples: Iterable[Sample]) -> Iterator[bytes]:
-    for sample in samples:
-        digest = hashlib.blake2b(digest_size=16)
-        try:
-            if sample.read is not None:
-                content = sample.read()
-                assert isinstance(content, bytes)  # what has a size here
-                digest.update(content)
-            else:
-                with open_file(Path(sample.key)) as file:
-                    while block := file.read(_BLOCK):
-                        digest.update(block)
-        except OSError:
-            digest.update(os.fsencode(sample.key))
-        yield digest.digest()
+    for sample, there in zip(pool, copies(pool, known, once=True), strict=True):
+        (left if there else kept).append(sample)
+    return kept, left
