@@ -61,3 +61,15 @@ def test_one_number_is_as_good_as_its_distribution() -> None:
     assert (found.auc, found.high, found.verdict) == (1.0, 1.0, "far off")
     assert 0.85 < found.low < 0.97, "thirty images say nothing of one in a hundred"
     assert "100 % of pairs" in found.told()
+
+
+def test_pictures_in_both_sets_are_told_of_and_are_no_drift() -> None:
+    """What is learnt as known is taken for known when it comes again, and the other way round."""
+    x = drawn(60, 200)
+    found = separation(x, x + drawn(60, 200, seed=1) * 0.01)
+    assert found.high < 0.5, "or this test tells nothing"
+    assert found.verdict == "same"
+    told = found.told()
+    assert "taken for known ones in" in told
+    assert "as where some are nearly the same pictures" in told
+    assert f"({100 * (1 - found.high):.0f}–{100 * (1 - found.low):.0f} %;" in told

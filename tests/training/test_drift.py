@@ -64,7 +64,8 @@ def test_darker_images_are_told_to_be_darker(run: Path, tmp_path: Path) -> None:
 def test_an_export_has_no_features_to_compare(run: Path, tmp_path: Path) -> None:
     new = fresh(tmp_path / "new")
     export = retinue.export(run, "torchscript", out=tmp_path / "best.torchscript", images=new)
-    found = retinue.drift(export.path, new, against=fresh(tmp_path / "old"))
+    found = retinue.drift(export.path, new, against=fresh(tmp_path / "old", dim=0.98))
+    assert found.new == 30
     assert found.features is None
     assert found.as_dict()["features"] is None
     assert not any("features" in line for line in found.told())
@@ -81,7 +82,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(run: Path, tmp_path: 
 def test_known_images_that_cannot_be_read_are_told_and_not_counted(
     run: Path, tmp_path: Path
 ) -> None:
-    old, new = fresh(tmp_path / "old"), fresh(tmp_path / "new")
+    old, new = fresh(tmp_path / "old"), fresh(tmp_path / "new", dim=0.98)
     (old / "3.png").write_bytes(b"\x89PNG no")
     found = retinue.drift(run, new, against=old, engine="torch")
     assert (found.known, found.new, found.skipped) == (29, 30, {})
@@ -106,3 +107,51 @@ def test_a_model_alone_wants_to_be_told_its_data(run: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match=r"where its data is.*--against"):
         retinue.drift(alone, new, engine="torch")
     assert retinue.drift(alone, new, against=new, engine="torch").known == 30
+
+
+def test_the_same_images_are_told_to_be_the_same(run: Path, tmp_path: Path) -> None:
+    data = run.parent / "photos"
+    found = retinue.drift(run, data)
+    count = len(list(data.rglob("*.png")))
+    assert found.told() == [f"the same images: all {count} are known ones, byte for byte"]
+    assert (found.drifted, found.new, found.same) == (False, 0, count)
+    assert found.as_dict()["same"] == count
+
+
+def test_copies_of_known_images_are_counted_and_left_out(run: Path, tmp_path: Path) -> None:
+    """Learnt as known, an image's copy is taken for known."""
+    new = fresh(tmp_path / "new")
+    for file in sorted((run.parent / "photos").rglob("*.png")):
+        (new / f"{file.parent.name} {file.name}").write_bytes(file.read_bytes())
+    copied = len(list(new.iterdir())) - 30
+    found = retinue.drift(run, new, engine="torch")
+    assert (found.new, found.same) == (30, copied)
+    assert f"{copied} new images are known ones, byte for byte, and left out" in found.told()
+    assert found.features is not None
+    assert found.features.high > 0.5
+    for file in list(fresh(tmp_path / "few", count=5).iterdir()):
+        file.rename(new / f"few {file.name}")
+    for file in new.glob("[0-9]*.png"):
+        file.unlink()
+    with pytest.raises(UsageError, match=f"has 5 images, and {copied} that are known ones: too"):
+        retinue.drift(run, new)
+
+
+def test_paths_of_what_cannot_be_read_are_whole(run: Path, tmp_path: Path) -> None:
+    place = tmp_path / ("a long name " * 8) / "猫 & dog"
+    place.parent.mkdir()
+    old = fresh(place)
+    bad = old / "corrupt.png"
+    bad.write_bytes(b"\x89PNG no")
+    found = retinue.drift(run, fresh(tmp_path / "new", dim=0.9), against=old, engine="torch")
+    assert any(repr(str(bad)) in line for line in found.told())
+
+
+def test_what_is_too_few_is_told_before_a_model_is_opened(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"no model")
+    with pytest.raises(UsageError, match="new data has 5 images: too few"):
+        retinue.drift(
+            tmp_path / "best.safetensors",
+            fresh(tmp_path / "new", count=5),
+            against=fresh(tmp_path / "old", dim=0.9),
+        )

@@ -67,9 +67,8 @@ def export(
         if vain := next((key for key in given if given[key]), None):
             raise UsageError(f"a state dict of {to} has no {vain}", mend="leave it out")
         return export_state_dict(file, to, out=target, force=force)
-    from retinue.exporting.model import Order, export_model, refuse_exported
+    from retinue.exporting.model import Order, export_model, settled
 
-    refuse_exported(file)
     sides = (size, size) if isinstance(size, int) else size
     order = Order(
         to=to,
@@ -80,6 +79,7 @@ def export(
         end_to_end=end_to_end,
         most_lost=most_lost,
     )
+    settled(file, order, out=target, force=force)  # before images are looked for
     return export_model(file, order, _material(file, images), out=target, force=force)
 
 

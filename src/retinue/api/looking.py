@@ -69,14 +69,16 @@ def drift(
     `told()` says it in sentences.
 
     `sources` as of `predict`; `against`: the same, to compare with, by default the run's own data.
-    Of either, `images` are looked at, drawn evenly. Raises UsageError where the data is gone, or
-    there are fewer than 20 images.
+    Of either, `images` are looked at, drawn evenly; new ones that are known ones, byte for byte,
+    are counted and left out. Raises UsageError where the data is gone, or there are fewer than 20
+    images.
     """
     import logging
     import sys
 
     from retinue.inference.inputs import expand
     from retinue.inference.predictor import load
+    from retinue.training.drift import Drift, pictures
     from retinue.training.drift import drift as compare
 
     warn = logging.getLogger("retinue").warning
@@ -85,5 +87,7 @@ def drift(
         for named in (sources, against)
     )
     assert new is not None
-    predictor = load(model, device=device, engine=engine)
-    return compare(predictor, Path(model), new, against=old, images=images, progress=progress)
+    what = pictures(Path(model), new, against=old, images=images)
+    if not what.fresh:
+        return Drift.of_copies(what)
+    return compare(load(model, device=device, engine=engine), what, progress=progress)

@@ -62,5 +62,6 @@ def drift(
             [one.name, f"{one.known:.3g}", f"{one.new:.3g}", f"{one.distance:.2f}", one.verdict]
             for one in found.shifts
         ]
-        table(["what", "training data", "new", "distance", "verdict"], rows)
+        if rows:
+            table(["what", "training data", "new", "distance", "verdict"], rows)
     end_with(found.skipped)

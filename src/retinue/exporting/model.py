@@ -123,31 +123,8 @@ def export_model(
             does; nothing is written then.
         BadImageError: no image can be read.
     """
-    refuse_exported(model)
+    order, writer, target = settled(model, order, out=out, force=force)
     form = FORMATS[order.to]
-    if order.batch is None:
-        order = replace(order, batch=form.batch)
-    writer = writer_of(order.to, order.precision)
-    target = out if out is not None else _default(model, form, order.precision)
-    if format_of(target) is not form:
-        raise UsageError(
-            f"{form.title} files are called {form.suffix}",
-            where=str(target),
-            mend=f"name it {target.with_suffix(form.suffix).name}",
-        )
-    check_target(target, model, force)
-    if order.batch is not None and not 1 <= order.batch <= MOST_IMAGES:
-        raise UsageError(
-            f"a batch cannot have {order.batch:,} images",
-            where="batch (--batch)",
-            mend=f"take 1 to {MOST_IMAGES:,}",
-        )
-    if writer.one_size and (order.end_to_end or order.any_size):
-        raise UsageError(
-            f"{form.title} files take images of one size",
-            where="end_to_end (--end-to-end)" if order.end_to_end else "size (--size)",
-            mend="leave it out, or export to another format",
-        )
     member = open_member(model, "cpu", "torch", {})
     assert isinstance(member, Member)
     member = replace(member, description=_of_size(member.description, order.size))
@@ -216,6 +193,39 @@ def export_model(
             f"the file cannot be written: {error.strerror or error}", where=str(target)
         ) from error
     return Written(target, export, member.description, report, proof, spent)
+
+
+def settled(
+    model: Path, order: Order, *, out: Path | None = None, force: bool = False
+) -> tuple[Order, Writer, Path]:
+    """The order with what its format asks for, what writes it, and where to. UsageError for what
+    can be refused before anything is read: see `export_model`."""
+    refuse_exported(model)
+    form = FORMATS[order.to]
+    if order.batch is None:
+        order = replace(order, batch=form.batch)
+    writer = writer_of(order.to, order.precision)
+    target = out if out is not None else _default(model, form, order.precision)
+    if format_of(target) is not form:
+        raise UsageError(
+            f"{form.title} files are called {form.suffix}",
+            where=str(target),
+            mend=f"name it {target.with_suffix(form.suffix).name}",
+        )
+    check_target(target, model, force)
+    if order.batch is not None and not 1 <= order.batch <= MOST_IMAGES:
+        raise UsageError(
+            f"a batch cannot have {order.batch:,} images",
+            where="batch (--batch)",
+            mend=f"take 1 to {MOST_IMAGES:,}",
+        )
+    if writer.one_size and (order.end_to_end or order.any_size):
+        raise UsageError(
+            f"{form.title} files take images of one size",
+            where="end_to_end (--end-to-end)" if order.end_to_end else "size (--size)",
+            mend="leave it out, or export to another format",
+        )
+    return order, writer, target
 
 
 def refuse_exported(model: Path) -> None:

@@ -14,9 +14,9 @@ import torch
 
 from retinue.data.loader import Loader, worker_count
 from retinue.data.readable import Telling, in_turn
-from retinue.data.sources import open_dataset
+from retinue.data.sources.copies import copies
 from retinue.data.traits import traits
-from retinue.errors import BadImageError, UsageError
+from retinue.errors import BadImageError, UsageError, some
 from retinue.evaluation.drift import Shift, Values, shifts
 from retinue.evaluation.separation import Features, Separation, separation
 from retinue.explaining.looking import the_network
@@ -26,8 +26,8 @@ from retinue.inference.tracing import evaluating
 from retinue.modelfile import find_model
 from retinue.models.network import Halves
 from retinue.sample import Sample
-from retinue.text import counted, listed
-from retinue.training.evaluation import own_data
+from retinue.text import counted
+from retinue.training.evaluation import own_dataset
 
 FEW = 20
 """Of fewer images nothing can be said."""
@@ -77,9 +77,16 @@ class Drift:
     features: Separation | None = None
     """Whether they can be told apart by what the network makes of them; None: it cannot be looked
     into, or has no last map."""
+    same: int = 0
+    """Further new images that are known ones, by their bytes: they are compared with nothing."""
+
+    @classmethod
+    def of_copies(cls, what: Pictures) -> Drift:
+        """Of new images that are all known ones."""
+        return cls(len(what.train), 0, [], {}, same=what.same)
 
     def __repr__(self) -> str:
-        return f"<Drift of {counted(self.new, 'image')}: {self.told()[0]}>"
+        return f"<Drift of {counted(self.new or self.same, 'image')}: {self.told()[0]}>"
 
     @property
     def drifted(self) -> bool:
@@ -94,6 +101,8 @@ class Drift:
 
     def told(self) -> list[str]:
         """A verdict, and a sentence for each number that has changed."""
+        if self.same and not self.new:
+            return [f"the same images: all {self.same:,} are known ones, byte for byte"]
         changed = [one for one in self.shifts if one.verdict != "same"]
         apart = [one for one in self._of_features() if one.verdict != "same"]
         if not changed and not apart:
@@ -110,6 +119,7 @@ class Drift:
         return {
             "known": self.known,
             "new": self.new,
+            "same": self.same,
             "drifted": self.drifted,
             "told": self.told(),
             "shifts": [one.as_dict() for one in self.shifts],
@@ -128,39 +138,65 @@ def _sentence(one: Shift) -> str:
     return f"{said}; {100 * share:.0f} % are {word} than nearly all of the training images (97.5 %)"
 
 
-def drift(
-    predictor: Predictor,
-    model: Path,
-    paths: Iterable[str],
-    *,
-    against: Iterable[str] | None = None,
-    images: int = 500,
-    progress: Callable[[int, int], None] | None = None,
-) -> Drift:
-    """Compares the images at `paths` with the training data of `model`, or with those at
-    `against`: how they look, how `predictor` answers them, and whether its network's features tell
-    them apart. Of either at most `images` are
-    looked at, drawn evenly.
+@dataclass(frozen=True)
+class Pictures:
+    """What is compared."""
+
+    train: list[Sample]
+    """Whose looks are compared with."""
+    judged: list[Sample]
+    """Whose answers are."""
+    fresh: list[Sample]
+    """The new ones that are none of the known."""
+    same: int = 0
+    """New images that are known ones, by their bytes: no part of the comparison. A classifier of
+    the two that has learnt an image as known takes its copy for known, too."""
+    learnt: bool = False
+    """Whether the model has learnt from all that are compared with."""
+
+
+def pictures(
+    model: Path, paths: Iterable[str], *, against: Iterable[str] | None = None, images: int = 500
+) -> Pictures:
+    """Of the images at `paths` and of the training data of `model`, or those at `against`, at most
+    `images` each, drawn evenly.
 
     The answers are compared with those for images that the model has not learnt from, where there
     are any: it is surer of the others. Raises UsageError where the data is gone or too small.
     """
+    file = find_model(model)
     if against is not None:
-        train = judged = _some([Sample(path) for path in against], images)
+        train = judged = known = [Sample(path) for path in against]
     else:
-        file = find_model(members_of([find_model(model)])[0][0])
-        data = own_data(file, mend="name pictures to compare with: --against OLD")
-        splits = open_dataset(data, predictor.task.readers(), to_train=False).splits
-        train = judged = _some(splits.get("train") or next(iter(splits.values())), images)
+        mend = "name pictures to compare with: --against OLD"
+        splits = own_dataset(find_model(members_of([file])[0][0]), mend=mend).splits
+        known = [sample for part in splits.values() for sample in part]
+        train = judged = list(splits.get("train") or next(iter(splits.values())))
         held = [splits[name] for name in ("test", "val") if len(splits.get(name, ())) >= FEW]
-        judged = _some(held[0], images) if held else train
-    fresh = _some([Sample(path) for path in paths], images)
+        judged = list(held[0]) if held else train
+    named = [Sample(path) for path in paths]
+    there = copies(named, known)
+    fresh = [sample for sample, is_known in zip(named, there, strict=True) if not is_known]
+    same = sum(there)
+    besides = f", and {same:,} that are known ones" if same else ""
     for what, samples in (("training data has", train), ("new data has", fresh)):
-        if len(samples) < FEW:
+        if len(samples) < FEW and not (samples is fresh and not fresh and same >= FEW):
+            has = f"{counted(len(samples), 'image')}{besides if samples is fresh else ''}"
             raise UsageError(
-                f"the {what} {counted(len(samples), 'image')}: too few to compare anything",
-                mend=f"give {FEW} or more",
+                f"the {what} {has}: too few to compare anything", mend=f"give {FEW} or more"
             )
+    learnt = judged is train and against is None
+    train = _some(train, images)
+    judged = train if learnt or against is not None else _some(judged, images)
+    return Pictures(train, judged, _some(fresh, images), same, learnt)
+
+
+def drift(
+    predictor: Predictor, what: Pictures, *, progress: Callable[[int, int], None] | None = None
+) -> Drift:
+    """Compares the pictures: how they look, how `predictor` answers them, and whether its network's
+    features tell them apart. Raises UsageError where too few of them can be read."""
+    train, judged, fresh = what.train, what.judged, what.fresh
     second = _before_the_head(predictor)
     total = len(train) + len(judged) + 2 * len(fresh)
     total += 0 if second is None else len(judged) + len(fresh)
@@ -175,10 +211,10 @@ def drift(
     skipped: dict[str, str] = {}
     unread: dict[str, str] = {}
     looks = [_looks(samples, bad, one_more) for samples, bad in ((train, unread), (fresh, skipped))]
-    for look, bad, what in zip(looks, (unread, skipped), ("known", "new"), strict=True):
+    for look, bad, which in zip(looks, (unread, skipped), ("known", "new"), strict=True):
         if (read := _count(look)) < FEW:
             raise UsageError(
-                f"only {counted(read, f'{what} image')} can be read", where=listed(list(bad), 3)
+                f"only {counted(read, f'{which} image')} can be read", where=_paths(bad)
             )
     answers = [_answers(predictor, samples, one_more) for samples in (judged, fresh)]
     features = None
@@ -186,25 +222,37 @@ def drift(
         made = [_features(predictor, second, samples, one_more) for samples in (judged, fresh)]
         features = separation(*made) if min(map(len, made)) >= FEW else None
     telling.end()
-    for answer, what in zip(answers, ("known", "new"), strict=True):
+    for answer, which in zip(answers, ("known", "new"), strict=True):
         if (read := _count(answer[0])) < FEW:
-            raise UsageError(f"only {counted(read, f'{what} image')} can be read and answered")
+            raise UsageError(f"only {counted(read, f'{which} image')} can be read and answered")
     known, new = ({**look, **answer[0]} for look, answer in zip(looks, answers, strict=True))
-    notes = [] if judged is not train or against is not None else [
-        "the model has learnt from all images that it was compared on: it is surer of these"
-    ]  # fmt: skip
+    notes = []
+    if what.learnt:
+        notes.append(
+            "the model has learnt from all images that it was compared on: it is surer of these"
+        )
+    if what.same:
+        count = counted(what.same, "new image is a known one", "new images are known ones")
+        notes.append(f"{count}, byte for byte, and left out")
     shares = _shares(answers[0][1], answers[1][1])
     changed = [n for n, (was, now) in shares.items() if abs(now - was) > 0.15]
     if changed:
         told = [f"“{n}” {100 * shares[n][0]:.0f} → {100 * shares[n][1]:.0f} %" for n in changed[:4]]
         notes.append(f"other answers than before: {', '.join(told)}")
     if unread:
-        count, names = counted(len(unread), "known image"), listed(list(unread), 3)
-        notes.append(f"{count} cannot be read, and left out: {names}")
+        count = counted(len(unread), "known image")
+        notes.append(f"{count} cannot be read, and left out: {_paths(unread)}")
     least = _LEAST | {name: _SHARE * float(np.median(known[name])) for name in _SIZES}
     looked_at = [_count(look) for look in looks]
     moved = shifts(known, new, least)
-    return Drift(looked_at[0], looked_at[1], moved, shares, skipped, notes, features)
+    return Drift(
+        looked_at[0], looked_at[1], moved, shares, skipped, notes, features, same=what.same
+    )
+
+
+def _paths(bad: dict[str, str]) -> str:
+    """The first few, whole: to be looked at."""
+    return some([repr(path) for path in bad], 3, between=", ")
 
 
 def _some(samples: Sequence[Sample], most: int) -> list[Sample]:
