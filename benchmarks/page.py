@@ -222,14 +222,16 @@ def _figure(value: Any) -> str:
 
 
 def _met(result: Mapping[str, Any]) -> str:
-    """Whether the target is met, by the figure itself."""
+    """Whether the target is met: a ratio, of which more is better, or else ours in its unit."""
     target = result.get("target")
-    value = result.get("ratio") if result.get("ratio") is not None else result.get("ours")
+    less = result.get("better") == "less"
+    value = None if less else result.get("ratio")
+    value = result.get("ours") if value is None else value
     if target is None or value is None:
         return "–"
-    less = result.get("better") == "less"
     met = value <= target if less else value >= target
-    return f"{'≤' if less else '≥'} {target:g}: {'met' if met else 'missed'}"
+    unit = f" {result['unit']}" if less and result.get("unit") else ""
+    return f"{'≤' if less else '≥'} {target:g}{unit}: {'met' if met else 'missed'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
