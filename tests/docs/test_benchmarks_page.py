@@ -59,7 +59,14 @@ def test_the_newest_of_a_case_and_machine_counts(page: ModuleType, tmp_path: Pat
 def test_less_may_be_better_and_new_claims_come_last(page: ModuleType, tmp_path: Path) -> None:
     result = {"claim": "startup-predict", "ratio": None, "low": None, "high": None, "ours": 1.84,
               "unit": "s", "target": 2, "better": "less"}  # fmt: skip
-    beside = result | {"ratio": 4.0, "low": 3.0, "high": 5.0, "target": 1, "theirs": 7.4}
+    beside = result | {
+        "case": "beside",
+        "ratio": 4.0,
+        "low": 3.0,
+        "high": 5.0,
+        "target": 1,
+        "theirs": 7.4,
+    }
     new = {"claim": "new one", "ratio": 1.25, "low": 1.2, "high": 1.3, "note": "see x"}
     (tmp_path / "a.json").write_text(_told("2026-02-01", [result, beside, new]))
     text = page.page(page.read(tmp_path))

@@ -77,12 +77,11 @@ def test_commands_of_one_name_in_two_groups_keep_their_own_words() -> None:
     listed, alone = page.split("## `retinue train`")[0], page.split("## `retinue bench`")[1]
     assert "* `train`: Train a network as a recipe says" in listed
     assert "* `predict`: Pictures to results" in alone.split("### `")[0]
-    assert (
-        "* `data`: Check, convert and view data sets." in listed
-        and "* `data`: A training's images" in alone
-    )
+    assert "* `data`: Check, convert and view data sets." in listed
+    assert "* `data`: A training's images" in alone
     # An older name works, and is not told of; what Rich escapes is no part of a text.
-    assert "`benchmark`" not in page and "retinue\\[" not in page
+    assert "`benchmark`" not in page
+    assert "retinue\\[" not in page
 
 
 def test_bars_in_a_field_end_no_cell() -> None:

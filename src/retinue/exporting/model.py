@@ -23,7 +23,7 @@ from retinue.exporting.material import Material
 from retinue.exporting.staging import check_target, staged
 from retinue.exporting.weights import began_from
 from retinue.exporting.whole import Whole
-from retinue.exporting.writers import Converted, Job, writer_of
+from retinue.exporting.writers import Converted, Job, Writer, writer_of
 from retinue.inference import ensembles, runtimes
 from retinue.inference.engines import TorchEngine
 from retinue.inference.exported import MOST_IMAGES, Export, hashes, report_of, written
