@@ -110,14 +110,38 @@ def test_nothing_on_the_way_imports_torch(
         ]
 
 
-def test_onnx_runtime_and_a_heat_map_of_arrays(photographs: Path, tmp_path: Path) -> None:
+def test_onnx_runtime_takes_arrays(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine
+
+    given: list[type] = []
+    real = OnnxRuntimeEngine.__call__
+
+    def noted(self: OnnxRuntimeEngine, x: Any) -> Any:
+        given.append(type(x))
+        return real(self, x)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "__call__", noted)
+    model = exports.model(tmp_path / "best.safetensors")
+    file = retinue.export(model, "onnx", images=photographs).path
+    files = sorted(photographs.iterdir())
+    given.clear()
+    arrays = list(load(file).predict(files, batch_size=4))
+    assert set(given) == {np.ndarray}
+    given.clear()
+    tensors = list(with_tensors(file).predict(files, batch_size=4))
+    assert set(given) == {torch.Tensor}
+    exports.same(tensors, arrays, most=1e-6)
+    exports.same(list(load(model, engine="torch").predict(files, batch_size=4)), arrays)
+
+
+def test_a_heat_map_of_arrays(exported: dict[str, Path], photographs: Path) -> None:
     """The evidence is PyTorch's affair, whoever computed the outputs."""
-    pytest.importorskip("openvino")
-    model = exports.detector(tmp_path / "best.safetensors")
-    file = retinue.export(model, "openvino", images=photographs).path
     photo = sorted(photographs.iterdir())[0]
-    warm = [next(iter(make(file).answers([Sample(str(photo))], heat=True))).heat[0].evidence
-            for make in (load, with_tensors)]  # fmt: skip
+    warm = [next(iter(make(exported["detection"]).answers([Sample(str(photo))], heat=True)))
+            .heat[0].evidence for make in (load, with_tensors)]  # fmt: skip
     np.testing.assert_allclose(*warm, atol=1e-6)
 
 
