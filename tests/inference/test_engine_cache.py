@@ -32,9 +32,10 @@ SIGNATURE = {
     "inputs": "tensor", "input_types": ["float32"],
     "outputs": ["tuple", "tensor"], "output_types": ["float32"],
 }  # fmt: skip
+PROOF = {"images": 8, "error": 1e-6, "ways": ["apart"]}
 GRAPH = Graph(
     "openvino", "openvino", {"xml": b"<net/>", "bin": bytes(range(256)) * 9, "none": b""},
-    SIGNATURE, {"images": 8, "error": 1e-6},
+    SIGNATURE, PROOF,
 )  # fmt: skip
 CHOICE = Choice(
     "torch", {"openvino": 41.2, "torch": 45.0}, 16, "", {"onnxruntime": "no operator ä"}, "vit"
@@ -58,7 +59,7 @@ def test_a_graph_comes_back_as_it_was_written(cache: EngineCache) -> None:
     assert found is not None
     assert {name: bytes(part) for name, part in found.parts.items()} == dict(GRAPH.parts)
     assert (found.engine, found.kind, found.signature, found.proof) == (
-        "openvino", "openvino", SIGNATURE, {"images": 8, "error": 1e-6},
+        "openvino", "openvino", SIGNATURE, PROOF,
     )  # fmt: skip
     assert cache.graph(KEY, "onnxruntime") is None
     assert cache.graph("1" * 32, "openvino") is None
@@ -157,16 +158,26 @@ def test_what_is_no_file_is_not_there(cache: EngineCache, caplog: pytest.LogCapt
     assert cache.clear() == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users")
 def test_a_file_of_another_user_is_not_taken(
-    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """What root has written is everybody's."""
     cache.keep_graph(KEY, GRAPH)
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    seen = os.stat(only(cache))
-    with pytest.raises(PermissionError):
-        engine_cache._refuse_strangers(os.stat_result([*seen[:4], os.getuid() + 2, *seen[5:]]))
-    if os.getuid():  # what root has written is everybody's
-        assert cache.graph(KEY, "openvino") is None
+    real, owner = os.fstat, [0]
+
+    def owned(file: int) -> os.stat_result:
+        seen = real(file)
+        return os.stat_result([*seen[:4], owner[0], *seen[5:]])
+
+    monkeypatch.setattr(os, "fstat", owned)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with caplog.at_level(logging.INFO, "retinue"):
+        for owner[0], taken in ((1000, True), (0, True), (1001, False)):
+            assert (cache.graph(KEY, "openvino") is not None) is taken
+    assert [r.message for r in caplog.records] == [
+        "the engine cache cannot be read: it belongs to another user"
+    ]
 
 
 def test_a_place_that_cannot_be_written_to_keeps_nothing(
