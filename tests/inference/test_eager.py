@@ -66,9 +66,7 @@ def test_every_norm_of_the_usual_networks_is_folded(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["beside", "twice", "plain"])
-def test_what_cannot_be_folded_is_right_all_the_same(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_folded_is_right_all_the_same(kind: str) -> None:
     module = shaken(Branched(kind))
     x = torch.randn(3, 3, 8, 8)
     made = compile_engine(module, x, engine="torch")
