@@ -135,7 +135,7 @@ class Making:
         except RefusedError as error:
             if self._there.pop(name, None) is None:
                 raise
-            log.info("the engine %s that was kept is made anew: %s", name, error)
+            log.info("recompiling the cached engine %s: %s", name, error)
             del self._models[name]
             self._proven.pop(name, None)
             return self._agreeing(name, way)
