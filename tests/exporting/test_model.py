@@ -277,6 +277,17 @@ def test_own_data_is_what_it_is_proven_on(tmp_path: Path) -> None:
 # --- what cannot be
 
 
+def test_a_place_that_is_taken_is_told_before_images_are_looked_for(
+    model: Path, tmp_path: Path
+) -> None:
+    """Where there are none for a proof, that would be told instead."""
+    (tmp_path / "best.torchscript").write_text("mine")
+    with pytest.raises(UsageError, match="there already"):
+        retinue.export(model, "torchscript")
+    with pytest.raises(UsageError, match=r"files are called \.onnx"):
+        retinue.export(model, "onnx", out=tmp_path / "m.pb")
+
+
 def test_usage(model: Path, photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"proven on real images, .*--images"):
         retinue.export(model, "torchscript")
