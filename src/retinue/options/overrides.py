@@ -187,6 +187,14 @@ def unknown(schema: Any, values: Any, key: str) -> UsageError:
     return UsageError(f"unknown key {first!r}", where=where, mend=mend)
 
 
+def means(schema: Any, key: str) -> bool:
+    """Whether `key` names one field."""
+    try:
+        return bool(meaning(schema, {}, key))
+    except UsageError:
+        return False
+
+
 def nearest(schema: Any, values: Any, key: str) -> str:
     """`did you mean 'stages.0.optimizer.lr'?`, of all fields there are; empty if none is near."""
     ends: dict[str, list[str]] = {}

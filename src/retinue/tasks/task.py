@@ -26,6 +26,7 @@ from retinue.figures import Figure
 from retinue.files import expanded
 from retinue.nested import is_tensor
 from retinue.options import Options
+from retinue.options.overrides import means
 from retinue.options.refusal import validated
 from retinue.page.section import TaskSections
 from retinue.sample import Batch, Preprocessing, Rectangle, Result, Sample, Target
@@ -267,15 +268,16 @@ class Task(ABC):
     def adjusted(self, changes: Mapping[str, Any]) -> Self:
         """The same task with other values for `adjustable` options: dotted key → value, text until
         the option is known. UsageError for anything else."""
-        where = "given for the answers"
+        where, known = "given for the answers", sorted(self.adjustable)
+        mend = f"what may be set is {', '.join(known)}" if known else "nothing may be set here"
+        for key in changes:
+            if not means(self.options_type, key):  # of all fields there are, few may be named here
+                raise UsageError(
+                    f"unknown key {key!r}", where=where, mend=suggest(key, known) or mend
+                )
         values = validated(self.options_type, changes, where)
         if others := sorted(set(values) - self.adjustable):
-            known = ", ".join(sorted(self.adjustable))
-            raise UsageError(
-                f"{others[0]} is settled by the training",
-                where=where,
-                mend=f"what may be set is {known}" if known else f"{self.name} has nothing to set",
-            )
+            raise UsageError(f"{others[0]} is settled by the training", where=where, mend=mend)
         options = self.options_type.model_validate({**self.options.model_dump(), **values})
         return type(self)(self.classes, options, self.state())
 

@@ -119,6 +119,10 @@ def test_of_a_classifier_how_many_classes_are_answered() -> None:
     task = Classification([f"class {k}" for k in range(9)], state={"temperature": 2.0})
     with pytest.raises(UsageError, match="what may be set is top_k"):
         task.adjusted({"label_smoothing": 0.1})
+    for key, words in (("foo", ", what may be set is top_k"), ("top-p", ", did you mean 'top_k'?")):
+        with pytest.raises(UsageError) as refused:
+            task.adjusted({key: "1"})
+        assert str(refused.value) == f"unknown key '{key}', given for the answers{words}"
     scores = torch.arange(9.0)[None]
     every = task.adjusted({"top_k": "100"})
     shown = every.result(every.decode(scores, None)[0], "a.jpg").as_dict()["classes"]
