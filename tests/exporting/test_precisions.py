@@ -19,6 +19,7 @@ from retinue.cli.app import run
 from retinue.errors import RetinueError, UsageError
 from retinue.exporting import eight_bits, writers
 from retinue.exporting import model as exporting
+from retinue.exporting.cost import Cost
 from retinue.inference.predictor import load
 from retinue.sample import Sample
 
@@ -158,12 +159,24 @@ def test_eight_bits_are_chosen_by_images_as_predict_prepares_them(
 def test_eight_bits_that_cost_too_much_are_refused(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     photographs = exports.photographs(tmp_path / "photographs")
-    with pytest.raises(RetinueError, match=r"int8 costs more than -1.*--most-lost"):
+    with pytest.raises(RetinueError, match=r"int8 costs more than -1.*--most-lost") as refused:
         retinue.export(
             trained, "openvino", precision="int8", images=photographs, most_lost=-1,
             out=tmp_path / "m.xml",
         )  # fmt: skip
     assert not (tmp_path / "m.xml").exists()
+    assert "give more images with images=… (--images)" in str(refused.value), "one counts more"
+
+
+def test_of_few_images_it_is_said_what_loss_they_can_show() -> None:
+    """One of 11 is 0.09; of 50, one is as much as is allowed."""
+    few = Cost("top1", "top-1", 0.3636, 0.2727, 11, "test")
+    assert few.told() == (
+        "0.0909: top-1 0.2727 instead of 0.3636, on 11 images of the test split"
+        " (so few cannot show a loss below 0.09)"
+    )
+    assert "so few" not in replace(few, images=50).told()
+    assert "so few" in replace(few, images=49).told()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -35,6 +35,11 @@ class Cost:
         """How much worse the export is; 0 where it is better."""
         return max(self.model - self.export, 0.0)
 
+    @property
+    def step(self) -> float:
+        """What one image alone counts: no smaller loss shows."""
+        return 1 / self.images
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**asdict(self), "loss": self.loss}
@@ -42,6 +47,8 @@ class Cost:
     def told(self) -> str:
         """In a line."""
         of = f" of the {self.split} split" if self.split else ""
+        if self.step > MOST:
+            of += f" (so few cannot show a loss below {self.step:.2f})"
         return (
             f"{self.loss:.4f}: {self.title} {self.export:.4f} instead of {self.model:.4f}, on "
             f"{counted(self.images, 'image')}{of}"

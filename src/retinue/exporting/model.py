@@ -255,10 +255,12 @@ def _proven(
     _refuse(proof, export)
     spent = cost(own, theirs, material) if proof.allowed is None else None
     if spent is not None and not spent.loss <= order.most_lost:
+        few = spent.step > order.most_lost
+        more = "give more images with images=… (--images), take" if few else "take"
         raise RetinueError(
             f"{export.precision} costs more than {order.most_lost:g}: {spent.told()}",
             where=FORMATS[export.format].title,
-            mend="nothing was written; another precision, or most_lost=… (--most-lost)",
+            mend=f"nothing was written; {more} another precision, or most_lost=… (--most-lost)",
         )
     runs = theirs.members[0].plain("cpu")
     report: dict[str, Any] = {
