@@ -53,6 +53,7 @@ def test_eight_bits_say_what_they_cost(to: str, trained: Path) -> None:
         done.path, data=trained.parent / "data", device="cpu"
     )["top1"] or cost["images"] < 60  # fmt: skip
     assert any("it costs" in line for line in done.lines())
+    assert any(line.startswith("  classes       “") and "” and “" in line for line in done.lines())
     predictor = load(done.path)
     assert predictor.members[0].plain("cpu").precision == "int8"
     # Eight bits indeed: an answer is not what it was, and near it.

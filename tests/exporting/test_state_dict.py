@@ -86,6 +86,7 @@ def test_every_kind_of_file_holds_the_same(folder: Path, suffix: str) -> None:
 
 def test_what_is_exported_can_be_taken_up_again(folder: Path) -> None:
     exported = api.export(folder, "timm", out=folder / "w.pth")
+    assert "  classes       “dahlia”, “daisy, common” and “猫”" in exported.lines(), "told apart"
     network = create_model("mobilenet_v2_035", num_classes=3, weights=str(exported.path))
     _, own = modelfile.read(folder / "best.safetensors")
     for key, tensor in network.state_dict().items():

@@ -102,6 +102,11 @@ def test_what_can_be_explained_is_said(client: httpx.Client) -> None:
     assert [m["explains"] for m in client.get("/v1/models").json()["models"]] == [True, True]
 
 
+def test_whose_figures_are_told_is_said(client: httpx.Client) -> None:
+    models = client.get("/v1/models").json()["models"]
+    assert [m["figures_of"] for m in models] == ["validation"] * len(models)
+
+
 def test_nothing_is_transparent_and_all_is_not() -> None:
     image = np.asarray(Image.open(io.BytesIO(painted(np.array([[0.0, 1.0], [0.25, np.nan]])))))
     assert image[..., 3].tolist() == [[0, 255], [128, 0]]

@@ -164,7 +164,7 @@ def test_what_a_new_file_changes_for_clients_is_said(
         assert told(write_classifier(other, scale=0.5)) == ""
         assert {one.levelno for one in caplog.records} == {logging.INFO}
         assert told(write_classifier(other, classes=[*CLASSES[:-1], "a\nb", "fern"])) == (
-            f"; 1 class gone: {CLASSES[-1]}; 2 classes new: a\\nb, fern"
+            f"; 1 class gone: “{CLASSES[-1]}”; 2 classes new: “a\\nb” and “fern”"
         )
         assert told(write_classifier(other, classes=["fern", *CLASSES[:-1], "a\nb"])) == (
             "; the classes are in another order"

@@ -8,7 +8,7 @@ import typer
 
 from retinue.cli.options import Json, Model
 from retinue.cli.output import print_json, say
-from retinue.text import counted, few, visible
+from retinue.text import counted, listed, visible
 
 PUSH_EXAMPLES = (
     "Example: retinue push runs/finetune me/flowers --licence apache-2.0"
@@ -111,6 +111,6 @@ def pull(
     say(visible(pulled.path))
     classes = pulled.description.classes
     say(f"  network       {visible(pulled.description.network)}")
-    say(f"  classes       {counted(len(classes), 'class', 'classes')}: {few(classes, 5)}")
+    say(f"  classes       {counted(len(classes), 'class', 'classes')}: {listed(classes, 5)}")
     known = " (from the cache: the hub cannot be reached)" if pulled.offline else ""
     say(f"  commit        {pulled.commit[:12]}{known}")

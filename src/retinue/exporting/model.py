@@ -36,7 +36,7 @@ from retinue.models.detector import Detector
 from retinue.models.network import Network
 from retinue.models.transformer import Transformer
 from retinue.sample import Preprocessing, Sample, Size
-from retinue.text import few, first_line, shorten, visible
+from retinue.text import first_line, listed, shorten, visible
 from retinue.weights.files import sha256
 
 KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -95,7 +95,7 @@ class Written:
             f"  format        {FORMATS[export.format].title}, {export.precision}, "
             f"{self.report['bytes'] / 1e6:,.1f} MB",
             f"  input         {batch}{size}: {taken}",
-            f"  classes       {few(self.description.classes, 5)}",
+            f"  classes       {listed(self.description.classes, 5)}",
             *([f"  began from    {weights.name}: {licence}"] if weights is not None else []),
             f"  proven on     {self.proof.told()}",
             *([f"  it costs      {self.cost.told()}"] if self.cost is not None else []),

@@ -26,7 +26,7 @@ from retinue.models.registry import find
 from retinue.models.transformer import Transformer, resample_positions
 from retinue.sample import Preprocessing
 from retinue.tasks.task import described
-from retinue.text import few, shorten, visible
+from retinue.text import listed, shorten, visible
 from retinue.weights import files
 from retinue.weights.layout import recognise, translate, untranslate
 
@@ -72,7 +72,7 @@ class Exported:
             f"  network       {self.construction.code()}",
             f"  weights       network.load_state_dict({visible(self.load())})",
             f"  images        {preparing.words(self.preprocessing)}",
-            f"  classes       {few(self.classes, 5)}",
+            f"  classes       {listed(self.classes, 5)}",
         ]
         if self.temperature != 1.0:
             rows.append(f"  scores        softmax of the logits divided by {self.temperature:.6g}")

@@ -26,7 +26,7 @@ from retinue.serving.counters import Counters
 from retinue.serving.decoding import Prepared
 from retinue.serving.problems import Problem, unready
 from retinue.serving.settings import Settings
-from retinue.text import counted, few, first_line
+from retinue.text import counted, first_line, listed
 from retinue.weights.files import sha256
 
 log = logging.getLogger("retinue.serving")
@@ -90,6 +90,7 @@ class Ready:
             "device": self.predictor.device,
             "explains": self.explains,
             "figures": dict(description.figures),
+            "figures_of": "validation",  # as of every model file
         }
 
 
@@ -247,9 +248,9 @@ def changes(before: Ready, now: Ready) -> list[str]:
     old, new = before.task.classes, now.task.classes
     lost, added = [c for c in old if c not in new], [c for c in new if c not in old]
     if lost:
-        told.append(f"{counted(len(lost), 'class', 'classes')} gone: {few(lost)}")
+        told.append(f"{counted(len(lost), 'class', 'classes')} gone: {listed(lost)}")
     if added:
-        told.append(f"{counted(len(added), 'class', 'classes')} new: {few(added)}")
+        told.append(f"{counted(len(added), 'class', 'classes')} new: {listed(added)}")
     if old != new and not lost and not added:
         told.append("the classes are in another order")
     return told

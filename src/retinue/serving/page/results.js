@@ -99,7 +99,7 @@ export function about(model, places) {
     ["Looks at", `${model.input.width} × ${model.input.height} pixels`],
     ["Runs on", `${model.engine}, ${model.device}`],
     ...["top1", "map50", "map", "map50_95"].filter((name) => typeof model.figures?.[name] === "number")
-      .slice(0, 2).map((name) => [name, number(model.figures[name])]),
+      .slice(0, 2).map((name) => [`${name} (${model.figures_of})`, number(model.figures[name])]),
     ["Version", model.version],
   ];
   places.facts.replaceChildren(...rows.flatMap(([name, value]) => [made("dt", "", name), made("dd", "", value)]));
