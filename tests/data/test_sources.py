@@ -121,6 +121,9 @@ def test_odd_names_hidden_files_and_empty_classes(tmp_path: Path) -> None:
     assert dataset.classes == ('it\'s "x"', "猫 & dog")
     assert everything(dataset) == {"1.JPG": "猫 & dog", "new\nline.PNG": 'it\'s "x"'}
     assert "class 'empty' has no images" in dataset.notes
+    assert any(
+        note.startswith("found 2 classes (1 more is empty), 2 images") for note in dataset.notes
+    )
     assert any("1 image directly in" in note for note in dataset.notes)
 
 

@@ -245,8 +245,10 @@ def _found_again(options: DataOptions, reader: Reader) -> DataOptions:
 
 
 def _found(listing: Listing, classes: list[str], images: int) -> str:
-    found = f"{counted(len(classes), 'class', 'classes')}, {counted(images, 'image')}"
-    return f"found {found} ({listing.format})"
+    found = counted(len(classes), "class", "classes")
+    if empty := set(listing.empty_classes).difference(classes):
+        found += f" ({len(empty)} more {'is' if len(empty) == 1 else 'are'} empty)"
+    return f"found {found}, {counted(images, 'image')} ({listing.format})"
 
 
 def settle_classes(
