@@ -257,3 +257,19 @@ def _only(folder: Path) -> Path:
     answers.mkdir(parents=True)
     (answers / "a.jpg").touch()
     return answers
+
+
+def test_answers_among_pictures_are_told_of(photos: Path, tmp_path: Path) -> None:
+    """A data set's folder was named by mistake; one that only answers lie in is right."""
+    one = next(path for path in sorted(photos.rglob("*.jpg")))
+    said: list[str] = []
+    list(expand([one], out=photos, say=said.append))
+    assert said == [f"the answers go among pictures: {str(photos)!r} holds some"]
+    list(expand([photos], out=photos, say=said.append))
+    list(expand([one], out=tmp_path / "new", say=said.append))
+    for name in ("drawn", "crops"):
+        (tmp_path / "answers" / name).mkdir(parents=True)
+        (tmp_path / "answers" / name / "a.jpg").touch()
+        (tmp_path / "answers" / name / DRAWN_MARK).touch()
+    list(expand([one], out=tmp_path / "answers", say=said.append))
+    assert len(said) == 1

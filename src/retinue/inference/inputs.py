@@ -49,7 +49,7 @@ def expand(
 
     What was drawn is not looked at again: folders of drawn predictions and of runs are passed over,
     and `say` is told of each; so is the folder `out` where the answers go, unless it is a source
-    itself.
+    itself. `say` is told, too, where that folder holds pictures and is none that is looked through.
 
     Raises UsageError at once, before anything is read, for a source that is not there, a folder
     without images, a pattern without matches; on the way for an entry of a list that means more
@@ -60,6 +60,8 @@ def expand(
         raise UsageError("nothing to predict on", mend="name a file, folder, pattern, @LIST or -")
     named = [os.fspath(source) for source in sources]
     search = _Search(named, out, say)
+    if search.answers_among_pictures():
+        say(f"the answers go among pictures: {os.fspath(out or '')!r} holds some")
     checked = [_check(source, stdin, search) for source in named]
     return (path for kind, source in checked for path in _paths(kind, source, stdin, search))
 
@@ -93,6 +95,16 @@ class _Search:
         real, out = os.path.realpath(folder), self._out
         within = bool(out) and (real == out or out.startswith(os.path.join(real, "")))
         return within and _Search([out], out, lambda line: None).finds(out)
+
+    def answers_among_pictures(self) -> bool:
+        """Whether the answers go into a folder that holds pictures and is none of those, nor below
+        those, that are looked through."""
+        out = self._out
+        if not out or any(
+            os.path.join(out, "").startswith(os.path.join(n, "")) for n in self._named
+        ):
+            return False
+        return os.path.isdir(out) and self.hides_pictures(out)
 
     def passes_over(self, folder: str) -> bool:
         """Whether nothing below is to be looked at; says so."""
