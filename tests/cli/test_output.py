@@ -27,7 +27,7 @@ def test_declared_figures_with_their_units(capsys: pytest.CaptureFixture[str]) -
         "  loss                0.3451",
         "  ece                 0.0213",
         "  f1_macro            50.00 %",
-        "  images_per_second   1,234",
+        "1,234 images a second",
     ]
 
 
@@ -43,7 +43,7 @@ def test_figures_of_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == [
         "3 images",
         "  miss                0.5000",
-        "  images_per_second   2",
+        "2 images a second",
     ]
 
 
@@ -77,7 +77,7 @@ def test_figures_that_are_no_fair_judgement_say_so(
 ) -> None:
     figures({**METRICS, **said}, own=own)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "images_per_second" in last if meant is None else meant in last
+    assert "images a second" in last if meant is None else meant in last
 
 
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:

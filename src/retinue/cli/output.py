@@ -90,7 +90,7 @@ def figures(values: Mapping[str, Any], *, own: bool = True) -> None:
             shown += f"   95 % interval {figure.span(interval, digits=3)}"
         say(f"  {figure.name:<20}{shown}")
     if isinstance(rate := values.get("images_per_second"), float):
-        say(f"  {'images_per_second':<20}{rate:,.4g}")
+        say(f"{rate:,.4g} images a second")
     for spoken in (remark_of(record), reservation(values, own=own)):
         if spoken:
             say(spoken)
