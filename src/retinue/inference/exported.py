@@ -157,14 +157,22 @@ def hashes(path: Path) -> dict[str, str]:
 
 
 def _refuse_changed(path: Path) -> None:
-    """Raise RetinueError where the files are not those that the report beside them was made of; an
-    export without one, or one that was renamed, is taken as it is."""
+    """Raise RetinueError where the files are not those that the report beside them was made of,
+    whatever they are called now; an export without one is taken as it is."""
     report = report_of(path)
     known = read_json(report).get("files") if report.is_file() else None
     if not isinstance(known, dict):
         return
     now = hashes(path)
-    if changed := [name for name in now if known.get(name, now[name]) != now[name]]:
+    for name in known:  # a graph names its external data, so that these keep their name
+        if name.endswith(runtimes.EXTERNAL) and name == Path(name).name and name not in now:
+            beside = path.with_name(name)
+            now |= {name: sha256(beside)} if beside.is_file() else {}
+    # Of an export's files no two end alike: by its end one is known under another name.
+    ends = {Path(name).suffix.lower(): one for name, one in known.items()}
+    if changed := [
+        name for name, one in now.items() if ends.get(Path(name).suffix.lower(), one) != one
+    ]:
         raise RetinueError(
             f"{changed[0]} is damaged or was changed: by its SHA-256 it is not the file that was"
             " proven to answer as the model does",
