@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinue.errors import some
-from retinue.text import cut
+from retinue.text import cut, first_line
 
 if sys.platform != "win32":
     import fcntl
@@ -110,6 +111,18 @@ def cache_folder() -> Path:
         if not caches.is_absolute():  # such a value does not count, says the specification
             caches = Path.home() / ".cache"
     return caches / "retinue"
+
+
+def no_cache(log: logging.Logger, what: str, folder: Path, error: Exception) -> None:
+    """Tell that the `folder` where things are remembered between runs will not do, and `what` comes
+    of it. Whoever asks goes on without it; once a process, as each of its files says the same."""
+    why = getattr(error, "strerror", None) or first_line(error, type(error).__name__)
+    if (str(folder), why) not in _told:
+        _told.add((str(folder), why))
+        log.warning("%s: %s, %r", what, why, str(folder))
+
+
+_told: set[tuple[str, str]] = set()
 
 
 class Entry(NamedTuple):

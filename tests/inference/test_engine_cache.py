@@ -154,7 +154,7 @@ def test_what_is_no_file_is_not_there(cache: EngineCache, caplog: pytest.LogCapt
         assert cache.graph(KEY, "openvino") is None
         assert cache.graph(KEY, "onnxruntime") is None  # and nobody waits for the pipe
         assert not cache.keep_graph(KEY, GRAPH)
-    assert [r.message for r in caplog.records if "cannot be kept" in r.message]
+    assert [r.message for r in caplog.records if "Is a directory" in r.message]
     assert cache.clear() == 0
 
 
@@ -191,6 +191,18 @@ def test_a_place_that_cannot_be_written_to_keeps_nothing(
     assert "cannot be kept" in caplog.text
     assert cache.sizes() == {}
     assert cache.clear() == 0
+
+
+def test_the_same_of_the_whole_cache_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("x")
+    cache = EngineCache(tmp_path / "file" / "engines")
+    with caplog.at_level(logging.INFO, "retinue"):
+        for key in (KEY, "b" * 32):
+            assert not cache.keep_graph(key, GRAPH)
+            assert not cache.keep_choice(key, 1, CHOICE)
+    assert len(caplog.records) == 1
 
 
 def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import exports
 import numpy as np
 import pytest
+import sealed
 import torch
 
 from retinue import modelfile
@@ -362,6 +363,27 @@ def test_what_is_damaged_is_compiled_anew(
     assert type(predictor.members[0]) is Member
     exports.same(said["multilabel"], list(predictor.predict(photographs)), most=1e-5)
     assert type(load(files["multilabel"], device="cpu", engine="openvino").members[0]) is KeptMember
+
+
+def test_a_cache_that_is_closed_is_none(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+) -> None:
+    """One line, and the work is done."""
+    file = compiled[1]["classification"]
+    closed = cache.folder.parent
+    program = [sys.executable, "-m", "retinue.cli", "predict", str(file), photographs[0]]
+    before = sealed.bound()
+    closed.chmod(0)
+    try:
+        done = subprocess.run([*before, *program], capture_output=True, text=True, timeout=120)
+    finally:
+        closed.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        f"compiled engines that were kept cannot be read: Permission denied, {str(cache.folder)!r}"
+    ]
 
 
 def test_a_file_that_does_not_say_all_is_not_answered_without_its_network(

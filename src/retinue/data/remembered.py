@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from retinue.data import formats
 from retinue.data.sources.member import Member
-from retinue.files import cache_folder, read_file, replacing, sweep
+from retinue.files import cache_folder, no_cache, read_file, replacing, sweep
 from retinue.sample import Sample
 
 LOGGER = logging.getLogger("retinue")
@@ -126,7 +126,7 @@ class Remembered:
                     temporary.write_bytes(_MAGIC + _digest(keep.tobytes()) + keep.tobytes())
                 _forget_old(self._folder)
         except (OSError, Timeout) as error:
-            LOGGER.info("which images are sound cannot be remembered: %s", error)
+            no_cache(LOGGER, "which images are sound cannot be remembered", self._folder, error)
         self._new = []
 
 

@@ -45,6 +45,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +57,7 @@ from typing import Any
 
 from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
 from retinue.documents import NotJson, json_text, parse_json
-from retinue.files import cache_folder, open_file, read_file, replacing, sweep
+from retinue.files import cache_folder, no_cache, open_file, read_file, replacing, sweep
 
 log = logging.getLogger("retinue")
 
@@ -72,6 +73,7 @@ _GRAPH, _CHOICE, _WEIGHTS = b"retinue graph 1\n", b"retinue choice 1", b"retinue
 _SETTLED = 2 * 10**9
 """Nanoseconds: of a file that was changed less long ago the times may not tell the next change, as
 there are systems that keep them in whole seconds."""
+_CLOSED = "compiled engines that were kept cannot be read"
 _DIGEST, _LENGTH, _ALIGNED = 16, 8, 64
 _BEFORE = len(_GRAPH) + _LENGTH
 _PIECE = 16 << 20
@@ -237,6 +239,15 @@ class EngineCache:
         self.folder = cache_folder() / "engines" if folder is None else folder
         self.limit = limit
 
+    def there(self) -> bool:
+        """Whether there may be something; a place that is closed is told."""
+        try:
+            return stat.S_ISDIR(os.stat(self.folder).st_mode)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                no_cache(log, _CLOSED, self.folder, error)
+            return False
+
     def graph(self, key: str, engine: str) -> Graph | None:
         """The graph that was kept for `engine`; None where there is none, or none that is whole."""
         path = self._graph_file(key, engine)
@@ -373,7 +384,7 @@ class EngineCache:
         except FileNotFoundError:
             return nothing
         except OSError as error:
-            log.info("the engine cache cannot be read: %s", error)
+            no_cache(log, _CLOSED, self.folder, error)
             return nothing
         try:
             length = int.from_bytes(content[len(magic) : _BEFORE], "little")
@@ -397,7 +408,7 @@ class EngineCache:
                 file.writelines(body)
             self._make_room(path)
         except OSError as error:
-            log.info("a compiled engine cannot be kept: %s", error)
+            no_cache(log, "compiled engines cannot be kept", self.folder, error)
             return False
         return True
 

@@ -55,7 +55,7 @@ def kept_engine(
     """The engine of the model file `file` on the processor that `wish` asks for, as it was compiled
     another time; None where there is none, or it cannot be had, whatever the reason."""
     cache = cache or EngineCache()
-    if wish == "torch" or not cache.folder.is_dir():
+    if wish == "torch" or not cache.there():
         return None
     computed = computed_by(description)
     inputs = [("float32", (3, *description.prepared().size))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ class StageDataMaker:
         """The share of the views of `data`, the stage's images, that the cache does not hold."""
         cache = self._store()
         sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
-        if not cache.root.is_dir():
+        if not os.path.isdir(cache.root):
             return 1.0
         with ExitStack() as stack:
             probe = _Cut(stage, network, cut, sizes, None, lambda: None, lambda done: None)

@@ -23,7 +23,7 @@ from filelock import FileLock
 from retinue.data.cpus import usable_cpus
 from retinue.data.sources.records import batch_of
 from retinue.documents import json_text
-from retinue.files import cache_folder, read_file, replacing, sweep
+from retinue.files import cache_folder, no_cache, read_file, replacing, sweep
 
 LOGGER = logging.getLogger("retinue")
 
@@ -124,7 +124,8 @@ def _index(file: Path, scan: Scan, how: Sequence[object], folder: Path) -> pa.Ta
             try:
                 _write(place, found)
             except OSError as error:
-                LOGGER.info("what lies where in %s cannot be remembered: %s", file, error)
+                what = "what lies where in shards cannot be remembered"
+                no_cache(LOGGER, what, folder, error)
         return found
 
 
