@@ -44,6 +44,8 @@ class RetinueError(Exception):
         self.resumable = resumable
         """Whether a training can go on once this is mended, if it has a checkpoint: whoever knows
         the run then adds how."""
+        self.told = False
+        """Whether it stands in a log already, so that the command line only ends with its code."""
 
     def name(self, place: str) -> None:
         """Have the message say that it was in `place`, unless it says so already."""

@@ -175,6 +175,54 @@ def test_what_a_new_file_changes_for_clients_is_said(
         served.batcher.close()
 
 
+def test_a_file_that_is_replaced_while_it_is_loaded_first_is_loaded_anew(
+    own: Path, detector: Path
+) -> None:
+    """A few times over, were it cut short or moved away in between."""
+    whole, others = own.read_bytes(), [detector.read_bytes(), b"short", None]
+
+    def opened(path: Path) -> Predictor:
+        if others:
+            other = others.pop(0)
+            own.unlink()
+            if other is not None:
+                own.write_bytes(other)
+            if not others:
+                threading.Timer(0.1, lambda: own.write_bytes(whole)).start()
+        return ON_TORCH(path)
+
+    served = Served("own", own, quick(), Counters(), load=opened)
+    try:
+        served.begin()
+        assert not others
+        assert served.current.describe()["classes"] == CLASSES
+        others += [whole[:-1] + bytes([k]) for k in range(9)]  # never at rest
+        with pytest.raises(RetinueError):
+            served.begin()
+    finally:
+        served.batcher.close()
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_ends_it_stands_in_the_log_in_its_own_form(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from retinue.cli.app import run
+
+    file = tmp_path / "own.safetensors"
+    file.write_bytes(b"short")
+    code = run(["serve", str(file), "--port", "0", "--engine", "torch", "--log", form])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert code == 1
+    if form == "text":
+        assert line.startswith("error: ")
+        assert str(file) in line
+    else:
+        told = json.loads(line)
+        assert told["level"] == "error"
+        assert str(file) in told["message"]
+
+
 def test_a_file_that_is_gone_is_said_once_and_the_model_goes_on(own: Path, caplog: Any) -> None:
     served = Served("own", own, quick(), Counters(), load=ON_TORCH)
     try:

@@ -35,10 +35,13 @@ _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "size calculation
 def describe(error: BaseException) -> tuple[str, int]:
     """(`error: WHAT, WHERE, HOW TO MEND`, exit code).
 
-    The line is empty for a reader that has gone away, and where the help has been shown instead.
+    The line is empty for a reader that has gone away, for what stands in a log already, and where
+    the help has been shown instead.
     """
     if isinstance(error, RetinueError):
         code = error.exit_code
+        if error.told:
+            return "", code
         parts = [error.what, error.where, error.mend]
         if error.details:
             parts.insert(2, _kept(error.details))

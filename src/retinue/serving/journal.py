@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
 from retinue.documents import json_text
+from retinue.errors import RetinueError, UsageError
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -59,7 +60,8 @@ log = logging.getLogger("retinue.serving.requests")
 @contextmanager
 def written(form: LogFormat, stream: TextIO | None = None) -> Iterator[None]:
     """Meanwhile requests are written to `stream`, by default standard error; `auto`: as text where
-    that is a terminal. Who serves from a program of their own has their loggers back afterwards."""
+    that is a terminal. So is, where lines are JSON, what ends the server but for mistakes of usage.
+    Who serves from a program of their own has their loggers back afterwards."""
     stream = stream or sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
@@ -75,6 +77,11 @@ def written(form: LogFormat, stream: TextIO | None = None) -> Iterator[None]:
         logger.propagate = False
     try:
         yield
+    except RetinueError as error:
+        if not as_text and not isinstance(error, UsageError):
+            logging.getLogger("retinue.serving").error("%s", error)
+            error.told = True
+        raise
     finally:
         for logger, handlers, level, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ Load = Callable[[Path], Predictor]
 """Opens a model file."""
 Signature = tuple[tuple[int, ...], ...]
 """Of the files of a model: differs wherever one of them was written or put in place anew."""
+
+
+_TRIES = 5
+"""So often a file is loaded that is replaced meanwhile, before anything answers."""
+_MOMENT = 0.2
+"""Seconds between two of them."""
 
 
 class Ready:
@@ -197,12 +204,31 @@ class Served:
             raise RetinueError("the file changed while it was read", where=str(file))
         self._ready, self._loaded, self._seen = fresh, signature, signature
 
+    def begin(self) -> None:
+        """`load`, with nothing before it: where the file is replaced meanwhile, the new one.
+        Raises what loading does for a file that is at rest, or never is."""
+        for left in reversed(range(_TRIES)):
+            before = self._there()
+            try:
+                return self.load()
+            except (RetinueError, OSError):
+                if not left or self._there() == before is not None:
+                    raise
+                log.info("%s: the file was replaced while it was loaded; loading anew", self.name)
+                time.sleep(_MOMENT)
+
+    def _there(self) -> Signature | None:
+        """None: there is no file at the moment."""
+        try:
+            return _signature(find_model(self.path))
+        except (OSError, UsageError):
+            return None
+
     def look(self) -> None:
         """Load anew what has been replaced and has been at rest since the last look; what does not
         load leaves the old one, and is tried again when the file changes."""
-        try:
-            signature = _signature(find_model(self.path))
-        except (OSError, UsageError):
+        signature = self._there()
+        if signature is None:
             self._miss()
             return
         self._missed = 0

@@ -211,7 +211,7 @@ class Service:
 
     def _load(self) -> None:
         for model in self._models:
-            model.load()
+            model.begin()
         self._decoders.warm_up()
         self.house.warm = True
 
