@@ -17,6 +17,8 @@ from retinue.data.loader import Loader, in_order
 from retinue.data.views import EvalView
 from retinue.exporting.whole import Prepare
 from retinue.inference.predictor import held
+from retinue.inference.runtimes.openvino import OpenVINOEngine
+from retinue.inference.tracing import Axes, openvino_model
 from retinue.sample import Batch, Preprocessing, Sample
 
 
@@ -98,6 +100,28 @@ def test_large_photographs_shrink_alike(fit: Any) -> None:
     inputs, _ = Prepare(how)(torch.from_numpy(image)[None])
     assert float((inputs - expected).abs().max()) < 1.01 / 255 / 0.22
     assert float((inputs - expected).abs().mean()) < 1e-4
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_openvino_rounds_what_lies_between_two_levels_the_same_way(interpolation: Any) -> None:
+    """213 pixels to 256 give weights of whole 512ths, of which many sums are halves."""
+    pytest.importorskip("openvino")
+    how = Preprocessing(size=(224, 224), interpolation=interpolation, **PLAIN)
+
+    class Inputs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prepare = Prepare(how)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.prepare(images)[0]
+
+    module = Inputs().eval()
+    images = [torch.from_numpy(picture(*size))[None] for size in ((213, 320), (240, 171))]
+    engine = OpenVINOEngine(*openvino_model(module, images[0], Axes(sides=(1, 2))), "fp32")
+    for image in images:
+        off = (module(image) - torch.as_tensor(engine(image))).abs() * 255
+        assert int((off > 0.5).sum()) <= 2, "a level of 255"
 
 
 def test_several_images_at_once_are_each_prepared_alone() -> None:

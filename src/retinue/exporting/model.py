@@ -182,9 +182,9 @@ def export_model(
             if ending is not None:  # as the very graph is, too, when PyTorch runs it
                 runs = TorchEngine(network, precision="fp32")
                 graph = Predictor([ExportedMember.of_graph(model, export, runs, member)])
-                _refuse(
-                    gate.prove(graph, load(temporary, device="cpu"), good, order.precision), export
-                )
+                theirs = load(temporary, device="cpu")
+                again = gate.prove(graph, theirs, good, order.precision)
+                _refuse(again, export, "its own graph does in PyTorch")
             report["model_sha256"], report["file"] = export.model_sha256, target.name
             report["files"] = hashes(temporary)
             report_of(temporary).write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
@@ -282,12 +282,13 @@ def _proven(
     return proof, spent, report
 
 
-def _refuse(proof: Proof, export: Export) -> None:
-    """Raise RetinueError for what speaks against the export."""
+def _refuse(proof: Proof, export: Export, other: str = "the model does") -> None:
+    """Raise RetinueError for what speaks against the export, which is compared with what `other`
+    says."""
     if problems := list(proof.problems()):
         raise RetinueError(
-            f"the export does not answer as the model does: {'; '.join(problems)}",
-            where=FORMATS[export.format].title,
+            f"the export does not answer as {other}: {'; '.join(problems)}",
+            where=f"{FORMATS[export.format].title} in {export.precision}",
             mend="nothing was written; export to another format or precision",
         )
 

@@ -60,8 +60,8 @@ class Prepare(nn.Module):
             there = _within(down, tall).unsqueeze(1) & _within(across, wide)
             pixels = torch.where(there, pixels, float(self.how.pad_value))
         inputs = (pixels / 255 - self.mean) / self.std
-        scale = torch.stack([across[2], down[2]])
-        start = torch.stack([across[0], down[0]])
+        scale = torch.stack([width / across[2], height / down[2]])
+        start = torch.stack([across[0], down[0]]) * scale
         first = torch.stack([across[1], down[1]])
         placed = Placed(scale, start - first * scale, torch.stack([width, height]))
         return inputs, placed
@@ -73,15 +73,15 @@ class Prepare(nn.Module):
         zero = torch.zeros_like(height)
         if how.fit == "squash":
             return (
-                (zero, zero, height / tall, zero + tall),
-                (zero, zero, width / wide, zero + wide),
+                (zero, zero, zero + tall, zero + tall),
+                (zero, zero, zero + wide, zero + wide),
             )
         if how.fit == "letterbox":
             by_height = tall * width <= wide * height  # it fills the height
             h = torch.where(by_height, zero + tall, (height * wide / width).round().clamp(min=1))
             w = torch.where(by_height, (width * tall / height).round().clamp(min=1), zero + wide)
             top, left = ((tall - h) / 2).floor(), ((wide - w) / 2).floor()
-            return (zero, top, height / h, h), (zero, left, width / w, w)
+            return (zero, top, h, h), (zero, left, w, w)
         need_h, need_w = how.covered
         by_width = need_h * width <= need_w * height
         resized_w = torch.where(
@@ -91,30 +91,38 @@ class Prepare(nn.Module):
             by_width, (need_w * height / width).floor().clamp(min=tall), zero + need_h
         )
         left, top = ((resized_w - wide) / 2).round(), ((resized_h - tall) / 2).round()
-        x, y = width / resized_w, height / resized_h
-        return (top * y, zero, y, zero + tall), (left * x, zero, x, zero + wide)
+        return (top, zero, resized_h, zero + tall), (left, zero, resized_w, zero + wide)
 
     def _weights(self, axis: _Axis, count: int, places: Tensor, length: Tensor) -> Tensor:
         """float32 (count, pixels): how much each pixel along the axis counts in each of the `count`
         that the input has; `places`: the pixels' centres."""
-        start, first, scale, _ = axis
-        centre = (start + (torch.arange(count) + 0.5 - first) * scale).unsqueeze(1)
+        skipped, first, resized, _ = axis
+        # Where the centres lie, as a whole number and a fraction: whole numbers as large as these
+        # are exact. A centre at 250 in one number is not, nor the same in every runtime.
+        twice = (2 * (torch.arange(count) - first + skipped) + 1) * length
+        whole = (twice / (2 * resized)).floor()
+        rest = (twice - 2 * resized * whole) / (2 * resized)
+        whole, rest = whole.unsqueeze(1), rest.unsqueeze(1)
         if self.how.interpolation == "nearest":
-            nearest = (centre + 1e-4).floor().clamp(min=0) + 0.5
+            nearest = (whole + rest + 1e-4).floor().clamp(min=0) + 0.5
             return (torch.minimum(nearest, length - 0.5) == places).float()
         reach, filtered = _FILTERS[self.how.interpolation]
-        wider = scale.clamp(min=1)
+        wider = (length / resized).clamp(min=1)
         # Its borders are whole numbers, too: what lies beyond them does not count.
-        least = (centre - reach * wider + 0.5).floor()
-        most = (centre + reach * wider + 0.5).floor()
+        least = whole + (rest - reach * wider + 0.5).floor()
+        most = whole + (rest + reach * wider + 0.5).floor()
         within = (places > least) & (places < most)
-        weights = torch.where(within, filtered((places - centre) / wider), 0.0)
-        return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+        weights = torch.where(within, filtered((places - whole - rest) / wider), 0.0)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+        # Pillow's steps, too: a side's 213 pixels to 256, say, give weights of whole 512ths, and of
+        # a hundred sums one that lies in the middle between two levels. By its last bit, which each
+        # runtime has from other operations, it would go here up and there down.
+        return (weights * _STEPS + 0.5).floor() / _STEPS
 
 
 _Axis = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Along one axis: where what is shown of the image begins, in its pixels; where that is on the
-input, in the input's; how many of the image's pixels one of these is; and how many it fills."""
+"""Along one axis, in the input's pixels: how many of the resized image are cut off before what is
+shown; where that begins; how many the whole image comes to; and how many it fills."""
 
 
 def _places(line: Tensor) -> Tensor:
@@ -153,5 +161,7 @@ def _sinc(x: Tensor) -> Tensor:
     return torch.where(x == 0, 1.0, turned.sin() / turned)
 
 
+_STEPS = 1 << 22
+"""Pillow's weights are so many to one; float32 holds all of these."""
 _FILTERS = {"bilinear": (1, _bilinear), "bicubic": (2, _bicubic), "lanczos": (3, _lanczos)}
 """Pillow's: how far each reaches, and its weights."""
