@@ -65,6 +65,20 @@ def test_cached_features_train_as_the_trunk_itself_does(
     assert (ours - theirs).norm() < 0.05 * theirs.norm()  # features are kept as float16
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_cache_that_cannot_be_written_is_refused_before_anything_is_made(
+    pictures: Path, tmp_path: Path, dry: bool
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    how: dict[str, Any] = {"trainable": "head", "augment": {"horizontal_flip": 0.0}}
+    recipe = _one(pictures, cache_features="on", **how)
+    recipe["cache"] = {"folder": str(tmp_path / "file" / "cache")}
+    how = {"dry_run": True} if dry else {"out": tmp_path / "run"}
+    with pytest.raises(UsageError, match=r"^the features of stage .* cannot be cached: '.*file"):
+        retinue.train(recipe, quiet=True, **how)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def split_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 to learn from, 6 to judge by, 3 for the end."""

@@ -46,6 +46,7 @@ from retinue.training.prepare import (
 )
 from retinue.training.recipe import Recipe, dump, load_recipe
 from retinue.training.request import asked
+from retinue.training.stage_data import refuse_closed_cache
 from retinue.training.trackers import refuse_absent_trackers, tracking
 from retinue.training.trainer import Trainer
 from retinue.training.training import Training
@@ -206,6 +207,7 @@ def opened(
     said of all that joins `notes`."""
     loaded = load_recipe(recipe, overrides, notes.append)
     refuse_before_data(loaded)
+    refuse_closed_cache(loaded)
     refuse_absent_trackers(loaded)
     settings = settings_of(loaded)
     with console(None, quiet=quiet or not is_main()) as bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -267,11 +267,7 @@ class StageDataMaker:
         why = unwanted(cut.stage) or self._cached(data, cut)
         if why is not None:
             if cut.stage.cache_features == "on":
-                raise UsageError(
-                    f"the features of stage {cut.stage.name} cannot be cached: {why}",
-                    where="key cache_features",
-                    mend="cache_features=auto",
-                )
+                raise not_cached(cut.stage, why)
             LOGGER.info("the frozen part runs with every batch: %s", why)
 
     def _cached(self, data: StageData, cut: _Cut) -> str | None:
@@ -397,6 +393,29 @@ class StageDataMaker:
             raise RetinueError(what, where=where, mend=mend)
         if not alone:
             views.take_over(*told[1:])
+
+
+def not_cached(stage: StageOptions, why: str) -> UsageError:
+    """What to raise for a stage whose features are to be cached, and cannot be."""
+    return UsageError(
+        f"the features of stage {stage.name} cannot be cached: {why}",
+        where="key cache_features",
+        mend="cache_features=auto",
+    )
+
+
+def refuse_closed_cache(recipe: Recipe) -> None:
+    """Raise UsageError for a stage whose features are to be cached where nothing can be written,
+    and nothing is. (Where something is, it may be all that is needed.)"""
+    for stage in recipe.stages:
+        if stage.cache_features == "on" and unwanted(stage) is None:
+            cache = FeatureCache(root_of(recipe.cache.folder), 0)
+            why = cache.closed()
+            there = False
+            with suppress(OSError):
+                there = bool(cache.sizes())
+            if why is not None and not there:
+                raise not_cached(stage, why)
 
 
 def unwanted(stage: StageOptions) -> str | None:

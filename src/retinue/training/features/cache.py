@@ -215,7 +215,19 @@ class FeatureCache:
             with FileLock(self._lock):
                 return self._make_room(need)
         except OSError as error:
-            return f"{str(self.root)!r} cannot be written ({error.strerror or error})"
+            return self._unwritable(error)
+
+    def closed(self) -> str | None:
+        """Why nothing can be written here; None: it can."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._lock):
+                return None
+        except OSError as error:
+            return self._unwritable(error)
+
+    def _unwritable(self, error: OSError) -> str:
+        return f"{str(self.root)!r} cannot be written ({error.strerror or error})"
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each space, by the name of its folder."""
