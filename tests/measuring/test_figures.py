@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from itertools import count
+from dataclasses import replace
+from itertools import chain, count
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,25 @@ def test_shares_and_the_machines_limit() -> None:
     assert "network  5 GFLOP/s, 25% of the 20 of a large matrix product" in text
     assert "peak memory, process  1.50 GB" in text
     assert "  backward   75.0%     30.000 ms an image" in text
+
+
+def test_more_than_the_machine_can_do_is_no_share() -> None:
+    """As where another program had the processors while the product was made."""
+    busy = replace(FOUND, flops=105e9, matrix_product=1.38e9)
+    (line,) = [line for line in busy.lines() if line.startswith("network  ")]
+    assert "%" not in line
+    assert line.startswith(
+        "network  105 GFLOP/s, more than the 1.38 of a large matrix product: the machine was busy"
+    )
+    assert busy.as_dict()["share_of_matrix_product"] is None
+
+
+def test_a_slow_start_does_not_stand_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a first product that takes a second, while threads start, and others of a millisecond."""
+    monkeypatch.setattr(machine, "SIDE", 64)
+    ends = chain([0.0, 1.0], (2.0 + k / 1000 for k in count()))
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(ends)))
+    assert machine.matrix_product("cpu") == pytest.approx(2 * 64**3 * 1000, rel=1e-6)
 
 
 def test_a_matrix_product_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

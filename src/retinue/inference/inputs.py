@@ -99,10 +99,8 @@ class _Search:
     def answers_among_pictures(self) -> bool:
         """Whether the answers go into a folder that holds pictures and is none of those, nor below
         those, that are looked through."""
-        out = self._out
-        if not out or any(
-            os.path.join(out, "").startswith(os.path.join(n, "")) for n in self._named
-        ):
+        out, below = self._out, os.path.join(self._out, "")
+        if not out or any(below.startswith(os.path.join(named, "")) for named in self._named):
             return False
         return os.path.isdir(out) and self.hides_pictures(out)
 

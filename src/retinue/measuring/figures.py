@@ -66,6 +66,14 @@ class Measured:
         total = sum(self.parts.values()) or 1.0
         return {name: seconds / total for name, seconds in self.parts.items()}
 
+    @property
+    def share(self) -> float | None:
+        """What the network's part came to, of a large matrix product; None: one is not known. Above
+        1 it tells nothing: something else kept the machine busy when the product was made."""
+        if self.flops is None or not self.matrix_product:
+            return None
+        return self.flops / self.matrix_product
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         told: dict[str, Any] = {
@@ -79,8 +87,8 @@ class Measured:
             "share_of_matrix_product": None,
             "peak_memory_bytes": dict(self.memory),
         }
-        if self.flops is not None and self.matrix_product:
-            told["share_of_matrix_product"] = round(self.flops / self.matrix_product, 4)
+        if (share := self.share) is not None and share <= 1:
+            told["share_of_matrix_product"] = round(share, 4)
         for name, value in self.others.items():
             told[name] = value.as_dict() if isinstance(value, Spread) else value
         return told
@@ -98,11 +106,13 @@ class Measured:
             found.append(f"  {name:<{wide}}  {share:6.1%}  {took}")
         if self.flops is not None:
             line = f"network  {shown(self.flops / 1e9)} GFLOP/s"
-            if self.matrix_product:
+            if (reached := self.share) is not None and self.matrix_product:
+                most = f"the {shown(self.matrix_product / 1e9)} of a large matrix product"
+                busy = "the machine was busy meanwhile, or fewer are computed than counted"
                 line += (
-                    f", {self.flops / self.matrix_product:.0%} of the"
-                    f" {shown(self.matrix_product / 1e9)} of a large matrix product"
-                )
+                    f", {reached:.0%} of {most}" if reached <= 1
+                    else f", more than {most}: {busy}; measure again"
+                )  # fmt: skip
             found.append(line)
         for where, size in self.memory.items():
             found.append(f"peak memory, {where}  {size / 1e9:,.2f} GB")
