@@ -12,6 +12,7 @@ from retinue.data.loader import worker_count
 from retinue.data.packed import SmallImages, side_of
 from retinue.run.log import LOGGER, Bar
 from retinue.sample import Preprocessing, Sample
+from retinue.text import counted
 from retinue.training.features.packed_images import PackedImages
 from retinue.training.recipe import Recipe
 
@@ -41,7 +42,8 @@ def pack(
     workers = worker_count(recipe.data.workers)
     why: list[str | None] = [None]
     if len(absent) and accelerator.is_main_process:
-        LOGGER.info("making %d images small once, at most %d pixels", len(absent), store.side)
+        count = counted(len(absent), "image")
+        LOGGER.info("making %s small once, at most %d pixels", count, store.side)
         bar.begin("making images small", len(absent))
 
         def each(done: int) -> None:

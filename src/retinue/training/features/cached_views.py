@@ -20,6 +20,7 @@ from retinue.inference.engines import candidates
 from retinue.inference.names import EngineName
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
+from retinue.text import counted
 from retinue.training.features.cache import DamagedError, FeatureCache, Space
 from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, NotFiniteError, Size
 from retinue.training.features.keys import identity_of_file, identity_of_part, view_key
@@ -138,7 +139,8 @@ class CachedViews:
                 if size not in engines:
                     engines[size] = self._compiled(next(self._chunks(absent, size)))
                     self.engine = engines[size].name  # type: ignore[assignment]
-                say(f"computing the frozen part once for {len(absent)} views with {self.engine}")
+                views = counted(len(absent), "view")
+                say(f"computing the frozen part once for {views} with {self.engine}")
                 with self._space(self.engine, size).writer(len(absent)) as writer:
                     for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
                         good = [k for k, row in enumerate(rendered) if row.seen is not None]
