@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import cache as cache_of
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from retinue.inference.agreement import agrees
 from retinue.inference.engine_cache import EngineCache
 from retinue.inference.engines import TorchEngine, compile_engine
 from retinue.inference.tracing import onnx_program, openvino_model
+from retinue.models import heads, registry
+from retinue.models.network import Network
+from retinue.models.registry import create_model, find
+from retinue.tasks import task
+from retinue.tasks.task import task_type
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def test_what_was_the_fastest_is_known_the_next_time(
 ) -> None:
     """For other weights of the same network, too, which are proven anew."""
     need("openvino")
-    x, computed = torch.randn(2, 3, 16, 16), {"network": "tiny", "state": {"t": 1}}
+    x, computed = torch.randn(2, 3, 16, 16), {"network": "mnist_cnn", "state": {"t": 1}}
     races = timed(monkeypatch, openvino_apart=4000, openvino_together=9000, torch=5000)
     first = compile_engine(tiny, x, computed=computed)
     assert (len(races), len(cache.sizes())) == (1, 2)
@@ -51,11 +58,11 @@ def test_what_was_the_fastest_is_known_the_next_time(
     assert "engine, as timed before: openvino" in caplog.text
     torch.manual_seed(1)
     other = Tiny()
-    third = compile_engine(other, x, computed={"network": "tiny", "state": {"t": 2}})
+    third = compile_engine(other, x, computed={"network": "mnist_cnn", "state": {"t": 2}})
     assert (len(races), len(converted)) == (1, 1)
     assert agrees(third, TorchEngine(other), x).accepted
     assert len(cache.sizes()) == 3
-    compile_engine(tiny, x, computed={"network": "another"})
+    compile_engine(tiny, x, computed={"network": "resnet18"})
     assert len(races) == 2
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
@@ -73,7 +80,7 @@ def test_a_graph_that_was_kept_answers_as_it_did(
     need(engine)
     x = {"offset": torch.arange(3), "levels": nested_inputs(3)["levels"]}
     module = Detector().eval()
-    how: dict[str, Any] = {"engine": engine, "computed": {"network": "a"}}
+    how: dict[str, Any] = {"engine": engine, "computed": {"network": "mnist_cnn"}}
     first = compile_engine(module, x, **how)
     (file,) = cache.folder.iterdir()
     monkeypatch.setattr(making, "openvino_model", None)
@@ -92,21 +99,61 @@ def test_of_somebody_elses_network_no_graph_is_kept(
     """The code may be another the next time, and weights and name the same."""
     need("openvino")
     monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
-    compile_engine(tiny, torch.randn(2, 3, 16, 16), engine="openvino", computed={"network": "a"})
+    x, computed = torch.randn(2, 3, 16, 16), {"network": "mnist_cnn"}
+    compile_engine(tiny, x, engine="openvino", computed=computed)
     assert EngineCache().sizes() == {}
+
+
+def retinues(**arguments: Any) -> Network:
+    """A network all of whose modules are the package's own, but somebody else put together."""
+    return create_model("mnist_cnn", **arguments)
+
+
+@wraps(find("mnist_cnn").build)
+def wrapped(**arguments: Any) -> Network:
+    return retinues(**arguments)
+
+
+@pytest.mark.parametrize("build", [retinues, partial(retinues), wrapped, cache_of(retinues)])
+def test_of_a_network_that_somebody_else_builds_no_graph_is_kept(
+    build: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever it is made of, and even if it took the name of one of the zoo."""
+    need("openvino")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    network = create_model("mnist_cnn").eval()
+    x = torch.randn(2, 3, *network.preprocessing.size)
+
+    def kept(**computed: Any) -> int:
+        compile_engine(network, x, engine="openvino", computed={"network": "mnist_cnn", **computed})
+        return len(EngineCache().sizes())
+
+    for name in ("mine", "mnist_cnn"):
+        entry = replace(find("mnist_cnn"), name=name, build=build)
+        monkeypatch.setitem(registry._ENTRIES, name, entry)
+        assert kept(network=name) == 0
+    monkeypatch.undo()
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    assert kept(arguments={"backbone": "mine"}) == 0
+    monkeypatch.setitem(heads._HEADS, "own", replace(heads._HEADS["mlp"], build=build))
+    assert kept(arguments={"head": {"name": "own"}}) == 0
+    theirs = type("Theirs", (task_type("classification"),), {"__module__": __name__})
+    monkeypatch.setitem(task._TASKS, "theirs", theirs)
+    assert kept(task="theirs") == 0
+    assert kept(task="classification", arguments={"head": {"name": "mlp"}}) == 1
 
 
 def test_a_graph_that_its_library_cannot_read_is_made_anew(
     tiny: Tiny, cache: EngineCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     need("openvino")
-    x = torch.randn(2, 3, 16, 16)
-    first = compile_engine(tiny, x, engine="openvino", computed={})
+    x, computed = torch.randn(2, 3, 16, 16), {"network": "mnist_cnn"}
+    first = compile_engine(tiny, x, engine="openvino", computed=computed)
     (file,) = cache.folder.iterdir()
     graph = cache.graph(file.name[:32], "openvino")
     assert graph is not None
     cache.keep_graph(file.name[:32], replace(graph, parts={**graph.parts, "xml": b"<net"}))
     with caplog.at_level(logging.INFO, "retinue"):
-        again = compile_engine(tiny, x, engine="openvino", computed={})
+        again = compile_engine(tiny, x, engine="openvino", computed=computed)
     assert torch.equal(again(x), first(x))
     assert "recompiling the cached engine openvino" in caplog.text

@@ -25,6 +25,7 @@ from retinue.inference.engine_cache import ENOUGH, Choice, EngineCache, choice_k
 from retinue.inference.kept import computed_by, kept_engine
 from retinue.inference.members import KeptMember, Member
 from retinue.inference.predictor import COMPILE_FROM, load
+from retinue.models import known
 from retinue.sample import Sample
 
 TASKS = {"classification": "mnist_cnn", "multilabel": "mnist_cnn", "detection": "yolov3_tiny"}
@@ -346,6 +347,20 @@ def test_of_other_weights_or_classes_it_says_nothing(
     assert kept_engine(cut, description, "openvino") is None
     assert kept_engine(file, description, "torch") is None
     assert kept_engine(file, description, "auto") is None, "nobody has timed it"
+
+
+def test_of_a_network_that_a_script_registers_none_is_taken(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even if one had been kept."""
+    file = compiled[1]["classification"]
+    said = modelfile.read_description(file)
+    assert kept_engine(file, said, "openvino") is not None
+    theirs = {name: facts for name, facts in known.networks().items() if name != said.network}
+    monkeypatch.setattr(known, "networks", lambda: theirs)
+    assert kept_engine(file, said, "openvino") is None
 
 
 def test_what_is_damaged_is_compiled_anew(

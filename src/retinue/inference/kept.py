@@ -7,6 +7,7 @@ weights in a file of another name find them, too, and any other weights do not.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -25,6 +26,7 @@ from retinue.inference.names import EngineName
 from retinue.inference.runtimes import found
 from retinue.inference.signature import Signature
 from retinue.modelfile import ModelDescription
+from retinue.models import known, lookup
 from retinue.text import first_line
 
 log = logging.getLogger("retinue")
@@ -65,6 +67,8 @@ def kept_engine(
             return None  # and a large file is not read in vain
         fastest = choice.engine if choice is not None else ""
         names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
+        if not by_known_names(computed):
+            return None
         weights = cache.weights(file)
         key = key_of(facts(computed, weights, inputs, precision))
         for name in names:
@@ -93,6 +97,19 @@ def computed_by(description: ModelDescription) -> dict[str, Any]:
     return of_model(
         description.task, description.network, description.arguments, description.task_state
     )
+
+
+def network_names(computed: Mapping[str, Any]) -> list[str]:
+    """Of the network, and of the one that it builds on, if there is one."""
+    below = computed.get("arguments", {}).get("backbone")
+    return [str(name) for name in (computed.get("network", ""), below) if name is not None]
+
+
+def by_known_names(computed: Mapping[str, Any]) -> bool:
+    """Whether the networks are of this package or of a library. What a script registers may be
+    built otherwise the next time, under the same name and with the same weights."""
+    names = network_names(computed)
+    return all(name in known.networks() or lookup.of_a_library(name) for name in names)
 
 
 def of_graph(graph: Graph, precision: Precision, way: Way) -> Engine:

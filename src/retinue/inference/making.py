@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,12 @@ from retinue.inference.engine_cache import (
     key_of,
     weights_of,
 )
+from retinue.inference.kept import by_known_names, network_names
 from retinue.inference.tracing import Signature, onnx_program, openvino_model
+from retinue.models import registry
+from retinue.models.heads import head_builder
 from retinue.nested import Nested, leaves, mapped
+from retinue.tasks.task import task_type
 from retinue.text import first_line
 
 log = logging.getLogger("retinue")
@@ -199,7 +203,12 @@ class Making:
     def _key(self) -> str | None:
         """None for a network that is not all the package's own, or timm's: what it computes may
         change while its weights and its name stay, and nobody would know."""
-        own = all(type(part).__module__.startswith(_KNOWN) for part in self.module.modules())
+        if self.computed is None or not by_known_names(self.computed):
+            return None
+        where = {type(part).__module__ for part in self.module.modules()}
+        for builder in _builders(self.computed):
+            where.update(_written_in(builder))
+        own = all(module.startswith(_KNOWN) for module in where)
         return key_of(self._facts) if own and self._facts is not None else None
 
     def _engine(self, name: str, way: Way) -> Engine:
@@ -247,6 +256,36 @@ class Making:
                 raise RefusedError(f"{size / 1e9:.1f} GB do not fit into one ONNX file")
             program.save(str(file))
             return file.read_bytes(), signature
+
+
+def _builders(computed: Mapping[str, Any]) -> Iterator[Any]:
+    """All that had a hand in building the network."""
+    for name in network_names(computed):
+        entry = registry.find(name)
+        yield entry.build
+        if entry.made_by is not None:
+            yield entry.made_by
+    if (head := computed.get("arguments", {}).get("head")) is not None:
+        yield head_builder(head["name"])
+    if "task" in computed:
+        yield task_type(computed["task"])
+
+
+def _written_in(builder: Any) -> Iterator[str]:
+    """The modules of the code that a call of `builder` goes through. What a function says of itself
+    does not count: a wrapper says what that says which it wraps."""
+    while builder is not None:
+        if isinstance(builder, type):
+            yield builder.__module__
+            return
+        if isinstance(builder, partial):
+            builder = builder.func
+            continue
+        function = getattr(builder, "__func__", builder)  # of a method
+        module = getattr(function, "__globals__", {}).get("__name__", type(function).__module__)
+        if module != "functools":  # a cache, say
+            yield str(module)
+        builder = getattr(function, "__wrapped__", None)
 
 
 def _proof(

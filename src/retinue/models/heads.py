@@ -89,6 +89,11 @@ def build_head(choice: Mapping[str, Any], features: int, num_classes: int) -> nn
     return entry.build(features, num_classes, options)
 
 
+def head_builder(name: str) -> HeadBuilder:
+    """What builds the heads called `name`. KeyError for an unknown one."""
+    return _HEADS[name].build
+
+
 class LinearOptions(Options):
     """There is nothing to choose."""
 

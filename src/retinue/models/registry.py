@@ -63,6 +63,8 @@ class NetworkEntry:
     kind: Literal["classifier", "detector"] = "classifier"
     as_backbone: Mapping[str, Any] = field(default_factory=dict)
     """Keywords with which it is built as a detector's backbone, as published."""
+    made_by: Any = None
+    """What `build` calls of another library, where it does."""
     described_by: Mapping[str, str] = field(default_factory=dict)
     """Files that describe it: suffix → the keyword that takes the path, or the file's text."""
 

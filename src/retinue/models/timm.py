@@ -335,6 +335,7 @@ def _entry(architecture: str) -> NetworkEntry:
         name=PREFIX + architecture,
         family=FAMILY,
         build=build,
+        made_by=timm.models.model_entrypoint(architecture),
         preprocessing=preprocessing,
         parameters=sum(p.numel() for p in sketch.parameters()),
         macs=count_macs(sketch, preprocessing.size),
