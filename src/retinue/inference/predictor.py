@@ -206,7 +206,8 @@ class Predictor:
 
     @property
     def engine(self) -> str:
-        """The name of the engine in use; `auto` runs PyTorch until there is much to do."""
+        """The name of the engine in use. Until the one that was wished for is compiled (`auto`:
+        once there is much to do), it is what was kept of the model another time, or PyTorch."""
         names = dict.fromkeys(engine.name for engine in self._compiled or self._plain)
         return "+".join(names)
 
@@ -327,9 +328,10 @@ class Predictor:
 
         `sources` is consumed as the work goes on, a few batches ahead, and nothing is kept: a
         million files take the memory of a few, and a stream need not have an end. With
-        `engine=auto` PyTorch answers the first images, and another engine goes on from there where
-        there are many. Closing the iterator ends its threads. Images that come from memory are
-        called `image 0`, `image 1`, … by their position.
+        `engine=auto` what was compiled of the model another time, or else PyTorch, answers the
+        first images; where that is not known to be the fastest, the engine that is goes on from
+        there if there are many. Closing the iterator ends its threads. Images that come from memory
+        are called `image 0`, `image 1`, … by their position.
         """
         samples = (as_sample(source, f"image {i}") for i, source in enumerate(sources))
         for answer in self.answers(samples, batch_size=batch_size):
