@@ -397,7 +397,7 @@ def test_a_cache_that_is_closed_is_none(
         closed.chmod(0o700)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        f"compiled engines that were kept cannot be read: Permission denied, {str(cache.folder)!r}"
+        f"the engine cache cannot be read: Permission denied, {str(cache.folder)!r}"
     ]
 
 

@@ -73,7 +73,7 @@ _GRAPH, _CHOICE, _WEIGHTS = b"retinue graph 1\n", b"retinue choice 1", b"retinue
 _SETTLED = 2 * 10**9
 """Nanoseconds: of a file that was changed less long ago the times may not tell the next change, as
 there are systems that keep them in whole seconds."""
-_CLOSED = "compiled engines that were kept cannot be read"
+_CLOSED = "the engine cache cannot be read"
 _DIGEST, _LENGTH, _ALIGNED = 16, 8, 64
 _BEFORE = len(_GRAPH) + _LENGTH
 _PIECE = 16 << 20
