@@ -120,7 +120,10 @@ def test_damage_is_told_in_a_line(cache: EngineCache, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "retinue"):
         assert cache.choice(KEY, 2) is None
     assert len(caplog.records) == 1
-    assert "is damaged; replacing it: its checksum is another" in caplog.text
+    assert "is damaged, and is made anew: its checksum is another" in caplog.text
+    with caplog.at_level(logging.INFO, "retinue"):
+        assert cache.choice(KEY, 2) is None
+    assert len(caplog.records) == 1, "nor is it there to be found another time"
 
 
 def test_a_file_that_lies_under_another_key_is_not_taken(cache: EngineCache) -> None:
@@ -176,7 +179,7 @@ def test_a_file_of_another_user_is_not_taken(
         for owner[0], taken in ((1000, True), (0, True), (1001, False)):
             assert (cache.graph(KEY, "openvino") is not None) is taken
     assert [r.message for r in caplog.records] == [
-        "the engine cache cannot be read: it belongs to another user"
+        f"the engine cache cannot be read: it belongs to another user, {str(cache.folder)!r}"
     ]
 
 

@@ -346,7 +346,30 @@ def test_of_other_weights_or_classes_it_says_nothing(
     cut.write_bytes(file.read_bytes()[:-8])
     assert kept_engine(cut, description, "openvino") is None
     assert kept_engine(file, description, "torch") is None
-    assert kept_engine(file, description, "auto") is None, "nobody has timed it"
+    assert kept_engine(file, description, "auto", cache=EngineCache(tmp_path)) is None
+
+
+def test_what_nobody_has_timed_answers_until_there_is_much(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Were it that what tells how fast it was is damaged, which is said once."""
+    file, said = compiled[1]["classification"], compiled[2]["classification"]
+    choose(cache, file, "torch", "together")
+    (choice,) = cache.folder.glob("*.choice")
+    choice.write_bytes(b"\x93" * 300)
+    for _ in range(2):
+        predictor = load(file, device="cpu")
+        assert type(predictor.members[0]) is KeptMember
+        assert not predictor.members[0].settled
+        exports.same(said, list(predictor.predict(photographs)), most=1e-5)
+    assert [r.message.partition(" in ")[0] for r in caplog.records] == [choice.name]
+    assert not choice.exists()
+    predictor.compile([Sample(path) for path in photographs])
+    assert choice.exists()
+    assert type(load(file, device="cpu").members[0]) is KeptMember
 
 
 def test_of_a_network_that_a_script_registers_none_is_taken(

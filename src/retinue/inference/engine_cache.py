@@ -290,6 +290,10 @@ class EngineCache:
             body += [part, bytes(-len(part) % _ALIGNED)]
         return self._write(self._graph_file(key, graph.engine), [_GRAPH, *body])
 
+    def has_graphs(self) -> bool:
+        """Whether there are any, of whichever networks."""
+        return any(path.suffix == ".graph" for path, _, _ in self._files())
+
     def choice(self, key: str, threads: int, *, use: bool = True) -> Choice | None:
         """What was the fastest with so many threads; None where nobody has timed it. `use`: it
         counts as used now."""
@@ -389,7 +393,7 @@ class EngineCache:
         try:
             length = int.from_bytes(content[len(magic) : _BEFORE], "little")
             if bytes(content[: len(magic)]) != magic or length > _MOST_JSON:
-                raise ValueError("it begins otherwise")
+                raise ValueError("it does not begin as such a file does")
             text = bytes(content[_BEFORE : _BEFORE + length])
             if _sealed(text) != bytes(content[len(magic) : _BEFORE + length + _DIGEST]):
                 raise ValueError("its checksum is another")
@@ -483,7 +487,10 @@ def _slice(content: memoryview, offset: int, length: int) -> memoryview:
 
 
 def _damaged(path: Path, why: object) -> None:
-    log.info("%s in the engine cache is damaged; replacing it: %s", path.name, why)
+    """It goes, or it would be found damaged each time until something takes its place."""
+    log.warning("%s in the engine cache is damaged, and is made anew: %s", path.name, why)
+    with suppress(OSError):
+        path.unlink()
 
 
 def _used(path: Path) -> None:

@@ -41,7 +41,7 @@ class Kept(NamedTuple):
     engine: Engine
     settled: bool
     """Whether it is the one that was wished for; otherwise PyTorch is faster, once there is much to
-    do."""
+    do, or nobody has timed it: until then this answers sooner than PyTorch is imported."""
     weights: str
     """The hash of the weights (`engine_cache.weights_of`) that it computes with."""
 
@@ -63,7 +63,7 @@ def kept_engine(
     inputs = [("float32", (3, *description.prepared().size))]
     try:
         choice = cache.choice(choice_key(facts(computed, "", inputs, precision)), compute_threads())
-        if choice is None and wish == "auto":
+        if choice is None and wish == "auto" and not cache.has_graphs():
             return None  # and a large file is not read in vain
         fastest = choice.engine if choice is not None else ""
         names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
