@@ -445,7 +445,8 @@ def test_clean_says_what_is_freed_and_what_others_lose(
     clean = replace("clean", Cleared(tmp_path, {"1-a": 190_000_000}, 190_000_000, 0))
     code, out, _ = retinue("clean")
     assert (code, clean.named["dry_run"]) == (0, True)
-    assert "190.0 MB  1-a" in out
+    assert "190.0 MB of cached features in" in out
+    assert "190.0 MB  1-a  features\n" in out
     assert "`retinue clean --all` clears them" in out
     retinue("clean", "--all")
     assert clean.named["dry_run"] is False
@@ -456,6 +457,14 @@ def test_clean_says_what_is_freed_and_what_others_lose(
     assert "5.0 MB of other runs stay" in out
     assert json.loads(retinue("clean", "runs/x", "--json").out)["freed"] == 20
     assert retinue("clean", "runs/x", "--all").code == 2
+    both = {"1-a": 20_000_000, "1-b": 5_000_000}
+    users = {"1-a": ("roses", "tulips")}
+    replace("clean", Cleared(tmp_path, both, 0, 0, packed=frozenset({"1-b", "1-c"}), users=users))
+    out = retinue("clean").out
+    assert "25.0 MB of cached features and packed images in" in out
+    assert "20.0 MB  1-a  features of roses, tulips\n" in out
+    assert "5.0 MB  1-b  packed images\n" in out
+    assert json.loads(retinue("clean", "--json").out)["packed"] == ["1-b"]
     replace("clean", Cleared(tmp_path, {}, 0, 0, engines=70_000_000))
     assert "70.0 MB of compiled engines cleared" in retinue("clean", "--all").out
     assert json.loads(retinue("clean", "--json").out)["engines"] == 70_000_000

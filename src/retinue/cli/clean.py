@@ -57,23 +57,30 @@ def clean(
         print_json(
             told
             | {"freed": done.freed, "kept": done.kept, "shared": list(done.shared)}
-            | {"engines": done.engines}
+            | {"packed": sorted(done.packed & set(done.spaces)), "engines": done.engines}
         )
         return
     if done.engines:
         what = "compiled engines" + ("" if dry else " cleared")
         say(f"{_size(done.engines)} of {what}")
+    kinds = {name in done.packed for name in done.spaces}
+    what = " and ".join(
+        name for packed, name in ((False, "cached features"), (True, "packed images"))
+        if packed in kinds
+    )  # fmt: skip
     if not done.spaces:
         whose = "" if run is None else f" of {visible(run)}"
-        say(f"no cached features{whose} in {visible(done.folder)}")
+        say(f"no cached features or packed images{whose} in {visible(done.folder)}")
     elif dry:
-        say(f"{_size(total)} of cached features in {visible(done.folder)}")
+        say(f"{_size(total)} of {what} in {visible(done.folder)}")
         if run is None and not everything:
             for name, size in done.spaces.items():
-                say(f"  {_size(size):>9}  {name}")
+                kind = "packed images" if name in done.packed else "features"
+                whose = ", ".join(map(visible, done.users.get(name, ())))
+                say(f"  {_size(size):>9}  {name}  {kind}{f' of {whose}' if whose else ''}")
             say("`retinue clean --all` clears them, `retinue clean RUN` those of a run")
     else:
-        say(f"{_size(done.freed)} of cached features cleared in {visible(done.folder)}")
+        say(f"{_size(done.freed)} of {what} cleared in {visible(done.folder)}")
         if done.freed < total:
             say(f"{_size(total - done.freed)} stay: a training at work holds them")
     if done.spaces and done.shared:

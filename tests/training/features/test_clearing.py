@@ -13,7 +13,7 @@ from retinue import api
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.engine_cache import EngineCache, Graph
 from retinue.training.features.cache import FeatureCache
-from retinue.training.features.layouts import Layout
+from retinue.training.features.layouts import Layout, Pieces
 
 LAYOUT = Layout([("x", "float32", (64,))])
 
@@ -73,6 +73,22 @@ def test_compiled_engines_go_with_all_of_it_and_with_no_run(
     assert api.clean(dry_run=True).engines == size
     assert api.clean().engines == size
     assert engines.sizes() == {}
+
+
+def test_what_a_space_holds_and_whose_it_is(
+    cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the runs that lie here and in `runs`."""
+    with cache.space("c" * 32, Pieces()) as space, space.writer(1) as writer:
+        writer.add(bytes(16), bytearray(b"pixels"))
+    _run(tmp_path / "runs" / "one", A)
+    _run(tmp_path / "two", A, B)
+    _run(tmp_path / "three", trunk={"head": 3}, packed={"spaces": None})  # of another's making
+    monkeypatch.chdir(tmp_path)
+    told = api.clean(dry_run=True)
+    assert set(told.spaces) == {A, B, f"1-{'c' * 32}"}
+    assert told.packed == {f"1-{'c' * 32}"}
+    assert told.users == {A: ("two", "one"), B: ("two",)}
 
 
 def test_all_of_it(cache: FeatureCache) -> None:

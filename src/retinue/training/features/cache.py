@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from retinue.documents import parse_json
 from retinue.errors import RetinueError
 from retinue.files import cache_folder, expanded, sweep
 from retinue.training.features import segments
 from retinue.training.features.keys import Contents
-from retinue.training.features.layouts import Keys, Layout, Rows, as_text
+from retinue.training.features.layouts import Keys, Layout, Pieces, Rows, as_text, layout_of
 from retinue.training.features.segments import Segment, Writer
 
 LOGGER = logging.getLogger("retinue")
@@ -234,6 +235,16 @@ class FeatureCache:
         folders = sorted(self.root.iterdir()) if os.path.isdir(self.root) else []
         found = {f.name: [segments.size_of(b) for b in segments.find_segments(f)] for f in folders}
         return {name: sum(sizes) for name, sizes in found.items() if sizes}
+
+    def packed(self) -> set[str]:
+        """The spaces, by the names of their folders, that hold images made small."""
+        found = set()
+        for name in self.sizes():
+            base = segments.find_segments(self.root / name)[-1:]
+            with suppress(OSError, ValueError, TypeError, KeyError, IndexError):
+                written = parse_json(Path(f"{base[0]}.json").read_bytes())["layout"]
+                found |= {name} if isinstance(layout_of(written), Pieces) else set()
+        return found
 
     def clear(self, names: Collection[str]) -> int:
         """Remove the spaces of these `names`, but for what a living process holds, and nothing

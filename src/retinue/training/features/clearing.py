@@ -3,8 +3,10 @@ with them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,10 @@ class Cleared:
     """Bytes of what else is in the cache."""
     shared: tuple[Path, ...] = ()
     """Other runs that had them in common, and compute them anew when they go on."""
+    packed: frozenset[str] = frozenset()
+    """Which of the folders hold packed images; the others hold features."""
+    users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the runs here and in `runs/` that have used a folder, as far as they are found."""
     engines: int = 0
     """Bytes of compiled engines that were meant, too: with all features alone, as they are no
     run's."""
@@ -62,11 +68,24 @@ def clear(run: Path | None, *, folder: Path | None = None, dry: bool = False) ->
     others = () if run is None else tuple(_sharing(run, set(wanted)))
     compiled = EngineCache()
     engines = 0 if run is not None or folder is not None else sum(compiled.sizes().values())
+    packed = frozenset(cache.packed())
     freed = 0 if dry else cache.clear(set(wanted))
     if engines and not dry:
         compiled.clear()
     kept = sum(cache.sizes().values()) - (sum(wanted.values()) if dry else 0)
-    return Cleared(cache.root, wanted, freed, kept, others, engines)
+    users = _users() if run is None else {}
+    return Cleared(cache.root, wanted, freed, kept, others, packed, users, engines)
+
+
+def _users() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for folder in (Path(), Path("runs")):
+        for run in sorted(folder.iterdir()) if os.path.isdir(folder) else []:
+            if os.path.isfile(run / "recipe.yaml"):
+                with suppress(RetinueError, OSError, AttributeError, TypeError):
+                    for name in sorted(_spaces(RunFolder(run)) or ()):
+                        found[name] = (*found.get(name, ()), run.name)
+    return found
 
 
 def _spaces(run: RunFolder) -> set[str] | None:
