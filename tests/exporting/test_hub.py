@@ -218,7 +218,7 @@ def test_no_token_anywhere(
     assert run(["push", str(model), "me/flowers", "--licence", "mit", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["repository"] == "me/flowers"
     assert run(["pull", "me/flowers"]) == 0
-    assert "4 classes: no, 1.0, a: b" in capfd.readouterr().out
+    assert "4 classes: “no”, “1.0”, “a: b”" in capfd.readouterr().out
     hub.answer, hub.answering = 500, "preupload"
     assert run(["push", str(model), "me/flowers", "--force", "--licence", "x"]) == 1
     hub.answer, hub.answering = 401, "validate"
