@@ -26,6 +26,7 @@ from retinue.text import counted, shorten
 from retinue.training import pictures
 from retinue.training.changes import RECIPE, RECORD, Changes, begin_anew, find_changes, go_on
 from retinue.training.environment import Settings, is_main, versions
+from retinue.training.features.wanted import refuse_closed_cache
 from retinue.training.finish import final_figures
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.estimate import Estimate
@@ -46,7 +47,6 @@ from retinue.training.prepare import (
 )
 from retinue.training.recipe import Recipe, dump, load_recipe
 from retinue.training.request import asked
-from retinue.training.stage_data import refuse_closed_cache
 from retinue.training.trackers import refuse_absent_trackers, tracking
 from retinue.training.trainer import Trainer
 from retinue.training.training import Training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,12 +25,14 @@ from retinue.inference.names import EngineName
 from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
+from retinue.text import counted
 from retinue.training.features.cache import FeatureCache, root_of
-from retinue.training.features.cached_views import CachedViews, Views
-from retinue.training.features.frozen import FrozenPart, Size
+from retinue.training.features.cached_views import CachedViews, Views, together
+from retinue.training.features.frozen import FrozenPart, Size, TooCoarseError
 from retinue.training.features.keys import pixel_code
 from retinue.training.features.packed_images import PackedImages
-from retinue.training.options import StageOptions
+from retinue.training.features.wanted import not_cached, unwanted
+from retinue.training.options import CacheDtype, StageOptions
 from retinue.training.packing import pack, small_images
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
@@ -225,7 +227,7 @@ class StageDataMaker:
             return 1.0
         with ExitStack() as stack:
             probe = _Cut(stage, network, cut, sizes, None, lambda: None, lambda done: None)
-            made = self._views(data, probe, cache, stack)
+            made = self._views(data, probe, cache, stack, stage.cache_dtype)
             missing = sum(len(views.missing(size)) for views in made for size in views.sizes)
             return missing / max(sum(map(len, made)), 1)
 
@@ -272,11 +274,23 @@ class StageDataMaker:
 
     def _cached(self, data: StageData, cut: _Cut) -> str | None:
         """Do it; or why that cannot be done."""
+        dtype = cut.stage.cache_dtype
+        if cut.before is not None:
+            dtype = cut.before.get("dtype", "float16")  # what there was before it was recorded
+        while True:
+            try:
+                return self._cached_as(dtype, data, cut)
+            except TooCoarseError as error:
+                dtype = error.finer
+                LOGGER.warning("%s: all are kept as %s", error, dtype)
+
+    def _cached_as(self, dtype: CacheDtype, data: StageData, cut: _Cut) -> str | None:
+        """Do it with features that are kept as `dtype`."""
         cache = self._store()
         if self.accelerator.is_main_process:
             cache.tidy()
         with ExitStack() as unless_done:
-            made = self._views(data, cut, cache, unless_done)
+            made = self._views(data, cut, cache, unless_done, dtype)
             why = self._no_room(cache, made)
             if why is not None:
                 if cut.before is None:
@@ -304,7 +318,12 @@ class StageDataMaker:
         data.train = made[0]
         if len(made) > 1:
             data.validation = made[1]
+        kept = together([views.kept() for views in made])
+        what = counted(kept.views, "cached view")
+        LOGGER.info("%s: %s in %s, %s", cut.stage.name, what, dtype, kept.told())
         data.cached = {
+            **kept._asdict(),
+            "dtype": dtype,
             "units": cut.units,
             "views": made[0].views,
             "engine": made[0].engine,
@@ -323,10 +342,15 @@ class StageDataMaker:
         return judged[0]
 
     def _views(
-        self, data: StageData, cut: _Cut, cache: FeatureCache, stack: ExitStack
+        self,
+        data: StageData,
+        cut: _Cut,
+        cache: FeatureCache,
+        stack: ExitStack,
+        dtype: CacheDtype,
     ) -> list[CachedViews]:
-        """Of the training split, and of the validation split if there is one; `stack` closes
-        them."""
+        """Of the training split, and of the validation split if there is one, kept as `dtype`;
+        `stack` closes them."""
         device = self.accelerator.device
         automatic: EngineName = "auto" if device.type == "cpu" else "torch"
         engine: EngineName = automatic if cut.before is None else cut.before["engine"]
@@ -349,12 +373,12 @@ class StageDataMaker:
         }
         if (small := small_images(self.recipe, self.preprocessing)) is not None:
             varied["packed"] = small.side
-        frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by)
+        frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by, dtype)
         views = Views(own.loader, own.colour, varied, cut.sizes, cut.stage.views or 1)
         made = [CachedViews(frozen, views, cache, engine)]
         stack.callback(made[0].close)
         if isinstance(judged, ImageFeed):
-            untaught = FrozenPart(cut.network, cut.units, device)
+            untaught = FrozenPart(cut.network, cut.units, device, dtype=dtype)
             views = Views(judged.loader, judged.colour, plain, [self.preprocessing.size])
             made.append(CachedViews(untaught, views, cache, made[0].engine))
             stack.callback(made[1].close)
@@ -377,56 +401,25 @@ class StageDataMaker:
 
         self.bar.begin(text, len(views))
         # One process computes; the others find it computed. The cache is shared.
-        failed: RetinueError | None = None
+        failed: RetinueError | TooCoarseError | None = None
         if self.accelerator.is_main_process:
             try:
                 views.compute(each_chunk, LOGGER.info)
-            except RetinueError as error:
+            except (RetinueError, TooCoarseError) as error:
                 failed = error
-        why = None if failed is None else (failed.what, failed.where, failed.mend)
-        told: list[Any] = [why, views.engine, views.skipped.copy()]
+        why = (failed.what, failed.where, failed.mend) if isinstance(failed, RetinueError) else None
+        coarse = failed.dtype if isinstance(failed, TooCoarseError) else None
+        told: list[Any] = [why, coarse, views.engine, views.skipped.copy()]
         broadcast_object_list(told)
         if failed is not None:
             raise failed
         if told[0] is not None:
             what, where, mend = told[0]
             raise RetinueError(what, where=where, mend=mend)
+        if told[1] is not None:
+            raise TooCoarseError(told[1])
         if not alone:
-            views.take_over(*told[1:])
-
-
-def not_cached(stage: StageOptions, why: str) -> UsageError:
-    """What to raise for a stage whose features are to be cached, and cannot be."""
-    return UsageError(
-        f"the features of stage {stage.name} cannot be cached: {why}",
-        where="key cache_features",
-        mend="cache_features=auto",
-    )
-
-
-def refuse_closed_cache(recipe: Recipe) -> None:
-    """Raise UsageError for a stage whose features are to be cached where nothing can be written,
-    and nothing is. (Where something is, it may be all that is needed.)"""
-    for stage in recipe.stages:
-        if stage.cache_features == "on" and unwanted(stage) is None:
-            cache = FeatureCache(root_of(recipe.cache.folder), 0)
-            why = cache.closed()
-            there = False
-            with suppress(OSError):
-                there = bool(cache.sizes())
-            if why is not None and not there:
-                raise not_cached(stage, why)
-
-
-def unwanted(stage: StageOptions) -> str | None:
-    """Why the stage does not want its frozen part to be cached; None: it does."""
-    if stage.cache_features == "off":
-        return "cache_features is off"
-    if stage.augment.mixes_pixels:
-        return "the augmentation mixes pixels of several images"
-    if stage.augment.draws and stage.views is None:
-        return "the augmentation is drawn anew in every epoch (views=K caches K of them)"
-    return None
+            views.take_over(*told[2:])
 
 
 def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sampler[Any]:

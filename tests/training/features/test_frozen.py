@@ -13,9 +13,10 @@ from torch import nn
 from retinue import nested
 from retinue.errors import RetinueError
 from retinue.models.network import Unit
-from retinue.training.features import frozen, keys
-from retinue.training.features.frozen import HALF_MAX, FrozenPart
+from retinue.training.features import dtypes, keys
+from retinue.training.features.frozen import ERROR, FrozenPart, TooCoarseError
 from retinue.training.features.layouts import Layout
+from retinue.training.options import CacheDtype
 
 CPU = torch.device("cpu")
 
@@ -81,7 +82,7 @@ def test_rows_go_to_the_device_as_they_are_stored(monkeypatch: pytest.MonkeyPatc
         went.append((tensor.dtype, tuple(tensor.shape), device))
         return tensor.to("meta")  # whence nothing comes back
 
-    monkeypatch.setattr(frozen, "sent", sent)
+    monkeypatch.setattr(dtypes, "sent", sent)
     part = FrozenPart(_network(Tapped), 2, CPU)
     state = part.state(_stored(part, torch.randn(3, 3, 32, 32)), (32, 32))
     assert went == [(torch.float16, (3, 8, 8, 8), CPU), (torch.float16, (3, 8, 8, 4), CPU)]
@@ -118,19 +119,27 @@ def test_what_is_given_for_an_image_does_not_depend_on_how_many_there_are() -> N
     whole = part.fields(told, inputs)  # type: ignore[arg-type]
     for some in (slice(3, 4), slice(0, 5), slice(1, 16)):
         fields = part.fields(told, inputs[some])  # type: ignore[arg-type]
-        assert fields.keys() == {"state0", "taught0"}
+        assert fields.keys() == {"state0", "taught0", ERROR}
         for name, values in fields.items():
             assert np.array_equal(values, whole[name][some])
     assert taken == [16] * 8
 
 
-def test_values_too_large_for_the_cache_are_the_largest_that_it_holds() -> None:
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_values_too_large_for_a_kind_are_not_cut_off(dtype: CacheDtype) -> None:
     network = _network()
     with torch.no_grad():
-        network.stem[0].weight.mul_(1e7)
-    part = FrozenPart(network, 1, CPU)
-    fields = _stored(part, torch.randn(1, 3, 32, 32))
-    assert part.state(fields, (32, 32)).max() == HALF_MAX
+        network.stem[0].weight.mul_(1e9)
+    inputs = torch.randn(1, 3, 32, 32)
+    with pytest.raises(TooCoarseError, match=f"as {dtype} the features of an image would change"):
+        _stored(FrozenPart(network, 1, CPU, dtype=dtype), inputs)
+    exact = FrozenPart(network, 1, CPU, dtype="float32")
+    with torch.inference_mode():
+        wanted = network.run(inputs, stop=1)
+    assert wanted.max() > 65504
+    found = exact.state(_stored(exact, inputs), (32, 32))
+    assert isinstance(found, torch.Tensor)
+    assert (found - wanted).norm() < 1e-5 * wanted.norm()
 
 
 def test_what_is_not_finite_is_an_error() -> None:
@@ -158,9 +167,10 @@ def test_the_key_tells_what_the_trunk_depends_on_and_nothing_else() -> None:
         size: tuple[int, int] = (32, 32),
         engine: str = "torch",
         taught_by: str | None = None,
+        dtype: CacheDtype = "float16",
     ) -> str:
         teacher = Teacher() if taught_by else None
-        return FrozenPart(network, cut, CPU, teacher, taught_by).key(size, engine)
+        return FrozenPart(network, cut, CPU, teacher, taught_by, dtype).key(size, engine)
 
     first = key(_network())
     same = _network(dropout=0.7)
@@ -182,6 +192,8 @@ def test_the_key_tells_what_the_trunk_depends_on_and_nothing_else() -> None:
         key(_network(), engine="openvino"),
         key(_network(), taught_by="a"),
         key(_network(), taught_by="b"),
+        key(_network(), dtype="float32"),
+        key(_network(), dtype="int8"),
     ]
     assert len({first, *others}) == len(others) + 1
 

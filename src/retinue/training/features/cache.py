@@ -132,6 +132,14 @@ class Space:
         fields = records.view(self.layout.dtype)
         return {f.name: fields[f.name] for f in self.layout.fields}
 
+    def read_field(self, rows: Rows, name: str) -> npt.NDArray[Any]:
+        """(n, *shape) of one field of `rows`, all of them found and sound."""
+        shape = next(f.shape for f in self.layout.fields if f.name == name)
+        values = np.zeros((len(rows), *shape), self.layout.dtype[name].base)
+        for segment, where in self._parts(rows):
+            values[where] = segment.read_field(rows[where] & _LOWER, name)
+        return values
+
     def piece(self, row: int) -> bytearray | None:
         """A row of `Pieces`; None where it is damaged, which is then not found again."""
         segment, own = self._segments.get(row >> 32), row & _LOWER

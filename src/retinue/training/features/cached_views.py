@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,14 @@ from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.text import counted
 from retinue.training.features.cache import DamagedError, FeatureCache, Space
-from retinue.training.features.frozen import CHUNK, MOST_SOURCES, FrozenPart, NotFiniteError, Size
+from retinue.training.features.frozen import (
+    CHUNK,
+    ERROR,
+    MOST_SOURCES,
+    FrozenPart,
+    NotFiniteError,
+    Size,
+)
 from retinue.training.features.keys import identity_of_file, identity_of_part, view_key
 from retinue.transfer import on_device
 
@@ -34,6 +41,38 @@ NOBODY = bytes(16)
 """The content of a file that cannot be read."""
 Place = tuple[int, int]
 """(view, position)"""
+
+
+class Kept(NamedTuple):
+    """What views take on disk, and what their features have lost by it."""
+
+    views: int
+    bytes: int
+    relative_error: float
+    """‖kept − x‖ / ‖x‖ of an image's features, the mean of all views."""
+    largest_relative_error: float
+    """Of any view."""
+    error_bound: float
+    """No value of any view is further from what it was."""
+
+    def told(self) -> str:
+        """For people."""
+        return (
+            f"{self.bytes / 1e6:,.1f} MB on disk, relative error"
+            f" {self.relative_error:.2g} on average, {self.largest_relative_error:.2g} at most"
+        )
+
+
+def together(parts: Sequence[Kept]) -> Kept:
+    """Of all views of several splits."""
+    count = sum(part.views for part in parts)
+    return Kept(
+        count,
+        sum(part.bytes for part in parts),
+        sum(part.views * part.relative_error for part in parts) / max(count, 1),
+        max(part.largest_relative_error for part in parts),
+        max(part.error_bound for part in parts),
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +148,19 @@ class CachedViews:
             for size, rows in self._rows.items()
         )
 
+    def kept(self) -> Kept:
+        """Of all that are there."""
+        errors = [np.zeros((0, 2))]
+        size = 0
+        for side, rows in self._rows.items():
+            there = rows[rows >= 0]
+            size += self._frozen.layout(side).bytes_of(len(there))
+            errors.append(self._space(self.engine, side).read_field(there, ERROR))
+        relative, bound = np.concatenate(errors).T
+        mean = float(relative.mean()) if len(relative) else 0.0
+        largest = (float(each.max(initial=0.0)) for each in (relative, bound))
+        return Kept(len(relative), size, mean, *largest)
+
     def settle(self, engine: EngineName) -> None:
         """Keep to `engine`, whatever is there of others."""
         if engine != self.engine:
@@ -117,7 +169,11 @@ class CachedViews:
 
     def compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
         """Compute what is missing. `each_chunk` is called with (views done, of how many) and may
-        raise to interrupt; the work so far is kept."""
+        raise to interrupt; the work so far is kept.
+
+        Raises:
+            TooCoarseError: what would be kept of a view is too far from it.
+        """
         engines: dict[Size, Engine] = {}  # what is compiled takes one size alone
         total = sum(len(rows) for rows in self._rows.values())
         before: tuple[int, int] | None = None

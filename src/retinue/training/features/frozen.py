@@ -2,7 +2,7 @@
 
 The trunk is in eval mode and carries no dropout, so what it gives depends on the pixels alone. Its
 whole state (every tap that later units need), and what a teacher says of the same pixels, become
-rows of float16.
+rows, as a stage's `cache_dtype` says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -23,17 +22,20 @@ from retinue.inference.engines import compile_engine
 from retinue.inference.names import EngineName
 from retinue.inference.tracing import evaluating
 from retinue.models.network import Network, State
+from retinue.training.features.dtypes import LIMITS, Fields, Loss, finer, storage
 from retinue.training.features.keys import network_code, space_key
 from retinue.training.features.layouts import Layout
-from retinue.transfer import sent
+from retinue.training.options import CacheDtype
 
-HALF_MAX = float(np.finfo(np.float16).max)
 CHUNK = 16
 """Images that the engine takes at once: few, so that its maps stay in the processor's cache."""
 MOST_SOURCES = 4
 """Images that a view can be made of."""
+KEPT = 1
+"""Counts up when the same features are kept otherwise."""
+ERROR = "error"
+"""The field of a row that has the `Loss` of its tensors, the largest of each kind."""
 Size = tuple[int, int]
-Fields = dict[str, npt.NDArray[Any]]
 
 
 class NotFiniteError(RetinueError):
@@ -51,6 +53,18 @@ class NotFiniteError(RetinueError):
         self.rows = rows
 
 
+class TooCoarseError(Exception):
+    """An image's features would be further from what they are than `dtype` may bring them."""
+
+    def __init__(self, dtype: CacheDtype) -> None:
+        super().__init__(
+            f"as {dtype} the features of an image would change by more than {LIMITS[dtype]:.1%}"
+        )
+        self.dtype = dtype
+        self.finer = finer(dtype)
+        """What loses less."""
+
+
 class Trunk(nn.Module):
     """The units of `network` before `cut`."""
 
@@ -66,7 +80,7 @@ class Trunk(nn.Module):
 
 class FrozenPart:
     """The trunk of `network` before `cut`, and the teacher if there is one (`taught_by`: the hash
-    of its file), as what fills a row of the cache and is read from it."""
+    of its file), as what fills a row of the cache, kept as `dtype`, and is read from it."""
 
     def __init__(
         self,
@@ -75,9 +89,11 @@ class FrozenPart:
         device: torch.device,
         teacher: nn.Module | None = None,
         taught_by: str | None = None,
+        dtype: CacheDtype = "float16",
     ) -> None:
         self.cut = cut
         self.device = device
+        self.dtype: CacheDtype = dtype
         self._network = network
         self._teacher = teacher
         self._taught_by = taught_by
@@ -85,7 +101,8 @@ class FrozenPart:
 
     def key(self, size: Size, engine: str) -> str:
         """What tells this from every other part that fills rows."""
-        facts = [self._identity, list(size), engine, network_code(engine), self.device.type]
+        computed = [self._identity, list(size), engine, network_code(engine), self.device.type]
+        facts = [*computed, self.dtype, KEPT]
         return space_key(facts, {})
 
     def layout(self, size: Size) -> Layout:
@@ -94,8 +111,9 @@ class FrozenPart:
         fields: list[tuple[str, str, tuple[int, ...]]] = []
         for name, value in (("state", state), ("taught", taught)):
             for k, leaf in enumerate(nested.leaves(value) if value is not None else []):
-                fields.append((f"{name}{k}", "float16", _as_rows(leaf).shape[1:]))
-        return Layout([*fields, ("sizes", "int32", (MOST_SOURCES, 2))])
+                shape = _as_rows(leaf).shape[1:]
+                fields += storage(self.dtype, shape).fields(f"{name}{k}", shape)
+        return Layout([*fields, (ERROR, "float32", (2,)), ("sizes", "int32", (MOST_SOURCES, 2))])
 
     def compile(self, inputs: Tensor, engine: EngineName) -> Engine:
         """What runs the trunk, judged on `inputs`."""
@@ -113,6 +131,7 @@ class FrozenPart:
 
         Raises:
             NotFiniteError: a value is not finite.
+            TooCoarseError: what is kept would be too far from it.
         """
         count = len(inputs)
         inputs = whole_chunk(inputs)
@@ -128,7 +147,17 @@ class FrozenPart:
         finite = [leaf.reshape(count, -1).isfinite().all(1) for leaf in leaves.values()]
         if bad := (~torch.stack(finite).all(0)).nonzero().flatten().tolist():
             raise NotFiniteError(bad)
-        return {name: _as_rows(leaf) for name, leaf in leaves.items()}
+        fields: dict[str, npt.NDArray[Any]] = {}
+        losses: list[Loss] = []
+        for name, leaf in leaves.items():
+            rows = _as_rows(leaf)
+            kept, loss = storage(self.dtype, rows.shape[1:]).keep(name, rows)
+            fields.update(kept)
+            losses.append(loss)
+        relative, bound = (torch.stack(each).amax(0) for each in zip(*losses, strict=True))
+        if not (relative <= LIMITS[self.dtype]).all():
+            raise TooCoarseError(self.dtype)
+        return {**fields, ERROR: torch.stack([relative, bound], 1).numpy()}
 
     def state(self, fields: Fields, size: Size) -> State:
         """The trunk's state, on the device: what the unit at the cut takes."""
@@ -141,8 +170,10 @@ class FrozenPart:
         return None if taught is None else self._back(fields, "taught", taught)
 
     def _back(self, fields: Fields, name: str, like: Any) -> Any:
-        count = len(nested.leaves(like))
-        leaves = [_from_rows(fields[f"{name}{k}"], self.device) for k in range(count)]
+        leaves = []
+        for k, leaf in enumerate(nested.leaves(like)):
+            kept = storage(self.dtype, _as_rows(leaf).shape[1:])
+            leaves.append(_from_rows(kept.back(f"{name}{k}", fields, self.device)))
         return nested.rebuilt(nested.structure(like), leaves)
 
     @cached_property
@@ -184,15 +215,11 @@ _OF_HEAD = ("num_classes", "dropout", "drop_path", "head")
 """Arguments that a trunk does not depend on."""
 
 
-def _as_rows(tensor: Tensor) -> npt.NDArray[np.float16]:
-    """float16, channels last where there are channels and a map."""
-    tensor = tensor.clamp(-HALF_MAX, HALF_MAX)
-    if tensor.ndim == 4:
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.to(torch.float16).numpy()
+def _as_rows(tensor: Tensor) -> Tensor:
+    """Channels last, where there are channels and a map."""
+    return tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
 
 
-def _from_rows(stored: npt.NDArray[np.float16], device: torch.device) -> Tensor:
-    """float32, (n, channels, height, width) where there is a map, on `device`: widened there."""
-    tensor = sent(torch.from_numpy(np.ascontiguousarray(stored)), device).float()
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+def _from_rows(rows: Tensor) -> Tensor:
+    """(n, channels, height, width) where there is a map."""
+    return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows

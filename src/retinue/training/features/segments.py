@@ -100,8 +100,18 @@ class Segment:
         """(n,) opaque records, copied; zeros for what the disk does not give."""
         records = np.zeros(len(rows), f"V{self._layout.dtype.itemsize}")
         if self._opened() and self._rows is not None:
-            self._rows.read(rows, records)
+            self._rows.read(rows, records, records.dtype.itemsize)
         return records
+
+    def read_field(self, rows: Rows, name: str) -> npt.NDArray[Any]:
+        """(n, *shape) of one field alone, as `read` does."""
+        places = self._layout.dtype.fields
+        assert places is not None
+        dtype, offset = places[name][:2]
+        values = np.zeros(len(rows), f"V{dtype.itemsize}")
+        if self._opened() and self._rows is not None:
+            self._rows.read(rows, values, self._layout.dtype.itemsize, offset)
+        return values.view(np.dtype([(name, dtype)]))[name]
 
     def piece(self, row: int) -> bytearray:
         """The bytes of a row; zeros for what the disk does not give."""
@@ -157,12 +167,13 @@ class _RowFile:
         before, self._seen = self._seen, self._stamp()
         return before != self._seen
 
-    def read(self, rows: Rows, into: npt.NDArray[np.void]) -> None:
-        """What there is of `rows`, a record each."""
+    def read(self, rows: Rows, into: npt.NDArray[np.void], record: int, offset: int = 0) -> None:
+        """What there is of `rows`, of `record` bytes each, from their byte `offset` on: an element
+        of `into` each."""
         size = into.dtype.itemsize
         view = into.view(np.uint8).reshape(-1).data
         for k, row in enumerate(rows.tolist()):
-            self.read_piece(view[k * size : (k + 1) * size], row * size)
+            self.read_piece(view[k * size : (k + 1) * size], row * record + offset)
 
     def read_piece(self, into: bytearray | memoryview, start: int) -> None:
         """What there is from byte `start` on."""

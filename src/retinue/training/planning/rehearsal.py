@@ -26,6 +26,7 @@ from retinue.tasks.learner import TAUGHT, Learner
 from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
+from retinue.training.features.wanted import unwanted
 from retinue.training.losses import portion_loss
 from retinue.training.mixed import autocast
 from retinue.training.optim import build_optimizer
@@ -33,7 +34,7 @@ from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.planning.lengths import samples_of_stages
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
-from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker, unwanted
+from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker
 from retinue.training.training import Training
 
 MOST_ROWS = 64
