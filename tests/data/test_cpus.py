@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retinue.data import cpus, loader
-from retinue.data.cpus import usable_cpus
+from retinue.data.cpus import cpu_load, usable_cpus
 from retinue.data.loader import worker_count
 from retinue.inference import devices
 from retinue.inference.devices import fit_threads
@@ -120,3 +120,17 @@ def test_the_processor_is_named_by_the_first_of_many(tmp_path: Path) -> None:
     arm = _system(tmp_path / "arm", "", {"proc/cpuinfo": "processor: 0\nFeatures: fp asimd\n"})
     assert cpus.cpu_flags(arm) == ["asimd", "fp"]
     assert cpus.cpu_flags(tmp_path / "nothing") == []
+
+
+def test_the_load_is_that_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (6.0, 1.0, 1.0), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert cpu_load() == 1.5
+
+    def unknown() -> tuple[float, float, float]:
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", unknown, raising=False)
+    assert cpu_load() is None
+    monkeypatch.delattr(os, "getloadavg")
+    assert cpu_load() is None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +19,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from retinue.inference import engine_cache
-from retinue.inference.engine_cache import (
-    Choice,
-    EngineCache,
-    Graph,
-    checksums,
-    facts,
-    key_of,
-    weights_of,
-    weights_of_file,
-)
+from retinue.inference.engine_cache import BUSY, IDLE, Choice, EngineCache, Graph
+from retinue.inference.engine_keys import facts, key_of, weights_of
 
 KEY = "0" * 31 + "a"
 SIGNATURE = {
@@ -45,6 +40,10 @@ CHOICE = Choice(
 @pytest.fixture
 def cache(tmp_path: Path) -> EngineCache:
     return EngineCache(tmp_path / "engines")
+
+
+def localday(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d")
 
 
 def only(cache: EngineCache) -> Path:
@@ -81,6 +80,59 @@ def test_a_choice_comes_back_for_as_many_threads(cache: EngineCache) -> None:
     cache.keep_choice(KEY, 2, CHOICE)
     assert cache.choice(KEY, 2) == CHOICE
     assert cache.choice(KEY, 4) is None
+    when = replace(CHOICE, timed=1.7e9, load=0.25)
+    cache.keep_choice(KEY, 2, when)
+    assert cache.choice(KEY, 2) == when
+    assert (
+        when.recalled()
+        == "openvino 41.2 img/s, torch 45 img/s: torch (2023-11-14, load 0.2 a processor)"
+    )
+    assert CHOICE.recalled() == CHOICE.told()
+
+
+def test_a_choice_of_an_older_version_says_not_when(cache: EngineCache) -> None:
+    said = {name: value for name, value in asdict(CHOICE).items() if name not in ("timed", "load")}
+    cache.keep_choice(KEY, 2, CHOICE)
+    only(cache).write_bytes(b"retinue choice 1" + engine_cache._sealed(json.dumps(said).encode()))
+    assert cache.choice(KEY, 2) == CHOICE
+
+
+@pytest.mark.parametrize("timed", ["soon", 1e300, [1], "nan"])
+def test_a_time_that_is_none_makes_no_choice(
+    cache: EngineCache, timed: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = asdict(CHOICE) | {"timed": timed, "load": 0.1}
+    cache.keep_choice(KEY, 2, CHOICE)
+    only(cache).write_bytes(b"retinue choice 1" + engine_cache._sealed(json.dumps(said).encode()))
+    assert cache.choice(KEY, 2) is None
+    assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "doubted"),
+    [
+        (BUSY + 0.1, IDLE - 0.1, True),
+        (BUSY + 0.1, IDLE, True),
+        (BUSY + 0.1, IDLE + 0.1, False),  # timed now it would be no better
+        (BUSY, 0.0, False),
+        (0.0, 0.0, False),
+        (None, 0.0, False),
+        (BUSY + 0.1, None, False),
+    ],
+)
+def test_what_was_timed_on_a_busy_machine_is_timed_anew_on_an_idle_one(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    then: float | None, now: float | None, doubted: bool,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "retinue")
+    monkeypatch.setattr(engine_cache, "cpu_load", lambda: now)
+    choice = replace(CHOICE, timed=1.7e9, load=then)
+    cache.keep_choice(KEY, 2, choice)
+    assert cache.choice(KEY, 2) == (None if doubted else choice)
+    assert ("not as timed on a busy machine" in caplog.text) == doubted
+    assert cache.choices() == [choice], "it is still told of"
+    cache.keep_choice(KEY, 2, replace(choice, load=now))
+    assert cache.choice(KEY, 2) is not None
     assert CHOICE.told() == "openvino 41.2 img/s, torch 45 img/s: torch"
 
 
@@ -244,69 +296,11 @@ def test_a_killed_writers_leftovers_go(cache: EngineCache) -> None:
     assert not left.exists()
 
 
-def test_a_key_is_of_everything_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    def key(**changed: object) -> str:
-        given = {
-            "computed": {"network": "n", "arguments": {"a": 1, "b": 2}}, "weights": "w",
-            "inputs": [("float32", (3, 8, 8))], "precision": "fp32",
-        } | changed  # fmt: skip
-        return key_of(facts(**given))  # type: ignore[arg-type]
-
-    first = key()
-    assert first == key(computed={"arguments": {"b": 2, "a": 1}, "network": "n"})
-    assert first == key(inputs=[("float32", [3, 8, 8])])
-    others = [
-        key(computed={"network": "n", "arguments": {"a": 1, "b": 3}}),
-        key(weights="x"),
-        key(inputs=[("float32", (3, 8, 9))]),
-        key(inputs=[("float64", (3, 8, 8))]),
-        key(precision="bf16"),
-    ]
-    monkeypatch.setattr(engine_cache, "version", lambda name: "9")
-    others.append(key())
-    monkeypatch.undo()
-    monkeypatch.setattr(engine_cache, "cpu_flags", lambda: ["mmx"])
-    others.append(key())
-    assert len({first, *others}) == len(others) + 1
-
-
-def test_weights_are_told_apart_by_every_bit_name_type_and_shape(tmp_path: Path) -> None:
-    a, b = np.arange(6, dtype=np.float32), np.arange(4, dtype=np.int64)
-    save_file({"b": b, "a": a.reshape(2, 3)}, tmp_path / "w.safetensors", {"note": "x"})
-    own = [("a", "F32", (2, 3), a.tobytes()), ("b", "I64", (4,), b.tobytes())]
-    said = weights_of(own)
-    assert weights_of_file(tmp_path / "w.safetensors") == said == weights_of(own[::-1])
-    changed = a.copy()
-    changed[5] = np.nextafter(np.float32(5), np.float32(6))
-    for other in (
-        [("a", "F32", (2, 3), changed.tobytes()), own[1]],
-        [("a", "F32", (3, 2), a.tobytes()), own[1]],
-        [("a", "I32", (2, 3), a.tobytes()), own[1]],
-        [("c", "F32", (2, 3), a.tobytes()), own[1]],
-        own[:1],
-    ):
-        assert weights_of(other) != said  # type: ignore[arg-type]
-
-
-def test_a_file_that_is_no_safetensors_has_no_weights(tmp_path: Path) -> None:
-    file = tmp_path / "w"
-    for content in (b"", b"1234567", (1 << 40).to_bytes(8, "little") + b"{}", bytes(8)):
-        file.write_bytes(content)
-        with pytest.raises(ValueError, match="no safetensors file"):
-            weights_of_file(file)
-
-
-def test_sums_of_many_pieces_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_cache, "_PIECE", 10)
-    buffers = [b"", b"0123456789", b"0123456789a", b"01234567890123456789"]
-    assert checksums(buffers) == [checksums([one])[0] for one in buffers]
-    assert len(set(checksums(buffers))) == 4
-
-
 READS_ALONE = """
 import sys
 from pathlib import Path
-from retinue.inference.engine_cache import EngineCache, facts, key_of, weights_of_file
+from retinue.inference.engine_cache import EngineCache
+from retinue.inference.engine_keys import facts, key_of, weights_of_file
 key = key_of(facts({}, weights_of_file(Path(sys.argv[1])), [("float32", (3, 8, 8))]))
 EngineCache(Path(sys.argv[2])).graph(key, "openvino")
 bad = {"torch", "cv2", "openvino", "onnxruntime", "pydantic"} & set(sys.modules)

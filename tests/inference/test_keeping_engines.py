@@ -14,7 +14,7 @@ import pytest
 import torch
 from engine_networks import Detector, Tiny, need, nested_inputs, timed
 
-from retinue.inference import making
+from retinue.inference import engine_cache, engines, making
 from retinue.inference.agreement import agrees
 from retinue.inference.engine_cache import EngineCache
 from retinue.inference.engines import TorchEngine, compile_engine
@@ -71,6 +71,27 @@ def test_what_was_the_fastest_is_known_the_next_time(
     finally:
         torch.set_num_threads(threads)
     assert len(races) == 3
+
+
+def test_what_was_timed_on_a_busy_machine_is_timed_once_more(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, cache: EngineCache
+) -> None:
+    need("openvino")
+    x, computed = torch.randn(2, 3, 16, 16), {"network": "mnist_cnn"}
+
+    def compiled(load: float) -> str:
+        monkeypatch.setattr(engines, "cpu_load", lambda: load)
+        monkeypatch.setattr(engine_cache, "cpu_load", lambda: load)
+        return compile_engine(tiny, x, computed=computed).name
+
+    busy = timed(monkeypatch, openvino_apart=4000, openvino_together=3000, torch=5000)
+    assert [compiled(4.0), compiled(3.0)] == ["torch", "torch"]
+    assert len(busy) == 1
+    idle = timed(monkeypatch, openvino_apart=4000, openvino_together=9000, torch=5000)
+    assert [compiled(0.2), compiled(0.2), compiled(9.0)] == ["openvino"] * 3
+    assert (len(busy), len(idle)) == (1, 1)
+    (choice,) = cache.choices()
+    assert choice.load == 0.2
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

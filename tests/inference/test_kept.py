@@ -21,7 +21,8 @@ from retinue import modelfile
 from retinue.errors import RetinueError
 from retinue.inference import engines, making
 from retinue.inference.devices import compute_threads
-from retinue.inference.engine_cache import ENOUGH, Choice, EngineCache, choice_key, facts
+from retinue.inference.engine_cache import ENOUGH, Choice, EngineCache
+from retinue.inference.engine_keys import choice_key, facts
 from retinue.inference.kept import computed_by, kept_engine
 from retinue.inference.members import KeptMember, Member
 from retinue.inference.predictor import COMPILE_FROM, load

@@ -22,6 +22,15 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, min([bound, *(math.ceil(quota - 0.01) for quota in quotas)]))
 
 
+def cpu_load() -> float | None:
+    """What ran or waited to run in the last minute, on average, by the number of the machine's
+    processors: above 1 they are all busy. None where the system does not say."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return None
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """In processors, those of each group that this process is in, and of those that hold it."""
     for controllers, path in _groups(root):

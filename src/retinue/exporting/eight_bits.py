@@ -17,7 +17,8 @@ from retinue.errors import UsageError
 from retinue.exporting.cost import Cost
 from retinue.exporting.material import Material
 from retinue.exporting.model import Order, export_model, refuse_exported
-from retinue.inference.engine_cache import FORMAT, EngineCache, Graph, key_of, told, versions
+from retinue.inference.engine_cache import EngineCache, Graph, told
+from retinue.inference.engine_keys import FORMAT, key_of, versions
 from retinue.inference.exported import report_of
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.racing import first_of, race

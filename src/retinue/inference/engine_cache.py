@@ -26,7 +26,8 @@ In `engines/` of the cache folder there are, all flat, files of three kinds:
     a network.
 
     {"engine": ENGINE, "way": how it runs, "speeds": {ENGINE: images a second, …}, "batch": that
-     many at a time, "passed_over": {ENGINE: why, …}, "network": its name}
+     many at a time, "passed_over": {ENGINE: why, …}, "network": its name, "timed": seconds since
+     1970, "load": of the machine before that (`retinue.data.cpus.cpu_load`) or null}
 
 `KEY-file.weights`: the hash of the weights in a model file. KEY is for where that lies, its size
     and its times: `retinue weights1`, and length, JSON and checksum in the same way.
@@ -40,7 +41,6 @@ damaged, of another user, or cannot be read is not there either. What was used l
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -48,41 +48,35 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
+from retinue.data.cpus import cpu_load
 from retinue.documents import NotJson, json_text, parse_json
-from retinue.files import cache_folder, no_cache, open_file, read_file, replacing, sweep
+from retinue.files import cache_folder, no_cache, open_file, replacing, sweep
+from retinue.inference.engine_keys import DIGEST, Buffer, checksums, key_of, weights_of_file
 
 log = logging.getLogger("retinue")
 
-FORMAT = 1
-"""Counts up when the same network comes to other graphs."""
+BUSY, IDLE = 1.5, 0.75
+"""A choice that was timed at a higher load than the first is timed anew at one below the second."""
 LIMIT = 4 << 30
 """Bytes in all; a graph of more than half of that is not kept."""
 ENOUGH = 4
 """Different images, on which a graph that was kept must have answered as PyTorch did."""
-PACKAGES = ("retinue", "torch", "openvino", "onnxruntime", "onnx", "onnxscript", "timm")
-"""What has a say in how a network is converted and run."""
 _GRAPH, _CHOICE, _WEIGHTS = b"retinue graph 1\n", b"retinue choice 1", b"retinue weights1"
 _SETTLED = 2 * 10**9
 """Nanoseconds: of a file that was changed less long ago the times may not tell the next change, as
 there are systems that keep them in whole seconds."""
 _CLOSED = "the engine cache cannot be read"
-_DIGEST, _LENGTH, _ALIGNED = 16, 8, 64
+_LENGTH, _ALIGNED = 8, 64
 _BEFORE = len(_GRAPH) + _LENGTH
-_PIECE = 16 << 20
 _MOST_JSON = 1 << 20
 _KEY = re.compile(r"[0-9a-f]{32}")
 _ENGINE = re.compile(r"[a-z0-9]{1,32}")
 _OURS = re.compile(r"([0-9a-f]{32})-(\w{1,32})\.(graph|choice|weights)")
-
-Buffer = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -119,114 +113,35 @@ class Choice:
     """Engines that could not take part, and why."""
     network: str = ""
     """Its name, for people."""
+    timed: float | None = None
+    """When, in seconds since 1970; None: by a version that did not write that down."""
+    load: float | None = None
+    """`retinue.data.cpus.cpu_load` before that."""
 
     def told(self) -> str:
         """`openvino 41 img/s, torch 45 img/s: torch`."""
         return told(self.speeds, self.engine)
+
+    def recalled(self) -> str:
+        """The same, with when that was, and how busy the machine was then."""
+        if self.timed is None:
+            return self.told()
+        day = time.strftime("%Y-%m-%d", time.localtime(self.timed))
+        load = "" if self.load is None else f", load {self.load:.1f} a processor"
+        return f"{self.told()} ({day}{load})"
+
+    def in_doubt(self) -> bool:
+        """Whether it was timed while the machine had much else to do, which it has no more."""
+        if self.load is None or self.load <= BUSY:
+            return False
+        now = cpu_load()
+        return now is not None and now <= IDLE
 
 
 def told(speeds: Mapping[str, float], chosen: str) -> str:
     """`openvino 41 img/s, torch 45 img/s: torch`."""
     each = [f"{name} {one:{',.0f' if one >= 100 else '.3g'}} img/s" for name, one in speeds.items()]
     return f"{', '.join(each)}: {chosen}"
-
-
-def facts(
-    computed: Mapping[str, Any],
-    weights: str,
-    inputs: Sequence[tuple[str, Sequence[int]]],
-    precision: str = "fp32",
-) -> dict[str, Any]:
-    """What tells a graph from every other: JSON values, to be made a key by `key_of`.
-
-    `computed`: which function of the weights and inputs it is, `of_model` say;
-    `weights`: `weights_of_file`, or the same of tensors; `inputs`: of each leaf the type
-    (`float32`) and the shape without the batch's.
-    """
-    return {
-        "format": FORMAT,
-        "computed": dict(computed),
-        "weights": weights,
-        "inputs": [[kind, list(shape)] for kind, shape in inputs],
-        "precision": precision,
-        "versions": versions(),
-        "code": _code(),
-        "processor": [cpu_name(), *cpu_flags()],
-    }
-
-
-def of_model(
-    task: str, network: str, arguments: Mapping[str, Any], task_state: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a model file's network computes, by what the file says of itself, for `facts`."""
-    return {
-        "task": task, "network": network, "arguments": dict(arguments), "state": dict(task_state)
-    }  # fmt: skip
-
-
-def key_of(facts: Mapping[str, Any]) -> str:
-    """32 hex digits for `facts`."""
-    text = json_text(facts, ordered=True).encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(text, digest_size=_DIGEST).hexdigest()
-
-
-def choice_key(facts: Mapping[str, Any]) -> str:
-    """32 hex digits for what the speed of a network depends on: `facts` but for its weights, and
-    for what a task has learnt beside them."""
-    computed = {k: v for k, v in facts["computed"].items() if k != "state"}
-    return key_of({**facts, "computed": computed, "weights": ""})
-
-
-def versions() -> dict[str, str]:
-    """Of each of the `PACKAGES` that is installed."""
-    found = {}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def _code() -> str:
-    """What the networks' own files say: with other lines the same weights may mean another
-    function."""
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    for file in sorted((Path(__file__).parent.parent / "models").glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + read_file(file))
-    return digest.hexdigest()
-
-
-# --- weights -------------------------------------------------------------------------------------
-
-Tensors = Sequence[tuple[str, str, Sequence[int], Buffer]]
-"""Of each its name, its type as safetensors call it (`F32`), its shape and its bytes in C order."""
-
-
-def weights_of(tensors: Tensors) -> str:
-    """32 hex digits for the tensors, in whatever order they come."""
-    ordered = sorted(tensors, key=lambda one: one[0])
-    sums = checksums([content for *_, content in ordered])
-    said = [
-        [name, kind, list(shape), one.hex()]
-        for (name, kind, shape, _), one in zip(ordered, sums, strict=True)
-    ]
-    return key_of({"tensors": said})
-
-
-def weights_of_file(path: Path) -> str:
-    """`weights_of` the tensors of a safetensors file. OSError or ValueError where it is none."""
-    content = memoryview(read_file(path))
-    start = 8 + int.from_bytes(content[:8], "little")
-    if not 8 < start <= len(content):
-        raise ValueError("no safetensors file")
-    header = parse_json(bytes(content[8:start]))
-    tensors = []
-    for name, one in header.items():
-        if name != "__metadata__":
-            first, last = one["data_offsets"]
-            tensors.append(
-                (name, one["dtype"], one["shape"], content[start + first : start + last])
-            )
-    return weights_of(tensors)
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -282,10 +197,10 @@ class EngineCache:
         }  # fmt: skip
         # Where the parts begin depends on how long the header is, and it on that: room is left.
         longest = json_text({**said, "parts": _spans(graph.parts, sums, 1 << 50)}).encode()
-        start = _BEFORE + len(longest) + _DIGEST
+        start = _BEFORE + len(longest) + DIGEST
         start += -start % _ALIGNED
         text = json_text({**said, "parts": _spans(graph.parts, sums, start)}).encode()
-        body: list[Buffer] = [_sealed(text.ljust(start - _BEFORE - _DIGEST))]
+        body: list[Buffer] = [_sealed(text.ljust(start - _BEFORE - DIGEST))]
         for part in buffers:
             body += [part, bytes(-len(part) % _ALIGNED)]
         return self._write(self._graph_file(key, graph.engine), [_GRAPH, *body])
@@ -296,7 +211,7 @@ class EngineCache:
 
     def choice(self, key: str, threads: int, *, use: bool = True) -> Choice | None:
         """What was the fastest with so many threads; None where nobody has timed it. `use`: it
-        counts as used now."""
+        counts as used now; and one that is in doubt is to be timed anew."""
         path = self._choice_file(key, threads)
         header, _ = self._read(path, _CHOICE)
         if header is None:
@@ -305,9 +220,17 @@ class EngineCache:
             speeds = {str(name): float(speed) for name, speed in header["speeds"].items()}
             why = {str(name): str(text) for name, text in header["passed_over"].items()}
             name, batch = str(header["engine"]), int(header["batch"])
-            found = Choice(name, speeds, batch, str(header["way"]), why, str(header["network"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            timed, load = (
+                None if header.get(key) is None else float(header[key]) for key in ("timed", "load")
+            )
+            network = str(header["network"])
+            found = Choice(name, speeds, batch, str(header["way"]), why, network, timed, load)
+            recalled = found.recalled()
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
             _damaged(path, error)
+            return None
+        if use and found.in_doubt():
+            log.info("engine, not as timed on a busy machine: %s", recalled)
             return None
         if use:
             _used(path)
@@ -395,7 +318,7 @@ class EngineCache:
             if bytes(content[: len(magic)]) != magic or length > _MOST_JSON:
                 raise ValueError("it does not begin as such a file does")
             text = bytes(content[_BEFORE : _BEFORE + length])
-            if _sealed(text) != bytes(content[len(magic) : _BEFORE + length + _DIGEST]):
+            if _sealed(text) != bytes(content[len(magic) : _BEFORE + length + DIGEST]):
                 raise ValueError("its checksum is another")
             return parse_json(text), content
         except (NotJson, ValueError) as error:
@@ -437,32 +360,6 @@ class EngineCache:
                     if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                         seen = entry.stat(follow_symlinks=False)
                         yield Path(entry.path), seen.st_mtime_ns, seen.st_size
-
-
-def checksums(buffers: Sequence[Buffer]) -> list[bytes]:
-    """16 bytes for each of the buffers: BLAKE2b of the BLAKE2b of its pieces of 16 MB, of which
-    several are read at a time."""
-    pieces = [
-        (number, memoryview(buffer)[start : start + _PIECE])
-        for number, buffer in enumerate(buffers)
-        for start in range(0, len(buffer), _PIECE)
-    ]
-
-    def read(piece: tuple[int, Buffer]) -> bytes:
-        return _digest(piece[1])
-
-    with ThreadPoolExecutor(min(usable_cpus(), 8), thread_name_prefix="retinue-sums") as pool:
-        # A thread costs more than it saves where there is little to read.
-        several = sum(len(piece) for _, piece in pieces) > _PIECE
-        sums = list((pool.map if several else map)(read, pieces))
-    found = [b""] * len(buffers)
-    for (number, _), one in zip(pieces, sums, strict=True):
-        found[number] += one
-    return [_digest(one) for one in found]
-
-
-def _digest(content: Buffer) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
 
 
 def _sealed(text: bytes) -> bytes:

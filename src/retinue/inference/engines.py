@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from retinue.data.cpus import cpu_flags
+from retinue.data.cpus import cpu_flags, cpu_load
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import Scores
 from retinue.inference.eager import TorchEngine as TorchEngine
@@ -86,7 +87,7 @@ def compile_engine(
     `scores`: which of the outputs are scores of classes, whose best has to be the same
     (`retinue.inference.agreement.compare`).
     `computed`: what the module computes of its weights and inputs
-    (`retinue.inference.engine_cache.facts`); graph and choice are then kept, and found again.
+    (`retinue.inference.engine_keys.facts`); graph and choice are then kept, and found again.
     `steady`: an engine's name alone settles how it computes, so that it gives the same bits when it
     is asked for by that name another time.
     The weights are those of this moment: train the module further, and compile again.
@@ -145,7 +146,7 @@ class _Entry:
             engine = engine or self._making.fresh(choice.engine, way)
         except (UsageError, RefusedError):
             return None  # why, is told when all are tried
-        log.info("engine, as timed before: %s", choice.told())
+        log.info("engine, as timed before: %s", choice.recalled())
         return engine
 
     def fastest(self, names: Sequence[str]) -> Engine | None:
@@ -153,6 +154,7 @@ class _Entry:
         making = self._making
         if not making.finite:  # what is no number agrees with nothing; whoever uses it says so
             return None
+        before = cpu_load()
         for name in names:
             if name != "onnxruntime" or "openvino" not in names:
                 self._enter(name, auto=True)
@@ -171,7 +173,9 @@ class _Entry:
         name, _, way = best.partition(" ")
         told = {one.partition(" ")[0] for one in seconds}
         speeds = {one: self.images / _least(seconds, one) for one in names if one in told}
-        choice = Choice(name, speeds, self.images, way, self._problems, making.called)
+        choice = Choice(
+            name, speeds, self.images, way, self._problems, making.called, time.time(), before
+        )
         threads = counted(torch.get_num_threads(), "thread")
         log.info("engine, timed %d at a time, %s: %s", self.images, threads, choice.told())
         making.keep_choice(choice)

@@ -13,15 +13,8 @@ from typing import Any, NamedTuple, get_args
 
 from retinue.inference.devices import compute_threads
 from retinue.inference.engine import Engine, Precision, Way
-from retinue.inference.engine_cache import (
-    Choice,
-    EngineCache,
-    Graph,
-    choice_key,
-    facts,
-    key_of,
-    of_model,
-)
+from retinue.inference.engine_cache import Choice, EngineCache, Graph
+from retinue.inference.engine_keys import choice_key, facts, key_of, of_model
 from retinue.inference.names import EngineName
 from retinue.inference.runtimes import found
 from retinue.inference.signature import Signature
@@ -43,7 +36,7 @@ class Kept(NamedTuple):
     """Whether it is the one that was wished for; otherwise PyTorch is faster, once there is much to
     do, or nobody has timed it: until then this answers sooner than PyTorch is imported."""
     weights: str
-    """The hash of the weights (`engine_cache.weights_of`) that it computes with."""
+    """The hash of the weights (`engine_keys.weights_of`) that it computes with."""
 
 
 def kept_engine(
@@ -76,7 +69,7 @@ def kept_engine(
             if graph is not None and graph.proven and (way := _way(graph, choice)) is not None:
                 engine = of_graph(graph, precision, way)
                 if choice is not None and wish == "auto":
-                    log.info("engine, as timed before: %s", choice.told())
+                    log.info("engine, as timed before: %s", choice.recalled())
                 return Kept(engine, wish != "auto" or name == fastest, weights)
     except Exception as error:  # damaged in whatever way: what reads it whole says so
         log.info("the cached engine is not used: %s", first_line(error, type(error).__name__))
@@ -93,7 +86,7 @@ def _way(graph: Graph, choice: Choice | None) -> Way | None:
 
 
 def computed_by(description: ModelDescription) -> dict[str, Any]:
-    """What the network of a model file computes, for `engine_cache.facts`."""
+    """What the network of a model file computes, for `engine_keys.facts`."""
     return of_model(
         description.task, description.network, description.arguments, description.task_state
     )

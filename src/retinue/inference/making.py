@@ -18,16 +18,8 @@ from retinue.errors import UsageError
 from retinue.inference.agreement import TOLERANCE, Agreement, Scores, compare
 from retinue.inference.eager import TorchEngine, folded
 from retinue.inference.engine import Engine, Precision, Way, refuse_bf16
-from retinue.inference.engine_cache import (
-    ENOUGH,
-    Choice,
-    EngineCache,
-    Graph,
-    choice_key,
-    facts,
-    key_of,
-    weights_of,
-)
+from retinue.inference.engine_cache import ENOUGH, Choice, EngineCache, Graph
+from retinue.inference.engine_keys import choice_key, facts, key_of, weights_of
 from retinue.inference.kept import by_known_names, network_names
 from retinue.inference.tracing import Signature, onnx_program, openvino_model
 from retinue.models import registry
@@ -310,7 +302,7 @@ def _proof(
 
 
 def weights_in(module: nn.Module) -> str:
-    """`engine_cache.weights_of` the tensors of `module`: what a file that they were read from has,
+    """`engine_keys.weights_of` the tensors of `module`: what a file that they were read from has,
     too."""
     return weights_of(
         [

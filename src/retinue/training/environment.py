@@ -173,7 +173,7 @@ def facts() -> dict[str, Any]:
             "threads": fit_threads(),
         },
         "timed_engines": {
-            f"{one.network or 'a network'}, {one.batch} at a time": one.told()
+            f"{one.network or 'a network'}, {one.batch} at a time": one.recalled()
             for one in EngineCache().choices()[:MOST_TOLD][::-1]
         },
     }

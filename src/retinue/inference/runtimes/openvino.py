@@ -18,7 +18,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.files import open_file, read_file, sha256
 from retinue.inference.devices import compute_threads, device_kind
 from retinue.inference.engine import Engine, Precision, Way, refuse_bf16
-from retinue.inference.engine_cache import Buffer
+from retinue.inference.engine_keys import Buffer
 from retinue.inference.runtimes import KEY, Opened, anew, unloadable
 from retinue.inference.signature import Signature
 from retinue.nested import Nested
