@@ -49,7 +49,7 @@ def state_of(run: Path) -> dict[str, torch.Tensor]:
 
 def rows_of(run: Path) -> list[dict[str, str]]:
     """Those of `metrics.csv` without what a clock tells."""
-    clock = {"seconds", "images_per_second"}
+    clock = {"seconds", "images_per_second", "waited_for_data"}
     with (run / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in clock} for row in csv.DictReader(file)]
 

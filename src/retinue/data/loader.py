@@ -7,6 +7,7 @@ never on the number of threads.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from retinue.data import complaints
 from retinue.data.cpus import usable_cpus
 from retinue.data.readable import unreadable
 from retinue.data.views import Seen, View
+from retinue.data.work import Work, worked
 from retinue.errors import BadImageError
 from retinue.sample import Batch, BatchPlan, ImageSize, Pixels, Row, Sample, Size, Target
 
@@ -59,7 +61,7 @@ class Rendered(NamedTuple):
 class _Job(NamedTuple):
     plan: BatchPlan
     images: Pixels
-    rows: list[Future[Rendered]]
+    rows: list[Future[tuple[Rendered, Work]]]
 
 
 class Loader:
@@ -92,6 +94,8 @@ class Loader:
         self.bad_images: BadImages = bad_images
         self.skipped: dict[str, str] = {}
         """Key of each sample whose image was found to be bad so far, and why."""
+        self.work = Work()
+        """What it took so far."""
 
     def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """The batches of `plans`, in their order.
@@ -115,9 +119,10 @@ class Loader:
 
     def _in_turn(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
         for plan in plans:
+            began = time.perf_counter()
             images = _allocate(plan)
-            rows = [self._render(row, plan, images[k]) for k, row in enumerate(plan.rows)]
-            yield collate(plan, images, rows, arrays=self._arrays), rows
+            done = [worked(self._render, row, plan, images[k]) for k, row in enumerate(plan.rows)]
+            yield self._collated(plan, images, done, began)
 
     def _threaded(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
         # The threads of this pool are the parallelism; OpenCV's own would only compete with them.
@@ -133,17 +138,33 @@ class Loader:
                         break
                     images = _allocate(plan)
                     rows = [
-                        pool.submit(self._render, row, plan, images[k])
+                        pool.submit(worked, self._render, row, plan, images[k])
                         for k, row in enumerate(plan.rows)
                     ]
                     waiting.append(_Job(plan, images, rows))
                 if not waiting:
                     return
                 job = waiting.popleft()
+                began = time.perf_counter()
                 done = [row.result() for row in job.rows]
-                yield collate(job.plan, job.images, done, arrays=self._arrays), done
+                yield self._collated(job.plan, job.images, done, began)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _collated(
+        self,
+        plan: BatchPlan,
+        images: Pixels,
+        done: Sequence[tuple[Rendered, Work]],
+        began: float,
+    ) -> tuple[Batch, list[Rendered]]:
+        """What `batches` and `rendered` give of rows that were waited for since `began`."""
+        rows = [row for row, _ in done]
+        batch = collate(plan, images, rows, arrays=self._arrays)
+        for _, each in done:
+            self.work += each
+        self.work.waited += time.perf_counter() - began
+        return batch, rows
 
     def _wants_more(self, waiting: deque[_Job]) -> bool:
         """At least two batches and two images a thread ahead."""

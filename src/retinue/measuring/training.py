@@ -36,6 +36,7 @@ TOGETHER = 10
 MOST_STEPS = 1_000_000
 MOST_IMAGES = 4_096
 """Of the training split are looked at."""
+PARTS = ("waiting for images", "colour", "forward", "backward", "optimiser", "the rest")
 
 
 class _Varying:
@@ -77,6 +78,7 @@ class Clocked(Measuring):
         self._spent: dict[str, float] = {}
         self._asked = self._forward = self._optimising = 0.0
         self._waits = self.device.type == "cpu"
+        self.bottleneck: str | None = None
 
     def _add(self, part: str, seconds: float) -> None:
         self._spent[part] = self._spent.get(part, 0.0) + seconds
@@ -103,9 +105,10 @@ class Clocked(Measuring):
     def _steps(self, stage: StageOptions, count: int) -> Iterator[list[Batch]]:
         steps = super()._steps(stage, count)
         while True:
-            began = time.perf_counter()
+            began, waited = time.perf_counter(), self.data.train.work.waited
             portions = next(steps, None)
-            self._add("waiting for images", time.perf_counter() - began)
+            self._add("fetching", time.perf_counter() - began)
+            self._add("waiting for images", self.data.train.work.waited - waited)
             if portions is None:
                 self._spent.clear()
                 return
@@ -125,10 +128,9 @@ class Clocked(Measuring):
         super()._step(stage, portions)
         whole = self._now() - began
         spent, self._spent = self._spent, {}
-        inside = sum(spent.get(part, 0.0) for part in ("forward", "backward", "optimiser"))
-        spent["waiting for images"] -= spent.get("colour", 0.0)
-        spent["the rest"] = max(whole - inside, 0.0)
-        spent["step"] = whole + spent["waiting for images"] + spent.get("colour", 0.0)
+        spent["step"] = whole + spent.pop("fetching")
+        told = sum(spent.get(part, 0.0) for part in PARTS)
+        spent["the rest"] = max(spent["step"] - told, 0.0)
         spent["apart"] = float(self._waits)
         self.steps.append(spent)
         self._look()
@@ -137,14 +139,14 @@ class Clocked(Measuring):
         """Whether it is enough; a device is waited for in the second half alone."""
         counted = self.steps[WARM:]
         taken = sum(step["step"] for step in counted)
-        if len(counted) >= LEAST and taken >= self.seconds / 2 and self.device.type != "cpu":
+        if len(counted) >= LEAST and taken >= self.seconds / 2 and not self._waits:
             self._waits = True
+            self.bottleneck = self.waiting.told()  # afterwards the device is waited for
         apart = [step for step in counted if step["apart"]]
         if len(apart) >= LEAST and taken >= self.seconds:
+            if self.device.type == "cpu":
+                self.bottleneck = self.waiting.told()
             raise TrialOver
-
-
-PARTS = ("waiting for images", "colour", "forward", "backward", "optimiser", "the rest")
 
 
 def bench_train(
@@ -191,6 +193,7 @@ def bench_train(
         peak_memory(device),
         None if macs is None else macs / compute,
         matrix_product(device, settings.precision),
+        {} if trainer.bottleneck is None else {"bottleneck": f"it {trainer.bottleneck}"},
     )
 
 

@@ -38,6 +38,7 @@ class _Environment(BaseModel):
     preprocessing: Object = {}
     skipped: dict[str, Text] = {}
     timings: Object = {}
+    waited: dict[str, Object] = {}
     kept: Object = {}
     fitted: Object = {}
     trunk: Object | None = None

@@ -177,10 +177,11 @@ def run(record: RunRecord) -> Section | None:
     environment = dict(record.environment)
     for shown_elsewhere in _ELSEWHERE:
         environment.pop(shown_elsewhere, None)
-    timings = environment.pop("timings", None)
+    timings, waited = environment.pop("timings", None), environment.pop("waited", None)
     versions = environment.pop("versions", None) or {}
     tables = [
         ("Time", _times(timings if isinstance(timings, dict) else {})),
+        ("Waiting", _waits(waited if isinstance(waited, dict) else {})),
         ("Speed", _speeds(record)),
         ("Machine and choices", [(words(k), _short_flat(v)) for k, v in environment.items()]),
         ("Versions", [(str(k), flat(v)) for k, v in versions.items()]),
@@ -225,6 +226,19 @@ def _times(timings: dict[str, Any]) -> list[tuple[str, str]]:
         if rest >= 0.1:
             rows.append(("estimates, checkpoints and the rest", duration(rest)))
         rows.append(("total", duration(total)))
+    return rows
+
+
+def _waits(stages: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the steps of each stage waited for, where they waited at all."""
+    rows = []
+    for stage, spent in stages.items():
+        steps = number(spent.get("steps")) or 0.0
+        for key, name in (("data", "images"), ("host", "Python to say what comes next")):
+            seconds = number(spent.get(key)) or 0.0
+            if steps > 0 and seconds >= 0.005 * steps:
+                share = f"{seconds / steps:.0%} of {duration(steps)}"
+                rows.append((f"stage {stage}, for {name}", share))
     return rows
 
 

@@ -41,6 +41,10 @@ class Progress:
     seconds: float = 0.0
     """Spent on steps, over all interruptions."""
     epoch_seconds: float = 0.0
+    waited: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Stage → what its steps waited for, over all interruptions; see `training.waiting`."""
+    epoch_waited: dict[str, float] = field(default_factory=dict)
+    """The same of the running epoch."""
     frozen_seconds: dict[str, float] = field(default_factory=dict)
     """Stage → spent on its frozen part, over all interruptions."""
     validation_seconds: float = 0.0
@@ -67,6 +71,7 @@ class Progress:
         self.stage_best = None
         self.sums = {}
         self.epoch_seconds = 0.0
+        self.epoch_waited = {}
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -91,6 +91,10 @@ def final_figures(
                 "evaluation_s": round(seconds, 3),
                 "frozen_of_stages_s": {k: round(v, 3) for k, v in progress.frozen_seconds.items()},
             },
+            "waited": {
+                stage: {name: round(value, 3) for name, value in spent.items()}
+                for stage, spent in progress.waited.items()
+            },
             "kept": {"epoch": progress.kept_epoch, "figures": progress.kept_figures},
             "fitted": predictor.task.fitted(),
             "skipped": progress.skipped,

@@ -20,6 +20,7 @@ from retinue.data.packed import SmallImages
 from retinue.data.population import Population
 from retinue.data.samplers import Sampler, make_sampler
 from retinue.data.views import EvalView, TrainView
+from retinue.data.work import Work
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.names import EngineName
 from retinue.models.network import Network
@@ -51,6 +52,10 @@ class Feed(Protocol):
 
     cut: int
 
+    @property
+    def work(self) -> Work:
+        """What was done for its batches so far."""
+
     def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """A batch for each plan, on the device."""
 
@@ -67,6 +72,11 @@ class ImageFeed:
         self.colour = colour
         self.device = device
         self.mixing = mixing
+
+    @property
+    def work(self) -> Work:
+        """See `Feed`."""
+        return self.loader.work
 
     def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """See `Feed`."""

@@ -41,6 +41,7 @@ from retinue.training.stage_samples import stage_samples
 from retinue.training.step_lines import StepLines
 from retinue.training.training import Training
 from retinue.training.validation import validate
+from retinue.training.waiting import Waiting
 
 
 class Trainer:
@@ -171,11 +172,12 @@ class Trainer:
         if state is None:
             self._checkpoint()
         self.clock.begin()
+        cut = cut_before(self.network, self.first)
         self.data: StageData = self.maker.make(
             stage,
             samples,
             self.network,
-            cut_before(self.network, self.first),
+            cut,
             check=lambda: self._agree(due=False),
             tell=lambda done: self._computed(stage, done),
             decided=progress.trunk,
@@ -187,6 +189,7 @@ class Trainer:
         self.plans = self.data.plans
         self.total = stage.total_steps(self.plans.steps)
         self.clock.resume_stage(stage.name, progress.stage_steps / self.total)
+        self.waiting = Waiting(progress, stage, self.data, cut, self.device)
         self._tell(stage)
 
     def _tell(self, stage: StageOptions) -> None:
@@ -223,11 +226,13 @@ class Trainer:
         self.bar.begin(self._named(), progress.step + count, progress.step)
         train_mode(self.learner, self.first, stage)
         self.clock.begin()
+        self.waiting.begin()
         for portions in self._steps(stage, count):
             self._step(stage, portions)
             seconds = self.clock.lap(part(stage.name, "steps"), progress.stage_steps / self.total)
             progress.seconds += seconds
             progress.epoch_seconds += seconds
+            self.waiting.step(seconds)
             self.bar.advance(progress.step)
             rate = self._rate(stage, progress.stage_steps - 1)
             self.lines.note(progress, self.sums, stage.name, self.total, rate)
@@ -264,6 +269,7 @@ class Trainer:
         progress = self.progress
         keys = [sample.key for batch in portions for sample in batch.samples]
         where = f"stage {stage.name}, epoch {progress.epochs + 1}, step {progress.step + 1}"
+        self.waiting.came()
         set_rate(self.optimizer, self._rate(stage, progress.stage_steps))
         for number, batch in enumerate(portions):
             torch.manual_seed(
@@ -280,6 +286,7 @@ class Trainer:
                         self.learner, batch, self.data.train.cut, self.accelerator, stage,
                         progress.stage,
                     ) from error  # fmt: skip
+        self.waiting.learnt()
         if stage.clip_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), stage.clip_norm)
             if self.accelerator.scaler is None:
@@ -342,6 +349,7 @@ class Trainer:
             "step": progress.steps,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(images / max(progress.epoch_seconds, 1e-9), 2),
+            **self.waiting.columns(),
             "lr": self._rate(stage, progress.stage_steps - 1),
             **train,
             **{f"val_{name}": value for name, value in figures.items()},

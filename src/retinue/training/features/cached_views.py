@@ -14,6 +14,7 @@ import torch
 from retinue.data.colour import Colour
 from retinue.data.loader import Loader, Rendered, collate
 from retinue.data.views import Seen
+from retinue.data.work import Work, worked
 from retinue.errors import RetinueError
 from retinue.inference.engine import Engine
 from retinue.inference.engines import candidates
@@ -119,6 +120,8 @@ class CachedViews:
         self._keys: tuple[frozenset[str], dict[Size, list[bytes]]] = (frozenset(), {})
         self._rows: dict[Size, npt.NDArray[np.int64]] = {}
         self._remembered: dict[tuple[Place, Size], tuple[tuple[Sample, ...], Seen]] = {}
+        self.work = Work()
+        """What was done for its batches so far."""
         self.refresh()
 
     # --- what is there ---------------------------------------------------------------------------
@@ -241,27 +244,32 @@ class CachedViews:
         Raises:
             RetinueError: a view is not there, and not because its image is dropped.
         """
-        count = len(self._samples)
         for plan in plans:
-            places = []
-            for row in plan.rows:
-                position = self._position[id(row.samples[0])]
-                places.append(((plan.epoch + row.key // count + position) % self.views, position))
-            where = np.array([view * count + position for view, position in places])
-            rows, fields = self._read_sound(where, plan.size)
-            rendered = [
-                self._rendered(row, place, sizes, plan.size)
-                if there >= 0
-                else self._dropped(row, place[1])
-                for row, place, there, sizes in zip(
-                    plan.rows, places, rows.tolist(), fields["sizes"], strict=True
-                )
-            ]
-            batch = on_device(collate(plan, None, rendered), self._frozen.device)
-            taught = self._frozen.taught(fields, plan.size)
-            if taught is not None:
-                batch.targets[TAUGHT] = taught
-            yield replace(batch, inputs=self._frozen.state(fields, plan.size))
+            batch, work = worked(self._batch, plan)
+            self.work += Work(len(batch), work.busy, work.busy, work.computed)
+            yield batch
+
+    def _batch(self, plan: BatchPlan) -> Batch:
+        count = len(self._samples)
+        places = []
+        for row in plan.rows:
+            position = self._position[id(row.samples[0])]
+            places.append(((plan.epoch + row.key // count + position) % self.views, position))
+        where = np.array([view * count + position for view, position in places])
+        rows, fields = self._read_sound(where, plan.size)
+        rendered = [
+            self._rendered(row, place, sizes, plan.size)
+            if there >= 0
+            else self._dropped(row, place[1])
+            for row, place, there, sizes in zip(
+                plan.rows, places, rows.tolist(), fields["sizes"], strict=True
+            )
+        ]
+        batch = on_device(collate(plan, None, rendered), self._frozen.device)
+        taught = self._frozen.taught(fields, plan.size)
+        if taught is not None:
+            batch.targets[TAUGHT] = taught
+        return replace(batch, inputs=self._frozen.state(fields, plan.size))
 
     def _dropped(self, row: Row, position: int) -> Rendered:
         if not self._is_dropped(position):
