@@ -10,6 +10,7 @@ SCRIPTS = (
     "input_pipeline.py",
     "training_step.py",
     "engines.py",
+    "predict.py",
     "cached_features.py",
     "scale.py",
     "shards.py",
