@@ -15,15 +15,25 @@ import torch
 import retinue
 from retinue.cli.app import run
 from retinue.errors import UsageError
+from retinue.inference.predictor import Predictor
+from retinue.measuring import answering, machine
 from retinue.measuring import input as measuring_input
 from retinue.measuring import training as measuring_training
 from retinue.measuring.answering import bench_post, bench_predict
 from retinue.measuring.input import bench_data
-from retinue.measuring.training import bench_train
+from retinue.measuring.machine import TURNS
+from retinue.measuring.training import LEAST, WARM, bench_train
 from retinue.models.anatomy import unit_macs
 from retinue.models.registry import create_model
+from retinue.training.trainer import Trainer
 
 SHORT = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SIDE", 256)
+    monkeypatch.setattr(machine, "SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +141,61 @@ def test_answers_are_measured(
     assert "merging" in out
 
 
+def test_the_machine_is_measured_by_turns_with_the_work(
+    pictures: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the steps right after it, which find their images read ahead, do not count."""
+    told: list[str] = []
+
+    def product(*_: Any) -> float:
+        told.append("product")
+        return float(len(told))
+
+    step = Trainer._step
+
+    def stepping(self: Trainer, *given: Any) -> None:
+        told.append("step")
+        step(self, *given)
+
+    monkeypatch.setattr(measuring_training, "matrix_product", product)
+    monkeypatch.setattr(measuring_training, "time", ticking())
+    monkeypatch.setattr(Trainer, "_step", stepping)
+    found = bench_train(_recipe(pictures), seconds=100.0)
+    turns = [part.split("step") for part in " ".join(told).split("product")]
+    lengths = [len(part) - 1 for part in turns]
+    assert lengths[0] == WARM + LEAST
+    assert len(lengths) == TURNS + 1
+    assert found.images_per_second.count == sum(lengths) - WARM * (TURNS + 1)
+    assert found.matrix_product == [k + 1 for k, what in enumerate(told) if what == "product"][-1]
+    told.clear()
+    images = [str(path) for path in sorted(pictures.rglob("*.png"))[:4]]
+    monkeypatch.setattr(answering, "matrix_product", product)
+    outputs = Predictor.outputs
+    monkeypatch.setattr(
+        Predictor, "outputs", lambda self, x: told.append("step") or outputs(self, x)
+    )
+    bench_predict(model, images, batch_size=4, engine="torch", device="cpu", seconds=SHORT)
+    products = [k for k, what in enumerate(told) if what == "product"]
+    assert len(products) == TURNS
+    assert min(b - a for a, b in zip([0, *products], products, strict=False)) > answering.LEAST
+
+
 def test_an_engine_is_told_with_the_threads_that_it_has(model: Path, pictures: Path) -> None:
     pytest.importorskip("openvino")
     images = [str(path) for path in sorted(pictures.rglob("*.png"))[:4]]
     found = bench_predict(model, images, batch_size=4, engine="openvino", seconds=SHORT)
     assert (found.facts["engine"], found.facts["threads"]) == ("openvino", 1)
+
+
+def test_an_exported_file_does_not_know_what_it_computes(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    file = retinue.export(model, "torchscript", out=tmp_path / "net.torchscript").path
+    images = [str(path) for path in sorted(pictures.rglob("*.png"))[:4]]
+    found = bench_predict(file, images, batch_size=4, device="cpu", seconds=SHORT)
+    assert found.flops is None
+    assert found.matrix_product is not None
+    assert found.share is None
 
 
 def test_the_older_name_still_works(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from retinue import modelfile
 from retinue.documents import json_text, parse_json
@@ -38,8 +38,12 @@ class Asked(Protocol):
     """What a predictor knows of each of its members."""
 
     @property
+    def has_network(self) -> bool:
+        """Whether there is one to look into."""
+
+    @property
     def network(self) -> Network:
-        """In eval mode. UsageError where there is none to look into."""
+        """In eval mode. UsageError where there is none."""
 
     @property
     def task(self) -> Task:
@@ -76,6 +80,7 @@ class Member:
     said_whole: bool = False
     """Whether the description says all that the task knows once its network is built: then an
     engine that is kept answers without the network."""
+    has_network: ClassVar[bool] = True
 
     @property
     def settled(self) -> bool:
@@ -114,6 +119,8 @@ class KeptMember:
     """A model file of which an engine was compiled another time. The network is built only where
     somebody asks for it, of the file as it is then: what is no longer the model that answers is
     refused."""
+
+    has_network = True
 
     def __init__(
         self,
@@ -183,6 +190,7 @@ class ExportedMember:
     runs: Engine
     task: Task
     description: ModelDescription
+    has_network: ClassVar[bool] = False
 
     @classmethod
     def of_graph(cls, file: Path, export: Export, runs: Engine, member: Member) -> ExportedMember:

@@ -15,7 +15,7 @@ from retinue.inference.names import EngineName
 from retinue.inference.predictor import MEND, Answer, Predictor, load
 from retinue.inference.speed import STAGES, by_stages
 from retinue.measuring.figures import Measured, Spread, refuse_no_time
-from retinue.measuring.machine import matrix_product, peak_memory, wait
+from retinue.measuring.machine import TURNS, matrix_product, peak_memory, wait
 from retinue.models.anatomy import count_macs
 from retinue.sample import Batch, Sample
 
@@ -50,16 +50,21 @@ def bench_predict(
         wait(predictor.device)
         return len(inputs)
 
-    alone = Spread.of(_repeated(network, seconds / 4))
+    memory = peak_memory(predictor.device)
+    rates, products = list[float](), list[float]()
+    for _ in range(TURNS):
+        rates += _repeated(network, seconds / 4 / TURNS)
+        products.append(matrix_product(predictor.device))
+    alone = Spread.of(rates)
     flops = _flops(predictor)
     return Measured(
         "predict",
         _facts(predictor, batch_size),
         Spread.of(runs),
         {stage: stages[f"{stage}_ms"] / 1000 for stage in STAGES},
-        peak_memory(predictor.device),
+        memory,
         None if flops is None else flops * alone.median,
-        matrix_product(predictor.device),
+        max(products),
         others={"network_alone_images_per_second": alone},
     )
 
@@ -159,10 +164,12 @@ def _repeated(work: Callable[[], int], seconds: float) -> list[float]:
 
 def _flops(predictor: Predictor) -> float | None:
     """Of one view of an image, by all members. None: only exported files themselves know theirs."""
+    if not all(member.has_network for member in predictor.members):
+        return None
     try:
         size = predictor.preprocessing.size
         macs = [count_macs(member.network, size) for member in predictor.members]
-    except (RetinueError, NotImplementedError, AttributeError):
+    except (RetinueError, NotImplementedError):
         return None
     return 2.0 * sum(macs)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from retinue.data.loader import worker_count
 from retinue.errors import RetinueError
 from retinue.measuring.figures import Measured, Spread, refuse_no_time
-from retinue.measuring.machine import matrix_product, peak_memory, wait
+from retinue.measuring.machine import TURNS, matrix_product, peak_memory, wait
 from retinue.models.anatomy import unit_macs
 from retinue.sample import Batch, Sample
 from retinue.training import session
@@ -28,7 +28,7 @@ from retinue.training.trial import TrialOver, chosen_stage, trial
 SECONDS = 20.0
 """How long it is measured by default, about."""
 WARM = 3
-"""Steps that do not count."""
+"""Steps that do not count, at the beginning and after a pause."""
 LEAST = 5
 """Steps that are measured, however long they take."""
 TOGETHER = 10
@@ -75,6 +75,9 @@ class Clocked(Measuring):
         """See `Measuring`."""
         super().begin(seconds)
         self.steps: list[dict[str, float]] = []
+        self.products: list[float] = []
+        self.memory: dict[str, int] = {}
+        self._warming = WARM
         self._spent: dict[str, float] = {}
         self._asked = self._forward = self._optimising = 0.0
         self._waits = self.device.type == "cpu"
@@ -132,21 +135,36 @@ class Clocked(Measuring):
         told = sum(spent.get(part, 0.0) for part in PARTS)
         spent["the rest"] = max(spent["step"] - told, 0.0)
         spent["apart"] = float(self._waits)
+        if self._warming:
+            self._warming -= 1
+            return
         self.steps.append(spent)
         self._look()
 
     def _look(self) -> None:
         """Whether it is enough; a device is waited for in the second half alone."""
-        counted = self.steps[WARM:]
-        taken = sum(step["step"] for step in counted)
-        if len(counted) >= LEAST and taken >= self.seconds / 2 and not self._waits:
+        taken = sum(step["step"] for step in self.steps)
+        if len(self.steps) < LEAST:
+            return
+        if taken >= self.seconds / 2 and not self._waits:
             self._waits = True
             self.bottleneck = self.waiting.told()  # afterwards the device is waited for
-        apart = [step for step in counted if step["apart"]]
-        if len(apart) >= LEAST and taken >= self.seconds:
+        turns = len(self.products)
+        if turns < TURNS and taken >= turns * self.seconds / TURNS:
+            self._multiply()
+        if sum(step["apart"] for step in self.steps) >= LEAST and taken >= self.seconds:
             if self.device.type == "cpu":
                 self.bottleneck = self.waiting.told()
             raise TrialOver
+
+    def _multiply(self) -> None:
+        """See what the machine can do meanwhile; threads that read ahead are ahead afterwards."""
+        self.memory = self.memory or peak_memory(self.device)
+        precision = self.accelerator.mixed_precision
+        self.products.append(matrix_product(self.device, precision))
+        self._warming = WARM
+        self.clock.begin()  # the training has not waited for that
+        self.waiting.begin()
 
 
 def bench_train(
@@ -161,7 +179,7 @@ def bench_train(
     from the weights that it begins with; nothing of it stays. Where its frozen part is cached, that
     is computed first and not measured. Raises UsageError for what makes no sense."""
     trainer, own, settings = tried(Clocked, recipe, stage, seconds, overrides, {}, quiet=quiet)
-    counted = trainer.steps[WARM:]
+    counted = trainer.steps
     batch = own.batch_size
     apart = [step for step in counted if step["apart"]]
     together = [step for step in counted if not step["apart"]]
@@ -190,9 +208,9 @@ def bench_train(
         },
         Spread.of([batch / taken for taken in each]),
         parts,
-        peak_memory(device),
+        trainer.memory,
         None if macs is None else macs / compute,
-        matrix_product(device, settings.precision),
+        max(trainer.products),
         {} if trainer.bottleneck is None else {"bottleneck": f"it {trainer.bottleneck}"},
     )
 
