@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,43 @@ def test_a_training_in_rounds_learns_from_labels_of_its_own(run: Path, data: Pat
     assert names == ["head"] * 3 + ["own", "clean", "own-2", "clean-2"]
 
 
+def _evaluated(run: Path, pictures: Path, tmp_path: Path) -> int | None:
+    """How many copies of the `pictures`, whose names begin with their classes, are said to have
+    been learnt from."""
+    for path in pictures.iterdir():
+        if path.stem != "again":
+            name, _, number = path.name.rpartition(" ")
+            place = tmp_path / "copies" / name / number
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    found = retinue.evaluate(run, data=tmp_path / "copies")
+    assert found["images"] == 12
+    return found.get("learnt_from")
+
+
+def test_images_of_the_pool_that_were_learnt_from_are_counted(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """Those that got a label; all, where it is not written down which; none that are gone."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    pool = data.parent / "pool"
+    files = sorted((copy / "stages").glob("own*.labels.jsonl"))
+    used = {row["path"] for f in files for row in _lines(copy, f.name) if row["used"]}
+    assert used
+    assert _evaluated(copy, pool, tmp_path) == len(used)
+    first = sorted(used)[:1]
+    for file in files:
+        rows = [row | {"used": row["path"] in first} for row in _lines(copy, file.name)]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    assert _evaluated(copy, pool, tmp_path) == 1
+    files[0].unlink()
+    assert _evaluated(copy, pool, tmp_path) == 12
+    recipe = copy / "recipe.yaml"
+    recipe.write_text(recipe.read_text("utf-8").replace(str(pool), str(tmp_path / "gone")), "utf-8")
+    assert _evaluated(copy, pool, tmp_path) is None
+
+
 @pytest.mark.parametrize("stop", [16, 17])
 def test_it_goes_on_bit_for_bit(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
@@ -290,6 +328,7 @@ def test_images_without_a_label_are_learnt_as_a_teacher_sees_them(
     assert {line["key"] for line in _lines(out, "own.jsonl")} == targets.keys()
     assert {line["key"] for line in _lines(out, "clean.jsonl")} == targets.keys() - set(pool)
     assert float(tiny.rows(out)[0]["train_loss_distillation"]) > 0
+    assert _evaluated(out, data.parent / "pool", tmp_path) == 12
 
 
 def test_a_pool_much_larger_than_the_labelled_images_is_learnt_from(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from retinue import modelfile
 from retinue.data.options import DataOptions, SplitOptions
 from retinue.data.sources import Dataset, judged_split, open_dataset
 from retinue.data.sources.copies import copies
+from retinue.data.sources.pool import POOL
 from retinue.documents import json_text
 from retinue.errors import RetinueError, UsageError, some, suggest
 from retinue.explaining.overlays import for_the_page
@@ -24,12 +26,13 @@ from retinue.inference.evaluator import evaluate
 from retinue.inference.names import EngineName
 from retinue.inference.predictor import Predictor, load
 from retinue.modelfile import ModelDescription, find_model
-from retinue.run.folder import EPOCHS
+from retinue.run.folder import EPOCHS, RunFolder
 from retinue.run.log import LOGGER, console
 from retinue.sample import Sample
 from retinue.tasks.task import task_type
+from retinue.training.pseudo_labels import read_taken
 from retinue.training.recipe import load_recipe
-from retinue.training.stage_samples import PseudoLabels, WithValidation
+from retinue.training.stage_samples import PseudoLabels, WithPool, WithValidation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ def seen_in_training(predictor: Predictor, split: str) -> dict[str, Any]:
         found["trained_on_this_split"] = True
     if split == "val":
         found["epoch_chosen_on_this_split"] = any(_compared(m.description) for m in members)
-    if any(_labelled(m.description, split) for m in members):
+    if any(_labelling(m.description, split) for m in members):
         found["transductive"] = True
     fitted = {name for member in members if split == "val" for name in member.task.fitted()}
     if fitted:
@@ -132,19 +135,38 @@ def _learnt_from(predictor: Predictor, files: Sequence[Path], samples: Sequence[
     """How many of the `samples` are, byte for byte, images that one of the models has learnt from:
     as far as their runs, and the data of these, are here to tell."""
     known: list[Sample] = []
-    for file, member in zip(members_of(files)[0], predictor.members, strict=True):
-        try:
-            splits = own_dataset(find_model(file)).splits
-        except RetinueError:
-            continue
-        for name, part in splits.items():
-            if _trained_on(member.description, name) or _labelled(member.description, name):
-                known += part
+    for named, member in zip(members_of(files)[0], predictor.members, strict=True):
+        with suppress(RetinueError):
+            known += _learnt(find_model(named), member.description)
     return sum(copies(samples, known))
 
 
+def _learnt(file: Path, description: ModelDescription) -> list[Sample]:
+    """The images that the model of the run's `file` has learnt from. RetinueError where its data
+    is not there."""
+    found: list[Sample] = []
+    for name, part in _parts(file, description).items():
+        if _trained_on(description, name):
+            found += part
+        elif stages := _labelling(description, name):
+            taken = read_taken(RunFolder(_run_of(file)), stages)
+            found += [s for s in part if taken is None or (s.name or s.key) in taken]
+    return found
+
+
+def _parts(file: Path, description: ModelDescription) -> Mapping[str, Sequence[Sample]]:
+    """The splits of its run, and the pool if it has learnt from that, and that is still there."""
+    if _trained_on(description, POOL) or _labelling(description, POOL):
+        task = task_type(load_recipe(_run_of(file) / "recipe.yaml").task)
+        with suppress(RetinueError):
+            return open_dataset(own_data(file), task.readers()).parts
+    return own_dataset(file).splits
+
+
 def _trained_on(description: ModelDescription, split: str) -> bool:
-    """Whether the model learnt from the images of `split`, and from what they are labelled."""
+    """Whether the model learnt from all images of `split` (`POOL`: what a teacher said of them)."""
+    if split == POOL:
+        return any(data.get("name") == WithPool().name for data in _data(description))
     return split == "train" or (split == "val" and _took_validation(description))
 
 
@@ -159,15 +181,22 @@ def _took_validation(description: ModelDescription) -> bool:
     return any(data.get("name") == WithValidation().name for data in _data(description))
 
 
-def _labelled(description: ModelDescription, split: str) -> bool:
-    """Whether a stage of the model's recipe labelled the images of `split` and learnt from them."""
+def _labelling(description: ModelDescription, split: str) -> list[str]:
+    """The stages of the model's recipe that labelled images of `split` and learnt from them."""
     name = PseudoLabels().name
-    return any(d.get("name") == name and d.get("of") == split for d in _data(description))
+    return [
+        str(stage.get("name"))
+        for stage, data in zip(_stages(description), _data(description), strict=True)
+        if data.get("name") == name and data.get("of") == split
+    ]
 
 
 def _data(description: ModelDescription) -> list[dict[str, Any]]:
-    stages = (description.recipe or {}).get("stages") or []
-    return [stage.get("data") or {} for stage in stages]
+    return [stage.get("data") or {} for stage in _stages(description)]
+
+
+def _stages(description: ModelDescription) -> list[dict[str, Any]]:
+    return (description.recipe or {}).get("stages") or []
 
 
 def _prepare(out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,25 +149,48 @@ def write_down(
 def read_labels(run: RunFolder, stage: str) -> dict[str, str]:
     """The label that the stage called `stage` has given to each image, by its name; nothing where
     it has not begun. RetinueError for a file that no training writes."""
-    found = {}
-    for number, line in enumerate(run.read_lines(_file(stage)) or (), 1):
+    return {row.name: row.label for row in _rows(run, stage) or () if row.label is not None}
+
+
+def read_taken(run: RunFolder, stages: Iterable[str]) -> set[str] | None:
+    """The names of the images that one of the `stages` has learnt from by a label of its own; None
+    where it is not written down. Raises as `read_labels`."""
+    found: set[str] = set()
+    for stage in stages:
+        rows = _rows(run, stage)
+        if rows is None:
+            return None
+        found.update(row.name for row in rows if row.used)
+    return found
+
+
+def _rows(run: RunFolder, stage: str) -> list[_Row] | None:
+    lines = run.read_lines(_file(stage))
+    if lines is None:
+        return None
+    rows = []
+    for number, line in enumerate(lines, 1):
         try:
-            row = _Row.model_validate(parse_json(line), strict=True)
+            rows.append(_Row.model_validate(parse_json(line), strict=True))
         except (NotJson, ValidationError):
             raise RetinueError(
                 "this is no label of an image",
                 where=f"{run.path / _file(stage)}, line {number}",
                 mend="put the file back as it was, or remove it: rounds are not compared then",
             ) from None
-        if row.label is not None:
-            found[pool_name(row.path) if row.pool else row.path] = row.label
-    return found
+    return rows
 
 
 class _Row(BaseModel):
     path: str
     label: str | None
     pool: bool = False
+    used: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the image is called among all of the data."""
+        return pool_name(self.path) if self.pool else self.path
 
 
 def _file(stage: str) -> str:
