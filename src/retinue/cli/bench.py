@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,15 +47,59 @@ def _bench() -> None:
     """How fast the parts of the work are on this machine."""
 
 
-def train(
-    context: typer.Context,
-    recipe: Recipe,
-    overrides: Overrides = None,
-    stage: Stage = None,
-    seconds: Seconds = 20.0,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+Bench = Callable[..., "Measured"]
+
+
+def _of_training(bench: Callable[[], Bench]) -> Callable[..., None]:
+    """A command that measures what a recipe trains. Its help is the docstring of `bench`, and need
+    not wait for what that imports."""
+
+    def command(
+        context: typer.Context,
+        recipe: Recipe,
+        overrides: Overrides = None,
+        stage: Stage = None,
+        seconds: Seconds = 20.0,
+        quiet: Quiet = False,
+        as_json: Json = False,
+    ) -> None:
+        name, changes = recipe_and_overrides([recipe, *(overrides or [])], context)
+        found = bench()(name, stage=stage, seconds=seconds, quiet=quiet, overrides=changes)
+        _tell(found, as_json=as_json)
+
+    command.__doc__ = bench.__doc__
+    return command
+
+
+def _of_model(bench: Callable[[], Bench]) -> Callable[..., None]:
+    """The same for what a model answers."""
+
+    def command(
+        model: Model,
+        images: Images,
+        engine: Engine = EngineChoice.auto,
+        device: Device = "auto",
+        batch_size: BatchSize = 16,
+        seconds: Seconds = 10.0,
+        as_json: Json = False,
+    ) -> None:
+        from retinue.inference.inputs import expand
+
+        found = bench()(
+            model,
+            expand(images, sys.stdin),
+            batch_size=batch_size,
+            engine=engine.value,
+            device=device,
+            seconds=seconds,
+        )
+        _tell(found, as_json=as_json)
+
+    command.__doc__ = bench.__doc__
+    return command
+
+
+def train() -> Bench:
     """A training's steps: images a second, and the shares of waiting for images, colour, forward,
     backward and optimiser.
 
@@ -63,22 +108,10 @@ def train(
     """
     from retinue.measuring.training import bench_train
 
-    name, changes = recipe_and_overrides([recipe, *(overrides or [])], context)
-    _tell(
-        bench_train(name, stage=stage, seconds=seconds, quiet=quiet, overrides=changes),
-        as_json=as_json,
-    )
+    return bench_train
 
 
-def data(
-    context: typer.Context,
-    recipe: Recipe,
-    overrides: Overrides = None,
-    stage: Stage = None,
-    seconds: Seconds = 20.0,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+def data() -> Bench:
     """A training's images without its steps: images a second as they are read ahead; in one
     thread, the shares of reading, decoding, rendering and colour.
 
@@ -86,61 +119,23 @@ def data(
     """
     from retinue.measuring.input import bench_data
 
-    name, changes = recipe_and_overrides([recipe, *(overrides or [])], context)
-    _tell(
-        bench_data(name, stage=stage, seconds=seconds, quiet=quiet, overrides=changes),
-        as_json=as_json,
-    )
+    return bench_data
 
 
-def predict(
-    model: Model,
-    images: Images,
-    engine: Engine = EngineChoice.auto,
-    device: Device = "auto",
-    batch_size: BatchSize = 16,
-    seconds: Seconds = 10.0,
-    as_json: Json = False,
-) -> None:
+def predict() -> Bench:
     """Pictures to results: images a second; the shares of decoding, preprocessing, network and
     post-processing of one picture after the other; the network's FLOP a second."""
-    from retinue.inference.inputs import expand
     from retinue.measuring.answering import bench_predict
 
-    found = bench_predict(
-        model,
-        expand(images, sys.stdin),
-        batch_size=batch_size,
-        engine=engine.value,
-        device=device,
-        seconds=seconds,
-    )
-    _tell(found, as_json=as_json)
+    return bench_predict
 
 
-def post(
-    model: Model,
-    images: Images,
-    engine: Engine = EngineChoice.auto,
-    device: Device = "auto",
-    batch_size: BatchSize = 16,
-    seconds: Seconds = 10.0,
-    as_json: Json = False,
-) -> None:
+def post() -> Bench:
     """What comes after the network alone: decoding and suppression of objects, or scores; merging
     of views and models; results."""
-    from retinue.inference.inputs import expand
     from retinue.measuring.answering import bench_post
 
-    found = bench_post(
-        model,
-        expand(images, sys.stdin),
-        batch_size=batch_size,
-        engine=engine.value,
-        device=device,
-        seconds=seconds,
-    )
-    _tell(found, as_json=as_json)
+    return bench_post
 
 
 def _tell(found: Measured, *, as_json: bool) -> None:
@@ -151,8 +146,14 @@ def _tell(found: Measured, *, as_json: bool) -> None:
         say(visible(line))
 
 
-add(app, "train", train, "Example: retinue bench train finetune photos/", TAKE_ANY)
-add(app, "data", data, "Example: retinue bench data finetune photos/ data.packed=auto", TAKE_ANY)
-add(app, "predict", predict, "Example: retinue bench predict runs/finetune photos/")
-add(app, "post", post, "Example: retinue bench post runs/finetune photos/")
+add(app, "train", _of_training(train), "Example: retinue bench train finetune photos/", TAKE_ANY)
+add(
+    app,
+    "data",
+    _of_training(data),
+    "Example: retinue bench data finetune photos/ data.packed=auto",
+    TAKE_ANY,
+)
+add(app, "predict", _of_model(predict), "Example: retinue bench predict runs/finetune photos/")
+add(app, "post", _of_model(post), "Example: retinue bench post runs/finetune photos/")
 add(app, "formats", benchmark.benchmark, benchmark.EXAMPLES)

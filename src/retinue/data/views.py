@@ -178,11 +178,13 @@ class TrainView:
 
 def _to_part(sample: Sample) -> Matrix:
     """From the whole image to the sample's part of it."""
-    return (
-        geometry.identity()
-        if sample.part is None
-        else geometry.translate(-sample.part[0], -sample.part[1])
-    )
+    x, y = _corner(sample)
+    return geometry.translate(-x, -y)
+
+
+def _corner(sample: Sample) -> tuple[float, float]:
+    """Where the sample's part of the image begins."""
+    return (0.0, 0.0) if sample.part is None else sample.part[:2]
 
 
 def _seen(
@@ -230,8 +232,9 @@ def _meet(one: Region | Polygon, other: Region | Polygon) -> bool:
     return bool((np.maximum(a, c) < np.minimum(b, d)).all())
 
 
-class EvalView:
-    """The whole or the middle of the image, resized as the weights were published with."""
+class _AsItIs:
+    """Of a row the image of its sample alone, in which nothing is drawn: `key` and `epoch` change
+    nothing."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -240,11 +243,15 @@ class EvalView:
         """See `View`."""
         return (position,)
 
+
+class EvalView(_AsItIs):
+    """The whole or the middle of the image, resized as the weights were published with."""
+
     def see(
         self, samples: Sequence[Sample], sizes: Sequence[ImageSize], *, key: int = 0,
         epoch: int = 0, size: Size,
     ) -> Seen:  # fmt: skip
-        """See `View`; nothing is drawn, so `key` and `epoch` change nothing."""
+        """See `View`."""
         sample, how = samples[0], replace(self.preprocessing, size=size)
         frame = sample.frame(sizes[0])
         matrix = eval_matrix(how, frame) @ _to_part(sample)
@@ -265,16 +272,9 @@ class EvalView:
         out: Pixels,
     ) -> tuple[Seen, list[ImageSize]]:
         """See `View`."""
-        encoded = open_image(samples[0], self.preprocessing)
-        width, height = encoded.size
-        preprocessing = replace(self.preprocessing, size=size)
-        frame = samples[0].frame(encoded.size)
-        box, (top, left, tall, wide) = eval_boxes(preprocessing, frame)
-        x, y = (0, 0) if samples[0].part is None else samples[0].part[:2]
+        encoded, decoded, box, (top, left, tall, wide) = self._opened(samples[0], size)
+        x, y = _corner(samples[0])
         box = (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
-        # Twice what is needed: the decoder's own averaging then hides in the filter's support.
-        need_h, need_w = tall / (box[3] - box[1]) * height, wide / (box[2] - box[0]) * width
-        decoded = encoded.decode((math.ceil(2 * need_h), math.ceil(2 * need_w)))
 
         # The stored pixels may lie on their side: resize them as they lie, then turn the result.
         stored = geometry.inverse(decoded.to_original)
@@ -298,12 +298,21 @@ class EvalView:
     def decoded(self, sample: Sample, size: Size) -> tuple[Encoded, Decoded]:
         """The sample's image at the scale from which `render` goes on, for an input of `size`
         (height, width). Raises `BadImageError`."""
+        encoded, decoded, _, _ = self._opened(sample, size)
+        return encoded, decoded
+
+    def _opened(
+        self, sample: Sample, size: Size
+    ) -> tuple[Encoded, Decoded, tuple[float, float, float, float], tuple[int, int, int, int]]:
+        """What `decoded` gives, and `eval_boxes` of the sample's part."""
         encoded = open_image(sample, self.preprocessing)
         width, height = encoded.size
-        box, (_, _, tall, wide) = eval_boxes(replace(self.preprocessing, size=size), encoded.size)
+        how = replace(self.preprocessing, size=size)
+        box, place = eval_boxes(how, sample.frame(encoded.size))
         # Twice what is needed: the decoder's own averaging then hides in the filter's support.
-        need_h, need_w = tall / (box[3] - box[1]) * height, wide / (box[2] - box[0]) * width
-        return encoded, encoded.decode((math.ceil(2 * need_h), math.ceil(2 * need_w)))
+        need_h = place[2] / (box[3] - box[1]) * height
+        need_w = place[3] / (box[2] - box[0]) * width
+        return encoded, encoded.decode((math.ceil(2 * need_h), math.ceil(2 * need_w))), box, place
 
 
 def turn(image: Pixels, orientation: int) -> Pixels:
@@ -317,23 +326,16 @@ def turn(image: Pixels, orientation: int) -> Pixels:
     return image
 
 
-class WholeView:
+class WholeView(_AsItIs):
     """All of the upright image, or of the sample's part of it, pixel by pixel."""
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        self.preprocessing = preprocessing
-
-    def cast(self, position: int, *, key: int, epoch: int) -> tuple[int, ...]:
-        """See `View`."""
-        return (position,)
 
     def see(
         self, samples: Sequence[Sample], sizes: Sequence[ImageSize], *, key: int = 0,
         epoch: int = 0, size: Size,
     ) -> Seen:  # fmt: skip
         """See `View`."""
-        x, y = (0, 0) if samples[0].part is None else samples[0].part[:2]
-        matrix = geometry.translate(-round(x), -round(y))
+        x, y = map(round, _corner(samples[0]))
+        matrix = geometry.translate(-x, -y)
         target = samples[0].target
         shown = None if target is None else target.through(matrix, size)
         return Seen(shown, geometry.inverse(matrix), sizes[0])
@@ -344,7 +346,7 @@ class WholeView:
         """See `View`."""
         encoded = open_image(samples[0], self.preprocessing)
         image = turn(encoded.decode().image, encoded.orientation)
-        x, y = (0, 0) if samples[0].part is None else map(round, samples[0].part[:2])
+        x, y = map(round, _corner(samples[0]))
         part = image[y : y + size[0], x : x + size[1]]
         if part.shape[:2] != size:
             raise BadImageError({encoded.path: "its size is not what its header says"})
