@@ -24,7 +24,7 @@ from retinue.data.formats import is_image_name
 from retinue.data.options import DataOptions
 from retinue.data.readable import Progress
 from retinue.data.sources.dataset import refusals, settle_classes, settle_splits
-from retinue.data.sources.listing import Listing, Readers
+from retinue.data.sources.listing import Listing, Reader, Readers
 from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.targets.boxes import Boxes
@@ -117,12 +117,7 @@ def convert(
     if megabytes is not None:
         what = f"data of format {to!r} has no shards"
         raise UsageError(what, where="key megabytes", mend="leave it out")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("something is there already", where=repr(str(out)), mend="take a new name")
-    reader, listing = read_listing(options, readers)
-    for error in refusals(listing, options):
-        raise error
-    notes = [*listing.notes, *(f"skipped: {problem}" for problem in listing.problems)]
+    reader, listing, notes = opened(options, readers, out)
     classes, records = settle_classes(listing, options, reader, notes)
     if not any(target.places for target in records.targets[:1]):
         what = f"data of format {listing.format!r} marks no objects"
@@ -138,6 +133,17 @@ def convert(
     return Conversion(
         str(out), to, listing.format, len(items), objects, classes, splits, lost, notes
     )
+
+
+def opened(options: DataOptions, readers: Readers, out: Path) -> tuple[Reader, Listing, list[str]]:
+    """What is to be converted into the new folder `out`, and what is to be said of it. Raises
+    UsageError for what a training would refuse, and where `out` is there already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("something is there already", where=repr(str(out)), mend="take a new name")
+    reader, listing = read_listing(options, readers)
+    for error in refusals(listing, options):
+        raise error
+    return reader, listing, [*listing.notes, *(f"skipped: {why}" for why in listing.problems)]
 
 
 def _divided(records: Records, options: DataOptions, form: Target, notes: list[str]) -> Records:

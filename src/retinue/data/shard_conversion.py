@@ -28,15 +28,14 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from retinue.data import complaints
-from retinue.data.conversion import Conversion, as_png
+from retinue.data.conversion import Conversion, as_png, opened
 from retinue.data.cpus import usable_cpus
 from retinue.data.decode import Encoded, open_pillow, read_image
 from retinue.data.options import DataOptions
 from retinue.data.readable import SMALL, Progress, Telling
-from retinue.data.sources.dataset import refusals, settle_classes, settle_splits
+from retinue.data.sources.dataset import settle_classes, settle_splits
 from retinue.data.sources.listing import Readers
 from retinue.data.sources.member import Member
-from retinue.data.sources.recognise import read_listing
 from retinue.data.sources.records import NONE, Record, Records
 from retinue.data.sources.words import ORDER
 from retinue.data.targets.one_class import OneClass
@@ -86,18 +85,13 @@ def convert(
     RetinueError where it cannot be written; BadImageError for images that cannot be read, unless
     `on_bad_image` is `skip`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("something is there already", where=repr(str(out)), mend="take a new name")
-    reader, listing = read_listing(options, readers)
-    for error in refusals(listing, options):
-        raise error
+    reader, listing, notes = opened(options, readers, out)
     if listing.looks_like:
         raise UsageError(
             f"shards hold one class an image, and {listing.looks_like}",
             where=repr(options.path),
             mend=f"format={reader.name} takes each label as it stands",
         )
-    notes = [*listing.notes, *(f"skipped: {problem}" for problem in listing.problems)]
     classes, records = settle_classes(listing, options, reader, notes)
     if "split" in options.model_fields_set:
         records, how = settle_splits(records, options, notes)

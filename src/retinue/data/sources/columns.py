@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from retinue.data.options import ColumnOptions
 from retinue.data.sources.cells import Cells, misfit
-from retinue.data.sources.records import NONE, Names, texts_of
+from retinue.data.sources.records import NONE, Names, different, texts_of
 from retinue.data.sources.walking import normal
 from retinue.data.sources.words import ORDER, is_missing, split_of, yes_or_no
 from retinue.errors import UsageError, some, suggest
@@ -79,25 +79,34 @@ class Columns:
         _, first = np.unique(codes, return_index=True)
         return self.cells.lines[first].tolist()  # type: ignore[no-any-return]
 
+    def refused(
+        self,
+        texts: Sequence[str],
+        at: npt.NDArray[np.int32],
+        bad: Iterable[bool],
+        what: Callable[[str], str],
+        mend: str,
+    ) -> list[UsageError]:
+        """An error for each of the `texts` of a column (`different`) that is `bad`, with the first
+        line that has it."""
+        return [
+            UsageError(what(text), where=self.cells.at(line), mend=mend)
+            for text, wrong, line in zip(texts, bad, self.first_lines(at), strict=True)
+            if wrong
+        ]
+
     def splits(self) -> tuple[npt.NDArray[np.int8] | None, list[UsageError]]:
         """(rows,) positions in `ORDER`, `NONE` where a cell is empty or no split; None: the table
         does not say. And an error for each word that is none, with its first line."""
         column = self.of("split")
         if column is None:
             return self._flagged()
-        words = column.fill_null(b"").dictionary_encode()
-        texts, at = texts_of(words.dictionary), words.indices.to_numpy()
+        texts, at = different(column)
         splits = [split_of(word) for word in texts]
-        mend = "use train, val or test, or data.columns.split=null to read none from"
-        errors = [
-            UsageError(
-                f"unknown split {word!r}",
-                where=self.cells.at(line),
-                mend=f"{mend} {self.names[self.place['split']]!r}",
-            )
-            for word, split, line in zip(texts, splits, self.first_lines(at), strict=True)
-            if word and split is None
-        ]
+        unknown = [bool(word) and split is None for word, split in zip(texts, splits, strict=True)]
+        name = self.names[self.place["split"]]
+        mend = f"use train, val or test, or data.columns.split=null to read none from {name!r}"
+        errors = self.refused(texts, at, unknown, lambda word: f"unknown split {word!r}", mend)
         codes = np.array([NONE if s is None else ORDER.index(s) for s in splits], np.int8)
         found: npt.NDArray[np.int8] = codes[at]
         return found, errors
@@ -109,18 +118,16 @@ class Columns:
         found = np.full(len(self.cells.lines), ORDER.index(rest), np.int8)
         errors = []
         for split, position in self.flags.items():
-            words = self.cells.columns[position].fill_null(b"").dictionary_encode()
-            texts, at = texts_of(words.dictionary), words.indices.to_numpy()
+            texts, at = different(self.cells.columns[position])
             said = list(map(yes_or_no, texts))
-            errors += [
-                UsageError(
-                    f"{word!r} says neither yes nor no in {self.names[position]!r}",
-                    where=self.cells.at(line),
-                    mend="write 1 or 0, or data.columns.split=null to read no splits from it",
-                )
-                for word, yes, line in zip(texts, said, self.first_lines(at), strict=True)
-                if yes is None
-            ]
+            name = self.names[position]
+            errors += self.refused(
+                texts,
+                at,
+                [yes is None for yes in said],
+                lambda word, name=name: f"{word!r} says neither yes nor no in {name!r}",  # type: ignore[misc]
+                "write 1 or 0, or data.columns.split=null to read no splits from it",
+            )
             found[np.array(said, bool)[at]] = ORDER.index(split)
         return found, errors
 

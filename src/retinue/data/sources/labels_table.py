@@ -32,7 +32,7 @@ from retinue.data.sources.label_cells import (
 from retinue.data.sources.layout import find_table, tables_of_splits
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import Positions
-from retinue.data.sources.records import NONE, texts_of
+from retinue.data.sources.records import NONE, different, texts_of
 from retinue.data.sources.table import Labelling, read_table
 from retinue.data.sources.walking import normal
 from retinue.data.sources.words import is_missing, name_by_value, nearly_alike, sort_names
@@ -86,11 +86,10 @@ class SeveralALine(Labelling):
     def _of_cells(
         self, columns: Columns, position: Positions, usable: npt.NDArray[np.bool_], listing: Listing
     ) -> tuple[list[Target], Positions]:
-        words = columns.needed("label").fill_null(b"").dictionary_encode()
-        code = words.indices.to_numpy().astype(np.int64)
-        texts = texts_of(words.dictionary)
+        texts, at = different(columns.needed("label"))
+        code = at.astype(np.int64)
         column = columns.names[columns.place["label"]]
-        lines = columns.first_lines(code)
+        lines = columns.first_lines(at)
         told = vectors(texts, self._asked)
         silent = np.zeros(len(texts), bool)
         if told is not None:
@@ -305,9 +304,7 @@ def _refuse_contradictions(
 def _said(columns: Columns, name: str, listing: Listing) -> Said:
     """(rows,) of a class: yes, no or `UNKNOWN`; a word that says neither is an error."""
     column = columns.cells.columns[columns.classes[name]]
-    words = column.fill_null(b"").dictionary_encode()
-    at = words.indices.to_numpy()
-    texts = texts_of(words.dictionary)
+    texts, at = different(column)
     values = [says(word) for word in texts]
     for word, value, line in zip(texts, values, columns.first_lines(at), strict=True):
         if value is None:

@@ -240,3 +240,10 @@ def text_of(name: Any) -> str | None:
 def texts_of(names: Names) -> list[str]:
     """All of them; null is the empty text."""
     return [os.fsdecode(value or b"") for value in names.to_pylist()]
+
+
+def different(column: Names) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The texts that there are in a column, each once, and (rows,) which of them each row has; null
+    is the empty text."""
+    coded = column.fill_null(b"").dictionary_encode()
+    return texts_of(coded.dictionary), coded.indices.to_numpy()

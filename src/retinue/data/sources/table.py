@@ -18,7 +18,7 @@ from retinue.data.sources.columns import Columns, find_columns
 from retinue.data.sources.layout import find_table, image_root, tables_in, tables_of_splits
 from retinue.data.sources.listing import Listing, Reader
 from retinue.data.sources.matching import SEVERAL, Match, Positions, composed, match
-from retinue.data.sources.records import NONE, Names, Records, text_of, texts_of
+from retinue.data.sources.records import NONE, Names, Records, different, text_of, texts_of
 from retinue.data.sources.split_tables import joined
 from retinue.data.sources.walking import normal, subfolders, walk
 from retinue.data.sources.words import (
@@ -155,19 +155,15 @@ def _weights(columns: Columns) -> tuple[npt.NDArray[np.float64] | None, list[Usa
     column = columns.of("weight")
     if column is None:
         return None, []
-    words = column.fill_null(b"").dictionary_encode()
-    texts, at = texts_of(words.dictionary), words.indices.to_numpy()
+    texts, at = different(column)
     values = [_weight(word) for word in texts]
-    mend = "data.columns.weight=null reads no weights"
-    errors = [
-        UsageError(
-            f"weight {word!r} is not a number from 0 to {_HEAVIEST:g}",
-            where=columns.cells.at(line),
-            mend=mend,
-        )
-        for word, value, line in zip(texts, values, columns.first_lines(at), strict=True)
-        if value is None
-    ]
+    errors = columns.refused(
+        texts,
+        at,
+        [value is None for value in values],
+        lambda word: f"weight {word!r} is not a number from 0 to {_HEAVIEST:g}",
+        "data.columns.weight=null reads no weights",
+    )
     weights: npt.NDArray[np.float64] = np.array([1.0 if v is None else v for v in values])[at]
     return weights, errors
 
