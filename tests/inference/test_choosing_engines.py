@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -164,9 +165,9 @@ def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
     monkeypatch.setattr(engines, "installed", lambda name: name == "torch")
     monkeypatch.setattr(engines, "cpu_flags", lambda: ["avx512_bf16"])
     x = torch.randn(2, 3, 16, 16)
-    monkeypatch.setattr(engines, "race", lambda runs: {"exact": 1.0, "made": 0.5})
+    monkeypatch.setattr(engines, "race", lambda runs: {"fp32": 1.0, "bf16": 0.5})
     assert compile_engine(tiny, x, precision="bf16").precision == "bf16"
-    monkeypatch.setattr(engines, "race", lambda runs: {"exact": 0.5, "made": 1.0})
+    monkeypatch.setattr(engines, "race", lambda runs: {"fp32": 0.5, "bf16": 1.0})
     with caplog.at_level(logging.WARNING, "retinue"):
         assert compile_engine(tiny, x, precision="bf16").precision == "fp32"
     assert "bf16 is no faster than fp32 here" in caplog.text
@@ -175,3 +176,26 @@ def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
     assert "no engine supports bf16 here" in caplog.text
     # By name one gets what one asks for.
     assert compile_engine(tiny, x, engine="torch", precision="bf16").precision == "bf16"
+
+
+@pytest.mark.parametrize(("speed", "precision"), [(5000.0, "bf16"), (3000.0, "fp32")])
+def test_whether_bf16_is_faster_is_found_out_once(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, speed: float, precision: str
+) -> None:
+    need("openvino")
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "installed", lambda name: name == "openvino")
+    own = Making._engine
+
+    def engine(self: Making, name: str, way: Any) -> engines.Engine:
+        made = own(Making(self.module, self.example), name, way)
+        made.precision = self.precision
+        return made
+
+    monkeypatch.setattr(Making, "_engine", engine)  # of a processor that has it
+    races = timed(monkeypatch, openvino_apart=4000, openvino_together=3000, fp32=4000, bf16=speed)
+    x = torch.randn(4, 3, 16, 16)
+    how: dict[str, Any] = {"precision": "bf16", "computed": {"network": "resnet18"}}
+    for _ in range(2):
+        assert compile_engine(tiny, x, **how).precision == precision
+    assert races == [["openvino apart", "openvino together"]] * 2 + [["fp32", "bf16"]]

@@ -33,8 +33,9 @@ GRAPH = Graph(
     SIGNATURE, PROOF,
 )  # fmt: skip
 CHOICE = Choice(
-    "torch", {"openvino": 41.2, "torch": 45.0}, 16, "", {"onnxruntime": "no operator ä"}, "vit"
-)
+    "torch", {"openvino": 41.2, "torch": 45.0}, 16, "", {"onnxruntime": "no operator ä"}, "vit",
+    against={"fp32": 30.5, "bf16": 45.0},
+)  # fmt: skip
 
 
 @pytest.fixture

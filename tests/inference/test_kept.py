@@ -19,10 +19,10 @@ import torch
 
 from retinue import modelfile
 from retinue.errors import RetinueError
-from retinue.inference import engines, making
+from retinue.inference import engines, kept, making
 from retinue.inference.devices import compute_threads
 from retinue.inference.engine_cache import ENOUGH, Choice, EngineCache
-from retinue.inference.engine_keys import choice_key, facts
+from retinue.inference.engine_keys import choice_key, facts, key_of
 from retinue.inference.kept import computed_by, kept_engine
 from retinue.inference.members import KeptMember, Member
 from retinue.inference.predictor import COMPILE_FROM, load
@@ -167,6 +167,48 @@ def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
     first = answers[: len(photographs)]
     last = answers[-len(photographs) :]
     exports.same(first, last, most=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("against", "wish", "answers"),
+    [
+        ({"fp32": 30.0, "bf16": 45.0}, "auto", "bf16"),
+        ({"fp32": 30.0, "bf16": 30.5}, "auto", "fp32"),  # noise would choose
+        ({"fp32": 45.0, "bf16": 30.0}, "auto", "fp32"),
+        ({}, "auto", None),
+        ({"bf16": 45.0}, "auto", None),
+        ({"fp32": 45.0, "bf16": 30.0}, "openvino", "bf16"),
+        ({}, "torch", None),
+    ],
+)
+def test_fewer_bits_answer_as_they_did_where_they_were_worth_it(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    against: dict[str, float],
+    wish: Any,
+    answers: str | None,
+) -> None:
+    """The graph in fp32 stands in for that in bf16, which not every processor has."""
+    file = compiled[1]["classification"]
+    said = modelfile.read_description(file)
+    (fp32, bf16) = (
+        facts(computed_by(said), cache.weights(file), [("float32", (3, *said.prepared().size))], p)
+        for p in ("fp32", "bf16")
+    )
+    graph = cache.graph(key_of(fp32), "openvino")
+    assert graph is not None
+    cache.keep_graph(key_of(bf16), graph)
+    choose(cache, file, "openvino")
+    choice = Choice("openvino", {"openvino": 2.0}, 4, "apart", against=against)
+    cache.keep_choice(choice_key(bf16), compute_threads(), choice)
+    monkeypatch.setattr(kept, "of_graph", lambda graph, precision, way: precision)
+    found = kept_engine(file, said, wish, precision="bf16")
+    assert (found and found.engine) == answers
+    assert found is None or found.settled
+    told = "bf16 is no faster than fp32 here" in caplog.text
+    assert told is (wish == "auto" and answers == "fp32")
 
 
 def test_few_images_prove_no_engine_for_good(

@@ -117,6 +117,8 @@ class Choice:
     """When, in seconds since 1970; None: by a version that did not write that down."""
     load: float | None = None
     """`retinue.data.cpus.cpu_load` before that."""
+    against: Mapping[str, float] = field(default_factory=dict)
+    """Of fewer bits: its images a second and those of fp32, by precision, if that was timed."""
 
     def told(self) -> str:
         """`openvino 41 img/s, torch 45 img/s: torch`."""
@@ -224,7 +226,9 @@ class EngineCache:
                 None if header.get(key) is None else float(header[key]) for key in ("timed", "load")
             )
             network = str(header["network"])
-            found = Choice(name, speeds, batch, str(header["way"]), why, network, timed, load)
+            against = {str(k): float(speed) for k, speed in header.get("against", {}).items()}
+            way = str(header["way"])
+            found = Choice(name, speeds, batch, way, why, network, timed, load, against)
             recalled = found.recalled()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
             _damaged(path, error)

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from retinue.inference.agreement import Scores
 from retinue.inference.eager import TorchEngine as TorchEngine
 from retinue.inference.engine import Engine, Precision, Way
 from retinue.inference.engine_cache import Choice
+from retinue.inference.kept import tell_not_worth, worth
 from retinue.inference.making import Making, RefusedError
 from retinue.inference.names import EngineName
 from retinue.inference.racing import first_of, race
@@ -107,11 +109,22 @@ def compile_engine(
     making.keep()
     if precision == "fp32":
         return made or TorchEngine(module)
+    choice = making.choice()
+    against = {} if choice is None else choice.against
+    if made is not None and worth(precision, against):
+        return made
     exact = compile_engine(module, example, scores=scores, computed=computed, steady=steady)
     if made is None:
         log.warning("no engine supports %s here; using fp32", precision)
         return exact
-    return _if_faster(made, exact, making)
+    if worth(precision, against) is None:
+        against = _compared(made, exact, making)
+        if choice is not None:
+            making.keep_choice(replace(choice, against=against))
+        if worth(precision, against):
+            return made
+    tell_not_worth(precision, against)
+    return exact
 
 
 class _Entry:
@@ -217,18 +230,12 @@ class _Entry:
         return race({name: partial(self._field[name], x) for name in names})
 
 
-def _if_faster(made: Engine, exact: Engine, making: Making) -> Engine:
-    """`made`, which computes in fewer bits, or else `exact`, where that is as fast."""
+def _compared(made: Engine, exact: Engine, making: Making) -> dict[str, float]:
+    """Images a second of `exact`, and of `made`, which computes in fewer bits, by their
+    precisions."""
     x = making.repeated(IMAGES // 4)
-    seconds = race({"exact": partial(exact, x), "made": partial(made, x)})
-    if first_of(seconds) == "made":
-        return made
-    each = [f"{IMAGES // 4 / seconds[name]:.3g}" for name in ("exact", "made")]
-    log.warning(
-        "%s is no faster than fp32 here (%s and %s images a second); going on in fp32",
-        made.precision, each[1], each[0],
-    )  # fmt: skip
-    return exact
+    seconds = race({"fp32": partial(exact, x), made.precision: partial(made, x)})
+    return {name: IMAGES // 4 / one for name, one in seconds.items()}
 
 
 def _ways(name: str) -> tuple[Way, ...]:

@@ -16,6 +16,7 @@ from retinue.inference.engine import Engine, Precision, Way
 from retinue.inference.engine_cache import Choice, EngineCache, Graph
 from retinue.inference.engine_keys import choice_key, facts, key_of, of_model
 from retinue.inference.names import EngineName
+from retinue.inference.racing import NEAR
 from retinue.inference.runtimes import found
 from retinue.inference.signature import Signature
 from retinue.modelfile import ModelDescription
@@ -48,7 +49,8 @@ def kept_engine(
     cache: EngineCache | None = None,
 ) -> Kept | None:
     """The engine of the model file `file` on the processor that `wish` asks for, as it was compiled
-    another time; None where there is none, or it cannot be had, whatever the reason."""
+    another time; None where there is none, or it cannot be had, whatever the reason. Where `auto`
+    found fewer bits no faster than fp32, it is that, which is told."""
     cache = cache or EngineCache()
     if wish == "torch" or not cache.there():
         return None
@@ -58,6 +60,13 @@ def kept_engine(
         choice = cache.choice(choice_key(facts(computed, "", inputs, precision)), compute_threads())
         if choice is None and wish == "auto" and not cache.has_graphs():
             return None  # and a large file is not read in vain
+        if precision != "fp32" and wish == "auto":
+            against = {} if choice is None else choice.against
+            if (worthy := worth(precision, against)) is None:
+                return None
+            if not worthy:
+                tell_not_worth(precision, against)
+                return kept_engine(file, description, wish, cache=cache)
         fastest = choice.engine if choice is not None else ""
         names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
         if not by_known_names(computed):
@@ -83,6 +92,22 @@ def _way(graph: Graph, choice: Choice | None) -> Way | None:
     if choice is not None and choice.engine == graph.engine and choice.way in proven:
         return next(way for way in proven if way == choice.way)
     return proven[0] if proven else None
+
+
+def worth(precision: Precision, speeds: Mapping[str, float]) -> bool | None:
+    """Whether that many images a second, by precision, speak for this one rather than for fp32;
+    None where they do not tell."""
+    if not {precision, "fp32"} <= speeds.keys():
+        return None
+    return NEAR * speeds[precision] > speeds["fp32"]
+
+
+def tell_not_worth(precision: Precision, speeds: Mapping[str, float]) -> None:
+    """Why it is not the one that was asked for."""
+    log.warning(
+        "%s is no faster than fp32 here (%.3g and %.3g images a second); going on in fp32",
+        precision, speeds[precision], speeds["fp32"],
+    )  # fmt: skip
 
 
 def computed_by(description: ModelDescription) -> dict[str, Any]:

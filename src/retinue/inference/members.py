@@ -246,8 +246,7 @@ def open_member(
     form = runtimes.format_of(file)
     if form is None:
         runtimes.refuse_part(file)
-        plain = device == "cpu" and precision == "fp32"
-        kept = _kept_member(file, engine, options) if plain else None
+        kept = _kept_member(file, engine, options, precision) if device == "cpu" else None
         return kept or _of_model_file(file, device, options)
     export, description, runs = open_exported(file, form, device, engine)
     with _naming(file):
@@ -289,9 +288,11 @@ def _naming(file: Path) -> Iterator[None]:
         raise
 
 
-def _kept_member(file: Path, engine: EngineName, options: Mapping[str, Any]) -> KeptMember | None:
+def _kept_member(
+    file: Path, engine: EngineName, options: Mapping[str, Any], precision: Precision
+) -> KeptMember | None:
     description = modelfile.read_description(file)
-    kept = kept_engine(file, description, engine)
+    kept = kept_engine(file, description, engine, precision=precision)
     # Between the two the file may have been replaced: then the weights are not the description's.
     if kept is None or modelfile.read_description(file) != description:
         return None
