@@ -12,7 +12,11 @@ The sides alternate; a round is one pass of each, and gives a ratio for each pai
 process's CPU time, so that a busy machine disturbs less (`--clock wall` for the other). Printed:
 the geometric mean of the ratios with its 95 % bootstrap interval.
 
-    python benchmarks/input_pipeline.py [--data FOLDER] [--rounds 12] [--json [FILE]]
+    python benchmarks/input_pipeline.py [--data FOLDER] [--rounds 12] [--tensorflow PYTHON]
+                                        [--json [FILE]]
+
+`--tensorflow`: an interpreter that has TensorFlow; beside a `tf.data` pipeline of it (`tf_data.py`)
+ours also goes without any change of colour.
 
 Without a folder, it cuts photographs of two sizes, as from the web and from a camera, out of
 scikit-learn's two sample pictures.
@@ -22,12 +26,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import math
 import os
 import random
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +58,15 @@ JITTER = 0.4
 HUE = 0.1
 SIZES = {"web 500×375": (500, 375), "camera 1600×1200": (1600, 1200)}
 PREPROCESSING = Preprocessing()
+CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 Pipeline = Callable[[Sequence[Path]], torch.Tensor]
 
 
-def retinue_pipeline(hue: float, seed: int = 0, opening: Opening | None = None) -> Pipeline:
+def retinue_pipeline(
+    hue: float, seed: int = 0, opening: Opening | None = None, jitter: float = JITTER
+) -> Pipeline:
     """Decode and warp once, then one colour matrix on the batch."""
-    colours = ColourOptions(brightness=JITTER, contrast=JITTER, saturation=JITTER, hue=hue)
+    colours = ColourOptions(brightness=jitter, contrast=jitter, saturation=jitter, hue=hue)
     view = TrainView(
         AugmentOptions(crop_scale=(0.08, 1.0), horizontal_flip=0.5),
         PREPROCESSING,
@@ -158,6 +167,42 @@ def pillow_pipeline(hue: float, seed: int = 0) -> Pipeline:
     return lambda paths: torch.stack([one(path) for path in paths])
 
 
+class TfData:
+    """The process of `tf_data.py`."""
+
+    def __init__(self, python: str, paths: Sequence[Path], jitter: float, hue: float) -> None:
+        script = Path(__file__).parent / "tf_data.py"
+        how = ["--jitter", str(jitter), "--hue", str(hue)]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            [python, script, *how, *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.called = self._answer()
+
+    def seconds(self, clock: str) -> float:
+        """Of one more batch of all files, by the `CLOCKS`' name."""
+        assert self._process.stdin is not None
+        print("another", file=self._process.stdin, flush=True)
+        used, taken, *_ = map(float, self._answer().split())
+        return used if clock == "cpu" else taken
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise SystemExit(f"no tf.data by {self._process.args[0]}: has it TensorFlow?")  # type: ignore[index]
+        return line
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.communicate()
+
+
 def make_photographs(folder: Path, size: tuple[int, int], count: int = BATCH) -> list[Path]:
     """JPEGs of this width and height: random windows of scikit-learn's photographs."""
     from sklearn.datasets import load_sample_images
@@ -216,9 +261,39 @@ CLAIMS = (
 NAMES = {"timm": "timm's training transforms", "pillow": "Pillow"}
 
 
+def beside_tensorflow(
+    name: str, paths: Sequence[Path], python: str, rounds: int, clock: str
+) -> Iterator[dict[str, Any]]:
+    """The figures of a set of photographs beside `tf.data`: no colour, colour, and hue, too."""
+    for case, jitter, hue in ((", no colour", 0.0, 0.0), ("", JITTER, 0.0),
+                              (", with hue", JITTER, HUE)):  # fmt: skip
+        ours, theirs = retinue_pipeline(hue, jitter=jitter), TfData(python, paths, jitter, hue)
+        taken: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for number in range(rounds + 1):
+            for side in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
+                if side == "ours":
+                    began = CLOCKS[clock]()
+                    ours(paths)
+                    seconds = CLOCKS[clock]() - began
+                else:
+                    seconds = theirs.seconds(clock)
+                if number:  # the first gets ready
+                    taken[side].append(seconds)
+        theirs.close()
+        pairs = zip(taken["theirs"], taken["ours"], strict=True)
+        ratio, low, high = interval([a / b for a, b in pairs])
+        own, other = (len(paths) / float(np.median(taken[side])) for side in ("ours", "theirs"))
+        yield {
+            "claim": "input-tfdata", "case": name + case,
+            "peer": f"tf.data, {theirs.called}", "ratio": ratio, "low": low, "high": high,
+            "spread": "95 % interval", "target": 1.5, "ours": own, "theirs": other,
+            "unit": "images/s and core",
+        }  # fmt: skip
+
+
 def measured(
     name: str, paths: Sequence[Path], hue: float, rounds: int, clock: Callable[[], float]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """The figures of a set of photographs."""
     with tempfile.TemporaryDirectory() as folder:
         sides = {
@@ -229,28 +304,24 @@ def measured(
         with contextlib.suppress(UsageError):
             sides["timm"] = timm_pipeline(hue)
         speeds = compare(sides, paths, rounds, clock)
-    results = []
     for claim, own, peer, target in CLAIMS:
         if peer not in speeds:
             continue
         pairs = zip(speeds[own], speeds[peer], strict=True)
         ratio, low, high = interval([a / b for a, b in pairs])
-        results.append(
-            {
-                "claim": claim,
-                "case": name + (", with hue" if hue else ""),
-                "peer": NAMES[peer],
-                "ratio": ratio,
-                "low": low,
-                "high": high,
-                "spread": "95 % interval",
-                "target": target,
-                "ours": float(np.median(speeds[own])),
-                "theirs": float(np.median(speeds[peer])),
-                "unit": "images/s and core",
-            }
-        )
-    return results
+        yield {
+            "claim": claim,
+            "case": name + (", with hue" if hue else ""),
+            "peer": NAMES[peer],
+            "ratio": ratio,
+            "low": low,
+            "high": high,
+            "spread": "95 % interval",
+            "target": target,
+            "ours": float(np.median(speeds[own])),
+            "theirs": float(np.median(speeds[peer])),
+            "unit": "images/s and core",
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -258,12 +329,13 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="a folder of JPEGs; default: two made sets")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="cpu")
+    parser.add_argument("--tensorflow", metavar="PYTHON", help="an interpreter that has it")
     add_json(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    clock = CLOCKS[options.clock]
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         if options.data is not None:
@@ -276,11 +348,14 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         else:
             sets = {name: make_photographs(Path(folder), size) for name, size in SIZES.items()}
         for name, paths in sets.items():
-            for hue in (0.0, HUE):
-                for result in measured(name, paths, hue, options.rounds, clock):
-                    results.append(result)
-                    if options.json != "-":
-                        print(line(result), flush=True)
+            parts = [measured(name, paths, hue, options.rounds, clock) for hue in (0.0, HUE)]
+            if options.tensorflow:
+                how = options.tensorflow, options.rounds, options.clock
+                parts.append(beside_tensorflow(name, paths, *how))
+            for result in itertools.chain(*parts):
+                results.append(result)
+                if options.json != "-":
+                    print(line(result), flush=True)
     leave("input pipeline", results, options.json)
     return results
 

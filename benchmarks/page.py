@@ -20,6 +20,10 @@ from results import FOLDER
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 INPUT = "python benchmarks/input_pipeline.py --json benchmarks/results/input_pipeline.json"
+TENSORFLOW = (
+    "python benchmarks/input_pipeline.py --tensorflow PYTHON"
+    " --json benchmarks/results/input_pipeline.json"
+)
 TRAINING = "python benchmarks/training_step.py --json benchmarks/results/training_step.json"
 ENGINES = "python benchmarks/engines.py --json benchmarks/results/engines.json"
 STAGED = "python benchmarks/staged_cache.py DATA --json benchmarks/results/staged_cache.json"
@@ -111,7 +115,9 @@ CHAPTERS = (
             Claim("input-packed", "From packed images, against timm's transforms", "≥ 4×", INPUT),
             Claim("input-pillow", "From JPEG files, against Pillow alone", "", INPUT),
             Claim("input-packed-pillow", "From packed images, against Pillow alone", "", INPUT),
-            Claim("input-tfdata", "Against a `tf.data` pipeline doing the same", "≥ 1.5×", ""),
+            Claim(
+                "input-tfdata", "Against a `tf.data` pipeline doing the same", "≥ 1.5×", TENSORFLOW
+            ),
         ),
     ),
     Chapter(
@@ -131,7 +137,7 @@ CHAPTERS = (
                 "scale",
                 "What a data set of 1,280,000 images takes before its first step",
                 "index 20 s and 2 GB, first step 60 s",
-                "python benchmarks/scale.py --check --train",
+                "python benchmarks/scale.py --train --json benchmarks/results/scale.json",
             ),
         ),
     ),

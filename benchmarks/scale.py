@@ -1,6 +1,6 @@
 """How time and memory grow with the data set: its index, `data check`, the first step of `train`.
 
-    python benchmarks/scale.py [ROWS …] [--check] [--train] [--keep FOLDER]
+    python benchmarks/scale.py [ROWS …] [--check] [--train] [--keep FOLDER] [--json [FILE]]
 
 One folder of 20,000 small JPEGs, and symbolic links to it, make as large a data set as is wanted.
 Each figure is of a process of its own, which prints its seconds, those that it took of the
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from results import add_json, leave
 from retinue import api
 from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
@@ -125,13 +126,30 @@ PARTS = {
 }
 
 
+TARGETS = {"index": (20.0, 2.0), "train": (60.0, None)}
+"""Seconds and GB, of the greatest data set."""
+
+
+def results(part: str, rows: int, seconds: float, used: float, peak: float) -> list[dict[str, Any]]:
+    """As benchmarks/README.md tells: seconds and memory of a part."""
+    most = TARGETS.get(part, (None, None)) if rows >= ROWS[-1] else (None, None)
+    case = f"{PARTS[part][1]}, {rows:,} rows"
+    nothing = {"claim": "scale", "ratio": None, "low": None, "high": None, "better": "less"}
+    return [
+        {**nothing, "case": case, "ours": seconds, "unit": "s", "target": most[0],
+         "note": f"{used:.1f} s of the processor"},
+        {**nothing, "case": f"{case}, memory", "ours": peak, "unit": "GB", "target": most[1]},
+    ]  # fmt: skip
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("rows", nargs="*", type=int, default=list(ROWS))
     parser.add_argument("--check", action="store_true", help="also data check: each image decoded")
     parser.add_argument("--train", action="store_true", help="also the first step of a training")
     parser.add_argument("--keep", type=Path, help="a folder for the data, to be used again")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    add_json(parser)
     asked = parser.parse_args()
     if asked.part:
         start, imported = time.perf_counter(), time.process_time()
@@ -143,6 +161,7 @@ def main() -> None:
     parts = ["index", "written", "folder", *["check"] * asked.check]
     parts += ["scan", "train"] if asked.train else []
     before: dict[str, tuple[int, float]] = {}
+    told: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         root = (asked.keep or Path(temporary)).absolute()
         env = {**os.environ, "RETINUE_CACHE": str(root / "cache")}
@@ -156,13 +175,16 @@ def main() -> None:
                 count, seconds, used, peak = map(float, answer.stdout.split()[-4:])
                 line = f"{count:>11,.0f}  {PARTS[part][1]:<38} {seconds:7.2f} s"
                 line += f", processor {used:7.2f} s, {peak:5.2f} GB"
+                told += results(part, int(count), seconds, used, peak)
                 if part in before:
                     fewer, faster = before[part]
                     decades = math.log10(count / fewer)
                     each = (used / count) / (faster / fewer)
                     line += f"  × {each ** (1 / decades):.2f} a row and decade"
                 before[part] = int(count), used
-                print(line, flush=True)
+                if asked.json != "-":
+                    print(line, flush=True)
+    leave("scale", told, asked.json)
 
 
 if __name__ == "__main__":

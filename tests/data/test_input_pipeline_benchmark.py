@@ -62,3 +62,11 @@ def test_prints_json(
     cases = {(result["claim"], result["case"]) for result in results}
     assert {("input-packed-pillow", "plain"), ("input-pillow", "plain, with hue")} <= cases
     assert all(r["low"] <= r["ratio"] <= r["high"] for r in results)
+
+
+def test_an_interpreter_without_tensorflow_is_said_to_be_none(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    """It runs as another program, whose own words go nowhere."""
+    with pytest.raises(SystemExit, match="has it TensorFlow"):
+        benchmark.TfData("true", [tmp_path / "a.jpg"], 0.0, 0.0)
