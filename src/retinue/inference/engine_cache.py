@@ -108,7 +108,7 @@ class Choice:
     batch: int
     """So many at a time."""
     way: str = ""
-    """In which of its ways the engine was: see `retinue.inference.engine.Way`."""
+    """In which of its ways the engine was (`retinue.inference.engine.Way`), or what was chosen."""
     passed_over: Mapping[str, str] = field(default_factory=dict)
     """Engines that could not take part, and why."""
     network: str = ""

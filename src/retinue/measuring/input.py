@@ -144,7 +144,8 @@ def bench_data(
     its threads read ahead; and in one thread, where the time of an image goes. What is packed is
     packed first, and not measured. Raises UsageError for what makes no sense."""
     plain = {"cache_features": "off", "views": None}
-    trainer, own, settings = tried(_Fed, recipe, stage, seconds, overrides, plain, quiet=quiet)
+    changes = {**(overrides or {}), "precision": "fp32"}  # nothing is computed in it
+    trainer, own = tried(_Fed, recipe, stage, seconds, changes, plain, quiet=quiet)
     apart = trainer.apart[1:]
     parts = {part: mean(each[part] for each in apart) for part in PARTS}
     return Measured(
@@ -155,7 +156,7 @@ def bench_data(
             "batch": own.batch_size,
             "packed": trainer.recipe.data.packed,
             "device": str(trainer.device),
-            "threads": settings.threads,
+            "threads": trainer.settings.threads,
             "workers": worker_count(trainer.recipe.data.workers),
         },
         Spread.of(trainer.rates),

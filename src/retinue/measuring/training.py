@@ -17,7 +17,6 @@ from retinue.measuring.machine import TURNS, matrix_product, peak_memory, wait
 from retinue.models.anatomy import unit_macs
 from retinue.sample import Batch, Sample
 from retinue.training import session
-from retinue.training.environment import Settings
 from retinue.training.options import StageOptions
 from retinue.training.request import asked
 from retinue.training.session import RecipeLike
@@ -178,7 +177,8 @@ def bench_train(
     """Steps of the recipe's `stage` (by default its first), on up to `MOST_IMAGES` of its images,
     from the weights that it begins with; nothing of it stays. Where its frozen part is cached, that
     is computed first and not measured. Raises UsageError for what makes no sense."""
-    trainer, own, settings = tried(Clocked, recipe, stage, seconds, overrides, {}, quiet=quiet)
+    trainer, own = tried(Clocked, recipe, stage, seconds, overrides, {}, quiet=quiet)
+    settings = trainer.settings
     counted = trainer.steps
     batch = own.batch_size
     apart = [step for step in counted if step["apart"]]
@@ -224,9 +224,9 @@ def tried(
     changes: Mapping[str, Any],
     *,
     quiet: bool,
-) -> tuple[T, StageOptions, Settings]:
-    """A trainer of `kind` that has measured for so many `seconds`;
-    with `changes` of the stage."""
+) -> tuple[T, StageOptions]:
+    """A trainer of `kind` that has measured for so many `seconds`, and the recipe's stage, which it
+    has measured with `changes`."""
     refuse_no_time(seconds)
     notes: list[str] = []
     meant, given = asked(recipe, dict(overrides or {}), notes.append)
@@ -245,7 +245,7 @@ def tried(
         quiet=quiet,
         learnt_from=_some,
     )
-    return trainer, own, settings
+    return trainer, own
 
 
 def _some(samples: Sequence[Sample]) -> Sequence[Sample]:

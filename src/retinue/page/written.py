@@ -26,6 +26,7 @@ class _Settings(BaseModel):
     precision: Text
     threads: Annotated[int, Strict(), Field(ge=1)]
     world: Annotated[int, Strict(), Field(ge=1)]
+    why: Text = ""
 
 
 class _Environment(BaseModel):

@@ -6,9 +6,11 @@ import atexit
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
 from retinue.data.loader import worker_count
 from retinue.errors import UsageError
 from retinue.inference.devices import choose_device, fit_threads
-from retinue.inference.engine_cache import EngineCache
+from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.inference.engines import candidates, installed
 
 PACKAGES = (
@@ -37,14 +39,27 @@ PACKAGES = (
 )
 
 
+OPEN = "auto"
+"""A precision that `retinue.training.planning.precision` settles."""
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""What systems call instructions that multiply in bfloat16, on x86-64 and on ARM."""
+
+WITHOUT_BFLOAT16 = "this processor has no bfloat16 instructions"
+UNTOLD_BFLOAT16 = "the system does not say whether the processor has bfloat16 instructions"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What `auto` came to. A resumed training takes these again, so that it stays exact."""
 
     device: str
     precision: str
+    """`fp32`, `bf16` or `fp16`; `OPEN` until the training's own steps have been looked at."""
     threads: int
     world: int
+    why: str = ""
+    """Of the precision, where `auto` has chosen it by the training's steps: what completes
+    `precision: float32, …`."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,18 +98,24 @@ def cpu_features() -> list[str]:
         "amx_int8",
         "asimd",
         "sve",
+        "bf16",
     )
     flags = set(cpu_flags())
     return [name for name in wanted if name in flags]
 
 
-def choose_precision(wish: str, device: str) -> str:
-    """`auto` to bf16 on a GPU that has it and fp32 elsewhere.
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it, as far as the system tells. Without them
+    bfloat16 is emulated, and hundreds of times slower than float32."""
+    return not set(BFLOAT16).isdisjoint(cpu_features())
 
-    On a CPU bf16 helps some networks and harms others (depthwise convolutions), so it is only
-    taken when asked for.
-    """
+
+def choose_precision(wish: str, device: str) -> str:
+    """`auto` to bf16 on a GPU that has it, fp32 on one that has not. On a CPU it is still `OPEN`:
+    which of the two is faster depends on the processor and on what is trained."""
     if wish == "auto":
+        if device == "cpu":
+            return OPEN
         return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
     if wish == "fp16" and device == "cpu":
         raise UsageError("fp16 training needs a GPU", where="key precision", mend="precision=bf16")
@@ -102,16 +123,17 @@ def choose_precision(wish: str, device: str) -> str:
 
 
 def build_accelerator(device: str, precision: str) -> Accelerator:
-    """Accelerate's handle on devices, processes and mixed precision."""
+    """Accelerate's handle on devices, processes and mixed precision; one that is `OPEN` is not
+    mixed."""
     _refuse_sharding()
-    if "WORLD_SIZE" not in os.environ:
-        # Accelerate keeps its state for the whole process; a second training may want another.
-        AcceleratorState._reset_state(reset_partial_state=True)
+    # Accelerate keeps its state for the whole process; a second training may want another, and
+    # among several processes, whose group stays, the precision is settled later than the rest.
+    AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
     if ":" in device:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     else:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
-    mixed = "no" if precision == "fp32" else precision
+    mixed = "no" if precision in ("fp32", OPEN) else precision
     # While one process computes what all will use, the others wait, for hours if need be.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=2))
     made = Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[patient])
@@ -153,6 +175,7 @@ def facts() -> dict[str, Any]:
     """What there is on this machine, and what `auto` would choose: plain JSON values."""
     device = choose_device("auto")
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    kept = EngineCache().choices()
     return {
         "system": platform.platform(),
         "versions": versions(),
@@ -168,19 +191,36 @@ def facts() -> dict[str, Any]:
         "auto": {
             "device": device,
             "engine": _engine(candidates(device)),
-            "precision": choose_precision("auto", device),
+            "precision": _precision(choose_precision("auto", device)),
             "workers": worker_count("auto"),
             "threads": fit_threads(),
         },
-        "timed_engines": {
-            f"{one.network or 'a network'}, {one.batch} at a time": one.recalled()
-            for one in EngineCache().choices()[:MOST_TOLD][::-1]
-        },
+        "timed_engines": _timed(one for one in kept if one.way != STEPS),
+        "timed_precisions": _timed(one for one in kept if one.way == STEPS),
     }
 
 
 MOST_TOLD = 8
-"""Choices of an engine that are told, of those that were used last."""
+"""Choices of a kind that are told, of those that were used last."""
+STEPS = "steps of a training"
+"""In the cache of engines, the way of a choice that is one of a precision."""
+
+
+def _timed(choices: Iterable[Choice]) -> dict[str, str]:
+    """Of what, and how it went."""
+    return {
+        f"{one.network or 'a network'}, {one.batch} at a time": one.recalled()
+        for one in list(islice(choices, MOST_TOLD))[::-1]
+    }
+
+
+def _precision(chosen: str) -> str:
+    """What `auto` would do."""
+    if chosen != OPEN:
+        return chosen
+    if not multiplies_bfloat16():
+        return f"fp32: {WITHOUT_BFLOAT16 if cpu_flags() else UNTOLD_BFLOAT16}"
+    return "the faster of fp32, bf16, timed by training where that is long enough"
 
 
 def _engine(names: list[str]) -> str:

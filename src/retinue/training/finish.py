@@ -71,6 +71,7 @@ def final_figures(
             "device": settings.device,
             "engine": predictor.engine,
             "precision": settings.precision,
+            **({"precision_chosen": settings.why} if settings.why else {}),
             "threads": settings.threads,
             "workers": workers,
             "cpu": cpu_name(),

@@ -23,13 +23,24 @@ _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 @contextmanager
 def autocast(accelerator: Accelerator) -> Iterator[None]:
-    """The accelerator's own; in bfloat16 on a CPU, depthwise convolutions compute in float32."""
-    with accelerator.autocast():
-        if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
-            with DepthwiseInFloat32():
-                yield
-        else:
+    """The accelerator's own; on a CPU `on_cpu`."""
+    if accelerator.device.type == "cpu":
+        with on_cpu(accelerator.mixed_precision):
             yield
+    else:
+        with accelerator.autocast():
+            yield
+
+
+@contextmanager
+def on_cpu(precision: str) -> Iterator[None]:
+    """What computes in `precision` on a CPU: `bf16`, in which depthwise convolutions stay in
+    float32; everything else is float32."""
+    if precision != "bf16":
+        yield
+        return
+    with torch.autocast("cpu", torch.bfloat16), DepthwiseInFloat32():
+        yield
 
 
 class DepthwiseInFloat32(TorchFunctionMode):

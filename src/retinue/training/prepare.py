@@ -13,6 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from retinue import modelfile
+from retinue.data.cpus import cpu_flags
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
 from retinue.data.readable import unreadable
@@ -48,6 +49,7 @@ from retinue.training.environment import (
     build_accelerator,
     choose_precision,
     is_main,
+    multiplies_bfloat16,
     versions,
 )
 from retinue.training.examples import draw_examples
@@ -147,7 +149,8 @@ def same_as_before(before: dict[str, Any], now: Settings) -> Settings:
             where="the device that the training began on",
             mend="go on where there is one, or elsewhere: --resume device=cpu (not bit for bit)",
         ) from None
-    return Settings(device, before["precision"], before["threads"], now.world)
+    chosen = before["precision"], before["threads"], now.world, before.get("why", "")
+    return Settings(device, *chosen)
 
 
 def on_another_device(before: dict[str, Any], now: Settings) -> Settings:
@@ -188,6 +191,7 @@ def prepared(
     if not dataset.splits.get("val") and any(stage.early_stop for stage in recipe.stages):
         LOGGER.warning("no validation split: early_stop ends no stage, the last weights count")
     resumed = run.checkpoints.exists()
+    _doubt_emulation(run, settings, resumed=resumed)
     task = _task(run, recipe, dataset, resumed=resumed)
     refuse_metric(recipe, task)
     refuse_undefined(recipe, task, dataset)
@@ -250,6 +254,24 @@ def prepared(
         clock,
         epoch_steps,
         taught_by,
+    )
+
+
+def _doubt_emulation(run: RunFolder, settings: Settings, *, resumed: bool) -> None:
+    """Say so where bfloat16 was asked for, or begun with elsewhere, and is emulated here. What is
+    under way keeps its precision all the same: with another it would be another training."""
+    asked = settings.device == "cpu" and settings.precision == "bf16"
+    if not asked or multiplies_bfloat16() or not cpu_flags():  # a system may tell nothing
+        return
+    mend = "precision=fp32"
+    if resumed:
+        file = run.path / MODEL_FILE
+        weights = [f"model.weights={file}"] if file.is_file() else []
+        mend = f"go on where there are, or start anew: {begin_anew(run.path, mend, *weights)}"
+    LOGGER.warning(
+        "this processor has no bfloat16 instructions: a step in bf16 can take hundreds of times as"
+        " long as one in fp32; %s",
+        mend,
     )
 
 
@@ -373,12 +395,15 @@ def write_down(run: RunFolder, recipe: Recipe, dataset: Dataset, settings: Setti
 
 
 def write_fitted(run: RunFolder, training: Training, plan: dict[str, Any] | None) -> None:
-    """What the training's recipe came to when it was fitted to a budget, in place of what was
-    written down before; and how long it is thought to take."""
+    """What the training's recipe came to when it was fitted to a budget, and its settings when all
+    of them were settled, in place of what was written down before; and how long it is thought to
+    take."""
     recipe, recorder = training.recipe, training.recorder
     began = run.read_json(RECORD) or {}
     run.write(RECIPE, dump(recipe))
-    run.write_json(RECORD, {**began, "recipe": leaves_of(recipe), "plan": plan})
+    settings = training.settings.as_dict()
+    found = {"settings": settings, "recipe": leaves_of(recipe), "plan": plan}
+    run.write_json(RECORD, {**began, **found})
     kept = {"recipe": without_paths(recipe)}
     recorder.description = recorder.description.model_copy(update=kept)
 

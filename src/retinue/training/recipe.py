@@ -64,7 +64,9 @@ class Recipe(Options):
     before the first step. `10m` says `{time: 10m}`."""
     ema: EmaOptions | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, fp32 otherwise."""
+    """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, and on a CPU that has it
+    where the training is long enough to find out by its own steps that they are faster so; fp32
+    otherwise."""
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
@@ -73,7 +75,7 @@ class Recipe(Options):
     ] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     compile: bool = False
-    """Compile the network with `torch.compile`."""
+    """Compile the network with `torch.compile`; on CPUs that brought nothing (docs/train.md)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of every random draw; the split has its own, `data.split.seed`."""
     evaluation: EvaluationOptions = EvaluationOptions()

@@ -197,7 +197,7 @@ def plan(recipe: RecipeLike, overrides: Mapping[str, Any], *, quiet: bool) -> Pl
         training = prepared(RunFolder(Path(folder)), loaded, dataset, settings, bar, clock)
         training, estimate, fitted = planned(training)
     images = {split: len(samples) for split, samples in dataset.splits.items()}
-    return Plan(training.recipe, [*notes, *fitted], settings, images, estimate)
+    return Plan(training.recipe, [*notes, *fitted], training.settings, images, estimate)
 
 
 def opened(
@@ -362,7 +362,7 @@ def _work(
         progress = Trainer(training).fit()
         if not is_main():
             return Run(run.path, {}, run.path / MODEL_FILE)
-        figures = final_figures(run, recipe, dataset, settings, progress, bar, clock)
+        figures = final_figures(run, recipe, dataset, training.settings, progress, bar, clock)
         trackers.tell_final(figures)
         return Run(run.path, figures, run.path / MODEL_FILE, progress.skipped)
 

@@ -55,8 +55,8 @@ class Trainer:
         self.bar = training.bar
         self.clock = training.clock
         self.epoch_steps = training.epoch_steps
-        settings = training.settings
-        self.accelerator = build_accelerator(settings.device, settings.precision)
+        self.settings = training.settings
+        self.accelerator = build_accelerator(self.settings.device, self.settings.precision)
         self.device: torch.device = self.accelerator.device
         self.learner = training.learner.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = self.learner.network

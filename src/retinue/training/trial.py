@@ -21,6 +21,8 @@ from retinue.training.environment import Settings, is_main
 from retinue.training.labelling import labels_images
 from retinue.training.options import StageOptions
 from retinue.training.planning.clock import Clock
+from retinue.training.planning.lengths import steps_of_epochs
+from retinue.training.planning.precision import settled
 from retinue.training.prepare import prepared
 from retinue.training.recipe import Recipe
 from retinue.training.trainer import Trainer
@@ -66,8 +68,9 @@ def trial(
     quiet: bool,
     learnt_from: Callable[[Sequence[Sample]], Sequence[Sample]] = lambda samples: samples,
 ) -> T:
-    """Train by `stage` alone until the trainer, which is made ready by `begin`, raises `TrialOver`.
-    `changes`: of the recipe; `learnt_from` chooses among the training images."""
+    """Train by `stage` alone until the trainer, which is made ready by `begin`, raises `TrialOver`;
+    in the precision that a training by the whole recipe has. `changes`: of the recipe;
+    `learnt_from` chooses among the training images."""
     plain = {"stages": (stage,), "budget": None, "tensorboard": False, "trackers": ()}
     tried = recipe.model_copy(update={**plain, **changes})
     torch.set_num_threads(settings.threads)
@@ -76,6 +79,9 @@ def trial(
         console(None, quiet=quiet or not is_main()) as bar,
     ):
         training = prepared(RunFolder(Path(folder)), tried, dataset, settings, bar, Clock())
+        steps = steps_of_epochs(recipe, dataset.parts)
+        whole, _ = settled(replace(training, recipe=recipe, epoch_steps=steps))
+        training = replace(training, settings=whole.settings)
         unjudged = {part: rows for part, rows in dataset.parts.items() if part in ("train", POOL)}
         unjudged["train"] = learnt_from(unjudged["train"])
         trainer = kind(replace(training, splits=unjudged))

@@ -15,20 +15,23 @@ from retinue.training.environment import is_main
 from retinue.training.planning.budget import fitted_to_budget
 from retinue.training.planning.estimate import Estimate, estimated
 from retinue.training.planning.lengths import images_to_label, samples_of_stages
+from retinue.training.planning.precision import settled
 from retinue.training.planning.rehearsal import Rehearsal
 from retinue.training.recipe import Recipe
 from retinue.training.training import Training
 
 
 def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
-    """`training` with its recipe fitted to its budget, if it has one that it was not yet fitted to;
-    what it will take, None where that cannot be told; and lines that say what was fitted.
+    """`training` with its precision settled, and with its recipe fitted to its budget, if it has
+    one that it was not yet fitted to; what it will take, None where that cannot be told; and lines
+    that say what was settled and fitted.
 
     All processes do the same, and take what the first one has found.
 
     Raises:
         UsageError: the budget is too small.
     """
+    training, lines = settled(training)
     recipe = training.recipe
     found: list[Any] = [recipe, None, [], None]
     try:
@@ -75,8 +78,8 @@ def planned(training: Training) -> tuple[Training, Estimate | None, list[str]]:
         if recipe.budget is not None and not recipe.budget.fitted:
             raise failed
         LOGGER.info("%s", failed.what)
-        return training, None, []
-    return replace(training, recipe=recipe), told, notes
+        return training, None, lines
+    return replace(training, recipe=recipe), told, [*lines, *notes]
 
 
 def begin_forecast(training: Training, estimate: Estimate | None) -> None:

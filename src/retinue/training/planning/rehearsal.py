@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -23,17 +24,21 @@ from retinue.inference.tta import views as orientations
 from retinue.run.log import Bar
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT, Learner
-from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
 from retinue.training.features.wanted import unwanted
-from retinue.training.losses import portion_loss
 from retinue.training.mixed import autocast
-from retinue.training.optim import build_optimizer
 from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.planning.lengths import samples_of_stages
+from retinue.training.planning.stepping import (
+    Computing,
+    first_step,
+    restored,
+    stepper,
+    untouched,
+)
 from retinue.training.recipe import Recipe
-from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode
+from retinue.training.stage import cut_before, first_to_learn, freeze
 from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker
 from retinue.training.training import Training
 
@@ -69,16 +74,26 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class _Timed:
-    """What a stage's work takes, in seconds, at the size of its first images."""
+class _Fed:
+    """What the steps of a stage are fed with."""
 
-    frozen: FrozenPart | None
-    """What is computed once, if anything."""
+    data: StageData
     batch: Batch
     load: float
     """Until an image is read and rendered."""
+    frozen: FrozenPart | None
+    """What is computed once, if anything."""
     plain: float
     """An image through `frozen`, with plain PyTorch."""
+    state: Any
+    """What `frozen` gives for `batch`, or its images."""
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What a stage's work takes, in seconds, at the size of its first images."""
+
+    fed: _Fed
     step: float
     judged: float
     read: float
@@ -108,7 +123,7 @@ class Rehearsal:
         own = training.learner
         if own.teacher is not None:
             own.teacher.to(self.device)
-        with _untouched(self.device):
+        with untouched(self.device):
             self.learner: Learner = Learner(
                 copy.deepcopy(own.network), copy.deepcopy(own.objective), own.teacher
             ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -121,7 +136,7 @@ class Rehearsal:
         """Of each stage of `recipe`, the training's or one that differs in its stages."""
         found = []
         moved = len(self.learner.network.units())  # the first unit that has learnt so far
-        with _untouched(self.device):
+        with untouched(self.device):
             each = zip(recipe.stages, samples_of_stages(recipe, self.training.splits), strict=True)
             for index, (stage, samples) in enumerate(each):
                 where = f"key stages.{index}.trainable"
@@ -134,10 +149,25 @@ class Rehearsal:
                 moved = min(moved, first)
         return found
 
+    def stepping(
+        self, recipe: Recipe, index: int, ways: Sequence[Computing]
+    ) -> list[Callable[[], tuple[float, float]]]:
+        """For each of the `ways` a function that takes the first step of the recipe's stage
+        `index`, always the same one from the weights that the training begins with, and gives its
+        seconds and its loss (not finite where the weights after it are not). A step of more than
+        `MOST_ROWS` images is one of so many."""
+        stage = recipe.stages[index]
+        where = f"key stages.{index}.trainable"
+        first = first_to_learn(self.learner.network, stage.trainable, where)
+        cut = cut_before(self.learner.network, first)
+        *_, samples = islice(samples_of_stages(recipe, self.training.splits), index + 1)
+        with untouched(self.device):
+            return _Stage(self, recipe, stage, samples, first, cut).stepping(ways)
+
     def judging(self, samples: Sequence[Sample]) -> Judging:
         """Of the final evaluation of `samples`, with the engine that it will take."""
         if self._judging is None:
-            with _untouched(self.device):
+            with untouched(self.device):
                 self._judging = self._judge(samples)
         return self._judging
 
@@ -294,17 +324,17 @@ class _Stage:
         cache may hold some of it."""
         if self._timed is None:
             self._timed = self._measure()
-        timed = self._timed
+        timed, fed = self._timed, self._timed.fed
         ready = view = judged_view = absent = 0.0
-        if timed.frozen is not None:
+        if fed.frozen is not None:
             count = self._count * (views or 1)
             with evaluating(self.learner.network):
-                ready, each = self._by.faster(timed.frozen, timed.batch, count, timed.plain)
+                ready, each = self._by.faster(fed.frozen, fed.batch, count, fed.plain)
                 absent = self._lacking(views) if probe else 1.0
-            view = self._by.together(timed.load, each)
+            view = self._by.together(fed.load, each)
             judged_view = self._by.together(timed.read, each) if timed.read else 0.0
         return Rates(
-            timed.frozen is not None,
+            fed.frozen is not None,
             ready,
             view * timed.area,
             judged_view,
@@ -321,7 +351,15 @@ class _Stage:
             self._absent[views] = self._maker.absent(stage, data, network, self._cut)
         return self._absent[views]
 
-    def _measure(self) -> _Timed:
+    def stepping(self, ways: Sequence[Computing]) -> list[Callable[[], tuple[float, float]]]:
+        """See `Rehearsal.stepping`."""
+        fed = self._fed()
+        steps = [self._stepper(fed, way)[0] for way in ways]
+        by = self._by
+        how = (self.learner, by.device, by.wait, self._recipe.seed)
+        return [partial(first_step, step, *how) for step in steps]
+
+    def _fed(self) -> _Fed:
         freeze(self.learner.network, self._first)
         data = self._maker.images(self._stage, self._shown)
         what = (self._stage.augment.model_dump_json(), repr(self._stage.sizes), self._shown[0].key)
@@ -337,12 +375,16 @@ class _Stage:
             if teacher is not None:
                 with torch.no_grad():
                     batch.targets[TAUGHT] = teacher(batch.inputs)
-        step = self._step(batch, state, data, load if frozen is None else None)
+        return _Fed(data, batch, load, frozen, plain, state)
+
+    def _measure(self) -> _Timed:
+        fed = self._fed()
+        step = self._step(fed)
         judged = read = 0.0
-        if data.validation is not None:
-            judged, read = self._judging(data, frozen is not None)
-            judged = judged if frozen is not None else self._by.together(read, judged)
-        return _Timed(frozen, batch, load, plain, step, judged, read, self._area(batch))
+        if fed.data.validation is not None:
+            judged, read = self._judging(fed.data, fed.frozen is not None)
+            judged = judged if fed.frozen is not None else self._by.together(read, judged)
+        return _Timed(fed, step, judged, read, self._area(fed.batch))
 
     def _plan(self, data: StageData) -> BatchPlan:
         view = data.plans.view
@@ -358,48 +400,42 @@ class _Stage:
         height, width = batch.images.shape[2:]
         return sum(h * w for h, w in sizes) / len(sizes) / (height * width)
 
-    def _step(self, batch: Batch, state: Any, data: StageData, load: float | None) -> float:
-        """Seconds of a step; `load`: of reading an image, where every step does."""
+    def _step(self, fed: _Fed) -> float:
+        """Seconds of a step, its images read where every step does that."""
+        step, share = self._stepper(fed, lambda: autocast(self._by.accelerator))
+        with restored(self.learner):
+            _, seconds = self._by.repeat(step)
+        seconds /= share
+        stage, world = self._stage, self._by.training.settings.world
+        portion = min(stage.batch_size // (stage.accumulate * world), self._count)
+        each = fed.load if fed.frozen is None else self._row(fed.data)
+        reading = each * portion * stage.accumulate
+        taken = reading + seconds
+        if fed.frozen is None:
+            taken = self._by.together(reading, seconds)
+        return taken + AROUND_A_STEP
+
+    def _stepper(self, fed: _Fed, computing: Computing) -> tuple[Callable[[], Tensor], float]:
+        """What takes a step and gives the loss of its last portion, and the share of the step's
+        images that it is taken with."""
         stage, world = self._stage, self._by.training.settings.world
         portion = min(stage.batch_size // (stage.accumulate * world), self._count)
         rows = min(portion, MOST_ROWS)
-        there = len(batch)
-        where = torch.arange(rows) % there
-        inputs = nested.mapped(lambda t: t[where.to(t.device)], state)
-        targets: Any = nested.mapped(lambda t: t[where.to(t.device)], batch.targets)
-        weight = batch.weight.new_ones(rows)
-        start = self._cut if load is None else 0
-        optimizer = build_optimizer(
-            self.learner.network,
-            stage.optimizer,
-            [("objective", list(self.learner.objective.parameters()))],
+        batch = fed.batch
+        where = torch.arange(rows) % len(batch)
+        step = stepper(
+            self.learner,
+            stage,
+            self._recipe.ema,
+            self._by.accelerator,
+            computing,
+            first=self._first,
+            start=0 if fed.frozen is None else self._cut,
+            inputs=nested.mapped(lambda t: t[where.to(t.device)], fed.state),
+            targets=nested.mapped(lambda t: t[where.to(t.device)], batch.targets),
+            weight=batch.weight.new_ones(rows),
         )
-        ema = build_ema(self.learner, self._recipe.ema, stage)
-        train_mode(self.learner, self._first, stage)
-        accelerator = self._by.accelerator
-
-        def step() -> None:
-            for _ in range(stage.accumulate):
-                with autocast(accelerator):
-                    losses = self.learner(inputs, dict(targets), start)
-                loss, _ = portion_loss(
-                    losses, weight, float(rows), portions=1, processes=1, over_all=lambda v: v
-                )
-                accelerator.backward(loss)
-            if stage.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.learner.parameters(), stage.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if ema is not None:
-                ema.update()
-
-        with _restored(self.learner):
-            _, seconds = self._by.repeat(step)
-        seconds *= portion / rows
-        each = load if load is not None else self._row(data)
-        reading = each * portion * stage.accumulate
-        taken = self._by.together(reading, seconds) if load is not None else reading + seconds
-        return taken + AROUND_A_STEP
+        return step, rows / portion
 
     def _row(self, data: StageData) -> float:
         """Seconds to make a row of a batch of what is cached."""
@@ -431,24 +467,3 @@ def _spread(samples: Sequence[Sample]) -> list[Sample]:
     """At most `MOST_ROWS` of them, from all over."""
     step = max(len(samples) // MOST_ROWS, 1)
     return list(samples[::step][:MOST_ROWS])
-
-
-@contextmanager
-def _restored(learner: Learner) -> Iterator[None]:
-    """Gives `learner` its tensors back: what the cache holds is known by those of the training."""
-    tensors = [*learner.parameters(), *learner.buffers()]
-    before = [tensor.detach().clone() for tensor in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, old in zip(tensors, before, strict=True):
-                tensor.copy_(old)
-
-
-@contextmanager
-def _untouched(device: torch.device) -> Iterator[None]:
-    """Leaves torch's generators as they are."""
-    cuda = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        yield
