@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def training(kind: CacheDtype, data: Path, seed: int, folder: Path, recipe: str)
     told = folder.with_suffix(".json")
     if told.is_file():
         return dict(json.loads(told.read_text()))
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was interrupted
     file = folder.with_suffix(".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(recipe)

@@ -14,6 +14,7 @@ import torch
 
 import retinue
 from retinue.errors import Interrupted, UsageError
+from retinue.run.checkpoint import CheckpointStore
 from retinue.training.features import dtypes
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.dtypes import Fields
@@ -167,6 +168,27 @@ def test_a_resumed_stage_keeps_to_its_kind(
     assert resumed == whole
     assert resumed["dtype"] == ("float16" if coarse else "int8")
     assert torch.equal(_weights(tmp_path / "run"), _weights(tmp_path / "whole"))
+
+
+def test_a_stage_of_an_older_version_goes_on_in_float16(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = _recipe(tmp_path, pictures, None)
+    before, _ = _train(tmp_path / "run", recipe)
+    real = CheckpointStore.load
+
+    def older(self: CheckpointStore) -> Any:
+        state = real(self)
+        told = state["progress"]["trunk"]["train"]
+        state["progress"]["trunk"]["train"] = {
+            name: told[name] for name in ("units", "views", "engine", "spaces")
+        }
+        return state
+
+    monkeypatch.setattr(CheckpointStore, "load", older)
+    change = {"stages.0.epochs": 3}
+    resumed, _ = _train(tmp_path / "run", tmp_path / "run", resume=True, overrides=change)
+    assert resumed == before
 
 
 def test_the_kind_may_not_change_on_the_way(

@@ -140,9 +140,10 @@ def _half_below(values: Tensor) -> Tensor:
 def _relative(rows: Tensor, kept: Tensor) -> Tensor:
     """See `Loss`."""
     rows, kept = rows.reshape(len(rows), -1), kept.reshape(len(rows), -1)
-    size = torch.linalg.vector_norm(rows, dim=1)
-    lost = torch.linalg.vector_norm(rows - kept, dim=1)
-    return torch.where(lost == 0, 0.0, lost / size)
+    # In float64, where squares of neither the smallest nor the largest values are lost.
+    size = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    lost = torch.linalg.vector_norm(rows - kept, dim=1, dtype=torch.float64)
+    return torch.where(lost == 0, 0.0, lost / size).float()
 
 
 def _sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
