@@ -25,6 +25,7 @@ from retinue.sample import Batch, Sample
 from retinue.tasks.objective import Losses
 from retinue.training import guards
 from retinue.training.changes import go_on
+from retinue.training.compiled import as_it_is, compile_network, release
 from retinue.training.ema import build_ema
 from retinue.training.environment import build_accelerator
 from retinue.training.labelling import Labeller, labels_images
@@ -123,6 +124,7 @@ class Trainer:
     def _close(self) -> None:
         if hasattr(self, "data"):
             self.data.close()
+        release(self.network)
 
     def _restore(self, state: dict[str, Any]) -> None:
         with taking_up(self.recorder.run.checkpoints.folder):
@@ -186,6 +188,10 @@ class Trainer:
         self._computed(stage, 1.0)
         progress.trunk[stage.name] = self.data.cached
         progress.packed = self.data.packed or {}
+        if self.recipe.compile:
+            sizes = stage.input_sizes(self.maker.preprocessing.size, self.recipe.seed)[1]
+            what = compile_network(self.network, self.data.train.cut, len(sizes))
+            LOGGER.info("compiling %s: the first steps take longer", what)
         self.plans = self.data.plans
         self.total = stage.total_steps(self.plans.steps)
         self.clock.resume_stage(stage.name, progress.stage_steps / self.total)
@@ -210,14 +216,11 @@ class Trainer:
         spent[stage.name] = spent.get(stage.name, 0.0) + seconds
 
     def _prepare(self) -> None:
-        """Wrap the learner for several processes and `torch.compile`, as the recipe says."""
+        """Wrap the learner for several processes."""
         self.accelerator.free_memory()
-        model: nn.Module = self.learner
+        self.model: nn.Module = self.learner
         if self.accelerator.num_processes > 1:
-            model = self.accelerator.prepare_model(model)
-        if self.recipe.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
-        self.model = model
+            self.model = self.accelerator.prepare_model(self.learner)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
 
     def _epoch(self, stage: StageOptions) -> None:
@@ -282,6 +285,7 @@ class Trainer:
                     self.watch.note(loss, "the loss", keys, where)
                     self.accelerator.backward(loss)
                 except torch.OutOfMemoryError as error:
+                    release(self.network)
                     raise guards.out_of_memory(
                         self.learner, batch, self.data.train.cut, self.accelerator, stage,
                         progress.stage,
@@ -391,7 +395,7 @@ class Trainer:
         self.bar.begin(f"{named}, validation", len(self.data.judged))
         self.clock.begin()
         self.network.eval()
-        with self.ema.applied() if self.ema else nullcontext():
+        with as_it_is(when=self.recipe.compile), self.ema.applied() if self.ema else nullcontext():
             if self.accelerator.num_processes > 1:  # each has its own BatchNorm statistics
                 for buffer in self.network.buffers():
                     torch.distributed.broadcast(buffer, 0)  # the ones that are kept

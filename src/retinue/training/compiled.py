@@ -1,0 +1,80 @@
+"""A network compiled by `torch.compile` while a stage trains.
+
+Where most of its blocks are alike, as a transformer's are, each block is compiled, and all that are
+alike share what was compiled for one of them: half the time until it runs, measured of ViT. Of a
+convolutional network hardly two blocks are alike: there it is the whole, which needs half the time
+and computes faster. The loss, whose shapes are those of a batch's objects, stays outside.
+
+It is done in place, so that no tensor changes its name. Every shape is compiled by itself, as
+kernels for any shape are slower. All batches of a stage have one length, and it says which sizes
+come, so that nothing is compiled again in a later epoch; what is judged, whose batches are others,
+runs as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from retinue.models.network import Network
+
+BACKEND: str | Callable[..., Any] = "inductor"
+"""What makes code of what was traced."""
+ALIKE = 0.5
+"""Blocks are compiled where they are of at most this share of kinds."""
+WAYS = 4
+"""How a block may be called with images of one size, stage by stage: of what comes to it and of its
+parameters, some learn."""
+
+
+def compile_network(network: Network, start: int, sizes: int) -> str:
+    """Have what of it runs from unit `start` on compiled when it is first called with a shape; says
+    what that is. `sizes`: of how many sizes images will be."""
+    import torch._dynamo  # slow to import
+
+    parts = _parts(network, start)
+    kinds = len({_kind(part) for part in parts})
+    told = f"{len(parts)} blocks of {kinds} kinds"
+    if kinds > ALIKE * len(parts):
+        parts, told = [network], "the network"
+    # What is compiled stands in one list, and behind its end nothing is any more.
+    most = WAYS * len(parts) * sizes
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, most)
+    settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, most)
+    for part in parts:
+        part._compiled_call_impl = torch.compile(_calling(part), backend=BACKEND, dynamic=False)
+    return told
+
+
+def release(network: Network) -> None:
+    """All of it is as it was."""
+    for part in [network, *_parts(network, 0)]:
+        part._compiled_call_impl = None
+
+
+def as_it_is(*, when: bool) -> AbstractContextManager[Any]:
+    """Inside, nothing is compiled and nothing that was is used."""
+    return torch.compiler.set_stance("force_eager") if when else nullcontext()
+
+
+def _parts(network: Network, start: int) -> list[nn.Module]:
+    return [*(unit.module for unit in network.units()[start:]), network.head]
+
+
+def _kind(part: nn.Module) -> tuple[Any, ...]:
+    """Equal for parts for which the same code will do, as far as their tensors tell."""
+    return type(part), *((name, each.shape) for name, each in part.state_dict().items())
+
+
+def _calling(part: nn.Module) -> Callable[..., Any]:
+    """It, as a function: compiled by themselves, PyTorch's own modules would be passed over."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        return part._call_impl(*given, **named)  # type: ignore[no-untyped-call]
+
+    return call
