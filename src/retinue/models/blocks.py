@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
+from retinue.models.depthwise import Conv2d, conv2d
+from retinue.models.gradients import ReLU6, scaled
+from retinue.models.widening import conv_norm
 
 Activation = Callable[[], nn.Module]
 
@@ -21,7 +24,7 @@ def relu() -> nn.Module:
 
 def relu6() -> nn.Module:
     """min(max(x, 0), 6), in place (Krizhevsky, 2010)."""
-    return nn.ReLU6(inplace=True)
+    return ReLU6(inplace=True)
 
 
 def silu() -> nn.Module:
@@ -51,7 +54,7 @@ def same_padding(side: int, kernel: int, stride: int, dilation: int = 1) -> tupl
     return total // 2, total - total // 2
 
 
-class SameConv2d(nn.Conv2d):
+class SameConv2d(Conv2d):
     """A convolution with TensorFlow's SAME padding, see `same_padding`."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -61,7 +64,7 @@ class SameConv2d(nn.Conv2d):
         if top != bottom or left != right:
             x = F.pad(x, (left, right, top, bottom))
             padding = (0, 0)
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class SameMaxPool2d(nn.MaxPool2d):
@@ -99,7 +102,7 @@ class ConvNormAct(nn.Module):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        conv = SameConv2d if same_padding else nn.Conv2d
+        conv = SameConv2d if same_padding else Conv2d
         padding = kernel // 2 if padding is None else padding
         self.conv = conv(
             in_channels,
@@ -114,7 +117,7 @@ class ConvNormAct(nn.Module):
         self.act = act() if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.act(self.norm(self.conv(x)))
+        y: Tensor = self.act(conv_norm(x, self.conv, self.norm))
         return y
 
 
@@ -123,10 +126,11 @@ def mean_of_map(x: Tensor, *, learning: bool) -> Tensor:
 
     While `learning` its gradient is divided before it is spread over the map: the gradient of
     `mean` is spread first, which makes a whole map of it, and not a channels-last one, so that
-    everything behind it reads two layouts at once. Values and gradients are the same to the bit.
+    everything behind it reads two layouts at once. In float32 values and gradients are the same
+    to the bit.
     """
-    if learning and x.dtype == torch.float32:  # a sum of half-precision values may overflow
-        return x.sum((2, 3), keepdim=True, dtype=x.dtype) / (x.shape[2] * x.shape[3])
+    if learning and x.dtype in (torch.float32, torch.bfloat16):  # a sum in float16 may overflow
+        return x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
     return x.mean((2, 3), keepdim=True)
 
 
@@ -153,8 +157,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = mean_of_map(x, learning=self.training)
-        y: Tensor = x * self.gate(self.expand(self.act(self.reduce(weights))))
-        return y
+        return scaled(x, self.gate(self.expand(self.act(self.reduce(weights)))))
 
 
 class DropPath(nn.Module):

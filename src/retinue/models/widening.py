@@ -1,0 +1,165 @@
+"""1×1 convolutions that widen a large map, with BatchNorm, where they learn on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from retinue.models.depthwise import Conv2d
+from retinue.models.gradients import KINDS, learns_eagerly
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """`norm(conv(x))`, channels-last.
+
+    Where a 1×1 convolution widens a large map, its statistics are had from the narrow map, and the
+    convolution's own weights normalise: the wide map is written once, and read neither for the
+    statistics nor for their gradient.
+    """
+    if _widens(x, conv, norm):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        kind = _kind(x)
+        with torch.autocast("cpu", enabled=False):
+            y: Tensor = _WidenedNorm.apply(  # type: ignore[no-untyped-call]
+                x, conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var,
+                norm.momentum, norm.eps, kind,
+            )  # fmt: skip
+        return y
+    y = norm(conv(x))
+    return y
+
+
+def _widens(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    """Whether `_WidenedNorm` may and should compute this layer."""
+    return (
+        norm.training
+        and learns_eagerly(x, conv.weight)
+        and conv.kernel_size == (1, 1)
+        and conv.out_channels >= 3 * conv.in_channels
+        and x.dim() == 4
+        and x.shape[0] * x.shape[2] * x.shape[3] >= 128 * conv.in_channels
+        and (conv.stride, conv.padding, conv.groups) == ((1, 1), (0, 0), 1)
+        and conv.bias is None
+        and isinstance(conv, Conv2d)
+        and type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and not (_is_hooked(conv) or _is_hooked(norm))
+        and conv.weight.dtype == norm.weight.dtype
+        and (torch.is_autocast_enabled("cpu") or x.dtype == conv.weight.dtype)
+        and _kind(x) in KINDS
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _kind(x: Tensor) -> torch.dtype:
+    """What a convolution of `x` computes in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether somebody listens when the module is called."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+class _WidenedNorm(torch.autograd.Function):
+    """u = W·x at each of m places, z = γ·(u − mean u)/σ + β with σ² = var u + ε.
+
+    With x̄ the mean of x and C its covariance, mean u = W·x̄ and var u = diag(W·C·Wᵀ), so that
+    z = (γ/σ·W)·(x − x̄) + β. Backwards, with G = Σ dz·(x − x̄)ᵀ, which a convolution's gradient of
+    its weights is: dβ = Σ dz, dγ = diag(G·Wᵀ)/σ, and du = γ/σ·(dz − dβ/m − (u − mean u)·dγ/(σ·m))
+    is put into dW = Σ du·xᵀ and dx = Wᵀ·du, in which u occurs as W·C and WᵀW alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+        kind: torch.dtype,
+    ) -> Tensor:
+        places, narrow, w = x.numel() // x.shape[1], x.shape[1], weight.flatten(1)
+        mean = x.mean((0, 2, 3), keepdim=True, dtype=w.dtype)
+        centred = x - mean
+        spread = w @ _of_weight(centred, centred, w.new_empty(narrow, narrow, 1, 1)).div_(places)
+        var = (spread * w).sum(1).clamp_(min=0)
+        scale = (var + eps).rsqrt()
+        normed = weight * (gamma * scale)[:, None, None, None]
+        z = _convolved(centred.to(kind), normed.to(kind), beta.to(kind))
+        running_mean.lerp_(w @ mean.flatten(), momentum)
+        running_var.lerp_(var * (places / max(places - 1, 1)), momentum)
+        ctx.save_for_backward(x, weight, gamma, beta, mean, spread, scale)
+        ctx.eps, ctx.kind = eps, kind
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return _backward(ctx, dz)
+
+
+def _backward(ctx: Any, dz: Tensor) -> Any:
+    """Gradients of what `_WidenedNorm.forward` takes."""
+    x, weight, gamma, beta, mean, spread, scale = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:4]
+    rest = (None,) * 5
+    if torch.is_grad_enabled():  # to be differentiated again
+        u = _convolved(x.to(ctx.kind), weight.to(ctx.kind), None)
+        z = F.batch_norm(u, None, None, gamma, beta, True, 0.0, ctx.eps)
+        inputs = [t for t, want in zip((x, weight, gamma, beta), wanted, strict=True) if want]
+        found = iter(torch.autograd.grad(z, inputs, dz, create_graph=True))
+        return *(next(found) if want else None for want in wanted), *rest
+    places, w, slope = x.numel() // x.shape[1], weight.flatten(1), gamma * scale
+    dz = dz.contiguous(memory_format=torch.channels_last)
+    dbeta = dz.sum((2, 3)).sum(0, dtype=w.dtype)
+    centred = (x - mean).to(ctx.kind)
+    product = _of_weight(dz, centred, weight.to(ctx.kind)).to(w.dtype)
+    dgamma = (product * w).sum(1).mul_(scale)
+    pull = slope * scale * dgamma
+    dweight = (slope[:, None] * product).addcmul_(spread, pull[:, None], value=-1)
+    dx = None
+    if wanted[0]:
+        back = (weight * slope[:, None, None, None]).to(ctx.kind)
+        dx = _gradient(dz, centred, back, 0)
+        mixed = ((w.t() * pull) @ w).div_(places)[:, :, None, None]
+        dx -= _convolved(
+            centred, mixed.to(ctx.kind), (w.t() @ (slope * dbeta)).div_(places).to(ctx.kind)
+        )
+    return dx, dweight.view_as(weight), dgamma, dbeta, *rest
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1×1 convolution in the precision of what is given, whatever autocast says."""
+    return torch.convolution(x, weight, bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+
+
+def _gradient(dy: Tensor, x: Tensor, weight: Tensor, of: int) -> Tensor:
+    """A 1×1 convolution's gradient of the input (`of` 0) or of the weight (1)."""
+    found: Tensor = torch.ops.aten.convolution_backward(
+        dy, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [of == 0, of == 1, False]
+    )[of]
+    return found
+
+
+def _of_weight(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Σ dy·xᵀ over all places, (channels of dy, channels of x): a convolution's gradient of its
+    weights, of which oneDNN computes twice as many a second as MKL products of matrices."""
+    return _gradient(dy, x, weight, 1).flatten(1)
