@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def training(
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
     cache, views = KINDS[kind]
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was interrupted
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".yaml")
     file.write_text(RECIPE.format(network=network, last=last, cache=cache, views=views))

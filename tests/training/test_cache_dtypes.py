@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
 
 import retinue
 from retinue.errors import Interrupted, UsageError
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("only_torch")
 
 def _recipe(tmp_path: Path, data: Path, dtype: str | None, **stage: Any) -> dict[str, Any]:
     values = {
-        "trainable": "head", "epochs": 2, "batch_size": 6, "views": 2,
+        "trainable": "head", "epochs": 1, "batch_size": 6, "views": 2,
         "augment": {"crop_scale": [0.5, 1.0]}, **stage,
     }  # fmt: skip
     if dtype is not None:
@@ -127,17 +128,19 @@ def test_one_kind_for_all_where_one_image_is_too_coarse(
     assert torch.equal(_weights(tmp_path / "run"), _weights(tmp_path / "wanted"))
 
 
-def test_it_goes_on_to_what_is_exact(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "retinue.training.features.frozen.LIMITS",
-        {"int8": 1e-5, "float16": 1e-6, "float32": 0.0},
-    )
-    kept, log = _train(tmp_path / "run", _recipe(tmp_path, pictures, "int8"))
+def test_it_goes_on_to_what_is_exact(tmp_path: Path, pictures: Path) -> None:
+    """Features of 1e9 fit into neither of the others."""
+    network = tiny.Tiny(num_classes=3)
+    with torch.no_grad():
+        network.last[1].weight.mul_(1e9)
+    save_file(network.state_dict(), tmp_path / "large.safetensors")
+    recipe = _recipe(tmp_path, pictures, "int8", optimizer={"name": "sgd", "lr": 1e-30})
+    recipe["model"] = {"name": "tiny", "weights": str(tmp_path / "large.safetensors")}
+    kept, log = _train(tmp_path / "run", recipe)
     assert kept["dtype"] == "float32"
+    assert "as float16 the features of an image would change by more than 0.1%" in log
     assert log.count("all are kept as") == 2
-    assert kept["relative_error"] == 0.0
+    assert kept["relative_error"] == kept["error_bound"] == 0.0
 
 
 @pytest.mark.parametrize("coarse", [False, True])
@@ -186,7 +189,7 @@ def test_a_stage_of_an_older_version_goes_on_in_float16(
         return state
 
     monkeypatch.setattr(CheckpointStore, "load", older)
-    change = {"stages.0.epochs": 3}
+    change = {"stages.0.epochs": 2}
     resumed, _ = _train(tmp_path / "run", tmp_path / "run", resume=True, overrides=change)
     assert resumed == before
 
@@ -199,7 +202,7 @@ def test_the_kind_may_not_change_on_the_way(
         retinue.train(
             tmp_path / "run",
             resume=True,
-            overrides={"stages.0.cache_dtype": "float16", "stages.0.epochs": 3},
+            overrides={"stages.0.cache_dtype": "float16", "stages.0.epochs": 2},
             quiet=True,
         )
 
