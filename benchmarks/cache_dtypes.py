@@ -13,18 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from retinue.training.options import CacheDtype
-from staged_cache import RECIPE
+from staged_cache import RECIPE, trained
 
 KINDS: tuple[CacheDtype, ...] = get_args(CacheDtype)
 SHORTER = ("stages.0.epochs=3", "stages.1.epochs=5", "evaluation.keep=last")
@@ -35,25 +30,12 @@ def training(kind: CacheDtype, data: Path, seed: int, folder: Path, recipe: str)
     told = folder.with_suffix(".json")
     if told.is_file():
         return dict(json.loads(told.read_text()))
-    shutil.rmtree(folder, ignore_errors=True)  # of one that was interrupted
-    file = folder.with_suffix(".yaml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(recipe)
     kinds = [f"stages.{number}.cache_dtype={kind}" for number in range(2)]
-    with tempfile.TemporaryDirectory() as caches:
-        before = os.times()
-        subprocess.run(
-            [sys.executable, "-m", "retinue.cli", "train", str(file), str(data), f"seed={seed}",
-             *kinds, *SHORTER, "--out", str(folder), "--quiet"],
-            env={**os.environ, "RETINUE_CACHE": caches}, stdout=subprocess.DEVNULL, check=True,
-        )  # fmt: skip
-        after = os.times()
-    spent = after.children_user + after.children_system
-    spent -= before.children_user + before.children_system
+    spent = trained(recipe, data, folder, f"seed={seed}", *kinds, *SHORTER)
     stages = json.loads((folder / "environment.json").read_text())["trunk"]
     result = {
         "top1": json.loads((folder / "metrics.json").read_text())["top1"],
-        "processor": round(spent, 1),
+        "processor": spent["processor"],
         "dtypes": [stage["dtype"] for stage in stages.values()],
         "bytes": [stage["bytes"] for stage in stages.values()],
         "relative_error": [stage["relative_error"] for stage in stages.values()],

@@ -56,6 +56,26 @@ CLOCKS = {"wall": "seconds of the wall", "processor": "seconds of all processors
 KINDS = {"cached": ("on", "8"), "uncached": ("off", "null")}
 
 
+def trained(recipe: str, data: Path, folder: Path, *changes: str) -> dict[str, float]:
+    """Seconds of the wall and of all processors for a `retinue train` of `recipe`, a text, with an
+    empty cache of features, into `folder`: an interrupted one there is begun anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = folder.with_suffix(".yaml")
+    file.write_text(recipe)
+    with tempfile.TemporaryDirectory() as caches:
+        before, began = os.times(), time.monotonic()
+        subprocess.run(
+            [sys.executable, "-m", "retinue.cli", "train", str(file), str(data), *changes,
+             "--out", str(folder), "--quiet"],
+            env={**os.environ, "RETINUE_CACHE": caches}, stdout=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+        wall, after = time.monotonic() - began, os.times()
+    spent = after.children_user + after.children_system
+    spent -= before.children_user + before.children_system
+    return {"wall": round(wall, 1), "processor": round(spent, 1)}
+
+
 def training(
     kind: str, data: Path, seed: int, folder: Path, network: str, last: str
 ) -> dict[str, Any]:
@@ -64,22 +84,9 @@ def training(
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
     cache, views = KINDS[kind]
-    shutil.rmtree(folder, ignore_errors=True)  # of one that was interrupted
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    file = folder.with_suffix(".yaml")
-    file.write_text(RECIPE.format(network=network, last=last, cache=cache, views=views))
-    with tempfile.TemporaryDirectory() as caches:
-        before, began = os.times(), time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "retinue.cli", "train", str(file), str(data), f"seed={seed}",
-             "--out", str(folder), "--quiet"],
-            env={**os.environ, "RETINUE_CACHE": caches}, stdout=subprocess.DEVNULL, check=True,
-        )  # fmt: skip
-        wall, after = time.monotonic() - began, os.times()
-    spent = after.children_user + after.children_system
-    spent -= before.children_user + before.children_system
-    figures = json.loads((folder / "metrics.json").read_text())
-    result = {"top1": figures["top1"], "wall": round(wall, 1), "processor": round(spent, 1)}
+    recipe = RECIPE.format(network=network, last=last, cache=cache, views=views)
+    spent = trained(recipe, data, folder, f"seed={seed}")
+    result = {"top1": json.loads((folder / "metrics.json").read_text())["top1"], **spent}
     kept.write_text(json.dumps(result))
     return result
 
