@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,14 @@ def test_they_take_turns_and_each_begins_in_turn() -> None:
 
     compare(lambda: step("full"), lambda: step("brief"), float("inf"))
     assert order == ["full", "brief", "full", "brief", "brief", "full", "full", "brief"]
+
+
+def test_of_short_steps_a_turn_has_several() -> None:
+    """4 ms and 2 ms, of turns of 10 ms: 3 and 5 steps each."""
+    found = compare(_took(*[0.004] * 10), _took(*[0.002] * 16), float("inf"))
+    assert isinstance(found, Compared)
+    assert (found.ratio, found.seconds) == (pytest.approx(2.0), pytest.approx(0.004))
+    assert found.steps == 3 * 3 + 3 * 5
 
 
 def test_what_is_far_behind_is_tried_once() -> None:
@@ -309,6 +319,33 @@ def test_a_measured_training_is_bit_for_bit_that_which_was_told_its_precision(
     assert _settings(run)["precision"] == asked
     assert "measured over" in _settings(run)["why"]
     assert_same(run, _train({**recipe, "precision": asked}, tmp_path / "asked"))
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_one_decides(tmp_path: Path, pictures: Path) -> None:
+    """Bit for bit as if all had been told."""
+    script = tmp_path / "decided.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        "from retinue.training.planning import precision\n"
+        "precision.multiplies_bfloat16 = lambda: True\n"
+        "precision.product_ratio = lambda: 1.0\n"
+        "precision.LEAST_STEPS = 1\n"
+        # Each for itself, they would not do the same.
+        "precision.MARGIN = 0.0 if os.environ['RANK'] == '0' else 1e9\n"
+        f"sys.argv[0] = {tiny.__file__!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    runs = [tmp_path / "auto", tmp_path / "told"]
+    for run, own in zip(runs, ([str(script)], [tiny.__file__]), strict=True):
+        launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+        said = [] if own[0] == str(script) else ["precision=bf16"]
+        command = [sys.executable, *launch, *own, str(run), str(pictures), *said]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert _settings(runs[0])["precision"] == "bf16"
+    assert "measured over" in _settings(runs[0])["why"]
+    assert_same(*runs)
 
 
 def test_a_training_goes_on_as_it_began_and_never_measures_again(

@@ -49,7 +49,9 @@ TOLERANCE = 0.05
 """How far the loss in bfloat16 may be from that in float32, as a share of it, or of 1 where it is
 less than that."""
 ROUNDS = (3, 5)
-"""Steps that are timed in each: at least, and where these do not agree."""
+"""Turns that each takes: at least, and where these do not agree."""
+TURN = 0.01
+"""Seconds of a turn, at least: a step, or several short ones."""
 LEAST_STEPS = 500
 """Of a stage, from which on it is measured: 8 steps then take less than 2 % of its time."""
 SHARE = 0.02
@@ -119,6 +121,8 @@ def _without_measuring(training: Training, index: int, kept: Choice | None) -> S
         return None
     if "bf16" in kept.passed_over:
         return Settled("fp32", kept.passed_over["bf16"])
+    if not all(kept.speeds.get(name, 0.0) > 0 for name in NAMES):
+        return None
     ratio = kept.speeds["bf16"] / kept.speeds["fp32"]
     return Settled(kept.engine, compared(ratio, "measured for an earlier training"))
 
@@ -254,18 +258,29 @@ def compare(full: Timed, brief: Timed, allowed: float) -> Compared | str:
     if abs(loss - other) > TOLERANCE * max(abs(loss), 1.0):
         why = f"as the loss in bfloat16, {other:.4g}, is far from that in float32, {loss:.4g}"
         return Compared(0.0, seconds, 0, why)
+    steps = 0
+
+    def turn(step: Timed) -> float:
+        """Seconds of a step: of one, or of as many as are worth looking at the clock."""
+        nonlocal steps
+        taken = [step()[0]]
+        while sum(taken) < TURN:
+            taken.append(step()[0])
+        steps += len(taken)
+        return sum(taken) / len(taken)
+
     pairs: list[tuple[float, float]] = []
     for number in range(ROUNDS[1]):
         if number % 2:
-            after = brief()[0]
-            pairs.append((full()[0], after))
+            after = turn(brief)
+            pairs.append((turn(full), after))
         else:
-            pairs.append((full()[0], brief()[0]))
+            pairs.append((turn(full), turn(brief)))
         ratios = [a / b for a, b in pairs]
         agreed = number + 1 >= ROUNDS[0] and len({one >= MARGIN for one in ratios}) == 1
         if agreed or max(ratios) < HOPELESS:
             break
-    return Compared(median(ratios), median(a for a, _ in pairs), 2 * len(pairs))
+    return Compared(median(ratios), median(a for a, _ in pairs), steps)
 
 
 def product_ratio(size: int = 256, times: int = 3) -> float:
