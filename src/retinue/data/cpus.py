@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -94,6 +94,12 @@ def cpu_flags(root: Path = Path("/")) -> list[str]:
     """All that the processor can, as the system names it, sorted; empty where it does not tell."""
     said = _cpuinfo(root)
     return sorted((said.get("flags") or said.get("Features") or "").split())
+
+
+def with_bfloat16(flags: Iterable[str]) -> bool:
+    """Whether one of a processor's `flags` is of instructions that multiply in bfloat16:
+    `avx512_bf16` or `amx_bf16` on x86-64, `bf16` or `svebf16` on ARM."""
+    return any("bf16" in flag for flag in flags)
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:

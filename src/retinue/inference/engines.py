@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from retinue.data.cpus import cpu_flags, cpu_load
+from retinue.data.cpus import cpu_flags, cpu_load, with_bfloat16
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import Scores
 from retinue.inference.eager import TorchEngine as TorchEngine
@@ -250,7 +250,7 @@ def _least(seconds: Mapping[str, float], name: str) -> float:
 def _with_precision(names: Sequence[str], precision: str) -> list[str]:
     """Those that are worth a trial: where a processor has no bf16, PyTorch is hundreds of times
     slower with it, and would not have answered the example yet."""
-    has = any("bf16" in flag for flag in cpu_flags())
+    has = with_bfloat16(cpu_flags())
     return [name for name in names if precision == "fp32" or name != "torch" or has]
 
 

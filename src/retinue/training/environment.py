@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 import retinue
-from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
+from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus, with_bfloat16
 from retinue.data.loader import worker_count
 from retinue.errors import UsageError
 from retinue.inference.devices import choose_device, fit_threads
@@ -41,11 +41,6 @@ PACKAGES = (
 
 OPEN = "auto"
 """A precision that `retinue.training.planning.precision` settles."""
-BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
-"""What systems call instructions that multiply in bfloat16, on x86-64 and on ARM."""
-
-WITHOUT_BFLOAT16 = "this processor has no bfloat16 instructions"
-UNTOLD_BFLOAT16 = "the system does not say whether the processor has bfloat16 instructions"
 
 
 @dataclass(frozen=True)
@@ -104,10 +99,17 @@ def cpu_features() -> list[str]:
     return [name for name in wanted if name in flags]
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for it, as far as the system tells. Without them
-    bfloat16 is emulated, and hundreds of times slower than float32."""
-    return not set(BFLOAT16).isdisjoint(cpu_features())
+def without_bfloat16() -> str | None:
+    """Why the processor is not thought to have instructions for bfloat16; None: it has. Without
+    them bfloat16 is emulated, and hundreds of times slower than float32."""
+    # Of what the system does not tell, as on Windows and macOS, PyTorch may know.
+    asked = getattr(torch.cpu, "get_capabilities", dict)
+    told = cpu_flags() or [name for name, there in asked().items() if there is True]
+    if not told:
+        return "it is not known whether this processor has bfloat16 instructions"
+    if not with_bfloat16(told):
+        return "this processor has no bfloat16 instructions"
+    return None
 
 
 def choose_precision(wish: str, device: str) -> str:
@@ -218,8 +220,8 @@ def _precision(chosen: str) -> str:
     """What `auto` would do."""
     if chosen != OPEN:
         return chosen
-    if not multiplies_bfloat16():
-        return f"fp32: {WITHOUT_BFLOAT16 if cpu_flags() else UNTOLD_BFLOAT16}"
+    if (why := without_bfloat16()) is not None:
+        return f"fp32: {why}"
     return "the faster of fp32, bf16, timed by training where that is long enough"
 
 

@@ -13,7 +13,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from retinue import modelfile
-from retinue.data.cpus import cpu_flags
 from retinue.data.loader import worker_count
 from retinue.data.options import DataOptions
 from retinue.data.readable import unreadable
@@ -49,8 +48,8 @@ from retinue.training.environment import (
     build_accelerator,
     choose_precision,
     is_main,
-    multiplies_bfloat16,
     versions,
+    without_bfloat16,
 )
 from retinue.training.examples import draw_examples
 from retinue.training.memory import keep_freed
@@ -261,18 +260,16 @@ def _doubt_emulation(run: RunFolder, settings: Settings, *, resumed: bool) -> No
     """Say so where bfloat16 was asked for, or begun with elsewhere, and is emulated here. What is
     under way keeps its precision all the same: with another it would be another training."""
     asked = settings.device == "cpu" and settings.precision == "bf16"
-    if not asked or multiplies_bfloat16() or not cpu_flags():  # a system may tell nothing
+    why = without_bfloat16() if asked else None
+    if why is None:
         return
     mend = "precision=fp32"
     if resumed:
         file = run.path / MODEL_FILE
         weights = [f"model.weights={file}"] if file.is_file() else []
         mend = f"go on where there are, or start anew: {begin_anew(run.path, mend, *weights)}"
-    LOGGER.warning(
-        "this processor has no bfloat16 instructions: a step in bf16 can take hundreds of times as"
-        " long as one in fp32; %s",
-        mend,
-    )
+    said = "%s; without, a step in bf16 takes hundreds of times as long as one in fp32: %s"
+    LOGGER.warning(said, why, mend)
 
 
 def _task(run: RunFolder, recipe: Recipe, dataset: Dataset, *, resumed: bool) -> Task:

@@ -20,7 +20,7 @@ from retinue.measuring.training import bench_train
 from retinue.run.folder import RunFolder
 from retinue.run.log import Bar
 from retinue.training import environment, prepare
-from retinue.training.environment import OPEN, choose_precision, facts, multiplies_bfloat16
+from retinue.training.environment import OPEN, choose_precision, facts, without_bfloat16
 from retinue.training.planning import precision
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.precision import Compared, compare, compared, costliest, settled
@@ -41,7 +41,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that multiplies bfloat16, and trainings that are all long enough."""
     for module in (precision, environment, prepare):
-        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
+        monkeypatch.setattr(module, "without_bfloat16", lambda: None)
     monkeypatch.setattr(precision, "product_ratio", lambda: 1.0)
     monkeypatch.setattr(precision, "LEAST_STEPS", 1)
 
@@ -138,16 +138,22 @@ def test_how_it_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "able"),
-    [("fpu avx2 avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True),
-     ("fp asimd bf16", True), ("fpu avx2 avx512f avx512_vnni", False), ("", False)],
+    ("flags", "known", "lacks"),
+    [("fpu avx2 avx512f avx512_bf16", {}, None), ("fpu amx_bf16 amx_tile", {}, None),
+     ("fp asimd bf16", {}, None), ("fpu avx2 avx512f avx512_vnni", {}, "has no bfloat16"),
+     ("fpu avx2", {"avx512_bf16": True}, "has no bfloat16"), ("", {}, "it is not known"),
+     ("", {"avx2": True, "avx512_bf16": True}, None),  # as on Windows
+     ("", {"avx2": True, "avx512_bf16": False}, "has no bfloat16")],
 )  # fmt: skip
-def test_who_has_the_instructions(monkeypatch: pytest.MonkeyPatch, flags: str, able: bool) -> None:
+def test_who_has_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, flags: str, known: dict[str, bool], lacks: str | None
+) -> None:
     monkeypatch.setattr(environment, "cpu_flags", flags.split)
-    assert multiplies_bfloat16() == able
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    why = without_bfloat16()
+    assert why is None if lacks is None else lacks in str(why)
     said = facts()["auto"]["precision"]
-    assert said.startswith("the faster of" if able else "fp32: ")
-    assert ("no bfloat16" in said) == (not able and bool(flags))
+    assert said.startswith("the faster of") if lacks is None else said == f"fp32: {why}"
 
 
 def test_what_was_asked_for_is_not_looked_at(
@@ -160,11 +166,25 @@ def test_what_was_asked_for_is_not_looked_at(
     assert choose_precision("auto", "mps") == "fp32"
 
 
+def test_bfloat16_that_was_asked_for_where_it_is_emulated_is_doubted_aloud(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = "hundreds of times as long as one in fp32: precision=fp32"
+    monkeypatch.setattr(environment, "cpu_flags", lambda: ["avx2"])
+    _training(_recipe(pictures, precision="fp32"), tmp_path / "a")
+    assert said not in caplog.text
+    _training(_recipe(pictures, precision="bf16"), tmp_path / "b")
+    assert said in caplog.text
+
+
 def test_without_the_instructions_it_is_float32(
     tmp_path: Path, pictures: Path, able: None, unmeasured: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
-    monkeypatch.setattr(precision, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(precision, "without_bfloat16", without_bfloat16)
+    monkeypatch.setattr(environment, "cpu_flags", lambda: ["avx2"])
     training, lines = settled(_training(_recipe(pictures), tmp_path / "run"))
     assert training.settings.precision == "fp32"
     assert lines == ["precision: float32, as this processor has no bfloat16 instructions"]
@@ -328,7 +348,7 @@ def test_of_several_processes_the_first_one_decides(tmp_path: Path, pictures: Pa
     script.write_text(
         "import os, runpy, sys\n"
         "from retinue.training.planning import precision\n"
-        "precision.multiplies_bfloat16 = lambda: True\n"
+        "precision.without_bfloat16 = lambda: None\n"
         "precision.product_ratio = lambda: 1.0\n"
         "precision.LEAST_STEPS = 1\n"
         # Each for itself, they would not do the same.
@@ -361,8 +381,8 @@ def test_a_training_goes_on_as_it_began_and_never_measures_again(
     monkeypatch.setattr("retinue.training.planning.plan.settled", precision.settled)
     monkeypatch.setenv("RETINUE_CACHE", str(tmp_path / "none"))
     # On a machine that has no such instructions, too, and there it is said.
-    monkeypatch.setattr(prepare, "multiplies_bfloat16", lambda: False)
-    monkeypatch.setattr(prepare, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(prepare, "without_bfloat16", without_bfloat16)
+    monkeypatch.setattr(environment, "cpu_flags", lambda: ["avx2"])
     retinue.train(run, resume=True, report=False, quiet=True)
     assert _settings(run) == before
     assert_same(run, whole)

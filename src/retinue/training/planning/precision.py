@@ -30,11 +30,9 @@ from retinue.models.anatomy import unit_macs
 from retinue.training.environment import (
     OPEN,
     STEPS,
-    UNTOLD_BFLOAT16,
-    WITHOUT_BFLOAT16,
     is_main,
-    multiplies_bfloat16,
     versions,
+    without_bfloat16,
 )
 from retinue.training.features.wanted import unwanted
 from retinue.training.mixed import on_cpu
@@ -81,10 +79,10 @@ def settled(training: Training) -> tuple[Training, list[str]]:
     settings = training.settings
     if settings.precision != OPEN:
         return training, []
-    everywhere: list[bool] = gather_object([multiplies_bfloat16()])
     found: list[Any] = [None]
-    if not all(everywhere):
-        found = [Settled("fp32", _without_instructions())]
+    lacking = [why for why in gather_object([without_bfloat16()]) if why is not None]
+    if lacking:
+        found = [Settled("fp32", f"as {lacking[0]}")]
     else:
         index = costliest(training)
         key = key_of(facts(training, index))
@@ -101,12 +99,6 @@ def settled(training: Training) -> tuple[Training, list[str]]:
     precision, why = found[0]
     settings = replace(settings, precision=precision, why=why)
     return replace(training, settings=settings), [f"precision: {NAMES[precision]}, {why}"]
-
-
-def _without_instructions() -> str:
-    if multiplies_bfloat16():
-        return "as not all of the processors have bfloat16 instructions"
-    return f"as {WITHOUT_BFLOAT16 if cpu_flags() else UNTOLD_BFLOAT16}"
 
 
 def _without_measuring(training: Training, index: int, kept: Choice | None) -> Settled | None:
