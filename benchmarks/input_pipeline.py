@@ -15,8 +15,8 @@ the geometric mean of the ratios with its 95 % bootstrap interval.
     python benchmarks/input_pipeline.py [--data FOLDER] [--rounds 12] [--tensorflow PYTHON]
                                         [--json [FILE]]
 
-`--tensorflow`: an interpreter that has TensorFlow; beside a `tf.data` pipeline of it (`tf_data.py`)
-ours also goes without any change of colour.
+`--tensorflow`: an interpreter that has TensorFlow, a `tf.data` pipeline of which (`tf_data.py`) is
+the peer instead; without any change of colour, too.
 
 Without a folder, it cuts photographs of two sizes, as from the web and from a camera, out of
 scikit-learn's two sample pictures.
@@ -348,10 +348,11 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         else:
             sets = {name: make_photographs(Path(folder), size) for name, size in SIZES.items()}
         for name, paths in sets.items():
-            parts = [measured(name, paths, hue, options.rounds, clock) for hue in (0.0, HUE)]
             if options.tensorflow:
                 how = options.tensorflow, options.rounds, options.clock
-                parts.append(beside_tensorflow(name, paths, *how))
+                parts = [beside_tensorflow(name, paths, *how)]
+            else:
+                parts = [measured(name, paths, hue, options.rounds, clock) for hue in (0.0, HUE)]
             for result in itertools.chain(*parts):
                 results.append(result)
                 if options.json != "-":

@@ -21,8 +21,7 @@ from results import FOLDER
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 INPUT = "python benchmarks/input_pipeline.py --json benchmarks/results/input_pipeline.json"
 TENSORFLOW = (
-    "python benchmarks/input_pipeline.py --tensorflow PYTHON"
-    " --json benchmarks/results/input_pipeline.json"
+    "python benchmarks/input_pipeline.py --tensorflow PYTHON --json benchmarks/results/tf_data.json"
 )
 TRAINING = "python benchmarks/training_step.py --json benchmarks/results/training_step.json"
 ENGINES = "python benchmarks/engines.py --json benchmarks/results/engines.json"
