@@ -31,7 +31,7 @@ from retinue.training.environment import build_accelerator
 from retinue.training.labelling import Labeller, labels_images
 from retinue.training.losses import Sums, add_up, portion_loss
 from retinue.training.mixed import autocast
-from retinue.training.optim import build_optimizer, set_rate
+from retinue.training.optim import build_optimizer, set_rate, take_up
 from retinue.training.options import StageOptions
 from retinue.training.planning.clock import part
 from retinue.training.planning.lengths import steps_of_epochs
@@ -164,7 +164,7 @@ class Trainer:
         self.ema = build_ema(self.learner, self.recipe.ema, stage)
         with taking_up(self.recorder.run.checkpoints.folder):
             if state is not None:
-                self.optimizer.load_state_dict(state["optimizer"])
+                take_up(self.optimizer, state["optimizer"])
                 if self.ema is not None:
                     self.ema.load_state_dict(state["ema"])
         self._prepare()
