@@ -36,8 +36,32 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def on_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The same batch with its tensors on `device`; what is NumPy's stays on the host."""
+def beside(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream of copies to `device`, beside what it computes; None: it has none."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def on_device(
+    batch: Batch, device: torch.device | str, stream: torch.cuda.Stream | None = None
+) -> Batch:
+    """The same batch with its tensors on `device`; what is NumPy's stays on the host. By a `stream`
+    of copies it comes while the device still computes what it was told before; what it is told
+    from now on waits for the copy, and the host for nothing."""
+    if stream is None:
+        return _moved(batch, device)
+    with torch.cuda.stream(stream):
+        moved = _moved(batch, device)
+    computing = torch.cuda.current_stream(device)
+    computing.wait_stream(stream)
+    for tensor in (moved.images, moved.weight, *moved.targets.values()):
+        # The memory is the other stream's, which would give it away once nobody here holds it.
+        tensor.record_stream(computing)
+    return moved
+
+
+def _moved(batch: Batch, device: torch.device | str) -> Batch:
     return replace(
         batch,
         images=sent(batch.images, device),

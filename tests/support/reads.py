@@ -109,6 +109,25 @@ def no_reads(*, ignore: Iterable[str] = ()) -> Iterator[None]:
 
 
 @contextmanager
+def steps_without_reads(monkeypatch: Any) -> Iterator[list[int]]:
+    """Inside, no step of a training may read; the steps that were done. The optimisers of PyTorch
+    read their own step counter, which they keep on the host."""
+    from retinue.training.trainer import Trainer
+
+    done: list[int] = []
+    real = Trainer._step
+
+    def step(self: Trainer, stage: Any, portions: Any) -> None:
+        with no_reads(ignore=["torch/optim/"]):
+            real(self, stage, portions)
+        done.append(self.progress.steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        yield done
+
+
+@contextmanager
 def _patched(name: str, note: Callable[[str], None]) -> Iterator[None]:
     own = Tensor.__dict__.get(name)
     before = getattr(Tensor, name)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from interrupted import assert_same, rows_of
 from PIL import Image
+from reads import steps_without_reads
 from warm import IN_A_CHECKPOINT, Warm
 
 import retinue
@@ -189,3 +190,17 @@ def test_grey_pictures_of_8_and_16_bits_train_as_colour_does(boxes: Path, tmp_pa
         trained.append(rows_of(run.folder))
     assert trained[0] == trained[1] == trained[2]
     assert float(trained[0][0]["train_loss"]) > 0
+
+
+def test_a_step_reads_nothing_back(
+    tmp_path: Path, boxes: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None
+) -> None:
+    """Of a detector neither: matching, overlaps, the average of the weights, clipping, at two sizes
+    whose grids are known. A new size's grid is copied to the device once."""
+    stage = {"name": "all", "steps": 3, "epoch_steps": 3, "batch_size": 8, "accumulate": 2,
+             "clip_norm": 1.0, "sizes": [64, 96], "augment": {"mosaic": 0.3}}  # fmt: skip
+    options = {"loss": {"assignment": "dynamic", "focal_gamma": 1.5}}
+    recipe = _recipe(boxes, tmp_path / "cache", stages=[stage], task_options=options)
+    with steps_without_reads(monkeypatch) as done:
+        retinue.train(recipe, out=tmp_path / "run", report=False, quiet=True)
+    assert done == [1, 2, 3]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,18 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from reads import DeviceReadError, no_reads
+from reads import DeviceReadError, steps_without_reads
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import retinue
+from retinue.data import tones
 from retinue.data.colour import Colour
 from retinue.data.loader import Loader
 from retinue.data.mixing import Mixing
-from retinue.data.options import AugmentOptions, ColourOptions, MixingOptions
+from retinue.data.options import AugmentOptions, ColourOptions, MixingOptions, RandAugmentOptions
+from retinue.data.policies import Policy
 from retinue.data.targets.boxes import Boxes
 from retinue.data.targets.one_class import OneClass
 from retinue.data.targets.several_labels import SeveralLabels
@@ -144,6 +145,16 @@ def test_only_tensors_go_to_a_device_and_none_of_them_is_of_float64(
     assert all(value.device == CPU for value in batch.targets.values())
 
 
+class _NoListsToADevice(TorchFunctionMode):
+    """A tensor made of a list there is copied from memory that is not pinned: the host waits."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in (torch.tensor, torch.as_tensor, Tensor.new_tensor):
+            assert out.device == CPU, f"{func.__name__} makes a tensor of a list on a device"
+        return out
+
+
 class _NoWideNumbers(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -160,8 +171,10 @@ def test_colour_and_mixing_read_nothing_back_and_need_no_float64(options: dict[s
     """On a device without memory, whatever is read back is an error."""
     samples = _samples([OneClass(k, 4) for k in range(4)])
     mixing = MixingOptions.model_validate(options)
-    feed = _feed(samples, mixing, "meta", brightness=0.2, contrast=0.2, hue=0.1, pca_noise=0.1)
-    with _NoWideNumbers():
+    feed = _feed(samples, mixing, "meta", brightness=0.2, contrast=0.2, hue=0.1, pca_noise=0.1,
+                 solarize=0.5, posterize=0.5, equalize=0.5, hsv=0.5)  # fmt: skip
+    feed.colour._policy = Policy(RandAugmentOptions(operations=8), 0)
+    with _NoWideNumbers(), _NoListsToADevice():
         batches = list(feed.batches([_plan(samples)] * 2))
     for batch in batches:
         assert batch.inputs.device.type == "meta"
@@ -170,6 +183,36 @@ def test_colour_and_mixing_read_nothing_back_and_need_no_float64(options: dict[s
         assert all(value.device.type == "meta" for value in batch.targets.values())
     with pytest.raises((RuntimeError, NotImplementedError)):
         batches[0].inputs.sum().item()
+
+
+def test_no_operation_of_a_policy_makes_a_tensor_of_a_list_on_a_device() -> None:
+    images = torch.zeros((2, 3, 8, 8), dtype=torch.uint8, device="meta")
+    amounts = torch.ones((2, 1), device="meta")
+    with _NoListsToADevice():
+        for operation in (tones.solarize, tones.solarize_from, tones.posterize, tones.posterize_to,
+                          tones.equalize, tones.autocontrast, tones.sharpen):  # fmt: skip
+            assert operation(images, amounts).shape == images.shape
+        with pytest.raises(AssertionError, match="new_tensor"):
+            amounts.new_tensor([1.0])
+
+
+def test_images_for_cuda_are_rendered_into_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it can be told without one: of what memory the loader asks for."""
+    samples = _samples([OneClass(k, 4) for k in range(4)])
+    (usual,) = Loader(EvalView(HOW), samples, workers=0).batches([_plan(samples)])
+    asked: list[bool] = []
+    real = torch.empty
+
+    def empty(*shape: Any, pin_memory: bool = False, **how: Any) -> Tensor:
+        asked.append(pin_memory)
+        return real(*shape, **how)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    loader = Loader(EvalView(HOW), samples, workers=1, pinned=True)
+    (batch,) = loader.batches([_plan(samples)])
+    assert asked == [True]
+    assert torch.equal(batch.images, usual.images)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_stages_images_are_made_as_its_options_say() -> None:
@@ -192,23 +235,6 @@ def test_a_stages_images_are_made_as_its_options_say() -> None:
 # --- a step --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _steps_without_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Inside, no step of a training may read. The optimisers of PyTorch read their own step
-    counter, which they keep on the host."""
-    done: list[int] = []
-    real = Trainer._step
-
-    def step(self: Trainer, stage: Any, portions: Any) -> None:
-        with no_reads(ignore=["torch/optim/"]):
-            real(self, stage, portions)
-        done.append(self.progress.steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", step)
-        yield done
-
-
 def _everything(data: Path) -> dict[str, Any]:
     """A training with all that might want to look at a value."""
     augment = {
@@ -224,7 +250,7 @@ def _everything(data: Path) -> dict[str, Any]:
 def test_a_step_reads_nothing_back(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None
 ) -> None:
-    with _steps_without_reads(monkeypatch) as done:
+    with steps_without_reads(monkeypatch) as done:
         retinue.train(_everything(pictures), out=tmp_path / "run", report=False, quiet=True)
     assert done == [1, 2, 3, 4, 5]
 
@@ -250,7 +276,7 @@ def test_a_step_that_looks_at_its_loss_is_caught(
 
     monkeypatch.setattr(Trainer, "_loss", loss)
     with (
-        _steps_without_reads(monkeypatch) as done,
+        steps_without_reads(monkeypatch) as done,
         pytest.raises(DeviceReadError, match=r"test_stage_data\.py"),
     ):
         retinue.train(_everything(pictures), out=tmp_path / "run", report=False, quiet=True)

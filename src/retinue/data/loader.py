@@ -75,6 +75,8 @@ class Loader:
     `arrays`: images and weights are handed over as NumPy arrays, for what computes without PyTorch;
     the samples then have no targets.
 
+    `pinned`: images are rendered into memory that a CUDA device can fetch them from by itself.
+
     With workers, OpenCV's own threads are switched off for the whole process, and stay so.
     """
 
@@ -86,9 +88,11 @@ class Loader:
         workers: int | Literal["auto"] = "auto",
         bad_images: BadImages = "stop",
         arrays: bool = False,
+        pinned: bool = False,
     ) -> None:
         self.view = view
         self._arrays = arrays
+        self._pinned = pinned
         self.samples = samples
         self.workers = worker_count(workers)
         self.bad_images: BadImages = bad_images
@@ -120,7 +124,7 @@ class Loader:
     def _in_turn(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
         for plan in plans:
             began = time.perf_counter()
-            images = _allocate(plan)
+            images = self._allocate(plan)
             done = [worked(self._render, row, plan, images[k]) for k, row in enumerate(plan.rows)]
             yield self._collated(plan, images, done, began)
 
@@ -136,7 +140,7 @@ class Loader:
                     plan = next(upcoming, None)
                     if plan is None:
                         break
-                    images = _allocate(plan)
+                    images = self._allocate(plan)
                     rows = [
                         pool.submit(worked, self._render, row, plan, images[k])
                         for k, row in enumerate(plan.rows)
@@ -150,6 +154,15 @@ class Loader:
                 yield self._collated(job.plan, job.images, done, began)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _allocate(self, plan: BatchPlan) -> Pixels:
+        shape = (len(plan.rows), *plan.size, 3)
+        if not self._pinned:
+            return np.empty(shape, dtype=np.uint8)
+        import torch
+
+        made: Pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+        return made
 
     def _collated(
         self,
@@ -207,10 +220,6 @@ class Loader:
     def _all_bad(self, first: BadImageError) -> BadImageError:
         reasons = {**unreadable(self.samples, workers=self.workers), **first.reasons}
         return BadImageError(reasons, mend="mend or remove them, or set on_bad_image=skip")
-
-
-def _allocate(plan: BatchPlan) -> Pixels:
-    return np.empty((len(plan.rows), *plan.size, 3), dtype=np.uint8)
 
 
 def collate(

@@ -55,16 +55,15 @@ def autocontrast(images: Tensor, amounts: Tensor) -> Tensor:
     return torch.where(span > 0, stretched, wide).to(torch.uint8)
 
 
-_SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
-"""Pillow's `ImageFilter.SMOOTH`, in thirteenths; at the border nothing is smoothed."""
-
-
 def sharpen(images: Tensor, amounts: Tensor) -> Tensor:
-    """The distance from the smoothed image, times 1 + the first amount of its image."""
+    """The distance from the smoothed image, times 1 + the first amount of its image. Smoothed as
+    by Pillow's `ImageFilter.SMOOTH`: a pixel counts five times, each of its neighbours once; at the
+    border nothing is."""
     if min(images.shape[2:]) < 3:
         return images
     pixels = images.float()
-    kernel = pixels.new_tensor(_SMOOTH).div_(13).expand(3, 1, 3, 3)
+    kernel = pixels.new_full((3, 1, 3, 3), 1 / 13)  # filled there, not copied from the host
+    kernel[:, :, 1, 1] = 5 / 13
     smooth = pixels.clone()
     smooth[:, :, 1:-1, 1:-1] = F.conv2d(pixels, kernel, groups=3).add_(0.5).floor_()
     factor = 1 + amounts[:, 0].float()[:, None, None, None]

@@ -37,7 +37,7 @@ from retinue.training.options import CacheDtype, StageOptions
 from retinue.training.packing import pack, small_images
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
-from retinue.transfer import on_device
+from retinue.transfer import beside, on_device
 
 NOT_PIXELS = {
     *("path", "format", "images", "pool", "columns", "features", "label_separator", "classes"),
@@ -72,6 +72,7 @@ class ImageFeed:
         self.colour = colour
         self.device = device
         self.mixing = mixing
+        self._stream = beside(device)
 
     @property
     def work(self) -> Work:
@@ -83,7 +84,7 @@ class ImageFeed:
         for batch in self.loader.batches(plans):
             usable = batch.weight.numpy() > 0  # before it lies on the device
             height, width = batch.images.shape[2:]
-            batch = on_device(batch, self.device)
+            batch = on_device(batch, self.device, self._stream)
             batch.inputs = self.colour.varied(batch.images, batch.keys, batch.epoch)
             if self.mixing is not None:
                 plan = self.mixing.plan(batch.keys, batch.epoch, usable, (height, width))
@@ -216,7 +217,12 @@ class StageDataMaker:
         if self.validation:
             bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "drop"
             view = EvalView(self.preprocessing)
-            loaders.append(Loader(view, self.validation, workers=workers, bad_images=bad))
+            loaders.append(
+                Loader(
+                    view, self.validation, workers=workers, bad_images=bad,
+                    pinned=device.type == "cuda",
+                )
+            )  # fmt: skip
             validation = ImageFeed(loaders[1], Colour(self.preprocessing), device)
         judged = in_turn(
             self.validation,
@@ -458,7 +464,8 @@ def image_feed(
     opening = small_images(recipe, preprocessing)
     view = TrainView(augment, preprocessing, recipe.seed, population, opening)
     bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "substitute"
-    loader = Loader(view, samples, workers=workers, bad_images=bad)
+    pinned = device.type == "cuda"
+    loader = Loader(view, samples, workers=workers, bad_images=bad, pinned=pinned)
     colour = Colour(preprocessing, augment.colour, recipe.seed, augment.policy)
     mixing = Mixing(augment.mixing, recipe.seed) if augment.mixes_pixels else None
     return ImageFeed(loader, colour, device, mixing)
