@@ -7,6 +7,7 @@ never on the number of threads.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 
 from retinue.data import complaints
 from retinue.data.cpus import usable_cpus
+from retinue.data.growth import Growth
 from retinue.data.readable import unreadable
 from retinue.data.views import Seen, View
 from retinue.data.work import Work, worked
@@ -28,11 +30,16 @@ if TYPE_CHECKING:  # a batch of arrays need not wait for torch
     from torch import Tensor
 
 BadImages = Literal["stop", "substitute", "drop"]
+LOGGER = logging.getLogger("retinue")
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
     """Threads to use: for `auto`, one for every CPU that this process may use, at most 16."""
     return min(usable_cpus(), 16) if workers == "auto" else workers
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="retinue-loader")
 
 
 def in_order(samples: Iterable[Sample], batch_size: int, size: Size) -> Iterator[BatchPlan]:
@@ -77,6 +84,9 @@ class Loader:
 
     `pinned`: images are rendered into memory that a CUDA device can fetch them from by itself.
 
+    `workers`: threads; 0: the caller's alone. `auto`: one for every CPU at first (`worker_count`),
+    and more where they wait for a slow disk or a network (`growth`).
+
     With workers, OpenCV's own threads are switched off for the whole process, and stay so.
     """
 
@@ -95,6 +105,7 @@ class Loader:
         self._pinned = pinned
         self.samples = samples
         self.workers = worker_count(workers)
+        self.grows = workers == "auto"
         self.bad_images: BadImages = bad_images
         self.skipped: dict[str, str] = {}
         """Key of each sample whose image was found to be bad so far, and why."""
@@ -131,7 +142,8 @@ class Loader:
     def _threaded(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Batch, list[Rendered]]]:
         # The threads of this pool are the parallelism; OpenCV's own would only compete with them.
         cv2.setNumThreads(1)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="retinue-loader")
+        pools = [_pool(self.workers)]
+        growth = Growth(self.workers, usable_cpus(), self.work) if self.grows else None
         waiting: deque[_Job] = deque()
         upcoming = iter(plans)
         try:
@@ -142,7 +154,7 @@ class Loader:
                         break
                     images = self._allocate(plan)
                     rows = [
-                        pool.submit(worked, self._render, row, plan, images[k])
+                        pools[-1].submit(worked, self._render, row, plan, images[k])
                         for k, row in enumerate(plan.rows)
                     ]
                     waiting.append(_Job(plan, images, rows))
@@ -152,8 +164,14 @@ class Loader:
                 began = time.perf_counter()
                 done = [row.result() for row in job.rows]
                 yield self._collated(job.plan, job.images, done, began)
+                if growth is not None and growth.wanted(self.work) != self.workers:
+                    self.workers = growth.workers
+                    LOGGER.info("%d threads read images, which are slow to come", self.workers)
+                    pools[-1].shutdown(wait=False)  # it does what it has
+                    pools.append(_pool(self.workers))
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _allocate(self, plan: BatchPlan) -> Pixels:
         shape = (len(plan.rows), *plan.size, 3)

@@ -183,8 +183,9 @@ class DataOptions(Options):
     """`stop` names every image that cannot be read; `skip` puts another in its place, always the
     same one, and lists it."""
     workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], OnResume.FREE] = "auto"
-    """Threads that read and warp images; 0 does it between the steps. The batches are the same
-    for any number."""
+    """Threads that read and warp images; 0 does it between the steps; `auto`: one for each
+    processor, and more where they wait for a slow disk or a network, as long as that brings more
+    images. The batches are the same for any number."""
 
 
 class ColourOptions(Options):

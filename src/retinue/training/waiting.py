@@ -48,6 +48,8 @@ class Supply:
     """A part of the network is frozen, and would be cached if the stage had `views`."""
     workers: int = 0
     """Threads that read and render them."""
+    grows: bool = False
+    """There are more of them where that brings more images."""
     processors: int = 1
     """How many may be used."""
 
@@ -64,6 +66,7 @@ class Supply:
             packed=data.packed is not None,
             views=frozen and stage.views is None and augment.draws and not augment.mixes_pixels,
             workers=feed.loader.workers if isinstance(feed, ImageFeed) else 0,
+            grows=isinstance(feed, ImageFeed) and feed.loader.grows,
             processors=usable_cpus(),
         )
 
@@ -210,10 +213,10 @@ def _remedy(spent: Spent, supply: Supply, *, waits: bool) -> str:
     steps = max(spent.get("steps", 0.0), 1e-9)
     idle = spent.get("processors", 0.0) < IDLE * supply.processors * steps
     if idle and waits:
-        more = f"data.workers={max(4 * supply.workers, 8)} waits for more of them at once"
+        more = "" if supply.grows else ", or data.workers=auto takes as many threads as bring more"
         if supply.packed:
-            return f"the disk is slow; a faster one for cache.folder helps, or {more}"
-        return f"their disk is slow; data.packed=auto keeps them small on this one, or {more}"
+            return f"the disk is slow; a faster one for cache.folder helps{more}"
+        return f"their disk is slow; data.packed=auto keeps them small on this one{more}"
     if idle and supply.workers < supply.processors:
         return f"data.workers={supply.processors} takes all processors"
     if supply.packed:

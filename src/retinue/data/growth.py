@@ -1,0 +1,60 @@
+"""How many threads read: more of them where they wait for a slow disk or a network.
+
+One for each processor is right where they decode. A file that takes long to come keeps a thread
+from that: then twice as many, and again, as long as that brings more images.
+"""
+
+from __future__ import annotations
+
+import time
+
+from retinue.data.work import Work
+
+MOST = 64
+"""Threads."""
+WINDOW = 0.5
+"""Seconds that are judged together, at least."""
+WAITED = 0.1
+"""The share of the time that the caller has to wait for images."""
+IDLE = 0.75
+"""Processors that work less than this share of the time have some to spare."""
+GAIN = 1.1
+"""What twice as many threads have to bring; otherwise they go again."""
+
+
+class Growth:
+    """Looks at what reading took, now and then, and says how many threads there should be."""
+
+    def __init__(self, workers: int, processors: int, work: Work) -> None:
+        """`work`: what was done so far."""
+        self.workers = workers
+        self._processors = processors
+        self._before: tuple[int, float] | None = None  # workers and images a second, until judged
+        self._settled = False
+        self._look(work)
+
+    def _look(self, work: Work) -> None:
+        self._began, self._computed = time.perf_counter(), time.process_time()
+        self._work = work.copy()
+
+    def wanted(self, work: Work) -> int:
+        """How many, `work` being done by now."""
+        if self._settled or self.workers >= MOST:
+            return self.workers
+        seconds, done = time.perf_counter() - self._began, work.since(self._work)
+        # After a change, what was begun before it makes up less than half.
+        if seconds < WINDOW or done.images < 4 * self.workers:
+            return self.workers
+        rate = done.images / seconds
+        computed = time.process_time() - self._computed
+        waits = done.waited > WAITED * seconds and done.computed < done.busy / 2
+        idle = computed < IDLE * self._processors * seconds
+        if self._before is not None and rate < GAIN * self._before[1]:
+            self.workers, self._settled = self._before[0], True
+        elif waits and idle:
+            self._before = self.workers, rate
+            self.workers = min(2 * self.workers, MOST)
+        else:
+            self._before = None
+        self._look(work)
+        return self.workers
