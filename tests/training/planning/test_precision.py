@@ -205,6 +205,15 @@ def test_a_short_training_is_float32_also_once_a_long_one_has_been_measured(
     assert line.startswith(f"precision: float32, as {steps} steps are too few")
 
 
+def test_a_compiled_training_is_float32(
+    tmp_path: Path, pictures: Path, able: None, unmeasured: None
+) -> None:
+    """Its steps are others than those that could be timed."""
+    training, (line,) = settled(_training(_recipe(pictures, compile=True), tmp_path / "run"))
+    assert training.settings.precision == "fp32"
+    assert line == "precision: float32, as steps of a compiled network are not timed beforehand"
+
+
 def test_it_is_measured_once_for_all_of_a_kind(
     tmp_path: Path, pictures: Path, able: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,8 @@ def _without_measuring(training: Training, index: int, kept: Choice | None) -> S
     """What needs no measuring: of a training that is too short for it, and of one for whose kind
     there is a choice. Too short it is by its steps, not by its time, so that it is so each time."""
     recipe = training.recipe
+    if recipe.compile:
+        return Settled("fp32", "as steps of a compiled network are not timed beforehand")
     steps = recipe.stages[index].total_steps(training.epoch_steps[index])
     if recipe.budget is None and steps < LEAST_STEPS:
         few = f"as {steps} steps are too few to find out whether bfloat16 is faster"
@@ -171,7 +173,6 @@ def facts(training: Training, index: int) -> dict[str, Any]:
         "portion": [stage.batch_size, stage.accumulate, settings.world],
         "update": [stage.optimizer.name, stage.clip_norm is not None, recipe.ema is not None],
         "teacher": training.taught_by is not None,
-        "compile": recipe.compile,
         "versions": [found.get(name) for name in ("retinue", "torch")],
         "processor": [cpu_name(), usable_cpus(), *cpu_flags()],
         "allowed": [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA")],
