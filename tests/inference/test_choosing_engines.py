@@ -14,6 +14,8 @@ from engine_networks import Tiny, need, timed
 
 from retinue.errors import RetinueError, UsageError
 from retinue.inference import engines
+from retinue.inference.agreement import TOLERANCE
+from retinue.inference.engine_keys import key_of
 from retinue.inference.engines import compile_engine, installed
 from retinue.inference.making import Making
 from retinue.models.network import State
@@ -176,6 +178,42 @@ def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
     assert "no engine supports bf16 here" in caplog.text
     # By name one gets what one asks for.
     assert compile_engine(tiny, x, engine="torch", precision="bf16").precision == "bf16"
+
+
+def test_what_disagrees_in_bf16_is_tried_once(
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With these weights; others may agree."""
+    monkeypatch.setenv("RETINUE_CACHE", str(tmp_path))
+    tried: list[object] = []
+    make = Making._engine
+
+    def engine(self: Making, name: str, way: Any) -> engines.Engine:
+        if self.precision == "fp32":
+            return make(self, name, way)
+        tried.append(self.module)
+        return Sabotaged(self.module)
+
+    monkeypatch.setattr(Making, "_engine", engine)
+    monkeypatch.setattr(Making, "_key", property(lambda self: key_of(self._facts)))
+    monkeypatch.setattr(engines, "installed", lambda name: name == "openvino")
+    monkeypatch.setattr(engines, "_ways", lambda name: ("apart",))
+    monkeypatch.setitem(TOLERANCE, "bf16", 1e-6)
+    x = torch.randn(4, 3, 16, 16)
+    how: dict[str, Any] = {"precision": "bf16", "computed": {"network": "tiny"}}
+    for times in (1, 1):
+        caplog.clear()
+        assert compile_engine(tiny, x, **how).precision == "fp32"
+        assert len(tried) == times
+        assert "no engine supports bf16 here" in caplog.text
+        assert "openvino in bf16 disagrees with torch" in caplog.text
+    with torch.no_grad():
+        tiny.fc.bias += 1
+    compile_engine(tiny, x, **how)
+    assert len(tried) == 2
 
 
 @pytest.mark.parametrize(("speed", "precision"), [(5000.0, "bf16"), (3000.0, "fp32")])

@@ -177,6 +177,8 @@ def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
         ({"fp32": 45.0, "bf16": 30.0}, "auto", "fp32"),
         ({}, "auto", None),
         ({"bf16": 45.0}, "auto", None),
+        ({"fp32": 30.0, "bf16": 45.0}, "auto", "refused"),
+        ({}, "auto", "refused"),
         ({"fp32": 45.0, "bf16": 30.0}, "openvino", "bf16"),
         ({}, "torch", None),
     ],
@@ -203,12 +205,16 @@ def test_fewer_bits_answer_as_they_did_where_they_were_worth_it(
     choose(cache, file, "openvino")
     choice = Choice("openvino", {"openvino": 2.0}, 4, "apart", against=against)
     cache.keep_choice(choice_key(bf16), compute_threads(), choice)
+    if answers == "refused":
+        answers = "fp32"
+        cache.keep_refused(key_of(bf16), {"openvino": "openvino disagrees"})
+        assert [one.engine for one in cache.choices()] == ["openvino"] * 2
     monkeypatch.setattr(kept, "of_graph", lambda graph, precision, way: precision)
     found = kept_engine(file, said, wish, precision="bf16")
     assert (found and found.engine) == answers
     assert found is None or found.settled
-    told = "bf16 is no faster than fp32 here" in caplog.text
-    assert told is (wish == "auto" and answers == "fp32")
+    told = "bf16 is no faster than fp32 here" in caplog.text or "disagrees" in caplog.text
+    assert told is (answers == "fp32")
 
 
 def test_few_images_prove_no_engine_for_good(

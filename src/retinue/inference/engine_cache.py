@@ -252,8 +252,18 @@ class EngineCache:
             parts = _OURS.fullmatch(path.name)
             if parts and parts[3] == "choice" and parts[2].isdecimal():
                 choice = self.choice(parts[1], int(parts[2]), use=False)
-                found += [] if choice is None else [choice]
+                found += [] if choice is None or not choice.engine else [choice]
         return found
+
+    def refused(self, key: str) -> Mapping[str, str]:
+        """Engines that were tried for the graph `key`, and why none of them could be had; empty
+        where nobody has tried, or one could."""
+        choice = self.choice(key, 0)
+        return {} if choice is None else choice.passed_over
+
+    def keep_refused(self, key: str, why: Mapping[str, str]) -> bool:
+        """Keep that, as a choice of none. False where it cannot be written, which is told."""
+        return self.keep_choice(key, 0, Choice("", {}, 0, passed_over=why))
 
     def weights(self, path: Path) -> str:
         """`weights_of_file`, which is remembered by the file's place, size and times: a large file

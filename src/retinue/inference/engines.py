@@ -26,7 +26,7 @@ from retinue.inference.agreement import Scores
 from retinue.inference.eager import TorchEngine as TorchEngine
 from retinue.inference.engine import Engine, Precision, Way
 from retinue.inference.engine_cache import Choice
-from retinue.inference.kept import tell_not_worth, worth
+from retinue.inference.kept import tell_not_worth, tell_refused, worth
 from retinue.inference.making import Making, RefusedError
 from retinue.inference.names import EngineName
 from retinue.inference.racing import first_of, race
@@ -104,7 +104,8 @@ def compile_engine(
         chosen = entry.named(engine)
         making.keep()
         return chosen
-    names = _with_precision(candidates(), precision)
+    refused = {} if precision == "fp32" else making.refused()
+    names = [] if refused else _with_precision(candidates(), precision)
     made = entry.known(names) or entry.fastest(names)
     making.keep()
     if precision == "fp32":
@@ -115,7 +116,11 @@ def compile_engine(
         return made
     exact = compile_engine(module, example, scores=scores, computed=computed, steady=steady)
     if made is None:
-        log.warning("no engine supports %s here; using fp32", precision)
+        if refused:
+            tell_refused(precision, refused)
+        else:
+            making.keep_refused(entry.problems)
+            log.warning("no engine supports %s here; using fp32", precision)
         return exact
     if worth(precision, against) is None:
         against = _compared(made, exact, making)
@@ -134,7 +139,8 @@ class _Entry:
         self._making, self._steady = making, steady
         self._field: dict[str, Engine] = {}
         """By `openvino apart`, `torch` …"""
-        self._problems: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
+        """Why those are not among them that are not."""
 
     def named(self, name: str) -> Engine:
         """The engine of that name, in the fastest of its ways. Raises as `compile_engine`."""
@@ -143,7 +149,7 @@ class _Entry:
         if not self._enter(name):
             if not self._making.finite:
                 return TorchEngine(self._making.module, precision=self._making.precision)
-            raise RetinueError(self._problems[name], mend="use engine=torch")
+            raise RetinueError(self.problems[name], mend="use engine=torch")
         ways = list(self._field)
         return self._field[first_of(self._race(ways)) if len(ways) > 1 else ways[0]]
 
@@ -187,7 +193,7 @@ class _Entry:
         told = {one.partition(" ")[0] for one in seconds}
         speeds = {one: self.images / _least(seconds, one) for one in names if one in told}
         choice = Choice(
-            name, speeds, self.images, way, self._problems, making.called, time.time(), before
+            name, speeds, self.images, way, self.problems, making.called, time.time(), before
         )
         threads = counted(torch.get_num_threads(), "thread")
         log.info("engine, timed %d at a time, %s: %s", self.images, threads, choice.told())
@@ -212,16 +218,16 @@ class _Entry:
                     raise
                 return False
             except RefusedError as error:
-                self._problems[name] = str(error)
+                self.problems[name] = str(error)
                 continue
             self._field[f"{name} {way}" if len(_ways(name)) > 1 else name] = engine
             there = True
             if self._steady:
                 break
         if there:
-            self._problems.pop(name, None)
+            self.problems.pop(name, None)
         elif auto:
-            log.warning("%s; going on without it", self._problems[name])
+            log.warning("%s; going on without it", self.problems[name])
         return there
 
     def _race(self, names: Sequence[str]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def kept_engine(
 ) -> Kept | None:
     """The engine of the model file `file` on the processor that `wish` asks for, as it was compiled
     another time; None where there is none, or it cannot be had, whatever the reason. Where `auto`
-    found fewer bits no faster than fp32, it is that, which is told."""
+    found fewer bits no faster than fp32, or their answers others, it is that, which is told."""
     cache = cache or EngineCache()
     if wish == "torch" or not cache.there():
         return None
@@ -60,19 +60,25 @@ def kept_engine(
         choice = cache.choice(choice_key(facts(computed, "", inputs, precision)), compute_threads())
         if choice is None and wish == "auto" and not cache.has_graphs():
             return None  # and a large file is not read in vain
-        if precision != "fp32" and wish == "auto":
-            against = {} if choice is None else choice.against
-            if (worthy := worth(precision, against)) is None:
-                return None
-            if not worthy:
-                tell_not_worth(precision, against)
-                return kept_engine(file, description, wish, cache=cache)
         fastest = choice.engine if choice is not None else ""
         names = [wish] if wish != "auto" else sorted(GRAPHS, key=lambda name: name != fastest)
         if not by_known_names(computed):
             return None
         weights = cache.weights(file)
         key = key_of(facts(computed, weights, inputs, precision))
+        if precision != "fp32" and wish == "auto":
+            against = {} if choice is None else choice.against
+            refused, worthy = cache.refused(key), worth(precision, against)
+            if not refused and worthy is None:
+                return None
+            if refused or not worthy:
+                exact = kept_engine(file, description, wish, cache=cache)
+                if exact is not None and exact.settled:  # or else whoever compiles tells
+                    if refused:
+                        tell_refused(precision, refused)
+                    else:
+                        tell_not_worth(precision, against)
+                return exact
         for name in names:
             graph = cache.graph(key, name) if found(name) else None
             if graph is not None and graph.proven and (way := _way(graph, choice)) is not None:
@@ -108,6 +114,11 @@ def tell_not_worth(precision: Precision, speeds: Mapping[str, float]) -> None:
         "%s is no faster than fp32 here (%.3g and %.3g images a second); going on in fp32",
         precision, speeds[precision], speeds["fp32"],
     )  # fmt: skip
+
+
+def tell_refused(precision: Precision, why: Mapping[str, str]) -> None:
+    """Why no engine has it, as was found another time."""
+    log.warning("no engine supports %s here (%s); using fp32", precision, "; ".join(why.values()))
 
 
 def computed_by(description: ModelDescription) -> dict[str, Any]:

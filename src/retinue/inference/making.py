@@ -179,6 +179,15 @@ class Making:
         key = None if self._facts is None else choice_key(self._facts)
         return None if key is None else self._cache.choice(key, torch.get_num_threads())
 
+    def refused(self) -> Mapping[str, str]:
+        """Why no engine could be had another time; empty where one could, or nobody has tried."""
+        return {} if self._key is None else self._cache.refused(self._key)
+
+    def keep_refused(self, why: Mapping[str, str]) -> None:
+        """For the next time."""
+        if self._key is not None and why:
+            self._cache.keep_refused(self._key, why)
+
     def keep_choice(self, choice: Choice) -> None:
         """For the next time."""
         if self._facts is not None:
