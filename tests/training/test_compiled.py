@@ -14,6 +14,7 @@ from interrupted import assert_same, interrupted, state_of
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import retinue
+from retinue.errors import RetinueError
 from retinue.models.registry import create_model
 from retinue.models.vit import VisionTransformer
 from retinue.training import compiled
@@ -165,3 +166,16 @@ def test_what_lies_before_the_cut_is_left_alone(
     assert compile_network(network, 2, 1) == "2 blocks of 2 kinds"
     network(torch.randn(2, 3, 32, 32))
     assert counter.runs == 2
+
+
+def test_what_cannot_be_compiled_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, counter: Counter
+) -> None:
+    def broken(graph: Any, example_inputs: Any) -> Any:
+        raise RuntimeError("no working C++ compiler")
+
+    monkeypatch.setattr(compiled, "BACKEND", broken)
+    network = tiny.Tiny(num_classes=3)
+    compile_network(network, 0, 1)
+    with pytest.raises(RetinueError, match=r"compiled \(.*no working.*key compile.*compile=false"):
+        network(torch.randn(2, 3, 32, 32))

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from retinue.errors import RetinueError
 from retinue.models.network import Network
 
 BACKEND: str | Callable[..., Any] = "inductor"
@@ -47,7 +48,8 @@ def compile_network(network: Network, start: int, sizes: int) -> str:
     settings.recompile_limit = max(settings.recompile_limit, most)
     settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, most)
     for part in parts:
-        part._compiled_call_impl = torch.compile(_calling(part), backend=BACKEND, dynamic=False)
+        made = torch.compile(_calling(part), backend=BACKEND, dynamic=False)
+        part._compiled_call_impl = _refusing(made)
     return told
 
 
@@ -76,5 +78,23 @@ def _calling(part: nn.Module) -> Callable[..., Any]:
 
     def call(*given: Any, **named: Any) -> Any:
         return part._call_impl(*given, **named)  # type: ignore[no-untyped-call]
+
+    return call
+
+
+def _refusing(made: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with an error of ours where it cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    def call(*given: Any, **named: Any) -> Any:
+        try:
+            return made(*given, **named)
+        except TorchDynamoException as error:
+            why = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
+            raise RetinueError(
+                f"the network cannot be compiled ({why})",
+                where="key compile",
+                mend="compile=false, or install what that needs: on a CPU a C++ compiler",
+            ) from error
 
     return call
