@@ -85,8 +85,9 @@ class _Depthwise(torch.autograd.Function):
                 around = weight.shape[-1] - 1 - padding
                 dx = _convolved(dy, weight.flip(2, 3), 1, around)
             else:
-                half = (x, weight) if x.dtype != torch.bfloat16 else (x.float(), weight.float())
-                dx = _gradients(dy.to(half[0].dtype), *half, stride, (padding, padding), 0)
+                whole = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
+                like = torch.empty_like(x, dtype=whole)  # only its shape counts
+                dx = _gradients(dy.to(whole), like, weight.to(whole), stride, (padding, padding), 0)
         if ctx.needs_input_grad[1]:
             if weight.shape[-1] == 3:
                 dweight = _gradients(dy, x, weight, stride, (padding, padding), 1)
