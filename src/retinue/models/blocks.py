@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
+from retinue.models.dense import Linear
 from retinue.models.depthwise import Conv2d, conv2d
 from retinue.models.gradients import ReLU6, scaled
 from retinue.models.widening import conv_norm
@@ -239,8 +240,8 @@ class HiddenLayersHead(nn.Module):
         super().__init__()
         self.pool = GridPool(side)
         self.drop6, self.drop7, self.dropout = (nn.Dropout(p) for p in dropouts)
-        self.fc6 = nn.Linear(channels * side * side, hidden[0])
-        self.fc7 = nn.Linear(hidden[0], hidden[1])
+        self.fc6 = Linear(channels * side * side, hidden[0])
+        self.fc7 = Linear(hidden[0], hidden[1])
         self.fc = nn.Linear(hidden[1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

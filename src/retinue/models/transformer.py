@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from retinue.errors import UsageError
 from retinue.models.blocks import DropPath, initialise
+from retinue.models.dense import Linear
 from retinue.models.network import Halves, Network, Tokens, split
 from retinue.sample import Size
 
@@ -26,8 +27,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.project = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, width = x.shape
@@ -43,9 +44,9 @@ class MLP(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, 4 * width)
+        self.expand = Linear(width, 4 * width)
         self.act = nn.GELU()
-        self.project = nn.Linear(4 * width, width)
+        self.project = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.project(self.act(self.expand(x)))

@@ -1,0 +1,88 @@
+"""Linear layers that learn on a CPU, by whichever library multiplies matrices faster there.
+
+PyTorch multiplies float32 matrices by MKL. On processors of other makers than its own that reaches
+about half of what oneDNN does, which PyTorch brings along for convolutions: 105 against 220 GFLOP/s
+a core of an AMD EPYC with AVX-512.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retinue.models.gradients import learns_eagerly
+
+LEAST = 1 << 22
+"""Multiplications below which a product takes no longer than calling it in another way."""
+AHEAD = 1.4
+"""How many times as fast oneDNN must be: far from where a measurement could fall to either side."""
+
+
+class Linear(nn.Linear):
+    """PyTorch's; values and gradients are the same up to rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (
+            learns_eagerly(x, self.weight)
+            and x.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and x.numel() * self.out_features >= LEAST
+            and onednn_is_ahead()
+        ):
+            y: Tensor = _Linear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return y
+        return super().forward(x)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        by_places, places = dy.flatten(0, -2), x.flatten(0, -2)
+        times = torch.matmul if torch.is_grad_enabled() else _times  # to be differentiated again
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            times(by_places, weight).view_as(x) if wants_x else None,
+            times(by_places.t(), places) if wants_weight else None,
+            by_places.sum(0) if wants_bias else None,
+        )
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices."""
+    return _product(a, b.t(), None)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x·Wᵀ + b by oneDNN."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+@cache
+def onednn_is_ahead(side: int = 384, rounds: int = 5) -> bool:
+    """Whether oneDNN multiplies float32 matrices much faster here than `torch.matmul`: measured
+    once a process, in a few milliseconds."""
+    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    a = torch.ones(side, side)
+    with torch.no_grad():
+        pairs = [(_seconds(torch.matmul, a), _seconds(_times, a)) for _ in range(rounds)]
+    matmul, onednn = (min(seconds) for seconds in zip(*pairs, strict=True))
+    return bool(matmul > AHEAD * onednn)
+
+
+def _seconds(times: Callable[[Tensor, Tensor], Tensor], a: Tensor) -> float:
+    began = time.perf_counter()
+    times(a, a)
+    return time.perf_counter() - began
