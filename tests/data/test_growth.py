@@ -80,27 +80,45 @@ def test_where_threads_would_not_help_there_are_no_more(
     assert _Machine(monkeypatch, **how).run() == [2]
 
 
+def _slow(k: int) -> Sample:
+    image = encoded(picture(k), "JPEG")
+
+    def read() -> bytes:
+        time.sleep(0.01)
+        return image
+
+    return Sample(f"{k}.jpg", read, OneClass(k % 3, 3))
+
+
+DATA = [_slow(k) for k in range(12)]
+VIEW = TrainView(AugmentOptions(crop_scale=(0.3, 1)), Preprocessing(size=(16, 16)), 0)
+PLANS = [plan_of(DATA, list(range(12)), epoch=epoch) for epoch in range(20)]
+
+
 def test_a_loader_grows_and_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "WINDOW", 0.02)
-    images = [encoded(picture(k), "JPEG") for k in range(12)]
-
-    def slow(k: int) -> Sample:
-        def read() -> bytes:
-            time.sleep(0.01)
-            return images[k]
-
-        return Sample(f"{k}.jpg", read, OneClass(k % 3, 3))
-
-    data = [slow(k) for k in range(12)]
-    view = TrainView(AugmentOptions(crop_scale=(0.3, 1)), Preprocessing(size=(16, 16)), 0)
-    plans = [plan_of(data, list(range(12)), epoch=epoch) for epoch in range(20)]
-    loader = Loader(view, data, workers="auto")
+    loader = Loader(VIEW, DATA, workers="auto")
     first = loader.workers
-    grown = list(loader.batches(plans))
+    grown = list(loader.batches(PLANS))
     assert loader.workers > first
-    fixed = Loader(view, data, workers=3)
-    for mine, other in zip(grown, fixed.batches(plans), strict=True):
+    fixed = Loader(VIEW, DATA, workers=3)
+    for mine, other in zip(grown, fixed.batches(PLANS), strict=True):
         assert torch.equal(mine.images, other.images)
     assert fixed.workers == 3
     assert loader.work.images == fixed.work.images == 240
     assert loader.work.busy > 2.4 > loader.work.computed
+
+
+def test_what_one_walk_has_found_out_the_next_does_not_try_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(growth, "WINDOW", 0.02)
+    monkeypatch.setattr(growth, "GAIN", 1e9)  # more threads bring nothing
+    caplog.set_level("INFO", "retinue")
+    loader = Loader(VIEW, DATA, workers="auto")
+    first = loader.workers
+    for _ in range(3):
+        list(loader.batches(PLANS))
+        assert loader.workers == first
+    said = [record.message for record in caplog.records if "threads read" in record.message]
+    assert [line.split()[0] for line in said] == [str(2 * first), str(first)]

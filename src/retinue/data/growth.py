@@ -31,9 +31,10 @@ class Growth:
         self._processors = processors
         self._before: tuple[int, float] | None = None  # workers and images a second, until judged
         self._settled = False
-        self._look(work)
+        self.look(work)
 
-    def _look(self, work: Work) -> None:
+    def look(self, work: Work) -> None:
+        """Judge from here on, `work` being done by now; what was found before stays known."""
         self._began, self._computed = time.perf_counter(), time.process_time()
         self._work = work.copy()
 
@@ -56,5 +57,5 @@ class Growth:
             self.workers = min(2 * self.workers, MOST)
         else:
             self._before = None
-        self._look(work)
+        self.look(work)
         return self.workers

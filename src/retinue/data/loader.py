@@ -106,6 +106,7 @@ class Loader:
         self.samples = samples
         self.workers = worker_count(workers)
         self.grows = workers == "auto"
+        self._growth: Growth | None = None
         self.bad_images: BadImages = bad_images
         self.skipped: dict[str, str] = {}
         """Key of each sample whose image was found to be bad so far, and why."""
@@ -143,7 +144,7 @@ class Loader:
         # The threads of this pool are the parallelism; OpenCV's own would only compete with them.
         cv2.setNumThreads(1)
         pools = [_pool(self.workers)]
-        growth = Growth(self.workers, usable_cpus(), self.work) if self.grows else None
+        growth = self._grown() if self.grows else None
         waiting: deque[_Job] = deque()
         upcoming = iter(plans)
         try:
@@ -172,6 +173,13 @@ class Loader:
         finally:
             for pool in pools:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _grown(self) -> Growth:
+        """One for all walks: what it has found out in one is not tried again in the next."""
+        if self._growth is None:
+            self._growth = Growth(self.workers, usable_cpus(), self.work)
+        self._growth.look(self.work)
+        return self._growth
 
     def _allocate(self, plan: BatchPlan) -> Pixels:
         shape = (len(plan.rows), *plan.size, 3)
