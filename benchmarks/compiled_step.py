@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from retinue.inference.devices import fit_threads
+from retinue.inference.memory import keep_freed
 from retinue.models.registry import create_model
-from retinue.training.memory import keep_freed
 from retinue.training.mixed import on_cpu
 
 NETWORKS = ("mobilenet_v2", "efficientnet_b0", "resnet50")

@@ -145,7 +145,7 @@ def side(
     how |= {"fused": ours, "reverse": reverse}  # ours as retinue.training.optim has it
     if ours:
         from retinue.inference.devices import fit_threads
-        from retinue.training.memory import keep_freed
+        from retinue.inference.memory import keep_freed
 
         fit_threads()
         keep_freed()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from retinue.inference.engine import Engine, Precision, channels_last, home
+from retinue.inference.memory import keep_freed
 from retinue.inference.tracing import evaluating
 from retinue.nested import Nested, mapped, single
 
@@ -18,7 +19,7 @@ class TorchEngine(Engine):
     """The module itself: eval mode, channels-last, no gradients, bf16 by autocast.
 
     Shares its weights with `module`, so it follows a training. Training flags are put back after
-    each call.
+    each call. On a CPU the process keeps the memory of freed tensors from then on (`memory`).
     """
 
     name = "torch"
@@ -30,6 +31,8 @@ class TorchEngine(Engine):
         self.device = torch.device(device)
         self.provider = str(self.device)
         self.module = module.to(self.device)
+        if self.device.type == "cpu":
+            keep_freed()
 
     def __call__(self, x: Nested) -> Any:
         inputs = mapped(lambda leaf: channels_last(leaf.to(self.device)), x)

@@ -28,6 +28,7 @@ from retinue.inference.engine import Engine, Precision, Way
 from retinue.inference.engine_cache import Choice
 from retinue.inference.kept import tell_not_worth, tell_refused, worth
 from retinue.inference.making import Making, RefusedError
+from retinue.inference.memory import give_back
 from retinue.inference.names import EngineName
 from retinue.inference.racing import first_of, race
 from retinue.inference.runtimes import found
@@ -198,6 +199,8 @@ class _Entry:
         threads = counted(torch.get_num_threads(), "thread")
         log.info("engine, timed %d at a time, %s: %s", self.images, threads, choice.told())
         making.keep_choice(choice)
+        if name != "torch":
+            give_back()  # what PyTorch's turns have taken
         return self._field[best]
 
     @property

@@ -22,6 +22,7 @@ from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.figures import small_splits
 from retinue.files import expanded
 from retinue.inference.devices import choose_device, fit_threads
+from retinue.inference.memory import keep_freed
 from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
 from retinue.modelfile import MODEL_FILE
@@ -52,7 +53,6 @@ from retinue.training.environment import (
     without_bfloat16,
 )
 from retinue.training.examples import draw_examples
-from retinue.training.memory import keep_freed
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.lengths import steps_of_epochs
 from retinue.training.preflight import (

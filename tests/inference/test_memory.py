@@ -11,7 +11,7 @@ import pytest
 
 FAULTS = """
 import resource
-from retinue.training.memory import keep_freed
+from retinue.inference.memory import keep_freed
 print(keep_freed())
 def work():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -39,3 +39,34 @@ def test_pages_are_mapped_once(said: str | None) -> None:
         assert int(faults) < 1_000  # of 10,000 pages a time
     else:
         assert int(faults) > 10_000
+
+
+RESIDENT = """
+import torch
+from retinue.inference.eager import TorchEngine
+from retinue.inference.memory import give_back
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 // 1_000_000
+TorchEngine(torch.nn.Identity())
+before = resident()
+held = [torch.ones(10_000_000) for _ in range(3)]
+top = torch.ones(1_000)
+del held
+kept = resident() - before
+give_back()
+print(kept, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_pytorch_as_an_engine_keeps_memory_until_it_is_given_back() -> None:
+    environment = {k: v for k, v in os.environ.items() if "MALLOC" not in k and k != "LD_PRELOAD"}
+    environment.pop("GLIBC_TUNABLES", None)
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT], env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    kept, left = map(int, done.stdout.split())
+    assert kept > 100  # MB, of three tensors of 40
+    assert left < 40

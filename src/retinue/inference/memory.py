@@ -1,9 +1,11 @@
-"""Memory that large tensors give back and take again at every step.
+"""Memory that large tensors give back and take again with every batch.
 
 glibc takes blocks above 32 MB from the system each time, and gives them back when they are freed:
-every page of every large activation is then mapped and zeroed anew, step after step. A training
+every page of every large activation is then mapped and zeroed anew, batch after batch. A training
 keeps what it has instead: its steps took 8 % less of the processor (MobileNetV2, EfficientNet-B0,
-batches of 16 at 224×224), for a tenth to a fifth more memory; not a bit of the losses changed.
+batches of 16 at 224×224), for a tenth to a fifth more memory; not a bit of the losses changed. And
+so does PyTorch as an engine: 32 images at a time took less than half of the processor (MobileNetV2
+192 a second in place of 87, EfficientNet-B0 123 in place of 42, on 1 core).
 Large pages (`THP_MEM_ALLOC_ENABLE=1` of PyTorch) would do without more memory, but took twice as
 long where the machine's memory was in pieces.
 """
@@ -33,6 +35,13 @@ def keep_freed() -> bool:
         large = libc.mallopt(_MMAP_THRESHOLD, LARGEST)
         return bool(libc.mallopt(_TRIM_THRESHOLD, KEPT) and large)
     return False
+
+
+def give_back() -> None:
+    """Give what lies free to the system after all, once: what comes now needs less."""
+    if platform.libc_ver()[0] == "glibc":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_said() -> bool:
