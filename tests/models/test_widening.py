@@ -16,13 +16,15 @@ from torch.nn import functional as F
 from retinue.models import widening
 from retinue.models.blocks import ConvNormAct, relu6, silu
 
+WIDE = 18
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
 
 
-def layer(act: Callable[[], nn.Module] | None = silu, *, wide: int = 9) -> ConvNormAct:
+def layer(act: Callable[[], nn.Module] | None = silu, *, wide: int = WIDE) -> ConvNormAct:
     """A widening layer that has seen something."""
     made = ConvNormAct(3, wide, act=act).double()
     with torch.no_grad():
@@ -86,7 +88,7 @@ def test_in_float32_it_rounds_no_worse_than_pytorch() -> None:
 def test_under_autocast_it_is_bfloat16_with_statistics_in_float32() -> None:
     exact = layer(None)
     made = copy.deepcopy(exact).float()
-    x = (drawn(4, 3, 16, 16) + 1).to(torch.bfloat16).requires_grad_()
+    x = (drawn(4, 3, 20, 20) + 1).to(torch.bfloat16).requires_grad_()
     like = x.detach().double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         z = made(x)
@@ -107,7 +109,7 @@ def test_its_gradients_can_be_differentiated() -> None:
     x = drawn(2, 3, 2, 2).requires_grad_()
 
     def ours(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        zeros, ones = torch.zeros(9).double(), torch.ones(9).double()
+        zeros, ones = torch.zeros(WIDE).double(), torch.ones(WIDE).double()
         z: Tensor = widening._WidenedNorm.apply(
             x, weight, gamma, beta, zeros, ones, 0.1, 1e-5, x.dtype
         )
@@ -124,7 +126,7 @@ def _hooked(made: ConvNormAct) -> AbstractContextManager[object]:
 
 
 def _with_bias(made: ConvNormAct) -> AbstractContextManager[object]:
-    made.conv.bias = nn.Parameter(torch.zeros(9).double())
+    made.conv.bias = nn.Parameter(torch.zeros(WIDE).double())
     return nullcontext()
 
 
@@ -176,3 +178,19 @@ def test_what_is_traced_compiled_or_transformed_sees_pytorchs_operations() -> No
     for name, parameter in names.items():
         assert parameter.grad is not None
         agree(found[name], parameter.grad, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("wide", "side", "kind", "expected"),
+    [
+        (15, 14, torch.float64, True),
+        (14, 14, torch.float64, False),
+        (15, 13, torch.float64, False),
+        (15, 24, torch.bfloat16, True),
+        (15, 23, torch.bfloat16, False),
+    ],
+)
+def test_where_it_pays(wide: int, side: int, kind: torch.dtype, expected: bool) -> None:
+    made = layer(wide=wide).to(kind)
+    z = widening.conv_norm(drawn(2, 3, side, side, dtype=kind), made.conv, made.norm)
+    assert ("Widened" in made_by(z)) is expected

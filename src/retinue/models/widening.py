@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from retinue.models.depthwise import Conv2d
 from retinue.models.gradients import KINDS, learns_eagerly
 
+WIDER = 5
+"""How many times as wide a map must become: at 4 (ResNet's) the narrow one's products cost as much
+as is saved."""
+PLACES = (128, 384)
+"""How many places the map must have for each narrow channel, in float32 and in bfloat16."""
+
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """`norm(conv(x))`, channels-last.
@@ -41,9 +47,9 @@ def _widens(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
         norm.training
         and learns_eagerly(x, conv.weight)
         and conv.kernel_size == (1, 1)
-        and conv.out_channels >= 3 * conv.in_channels
+        and conv.out_channels >= WIDER * conv.in_channels
         and x.dim() == 4
-        and x.shape[0] * x.shape[2] * x.shape[3] >= 128 * conv.in_channels
+        and x.numel() >= PLACES[_kind(x) == torch.bfloat16] * conv.in_channels**2
         and (conv.stride, conv.padding, conv.groups) == ((1, 1), (0, 0), 1)
         and conv.bias is None
         and isinstance(conv, Conv2d)
