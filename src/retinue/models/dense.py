@@ -70,14 +70,20 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def onednn_is_ahead(side: int = 384, rounds: int = 5) -> bool:
+def onednn_is_ahead(side: int = 384, rounds: int = 10) -> bool:
     """Whether oneDNN multiplies float32 matrices much faster here than `torch.matmul`: measured
-    once a process, in a few milliseconds."""
+    once a process, in a few milliseconds, by one thread: several wait for one another on a busy
+    machine, and a training that goes on must find what it found when it began."""
     if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
     a = torch.ones(side, side)
-    with torch.no_grad():
-        pairs = [(_seconds(torch.matmul, a), _seconds(_times, a)) for _ in range(rounds)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            pairs = [(_seconds(torch.matmul, a), _seconds(_times, a)) for _ in range(rounds)]
+    finally:
+        torch.set_num_threads(threads)
     matmul, onednn = (min(seconds) for seconds in zip(*pairs, strict=True))
     return bool(matmul > AHEAD * onednn)
 
