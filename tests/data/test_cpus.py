@@ -134,3 +134,17 @@ def test_the_load_is_that_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cpu_load() is None
     monkeypatch.delattr(os, "getloadavg")
     assert cpu_load() is None
+
+
+def test_idleness_is_that_of_the_time_since(tmp_path: Path) -> None:
+    """Of 100 ticks more, 60 were idle and 10 waited for a disk."""
+    (tmp_path / "proc").mkdir()
+    stat = tmp_path / "proc" / "stat"
+    stat.write_text("cpu  100 0 50 1000 10 0 0 0 0 0\ncpu0 1 2 3 4 5\n")
+    idleness = cpus.Idleness(tmp_path)
+    assert idleness.share() is None  # no time has gone by
+    stat.write_text("cpu  120 0 60 1060 20 0 0 0 7 7\ncpu0 1 2 3 4 5\n")
+    assert idleness.share() == pytest.approx(0.7)
+    stat.write_text("damaged")
+    assert idleness.share() is None
+    assert cpus.Idleness(tmp_path / "absent").share() is None

@@ -31,10 +31,12 @@ class _Machine:
         most: float = 1e9, wants: float = 1e9,
     ) -> None:  # fmt: skip
         self.now = self.computed = 0.0
+        self.idle: float | None = None
         self.latency, self.decoding, self.most, self.wants = latency, decoding, most, wants
         self.work = Work()
         clock = SimpleNamespace(perf_counter=lambda: self.now, process_time=lambda: self.computed)
         monkeypatch.setattr(growth, "time", clock)
+        monkeypatch.setattr(growth, "Idleness", lambda: SimpleNamespace(share=lambda: self.idle))
 
     def run(self, seconds: float = 20.0) -> list[int]:
         """How many threads there are, from change to change."""
@@ -95,8 +97,17 @@ VIEW = TrainView(AugmentOptions(crop_scale=(0.3, 1)), Preprocessing(size=(16, 16
 PLANS = [plan_of(DATA, list(range(12)), epoch=epoch) for epoch in range(20)]
 
 
+def test_threads_that_wait_for_busy_processors_are_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = _Machine(monkeypatch, latency=0.1)
+    machine.idle = 0.1
+    assert machine.run() == [2]
+
+
 def test_a_loader_grows_and_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "WINDOW", 0.02)
+    monkeypatch.setattr(growth, "to_spare", lambda idleness: True)  # whatever else runs here
     loader = Loader(VIEW, DATA, workers="auto")
     first = loader.workers
     grown = list(loader.batches(PLANS))
@@ -113,6 +124,7 @@ def test_what_one_walk_has_found_out_the_next_does_not_try_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(growth, "WINDOW", 0.02)
+    monkeypatch.setattr(growth, "to_spare", lambda idleness: True)  # whatever else runs here
     monkeypatch.setattr(growth, "GAIN", 1e9)  # more threads bring nothing
     caplog.set_level("INFO", "retinue")
     loader = Loader(VIEW, DATA, workers="auto")

@@ -140,6 +140,14 @@ HERE = Supply("stages.1", workers=4, processors=4)
         ({"data": 19.0, "reading": 50.0}, HERE, True, None),
         ({"data": 19.0}, HERE, True, "takes 38% of the processors' time for images"),
         ({"data": 19.0}, HERE, False, None),
+        # Others keep the processors busy: its threads wait for those, not for a disk.
+        ({"processors": 120.0, "reading": 20.0}, replace(HERE, spare=False), True,
+         "4 threads): data.packed=auto keeps them small and decoded"),
+        ({"processors": 120.0}, replace(HERE, workers=1, spare=False), True, "data.packed=auto"),
+        # It is not waited for: a slow disk is no matter.
+        ({"data": 19.0, "processors": 120.0, "reading": 70.0}, HERE, True,
+         "takes 58% of the processors' time for images (50 a second): data.packed=auto keeps them"
+         " small and decoded"),
         ({"host": 60.0}, HERE, False, "Python to tell the device what to do for 60%"),
         ({"host": 60.0}, replace(HERE, accumulate=4), False, "stages.1.accumulate=1"),
         ({"host": 30.0}, HERE, False, "waits for images 40%"),
@@ -171,6 +179,7 @@ def test_a_training_on_a_slow_disk_says_so_once_and_writes_it_down(
 ) -> None:  # fmt: skip
     _slow(monkeypatch, 0.01)
     monkeypatch.setattr(waiting, "LONG_ENOUGH", 0.15)
+    monkeypatch.setattr(waiting, "to_spare", lambda idleness: True)  # whatever else runs here
     caplog.set_level(logging.INFO)
     stage = {"name": "own", "epochs": 2, "batch_size": 8}
     recipe = tiny.recipe(pictures, stages=[stage], ema=None)

@@ -115,3 +115,27 @@ def _cpuinfo(root: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError):
         pass
     return found
+
+
+class Idleness:
+    """How much of the machine's processors' time has been idle since this was made."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._before = self._ticks()
+
+    def share(self) -> float | None:
+        """Between 0 and 1, whoever works there; None where the system does not tell."""
+        before, now = self._before, self._ticks()
+        if before is None or now is None or now[1] <= before[1]:
+            return None
+        return (now[0] - before[0]) / (now[1] - before[1])
+
+    def _ticks(self) -> tuple[int, int] | None:
+        """Idle ones, waiting for a disk included, and all."""
+        line, _, _ = _read(self._root / "proc/stat").partition("\n")
+        name, *numbers = line.split()[:9] or [""]
+        if name != "cpu" or len(numbers) < 5 or not all(map(str.isdecimal, numbers)):
+            return None
+        ticks = [int(number) for number in numbers]
+        return ticks[3] + ticks[4], sum(ticks)

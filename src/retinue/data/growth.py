@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from retinue.data.cpus import Idleness
 from retinue.data.work import Work
 
 MOST = 64
@@ -17,7 +18,8 @@ WINDOW = 0.5
 WAITED = 0.1
 """The share of the time that the caller has to wait for images."""
 IDLE = 0.75
-"""Processors that work less than this share of the time have some to spare."""
+"""Processors that work less than this share of the time have some to spare: in this process, and
+in all, where the system tells it."""
 GAIN = 1.1
 """What twice as many threads have to bring; otherwise they go again."""
 
@@ -36,7 +38,7 @@ class Growth:
     def look(self, work: Work) -> None:
         """Judge from here on, `work` being done by now; what was found before stays known."""
         self._began, self._computed = time.perf_counter(), time.process_time()
-        self._work = work.copy()
+        self._work, self._idleness = work.copy(), Idleness()
 
     def wanted(self, work: Work) -> int:
         """How many, `work` being done by now."""
@@ -49,7 +51,7 @@ class Growth:
         rate = done.images / seconds
         computed = time.process_time() - self._computed
         waits = done.waited > WAITED * seconds and done.computed < done.busy / 2
-        idle = computed < IDLE * self._processors * seconds
+        idle = computed < IDLE * self._processors * seconds and to_spare(self._idleness)
         if self._before is not None and rate < GAIN * self._before[1]:
             self.workers, self._settled = self._before[0], True
         elif waits and idle:
@@ -59,3 +61,10 @@ class Growth:
             self._before = None
         self.look(work)
         return self.workers
+
+
+def to_spare(idleness: Idleness) -> bool:
+    """Whether the machine had processors to spare, as far as it tells: threads that wait for a
+    processor look like those that wait for a disk."""
+    share = idleness.share()
+    return share is None or share > 1 - IDLE

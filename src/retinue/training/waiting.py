@@ -13,7 +13,8 @@ from typing import Protocol
 
 import torch
 
-from retinue.data.cpus import usable_cpus
+from retinue.data.cpus import Idleness, usable_cpus
+from retinue.data.growth import IDLE, to_spare
 from retinue.run.log import LOGGER
 from retinue.run.progress import Progress
 from retinue.training.options import StageOptions
@@ -25,8 +26,6 @@ OF_PROCESSORS = 0.3
 """The share of the processors' time, where network and images share them."""
 LONG_ENOUGH = 20.0
 """Seconds of a stage's steps from which on shares are steady."""
-IDLE = 0.75
-"""Processors that work less than this share of the time have some to spare."""
 Spent = dict[str, float]
 """Seconds of the `steps`, and of these waited for `data` and for the `host`; what `threads` spent
 on images, what of that a processor worked (`reading`), and what processors worked in all
@@ -52,9 +51,13 @@ class Supply:
     """There are more of them where that brings more images."""
     processors: int = 1
     """How many may be used."""
+    spare: bool = True
+    """The machine has some to spare, whoever else works there."""
 
     @classmethod
-    def of(cls, data: StageData, stage: StageOptions, key: str, cut: int) -> Supply:
+    def of(
+        cls, data: StageData, stage: StageOptions, key: str, cut: int, *, spare: bool = True
+    ) -> Supply:
         """That of the `stage` called `key` in the recipe, whose network can be cut before the unit
         `cut`: what lies before it is frozen."""
         feed, augment = data.train, stage.augment
@@ -68,6 +71,7 @@ class Supply:
             workers=feed.loader.workers if isinstance(feed, ImageFeed) else 0,
             grows=isinstance(feed, ImageFeed) and feed.loader.grows,
             processors=usable_cpus(),
+            spare=spare,
         )
 
 
@@ -110,6 +114,7 @@ class Waiting:
         self._idle = True
         self._earlier = self._spent.get("steps", 0.0)
         self._said = False
+        self._idleness = Idleness()
         self.begin()
 
     def begin(self) -> None:
@@ -155,7 +160,8 @@ class Waiting:
 
     def told(self) -> str | None:
         """What holds the stage up, and what mends it; None: nothing that matters."""
-        supply = Supply.of(self._data, self._stage, self._key, self._cut)
+        spare = to_spare(self._idleness)
+        supply = Supply.of(self._data, self._stage, self._key, self._cut, spare=spare)
         return bottleneck(self._spent, supply, shared=self._learnt is None)
 
     def columns(self) -> dict[str, float]:
@@ -196,6 +202,7 @@ def bottleneck(spent: Spent, supply: Supply, *, shared: bool) -> str | None:
         said = f"waits for {what} {data:.0%} of its time ({rate:,.0f} a second{by})"
     elif shared and reading >= OF_PROCESSORS:
         said = f"takes {reading:.0%} of the processors' time for {what} ({rate:,.0f} a second)"
+        waits = False  # it is what they compute that matters
     else:
         return None
     return f"{said}: {_remedy(spent, supply, waits=waits)}"
@@ -211,7 +218,7 @@ def _remedy(spent: Spent, supply: Supply, *, waits: bool) -> str:
             " and then reads no images any more"
         )
     steps = max(spent.get("steps", 0.0), 1e-9)
-    idle = spent.get("processors", 0.0) < IDLE * supply.processors * steps
+    idle = supply.spare and spent.get("processors", 0.0) < IDLE * supply.processors * steps
     if idle and waits:
         more = "" if supply.grows else ", or data.workers=auto takes as many threads as bring more"
         if supply.packed:
