@@ -80,3 +80,10 @@ def test_under_autocast_they_compute_in_what_is_quick(
     truth = torch.autograd.grad(expected, (like, weights), dy)
     for one, other in zip((y, *given), (expected, *truth), strict=True):
         agree(one.double(), other, most)
+
+
+def test_without_onednn_they_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = drawn(1, 3, 8, 8).requires_grad_(), drawn(3, 1, 5, 5).requires_grad_()
+    monkeypatch.setattr(torch._C, "_get_mkldnn_enabled", lambda: False)
+    y = depthwise.conv2d(x, weight, None, (1, 1), (2, 2), (1, 1), 3)
+    assert made_by(y) == "ConvolutionBackward0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -39,6 +40,14 @@ def test_maps_times_weights_of_their_channels(places: int, kind: torch.dtype) ->
         of = (some.clone().requires_grad_(), few.clone().requires_grad_())
         assert gradcheck(gradients._Scaled.apply, of)
         assert gradgradcheck(gradients._Scaled.apply, of)
+
+
+@pytest.mark.parametrize("layouts", itertools.product((LAST, torch.contiguous_format), repeat=2))
+def test_whatever_the_layouts(layouts: tuple[torch.memory_format, torch.memory_format]) -> None:
+    x, dy = (torch.randn(2, 5, 14, 15).to(memory_format=layout) for layout in layouts)
+    weights = torch.rand(2, 5, 1, 1).requires_grad_()
+    (given,) = torch.autograd.grad(gradients.scaled(x.requires_grad_(), weights), weights, dy)
+    agree(given, (x.detach() * dy).sum((2, 3), keepdim=True), 1e-5)
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinue.models.gradients import KINDS, learns_eagerly
+from retinue.models.gradients import KINDS, has_onednn, learns_eagerly
 
 Pair = tuple[int, ...]
 
@@ -43,6 +43,7 @@ def conv2d(
     side = weight.shape[-1]
     if (
         learns_eagerly(x, weight)
+        and has_onednn()
         and weight.shape[1:] in ((1, 3, 3), (1, 5, 5))
         and groups == weight.shape[0] == x.shape[-3]
         and bias is None

@@ -7,6 +7,7 @@ transformed (`torch.func`) sees PyTorch's own operations.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from torch import Tensor, nn
 
 KINDS = (torch.float32, torch.float64, torch.bfloat16)
 """What is computed in."""
+
+
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+def has_onednn() -> bool:
+    """Whether convolutions are oneDNN's for x86, by whose kernels formulations were chosen."""
+    return _X86 and torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
 
 
 def learns_eagerly(x: Tensor, weight: Tensor) -> bool:

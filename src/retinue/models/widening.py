@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.depthwise import Conv2d
-from retinue.models.gradients import KINDS, learns_eagerly
+from retinue.models.gradients import KINDS, has_onednn, learns_eagerly
 
 WIDER = 5
 """How many times as wide a map must become: at 4 (ResNet's) the narrow one's products cost as much
@@ -46,6 +46,7 @@ def _widens(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
     return (
         norm.training
         and learns_eagerly(x, conv.weight)
+        and has_onednn()
         and conv.kernel_size == (1, 1)
         and conv.out_channels >= WIDER * conv.in_channels
         and x.dim() == 4
