@@ -37,7 +37,7 @@ class _Queue:
     def run(self, all_but: int = 0) -> None:
         self.done = self.told - all_but
 
-    def event(self) -> Any:
+    def event(self, _: torch.device) -> Any:
         place = SimpleNamespace(at=0)
 
         def record() -> None:
@@ -105,6 +105,20 @@ def test_a_device_waits_for_images_the_host_or_nobody(
     queue.run(all_but=2 if behind else 1)
     noted.step(4.0)
     assert noted.columns() == wanted
+
+
+def test_the_queue_is_that_of_the_training_s_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of PyTorch's current one, on which nothing happens, and every event has come."""
+    noted: list[str] = []
+    event = SimpleNamespace(record=noted.append, query=lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    progress, data = Progress(), SimpleNamespace(train=SimpleNamespace(work=Work()))
+    stage = StageOptions.model_validate({"name": "all", "epochs": 1})
+    second = Waiting(progress, stage, data, 0, torch.device("cuda:1"))  # type: ignore[arg-type]
+    second.learnt()
+    second.step(1.0)
+    assert noted == ["the stream of cuda:1"] * 2
 
 
 def test_a_share_is_never_more_than_all() -> None:

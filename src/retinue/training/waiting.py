@@ -85,6 +85,20 @@ class Event(Protocol):
         """Whether the device has come to it."""
 
 
+class _Event:
+    """One of a CUDA `device`, which need not be the one that is PyTorch's current one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def record(self) -> None:
+        self._event.record(torch.cuda.current_stream(self._device))
+
+    def query(self) -> bool:
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
+
+
 class Waiting:
     """Notes what each step of a stage waits for, in the `progress` of the training.
 
@@ -100,7 +114,7 @@ class Waiting:
         data: StageData,
         cut: int,
         device: torch.device,
-        event: Callable[[], Event] = torch.cuda.Event,
+        event: Callable[[torch.device], Event] = _Event,
     ) -> None:
         """`cut`: the last place where the network can be cut with nothing before it that learns.
         `event` makes one, on a CUDA device."""
@@ -109,8 +123,8 @@ class Waiting:
         self._spent: Spent = progress.waited.setdefault(stage.name, {})
         self._epoch: Spent = progress.epoch_waited
         beside = device.type == "cuda"
-        self._learnt: Event | None = event() if beside else None
-        self._done: Event | None = event() if beside else None
+        self._learnt: Event | None = event(device) if beside else None
+        self._done: Event | None = event(device) if beside else None
         self._idle = True
         self._earlier = self._spent.get("steps", 0.0)
         self._said = False
