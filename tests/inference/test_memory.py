@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from retinue.inference import memory
 
 FAULTS = """
 import resource
@@ -39,6 +43,23 @@ def test_pages_are_mapped_once(said: str | None) -> None:
         assert int(faults) < 1_000  # of 10,000 pages a time
     else:
         assert int(faults) > 10_000
+
+
+def test_where_one_threshold_is_refused_the_other_stays_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """glibc would no longer raise the refused one by itself."""
+    monkeypatch.setattr(memory, "_is_said", lambda: False)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.31"))
+    asked: list[int] = []
+
+    def mallopt(which: int, value: int) -> int:
+        asked.append(which)
+        return int(value <= 32 << 20)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    assert not memory.keep_freed()
+    assert asked == [-3]
 
 
 RESIDENT = """

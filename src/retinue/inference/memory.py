@@ -26,14 +26,15 @@ KEPT = (1 << 31) - 1
 
 
 def keep_freed() -> bool:
-    """Let this process keep the memory of freed tensors; whether it does so. Elsewhere than on
-    glibc, and where the environment says itself how memory is taken, nothing changes."""
+    """Let this process keep the memory of freed tensors; whether it does so. Elsewhere than on a
+    recent glibc, and where the environment says itself how memory is taken, nothing changes."""
     if platform.libc_ver()[0] != "glibc" or _is_said():
         return False
     with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        large = libc.mallopt(_MMAP_THRESHOLD, LARGEST)
-        return bool(libc.mallopt(_TRIM_THRESHOLD, KEPT) and large)
+        mallopt = ctypes.CDLL(None).mallopt
+        # Older ones refuse as large a first threshold, which they raise themselves from 128 kB up
+        # to 32 MB. The second alone would end that.
+        return bool(mallopt(_MMAP_THRESHOLD, LARGEST) and mallopt(_TRIM_THRESHOLD, KEPT))
     return False
 
 
