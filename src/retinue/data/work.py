@@ -40,7 +40,7 @@ class Work:
 
 
 def worked(do: Callable[..., T], *given: Any) -> tuple[T, Work]:
-    """What `do` gives, for an image, and what it took in this thread."""
+    """What `do` gives, and what it took in this thread, as of one image."""
     began, computed = time.perf_counter(), time.thread_time()
     done = do(*given)
     computed = time.thread_time() - computed

@@ -27,7 +27,13 @@ In `engines/` of the cache folder there are, all flat, files of three kinds:
 
     {"engine": ENGINE, "way": how it runs, "speeds": {ENGINE: images a second, …}, "batch": that
      many at a time, "passed_over": {ENGINE: why, …}, "network": its name, "timed": seconds since
-     1970, "load": of the machine before that (`retinue.data.cpus.cpu_load`) or null}
+     1970, "load": of the machine before that (`retinue.data.cpus.cpu_load`) or null, "against":
+     of fewer bits {PRECISION: images a second, …}, of them and of fp32}
+
+    Two more kinds of choices are written in the same way. That no engine will do in fewer bits:
+    KEY is the graph's, THREADS is 0, ENGINE is empty, and "passed_over" says why. And the precision
+    of a training's steps (`retinue.training.planning.precision`): KEY is for what their time
+    depends on, and ENGINE is a precision.
 
 `KEY-file.weights`: the hash of the weights in a model file. KEY is for where that lies, its size
     and its times: `retinue weights1`, and length, JSON and checksum in the same way.

@@ -19,14 +19,12 @@ from torch import Tensor
 from retinue.training.options import CacheDtype
 from retinue.transfer import sent
 
-ErrorLimits = Mapping[CacheDtype, float]
-LIMITS: ErrorLimits = {"float32": 0.0, "float16": 1e-3, "int8": 2e-2}
+LIMITS: Mapping[CacheDtype, float] = {"float32": 0.0, "float16": 1e-3, "int8": 2e-2}
 """The relative error, ‖kept − x‖ / ‖x‖ of an image's tensor, that is not to be exceeded. float16
 rounds by 2⁻¹¹ unless values are as small as 1e-7 or above 65504; in int8 a map of 7×7 may lose
 1.9 % where each of its channels is a single spike, and features of real networks about 0.6 %."""
 _FINER: Mapping[CacheDtype, CacheDtype] = {"int8": "float16", "float16": "float32"}
 _LEVELS = 255
-_HALF = torch.finfo(torch.float16)
 
 Fields = Mapping[str, npt.NDArray[Any]]
 
@@ -105,9 +103,8 @@ class _Int8:
         values = rows.reshape(len(rows), -1, rows.shape[-1])
         offset = _half_below(values.amin(1))
         step = -_half_below((offset.float() - values.amax(1)) / _LEVELS)
-        scale = step.float().where(
-            step > 0, 1.0
-        )  # of a channel that is one value, which float16 has
+        # A channel that is one value, which float16 has, has no step.
+        scale = step.float().where(step > 0, 1.0)
         levels = ((values - offset.float()[:, None]) / scale[:, None]).round_().clamp_(0, _LEVELS)
         kept = {
             name: levels.to(torch.uint8).reshape(rows.shape).numpy(),
