@@ -27,6 +27,7 @@ from retinue.errors import RetinueError
 from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.inference.engine_keys import key_of
 from retinue.models.anatomy import unit_macs
+from retinue.text import first_line
 from retinue.training.environment import (
     OPEN,
     STEPS,
@@ -195,8 +196,9 @@ def measured(training: Training, index: int) -> tuple[Settled, Choice | None]:
         allowed = math.inf if budget is None else SHARE * budget.seconds
         found = compare(full, brief, allowed)
     except (RetinueError, RuntimeError, ValueError, TypeError) as error:
-        # Whatever it is, the training itself meets and names it.
-        return Settled("fp32", f"as bfloat16 could not be tried ({error})"), None
+        # What stops float32, too, the training itself meets and names.
+        why = first_line(error, type(error).__name__)
+        return Settled("fp32", f"as bfloat16 could not be tried ({why})"), None
     if isinstance(found, str):
         return Settled("fp32", found), None
     if found.why:
