@@ -236,9 +236,9 @@ class StageOptions(Options):
     """How many augmented views of each image are computed when features are cached; the epochs
     take turns with them. Without it, `auto` caches only where nothing is drawn at random."""
     cache_dtype: CacheDtype = "float16"
-    """What they are kept as: `int8` takes about half the room of `float16`, a channel of an image
-    in 256 steps. Where that would change an image's features by more than 2 % (`float16`: 0.1 %),
-    the next finer kind is taken, and said."""
+    """What cached features are kept as: `int8` takes about half the room of `float16`, a channel of
+    an image in 256 steps. Where that would change an image's features by more than 2 % (`float16`:
+    0.1 %), the next finer kind is taken, and said."""
     start_half_life: PositiveInt | None = None
     """After how many steps the weights that the stage began with still make up half of those that
     are judged and kept; after twice as many a quarter, and so on. The rest is the average of what

@@ -64,8 +64,8 @@ class Recipe(Options):
     before the first step. `10m` says `{time: 10m}`."""
     ema: EmaOptions | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the training's arithmetic; `auto`: bf16 on a GPU that has it, and on a CPU that has it
-    where the training is long enough to find out by its own steps that they are faster so; fp32
+    """Of the training's arithmetic; `auto`: bf16 on a GPU that has it; on a CPU that has it
+    whichever is faster, which a long training finds out by timing its own first step; fp32
     otherwise."""
     device: Annotated[
         str,
@@ -75,7 +75,7 @@ class Recipe(Options):
     ] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     compile: bool = False
-    """Compile the network with `torch.compile`; on CPUs that brought nothing (docs/train.md)."""
+    """Compile the network with `torch.compile`; steps on CPUs were no faster (docs/train.md)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of every random draw; the split has its own, `data.split.seed`."""
     evaluation: EvaluationOptions = EvaluationOptions()
