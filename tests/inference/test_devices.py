@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinue.errors import UsageError
-from retinue.inference.devices import choose_device
+from retinue.inference.devices import choose_device, wait
 
 
 def test_devices() -> None:
@@ -18,3 +18,18 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no cuda device"):
             choose_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("device", "waited"),
+    [("cpu", []), ("cuda:1", ["cuda cuda:1"]), (torch.device("cuda", 1), ["cuda cuda:1"]),
+     ("mps", ["mps"])],
+)  # fmt: skip
+def test_what_has_a_queue_is_waited_for(
+    device: str | torch.device, waited: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda on: noted.append(f"cuda {on}"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: noted.append("mps"))
+    wait(device)
+    assert noted == waited

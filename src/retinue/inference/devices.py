@@ -7,9 +7,13 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinue.data.cpus import usable_cpus
 from retinue.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 _DRIVERS = ("nvidia[0-9]*", "nvidiactl", "nvhost-*", "nvgpu", "dxg", "kfd")
 """What Linux has below `/dev` where a GPU computes: NVIDIA's, its boards', WSL's, AMD's."""
@@ -56,6 +60,19 @@ def _texts(files: Iterable[Path]) -> Iterable[str]:
 def device_kind(device: str) -> str:
     """`cuda` of `cuda:0`."""
     return device.partition(":")[0]
+
+
+def wait(device: str | torch.device) -> None:
+    """Until it has done all that it was told."""
+    kind = device_kind(str(device))
+    if kind == "cpu":
+        return
+    import torch
+
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
 
 
 def no_gpu(root: Path = Path("/")) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError
+from retinue.inference.devices import wait
 from retinue.inference.engine import channels_last
 from retinue.inference.predictor import MEND, Predictor
 from retinue.nested import is_tensor
@@ -122,11 +123,11 @@ def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, flo
     resize = max(clock() - start - decode, 0.0)
     start = clock()
     views = list(predictor.inputs(batch))
-    _done(predictor)
+    wait(predictor.device)
     prepare = clock() - start
     start = clock()
     said = [(seen, list(predictor.outputs(inputs))) for seen, inputs in views]
-    _done(predictor)
+    wait(predictor.device)
     network = clock() - start
     start = clock()
     found = [
@@ -137,18 +138,6 @@ def _one(predictor: Predictor, sample: Sample) -> tuple[float, float, float, flo
     (finding,) = predictor.merged(found)
     predictor.task.result(finding, sample.key)
     return decode, resize + prepare, network, clock() - start
-
-
-def _done(predictor: Predictor) -> None:
-    """Wait for what a device still has to do."""
-    if predictor.device == "cpu":
-        return
-    import torch
-
-    if predictor.device.startswith("cuda"):
-        torch.cuda.synchronize(predictor.device)
-    elif predictor.device.startswith("mps"):
-        torch.mps.synchronize()
 
 
 def _seconds(answer: Callable[[], Any]) -> float:

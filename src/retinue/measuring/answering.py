@@ -10,12 +10,12 @@ from typing import Any
 
 from retinue.data.loader import Loader
 from retinue.errors import RetinueError, UsageError
-from retinue.inference.devices import compute_threads
+from retinue.inference.devices import compute_threads, wait
 from retinue.inference.names import EngineName
 from retinue.inference.predictor import MEND, Answer, Predictor, load
 from retinue.inference.speed import STAGES, by_stages
 from retinue.measuring.figures import Measured, Spread, refuse_no_time
-from retinue.measuring.machine import TURNS, matrix_product, peak_memory, wait
+from retinue.measuring.machine import TURNS, matrix_product, peak_memory
 from retinue.models.anatomy import count_macs
 from retinue.sample import Batch, Sample
 

@@ -13,8 +13,9 @@ from retinue.arrays import ImageSize, Matrix, Size
 from retinue.data.decode import Decoded
 from retinue.data.loader import Loader, worker_count
 from retinue.data.views import Opening, Source, TrainView
+from retinue.inference.devices import wait
 from retinue.measuring.figures import Measured, Spread
-from retinue.measuring.machine import peak_memory, wait
+from retinue.measuring.machine import peak_memory
 from retinue.measuring.training import SECONDS, Measuring, tried
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
 from retinue.training.options import StageOptions

@@ -11,6 +11,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from retinue.inference.devices import wait
+
 SIDE = 2048
 SECONDS = 0.3
 """About so long a matrix product is repeated."""
@@ -47,15 +49,6 @@ def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
     work()
     wait(device)
     return time.perf_counter() - began
-
-
-def wait(device: torch.device | str) -> None:
-    """Until the device has done all that it was told."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        torch.cuda.synchronize(device)
-    elif kind == "mps":
-        torch.mps.synchronize()
 
 
 def peak_memory(device: torch.device | str) -> dict[str, int]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from retinue.data.loader import worker_count
 from retinue.errors import RetinueError
+from retinue.inference.devices import wait
 from retinue.measuring.figures import Measured, Spread, refuse_no_time
-from retinue.measuring.machine import TURNS, matrix_product, peak_memory, wait
+from retinue.measuring.machine import TURNS, matrix_product, peak_memory
 from retinue.models.anatomy import unit_macs
 from retinue.sample import Batch, Sample
 from retinue.training import session

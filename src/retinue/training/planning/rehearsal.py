@@ -19,6 +19,7 @@ from torch import Tensor
 
 from retinue import nested
 from retinue.data.loader import collate
+from retinue.inference.devices import wait
 from retinue.inference.tracing import evaluating
 from retinue.inference.tta import views as orientations
 from retinue.run.log import Bar
@@ -215,7 +216,7 @@ class Rehearsal:
         began = time.perf_counter()
         for batch in feed.batches(replace(plans[0], rows=chunk) for chunk in chunks):
             first = batch if first is None else first
-        self.wait()
+        wait(self.device)
         assert first is not None
         return first, (time.perf_counter() - began) / len(rows)
 
@@ -259,23 +260,16 @@ class Rehearsal:
     def repeat(self, work: Callable[[], Any]) -> tuple[Any, float]:
         """What `work` gives, and the seconds that it takes once it has been done before."""
         work()
-        self.wait()
+        wait(self.device)
         taken = 0.0
         for count in range(1, REPEATS + 1):  # noqa: B007
             began = time.perf_counter()
             given = work()
-            self.wait()
+            wait(self.device)
             taken += time.perf_counter() - began
             if taken > LONG_ENOUGH:
                 break
         return given, taken / count
-
-    def wait(self) -> None:
-        """Until the device has done all that it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
 
     def together(self, load: float, compute: float) -> float:
         """Of reading ahead and computing: on a CPU they share the cores."""
@@ -355,8 +349,7 @@ class _Stage:
         """See `Rehearsal.stepping`."""
         fed = self._fed()
         steps = [self._stepper(fed, way)[0] for way in ways]
-        by = self._by
-        how = (self.learner, by.device, by.wait, self._recipe.seed)
+        how = (self.learner, self._by.device, self._recipe.seed)
         return [partial(first_step, step, *how) for step in steps]
 
     def _fed(self) -> _Fed:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from retinue.inference.devices import wait
 from retinue.tasks.learner import Learner
 from retinue.training.ema import build_ema
 from retinue.training.losses import portion_loss
@@ -67,16 +68,15 @@ def first_step(
     step: Callable[[], Tensor],
     learner: Learner,
     device: torch.device,
-    wait: Callable[[], None],
     seed: int,
 ) -> tuple[float, float]:
     """Seconds of `step`, and its loss: not finite where the weights after it are not. Weights,
-    buffers and generators are then what they were before; `wait` waits for the device."""
+    buffers and generators are then what they were before."""
     with untouched(device), restored(learner):
         torch.manual_seed(seed)
         began = time.perf_counter()
         loss = step()
-        wait()
+        wait(device)
         seconds = time.perf_counter() - began
         sound = all(bool(one.isfinite().all()) for one in learner.parameters())
         return seconds, float(loss) if sound else float("nan")
