@@ -50,6 +50,19 @@ def test_times_have_every_part_and_the_whole(run_maker: Maker) -> None:
     assert "Time, machine" not in section(run, "figures")
 
 
+def test_what_steps_waited_for_is_told_where_they_did(run_maker: Maker) -> None:
+    run = run_maker(["a", "b"], images=40)
+    assert "Waiting" not in section(run, "run"), "an older run"
+    nothing = {"steps": 50.0, "data": 0.2, "host": 0.0, "images": 4000.0}
+    change(run, waited={"head": nothing, "last blocks": {}})
+    assert "Waiting" not in section(run, "run")
+    change(run, waited={"head": nothing, "last blocks": {**nothing, "data": 19.0, "host": 10.0}})
+    assert (
+        "Waiting stage last blocks, for its data 38% of 50.0 s"
+        " stage last blocks, for Python to say what comes next 20% of 50.0 s Speed"
+    ) in section(run, "run")
+
+
 def test_no_value_of_the_machine_floods_the_page(run_maker: Maker) -> None:
     run = run_maker(["a", "b"], images=40)
     change(run, recipe={f"stages.0.key{k}": k for k in range(100)}, odd=list(range(1000)),

@@ -234,7 +234,7 @@ def _waits(stages: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for stage, spent in stages.items():
         steps = number(spent.get("steps")) or 0.0
-        for key, name in (("data", "images"), ("host", "Python to say what comes next")):
+        for key, name in (("data", "its data"), ("host", "Python to say what comes next")):
             seconds = number(spent.get(key)) or 0.0
             if steps > 0 and seconds >= 0.005 * steps:
                 share = f"{seconds / steps:.0%} of {duration(steps)}"
