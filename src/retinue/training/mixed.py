@@ -3,8 +3,8 @@
 Processors with bfloat16 (AVX512-BF16, AMX) multiply dense matrices several times as fast in it. Of
 depthwise convolutions, which wait for memory, PyTorch's bfloat16 kernels are slower than those for
 float32, backwards many times: networks made of them train no faster in bfloat16 throughout, and
-often slower, than in float32. The package's own networks have better kernels for those, and choose
-for themselves (`models/depthwise.py`).
+often slower, than in float32. Where the package's own networks learn on x86 they have better
+kernels for those, and choose for themselves (`models/depthwise.py`).
 """
 
 from __future__ import annotations
