@@ -172,6 +172,15 @@ def test_what_the_file_broke_is_not_blamed_on_an_override(tmp_path: Path) -> Non
     assert message.endswith("mine.yaml, line 1, key model.arguments")
 
 
+def test_a_second_length_is_named_alone_and_told_how_to_mend(tmp_path: Path) -> None:
+    given = {"stages.1.batch_size": 8, "stages.1.steps": 4}
+    message = _refused(tmp_path, GOOD, given)
+    assert message == (
+        "give exactly one of epochs and steps, given as an override, key stages.1.steps, set the"
+        " other to null: epochs=null, or steps=null"
+    )
+
+
 def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
     message = _refused(tmp_path, GOOD, {"model.Weights": None})
     assert "unknown key 'Weights', given as an override, key model.Weights" in message
@@ -185,7 +194,7 @@ def test_an_unknown_key_may_begin_with_a_capital(tmp_path: Path) -> None:
         ("epochs: 3", "epochs: many", ["'many' is not allowed", "line 9"]),
         ("lr: 1e-4", "lr: .nan", ["finite", "line 12"]),
         ("name: sgd", "name: sdg", ["'sdg' is not allowed", "line 11"]),
-        ("epochs: 3", "epochs: 3\n    steps: 4", ["exactly one of epochs and steps", "line 8"]),
+        ("epochs: 3", "epochs: 3\n    steps: 4", ["exactly one of epochs and steps", "line 10"]),
         ("name: tiny", "name: tinny", ["unknown network 'tinny'", "did you mean 'tiny'", "line 1"]),
         ("name: all", "name: head", ["two stages have one name"]),
         ("name: all", "name: HEAD", ["two stages have one name"]),

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retinue.data.options import AugmentOptions, SamplerOptions, ShuffledOptions, SideRange
 from retinue.data.sizes import SizePlan
-from retinue.options import OnResume, Options, Words
+from retinue.options import Contradiction, OnResume, Options, Words
 from retinue.sample import LARGEST_SIDE, SMALLEST_CROP, Preprocessing
 from retinue.text import no_file_name
 from retinue.training.stage_samples import StageDataOptions
@@ -274,7 +274,14 @@ class StageOptions(Options):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
+        if self.epochs is not None and self.steps is not None:
+            raise Contradiction(
+                "give exactly one of epochs and steps",
+                ("steps",),
+                ("epochs",),
+                mend="set the other to null: epochs=null, or steps=null",
+            )
+        if self.epochs is None and self.steps is None:
             raise ValueError("give exactly one of epochs and steps")
         for name in ("min_steps", "max_steps"):
             if self.steps is not None and getattr(self, name) is not None:
