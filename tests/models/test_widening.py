@@ -194,3 +194,54 @@ def test_where_it_pays(wide: int, side: int, kind: torch.dtype, expected: bool) 
     made = layer(wide=wide).to(kind)
     z = widening.conv_norm(drawn(2, 3, side, side, dtype=kind), made.conv, made.norm)
     assert ("Widened" in made_by(z)) is expected
+
+
+def test_narrow_channels_that_cancel_each_other() -> None:
+    """Of their difference hardly anything is left, of which the norm makes all."""
+    exact = layer(None).train()
+    with torch.no_grad():
+        exact.conv.weight[0].zero_()[:2] = torch.tensor([1.0, -1.0])[:, None, None]
+    x = 100 * drawn(2, 3, 32, 32)
+    x[:, 1] = x[:, 0] + x[:, 1] / 3000
+    ours = copy.deepcopy(exact).float()
+    mine, like = x.float().requires_grad_(), x.float().double().requires_grad_()
+    given, expected = ours(mine), plainly(exact, like)
+    assert made_by(given) == "_WidenedNormBackward"
+    agree(given.double(), expected, 1e-4)
+    dy = torch.randn_like(expected)
+    found = torch.autograd.grad(given, (mine, *ours.parameters()), dy.float())
+    truth = torch.autograd.grad(expected, (like, *exact.parameters()), dy)
+    for one, other in zip(found, truth, strict=True):
+        agree(one.double(), other, 1e-3)
+    agree(ours.double().norm.running_var, exact.norm.running_var, 1e-5)
+
+
+def test_gradients_to_be_differentiated_of_a_layer_that_comes_twice() -> None:
+    """What comes the second time is made of the same weights."""
+    made, narrow = layer(None), drawn(3, WIDE, 1, 1) / 4
+    x = drawn(2, 3, 24, 24).requires_grad_()
+
+    def first(forward: Callable[[Tensor], Tensor], *, create: bool) -> tuple[Tensor, ...]:
+        loss = forward(F.conv2d(forward(x), narrow)).pow(3).mean()
+        return torch.autograd.grad(loss, (x, *made.parameters()), create_graph=create)
+
+    assert made_by(made(x)) == "_WidenedNormBackward"
+    expected = first(lambda z: plainly(made, z), create=False)
+    for create in (False, True):
+        for one, other in zip(first(made, create=create), expected, strict=True):
+            agree(one, other, 1e-9)
+
+
+def test_a_weight_that_is_computed_is_asked_for_once() -> None:
+    made = layer(None)
+    asked: list[int] = []
+
+    class Halved(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            asked.append(1)
+            return weight / 2
+
+    torch.nn.utils.parametrize.register_parametrization(made.conv, "weight", Halved())
+    asked.clear()
+    assert made_by(made(drawn(2, 3, 24, 24))) != "_WidenedNormBackward"
+    assert len(asked) == 1

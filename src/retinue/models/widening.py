@@ -16,6 +16,9 @@ WIDER = 5
 as is saved."""
 PLACES = (128, 384)
 """How many places the map must have for each narrow channel, in float32 and in bfloat16."""
+CANCELLED = 1e-4
+"""Of what it is summed of, so little of a channel's variance would be rounding for the most part:
+the narrow channels cancel each other, and the statistics are those of the wide map."""
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
@@ -45,6 +48,7 @@ def _widens(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
     """Whether `_WidenedNorm` may and should compute this layer."""
     return (
         norm.training
+        and not (_is_changed(conv) or _is_changed(norm))
         and learns_eagerly(x, conv.weight)
         and has_onednn()
         and conv.kernel_size == (1, 1)
@@ -58,7 +62,6 @@ def _widens(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and not (_is_hooked(conv) or _is_hooked(norm))
         and conv.weight.dtype == norm.weight.dtype
         and (torch.is_autocast_enabled("cpu") or x.dtype == conv.weight.dtype)
         and _kind(x) in KINDS
@@ -71,13 +74,15 @@ def _kind(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    """Whether somebody listens when the module is called."""
+def _is_changed(module: nn.Module) -> bool:
+    """Whether somebody listens when the module is called, or its weight is computed from others:
+    whoever asks for it twice may get another one."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        or "weight" not in module._parameters
     )
 
 
@@ -106,15 +111,21 @@ class _WidenedNorm(torch.autograd.Function):
         places, narrow, w = x.numel() // x.shape[1], x.shape[1], weight.flatten(1)
         mean = x.mean((0, 2, 3), keepdim=True, dtype=w.dtype)
         centred = x - mean
-        spread = w @ _of_weight(centred, centred, w.new_empty(narrow, narrow, 1, 1)).div_(places)
+        own = _of_weight(centred, centred, w.new_empty(narrow, narrow, 1, 1)).div_(places)
+        spread = w @ own
         var = (spread * w).sum(1).clamp_(min=0)
+        summed = (w.abs() @ own.diagonal().clamp(min=0).sqrt()).square_()
         scale = (var + eps).rsqrt()
+        ctx.save_for_backward(x, weight, gamma, beta, mean, spread, scale)
+        ctx.eps, ctx.kind = eps, kind
+        ctx.cancelled = bool((var + eps < CANCELLED * summed).any())
+        if ctx.cancelled:
+            u = _convolved(x.to(kind), weight.to(kind), None)
+            return F.batch_norm(u, running_mean, running_var, gamma, beta, True, momentum, eps)
         normed = weight * (gamma * scale)[:, None, None, None]
         z = _convolved(centred.to(kind), normed.to(kind), beta.to(kind))
         running_mean.lerp_(w @ mean.flatten(), momentum)
         running_var.lerp_(var * (places / max(places - 1, 1)), momentum)
-        ctx.save_for_backward(x, weight, gamma, beta, mean, spread, scale)
-        ctx.eps, ctx.kind = eps, kind
         return z
 
     @staticmethod
@@ -128,11 +139,15 @@ def _backward(ctx: Any, dz: Tensor) -> Any:
     x, weight, gamma, beta, mean, spread, scale = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:4]
     rest = (None,) * 5
-    if torch.is_grad_enabled():  # to be differentiated again
-        u = _convolved(x.to(ctx.kind), weight.to(ctx.kind), None)
-        z = F.batch_norm(u, None, None, gamma, beta, True, 0.0, ctx.eps)
-        inputs = [t for t, want in zip((x, weight, gamma, beta), wanted, strict=True) if want]
-        found = iter(torch.autograd.grad(z, inputs, dz, create_graph=True))
+    again = torch.is_grad_enabled()  # to be differentiated again
+    if again or ctx.cancelled:
+        with torch.enable_grad():
+            # Names of their own: x may itself be made of the weights, of a layer that comes twice.
+            x, weight, gamma, beta = inputs = [t.view_as(t) for t in (x, weight, gamma, beta)]
+            u = _convolved(x.to(ctx.kind), weight.to(ctx.kind), None)
+            z = F.batch_norm(u, None, None, gamma, beta, True, 0.0, ctx.eps)
+        asked = [t for t, want in zip(inputs, wanted, strict=True) if want]
+        found = iter(torch.autograd.grad(z, asked, dz, create_graph=again))
         return *(next(found) if want else None for want in wanted), *rest
     places, w, slope = x.numel() // x.shape[1], weight.flatten(1), gamma * scale
     dz = dz.contiguous(memory_format=torch.channels_last)
