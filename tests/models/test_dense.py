@@ -41,6 +41,14 @@ def test_values_and_gradients(shape: tuple[int, ...], bias: bool, apart: bool) -
             agree(one, other, 2e-6)
 
 
+def test_a_single_vector() -> None:
+    layer = Linear(20, 12)
+    x = drawn(20, dtype=torch.float32).requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad is not None
+    agree(x.grad, layer.weight.detach().sum(0), 1e-6)
+
+
 def test_gradients_of_gradients() -> None:
     x = drawn(4, 3, dtype=torch.float32).requires_grad_()
     layer = Linear(3, 2)

@@ -50,6 +50,17 @@ def test_whatever_the_layouts(layouts: tuple[torch.memory_format, torch.memory_f
     agree(given, (x.detach() * dy).sum((2, 3), keepdim=True), 1e-5)
 
 
+def test_no_maps_at_all() -> None:
+    """PyTorch's kernel for the sums would end the process."""
+    x, weights = drawn(0, 20, 14, 14).requires_grad_(), drawn(0, 20, 1, 1).requires_grad_()
+    y = gradients.scaled(x, weights)
+    assert made_by(y) == "MulBackward0"
+    assert [one.shape for one in torch.autograd.grad(y.sum(), (x, weights))] == [
+        x.shape,
+        weights.shape,
+    ]
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 def test_relu6(in_place: bool) -> None:
     act = gradients.ReLU6(inplace=in_place)

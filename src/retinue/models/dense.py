@@ -31,6 +31,7 @@ class Linear(nn.Linear):
             learns_eagerly(x, self.weight)
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
+            and x.dim() > 1
             and x.numel() * self.out_features >= LEAST
             and onednn_is_ahead()
         ):

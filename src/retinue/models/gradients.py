@@ -69,7 +69,13 @@ SMALL = 196
 def scaled(x: Tensor, weights: Tensor) -> Tensor:
     """`x * weights`, weights (n, channels, 1, 1) of a map's channels."""
     places = x.shape[-2] * x.shape[-1]
-    if x.requires_grad and places >= SMALL and x.dtype in KINDS and learns_eagerly(x, weights):
+    if (
+        x.requires_grad
+        and len(x) > 0
+        and places >= SMALL
+        and x.dtype in KINDS
+        and learns_eagerly(x, weights)
+    ):
         y: Tensor = _Scaled.apply(x, weights.to(x.dtype))  # type: ignore[no-untyped-call]
         return y
     return x * weights
