@@ -65,6 +65,16 @@ def test_a_channel_of_one_value(value: float) -> None:
         assert loss.relative.tolist() == loss.bound.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.filterwarnings("error")
+def test_the_largest_values_of_float16(dtype: CacheDtype) -> None:
+    """What that loses is a number, or the run could not write it down."""
+    rows = torch.linspace(-65504, 65504, 49).reshape(1, 7, 7, 1)
+    _, loss, back = _there_and_back(dtype, rows)
+    assert (back - rows).abs().max() <= loss.bound[0] < 300
+    assert loss.relative[0] <= LIMITS[dtype]
+
+
 def test_every_image_and_channel_has_a_range_of_its_own() -> None:
     """A thousand times another's values cost it nothing."""
     torch.manual_seed(0)

@@ -79,9 +79,11 @@ class _Floats:
         if self._dtype == "float32":
             nothing = torch.zeros(len(rows))
             return {name: kept.numpy()}, Loss(nothing, nothing)
-        largest = kept.reshape(len(rows), -1).abs().amax(1).numpy()
+        largest = kept.reshape(len(rows), -1).abs().amax(1)
+        # Above the largest that there is comes infinity: what counts is the one below it.
+        below = largest.where(largest != _HALF.max, _HALF.max - 32).numpy()
         with np.errstate(invalid="ignore"):  # the spacing at infinity
-            bound = torch.from_numpy(np.spacing(largest).astype(np.float32) / 2)
+            bound = torch.from_numpy(np.spacing(below).astype(np.float32) / 2)
         return {name: kept.numpy()}, Loss(_relative(rows, kept.float()), bound)
 
     def back(self, name: str, fields: Fields, device: torch.device) -> Tensor:
@@ -130,7 +132,8 @@ def _widened(levels: Tensor, offset: Tensor, step: Tensor) -> Tensor:
 def _half_below(values: Tensor) -> Tensor:
     """The largest float16 that is not above each value; −∞ where there is none."""
     half = values.half()
-    below = torch.from_numpy(np.nextafter(half.numpy(), np.float16(-np.inf)))
+    with np.errstate(over="ignore"):  # below the least that there is
+        below = torch.from_numpy(np.nextafter(half.numpy(), np.float16(-np.inf)))
     return torch.where(half.float() > values, below, half)
 
 
