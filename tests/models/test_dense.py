@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tensors import agree, drawn, made_by
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
@@ -47,6 +47,23 @@ def test_a_single_vector() -> None:
     layer(x).sum().backward()
     assert x.grad is not None
     agree(x.grad, layer.weight.detach().sum(0), 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 20), (20,)])
+def test_a_weight_that_is_computed_is_asked_for_once(shape: tuple[int, ...]) -> None:
+    asked: list[int] = []
+
+    class Halved(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            asked.append(1)
+            return weight / 2
+
+    layer, x = Linear(20, 12), drawn(*shape, dtype=torch.float32)
+    expected = F.linear(x, layer.weight / 2, layer.bias)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Halved())
+    asked.clear()
+    agree(layer(x), expected, 1e-6)
+    assert len(asked) == 1
 
 
 def test_gradients_of_gradients() -> None:

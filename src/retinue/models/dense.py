@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.gradients import learns_eagerly
@@ -27,17 +28,18 @@ class Linear(nn.Linear):
     """PyTorch's; values and gradients are the same up to rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight  # one that is computed from others may be another the next time
         if (
-            learns_eagerly(x, self.weight)
-            and x.dtype == self.weight.dtype == torch.float32
+            learns_eagerly(x, weight)
+            and x.dtype == weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and x.dim() > 1
             and x.numel() * self.out_features >= LEAST
             and onednn_is_ahead()
         ):
-            y: Tensor = _Linear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            y: Tensor = _Linear.apply(x, weight, self.bias)  # type: ignore[no-untyped-call]
             return y
-        return super().forward(x)
+        return F.linear(x, weight, self.bias)
 
 
 class _Linear(torch.autograd.Function):
