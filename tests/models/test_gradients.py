@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from retinue.models import depthwise, gradients, widening
+from retinue.models import dense, depthwise, gradients, widening
+from retinue.models.blocks import ConvNormAct, SqueezeExcite
 from retinue.models.registry import create_model
 
 
@@ -59,6 +60,32 @@ def test_no_maps_at_all() -> None:
         x.shape,
         weights.shape,
     ]
+
+
+@pytest.mark.parametrize("kind", ["three", "five", "five by two", "wide", "scaled", "dense"])
+def test_many_gradients_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "onednn_is_ahead", lambda: True)
+    monkeypatch.setattr(dense, "LEAST", 0)
+    x = drawn(2, 4, 24, 24, dtype=torch.float32)
+    made: dict[str, nn.Module] = {
+        "three": depthwise.Conv2d(4, 4, 3, padding=1, groups=4, bias=False),
+        "five": depthwise.Conv2d(4, 4, 5, padding=2, groups=4, bias=False),
+        "five by two": depthwise.Conv2d(4, 4, 5, 2, padding=2, groups=4, bias=False),
+        "wide": ConvNormAct(4, 24, act=None),
+        "scaled": SqueezeExcite(4, 4),
+        "dense": dense.Linear(24, 5),
+    }
+    module = made[kind].to(memory_format=LAST).train()  # type: ignore[call-overload]
+    x.requires_grad_()
+    y = module(x)
+    assert made_by(y).startswith("_")
+    of = (x, *module.parameters())
+    many = torch.randn(3, *y.shape)
+    found = torch.autograd.grad(y, of, many, is_grads_batched=True, retain_graph=True)
+    for number, dy in enumerate(many):
+        each = torch.autograd.grad(y, of, dy, retain_graph=True)
+        for one, other in zip(found, each, strict=True):
+            agree(one[number], other, 1e-4)
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinue.models.gradients import learns_eagerly
+from retinue.models.gradients import learns_eagerly, plainly
 
 LEAST = 1 << 22
 """Multiplications below which a product takes no longer than calling it in another way."""
@@ -51,8 +51,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        by_places, places = dy.flatten(0, -2), x.flatten(0, -2)
-        times = torch.matmul if torch.is_grad_enabled() else _times  # to be differentiated again
+        by_places, places = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
+        times = torch.matmul if plainly(dy) else _times
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         return (
             times(by_places, weight).view_as(x) if wants_x else None,

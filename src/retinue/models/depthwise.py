@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinue.models.gradients import KINDS, has_onednn, learns_eagerly
+from retinue.models.gradients import KINDS, has_onednn, learns_eagerly, plainly
 
 Pair = tuple[int, ...]
 
@@ -90,7 +90,7 @@ class _Depthwise(torch.autograd.Function):
                 like = torch.empty_like(x, dtype=whole)  # only its shape counts
                 dx = _gradients(dy.to(whole), like, weight.to(whole), stride, (padding, padding), 0)
         if ctx.needs_input_grad[1]:
-            if weight.shape[-1] == 3:
+            if weight.shape[-1] == 3 or plainly(dy):
                 dweight = _gradients(dy, x, weight, stride, (padding, padding), 1)
             else:
                 dweight = _by_columns(dy, x, weight, stride, padding)

@@ -38,6 +38,16 @@ def learns_eagerly(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+def plainly(dy: Tensor) -> bool:
+    """Whether the gradient that is made of `dy` takes what PyTorch can transform: it is to be
+    differentiated again, or many are had at once (`is_grads_batched`)."""
+    return (
+        torch.is_grad_enabled()
+        or torch._C._functorch.is_legacy_batchedtensor(dy)
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 class ReLU6(nn.ReLU6):
     """PyTorch's, which in place copies what it overwrites; the gradient needs only the output."""
 
@@ -92,7 +102,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
+        if plainly(dy):
             return dy * weights, (dy * x).sum((2, 3), keepdim=True)
         # What the gradient of BatchNorm's weight is where the mean is 0 and the deviation 1.
         zeros = torch.zeros(x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else None)

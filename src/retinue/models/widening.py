@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.depthwise import Conv2d
-from retinue.models.gradients import KINDS, has_onednn, learns_eagerly
+from retinue.models.gradients import KINDS, has_onednn, learns_eagerly, plainly
 
 WIDER = 5
 """How many times as wide a map must become: at 4 (ResNet's) the narrow one's products cost as much
@@ -139,8 +139,8 @@ def _backward(ctx: Any, dz: Tensor) -> Any:
     x, weight, gamma, beta, mean, spread, scale = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:4]
     rest = (None,) * 5
-    again = torch.is_grad_enabled()  # to be differentiated again
-    if again or ctx.cancelled:
+    again = torch.is_grad_enabled()
+    if ctx.cancelled or plainly(dz):
         with torch.enable_grad():
             # Names of their own: x may itself be made of the weights, of a layer that comes twice.
             x, weight, gamma, beta = inputs = [t.view_as(t) for t in (x, weight, gamma, beta)]
