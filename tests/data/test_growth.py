@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import torch
 from rows import plan_of
 
-from retinue.data import growth
+from retinue.data import growth, loader
 from retinue.data.growth import Growth
 from retinue.data.loader import Loader
 from retinue.data.options import AugmentOptions
@@ -108,16 +109,16 @@ def test_threads_that_wait_for_busy_processors_are_no_more(
 def test_a_loader_grows_and_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "WINDOW", 0.02)
     monkeypatch.setattr(growth, "to_spare", lambda idleness: True)  # whatever else runs here
-    loader = Loader(VIEW, DATA, workers="auto")
-    first = loader.workers
-    grown = list(loader.batches(PLANS))
-    assert loader.workers > first
+    grows = Loader(VIEW, DATA, workers="auto")
+    first = grows.workers
+    grown = list(grows.batches(PLANS))
+    assert grows.workers > first
     fixed = Loader(VIEW, DATA, workers=3)
     for mine, other in zip(grown, fixed.batches(PLANS), strict=True):
         assert torch.equal(mine.images, other.images)
     assert fixed.workers == 3
-    assert loader.work.images == fixed.work.images == 240
-    assert loader.work.busy > 2.4 > loader.work.computed
+    assert grows.work.images == fixed.work.images == 240
+    assert grows.work.busy > 2.4 > grows.work.computed
 
 
 def test_what_one_walk_has_found_out_the_next_does_not_try_again(
@@ -127,10 +128,33 @@ def test_what_one_walk_has_found_out_the_next_does_not_try_again(
     monkeypatch.setattr(growth, "to_spare", lambda idleness: True)  # whatever else runs here
     monkeypatch.setattr(growth, "GAIN", 1e9)  # more threads bring nothing
     caplog.set_level("INFO", "retinue")
-    loader = Loader(VIEW, DATA, workers="auto")
-    first = loader.workers
+    grows = Loader(VIEW, DATA, workers="auto")
+    first = grows.workers
     for _ in range(3):
-        list(loader.batches(PLANS))
-        assert loader.workers == first
+        list(grows.batches(PLANS))
+        assert grows.workers == first
     said = [record.message for record in caplog.records if "threads read" in record.message]
     assert [line.split()[0] for line in said] == [str(2 * first), str(first)]
+
+
+def test_a_walk_that_ends_early_begins_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still waits for a thread goes, of all pools, before any of them is waited for."""
+    monkeypatch.setattr(growth, "WINDOW", 0.02)
+    ended: list[tuple[ThreadPoolExecutor, bool]] = []
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            if cancel_futures:
+                ended.append((self, wait))
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(growth, "to_spare", lambda idleness: True)  # whatever else runs here
+    grows = Loader(VIEW, DATA, workers="auto")
+    first, walk = grows.workers, grows.batches(PLANS)
+    while grows.workers == first:
+        next(walk)
+    walk.close()
+    pools = [pool for pool, wait in ended if not wait]
+    assert len(pools) > 1
+    assert ended == [(pool, wait) for wait in (False, True) for pool in pools]

@@ -171,8 +171,9 @@ class Loader:
                     pools[-1].shutdown(wait=False)  # it does what it has
                     pools.append(_pool(self.workers))
         finally:
-            for pool in pools:
-                pool.shutdown(wait=True, cancel_futures=True)
+            for wait in (False, True):  # while one is waited for, no other begins anything
+                for pool in pools:
+                    pool.shutdown(wait=wait, cancel_futures=True)
 
     def _grown(self) -> Growth:
         """One for all walks: what it has found out in one is not tried again in the next."""
