@@ -60,6 +60,25 @@ def ticking() -> SimpleNamespace:
     return SimpleNamespace(perf_counter=lambda: float(next(ticks)))
 
 
+def test_a_measured_training_tells_of_no_epochs(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length is made up: `epoch 1/47620  0 s left` would mean nothing."""
+    told: list[str] = []
+    monkeypatch.setattr("retinue.training.trainer.epoch_line", lambda named, *_, **__: named)
+    monkeypatch.setattr(Trainer, "_tell_epoch", lambda _, line: told.extend([line]))
+    ended = measuring_training.Measuring._end_epoch
+
+    def slow(self: Any, stage: Any) -> None:
+        self.progress.epoch_seconds = 2.0  # long enough for a line
+        told.append("ended")
+        ended(self, stage)
+
+    monkeypatch.setattr(measuring_training.Measuring, "_end_epoch", slow)
+    bench_train(_recipe(pictures), seconds=SHORT)
+    assert set(told) == {"ended"}
+
+
 def test_a_step_is_the_sum_of_its_parts(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,12 @@ class Measuring(Trainer):
     def _tell(self, stage: StageOptions) -> None:
         """How long it would be is nothing to tell."""
 
+    def _tell_epoch(self, line: str) -> None:
+        """Nor is how far it is: its length is made up, and it ends by the clock."""
+
+    def _named(self) -> str:
+        return f"measuring stage {self.recipe.stages[self.progress.stage].name}"
+
 
 T = TypeVar("T", bound=Measuring)
 

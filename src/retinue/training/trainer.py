@@ -376,9 +376,12 @@ class Trainer:
         best = best and progress.kept_epoch == progress.epochs
         if worth_a_line:
             time = self.bar.time_left()
-            LOGGER.info("%s", epoch_line(named, row, self.metric, best=best, left=time))
+            self._tell_epoch(epoch_line(named, row, self.metric, best=best, left=time))
         if is_over(stage, progress):
             self._checkpoint()
+
+    def _tell_epoch(self, line: str) -> None:
+        LOGGER.info("%s", line)
 
     def _train_figures(self) -> dict[str, float]:
         """Means over the epoch's steps, of all the processes."""
