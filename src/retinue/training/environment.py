@@ -209,11 +209,14 @@ STEPS = "steps of a training"
 
 
 def _timed(choices: Iterable[Choice]) -> dict[str, str]:
-    """Of what, and how it went."""
-    return {
-        f"{one.network or 'a network'}, {one.batch} at a time": one.recalled()
-        for one in list(islice(choices, MOST_TOLD))[::-1]
-    }
+    """Of what, and how it went; of several that are called the same, the later ones are numbered:
+    they differ in size, threads or what learns."""
+    found: dict[str, str] = {}
+    for one in list(islice(choices, MOST_TOLD))[::-1]:
+        name = f"{one.network or 'a network'}, {one.batch} at a time"
+        same = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({same + 1})" if same else name] = one.recalled()
+    return found
 
 
 def _precision(chosen: str) -> str:

@@ -20,7 +20,7 @@ from retinue.measuring.training import bench_train
 from retinue.run.folder import RunFolder
 from retinue.run.log import Bar
 from retinue.training import environment, prepare
-from retinue.training.environment import OPEN, choose_precision, facts, without_bfloat16
+from retinue.training.environment import OPEN, STEPS, choose_precision, facts, without_bfloat16
 from retinue.training.planning import precision
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.precision import Compared, compare, compared, costliest, settled
@@ -212,6 +212,17 @@ def test_a_compiled_training_is_float32(
     training, (line,) = settled(_training(_recipe(pictures, compile=True), tmp_path / "run"))
     assert training.settings.precision == "fp32"
     assert line == "precision: float32, as steps of a compiled network are not timed beforehand"
+
+
+def test_choices_that_are_called_the_same_are_all_told() -> None:
+    """Of two sizes of input, say: neither hides the other."""
+    cache = EngineCache()
+    for number, speed in enumerate((10.0, 20.0, 30.0)):
+        choice = Choice("fp32", {"fp32": speed, "bf16": 1.0}, 8, STEPS, network="tiny")
+        cache.keep_choice(f"{number:032x}", 2, choice)
+    told = facts()["timed_precisions"]
+    assert sorted(told) == ["tiny, 8 at a time", "tiny, 8 at a time (2)", "tiny, 8 at a time (3)"]
+    assert {one.split()[1] for one in told.values()} == {"10", "20", "30"}
 
 
 def test_it_is_measured_once_for_all_of_a_kind(
