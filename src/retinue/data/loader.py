@@ -166,8 +166,10 @@ class Loader:
                 done = [row.result() for row in job.rows]
                 yield self._collated(job.plan, job.images, done, began)
                 if growth is not None and growth.wanted(self.work) != self.workers:
+                    more = growth.workers > self.workers
+                    why = "which are slow to come" if more else "as more bring no more"
                     self.workers = growth.workers
-                    LOGGER.info("%d threads read images, which are slow to come", self.workers)
+                    LOGGER.info("%d threads read images, %s", self.workers, why)
                     pools[-1].shutdown(wait=False)  # it does what it has
                     pools.append(_pool(self.workers))
         finally:

@@ -81,7 +81,8 @@ class _Floats:
             return {name: kept.numpy()}, Loss(nothing, nothing)
         largest = kept.reshape(len(rows), -1).abs().amax(1)
         # Above the largest that there is comes infinity: what counts is the one below it.
-        below = largest.where(largest != _HALF.max, _HALF.max - 32).numpy()
+        most = torch.finfo(torch.float16).max
+        below = largest.where(largest != most, most - 32).numpy()
         with np.errstate(invalid="ignore"):  # the spacing at infinity
             bound = torch.from_numpy(np.spacing(below).astype(np.float32) / 2)
         return {name: kept.numpy()}, Loss(_relative(rows, kept.float()), bound)
