@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import torch
 
+from retinue.data.cpus import cpu_load
 from retinue.documents import NotJson, parse_json
 from retinue.errors import UsageError
 from retinue.exporting.cost import Cost
 from retinue.exporting.material import Material
 from retinue.exporting.model import Order, export_model, refuse_exported
-from retinue.inference.engine_cache import EngineCache, Graph, told
+from retinue.inference.engine_cache import Choice, EngineCache, Graph, told
 from retinue.inference.engine_keys import FORMAT, key_of, versions
 from retinue.inference.exported import report_of
 from retinue.inference.predictor import Predictor, load
@@ -41,7 +43,8 @@ def load_in_eight_bits(
     **how: Any,
 ) -> Predictor:
     """`retinue.inference.predictor.load` of the model files `models`, their weights and numbers in
-    int8; what that costs is told. `engine`: `auto` takes the faster of those that run it.
+    int8; what that costs is told. `engine`: `auto` takes the faster of those that run it, which is
+    kept, as engines differ in a few answers.
 
     Raises as `retinue.exporting.model.export_model`, also where it costs too much; UsageError for
     PyTorch, which has no such numbers for them.
@@ -62,13 +65,25 @@ def load_in_eight_bits(
             files.append(file)
         if engine != "auto" or len(names) < 2:
             return load(files, engine=engine, **how)  # type: ignore[arg-type]
+        cache = EngineCache()
+        key = key_of({"int8": [sha256(model) for model in models], "versions": versions()})
+        threads, before = torch.get_num_threads(), cpu_load()
+        kept = cache.choice(key, threads)
+        if kept is not None and kept.engine in names:
+            log.info("engine in int8, as timed before: %s", kept.recalled())
+            return load(files, engine=kept.engine, **how)  # type: ignore[arg-type]
         made = {name: load(files, engine=name, **how) for name in names}  # type: ignore[arg-type]
     size = next(iter(made.values())).preprocessing.size
     x = torch.randn((IMAGES, 3, *size), generator=torch.Generator().manual_seed(0))
     seconds = race({name: partial(_answer, one, x) for name, one in made.items()})
     speeds = {name: IMAGES / seconds[name] for name in made}
-    log.info("engine in int8, timed %d at a time: %s", IMAGES, told(speeds, first_of(seconds)))
-    return made[first_of(seconds)]
+    chosen = first_of(seconds)
+    log.info("engine in int8, timed %d at a time: %s", IMAGES, told(speeds, chosen))
+    called = ", ".join(model.stem for model in models)
+    cache.keep_choice(
+        key, threads, Choice(chosen, speeds, IMAGES, "", {}, called, time.time(), before)
+    )
+    return made[chosen]
 
 
 def _answer(predictor: Predictor, x: torch.Tensor) -> None:
@@ -92,7 +107,7 @@ def _prepare(model: Path, material: Callable[[Path], Material], file: Path) -> N
     else:
         file.write_bytes(graph.parts[_MODEL])
     said = {name: value for name, value in report["cost"].items() if name != "loss"}
-    log.warning("int8 costs %s", Cost(**said).told())
+    log.warning("int8 costs %s, by %s", Cost(**said).told(), report["engine"]["name"])
 
 
 def _report(graph: Graph) -> Mapping[str, Any] | None:
@@ -100,6 +115,6 @@ def _report(graph: Graph) -> Mapping[str, Any] | None:
     try:
         found = parse_json(bytes(graph.parts[_PROOF]))
         Cost(**{name: value for name, value in found["cost"].items() if name != "loss"})
-        return found if _MODEL in graph.parts else None
+        return found if _MODEL in graph.parts and found["engine"]["name"] else None
     except (NotJson, KeyError, TypeError, AttributeError):
         return None

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
+from retinue.data.cpus import cpu_flags, cpu_load, cpu_name, usable_cpus
 from retinue.errors import RetinueError
 from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.inference.engine_keys import key_of
@@ -187,10 +187,11 @@ def measured(training: Training, index: int) -> tuple[Settled, Choice | None]:
     """What the first step of the stage `index` says, and what is to be kept of that; nothing where
     it could not be measured."""
     stage, budget = training.recipe.stages[index], training.recipe.budget
+    load = cpu_load()
     try:
         if (behind := product_ratio()) > EMULATED:
             why = f"as bfloat16 is computed bit by bit here, {behind:.0f} times slower"
-            return _passed_over(training, stage.batch_size, why)
+            return _passed_over(training, stage.batch_size, load, why)
         ways = [partial(on_cpu, precision) for precision in NAMES]
         full, brief = Rehearsal(training).stepping(training.recipe, index, ways)
         allowed = math.inf if budget is None else SHARE * budget.seconds
@@ -202,17 +203,19 @@ def measured(training: Training, index: int) -> tuple[Settled, Choice | None]:
     if isinstance(found, str):
         return Settled("fp32", found), None
     if found.why:
-        return _passed_over(training, stage.batch_size, found.why)
+        return _passed_over(training, stage.batch_size, load, found.why)
     precision = "bf16" if found.ratio >= MARGIN else "fp32"
     images = stage.batch_size / found.seconds
     speeds = {"fp32": images, "bf16": images * found.ratio}
-    choice = _kept(training, stage.batch_size, precision, speeds)
+    choice = _kept(training, stage.batch_size, precision, speeds, load)
     how = f"measured over {found.steps} steps"
     return Settled(precision, compared(found.ratio, how)), choice
 
 
-def _passed_over(training: Training, batch: int, why: str) -> tuple[Settled, Choice]:
-    return Settled("fp32", why), _kept(training, batch, "fp32", {}, {"bf16": why})
+def _passed_over(
+    training: Training, batch: int, load: float | None, why: str
+) -> tuple[Settled, Choice]:
+    return Settled("fp32", why), _kept(training, batch, "fp32", {}, load, {"bf16": why})
 
 
 def _kept(
@@ -220,12 +223,13 @@ def _kept(
     batch: int,
     precision: str,
     speeds: Mapping[str, float],
+    load: float | None,
     why: Mapping[str, str] | None = None,
 ) -> Choice:
-    """Without the machine's load: steps that take turns are compared as well on a busy one, and
-    what has been chosen stays chosen."""
+    """With the machine's `load` before it was measured: on a busy one threads wait for one another,
+    in one precision more than in the other."""
     name = training.learner.network.name or training.recipe.model.name
-    return Choice(precision, speeds, batch, STEPS, why or {}, name, time.time())
+    return Choice(precision, speeds, batch, STEPS, why or {}, name, time.time(), load)
 
 
 class Compared(NamedTuple):
