@@ -9,15 +9,16 @@ same curve: the greatest relative difference stands beside the ratio. One of mor
 fails, unless rounding alone moves the curve (half) as far: timm's own network is then given the
 images of each batch in other orders, which are the same sums in other orders. Each side has a
 process of its own, as memory is taken and kept by the process: timm's network is eager, float32 and
-channels-last; ours is as `retinue train` has it, with `--bfloat16` under autocast (then `BFLOAT16`
-holds for the losses). The two alternate, so that what else the machine does meets both; the figure
-is the median over rounds of timm's time through ours, with a bootstrap interval of 95 %.
+channels-last; ours is as `retinue train` has it, with `--bfloat16` under autocast, too (then
+`BFLOAT16` holds for the losses). The two alternate, so that what else the machine does meets both;
+the figure is the median over rounds of timm's time through ours, with a bootstrap interval of 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import statistics
 import sys
@@ -313,16 +314,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--clock", choices=list(CLOCKS), default="wall", help="cpu disturbs less beside other work"
     )
-    parser.add_argument("--bfloat16", action="store_true", help="ours under autocast")
+    parser.add_argument("--bfloat16", action="store_true", help="ours under autocast, too")
     add_json(parser)
     options = parser.parse_args(arguments)
     results = []
-    for name in options.network:
+    precisions = (False, True) if options.bfloat16 else (False,)
+    for name, bfloat16 in itertools.product(options.network, precisions):
         found = measure(
             name,
             batch=options.batch,
             rounds=options.rounds,
-            bfloat16=options.bfloat16,
+            bfloat16=bfloat16,
             clock=options.clock,
         )
         results.append(found)
