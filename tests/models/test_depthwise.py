@@ -65,7 +65,7 @@ def test_other_depthwise_convolutions_are_pytorchs(change: str) -> None:
 def test_under_autocast_they_compute_in_what_is_quick(
     kind: torch.dtype, side: int, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(depthwise, "_kind", lambda: kind)
+    monkeypatch.setattr(depthwise, "_half", lambda: kind)
     x = drawn(2, 20, 9, 9, dtype=torch.bfloat16).requires_grad_()
     weight = drawn(20, 1, side, side, dtype=torch.float32).requires_grad_()
     pair, sides = (stride, stride), (side // 2, side // 2)

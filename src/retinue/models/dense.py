@@ -73,7 +73,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def onednn_is_ahead(side: int = 384, rounds: int = 10) -> bool:
+def onednn_is_ahead(side: int = 384) -> bool:
     """Whether oneDNN multiplies float32 matrices much faster here than `torch.matmul`: measured
     once a process, in a few milliseconds, by one thread: several wait for one another on a busy
     machine, and a training that goes on must find what it found when it began."""
@@ -84,7 +84,7 @@ def onednn_is_ahead(side: int = 384, rounds: int = 10) -> bool:
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
-            pairs = [(_seconds(torch.matmul, a), _seconds(_times, a)) for _ in range(rounds)]
+            pairs = [(_seconds(torch.matmul, a), _seconds(_times, a)) for _ in range(10)]
     finally:
         torch.set_num_threads(threads)
     matmul, onednn = (min(seconds) for seconds in zip(*pairs, strict=True))

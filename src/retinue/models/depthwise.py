@@ -8,13 +8,20 @@ than one column, and, in bfloat16, the gradient of the input where the stride is
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinue.models.gradients import KINDS, has_onednn, learns_eagerly, plainly
+from retinue.models.gradients import (
+    KINDS,
+    convolution_gradient,
+    convolved,
+    has_onednn,
+    learns_eagerly,
+    plainly,
+)
 
 Pair = tuple[int, ...]
 
@@ -54,7 +61,7 @@ def conv2d(
         and dilation == (1, 1)
     ):
         if torch.is_autocast_enabled("cpu"):
-            x, weight = x.to(_kind()), weight.to(_kind())
+            x, weight = x.to(_half()), weight.to(_half())
         if x.dtype == weight.dtype and x.dtype in KINDS:
             y: Tensor = _Depthwise.apply(  # type: ignore[no-untyped-call]
                 x, weight, stride[0], padding[0]
@@ -64,7 +71,7 @@ def conv2d(
 
 
 @cache
-def _kind() -> torch.dtype:
+def _half() -> torch.dtype:
     """What depthwise convolutions compute in under autocast."""
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
@@ -74,7 +81,7 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = stride, padding
-        return _convolved(x, weight, stride, padding)
+        return convolved(x, weight, stride=stride, padding=padding, groups=len(weight))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
@@ -84,14 +91,30 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if stride == 1:  # a convolution with the kernel turned round, which is faster
                 around = weight.shape[-1] - 1 - padding
-                dx = _convolved(dy, weight.flip(2, 3), 1, around)
+                dx = convolved(dy, weight.flip(2, 3), padding=around, groups=len(weight))
             else:
                 whole = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
                 like = torch.empty_like(x, dtype=whole)  # only its shape counts
-                dx = _gradients(dy.to(whole), like, weight.to(whole), stride, (padding, padding), 0)
+                dx = convolution_gradient(
+                    dy.to(whole),
+                    like,
+                    weight.to(whole),
+                    "x",
+                    stride=stride,
+                    padding=(padding, padding),
+                    groups=len(weight),
+                )
         if ctx.needs_input_grad[1]:
             if weight.shape[-1] == 3 or plainly(dy):
-                dweight = _gradients(dy, x, weight, stride, (padding, padding), 1)
+                dweight = convolution_gradient(
+                    dy,
+                    x,
+                    weight,
+                    "weight",
+                    stride=stride,
+                    padding=(padding, padding),
+                    groups=len(weight),
+                )
             else:
                 dweight = _by_columns(dy, x, weight, stride, padding)
         return dx, dweight, None, None
@@ -106,7 +129,15 @@ def _by_columns(dy: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
         shift = (first - padding + beside) // stride
         width = (x.shape[3] + 2 * beside - wide) // stride + 1
         narrow = weight.new_empty((*weight.shape[:3], wide))
-        return _gradients(_moved(dy, shift, width), x, narrow, stride, (padding, beside), 1)
+        return convolution_gradient(
+            _moved(dy, shift, width),
+            x,
+            narrow,
+            "weight",
+            stride=stride,
+            padding=(padding, beside),
+            groups=len(weight),
+        )
 
     if not padding:
         return torch.cat([some(0, 3, 0), some(2, 3, 0)[..., 1:]], 3)
@@ -129,19 +160,9 @@ def _moved(x: Tensor, shift: int, width: int) -> Tensor:
     return moved
 
 
-def _convolved(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The convolution itself, in the precision of what is given, whatever autocast says."""
-    return torch.convolution(
-        x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], weight.shape[0]
-    )
-
-
-def _gradients(
-    dy: Tensor, x: Tensor, weight: Tensor, stride: int, padding: Pair, of: int
+def _gradient(
+    dy: Tensor, x: Tensor, weight: Tensor, of: Literal["x", "weight"], stride: int, padding: Pair
 ) -> Tensor:
-    """The gradient of the input (`of` 0) or of the weight (1)."""
-    found: Tensor = torch.ops.aten.convolution_backward(
-        dy, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], weight.shape[0],
-        [of == 0, of == 1, False],
-    )[of]  # fmt: skip
-    return found
+    return convolution_gradient(
+        dy, x, weight, of, stride=stride, padding=padding, groups=len(weight)
+    )

@@ -8,7 +8,8 @@ transformed (`torch.func`) sees PyTorch's own operations.
 from __future__ import annotations
 
 import platform
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,39 @@ def plainly(dy: Tensor) -> bool:
         or torch._C._functorch.is_legacy_batchedtensor(dy)
         or torch._C._are_functorch_transforms_active()
     )
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> Tensor:
+    """A convolution in the precision of what is given, whatever autocast says."""
+    return torch.convolution(
+        x, weight, bias, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups
+    )
+
+
+def convolution_gradient(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    of: Literal["x", "weight"],
+    *,
+    stride: int = 1,
+    padding: Sequence[int] = (0, 0),
+    groups: int = 1,
+) -> Tensor:
+    """Its gradient, of which of the two is said."""
+    wanted = [of == "x", of == "weight", False]
+    found: list[Tensor] = torch.ops.aten.convolution_backward(
+        dy, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], groups, wanted
+    )
+    return found[wanted.index(True)]
 
 
 class ReLU6(nn.ReLU6):

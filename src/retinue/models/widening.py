@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.depthwise import Conv2d
-from retinue.models.gradients import KINDS, has_onednn, learns_eagerly, plainly
+from retinue.models.gradients import (
+    KINDS,
+    convolution_gradient,
+    convolved,
+    has_onednn,
+    learns_eagerly,
+    plainly,
+)
 
 WIDER = 5
 """How many times as wide a map must become: at 4 (ResNet's) the narrow one's products cost as much
@@ -120,10 +127,10 @@ class _WidenedNorm(torch.autograd.Function):
         ctx.eps, ctx.kind = eps, kind
         ctx.cancelled = bool((var + eps < CANCELLED * summed).any())
         if ctx.cancelled:
-            u = _convolved(x.to(kind), weight.to(kind), None)
+            u = convolved(x.to(kind), weight.to(kind))
             return F.batch_norm(u, running_mean, running_var, gamma, beta, True, momentum, eps)
         normed = weight * (gamma * scale)[:, None, None, None]
-        z = _convolved(centred.to(kind), normed.to(kind), beta.to(kind))
+        z = convolved(centred.to(kind), normed.to(kind), beta.to(kind))
         running_mean.lerp_(w @ mean.flatten(), momentum)
         running_var.lerp_(var * (places / max(places - 1, 1)), momentum)
         return z
@@ -144,7 +151,7 @@ def _backward(ctx: Any, dz: Tensor) -> Any:
         with torch.enable_grad():
             # Names of their own: x may itself be made of the weights, of a layer that comes twice.
             x, weight, gamma, beta = inputs = [t.view_as(t) for t in (x, weight, gamma, beta)]
-            u = _convolved(x.to(ctx.kind), weight.to(ctx.kind), None)
+            u = convolved(x.to(ctx.kind), weight.to(ctx.kind))
             z = F.batch_norm(u, None, None, gamma, beta, True, 0.0, ctx.eps)
         asked = [t for t, want in zip(inputs, wanted, strict=True) if want]
         found = iter(torch.autograd.grad(z, asked, dz, create_graph=again))
@@ -160,28 +167,15 @@ def _backward(ctx: Any, dz: Tensor) -> Any:
     dx = None
     if wanted[0]:
         back = (weight * slope[:, None, None, None]).to(ctx.kind)
-        dx = _gradient(dz, centred, back, 0)
+        dx = convolution_gradient(dz, centred, back, "x")
         mixed = ((w.t() * pull) @ w).div_(places)[:, :, None, None]
-        dx -= _convolved(
+        dx -= convolved(
             centred, mixed.to(ctx.kind), (w.t() @ (slope * dbeta)).div_(places).to(ctx.kind)
         )
     return dx, dweight.view_as(weight), dgamma, dbeta, *rest
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1×1 convolution in the precision of what is given, whatever autocast says."""
-    return torch.convolution(x, weight, bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
-
-
-def _gradient(dy: Tensor, x: Tensor, weight: Tensor, of: int) -> Tensor:
-    """A 1×1 convolution's gradient of the input (`of` 0) or of the weight (1)."""
-    found: Tensor = torch.ops.aten.convolution_backward(
-        dy, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [of == 0, of == 1, False]
-    )[of]
-    return found
-
-
 def _of_weight(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Σ dy·xᵀ over all places, (channels of dy, channels of x): a convolution's gradient of its
     weights, of which oneDNN computes twice as many a second as MKL products of matrices."""
-    return _gradient(dy, x, weight, 1).flatten(1)
+    return convolution_gradient(dy, x, weight, "weight").flatten(1)
