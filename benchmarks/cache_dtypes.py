@@ -11,7 +11,6 @@ error, the top-1 of each seed, and the seconds of all processors. What is alread
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from retinue.training.options import CacheDtype
-from staged_cache import RECIPE, trained
+from staged_cache import RECIPE, asked, trained
 
 KINDS: tuple[CacheDtype, ...] = get_args(CacheDtype)
 SHORTER = ("stages.0.epochs=3", "stages.1.epochs=5", "evaluation.keep=last")
@@ -59,13 +58,8 @@ def line(kind: str, runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--network", default="tf_efficientnet_lite0")
-    parser.add_argument("--last", default="stages.6.0", help="the first unit that learns")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = asked(__doc__, "cache-dtypes")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["float16", "int8"])
-    parser.add_argument("--out", type=Path, default=Path("runs/cache-dtypes-benchmark"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     recipe = RECIPE.format(network=options.network, last=options.last, cache="on", views=2)

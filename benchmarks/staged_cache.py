@@ -139,13 +139,19 @@ def line(result: Mapping[str, Any]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def asked(description: str | None, name: str) -> argparse.ArgumentParser:
+    """What a measurement of cached features takes."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--network", default="tf_efficientnet_lite0")
     parser.add_argument("--last", default="stages.6.0", help="the first unit that learns")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/staged-cache-benchmark"))
+    parser.add_argument("--out", type=Path, default=Path(f"runs/{name}-benchmark"))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = asked(__doc__, "staged-cache")
     add_json(parser)
     options = parser.parse_args(arguments)
     done: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
