@@ -42,9 +42,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     real = FrozenPart.fields
 
-    def fields(self: FrozenPart, engine: Any, inputs: torch.Tensor) -> Any:
+    def fields(self: FrozenPart, engine: Any, inputs: Any, *taught: Any) -> Any:
         counts.append(len(inputs))
-        return real(self, engine, inputs)
+        return real(self, engine, inputs, *taught)
 
     monkeypatch.setattr(FrozenPart, "fields", fields)
     return counts

@@ -183,8 +183,13 @@ class DropPath(nn.Module):
         return f"rate={self.rate:.3f}"
 
 
-class GlobalPool(nn.Module):
-    """The mean over height and width, (n, channels); what is pooled already passes."""
+class Pooling(nn.Module):
+    """What a head does first, and what makes a state far smaller: what is pooled already passes as
+    it is, so that it may be kept instead (`models.network.Network.pooling`)."""
+
+
+class GlobalPool(Pooling):
+    """The mean over height and width, (n, channels)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3)) if x.ndim == 4 else x
@@ -205,7 +210,7 @@ class ClassifierHead(nn.Module):
         return y
 
 
-class GridPool(nn.Module):
+class GridPool(Pooling):
     """Means over a grid of `side` × `side` cells, (n, channels, side, side), of a map of any size;
     one of that size passes as it is (and, exported, leaves no operation behind)."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
-from retinue.models.blocks import initialise
+from retinue.models.blocks import Pooling, initialise
 from retinue.sample import Preprocessing, Size
 from retinue.weights.loading import ClassRows
 
@@ -148,6 +148,13 @@ class Network(nn.Module):
         by unit still has fine units, for the groups of parameters, and names fewer cuts.
         """
         return list(range(len(self.units()) + 1))
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """What the head begins with, and may be given in place of the last units' output; None: it
+        takes that as it is."""
+        first = getattr(self.head, "pool", None)
+        return first if isinstance(first, Pooling) else None
 
     @property
     def feature_levels(self) -> list[Level]:

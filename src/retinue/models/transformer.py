@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.errors import UsageError
-from retinue.models.blocks import DropPath, initialise
+from retinue.models.blocks import DropPath, Pooling, initialise
 from retinue.models.dense import Linear
 from retinue.models.network import Halves, Network, Tokens, split
 from retinue.sample import Size
@@ -134,8 +134,8 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class ClassToken(nn.Module):
-    """The class token out of all, (n, width); what is pooled already passes."""
+class ClassToken(Pooling):
+    """The class token out of all, (n, width)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, 0] if x.ndim == 3 else x

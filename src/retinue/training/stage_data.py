@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -32,6 +33,7 @@ from retinue.training.features.cached_views import CachedViews, Views, together
 from retinue.training.features.frozen import FrozenPart, Size, TooCoarseError
 from retinue.training.features.keys import pixel_code
 from retinue.training.features.packed_images import PackedImages
+from retinue.training.features.sharing import cuts_on_the_way
 from retinue.training.features.wanted import not_cached, unwanted
 from retinue.training.options import CacheDtype, StageOptions
 from retinue.training.packing import pack, small_images
@@ -140,6 +142,8 @@ class _Cut:
     network: Network
     units: int
     """How many lie before it."""
+    via: Sequence[int]
+    """Where what is computed there goes on from: earlier cuts, descending."""
     sizes: Sequence[Size]
     """Of the images that the stage learns from."""
     before: Mapping[str, Any] | None
@@ -194,7 +198,8 @@ class StageDataMaker:
         if (stage.name in decided and before is None) or cut == 0:
             return data
         sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
-        self._cache(data, _Cut(stage, network, cut, sizes, before, check, tell))
+        via = self._via(stage, network) if before is None else before.get("via", [])
+        self._cache(data, _Cut(stage, network, cut, via, sizes, before, check, tell))
         return data
 
     def images(self, stage: StageOptions, samples: Sequence[Sample]) -> StageData:
@@ -242,10 +247,15 @@ class StageDataMaker:
         if not os.path.isdir(cache.root):
             return 1.0
         with ExitStack() as stack:
-            probe = _Cut(stage, network, cut, sizes, None, lambda: None, lambda done: None)
+            via = self._via(stage, network)
+            probe = _Cut(stage, network, cut, via, sizes, None, lambda: None, lambda done: None)
             made = self._views(data, probe, cache, stack, stage.cache_dtype)
             missing = sum(len(views.missing(size)) for views in made for size in views.sizes)
             return missing / max(sum(map(len, made)), 1)
+
+    def _via(self, stage: StageOptions, network: Network) -> list[int]:
+        names = [each.name for each in self.recipe.stages]
+        return cuts_on_the_way(self.recipe.stages, names.index(stage.name), network)
 
     def _store(self) -> FeatureCache:
         asked = self.recipe.cache
@@ -295,10 +305,14 @@ class StageDataMaker:
             dtype = cut.before.get("dtype", "float16")  # what there was before it was recorded
         while True:
             try:
-                return self._cached_as(dtype, data, cut)
+                why = self._cached_as(dtype, data, cut)
             except TooCoarseError as error:
                 dtype = error.finer
                 LOGGER.warning("%s: all are kept as %s", error, dtype)
+                continue
+            if why is None or not cut.via:
+                return why
+            cut = replace(cut, via=[])  # what a later stage keeps may come when that begins
 
     def _cached_as(self, dtype: CacheDtype, data: StageData, cut: _Cut) -> str | None:
         """Do it with features that are kept as `dtype`."""
@@ -341,6 +355,7 @@ class StageDataMaker:
             **kept._asdict(),
             "dtype": dtype,
             "units": cut.units,
+            "via": list(cut.via),
             "views": made[0].views,
             "engine": made[0].engine,
             "spaces": sorted({name for views in made for name in views.spaces}),
@@ -389,14 +404,14 @@ class StageDataMaker:
         }
         if (small := small_images(self.recipe, self.preprocessing)) is not None:
             varied["packed"] = small.side
-        frozen = FrozenPart(cut.network, cut.units, device, self.teacher, self.taught_by, dtype)
+        part = partial(FrozenPart, cut.network, cut.units, device, dtype=dtype, via=cut.via)
+        frozen = part(teacher=self.teacher, taught_by=self.taught_by)
         views = Views(own.loader, own.colour, varied, cut.sizes, cut.stage.views or 1)
         made = [CachedViews(frozen, views, cache, engine)]
         stack.callback(made[0].close)
         if isinstance(judged, ImageFeed):
-            untaught = FrozenPart(cut.network, cut.units, device, dtype=dtype)
             views = Views(judged.loader, judged.colour, plain, [self.preprocessing.size])
-            made.append(CachedViews(untaught, views, cache, made[0].engine))
+            made.append(CachedViews(part(), views, cache, made[0].engine))
             stack.callback(made[1].close)
         return made
 

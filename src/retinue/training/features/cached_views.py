@@ -50,7 +50,8 @@ class Kept(NamedTuple):
     views: int
     bytes: int
     relative_error: float
-    """‖kept − x‖ / ‖x‖ of an image's features, the mean of all views."""
+    """‖kept − x‖ / ‖x‖ of an image's features x, the mean of all views; what x has lost where it is
+    made of what is kept itself is not in it."""
     largest_relative_error: float
     """Of any view."""
     error_bound: float
@@ -98,23 +99,30 @@ class Views:
 class CachedViews:
     """Batches whose `inputs` are what the frozen part gave for `views`.
 
-    `engine` is settled by what is there already, or by computing what is missing.
+    `engine` is settled by what is there already, or by computing what is missing. `contents`: what
+    the images of the samples are found by, where that is known.
     """
 
     def __init__(
-        self, frozen: FrozenPart, views: Views, cache: FeatureCache, engine: EngineName
+        self,
+        frozen: FrozenPart,
+        views: Views,
+        cache: FeatureCache,
+        engine: EngineName,
+        contents: Sequence[bytes] | None = None,
     ) -> None:
         self.cut = frozen.cut
         self.views = views.count
         self.engine: EngineName = engine
         self._frozen = frozen
+        self._views = views
         self._loader = views.loader
         self._colour = views.colour
         self._samples = list(views.loader.samples)  # held: they are told apart by identity
         self._cache = cache
         self.sizes = views.sizes
         self._draws = views.draws
-        self._contents = self._read_contents()
+        self._contents = self._read_contents() if contents is None else contents
         self._position = {id(sample): k for k, sample in enumerate(self._samples)}
         self._spaces: dict[tuple[str, Size], Space] = {}
         self._keys: tuple[frozenset[str], dict[Size, list[bytes]]] = (frozenset(), {})
@@ -122,6 +130,7 @@ class CachedViews:
         self._remembered: dict[tuple[Place, Size], tuple[tuple[Sample, ...], Seen]] = {}
         self.work = Work()
         """What was done for its batches so far."""
+        self._source: CachedViews | None = None
         self.refresh()
 
     # --- what is there ---------------------------------------------------------------------------
@@ -143,13 +152,15 @@ class CachedViews:
         return [(k // count, k % count) for k in absent if not self._is_dropped(k % count)]
 
     def bytes_missing(self, engine: EngineName | None = None) -> int:
-        """What that takes on disk; or what it may take if `engine` is to compute, whatever is there
-        of another."""
+        """What that takes on disk, with what it is made of; or what it may take if `engine` is to
+        compute, whatever is there of another."""
         there = engine in (None, self.engine)
-        return sum(
+        own = sum(
             self._frozen.layout(size).bytes_of(len(self.missing(size) if there else rows))
             for size, rows in self._rows.items()
         )
+        source = self._opened_source() if own else None
+        return own if source is None else own + source.bytes_missing(engine)
 
     def kept(self) -> Kept:
         """Of all that are there."""
@@ -172,13 +183,14 @@ class CachedViews:
 
     def compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
         """Compute what is missing. `each_chunk` is called with (views done, of how many) and may
-        raise to interrupt; the work so far is kept.
+        raise to interrupt; the work so far is kept. Views of which the first part of the way is
+        done count as a part.
 
         Raises:
             TooCoarseError: what would be kept of a view is too far from it.
         """
         engines: dict[Size, Engine] = {}  # what is compiled takes one size alone
-        total = sum(len(rows) for rows in self._rows.values())
+        total, before_these = len(self), 0.0
         before: tuple[int, int] | None = None
         # A bad image that is met on the way puts others in its place: then there is a next round.
         while lacking := sum(len(self.missing(size)) for size in self.sizes):
@@ -190,27 +202,88 @@ class CachedViews:
                     resumable=True,
                 )
             before = lacking, len(self.skipped)
-            done = total - lacking
+            if (source := self._opened_source()) is not None:
+                before_these = source._units() / self._units()
+                self._compute_source(source, before_these, each_chunk, say)
+            done = len(self) - sum(len(self.missing(size)) for size in self.sizes)
             for size in self.sizes:
                 absent = self.missing(size)
                 if not absent:
                     continue
                 if size not in engines:
-                    engines[size] = self._compiled(next(self._chunks(absent, size)))
+                    engines[size] = self._compiled(absent, size)
                     self.engine = engines[size].name  # type: ignore[assignment]
-                views = counted(len(absent), "view")
-                say(f"computing the frozen part once for {views} with {self.engine}")
+                said = counted(len(absent), "view")
+                if source is None:
+                    say(f"computing the frozen part once for {said} with {self.engine}")
+                else:
+                    say(f"going on from there for {said} with {self.engine}")
                 with self._space(self.engine, size).writer(len(absent)) as writer:
-                    for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
-                        good = [k for k, row in enumerate(rendered) if row.seen is not None]
-                        self._refuse_changed(rendered[k].row for k in good)
-                        if good:
-                            rows = self._fields(engines[size], batch, rendered)
-                            keys = [self._key(rendered[k].row, batch.epoch, size) for k in good]
-                            writer.append(keys, {name: v[good] for name, v in rows.items()})
-                        done = min(done + len(batch), total)
-                        each_chunk(done, total)
+                    for keys, fields, count in self._made(absent, size, engines[size]):
+                        if keys:
+                            writer.append(keys, fields)
+                        done = min(done + count, total)
+                        part = before_these * total + (1 - before_these) * done
+                        each_chunk(round(part), total)
             self.refresh()
+
+    def _made(
+        self, absent: Sequence[Place], size: Size, engine: Engine
+    ) -> Iterator[tuple[list[bytes], dict[str, npt.NDArray[Any]], int]]:
+        """Keys and fields of rows, some at a time, and of how many views."""
+        if (source := self._opened_source()) is not None:
+            yield from self._made_of_rows(source, absent, size, engine)
+            return
+        for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
+            good = [k for k, row in enumerate(rendered) if row.seen is not None]
+            self._refuse_changed(rendered[k].row for k in good)
+            keys = [self._key(rendered[k].row, batch.epoch, size) for k in good]
+            rows = self._fields(engine, batch, rendered) if good else {}
+            yield keys, {name: value[good] for name, value in rows.items()}, len(batch)
+
+    def _made_of_rows(
+        self, source: CachedViews, absent: Sequence[Place], size: Size, engine: Engine
+    ) -> Iterator[tuple[list[bytes], dict[str, npt.NDArray[Any]], int]]:
+        """See `_made`: of what `source` holds."""
+        wanted, frozen = self._wanted(size), source._frozen
+        for start in range(0, len(absent), CHUNK):
+            where = self._where(absent[start : start + CHUNK])
+            rows = source._all_of(where, size)
+            state, taught = frozen.state(rows, size), frozen.taught(rows, size)
+            try:
+                fields = self._frozen.fields(engine, state, taught)
+            except NotFiniteError as error:
+                shown = [self._samples[where[k] % len(self._samples)].key for k in error.rows]
+                raise NotFiniteError(error.rows, list(dict.fromkeys(shown))) from None
+            keys = [wanted[k] for k in where.tolist()]
+            yield keys, {**fields, "sizes": np.ascontiguousarray(rows["sizes"])}, len(where)
+
+    def _compute_source(
+        self,
+        source: CachedViews,
+        share: float,
+        each_chunk: Callable[[int, int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """See `compute`: what is missing of `source`, by one engine for both, as the `share` of
+        the whole way."""
+        source.engine = self.engine
+        source.refresh()
+        source.compute(lambda done, total: each_chunk(round(share * done), total), say)
+        self.settle(source.engine)
+        self.refresh()  # images may have been found to be bad
+
+    def _opened_source(self) -> CachedViews | None:
+        """The same views where the frozen part goes on from; None: it takes images."""
+        part = self._frozen.before()
+        if self._source is None and part is not None:
+            self._source = CachedViews(part, self._views, self._cache, self.engine, self._contents)
+        return self._source
+
+    def _units(self) -> int:
+        """How many units a view runs through on its whole way."""
+        source = self._opened_source()
+        return self._frozen.units + (0 if source is None else source._units())
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -233,6 +306,9 @@ class CachedViews:
         for space in self._spaces.values():
             space.close()
         self._spaces = {}
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     # --- batches ---------------------------------------------------------------------------------
 
@@ -255,7 +331,7 @@ class CachedViews:
         for row in plan.rows:
             position = self._position[id(row.samples[0])]
             places.append(((plan.epoch + row.key // count + position) % self.views, position))
-        where = np.array([view * count + position for view, position in places])
+        where = self._where(places)
         rows, fields = self._read_sound(where, plan.size)
         rendered = [
             self._rendered(row, place, sizes, plan.size)
@@ -273,12 +349,15 @@ class CachedViews:
 
     def _dropped(self, row: Row, position: int) -> Rendered:
         if not self._is_dropped(position):
-            raise RetinueError(
-                f"a view of {self._samples[position].key!r} is not cached",
-                where=repr(str(self._cache.root)),
-                resumable=True,
-            )
+            raise self._not_cached(position)
         return Rendered(row._replace(weight=0.0), None, [])
+
+    def _not_cached(self, position: int) -> RetinueError:
+        return RetinueError(
+            f"a view of {self._samples[position].key!r} is not cached",
+            where=repr(str(self._cache.root)),
+            resumable=True,
+        )
 
     def _rendered(self, row: Row, place: Place, sizes: Any, size: Size) -> Rendered:
         known = self._remembered.get((place, size))
@@ -307,6 +386,13 @@ class CachedViews:
                 self.compute(lambda done, total: None, lambda text: None)
         raise failure
 
+    def _all_of(self, where: npt.NDArray[np.int64], size: Size) -> dict[str, npt.NDArray[Any]]:
+        """The fields of the views at `where`. Raises RetinueError where one is not there."""
+        rows, fields = self._read_sound(where, size)
+        if (rows < 0).any():
+            raise self._not_cached(int(where[rows < 0][0]) % len(self._samples))
+        return fields
+
     def _read(self, rows: npt.NDArray[np.int64], size: Size) -> dict[str, npt.NDArray[Any]]:
         """The fields of `rows`; zeros for what is not there."""
         space = self._space(self.engine, size)
@@ -326,10 +412,17 @@ class CachedViews:
             for start in range(0, len(rows), CHUNK):
                 yield BatchPlan(rows[start : start + CHUNK], size, view)
 
-    def _compiled(self, plan: BatchPlan) -> Engine:
+    def _compiled(self, absent: Sequence[Place], size: Size) -> Engine:
         """The engine, judged on real images if these can be read."""
-        batch = next(iter(self._loader.batches([plan])))
+        if (source := self._opened_source()) is not None:
+            rows = source._all_of(self._where(absent[:CHUNK]), size)
+            return self._frozen.compile(source._frozen.state(rows, size), self.engine)
+        batch = next(iter(self._loader.batches([next(self._chunks(absent, size))])))
         return self._frozen.compile(self._inputs(batch), self.engine)
+
+    def _where(self, places: Sequence[Place]) -> npt.NDArray[np.int64]:
+        """(n,) which of all views they are."""
+        return np.array([view * len(self._samples) + position for view, position in places])
 
     def _inputs(self, batch: Batch) -> torch.Tensor:
         images = batch.images.to(self._frozen.device, non_blocking=True)
@@ -420,8 +513,9 @@ class CachedViews:
 
     @property
     def spaces(self) -> list[str]:
-        """The names of the folders in the cache where they lie."""
-        return sorted(s.name for (engine, _), s in self._spaces.items() if engine == self.engine)
+        """The names of the folders in the cache where they lie, and what they are made of."""
+        names = {s.name for (engine, _), s in self._spaces.items() if engine == self.engine}
+        return sorted(names | set(self._source.spaces if self._source is not None else ()))
 
     def _space(self, engine: str, size: Size) -> Space:
         if (engine, size) not in self._spaces:

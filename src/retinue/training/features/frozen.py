@@ -1,8 +1,9 @@
 """The frozen part of a network: what is the same for a view of an image in every epoch.
 
 The trunk is in eval mode and carries no dropout, so what it gives depends on the pixels alone. Its
-whole state (every tap that later units need), and what a teacher says of the same pixels, become
-rows, as a stage's `cache_dtype` says.
+whole state (every tap that later units need; of what the head alone takes, what that makes of it
+first), and what a teacher says of the same pixels, become rows, as a stage's `cache_dtype` says. A
+trunk may also go on from the rows of a shorter one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from retinue.inference.engine import Engine
 from retinue.inference.engines import compile_engine
 from retinue.inference.names import EngineName
 from retinue.inference.tracing import evaluating
-from retinue.models.network import Network, State
+from retinue.models.network import Network, State, joined, split
 from retinue.training.features.dtypes import LIMITS, Fields, Loss, finer, storage
 from retinue.training.features.keys import network_code, space_key
 from retinue.training.features.layouts import Layout
@@ -66,21 +67,32 @@ class TooCoarseError(Exception):
 
 
 class Trunk(nn.Module):
-    """The units of `network` before `cut`."""
+    """The units of `network` from `start` on and before `cut`; if these are the last ones, what the
+    head pools of their output."""
 
-    def __init__(self, network: Network, cut: int) -> None:
+    def __init__(self, network: Network, cut: int, start: int = 0) -> None:
         super().__init__()
-        self.chain = nn.ModuleList(unit.module for unit in network.units()[:cut])
+        units = network.units()
+        self.chain = nn.ModuleList(unit.module for unit in units[start:cut])
+        self.pooling = network.pooling if cut == len(units) else None
         self._run = network.run
-        self._cut = cut
+        self._start, self._cut = start, cut
 
-    def forward(self, x: Tensor) -> State:
-        return self._run(x, stop=self._cut)
+    def forward(self, x: State) -> State:
+        state = self._run(x, start=self._start, stop=self._cut)
+        if self.pooling is None:
+            return state
+        last, taps = split(state)
+        return joined(self.pooling(last), taps)
 
 
 class FrozenPart:
     """The trunk of `network` before `cut`, and the teacher if there is one (`taught_by`: the hash
-    of its file), as what fills a row of the cache, kept as `dtype`, and is read from it."""
+    of its file), as what fills a row of the cache, kept as `dtype`, and is read from it.
+
+    `via`: cuts before that one, descending. The trunk then takes what the rows `before` it hold,
+    of the first of them, and what it gives depends on how these are rounded.
+    """
 
     def __init__(
         self,
@@ -90,14 +102,38 @@ class FrozenPart:
         teacher: nn.Module | None = None,
         taught_by: str | None = None,
         dtype: CacheDtype = "float16",
+        via: Sequence[int] = (),
     ) -> None:
         self.cut = cut
+        self.via = tuple(via)
         self.device = device
         self.dtype: CacheDtype = dtype
         self._network = network
         self._teacher = teacher
         self._taught_by = taught_by
         self._measured: dict[Size, tuple[Any, Any]] = {}
+
+    def before(self) -> FrozenPart | None:
+        """What fills the rows that this goes on from; None: it takes images."""
+        if not self.via:
+            return None
+        cut, *others = self.via
+        return FrozenPart(
+            self._network, cut, self.device, self._teacher, self._taught_by, self.dtype, others
+        )
+
+    @property
+    def units(self) -> int:
+        """How many units run to fill a row."""
+        return self.cut - self._start
+
+    def trunk(self) -> Trunk:
+        """What runs them, with the weights of this moment."""
+        return Trunk(self._network, self.cut, self._start)
+
+    @property
+    def _start(self) -> int:
+        return self.via[0] if self.via else 0
 
     def key(self, size: Size, engine: str) -> str:
         """What tells this from every other part that fills rows."""
@@ -115,16 +151,17 @@ class FrozenPart:
                 fields += storage(self.dtype, shape).fields(f"{name}{k}", shape)
         return Layout([*fields, (ERROR, "float32", (2,)), ("sizes", "int32", (MOST_SOURCES, 2))])
 
-    def compile(self, inputs: Tensor, engine: EngineName) -> Engine:
+    def compile(self, inputs: State, engine: EngineName) -> Engine:
         """What runs the trunk, judged on `inputs`."""
-        trunk = Trunk(self._network, self.cut).eval()
+        trunk, device = self.trunk().eval(), str(self.device)
         return compile_engine(
-            trunk, inputs, engine=engine, device=str(self.device), computed=self._what, steady=True
+            trunk, inputs, engine=engine, device=device, computed=self._what, steady=True
         )
 
-    def fields(self, engine: Engine, inputs: Tensor) -> Fields:
-        """The rows of at most `CHUNK` normalised images, float32 (n, 3, height, width), but for
-        `sizes`.
+    def fields(self, engine: Engine, inputs: State, taught: Any = None) -> Fields:
+        """The rows of at most `CHUNK` inputs, but for `sizes`: of normalised images, float32
+        (n, 3, height, width), or of the state before the units of a trunk that goes on from there,
+        with what the teacher has `taught` of its images.
 
         Engine and teacher always take `CHUNK` images, the last one again for those that lack: what
         they give for an image may depend on how many there are, by its last bits.
@@ -133,10 +170,12 @@ class FrozenPart:
             NotFiniteError: a value is not finite.
             TooCoarseError: what is kept would be too far from it.
         """
-        count = len(inputs)
+        count = len(split(inputs)[0])
         inputs = whole_chunk(inputs)
         found = {"state": engine(inputs)}
-        if self._teacher is not None:
+        if taught is not None:
+            found["taught"] = taught
+        elif self._teacher is not None:
             with torch.inference_mode():
                 found["taught"] = self._teacher(inputs)
         leaves = {
@@ -188,27 +227,37 @@ class FrozenPart:
     @property
     def _what(self) -> dict[str, Any]:
         """What the trunk computes of its weights."""
-        return {
+        computed: dict[str, Any] = {
             "network": self._network.name,
             "arguments": {k: v for k, v in self._network.arguments.items() if k not in _OF_HEAD},
             "cut": self.cut,
         }
+        if self.trunk().pooling is not None:
+            computed["pooled"] = True
+        if self.via:
+            computed["via"] = list(self.via)
+        return computed
 
     def _measure(self, size: Size) -> tuple[Any, Any]:
         """State and teacher's answer for a blank image."""
         if size not in self._measured:
             blank = torch.zeros(1, 3, *size, device=self.device)
+            whole = Trunk(self._network, self.cut)
             with evaluating(self._network), torch.inference_mode():
-                state = self._network.run(blank, stop=self.cut)
+                state = whole(blank)
                 taught = None if self._teacher is None else self._teacher(blank)
             self._measured[size] = state, taught
         return self._measured[size]
 
 
-def whole_chunk(inputs: Tensor) -> Tensor:
-    """`CHUNK` images: those of `inputs`, the last one again for what they lack."""
-    lacking = CHUNK - len(inputs)
-    return torch.cat([inputs, inputs[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else inputs
+def whole_chunk(inputs: State) -> State:
+    """`CHUNK` rows: those of `inputs`, the last one again for what they lack."""
+    lacking = CHUNK - len(split(inputs)[0])
+    if lacking <= 0:
+        return inputs
+    return nested.mapped(
+        lambda leaf: torch.cat([leaf, leaf[-1:].expand(lacking, *leaf.shape[1:])]), inputs
+    )
 
 
 _OF_HEAD = ("num_classes", "dropout", "drop_path", "head")

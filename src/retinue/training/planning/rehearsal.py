@@ -22,11 +22,13 @@ from retinue.data.loader import collate
 from retinue.inference.devices import wait
 from retinue.inference.tracing import evaluating
 from retinue.inference.tta import views as orientations
+from retinue.models.network import State
 from retinue.run.log import Bar
 from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT, Learner
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
+from retinue.training.features.sharing import firsts_to_learn, next_on_the_way
 from retinue.training.features.wanted import unwanted
 from retinue.training.mixed import autocast
 from retinue.training.options import ScheduleOptions, StageOptions
@@ -135,18 +137,26 @@ class Rehearsal:
 
     def rates(self, recipe: Recipe) -> list[Rates]:
         """Of each stage of `recipe`, the training's or one that differs in its stages."""
-        found = []
-        moved = len(self.learner.network.units())  # the first unit that has learnt so far
+        found: list[Rates] = []
+        network = self.learner.network
+        moved = len(network.units())  # the first unit that has learnt so far
+        passed: dict[int, float] = {}
+        """The share of a stage's views that is computed on the way to those of an earlier one."""
+        firsts = firsts_to_learn(recipe.stages, network)
         with untouched(self.device):
             each = zip(recipe.stages, samples_of_stages(recipe, self.training.splits), strict=True)
             for index, (stage, samples) in enumerate(each):
-                where = f"key stages.{index}.trainable"
-                first = first_to_learn(self.learner.network, stage.trainable, where)
-                cut = cut_before(self.learner.network, first)
+                first = firsts[index]
+                cut = cut_before(network, first)
                 like = stage.model_copy(update=_free(stage)).model_dump_json()
                 if like not in self._stages:
                     self._stages[like] = _Stage(self, recipe, stage, samples, first, cut)
-                found.append(self._stages[like].rates(stage.views, probe=moved >= cut))
+                rates = self._stages[like].rates(stage.views, probe=moved >= cut)
+                after = next_on_the_way(recipe.stages, index, network, firsts)
+                if after is not None and rates.absent:
+                    views = (stage.views or 1) / (recipe.stages[after].views or 1)
+                    passed[after] = min(views, 1.0) * rates.absent
+                found.append(replace(rates, absent=rates.absent * (1 - passed.get(index, 0.0))))
                 moved = min(moved, first)
         return found
 
@@ -242,7 +252,7 @@ class Rehearsal:
         return ready, seconds / times
 
     def _frozen(
-        self, frozen: FrozenPart, inputs: Tensor, engine: Literal["torch", "auto"]
+        self, frozen: FrozenPart, inputs: State, engine: Literal["torch", "auto"]
     ) -> tuple[Any, float]:
         """What it gives for `CHUNK` inputs, and the seconds an image."""
         compiled = frozen.compile(inputs, engine)
@@ -375,7 +385,7 @@ class _Stage:
         step = self._step(fed)
         judged = read = 0.0
         if fed.data.validation is not None:
-            judged, read = self._judging(fed.data, fed.frozen is not None)
+            judged, read = self._judging(fed.data, fed.frozen)
             judged = judged if fed.frozen is not None else self._by.together(read, judged)
         return _Timed(fed, step, judged, read, self._area(fed.batch))
 
@@ -439,15 +449,15 @@ class _Stage:
         _, seconds = self._by.repeat(lambda: collate(plan, None, rendered))
         return 2 * seconds / len(rows)  # the other half is planning and reading them
 
-    def _judging(self, data: StageData, cached: bool) -> tuple[float, float]:
+    def _judging(self, data: StageData, frozen: FrozenPart | None) -> tuple[float, float]:
         """Seconds to judge an image, and to read one."""
         assert data.validation is not None
         batch, read = self._by.load("val", data.validation, data.judged)
         network, task = self.learner.network, self._by.training.task
         network.eval()
         with torch.inference_mode(), autocast(self._by.accelerator):
-            state = network.run(batch.inputs, stop=self._cut) if cached else batch.inputs
-            start = self._cut if cached else 0
+            state = batch.inputs if frozen is None else frozen.trunk()(batch.inputs)
+            start = 0 if frozen is None else self._cut
 
             def judge() -> None:
                 task.decode(nested.single(network(state, start=start)), batch)
