@@ -198,7 +198,7 @@ class StageDataMaker:
         if (stage.name in decided and before is None) or cut == 0:
             return data
         sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
-        via = self._via(stage, network) if before is None else before.get("via", [])
+        via = self.via(stage, network) if before is None else before.get("via", [])
         self._cache(data, _Cut(stage, network, cut, via, sizes, before, check, tell))
         return data
 
@@ -247,13 +247,14 @@ class StageDataMaker:
         if not os.path.isdir(cache.root):
             return 1.0
         with ExitStack() as stack:
-            via = self._via(stage, network)
+            via = self.via(stage, network)
             probe = _Cut(stage, network, cut, via, sizes, None, lambda: None, lambda done: None)
             made = self._views(data, probe, cache, stack, stage.cache_dtype)
             missing = sum(len(views.missing(size)) for views in made for size in views.sizes)
             return missing / max(sum(map(len, made)), 1)
 
-    def _via(self, stage: StageOptions, network: Network) -> list[int]:
+    def via(self, stage: StageOptions, network: Network) -> list[int]:
+        """Where what is computed for the stage goes on from: earlier cuts, descending."""
         names = [each.name for each in self.recipe.stages]
         return cuts_on_the_way(self.recipe.stages, names.index(stage.name), network)
 

@@ -240,14 +240,17 @@ class Rehearsal:
         self, frozen: FrozenPart, batch: Batch, count: int, seconds: float
     ) -> tuple[float, float]:
         """Seconds until it can run, and seconds an image, with the engine that it gets for `count`
-        images; with plain PyTorch an image takes `seconds`."""
+        images, which `frozen` takes or goes on from; with plain PyTorch an image takes
+        `seconds`."""
         if self.device.type != "cpu" or count * seconds < WORTH_COMPILING:
             return 0.0, seconds
         if self._faster is None:
+            images = whole_chunk(batch.inputs)
+            _, plain = self._frozen(frozen, images, "torch")
             began = time.perf_counter()
-            _, compiled = self._frozen(frozen, whole_chunk(batch.inputs), "auto")
+            _, compiled = self._frozen(frozen, images, "auto")
             # Taken to be so of all the network's parts.
-            self._faster = time.perf_counter() - began, seconds / compiled
+            self._faster = time.perf_counter() - began, plain / compiled
         ready, times = self._faster
         return ready, seconds / times
 
@@ -333,7 +336,7 @@ class _Stage:
         if fed.frozen is not None:
             count = self._count * (views or 1)
             with evaluating(self.learner.network):
-                ready, each = self._by.faster(fed.frozen, fed.batch, count, fed.plain)
+                ready, each = self._by.faster(self._from_images(), fed.batch, count, fed.plain)
                 absent = self._lacking(views) if probe else 1.0
             view = self._by.together(fed.load, each)
             judged_view = self._by.together(timed.read, each) if timed.read else 0.0
@@ -346,6 +349,15 @@ class _Stage:
             timed.step * timed.area,
             timed.judged,
         )
+
+    def _from_images(self) -> FrozenPart:
+        """That of the frozen part which will take the images, so that its engine is known then."""
+        via = self._maker.via(self._stage, self.learner.network)
+        return self._part(min(via, default=self._cut))
+
+    def _part(self, cut: int) -> FrozenPart:
+        teacher, taught_by = self.learner.teacher, self._by.training.taught_by
+        return FrozenPart(self.learner.network, cut, self._by.device, teacher, taught_by)
 
     def _lacking(self, views: int | None) -> float:
         if views not in self._absent:
@@ -370,12 +382,10 @@ class _Stage:
         frozen, plain = None, 0.0
         state: Any = batch.inputs
         if self._cut > 0 and unwanted(self._stage) is None:
-            network = self.learner.network
-            teacher, taught_by = self.learner.teacher, self._by.training.taught_by
-            frozen = FrozenPart(network, self._cut, self._by.device, teacher, taught_by)
-            with evaluating(network):
+            frozen = self._part(self._cut)
+            with evaluating(self.learner.network):
                 plain, state = self._by.run_frozen(frozen, batch)
-            if teacher is not None:
+            if (teacher := self.learner.teacher) is not None:
                 with torch.no_grad():
                     batch.targets[TAUGHT] = teacher(batch.inputs)
         return _Fed(data, batch, load, frozen, plain, state)
