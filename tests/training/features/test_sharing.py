@@ -1,0 +1,64 @@
+"""Which stages have a part of the way in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from retinue.training.features.sharing import cuts_on_the_way, firsts_to_learn, next_on_the_way
+from retinue.training.options import StageOptions
+
+VARIED = {"crop_scale": [0.5, 1.0]}
+
+
+def _stages(*changes: dict[str, Any]) -> list[StageOptions]:
+    plain = {"epochs": 1, "views": 2, "augment": VARIED}
+    return [
+        StageOptions.model_validate({"name": f"s{k}", **plain, **each})
+        for k, each in enumerate(changes)
+    ]
+
+
+def _next(*changes: dict[str, Any], index: int = 0) -> int | None:
+    network, stages = tiny.Tiny(num_classes=3), _stages(*changes)
+    return next_on_the_way(stages, index, network, firsts_to_learn(stages, network))
+
+
+HEAD, LAST, MIDDLE = ({"trainable": name} for name in ("head", "last", "middle"))
+ALL = {"trainable": "all", "views": None}
+
+
+@pytest.mark.parametrize(
+    ("stages", "wanted"),
+    [
+        ([HEAD, LAST], 1),
+        ([HEAD, MIDDLE, LAST], 1),
+        ([HEAD, HEAD, LAST], 2),  # the same cut is no way to go on
+        ([LAST, HEAD], None),
+        ([LAST, HEAD, MIDDLE], 2),  # nothing before `middle` has learnt by then
+        ([HEAD, ALL, LAST], None),  # all before it has learnt by then
+        ([MIDDLE, LAST, HEAD], None),
+        ([HEAD, ALL], None),
+        ([HEAD], None),
+        ([HEAD, LAST | {"views": 5}], 1),
+        ([HEAD, LAST | {"augment": {"crop_scale": [0.6, 1.0]}}], None),
+        ([HEAD, LAST | {"cache_features": "off", "views": None}], None),
+        ([HEAD | {"cache_features": "off", "views": None}, LAST], None),
+        ([HEAD, LAST | {"sizes": [32, 64]}], None),
+        ([HEAD | {"sizes": [32, 64]}, LAST | {"sizes": [32, 64]}], 1),
+        ([HEAD, LAST | {"cache_dtype": "float32"}], None),
+        ([HEAD | {"cache_dtype": "int8"}, LAST | {"cache_dtype": "int8"}], None),
+    ],
+)
+def test_the_next_stage_on_the_way(stages: list[dict[str, Any]], wanted: int | None) -> None:
+    assert _next(*stages) == wanted
+
+
+def test_the_way_goes_via_every_stage_that_is_on_it() -> None:
+    torch.manual_seed(0)
+    network = tiny.Tiny(num_classes=3)
+    stages = _stages(HEAD, LAST, MIDDLE)
+    assert [cuts_on_the_way(stages, k, network) for k in range(3)] == [[2, 1], [1], []]
