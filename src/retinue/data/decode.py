@@ -118,7 +118,7 @@ class Encoded:
     def decode(self, at_least: Size | None = None) -> Decoded:
         """The pixels. `at_least` (height, width) of the upright image is all that is needed: a JPEG
         is then decoded at the smallest of the scales 1, ½, ¼, ⅛ that covers it."""
-        shrink = 1
+        shrink = self.scale(at_least)
         with naming(self.path):
             if isinstance(self._source, np.ndarray):
                 image = self._source
@@ -126,8 +126,6 @@ class Encoded:
                 assert self._pillow is not None
                 image = to_rgb(self._pillow, background=self._background, depth=self._depth)
             else:
-                if at_least is not None:
-                    shrink = self._shrink_for(at_least)
                 image = jpeg.decode(self._source, self._jpeg, shrink)
                 if image.shape[2] == 4:
                     whole = Image.frombytes("CMYK", image.shape[1::-1], image.tobytes())
@@ -137,7 +135,10 @@ class Encoded:
             to_original = to_original @ geometry.scale(shrink)
         return Decoded(image, to_original, self.size)
 
-    def _shrink_for(self, at_least: Size) -> int:
+    def scale(self, at_least: Size | None) -> int:
+        """What `decode` divides the sides by."""
+        if at_least is None or self._jpeg is None:
+            return 1
         need_h, need_w = at_least[::-1] if self.orientation >= 5 else at_least
         width, height = self.stored_size
         for shrink in (8, 4, 2):

@@ -61,6 +61,10 @@ class Small:
     image: Pixels
     """uint8 (height, width, 3), upright."""
 
+    def scale(self, at_least: Size | None) -> int:
+        """See `data.views.Source`."""
+        return 1
+
     def decode(self, at_least: Size | None = None) -> Decoded:
         """All that there is."""
         height, width = self.image.shape[:2]

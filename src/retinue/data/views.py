@@ -72,6 +72,10 @@ class Source(Protocol):
         """Width and height of the upright original."""
         ...
 
+    def scale(self, at_least: Size | None) -> int:
+        """What `decode` divides the sides by: the same pixels for the same number."""
+        ...
+
     def decode(self, at_least: Size | None = None) -> Decoded:
         """The pixels. `at_least` (height, width) of the upright image is all that is needed. Raises
         `BadImageError`."""

@@ -54,6 +54,7 @@ class _TimedSource:
         self._inner = inner
         self._spent = spent
         self.size = inner.size
+        self.scale = inner.scale
 
     def decode(self, at_least: Size | None = None) -> Decoded:
         """See `Source`."""

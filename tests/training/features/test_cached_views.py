@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from retinue.data.loader import Loader
 from retinue.data.options import AugmentOptions
 from retinue.data.views import EvalView
 from retinue.errors import RetinueError
-from retinue.sample import BatchPlan, Row, Sample
+from retinue.sample import BatchPlan, Pixels, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features import cached_views
 from retinue.training.features.cache import FeatureCache
@@ -304,3 +306,16 @@ def test_a_full_disk_is_told_before_a_row_is_written(
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RetinueError, match=r"No space left.*\.rows.*cache\.folder=FOLDER"):
         views_of(tmp_path / "cache")
+
+
+def test_an_image_is_read_once_for_all_its_views(tmp_path: Path) -> None:
+    """And once to tell what is in it."""
+    read: Counter[int] = Counter()
+
+    def reader(k: int) -> Pixels:
+        read[k] += 1
+        return pixels(k)
+
+    samples = [replace(s, read=partial(reader, k)) for k, s in enumerate(samples_of())]
+    views_of(tmp_path, samples, views=5)
+    assert read == dict.fromkeys(range(COUNT), 2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from retinue.data.colour import Colour
 from retinue.data.loader import Loader, Rendered, collate
+from retinue.data.reopening import reopening
 from retinue.data.views import Seen
 from retinue.data.work import Work, worked
 from retinue.errors import RetinueError
@@ -36,6 +38,8 @@ from retinue.transfer import on_device
 
 MOST_REMEMBERED = 500_000
 """Views whose geometry is kept in memory; that of others is worked out again each time."""
+REOPENED = 4 * CHUNK
+"""Images that are held for their other views: of so many are those that are read ahead."""
 _ATTEMPTS = 3
 """How often damaged rows are computed anew before that ends the training."""
 NOBODY = bytes(16)
@@ -189,6 +193,12 @@ class CachedViews:
         Raises:
             TooCoarseError: what would be kept of a view is too far from it.
         """
+        several = self.views > 1 and self._frozen.before() is None
+        with reopening(self._loader.view, REOPENED) if several else nullcontext():
+            self._compute(each_chunk, say)
+
+    def _compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
+        """See `compute`."""
         engines: dict[Size, Engine] = {}  # what is compiled takes one size alone
         total, before_these = len(self), 0.0
         before: tuple[int, int] | None = None
@@ -407,10 +417,18 @@ class CachedViews:
     # --- computing -------------------------------------------------------------------------------
 
     def _chunks(self, places: Sequence[Place], size: Size) -> Iterator[BatchPlan]:
-        for view, members in groupby(places, key=lambda place: place[0]):
-            rows = [Row(self._draw_key(p), self._shown((view, p))) for _, p in members]
-            for start in range(0, len(rows), CHUNK):
-                yield BatchPlan(rows[start : start + CHUNK], size, view)
+        """All views of a few images, then of others, as `reopening` has it."""
+        view, position = np.array(places).T
+        _, number = np.unique(position, return_inverse=True)
+        chunk = number // CHUNK
+        order = np.lexsort((position, view, chunk))
+        new = np.flatnonzero(np.diff(chunk[order]) | np.diff(view[order])) + 1
+        for start, end in pairwise([0, *new.tolist(), len(order)]):
+            where = order[start:end]
+            seen = int(view[where[0]])
+            own = position[where].tolist()
+            rows = [Row(self._draw_key(p), self._shown((seen, p))) for p in own]
+            yield BatchPlan(rows, size, seen)
 
     def _compiled(self, absent: Sequence[Place], size: Size) -> Engine:
         """The engine, judged on real images if these can be read."""
