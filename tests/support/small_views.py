@@ -18,8 +18,9 @@ from retinue.data.targets.one_class import OneClass
 from retinue.data.views import TrainView
 from retinue.sample import Batch, BatchPlan, Pixels, Preprocessing, Row, Sample
 from retinue.training.features.cache import FeatureCache
-from retinue.training.features.cached_views import CachedViews, Views
+from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart
+from retinue.training.features.shown import Views
 
 COUNT, VIEWS, CUT = 7, 2, 2
 

@@ -17,6 +17,7 @@ from retinue import modelfile
 from retinue.errors import BadImageError, RetinueError, UsageError
 from retinue.training.evaluation import data_of_run
 from retinue.training.features.cached_views import CachedViews
+from retinue.training.features.shown import Shown
 from retinue.training.session import Run
 
 pytestmark = pytest.mark.usefixtures("torch_alone")
@@ -131,15 +132,15 @@ def test_views_are_each_drawn_and_all_used(
         used.append(set())
         yield from real(self, plans)
 
-    rendered = CachedViews._rendered
+    seen = Shown.seen
 
-    def spied(self: CachedViews, row: Any, place: tuple[int, int], *rest: Any) -> Any:
-        if self.views == 3 and used:
+    def spied(self: Shown, row: Any, place: tuple[int, int], *rest: Any) -> Any:
+        if self._count == 3 and used:
             used[-1].add(place)
-        return rendered(self, row, place, *rest)
+        return seen(self, row, place, *rest)
 
     monkeypatch.setattr(CachedViews, "batches", spy)
-    monkeypatch.setattr(CachedViews, "_rendered", spied)
+    monkeypatch.setattr(Shown, "seen", spied)
     stage = {"trainable": "head", "epochs": 6, "views": 3, "batch_size": 2}
     _train(tmp_path, _one(pictures, **stage))
     train = 38  # of 48 pictures, 80 %, by class: 3 × 13 or so

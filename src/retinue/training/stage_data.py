@@ -29,11 +29,12 @@ from retinue.run.log import LOGGER, Bar
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
 from retinue.text import counted
 from retinue.training.features.cache import FeatureCache, root_of
-from retinue.training.features.cached_views import CachedViews, Views, together
+from retinue.training.features.cached_views import CachedViews, together
 from retinue.training.features.frozen import FrozenPart, Size, TooCoarseError
 from retinue.training.features.keys import pixel_code
 from retinue.training.features.packed_images import PackedImages
 from retinue.training.features.sharing import cuts_on_the_way
+from retinue.training.features.shown import Views
 from retinue.training.features.wanted import not_cached, unwanted
 from retinue.training.options import CacheDtype, StageOptions
 from retinue.training.packing import pack, small_images

@@ -40,10 +40,11 @@ from retinue.sample import BatchPlan, Pixels, Row, Sample
 from retinue.tasks.learner import TAUGHT
 from retinue.training.features import cached_views
 from retinue.training.features.cache import FeatureCache
-from retinue.training.features.cached_views import CachedViews, Views
+from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart, NotFiniteError
 from retinue.training.features.keys import identity
 from retinue.training.features.segments import Writer
+from retinue.training.features.shown import Views
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
@@ -224,7 +225,7 @@ def test_the_answer_of_a_teacher_comes_with_the_view(tmp_path: Path, computed: l
     loader = Loader(taught._loader.view, workers=0)
     for k in range(COUNT):
         view = (1 + k) % VIEWS
-        row = Row(taught._draw_key(k), (taught._samples[k],))
+        row = taught._shown.row((view, k))
         (alone,) = loader.batches([BatchPlan([row], (32, 32), view)])
         with torch.inference_mode():
             inputs = Colour(HOW, VARIED.colour).varied(alone.images, alone.keys, view)

@@ -25,9 +25,10 @@ from retinue.sample import Batch, BatchPlan, Preprocessing, Row, Sample
 from retinue.tasks.detection.objective import DetectionObjective
 from retinue.tasks.learner import Learner
 from retinue.training.features.cache import FeatureCache
-from retinue.training.features.cached_views import CachedViews, Views
+from retinue.training.features.cached_views import CachedViews
 from retinue.training.features.frozen import FrozenPart
 from retinue.training.features.keys import identity
+from retinue.training.features.shown import Views
 from retinue.training.losses import portion_loss
 from retinue.training.options import StageOptions
 from retinue.training.stage import cut_before, first_to_learn, freeze, train_mode

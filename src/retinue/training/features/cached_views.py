@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from retinue.data.colour import Colour
-from retinue.data.loader import Loader, Rendered, collate
+from retinue.data.loader import Rendered, collate
 from retinue.data.reopening import reopening
-from retinue.data.views import Seen
 from retinue.data.work import Work, worked
 from retinue.errors import RetinueError
 from retinue.inference.engine import Engine
 from retinue.inference.engines import candidates
 from retinue.inference.names import EngineName
-from retinue.sample import Batch, BatchPlan, Row, Sample
+from retinue.sample import Batch, BatchPlan, Row
 from retinue.tasks.learner import TAUGHT
 from retinue.text import counted
 from retinue.training.features.cache import DamagedError, FeatureCache, Space
@@ -33,19 +31,13 @@ from retinue.training.features.frozen import (
     NotFiniteError,
     Size,
 )
-from retinue.training.features.keys import identity_of_file, identity_of_part, view_key
+from retinue.training.features.shown import Place, Shown, Views
 from retinue.transfer import on_device
 
-MOST_REMEMBERED = 500_000
-"""Views whose geometry is kept in memory; that of others is worked out again each time."""
 REOPENED = 4 * CHUNK
 """Images that are held for their other views: of so many are those that are read ahead."""
 _ATTEMPTS = 3
 """How often damaged rows are computed anew before that ends the training."""
-NOBODY = bytes(16)
-"""The content of a file that cannot be read."""
-Place = tuple[int, int]
-"""(view, position)"""
 
 
 class Kept(NamedTuple):
@@ -81,30 +73,11 @@ def together(parts: Sequence[Kept]) -> Kept:
     )
 
 
-@dataclass(frozen=True)
-class Views:
-    """Which views there are of the samples of `loader`, and what their pixels depend on.
-
-    View v of a sample is what the loader's view renders with the image's content as its key and v
-    as its epoch: an image has the same views in whatever list it stands.
-    """
-
-    loader: Loader
-    colour: Colour
-    draws: Any
-    """JSON values of all that the pixels depend on besides images, key and view."""
-    sizes: Sequence[Size]
-    """Every (height, width) that will be asked for."""
-    count: int = 1
-    """Of each sample. With several, it goes on to the next with every epoch, so that each batch
-    holds all of them."""
-
-
 class CachedViews:
     """Batches whose `inputs` are what the frozen part gave for `views`.
 
-    `engine` is settled by what is there already, or by computing what is missing. `contents`: what
-    the images of the samples are found by, where that is known.
+    `engine` is settled by what is there already, or by computing what is missing. `shown`: what
+    another one of the same views knows of them.
     """
 
     def __init__(
@@ -113,7 +86,7 @@ class CachedViews:
         views: Views,
         cache: FeatureCache,
         engine: EngineName,
-        contents: Sequence[bytes] | None = None,
+        shown: Shown | None = None,
     ) -> None:
         self.cut = frozen.cut
         self.views = views.count
@@ -122,16 +95,12 @@ class CachedViews:
         self._views = views
         self._loader = views.loader
         self._colour = views.colour
-        self._samples = list(views.loader.samples)  # held: they are told apart by identity
+        self._shown = shown or Shown(views, cache.contents())
+        self._samples = self._shown.samples
         self._cache = cache
         self.sizes = views.sizes
-        self._draws = views.draws
-        self._contents = self._read_contents() if contents is None else contents
-        self._position = {id(sample): k for k, sample in enumerate(self._samples)}
         self._spaces: dict[tuple[str, Size], Space] = {}
-        self._keys: tuple[frozenset[str], dict[Size, list[bytes]]] = (frozenset(), {})
         self._rows: dict[Size, npt.NDArray[np.int64]] = {}
-        self._remembered: dict[tuple[Place, Size], tuple[tuple[Sample, ...], Seen]] = {}
         self.work = Work()
         """What was done for its batches so far."""
         self._source: CachedViews | None = None
@@ -153,7 +122,7 @@ class CachedViews:
         """What is still to be computed."""
         count = len(self._samples)
         absent = np.flatnonzero(self._rows[size] < 0).tolist()
-        return [(k // count, k % count) for k in absent if not self._is_dropped(k % count)]
+        return [(k // count, k % count) for k in absent if not self._shown.is_dropped(k % count)]
 
     def bytes_missing(self, engine: EngineName | None = None) -> int:
         """What that takes on disk, with what it is made of; or what it may take if `engine` is to
@@ -246,8 +215,8 @@ class CachedViews:
             return
         for batch, rendered in self._loader.rendered(self._chunks(absent, size)):
             good = [k for k, row in enumerate(rendered) if row.seen is not None]
-            self._refuse_changed(rendered[k].row for k in good)
-            keys = [self._key(rendered[k].row, batch.epoch, size) for k in good]
+            self._shown.refuse_changed(rendered[k].row for k in good)
+            keys = [self._shown.key(rendered[k].row, batch.epoch, size) for k in good]
             rows = self._fields(engine, batch, rendered) if good else {}
             yield keys, {name: value[good] for name, value in rows.items()}, len(batch)
 
@@ -255,7 +224,7 @@ class CachedViews:
         self, source: CachedViews, absent: Sequence[Place], size: Size, engine: Engine
     ) -> Iterator[tuple[list[bytes], dict[str, npt.NDArray[Any]], int]]:
         """See `_made`: of what `source` holds."""
-        wanted, frozen = self._wanted(size), source._frozen
+        wanted, frozen = self._shown.wanted(size), source._frozen
         for start in range(0, len(absent), CHUNK):
             where = self._where(absent[start : start + CHUNK])
             rows = source._all_of(where, size)
@@ -287,7 +256,7 @@ class CachedViews:
         """The same views where the frozen part goes on from; None: it takes images."""
         part = self._frozen.before()
         if self._source is None and part is not None:
-            self._source = CachedViews(part, self._views, self._cache, self.engine, self._contents)
+            self._source = CachedViews(part, self._views, self._cache, self.engine, self._shown)
         return self._source
 
     def _units(self) -> int:
@@ -339,12 +308,12 @@ class CachedViews:
         count = len(self._samples)
         places = []
         for row in plan.rows:
-            position = self._position[id(row.samples[0])]
+            position = self._shown.position(row.samples[0])
             places.append(((plan.epoch + row.key // count + position) % self.views, position))
         where = self._where(places)
         rows, fields = self._read_sound(where, plan.size)
         rendered = [
-            self._rendered(row, place, sizes, plan.size)
+            Rendered(*self._shown.seen(row, place, sizes, plan.size), [])
             if there >= 0
             else self._dropped(row, place[1])
             for row, place, there, sizes in zip(
@@ -358,7 +327,7 @@ class CachedViews:
         return replace(batch, inputs=self._frozen.state(fields, plan.size))
 
     def _dropped(self, row: Row, position: int) -> Rendered:
-        if not self._is_dropped(position):
+        if not self._shown.is_dropped(position):
             raise self._not_cached(position)
         return Rendered(row._replace(weight=0.0), None, [])
 
@@ -368,18 +337,6 @@ class CachedViews:
             where=repr(str(self._cache.root)),
             resumable=True,
         )
-
-    def _rendered(self, row: Row, place: Place, sizes: Any, size: Size) -> Rendered:
-        known = self._remembered.get((place, size))
-        if known is None:
-            shown = self._shown(place)
-            pairs = [(int(w), int(h)) for w, h in sizes[: len(shown)]]
-            key = self._draw_key(place[1])
-            seen = self._loader.view.see(shown, pairs, key=key, epoch=place[0], size=size)
-            known = shown, seen
-            if len(self._remembered) < MOST_REMEMBERED:
-                self._remembered[place, size] = known
-        return Rendered(row._replace(samples=known[0]), known[1], [])
 
     def _read_sound(
         self, where: npt.NDArray[np.int64], size: Size
@@ -427,7 +384,7 @@ class CachedViews:
             where = order[start:end]
             seen = int(view[where[0]])
             own = position[where].tolist()
-            rows = [Row(self._draw_key(p), self._shown((seen, p))) for p in own]
+            rows = [self._shown.row((seen, p)) for p in own]
             yield BatchPlan(rows, size, seen)
 
     def _compiled(self, absent: Sequence[Place], size: Size) -> Engine:
@@ -459,75 +416,11 @@ class CachedViews:
             shown = [sample.key for k in error.rows for sample in rendered[k].row.samples]
             raise NotFiniteError(error.rows, list(dict.fromkeys(shown))) from None
 
-    def _refuse_changed(self, rows: Iterable[Row]) -> None:
-        """Raise RetinueError for an image that is another one than when its content was looked at:
-        its features would be found under the name of the old one for ever."""
-        for sample in {id(s): s for row in rows for s in row.samples}.values():
-            known = self._contents[self._position[id(sample)]]
-            now = identity_of_file(sample.key) if sample.read is None else None
-            if sample.read is None and (now is None or _of_part(now, sample) != known):
-                raise RetinueError(
-                    "the image was changed while its features were computed",
-                    where=repr(sample.key),
-                    mend="let the images be while a training runs",
-                    resumable=True,
-                )
-
-    # --- identities ------------------------------------------------------------------------------
-
-    def _read_contents(self) -> list[bytes]:
-        """Of the image of each sample, and of the part that it is."""
-        known = self._cache.contents()
-        if self._loader.bad_images == "stop":
-            contents = known.of_all((sample.key, sample.read) for sample in self._samples)
-        else:
-            contents = [self._content(known.of, sample) for sample in self._samples]
-        return list(map(_of_part, contents, self._samples))
-
-    def _content(self, of: Callable[..., bytes], sample: Sample) -> bytes:
-        try:
-            return of(sample.key, sample.read)
-        except OSError as error:
-            self._loader.skipped.setdefault(sample.key, error.strerror or str(error))
-            return NOBODY
-
-    def _draw_key(self, position: int) -> int:
-        return int.from_bytes(self._contents[position][:7], "little")
-
-    def _shown(self, place: Place) -> tuple[Sample, ...]:
-        """The samples of a view, readable ones in place of those that are known to be bad."""
-        view, position = place
-        cast = self._loader.view.cast(position, key=self._draw_key(position), epoch=view)
-        samples = tuple(self._samples[p] for p in cast)
-        return self._loader.readable(samples, self._draw_key(position))
-
-    def _is_dropped(self, position: int) -> bool:
-        bad = self._samples[position].key in self._loader.skipped
-        return bad and self._loader.bad_images == "drop"
-
-    def _key(self, row: Row, view: int, size: Size) -> bytes:
-        contents = [self._contents[self._position[id(sample)]] for sample in row.samples]
-        return view_key(contents, [self._draws, row.key, view], size)
-
     def _found(self, engine: str, size: Size) -> npt.NDArray[np.int64]:
         """The rows of all views, view after view; −1 where there is none."""
         space = self._space(engine, size)
         space.refresh()
-        return space.find_sound(self._wanted(size))
-
-    def _wanted(self, size: Size) -> list[bytes]:
-        """The keys of all views, view after view."""
-        bad, keys = self._keys
-        if bad != self.skipped.keys():  # others are shown in the place of bad ones
-            bad, keys = frozenset(self.skipped), {}
-            self._keys, self._remembered = (bad, keys), {}
-        if size not in keys:
-            places = [(v, p) for v in range(self.views) for p in range(len(self._samples))]
-            keys[size] = [
-                self._key(Row(self._draw_key(place[1]), self._shown(place)), place[0], size)
-                for place in places
-            ]
-        return keys[size]
+        return space.find_sound(self._shown.wanted(size))
 
     @property
     def spaces(self) -> list[str]:
@@ -540,8 +433,3 @@ class CachedViews:
             key = self._frozen.key(size, engine)
             self._spaces[engine, size] = self._cache.space(key, self._frozen.layout(size))
         return self._spaces[engine, size]
-
-
-def _of_part(content: bytes, sample: Sample) -> bytes:
-    """The identity of what the sample shows of the image that has the identity `content`."""
-    return content if sample.part is None else identity_of_part(content, sample.part)
