@@ -40,10 +40,13 @@ def test_times_have_every_part_and_the_whole(run_maker: Maker) -> None:
         " final evaluation 41.0 s estimates, checkpoints and the rest 47.5 s total 4 min 44 s"
     ) in shown
     change(run, timings={**timings, "frozen_of_stages_s": {"head": 30.0, "last blocks": 60.0}})
+    change(run, plan={"stages": [{"name": "head"}], "judged": 40, "total_s": 250.0})
     shown = section(run, "run")
+    assert "total 4 min 44 s as estimated before the first step 4 min 10 s" in shown
+    assert "judged" not in shown
     assert "computed once 1 min 30 s (head 30.0 s, last blocks 1 min 00 s) training" in shown
     assert "of stages" not in shown
-    change(run, timings={"training_s": 95.0, "evaluation_s": 41.0, "other_s": 2.0})
+    change(run, timings={"training_s": 95.0, "evaluation_s": 41.0, "other_s": 2.0}, plan=None)
     shown = section(run, "run")
     assert "training 1 min 35 s final evaluation 41.0 s other 2.0 s Speed" in shown, "an older run"
     change(run, timings={"training_s": "long", "total_s": None})
@@ -58,8 +61,8 @@ def test_what_steps_waited_for_is_told_where_they_did(run_maker: Maker) -> None:
     assert "Waiting" not in section(run, "run")
     change(run, waited={"head": nothing, "last blocks": {**nothing, "data": 19.0, "host": 10.0}})
     assert (
-        "Waiting stage last blocks, for its data 38% of 50.0 s"
-        " stage last blocks, for Python to say what comes next 20% of 50.0 s Speed"
+        "Waiting stage last blocks, for its data 38 % of 50.0 s"
+        " stage last blocks, for Python to say what comes next 20 % of 50.0 s Speed"
     ) in section(run, "run")
 
 

@@ -14,7 +14,7 @@ from retinue.page import plots
 from retinue.page.pictures import cut, picture
 from retinue.page.record import RunRecord, number, picks, reservation
 from retinue.page.section import Section
-from retinue.page.text import duration, flat, words
+from retinue.page.text import duration, flat, percent, words
 from retinue.report.studied import search, tries
 from retinue.report.task import figures_of, remark_of, sections_of, watched_by
 from retinue.text import counted, listed
@@ -178,9 +178,10 @@ def run(record: RunRecord) -> Section | None:
     for shown_elsewhere in _ELSEWHERE:
         environment.pop(shown_elsewhere, None)
     timings, waited = environment.pop("timings", None), environment.pop("waited", None)
+    plan = environment.pop("plan", None)
     versions = environment.pop("versions", None) or {}
     tables = [
-        ("Time", _times(timings if isinstance(timings, dict) else {})),
+        ("Time", [*_times(timings if isinstance(timings, dict) else {}), *_planned(plan)]),
         ("Waiting", _waits(waited if isinstance(waited, dict) else {})),
         ("Speed", _speeds(record)),
         ("Machine and choices", [(words(k), _short_flat(v)) for k, v in environment.items()]),
@@ -229,6 +230,12 @@ def _times(timings: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _planned(plan: Any) -> list[tuple[str, str]]:
+    """What the estimate before the first step came to."""
+    total = number(plan.get("total_s")) if isinstance(plan, dict) else None
+    return [] if total is None else [("as estimated before the first step", duration(total))]
+
+
 def _waits(stages: dict[str, Any]) -> list[tuple[str, str]]:
     """What the steps of each stage waited for, where they waited at all."""
     rows = []
@@ -237,7 +244,7 @@ def _waits(stages: dict[str, Any]) -> list[tuple[str, str]]:
         for key, name in (("data", "its data"), ("host", "Python to say what comes next")):
             seconds = number(spent.get(key)) or 0.0
             if steps > 0 and seconds >= 0.005 * steps:
-                share = f"{seconds / steps:.0%} of {duration(steps)}"
+                share = f"{percent(seconds / steps, 0)} of {duration(steps)}"
                 rows.append((f"stage {stage}, for {name}", share))
     return rows
 
