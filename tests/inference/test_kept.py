@@ -247,6 +247,25 @@ def test_few_images_prove_no_engine_for_good(
     exports.same(said, list(predictor.predict(photographs)), most=1e-5)
 
 
+def test_pictures_that_come_again_prove_an_engine_by_those_that_differ(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+) -> None:
+    """However their number fits the steps in which a stream is looked at."""
+    file = compiled[1]["classification"]
+    for many in (photographs, photographs[:4], photographs[:1]):
+        cache.clear()
+        again = many * (COMPILE_FROM // len(many) + 8)
+        list(load(file, device="cpu").predict(again, batch_size=COMPILE_FROM // 2))
+        (path,) = cache.folder.glob("*-openvino.graph")
+        graph = cache.graph(path.name[:32], "openvino")
+        assert graph is not None
+        assert graph.proof["images"] == len(many)
+        ready = len(many) >= ENOUGH
+        assert type(load(file, device="cpu").members[0]) is (KeptMember if ready else Member)
+
+
 def test_an_engine_that_was_proven_on_few_images_and_disagrees_is_made_anew(
     compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
     cache: EngineCache,

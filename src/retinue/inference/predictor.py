@@ -122,7 +122,9 @@ class Answer:
 
 
 class Seen:
-    """The readable images of a stream so far: how many, and a few of them, spread evenly."""
+    """The readable images of a stream so far: how many, and a few of them, spread evenly, no two of
+    them the same: pictures that come again, and a camera that stands still, prove no more than
+    once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -130,12 +132,16 @@ class Seen:
 
     def note(self, images: Tensor, good: Sequence[int], of: int) -> None:
         """Those of a batch's `images`, uint8 (n, 3, height, width), that could be read; `of` so
-        many in all, `EXAMPLES` are kept."""
+        many in all, `EXAMPLES` are kept: one in so many, or the next that is not there yet."""
         step = max(of // EXAMPLES, 1)
-        chosen = good[-self.count % step :: step]
-        each = (images[k] for k in chosen[: EXAMPLES - len(self._kept)])
-        self._kept.extend(image.clone() if is_tensor(image) else np.array(image) for image in each)
-        self.count += len(good)
+        for k in good:
+            if len(self._kept) < min(self.count // step + 1, EXAMPLES) and not self._has(images[k]):
+                image = images[k]
+                self._kept.append(image.clone() if is_tensor(image) else np.array(image))
+            self.count += 1
+
+    def _has(self, image: Any) -> bool:
+        return any(bool((image == one).all()) for one in self._kept)
 
     def examples(self) -> Tensor:
         """uint8 (≤ EXAMPLES, 3, height, width), in channels-last memory."""
