@@ -73,6 +73,58 @@ def test_what_was_the_fastest_is_known_the_next_time(
     assert len(races) == 3
 
 
+def test_where_pytorch_is_the_fastest_a_graph_is_kept_beside_it(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, cache: EngineCache
+) -> None:
+    """Of all weights, not only of those that were timed; but not where nobody would ask for it, nor
+    where OpenVINO cannot run the network."""
+    need("openvino")
+    x, computed = torch.randn(8, 3, 16, 16), {"network": "mnist_cnn"}
+    races = timed(monkeypatch, openvino_apart=4000, openvino_together=3000, torch=5000)
+
+    def kept(**how: Any) -> int:
+        torch.manual_seed(len(cache.sizes()))
+        assert compile_engine(Tiny(), x, computed=computed, **how).name == "torch"
+        assert len(races) == 1
+        return len([name for name in cache.sizes() if name.endswith("-openvino.graph")])
+
+    assert [kept(), kept(), kept(engine="torch"), kept(steady=True)] == [1, 2, 2, 2]
+    monkeypatch.setattr(making, "openvino_model", None)
+    torch.manual_seed(1)
+    compile_engine(Tiny(), x[:2], computed=computed)  # nor is it made again
+    for path in cache.folder.glob("*.graph"):
+        graph = cache.graph(path.name[:32], "openvino")
+        assert graph is not None
+        assert graph.proven
+        assert graph.proof["ways"] == ["apart", "together"]
+
+
+def test_a_network_that_an_engine_cannot_run_is_not_converted_for_it_again(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, cache: EngineCache
+) -> None:
+    """Where that was found out when the others were timed."""
+    need("openvino")
+    need("onnxruntime")
+    x, computed = torch.randn(8, 3, 16, 16), {"network": "mnist_cnn"}
+    races = timed(monkeypatch, torch=5000, onnxruntime=3000)
+    monkeypatch.setattr(making, "openvino_model", refusing := Refusing())
+    for _ in range(2):
+        assert compile_engine(tiny, x, computed=computed).name == "torch"
+        assert len(races) == 1
+        assert refusing.asked == 2, "in each of its ways, once"
+
+
+class Refusing:
+    """Converts nothing."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, *_: object) -> None:
+        self.asked += 1
+        raise RuntimeError("no such operator")
+
+
 def test_what_was_timed_on_a_busy_machine_is_timed_once_more(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, cache: EngineCache
 ) -> None:

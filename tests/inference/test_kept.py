@@ -169,6 +169,58 @@ def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
     exports.same(first, last, most=1e-4)
 
 
+def test_where_pytorch_is_faster_few_images_do_not_import_it(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    photographs: list[str],
+    tmp_path: Path,
+) -> None:
+    """Nor of a model that was not there yet when that was found out; by name one gets it."""
+    files, program = [], (
+        "import sys\n"
+        "from retinue.inference.predictor import load\n"
+        "predictor = load(sys.argv[1], device='cpu', engine=sys.argv[2])\n"
+        "print(predictor(sys.argv[3]).told(), predictor.engine, 'torch' in sys.modules)\n"
+    )  # fmt: skip
+    for task, file in compiled[1].items():
+        files.append(tmp_path / f"{task}.safetensors")
+        shutil.copy(file, files[-1])
+        spoil(files[-1], "other weights")
+        choose(cache, file, "torch", "together")
+        predictor = load(files[-1], device="cpu")
+        assert type(predictor.members[0]) is Member
+        list(predictor.predict(photographs * 12))
+        assert predictor.engine == "torch"
+    for file in [*compiled[1].values(), *files]:
+        said = {}
+        for wish in ("auto", "torch"):
+            line = [sys.executable, "-c", program, str(file), wish, photographs[0]]
+            done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)
+            said[wish], engine, imported = done.stdout.strip().rsplit(" ", 2)
+            expected = ("openvino", "False") if wish == "auto" else ("torch", "True")
+            assert (engine, imported) == expected, file
+        assert said["auto"] == said["torch"]
+
+
+@pytest.mark.parametrize(("fastest", "why"), [("torch", "as timed before"), (None, "nobody")])
+def test_it_says_that_another_engine_answers_than_was_the_fastest(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
+    cache: EngineCache,
+    caplog: pytest.LogCaptureFixture,
+    fastest: str | None,
+    why: str,
+) -> None:
+    file = compiled[1]["classification"]
+    if fastest is not None:
+        choose(cache, file, fastest, "together")
+    with caplog.at_level(logging.INFO, "retinue"):
+        load(file, device="cpu")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("engine: openvino answers few images, as its graph is kept; ")
+    assert why in line
+    assert fastest is None or line.endswith(": torch")
+
+
 @pytest.mark.parametrize(
     ("against", "wish", "answers"),
     [

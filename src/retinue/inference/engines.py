@@ -167,7 +167,16 @@ class _Entry:
         except (UsageError, RefusedError):
             return None  # why, is told when all are tried
         log.info("engine, as timed before: %s", choice.recalled())
+        if choice.engine == "torch" and "openvino" in {*names} - choice.passed_over.keys():
+            self._keep_beside("openvino")
         return engine
+
+    def _keep_beside(self, name: str) -> None:
+        """A graph of these weights, too, where PyTorch is the fastest: few images are answered by
+        it before that is imported. Of ONNX Runtime it would take many seconds to convert."""
+        if not self._steady and self._making.lacks(name):
+            log.info("engine: a graph for %s is made, too, which answers few images sooner", name)
+            self._enter(name, auto=True)
 
     def fastest(self, names: Sequence[str]) -> Engine | None:
         """The fastest of them, which is told and kept; None where none can be had."""

@@ -83,12 +83,22 @@ def kept_engine(
             graph = cache.graph(key, name) if found(name) else None
             if graph is not None and graph.proven and (way := _way(graph, choice)) is not None:
                 engine = of_graph(graph, precision, way)
-                if choice is not None and wish == "auto":
-                    log.info("engine, as timed before: %s", choice.recalled())
-                return Kept(engine, wish != "auto" or name == fastest, weights)
+                settled = wish != "auto" or name == fastest
+                if wish == "auto":
+                    _tell(name, choice, settled)
+                return Kept(engine, settled, weights)
     except Exception as error:  # damaged in whatever way: what reads it whole says so
         log.info("the cached engine is not used: %s", first_line(error, type(error).__name__))
     return None
+
+
+def _tell(name: str, choice: Choice | None, settled: bool) -> None:
+    """Which engine answers where any may, and why."""
+    timed = "nobody has timed it" if choice is None else f"as timed before: {choice.recalled()}"
+    if settled:
+        log.info("engine, %s", timed)
+    else:
+        log.info("engine: %s answers few images, as its graph is kept; %s", name, timed)
 
 
 def _way(graph: Graph, choice: Choice | None) -> Way | None:

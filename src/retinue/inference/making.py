@@ -120,6 +120,13 @@ class Making:
             self._there.pop(name, None)
             return None
 
+    def lacks(self, name: str) -> bool:
+        """Whether a graph for that engine could be kept, and none is that has been proven."""
+        if self._key is None:
+            return False
+        graph = self._cache.graph(self._key, name)
+        return graph is None or not graph.proven
+
     def fresh(self, name: str, way: Way) -> Engine:
         """The engine of that name, which agrees with the module on the example. UsageError where
         it has not the precision here, RefusedError where it cannot run the network, or
