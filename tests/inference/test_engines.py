@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -163,6 +164,44 @@ def test_an_answer_does_not_depend_on_the_images_beside_it(
     with pytest.raises(Exception, match=r"shape|compatible|port"):
         made(torch.randn(4, 3, 17, 16))
     assert torch.equal(made(x), whole), "and what failed leaves nothing behind"
+
+
+def test_only_what_is_asked_is_compiled(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image takes all threads together, many as many streams: a process that answers one
+    compiles once, and what was compiled for images that did not come is let go of."""
+    need("openvino")
+    from retinue.inference.runtimes import openvino as runtime
+
+    monkeypatch.setattr(runtime, "compute_threads", lambda: 3)
+    made: list[int] = []
+    init = runtime._Compiled.__init__
+
+    def noted(self: Any, *given: Any) -> None:
+        made.append(given[-1])
+        init(self, *given)
+
+    monkeypatch.setattr(runtime._Compiled, "__init__", noted)
+    model, signature = openvino_model(tiny, x := torch.randn(6, 3, 16, 16))
+
+    def engine(**how: int) -> runtime.OpenVINOEngine:
+        made.clear()
+        return runtime.OpenVINOEngine(model, signature, "fp32", "apart", **how)
+
+    one = engine()
+    one(x[:1])
+    one(x[:2])
+    assert made == [1]
+    one(x)
+    one(x[:1])
+    assert made == [1, 3]
+    assert sorted(one._compiled) == [1, 3]
+    many = engine(images=6)
+    many(x)
+    assert made == [3]
+    other = engine()
+    other(x)
+    assert made == [1, 3]
+    assert list(other._compiled) == [3]
 
 
 def test_a_file_is_run_by_images_where_it_gives_a_row_an_image(tiny: Tiny) -> None:

@@ -228,7 +228,8 @@ class Making:
             refuse_bf16(self.precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
             if name not in self._models:
                 self._models[name] = openvino_model(self.module, self.example)
-            return OpenVINOEngine(*self._models[name], self.precision, way)
+            count = len(leaves(self.example)[0])
+            return OpenVINOEngine(*self._models[name], self.precision, way, images=count)
         from retinue.inference.runtimes.onnxruntime import OnnxRuntimeEngine, session
 
         refuse_bf16(self.precision, [])

@@ -45,54 +45,66 @@ class OpenVINOEngine(Engine):
     takes_arrays = True
 
     def __init__(
-        self, model: Any, signature: Signature, precision: Precision, way: Way = "together"
+        self,
+        model: Any,
+        signature: Signature,
+        precision: Precision,
+        way: Way = "together",
+        *,
+        images: int = 1,
     ) -> None:
-        """`model`: takes any number of images where the `way` is `apart`."""
+        """`model`: takes any number of images where the `way` is `apart`. `images`: how many at a
+        time are thought to come; what others take is compiled once they do."""
         super().__init__(precision)
         self.way = way
         self._model, self._signature = model, signature
         refuse_bf16(precision, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self._threads = compute_threads()
-        if way == "together":
-            self._whole = _Compiled(model, precision, self._threads)
-        else:
+        if way == "apart":
             self._model = model.clone()
             self._model.reshape({port: _alone(port) for port in self._model.inputs})
-            self._whole = _Compiled(self._model, precision, self._threads, streams=self._threads)
-        self.provider = self._whole.of("EXECUTION_DEVICES")[0]
+        self._lock = Lock()
+        self._compiled: dict[int, _Compiled] = {}
+        """By the number of streams."""
+        self._answered = False
+        first = self._for(images)
+        self.provider = first.of("EXECUTION_DEVICES")[0]
         if precision != "int8":
             # NumPy has no bfloat16, so that its own way there would call it float16.
-            hint = repr(self._whole.of("INFERENCE_PRECISION_HINT"))
+            hint = repr(first.of("INFERENCE_PRECISION_HINT"))
             self.computes = re.sub(r".*'(\w+)'.*", r"\1", hint)
-        self._lock = Lock()
-        self._quick: _Compiled | None = None
 
     def __call__(self, x: Nested) -> Any:
         arrays = self._signature.arrays(x)
-        if self.way == "together":
-            return self._whole.run(arrays, lambda said: self._signature.answer(said, x))
         count = len(arrays[0])
-        # One alone, or fewer than there are streams, are answered sooner by all threads together.
-        chosen = self._whole if count >= self._threads else self._all_threads()
-        rows = chosen.each([[array[k : k + 1] for array in arrays] for k in range(count)])
+        compiled = self._for(count)
+        self._answered = True
+        if self.way == "together":
+            return compiled.run(arrays, lambda said: self._signature.answer(said, x))
+        rows = compiled.each([[array[k : k + 1] for array in arrays] for k in range(count)])
         if not count or any(len(leaf) != 1 for row in rows for leaf in row):
             raise ValueError("its outputs are not a row an image")
         said = [np.concatenate(same) for same in zip(*rows, strict=True)]
         return self._signature.answer(said, x, own=True)
 
-    def _all_threads(self) -> _Compiled:
-        if self._threads == 1:
-            return self._whole
+    def _for(self, count: int) -> _Compiled:
+        """What answers so many images at a time. One alone, or fewer than there would be streams,
+        are answered sooner by all threads together."""
+        streams = self._threads if self.way == "apart" and count >= self._threads else 1
         with self._lock:
-            if self._quick is None:
-                self._quick = _Compiled(self._model, self.precision, self._threads)
-            return self._quick
+            if streams not in self._compiled:
+                if not self._answered:  # it was not as was thought: no memory for what did not come
+                    self._compiled.clear()
+                self._compiled[streams] = _Compiled(
+                    self._model, self.precision, self._threads, streams
+                )
+            return self._compiled[streams]
 
 
 class _Compiled:
     """A model, compiled to be run by so many threads, in so many streams."""
 
-    def __init__(self, model: Any, precision: Precision, threads: int, streams: int = 1) -> None:
+    def __init__(self, model: Any, precision: Precision, threads: int, streams: int) -> None:
         settings = {
             # By itself it would take bf16 where the processor has that.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
