@@ -150,6 +150,25 @@ def test_nothing_on_the_way_imports_torch(
         np.testing.assert_allclose(*scores, atol=1e-5)
 
 
+def test_where_pytorch_answers_nothing_imports_its_compiler(
+    compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]], photographs: list[str]
+) -> None:
+    """That takes nearly as long as the rest of it."""
+    program = (
+        "import sys\n"
+        "from retinue.cli.app import run\n"
+        "line = ['--engine', 'torch', '--device', 'cpu', sys.argv[1]]\n"
+        "codes = [run(['predict', file, *line]) for file in sys.argv[2:]]\n"
+        "heavy = {'torch._dynamo', 'torchvision', 'scipy', 'sympy'}\n"
+        "print(codes, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, photographs[0], *map(str, compiled[1].values())],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "[0, 0, 0] []", done.stderr
+
+
 def test_where_pytorch_is_faster_it_goes_on_once_there_is_much(
     compiled: tuple[Path, dict[str, Path], dict[str, list[Any]]],
     cache: EngineCache,

@@ -123,6 +123,8 @@ class Detector(Network):
         fresh, with a bias of 0: of 10,647 hardly one is an object (Lin et al., 2017, "Focal loss",
         section 4.1)."""
         for own in self._objectness():
+            if own.is_meta:  # nothing to fill; PyTorch would import its compiler to find that out
+                return
             own.copy_(torch.where(own == 0, math.log(share / (1 - share)), own))
 
     def _objectness(self) -> Iterator[Tensor]:
