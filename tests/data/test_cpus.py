@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retinue.data import cpus, loader
-from retinue.data.cpus import cpu_load, usable_cpus
+from retinue.data.cpus import cpu_load, own_cpus, usable_cpus
 from retinue.data.loader import worker_count
 from retinue.inference import devices
 from retinue.inference.devices import fit_threads
@@ -87,6 +87,33 @@ def test_without_any_of_these_files_it_is_what_the_process_is_bound_to(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cpus(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "bound", "launcher", "quota", "expected"),
+    [
+        ({}, 64, 64, "max", 64),  # alone
+        ({"LOCAL_WORLD_SIZE": "8"}, 64, 64, "max", 8),  # torchrun, accelerate launch
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, 64, 64, "max", 8),
+        ({"LOCAL_WORLD_SIZE": "8"}, 8, 64, "max", 8),  # bound to some of the launcher's
+        ({"LOCAL_WORLD_SIZE": "8"}, 8, 64, "1600000", 2),  # of a container that has less
+        ({"LOCAL_WORLD_SIZE": "2"}, 64, 64, "1600000", 8),
+        ({"LOCAL_WORLD_SIZE": "8"}, 4, 4, "max", 1),
+        ({"LOCAL_WORLD_SIZE": "many"}, 64, 64, "max", 64),
+    ],
+)
+def test_processes_of_one_launcher_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, str], bound: int, launcher: int, quota: str, expected: int,
+) -> None:  # fmt: skip
+    counts = {0: bound, os.getppid(): launcher}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda of: set(range(counts[of])), raising=False)
+    for name in cpus._PROCESSES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    root = _system(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": f"{quota} 100000\n"})
+    assert own_cpus(root) == expected
 
 
 def test_workers_and_threads_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:

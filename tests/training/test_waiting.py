@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +176,24 @@ def test_what_is_said_is_what_mends_it(
     told = bottleneck(_spent(**changes), supply, shared=shared)
     assert (told is None) == (wanted is None)
     assert wanted is None or wanted in str(told)
+
+
+def test_a_process_beside_others_that_is_busy_is_not_told_to_take_all_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 8 processors 2 are its own, and its one thread and the network keep them busy."""
+    for name in ("sched_getaffinity", "cpu_count"):
+        count = set(range(8)) if name == "sched_getaffinity" else 8
+        monkeypatch.setattr(os, name, lambda *_, count=count: count, raising=False)
+    monkeypatch.setattr("retinue.data.cpus._quotas", lambda root: iter(()))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    data: Any = SimpleNamespace(train=None, cached=None, packed=None)
+    stage = StageOptions.model_validate({"name": "all", "epochs": 1})
+    supply = replace(Supply.of(data, stage, "stages.0", 0), workers=1)
+    told = bottleneck(_spent(processors=190.0), supply, shared=True)
+    assert told is not None
+    assert "data.packed=auto" in told
+    assert "workers" not in told
 
 
 def _slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

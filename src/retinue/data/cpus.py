@@ -14,12 +14,41 @@ def usable_cpus(root: Path = Path("/")) -> int:
     """Processors that this process may run on at once, at least 1: those that it is bound to, and
     no more than the quota of its control groups (cgroup v2 or v1, as containers have them) gives
     the time of. `root`: where the system's files lie."""
-    if hasattr(os, "sched_getaffinity"):
-        bound = len(os.sched_getaffinity(0))
-    else:
-        bound = os.cpu_count() or 1
     quotas = [quota for quota in _quotas(root) if quota > 0]
-    return max(1, min([bound, *(math.ceil(quota - 0.01) for quota in quotas)]))
+    return max(1, min([_bound(), *(math.ceil(quota - 0.01) for quota in quotas)]))
+
+
+def own_cpus(root: Path = Path("/")) -> int:
+    """Of the `usable_cpus` those that fall to this process, at least 1: a launcher that has started
+    several on this machine tells each how many they are. Processors that it has bound this one to
+    are its own already; a quota is of all of them."""
+    beside, bound = _processes(), _bound()
+    its_own = beside == 1 or bound < _bound(os.getppid())
+    quotas = [math.ceil(quota / beside - 0.01) for quota in _quotas(root) if quota > 0]
+    return max(1, min([bound if its_own else bound // beside, *quotas]))
+
+
+_PROCESSES = (
+    "LOCAL_WORLD_SIZE",
+    "MPI_LOCALNRANKS",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+)
+"""How many processes of a training there are on this machine, as torchrun, Accelerate's launcher
+and those of MPI tell each of them."""
+
+
+def _processes() -> int:
+    said = (os.environ.get(name, "") for name in _PROCESSES)
+    return next((int(one) for one in said if one.isdecimal() and int(one) > 0), 1)
+
+
+def _bound(process: int = 0) -> int:
+    """Processors that the `process` (0: this one) may run on; all where nobody can tell."""
+    try:
+        return len(os.sched_getaffinity(process))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
 
 
 def cpu_load() -> float | None:

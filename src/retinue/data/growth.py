@@ -28,7 +28,7 @@ class Growth:
     """Looks at what reading took, now and then, and says how many threads there should be."""
 
     def __init__(self, workers: int, processors: int, work: Work) -> None:
-        """`work`: what was done so far."""
+        """`processors`: that fall to this process; `work`: what was done so far."""
         self.workers = workers
         self._processors = processors
         self._before: tuple[int, float] | None = None  # workers and images a second, until judged

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from retinue.data import complaints
-from retinue.data.cpus import usable_cpus
+from retinue.data.cpus import own_cpus, usable_cpus
 from retinue.data.growth import Growth
 from retinue.data.readable import unreadable
 from retinue.data.views import Seen, View
@@ -180,7 +180,7 @@ class Loader:
     def _grown(self) -> Growth:
         """One for all walks: what it has found out in one is not tried again in the next."""
         if self._growth is None:
-            self._growth = Growth(self.workers, usable_cpus(), self.work)
+            self._growth = Growth(self.workers, own_cpus(), self.work)
         self._growth.look(self.work)
         return self._growth
 

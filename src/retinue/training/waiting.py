@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from retinue.data.cpus import Idleness, usable_cpus
+from retinue.data.cpus import Idleness, own_cpus
 from retinue.data.growth import IDLE, to_spare
 from retinue.run.log import LOGGER
 from retinue.run.progress import Progress
@@ -50,7 +50,7 @@ class Supply:
     grows: bool = False
     """There are more of them where that brings more images."""
     processors: int = 1
-    """How many may be used."""
+    """How many fall to this process."""
     spare: bool = True
     """The machine has some to spare, whoever else works there."""
 
@@ -70,7 +70,7 @@ class Supply:
             views=frozen and stage.views is None and augment.draws and not augment.mixes_pixels,
             workers=feed.loader.workers if isinstance(feed, ImageFeed) else 0,
             grows=isinstance(feed, ImageFeed) and feed.loader.grows,
-            processors=usable_cpus(),
+            processors=own_cpus(),
             spare=spare,
         )
 
