@@ -67,7 +67,7 @@ def command() -> str:
 def machine() -> dict[str, Any]:
     """The class of this machine: what decides how its figures compare with another's."""
     from retinue.data.cpus import usable_cpus
-    from retinue.training.environment import cpu_features, cpu_name
+    from retinue.processor import cpu_features, cpu_name
 
     wanted = ("torch", "timm", "openvino", "onnxruntime", "numpy", "opencv-python-headless")
     return {

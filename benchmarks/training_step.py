@@ -244,7 +244,7 @@ def measure(
     size: int = 224,
 ) -> dict[str, Any]:
     """The figures of one network; `bfloat16`: ours under autocast."""
-    from retinue.training.environment import cpu_features
+    from retinue.processor import cpu_features
 
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:

@@ -136,19 +136,6 @@ def test_workers_and_threads_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpus.usable_cpus() >= 1
 
 
-def test_the_processor_is_named_by_the_first_of_many(tmp_path: Path) -> None:
-    said = (
-        "processor\t: 0\nmodel name\t: A Chip: 9000\nflags\t\t: sse avx2 fma\n\n"
-        "processor\t: 1\nmodel name\t: Another\nflags\t\t: sse\n"
-    )
-    root = _system(tmp_path, "", {"proc/cpuinfo": said})
-    assert cpus.cpu_name(root) == "A Chip: 9000"
-    assert cpus.cpu_flags(root) == ["avx2", "fma", "sse"]
-    arm = _system(tmp_path / "arm", "", {"proc/cpuinfo": "processor: 0\nFeatures: fp asimd\n"})
-    assert cpus.cpu_flags(arm) == ["asimd", "fp"]
-    assert cpus.cpu_flags(tmp_path / "nothing") == []
-
-
 def test_the_load_is_that_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (6.0, 1.0, 1.0), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)

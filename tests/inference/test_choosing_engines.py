@@ -12,6 +12,7 @@ import pytest
 import torch
 from engine_networks import Tiny, need, timed
 
+from retinue import processor
 from retinue.errors import RetinueError, UsageError
 from retinue.inference import engines
 from retinue.inference.agreement import TOLERANCE
@@ -165,7 +166,7 @@ def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engines, "installed", lambda name: name == "torch")
-    monkeypatch.setattr(engines, "cpu_flags", lambda: ["avx512_bf16"])
+    monkeypatch.setattr(processor, "cpu_flags", lambda: ["avx512_bf16"])
     x = torch.randn(2, 3, 16, 16)
     monkeypatch.setattr(engines, "race", lambda runs: {"fp32": 1.0, "bf16": 0.5})
     assert compile_engine(tiny, x, precision="bf16").precision == "bf16"
@@ -173,7 +174,7 @@ def test_what_is_in_bf16_gives_way_where_it_is_no_faster(
     with caplog.at_level(logging.WARNING, "retinue"):
         assert compile_engine(tiny, x, precision="bf16").precision == "fp32"
     assert "bf16 is no faster than fp32 here" in caplog.text
-    monkeypatch.setattr(engines, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(processor, "cpu_flags", lambda: ["avx2"])
     assert compile_engine(tiny, x, precision="bf16").precision == "fp32"
     assert "no engine supports bf16 here" in caplog.text
     # By name one gets what one asks for.

@@ -1,12 +1,11 @@
 """The processors: how many this process may use, by what a container allows and not by what the
-machine has; and of which kind they are."""
+machine has; and how busy they are."""
 
 from __future__ import annotations
 
 import math
 import os
-import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -111,39 +110,6 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def cpu_name(root: Path = Path("/")) -> str:
-    """The processor's name, as far as the system tells."""
-    said = _cpuinfo(root)
-    return said.get("model name") or platform.processor() or platform.machine()
-
-
-def cpu_flags(root: Path = Path("/")) -> list[str]:
-    """All that the processor can, as the system names it, sorted; empty where it does not tell."""
-    said = _cpuinfo(root)
-    return sorted((said.get("flags") or said.get("Features") or "").split())
-
-
-def with_bfloat16(flags: Iterable[str]) -> bool:
-    """Whether one of a processor's `flags` is of instructions that multiply in bfloat16:
-    `avx512_bf16` or `amx_bf16` on x86-64, `bf16` or `svebf16` on ARM."""
-    return any("bf16" in flag for flag in flags)
-
-
-def _cpuinfo(root: Path) -> dict[str, str]:
-    """What the system says of the first processor: a large machine has hundreds alike."""
-    found: dict[str, str] = {}
-    try:
-        with open(root / "proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if not line.strip():
-                    break
-                key, _, value = line.partition(":")
-                found.setdefault(key.strip(), value.strip())
-    except (OSError, UnicodeDecodeError):
-        pass
-    return found
 
 
 class Idleness:

@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus
+from retinue.data.cpus import usable_cpus
 from retinue.documents import json_text, parse_json
 from retinue.files import read_file
+from retinue.processor import cpu_flags, cpu_name
 
 FORMAT = 1
 """Counts up when the same network comes to other graphs."""

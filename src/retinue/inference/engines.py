@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from retinue.data.cpus import cpu_flags, cpu_load, with_bfloat16
+from retinue.data.cpus import cpu_load
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import Scores
 from retinue.inference.eager import TorchEngine as TorchEngine
@@ -33,6 +33,7 @@ from retinue.inference.names import EngineName
 from retinue.inference.racing import first_of, race
 from retinue.inference.runtimes import found
 from retinue.nested import Nested
+from retinue.processor import without_bfloat16
 from retinue.text import counted
 
 log = logging.getLogger("retinue")
@@ -266,10 +267,11 @@ def _least(seconds: Mapping[str, float], name: str) -> float:
 
 
 def _with_precision(names: Sequence[str], precision: str) -> list[str]:
-    """Those that are worth a trial: where a processor has no bf16, PyTorch is hundreds of times
+    """Those that are worth a trial: where a processor has no bfloat16, PyTorch is hundreds of times
     slower with it, and would not have answered the example yet."""
-    has = with_bfloat16(cpu_flags())
-    return [name for name in names if precision == "fp32" or name != "torch" or has]
+    if precision == "fp32" or without_bfloat16() is None:
+        return list(names)
+    return [name for name in names if name != "torch"]
 
 
 def _check(name: str, device: str) -> None:

@@ -22,6 +22,7 @@ from retinue.models.gradients import (
     learns_eagerly,
     plainly,
 )
+from retinue.processor import without_bfloat16
 
 Pair = tuple[int, ...]
 
@@ -73,7 +74,7 @@ def conv2d(
 @cache
 def _half() -> torch.dtype:
     """What depthwise convolutions compute in under autocast."""
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if without_bfloat16() is None else torch.float32
 
 
 class _Depthwise(torch.autograd.Function):

@@ -19,12 +19,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 import retinue
-from retinue.data.cpus import cpu_flags, cpu_name, usable_cpus, with_bfloat16
+from retinue.data.cpus import usable_cpus
 from retinue.data.loader import worker_count
 from retinue.errors import UsageError
 from retinue.inference.devices import choose_device, fit_threads
 from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.inference.engines import candidates, installed
+from retinue.processor import cpu_features, cpu_name, without_bfloat16
 
 PACKAGES = (
     "torch",
@@ -80,36 +81,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def cpu_features() -> list[str]:
-    """The vector extensions that matter for speed, as the system names them."""
-    wanted = (
-        "avx2",
-        "avx512f",
-        "avx512_vnni",
-        "avx512_bf16",
-        "amx_bf16",
-        "amx_int8",
-        "asimd",
-        "sve",
-        "bf16",
-    )
-    flags = set(cpu_flags())
-    return [name for name in wanted if name in flags]
-
-
-def without_bfloat16() -> str | None:
-    """Why the processor is not thought to have instructions for bfloat16; None: it has. Without
-    them bfloat16 is emulated, and hundreds of times slower than float32."""
-    # Of what the system does not tell, as on Windows and macOS, PyTorch may know.
-    asked = getattr(torch.cpu, "get_capabilities", dict)
-    told = cpu_flags() or [name for name, there in asked().items() if there is True]
-    if not told:
-        return "it is not known whether this processor has bfloat16 instructions"
-    if not with_bfloat16(told):
-        return "this processor has no bfloat16 instructions"
-    return None
 
 
 def choose_precision(wish: str, device: str) -> str:

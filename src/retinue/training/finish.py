@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from retinue.data.cpus import cpu_name
 from retinue.data.sources import Dataset, judged_split
 from retinue.explaining.overlays import for_the_page
 from retinue.exporting.card import model_card
@@ -12,6 +11,7 @@ from retinue.inference.evaluator import evaluate
 from retinue.inference.predictor import load
 from retinue.modelfile import MODEL_FILE
 from retinue.page.text import flat, words
+from retinue.processor import cpu_name
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOG_ALONE, LOGGER, Bar
 from retinue.run.progress import Progress

@@ -27,6 +27,7 @@ from retinue.inference.predictor import Predictor, load
 from retinue.inference.tta import refuse_oblong, views
 from retinue.modelfile import MODEL_FILE
 from retinue.models.network import Network
+from retinue.processor import without_bfloat16
 from retinue.run.folder import RunFolder
 from retinue.run.log import LOGGER, Bar
 from retinue.run.recorder import Recorder
@@ -50,7 +51,6 @@ from retinue.training.environment import (
     choose_precision,
     is_main,
     versions,
-    without_bfloat16,
 )
 from retinue.training.examples import draw_examples
 from retinue.training.planning.clock import Clock

@@ -15,12 +15,14 @@ import torch
 from interrupted import assert_same, interrupted
 
 import retinue
+from retinue import processor
 from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.measuring.training import bench_train
+from retinue.processor import without_bfloat16
 from retinue.run.folder import RunFolder
 from retinue.run.log import Bar
 from retinue.training import environment, prepare
-from retinue.training.environment import OPEN, STEPS, choose_precision, facts, without_bfloat16
+from retinue.training.environment import OPEN, STEPS, choose_precision, facts
 from retinue.training.planning import precision
 from retinue.training.planning.clock import Clock
 from retinue.training.planning.precision import Compared, compare, compared, costliest, settled
@@ -137,25 +139,6 @@ def test_how_it_is_told() -> None:
 # --- settling ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("flags", "known", "lacks"),
-    [("fpu avx2 avx512f avx512_bf16", {}, None), ("fpu amx_bf16 amx_tile", {}, None),
-     ("fp asimd bf16", {}, None), ("fpu avx2 avx512f avx512_vnni", {}, "has no bfloat16"),
-     ("fpu avx2", {"avx512_bf16": True}, "has no bfloat16"), ("", {}, "it is not known"),
-     ("", {"avx2": True, "avx512_bf16": True}, None),  # as on Windows
-     ("", {"avx2": True, "avx512_bf16": False}, "has no bfloat16")],
-)  # fmt: skip
-def test_who_has_the_instructions(
-    monkeypatch: pytest.MonkeyPatch, flags: str, known: dict[str, bool], lacks: str | None
-) -> None:
-    monkeypatch.setattr(environment, "cpu_flags", flags.split)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
-    why = without_bfloat16()
-    assert why is None if lacks is None else lacks in str(why)
-    said = facts()["auto"]["precision"]
-    assert said.startswith("the faster of") if lacks is None else said == f"fp32: {why}"
-
-
 def test_what_was_asked_for_is_not_looked_at(
     tmp_path: Path, pictures: Path, able: None, unmeasured: None
 ) -> None:
@@ -173,7 +156,7 @@ def test_bfloat16_that_was_asked_for_where_it_is_emulated_is_doubted_aloud(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     said = "hundreds of times as long as one in fp32: precision=fp32"
-    monkeypatch.setattr(environment, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(processor, "cpu_flags", lambda: ["avx2"])
     _training(_recipe(pictures, precision="fp32"), tmp_path / "a")
     assert said not in caplog.text
     _training(_recipe(pictures, precision="bf16"), tmp_path / "b")
@@ -184,7 +167,7 @@ def test_without_the_instructions_it_is_float32(
     tmp_path: Path, pictures: Path, able: None, unmeasured: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "without_bfloat16", without_bfloat16)
-    monkeypatch.setattr(environment, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(processor, "cpu_flags", lambda: ["avx2"])
     training, lines = settled(_training(_recipe(pictures), tmp_path / "run"))
     assert training.settings.precision == "fp32"
     assert lines == ["precision: float32, as this processor has no bfloat16 instructions"]
@@ -402,7 +385,7 @@ def test_a_training_goes_on_as_it_began_and_never_measures_again(
     monkeypatch.setenv("RETINUE_CACHE", str(tmp_path / "none"))
     # On a machine that has no such instructions, too, and there it is said.
     monkeypatch.setattr(prepare, "without_bfloat16", without_bfloat16)
-    monkeypatch.setattr(environment, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(processor, "cpu_flags", lambda: ["avx2"])
     retinue.train(run, resume=True, report=False, quiet=True)
     assert _settings(run) == before
     assert_same(run, whole)

@@ -22,19 +22,14 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from retinue.data.cpus import cpu_flags, cpu_load, cpu_name, usable_cpus
+from retinue.data.cpus import cpu_load, usable_cpus
 from retinue.errors import RetinueError
 from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.inference.engine_keys import key_of
 from retinue.models.anatomy import unit_macs
+from retinue.processor import cpu_flags, cpu_name, without_bfloat16
 from retinue.text import first_line
-from retinue.training.environment import (
-    OPEN,
-    STEPS,
-    is_main,
-    versions,
-    without_bfloat16,
-)
+from retinue.training.environment import OPEN, STEPS, is_main, versions
 from retinue.training.features.wanted import unwanted
 from retinue.training.mixed import on_cpu
 from retinue.training.planning.rehearsal import Rehearsal

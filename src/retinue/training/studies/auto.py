@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from retinue.data.cpus import cpu_name
 from retinue.data.options import DataOptions
 from retinue.data.sources import Dataset, open_dataset
 from retinue.errors import RetinueError, UsageError
@@ -25,6 +24,7 @@ from retinue.figures import Figure, uncertainty
 from retinue.inference.devices import fit_threads
 from retinue.models.registry import NetworkEntry, find, list_models
 from retinue.options.overrides import OTHER_WORDS
+from retinue.processor import cpu_name
 from retinue.run.folder import RunFolder
 from retinue.run.forecast import spoken
 from retinue.tasks.shipped import SHIPPED
