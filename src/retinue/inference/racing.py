@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+
+from retinue.turns import timed, turns
 
 SECONDS = 3.0
 """That the turns may take in all, beside the first call of each."""
 ROUNDS = 5
 """At most."""
-TURN = 0.01
-"""Seconds that a turn takes at least: threads of the one before still look for work for a while."""
 BEHIND = 1.25
 """So much slower than the fastest of its first round, one is out."""
 NEAR = 0.97
@@ -23,29 +24,20 @@ def race(
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """The least seconds that each of `runs` took. They take turns, so that whatever else the
-    machine does meets all alike. The first call of each, which gets ready, does not count, except
-    that one which takes long and is far behind is not called again."""
-
-    def called(run: Callable[[], object]) -> float:
-        began = clock()
-        run()
-        return max(clock() - began, 1e-9)
-
-    first = {name: called(run) for name, run in runs.items()}
+    """The least seconds that each of `runs` took, by turns. The first call of each, which gets
+    ready, does not count, except that one which takes long and is far behind is not called
+    again."""
+    calls = {name: timed(run, clock) for name, run in runs.items()}
+    first = {name: call() for name, call in calls.items()}
     far = max(2 * BEHIND * min(first.values()), seconds / 4)
-    left = [name for name in runs if first[name] <= far]
-    best = {name: took if name not in left else float("inf") for name, took in first.items()}
+    left = {name: call for name, call in calls.items() if first[name] <= far}
+    best = {name: math.inf if name in left else took for name, took in first.items()}
     began = clock()
-    for number in range(ROUNDS):
-        for name in left if number % 2 == 0 else left[::-1]:
-            turn = clock()
-            while True:
-                best[name] = min(best[name], called(runs[name]))
-                if clock() - turn >= TURN:
-                    break
+    for number, taken in zip(range(ROUNDS), turns(left), strict=False):
+        best |= {name: min(best[name], *each) for name, each in taken.items()}
         if number == 0:
-            left = [name for name in left if best[name] <= BEHIND * min(best.values())]
+            for name in [name for name in left if best[name] > BEHIND * min(best.values())]:
+                del left[name]
         if len(left) == 1 or clock() - began > seconds:
             break
     return best

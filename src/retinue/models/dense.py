@@ -7,9 +7,8 @@ a core of an AMD EPYC with AVX-512.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retinue.models.gradients import learns_eagerly, plainly
+from retinue.turns import timed, turns
 
 LEAST = 1 << 22
 """Multiplications below which a product takes no longer than calling it in another way."""
@@ -84,14 +84,9 @@ def onednn_is_ahead(side: int = 384) -> bool:
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
-            pairs = [(_seconds(torch.matmul, a), _seconds(_times, a)) for _ in range(10)]
+            runs = {times: timed(partial(times, a, a)) for times in (torch.matmul, _times)}
+            rounds = list(islice(turns(runs, least=0), 10))
     finally:
         torch.set_num_threads(threads)
-    matmul, onednn = (min(seconds) for seconds in zip(*pairs, strict=True))
-    return bool(matmul > AHEAD * onednn)
-
-
-def _seconds(times: Callable[[Tensor, Tensor], Tensor], a: Tensor) -> float:
-    began = time.perf_counter()
-    times(a, a)
-    return time.perf_counter() - began
+    matmul, onednn = (min(taken[times][0] for taken in rounds) for times in runs)
+    return matmul > AHEAD * onednn

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from statistics import median
+from itertools import islice
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ from retinue.training.mixed import on_cpu
 from retinue.training.planning.rehearsal import Rehearsal
 from retinue.training.stage import cut_before, first_to_learn
 from retinue.training.training import Training
+from retinue.turns import timed, turns
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16"}
 MARGIN = 1.1
@@ -44,8 +46,6 @@ TOLERANCE = 0.05
 less than that."""
 ROUNDS = (3, 5)
 """Turns that each takes: at least, and where these do not agree."""
-TURN = 0.01
-"""Seconds of a turn, at least: a step, or several short ones."""
 LEAST_STEPS = 500
 """Of a stage, from which on it is measured: 8 steps then take less than 2 % of its time."""
 SHARE = 0.02
@@ -253,25 +253,13 @@ def compare(full: Timed, brief: Timed, allowed: float) -> Compared | str:
         why = f"as the loss in bfloat16, {other:.4g}, is far from that in float32, {loss:.4g}"
         return Compared(0.0, seconds, 0, why)
     steps = 0
-
-    def turn(step: Timed) -> float:
-        """Seconds of a step: of one, or of as many as are worth looking at the clock."""
-        nonlocal steps
-        taken = [step()[0]]
-        while sum(taken) < TURN:
-            taken.append(step()[0])
-        steps += len(taken)
-        return sum(taken) / len(taken)
-
     pairs: list[tuple[float, float]] = []
-    for number in range(ROUNDS[1]):
-        if number % 2:
-            after = turn(brief)
-            pairs.append((turn(full), after))
-        else:
-            pairs.append((turn(full), turn(brief)))
+    runs = {"fp32": lambda: full()[0], "bf16": lambda: brief()[0]}
+    for taken in islice(turns(runs), ROUNDS[1]):
+        steps += sum(map(len, taken.values()))
+        pairs.append((mean(taken["fp32"]), mean(taken["bf16"])))
         ratios = [a / b for a, b in pairs]
-        agreed = number + 1 >= ROUNDS[0] and len({one >= MARGIN for one in ratios}) == 1
+        agreed = len(pairs) >= ROUNDS[0] and len({one >= MARGIN for one in ratios}) == 1
         if agreed or max(ratios) < HOPELESS:
             break
     return Compared(median(ratios), median(a for a, _ in pairs), steps)
@@ -279,13 +267,10 @@ def compare(full: Timed, brief: Timed, allowed: float) -> Compared | str:
 
 def product_ratio(size: int = 256, times: int = 3) -> float:
     """How many times longer a small matrix product takes in bfloat16."""
-    took = {}
+    runs = {}
     for kind in (torch.float32, torch.bfloat16):
         a = torch.ones((size, size), dtype=kind)
-        each = []
-        for _ in range(1 + times):
-            began = time.perf_counter()
-            torch.mm(a, a)
-            each.append(max(time.perf_counter() - began, 1e-9))
-        took[kind] = min(each[1:])
-    return took[torch.bfloat16] / took[torch.float32]
+        runs[kind] = timed(partial(torch.mm, a, a))
+    _, *rounds = islice(turns(runs, least=0), 1 + times)  # the first gets ready
+    full, brief = (min(taken[kind][0] for taken in rounds) for kind in runs)
+    return brief / full
