@@ -91,10 +91,16 @@ def test_a_choice_comes_back_for_as_many_threads(cache: EngineCache) -> None:
     assert CHOICE.recalled() == CHOICE.told()
 
 
-def test_a_choice_of_an_older_version_says_not_when(cache: EngineCache) -> None:
-    said = {name: value for name, value in asdict(CHOICE).items() if name not in ("timed", "load")}
+def keep_said(cache: EngineCache, said: dict[str, object]) -> None:
+    """A choice as a file of which the checksum is right says it."""
     cache.keep_choice(KEY, 2, CHOICE)
     only(cache).write_bytes(b"retinue choice 1" + engine_cache._sealed(json.dumps(said).encode()))
+
+
+def test_a_choice_of_an_older_version_says_not_when(cache: EngineCache) -> None:
+    said = asdict(CHOICE)
+    del said["timed"], said["load"]
+    keep_said(cache, said)
     assert cache.choice(KEY, 2) == CHOICE
 
 
@@ -102,11 +108,31 @@ def test_a_choice_of_an_older_version_says_not_when(cache: EngineCache) -> None:
 def test_a_time_that_is_none_makes_no_choice(
     cache: EngineCache, timed: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = asdict(CHOICE) | {"timed": timed, "load": 0.1}
-    cache.keep_choice(KEY, 2, CHOICE)
-    only(cache).write_bytes(b"retinue choice 1" + engine_cache._sealed(json.dumps(said).encode()))
+    keep_said(cache, asdict(CHOICE) | {"timed": timed, "load": 0.1})
     assert cache.choice(KEY, 2) is None
     assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"images": "many"}, {"images": None}, {"images": [8]}, {"images": 8.5}, {"error": "little"},
+     {"ways": "apart"}, {"ways": [1]}, {"ways": None}],
+    ids=str,
+)  # fmt: skip
+def test_a_proof_that_is_none_makes_no_graph(
+    cache: EngineCache, changes: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.keep_graph(KEY, replace(GRAPH, proof={**PROOF, **changes}))
+    assert cache.graph(KEY, "openvino") is None
+    assert "is damaged, and is made anew: its proof is none" in caplog.text
+    assert cache.sizes() == {}
+
+
+def test_a_graph_without_a_proof_is_not_used_unseen(cache: EngineCache) -> None:
+    cache.keep_graph(KEY, replace(GRAPH, proof={}))
+    found = cache.graph(KEY, "openvino")
+    assert found is not None
+    assert not found.proven
 
 
 @pytest.mark.parametrize(

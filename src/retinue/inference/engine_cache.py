@@ -101,7 +101,8 @@ class Graph:
     @property
     def proven(self) -> bool:
         """Whether that is enough to use it unseen."""
-        return int(self.proof.get("images", 0)) >= ENOUGH
+        images: int = self.proof.get("images", 0)
+        return images >= ENOUGH
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class EngineCache:
             parts = {name: _slice(content, offset, length) for name, offset, length, _ in spans}
             if [one.hex() for one in checksums(list(parts.values()))] != [c for *_, c in spans]:
                 raise ValueError("its checksum is another")
-            signature, proof = dict(header["signature"]), dict(header["proof"])
+            signature, proof = dict(header["signature"]), _checked(dict(header["proof"]))
             found = Graph(engine, str(header["kind"]), parts, signature, proof)
         except (KeyError, TypeError, ValueError) as error:
             _damaged(path, error)
@@ -401,6 +402,20 @@ def _slice(content: memoryview, offset: int, length: int) -> memoryview:
     if not 0 <= offset <= offset + length <= len(content):
         raise ValueError("it ends too soon")
     return content[offset : offset + length]
+
+
+def _checked(proof: dict[str, Any]) -> dict[str, Any]:
+    """`proof`; ValueError for what says not on how many images it was, how far off, or which
+    ways."""
+    images, error, ways = proof.get("images", 0), proof.get("error", 0.0), proof.get("ways", [])
+    if not (
+        isinstance(images, int)
+        and isinstance(error, float | int)
+        and isinstance(ways, list)
+        and all(isinstance(way, str) for way in ways)
+    ):
+        raise ValueError("its proof is none")
+    return {"images": images, "error": error, "ways": ways}
 
 
 def _damaged(path: Path, why: object) -> None:
