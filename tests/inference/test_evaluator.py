@@ -19,8 +19,9 @@ from retinue.data.loader import Loader, in_order
 from retinue.data.targets.one_class import OneClass
 from retinue.data.views import EvalView
 from retinue.errors import BadImageError, RetinueError, UsageError
+from retinue.inference.engine import Engine
 from retinue.inference.evaluator import evaluate
-from retinue.inference.predictor import Member, Predictor, example_inputs, held
+from retinue.inference.predictor import COMPILE_FROM, Member, Predictor, example_inputs, held
 from retinue.inference.tta import turned, views
 from retinue.modelfile import ModelDescription
 from retinue.sample import Preprocessing, Sample
@@ -101,13 +102,39 @@ def test_figures_and_tables(split: list[Sample]) -> None:
 def test_every_batch_size_and_engine_gives_the_same_figures(
     engine: str, split: list[Sample]
 ) -> None:
-    first = evaluate(ready(Mean(), workers=0), split, batch_size=9)
+    many = split * (COMPILE_FROM // len(split) + 1)
+    first = evaluate(ready(Mean(), workers=0), many, batch_size=9)
     made = ready(Mean(), engine=engine)
     for batch_size in (1, 4):
-        found = evaluate(made, split, batch_size=batch_size)
+        found = evaluate(made, many, batch_size=batch_size)
         assert found.figures["engine"] == made.engine
         assert found.figures["loss"] == pytest.approx(first.figures["loss"], rel=1e-5)
         assert found.figures["per_class"] == first.figures["per_class"]
+
+
+@pytest.mark.parametrize(
+    ("count", "how", "compiled"),
+    [
+        (COMPILE_FROM - 1, {"engine": "auto"}, False),
+        (COMPILE_FROM, {"engine": "auto"}, True),
+        (2, {"engine": "openvino"}, True),
+        (2, {"engine": "auto", "precision": "bf16"}, True),
+    ],
+)
+def test_a_few_images_pay_for_no_timing(
+    split: list[Sample], monkeypatch: pytest.MonkeyPatch,
+    count: int, how: dict[str, Any], compiled: bool,
+) -> None:  # fmt: skip
+    asked: list[str] = []
+
+    def compile_it(self: Member, example: torch.Tensor, engine: str, *given: Any) -> Engine:
+        asked.append(engine)
+        return self.plain("cpu")
+
+    monkeypatch.setattr(Member, "compiled", compile_it)
+    found = evaluate(ready(Mean(), **how), (split * COMPILE_FROM)[:count])
+    assert found.figures["top1"] == 1.0
+    assert asked == ([how["engine"]] if compiled else [])
 
 
 def test_bad_images_are_left_out_and_named(split: list[Sample], tmp_path: Path) -> None:
