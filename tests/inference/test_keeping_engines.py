@@ -22,6 +22,7 @@ from retinue.inference.tracing import onnx_program, openvino_model
 from retinue.models import heads, registry
 from retinue.models.network import Network
 from retinue.models.registry import create_model, find
+from retinue.run.log import console
 from retinue.tasks import task
 from retinue.tasks.task import task_type
 
@@ -39,6 +40,7 @@ def test_what_was_the_fastest_is_known_the_next_time(
     monkeypatch: pytest.MonkeyPatch,
     cache: EngineCache,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     """For other weights of the same network, too, which are proven anew."""
     need("openvino")
@@ -56,6 +58,10 @@ def test_what_was_the_fastest_is_known_the_next_time(
     assert torch.equal(second(x), first(x))
     assert (len(races), len(converted)) == (1, 0), "neither timed nor converted again"
     assert "engine, as timed before: openvino" in caplog.text
+    with console(tmp_path / "train.log", quiet=True):
+        for _ in range(3):
+            compile_engine(tiny, x, computed=computed)
+    assert (tmp_path / "train.log").read_text().count("engine, as timed before: openvino") == 1
     torch.manual_seed(1)
     other = Tiny()
     third = compile_engine(other, x, computed={"network": "mnist_cnn", "state": {"t": 2}})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from retinue.inference.engine_cache import ONCE
 from retinue.run import log
 from retinue.run.log import LOGGER, Bar, console, epoch_line
 
@@ -31,6 +32,19 @@ def test_a_long_silence_is_broken(
         said = _wait_for(tmp_path / "train.log", "300 of")
     assert "frozen part: 300 of 1,000, 3:20 min left" in said
     assert "frozen part: 300 of 1,000, 3:20 min left" in capsys.readouterr().err
+
+
+def test_what_is_to_be_said_once_stands_once_in_each_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        with console(tmp_path / name):
+            for line in ("of one", "of another", "of one"):
+                LOGGER.info("recalled %s", line, extra=ONCE)
+                LOGGER.info("a step")
+        said = [line.split(" ", 2)[2] for line in (tmp_path / name).read_text().splitlines()]
+        assert said == ["recalled of one", "a step", "recalled of another", "a step", "a step"]
+        assert capsys.readouterr().err.splitlines() == said
 
 
 def test_whoever_speaks_need_not_be_spoken_for(

@@ -19,7 +19,7 @@ from retinue.errors import UsageError
 from retinue.exporting.cost import Cost
 from retinue.exporting.material import Material
 from retinue.exporting.model import Order, export_model, refuse_exported
-from retinue.inference.engine_cache import Choice, EngineCache, Graph, told
+from retinue.inference.engine_cache import ONCE, Choice, EngineCache, Graph, told
 from retinue.inference.engine_keys import FORMAT, key_of, versions
 from retinue.inference.exported import report_of
 from retinue.inference.predictor import Predictor, load
@@ -70,7 +70,7 @@ def load_in_eight_bits(
         threads, before = torch.get_num_threads(), cpu_load()
         kept = cache.choice(key, threads)
         if kept is not None and kept.engine in names:
-            log.info("engine in int8, as timed before: %s", kept.recalled())
+            log.info("engine in int8, as timed before: %s", kept.recalled(), extra=ONCE)
             return load(files, engine=kept.engine, **how)  # type: ignore[arg-type]
         made = {name: load(files, engine=name, **how) for name in names}  # type: ignore[arg-type]
     size = next(iter(made.values())).preprocessing.size

@@ -85,6 +85,11 @@ _ENGINE = re.compile(r"[a-z0-9]{1,32}")
 _OURS = re.compile(r"([0-9a-f]{32})-(\w{1,32})\.(graph|choice|weights)")
 
 
+ONCE = {"once": True}
+"""`extra` of a line that the log of one piece of work has once, however often it is said in it
+(`retinue.run.log`): of a choice that is recalled for each part of a network, say."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """A network as a library reads it."""

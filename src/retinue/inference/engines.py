@@ -25,7 +25,7 @@ from retinue.errors import RetinueError, UsageError
 from retinue.inference.agreement import Scores
 from retinue.inference.eager import TorchEngine as TorchEngine
 from retinue.inference.engine import Engine, Precision, Way
-from retinue.inference.engine_cache import Choice
+from retinue.inference.engine_cache import ONCE, Choice
 from retinue.inference.kept import tell_not_worth, tell_refused, worth
 from retinue.inference.making import Making, RefusedError
 from retinue.inference.memory import give_back
@@ -167,7 +167,7 @@ class _Entry:
             engine = engine or self._making.fresh(choice.engine, way)
         except (UsageError, RefusedError):
             return None  # why, is told when all are tried
-        log.info("engine, as timed before: %s", choice.recalled())
+        log.info("engine, as timed before: %s", choice.recalled(), extra=ONCE)
         if choice.engine == "torch" and "openvino" in {*names} - choice.passed_over.keys():
             self._keep_beside("openvino")
         return engine

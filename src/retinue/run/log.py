@@ -106,6 +106,8 @@ def console(log: Path | None, *, quiet: bool = False) -> Iterator[Bar]:
         else:
             handlers.append(logging.StreamHandler(sys.stderr))
         handlers[-1].addFilter(lambda record: not getattr(record, "log_alone", False))
+    for handler in handlers:
+        handler.addFilter(_Once())
     bar = Bar(progress)
     pulse = _Pulse(bar)
     listeners = [h for h in handlers if not isinstance(h, logging.NullHandler | _Above)]
@@ -139,6 +141,22 @@ def epoch_line(named: str, row: Mapping[str, Any], metric: str, *, best: bool, l
         left,
     ]
     return "  ".join(filter(None, said))
+
+
+class _Once(logging.Filter):
+    """Lets a line that is to be said once (`retinue.inference.engine_cache.ONCE`) through once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "once", False):
+            return True
+        said = record.getMessage()
+        new = said not in self._said
+        self._said.add(said)
+        return new
 
 
 class _Pulse(logging.Handler):
