@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from retinue.measuring import machine
-from retinue.measuring.figures import Measured, Spread
+from retinue.measuring.figures import Measured, Spread, typical
 
 FOUND = Measured(
     "train",
@@ -30,6 +30,20 @@ def test_the_middle_and_the_quarters_around_it() -> None:
     assert str(Spread.of([1234.5678])) == "1,235 (1,235–1,235)"
     with pytest.raises((ValueError, IndexError)):
         Spread.of([])
+
+
+def test_parts_are_those_of_the_middle_and_add_up_to_it() -> None:
+    """Of eight rounds the four in the middle count: the two that were held up are not among
+    them."""
+    rounds = [
+        {"waiting": waiting, "network": network}
+        for waiting, network in [(0, 1), (0, 2), (1, 4), (3, 4), (1, 5), (3, 5), (900, 5), (0, 900)]
+    ]
+    assert typical(rounds, 3.25) == pytest.approx(
+        {"waiting": 3.25 * 8 / 26, "network": 3.25 * 18 / 26}
+    )
+    assert typical([{"a": 2.0, "b": 2.0}], 1.0) == {"a": 0.5, "b": 0.5}
+    assert typical([{"a": 0.0}], 1.0) == {"a": 0.0}
 
 
 def test_shares_and_the_machines_limit() -> None:

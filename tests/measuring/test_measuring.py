@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from retinue.measuring import training as measuring_training
 from retinue.measuring.answering import bench_post, bench_predict
 from retinue.measuring.input import bench_data
 from retinue.measuring.machine import TURNS
-from retinue.measuring.training import LEAST, WARM, bench_train
+from retinue.measuring.training import LEAST, WARM, Clocked, bench_train
 from retinue.models.anatomy import unit_macs
 from retinue.models.registry import create_model
 from retinue.training.trainer import Trainer
@@ -100,6 +101,25 @@ def test_a_step_is_the_sum_of_its_parts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_speed_and_parts_agree_where_a_step_is_slow_now_and_then(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where something else has the processor for a while."""
+    inner = Clocked._loss
+    seen = count()
+
+    def uneven(self: Clocked, *given: Any) -> Any:
+        time.sleep(0.2 if next(seen) % 5 == 4 else 0.0)
+        return inner(self, *given)
+
+    monkeypatch.setattr(Clocked, "_loss", uneven)
+    found = bench_train(_recipe(pictures), seconds=1.0)
+    assert sum(found.parts.values()) == pytest.approx(1 / found.images_per_second.median)
+    found = bench_data(_recipe(pictures), seconds=SHORT)
+    alone = found.others["images_per_second_and_core"].median
+    assert sum(found.parts.values()) == pytest.approx(1 / alone)
+
+
 @pytest.mark.usefixtures("only_torch")
 def test_what_is_cached_is_no_part_of_a_step(pictures: Path) -> None:
     still = {"horizontal_flip": 0.0}
@@ -126,7 +146,7 @@ def test_the_parts_of_an_image_by_hand(pictures: Path, monkeypatch: pytest.Monke
     found = bench_data(_recipe(pictures), seconds=SHORT)
     batch = (8 * 4 + 1) + 1
     expected = {"read": 8, "decode": 8, "render": 8 * 2 + 1, "colour": 1}
-    assert found.parts == {part: seconds / 8 for part, seconds in expected.items()}
+    assert found.parts == pytest.approx({part: took / 8 for part, took in expected.items()})
     assert found.others["images_per_second_and_core"].median == pytest.approx(8 / batch)
 
 

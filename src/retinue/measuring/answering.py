@@ -14,7 +14,7 @@ from retinue.inference.devices import compute_threads, wait
 from retinue.inference.names import EngineName
 from retinue.inference.predictor import MEND, Answer, Predictor, load
 from retinue.inference.speed import STAGES, by_stages
-from retinue.measuring.figures import Measured, Spread, refuse_no_time
+from retinue.measuring.figures import Measured, Spread, refuse_no_time, typical
 from retinue.measuring.machine import TURNS, matrix_product, peak_memory
 from retinue.models.anatomy import count_macs
 from retinue.sample import Batch, Sample
@@ -85,11 +85,9 @@ def bench_post(
     batch = _batch(predictor, samples, batch_size)
     said = [(seen, list(predictor.outputs(each))) for seen, each in predictor.inputs(batch)]
     wait(predictor.device)
-    spent = dict.fromkeys(("answers", "merging", "results"), 0.0)
-    total = 0
+    rounds: list[dict[str, float]] = []
 
     def post() -> int:
-        nonlocal total
         clock = time.perf_counter
         began = clock()
         found = [
@@ -103,18 +101,17 @@ def bench_post(
         for finding, sample in zip(merged, batch.samples, strict=True):
             predictor.task.result(finding, sample.key)
         done = clock()
-        spent["answers"] += answered - began
-        spent["merging"] += joined - answered
-        spent["results"] += done - joined
-        total += len(batch)
+        rounds.append(
+            {"answers": answered - began, "merging": joined - answered, "results": done - joined}
+        )
         return len(batch)
 
-    runs = _repeated(post, seconds)
+    runs = Spread.of(_repeated(post, seconds))
     return Measured(
         "post",
         _facts(predictor, len(batch)),
-        Spread.of(runs),
-        {part: taken / total for part, taken in spent.items()},
+        runs,
+        typical(rounds[1:], 1 / runs.median),
         peak_memory(predictor.device),
     )
 

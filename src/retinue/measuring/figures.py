@@ -39,6 +39,18 @@ class Spread:
         return f"{shown(self.median)} ({shown(self.low)}–{shown(self.high)})"
 
 
+def typical(rounds: Sequence[Mapping[str, float]], seconds: float) -> dict[str, float]:
+    """Where the time goes in a round like the one in the middle, which takes `seconds`: the means
+    of each part over the half of the `rounds` around that, which add up to it. What happened in a
+    few of them alone, is as little in it as in a median."""
+    ordered = sorted(rounds, key=lambda parts: sum(parts.values()))
+    quarter = len(ordered) // 4
+    middle = ordered[quarter : len(ordered) - quarter]
+    found = {part: sum(parts[part] for parts in middle) for part in middle[0]}
+    whole = sum(found.values()) or 1.0
+    return {part: seconds * taken / whole for part, taken in found.items()}
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured of one part of the work."""
@@ -49,7 +61,8 @@ class Measured:
     """Of what, by what, and how: plain JSON values."""
     images_per_second: Spread
     parts: Mapping[str, float]
-    """Where the time goes: seconds an image, by name, in the order of the work."""
+    """Where the time goes: seconds an image, by name, in the order of the work. Where the speed is
+    that of the same rounds, they add up to its median (`typical`)."""
     memory: Mapping[str, int]
     """Bytes at most: of the `process`, on the `device`."""
     flops: float | None = None

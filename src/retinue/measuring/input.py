@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, count
-from statistics import mean
 from typing import Any
 
 from retinue.arrays import ImageSize, Matrix, Size
@@ -14,7 +13,7 @@ from retinue.data.decode import Decoded
 from retinue.data.loader import Loader, worker_count
 from retinue.data.views import Opening, Source, TrainView
 from retinue.inference.devices import wait
-from retinue.measuring.figures import Measured, Spread
+from retinue.measuring.figures import Measured, Spread, typical
 from retinue.measuring.machine import peak_memory
 from retinue.measuring.training import SECONDS, Measuring, tried
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
@@ -149,7 +148,7 @@ def bench_data(
     changes = {**(overrides or {}), "precision": "fp32"}  # nothing is computed in it
     trainer, own = tried(_Fed, recipe, stage, seconds, changes, plain, quiet=quiet)
     apart = trainer.apart[1:]
-    parts = {part: mean(each[part] for each in apart) for part in PARTS}
+    alone = Spread.of([1 / sum(each.values()) for each in apart])
     return Measured(
         "data",
         {
@@ -162,9 +161,7 @@ def bench_data(
             "workers": worker_count(trainer.recipe.data.workers),
         },
         Spread.of(trainer.rates),
-        parts,
+        typical(apart, 1 / alone.median),
         peak_memory(trainer.device),
-        others={
-            "images_per_second_and_core": Spread.of([1 / sum(each.values()) for each in apart])
-        },
+        others={"images_per_second_and_core": alone},
     )

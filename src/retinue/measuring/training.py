@@ -13,7 +13,7 @@ from torch import Tensor
 from retinue.data.loader import worker_count
 from retinue.errors import RetinueError
 from retinue.inference.devices import wait
-from retinue.measuring.figures import Measured, Spread, refuse_no_time
+from retinue.measuring.figures import Measured, Spread, refuse_no_time, typical
 from retinue.measuring.machine import TURNS, matrix_product, peak_memory
 from retinue.models.anatomy import unit_macs
 from retinue.sample import Batch, Sample
@@ -192,11 +192,11 @@ def bench_train(
     together = [step for step in counted if not step["apart"]]
     size = 1 if not together else TOGETHER
     each = _chunks([step["step"] for step in together or apart], size)
-    parts = {
-        part: mean(step.get(part, 0.0) for step in apart) / batch
-        for part in PARTS
-        if any(part in step for step in apart)
-    }
+    there = [part for part in PARTS if any(part in step for step in apart)]
+    parts = typical(
+        [{part: step.get(part, 0.0) for part in there} for step in apart],
+        1 / Spread.of([batch / step["step"] for step in apart]).median,
+    )
     network, device = trainer.network, trainer.device
     macs = _macs(trainer)
     compute = parts["forward"] + parts["backward"]
