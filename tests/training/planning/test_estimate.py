@@ -71,6 +71,21 @@ def test_the_parts_add_up() -> None:
     assert Estimate.from_dict(estimate.as_dict()) == estimate
 
 
+def test_compiling_is_said_not_to_be_in_it() -> None:
+    plain, compiled = (
+        _estimate(tiny.recipe("photos", ema=None, compile=compile)) for compile in (False, True)
+    )
+    assert compiled.total_s == plain.total_s
+    assert not any("compile" in line for line in plain.lines())
+    *_, last = compiled.lines()
+    assert last.startswith("it will take about ")
+    assert "without what compile=true takes to compile" in last
+    assert Estimate.from_dict(compiled.as_dict()) == compiled
+    older = compiled.as_dict()
+    del older["compiles"]  # of a run that began before this was told
+    assert Estimate.from_dict(older) == plain
+
+
 def test_labelling_images_takes_its_time() -> None:
     plain = _estimate(tiny.recipe("photos"))
     estimate = _estimate(tiny.recipe("photos"), labelled=[0, 300])

@@ -14,6 +14,10 @@ from retinue.training.planning.lengths import learning, told
 from retinue.training.planning.rehearsal import Judging, Rates
 from retinue.training.recipe import Recipe
 
+_COMPILING = (
+    ", without what compile=true takes to compile as each stage begins: minutes for large networks"
+)
+
 
 @dataclass(frozen=True)
 class StageEstimate:
@@ -38,10 +42,13 @@ class Estimate:
     judged: int
     """Images of the final evaluation."""
     evaluation_s: float
+    compiles: bool = False
+    """Whether the network is compiled, which is not in it: what that takes is known only once it is
+    done, and steps are timed as they are without."""
 
     @property
     def total_s(self) -> float:
-        """Of everything."""
+        """Of everything, compiling aside."""
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, float]:
@@ -63,7 +70,8 @@ class Estimate:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse."""
         stages = tuple(StageEstimate(**stage) for stage in values["stages"])
-        return cls(stages, values["judged"], values["evaluation_s"])
+        compiles = bool(values.get("compiles", False))
+        return cls(stages, values["judged"], values["evaluation_s"], compiles)
 
     def lines(self) -> Iterator[str]:
         """A short table for a person, the sum last."""
@@ -78,7 +86,8 @@ class Estimate:
         for name, *columns, what in rows:
             yield f"  {name:<{width}}" + "".join(f"{c:>13}" for c in columns) + f"  {what}".rstrip()
         yield f"  evaluation of {counted(self.judged, 'image')} {spoken(self.evaluation_s)}"
-        yield f"it will take about {spoken(self.total_s)} in all"
+        compiling = _COMPILING if self.compiles else ""
+        yield f"it will take about {spoken(self.total_s)} in all{compiling}"
 
 
 def estimated(
@@ -115,7 +124,8 @@ def estimated(
                 asked * judging.plain,
             )
         )
-    return Estimate(tuple(stages), judged, judging.ready + judged * judging.image)
+    evaluation = judging.ready + judged * judging.image
+    return Estimate(tuple(stages), judged, evaluation, recipe.compile)
 
 
 def _validations(stage: StageOptions, epochs: int) -> int:
