@@ -85,7 +85,7 @@ EDITS = [
     ("ema:\n  decay: 0.9\n  last_epochs: null\n", "ema: null\n", "ema.decay was 0.9, is nothing"),
     ("  size: null\n", "  size: 64\n", "input.size was null, is 64"),
     ("\nseed: 0\n", "\nseed: 1\n", "seed was 0, is 1"),
-    ("precision: auto", "precision: bf16", "precision was auto, is bf16"),
+    ("precision: auto", "precision: bf16", "precision was auto, which came to fp32, is bf16"),
 ]
 
 
@@ -109,6 +109,7 @@ def test_an_override_is_refused_by_the_same_rule_with_a_command_that_works(
     with pytest.raises(UsageError) as refused:
         _resume(run, stages__0__optimizer__lr=0.5, seed=3)
     assert "stages.0.optimizer.lr was 0.01, is 0.5; seed was 0, is 3" in refused.value.what
+    assert "cannot change what its weights come of" in refused.value.what
     assert (run / "recipe.yaml").read_bytes() == before
     command = str(refused.value.mend).split(": retinue train ")[1].split()
     assert command[0] == str(run / "recipe.yaml")
@@ -116,6 +117,18 @@ def test_an_override_is_refused_by_the_same_rule_with_a_command_that_works(
     assert overrides.keys() == {"model.weights", "stages.0.optimizer.lr", "seed"}
     recipe = load_recipe(command[0], {**overrides, "stages.0.optimizer.lr": 0.5, "seed": 3})
     assert _train(recipe.model_dump(mode="json"), tmp_path / "fresh").figures["images"]
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp32"])
+def test_another_precision_is_refused_with_what_auto_came_to(run: Path, asked: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        _resume(run, precision=asked)
+    assert f"precision was auto, which came to fp32, is {asked}" in refused.value.what
+    weights = run / "best.safetensors"
+    assert refused.value.mend == (
+        "leave it out, or start a new training from these weights: retinue train"
+        f" {run / 'recipe.yaml'} model.weights={weights} precision={asked}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from retinue.weights.resolution import names_a_file
 RECIPE = "recipe.yaml"
 RECORD = "environment.json"
 _NOTHING = object()
+_AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,12 @@ class Change:
     """None: it may not change."""
     given: bool
     """As an override, not in the file."""
+    came: str | None = None
+    """What the training made of an old value `auto`."""
 
     def __str__(self) -> str:
-        return f"{self.key} was {_shown(self.old)}, is {_shown(self.new)}"
+        came = f", which came to {self.came}" if self.came else ""
+        return f"{self.key} was {_shown(self.old)}{came}, is {_shown(self.new)}"
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,13 @@ def find_changes(run: RunFolder, overrides: Mapping[str, Any]) -> Changes:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=kept)})
     if recipe != on_file:
         recipe = absolute(recipe)
-    recorded = (run.read_json(RECORD) or {}).get("recipe")
+    record = run.read_json(RECORD) or {}
+    recorded, settings = record.get("recipe"), record.get("settings") or {}
     begun = leaves_of(on_file) if recorded is None else recorded
-    changes = list(_compared(begun, recipe, leaves_of(on_file)))
+    changes = [
+        replace(change, came=_came_to(change, settings))
+        for change in _compared(begun, recipe, leaves_of(on_file))
+    ]
     forbidden = [change for change in changes if change.mark is None]
     if forbidden:
         raise _refusal(run, recipe, forbidden)
@@ -136,6 +144,12 @@ def find_changes(run: RunFolder, overrides: Mapping[str, Any]) -> Changes:
             if change.mark is OnResume.LENGTH:
                 _refuse_late(run, recipe, change, progress)
     return Changes(recipe, changes, progress, written=recipe == on_file)
+
+
+def _came_to(change: Change, settings: Mapping[str, Any]) -> str | None:
+    """`settings`: what the training's choices came to, where they have been made."""
+    came = settings.get(change.key)
+    return None if change.old != _AUTO or came in (None, _AUTO) else str(came)
 
 
 def absolute(recipe: Recipe) -> Recipe:
@@ -259,7 +273,7 @@ def _refusal(run: RunFolder, recipe: Recipe, forbidden: Sequence[Change]) -> Ret
     place = "given as an override" if given else f"{run.path / RECIPE}"
     kind: type[RetinueError] = UsageError if given else RetinueError
     return kind(
-        f"a training that is under way cannot change this: {what}",
+        f"a training that is under way cannot change what its weights come of: {what}",
         where=f"{place}, key{'s' * (len(forbidden) > 1)} {keys}",
         mend=f"{'leave it out' if given else 'put it back'}, or start a new training"
         f"{' from these weights' if begins_here else ''}:"
