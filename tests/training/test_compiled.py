@@ -113,6 +113,35 @@ def test_sizes_and_stages_are_compiled_once_each(
     assert counter.runs == 2 * 4 + 12 * blocks
 
 
+def test_the_limits_of_the_process_are_afterwards_what_they_were(
+    tmp_path: Path, pictures: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two stages of which each needs more, and where a training ends too soon."""
+    usual = {"epochs": 1, "batch_size": 8}
+    stages = [
+        {"name": "few", **usual, "sizes": [16, 24]},
+        {"name": "many", **usual, "sizes": [16, 24, 32]},
+    ]
+    recipe = _recipe(pictures, stages=stages, ema=None, compile=True)
+    raised: list[int] = []
+    real = Trainer._end_epoch
+
+    def ended(self: Trainer, *given: Any) -> None:
+        real(self, *given)
+        raised.append(torch._dynamo.config.recompile_limit)
+        if len(raised) == 3:
+            raise RuntimeError("it ends here")
+
+    monkeypatch.setattr(Trainer, "_end_epoch", ended)
+    _train(recipe, tmp_path / "run")
+    assert 2 < raised[0] < raised[1]
+    limits = torch._dynamo.config
+    assert (limits.recompile_limit, limits.accumulated_recompile_limit) == (2, 2)
+    with pytest.raises(RuntimeError, match="it ends here"):
+        _train(recipe, tmp_path / "other")
+    assert (limits.recompile_limit, limits.accumulated_recompile_limit) == (2, 2)
+
+
 def test_it_goes_on_bit_for_bit(
     tmp_path: Path, pictures: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -31,6 +32,11 @@ WAYS = 4
 """How a block may be called with images of one size, stage by stage: of what comes to it and of its
 parameters, some learn."""
 
+_LIMITS = ("recompile_limit", "accumulated_recompile_limit")
+"""What PyTorch calls its limits of how often a function is compiled."""
+_before: WeakKeyDictionary[Network, dict[str, int]] = WeakKeyDictionary()
+"""What they were before a network was compiled for its first stage."""
+
 
 def compile_network(network: Network, start: int, sizes: int) -> str:
     """Have what of it runs from unit `start` on compiled when it is first called with a shape; says
@@ -45,8 +51,10 @@ def compile_network(network: Network, start: int, sizes: int) -> str:
     # What is compiled stands in one list, and behind its end nothing is any more.
     most = WAYS * len(parts) * sizes
     settings = torch._dynamo.config
-    settings.recompile_limit = max(settings.recompile_limit, most)
-    settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, most)
+    before = {name: getattr(settings, name) for name in _LIMITS}
+    _before.setdefault(network, before)  # an earlier stage may have raised them
+    for name, limit in before.items():
+        setattr(settings, name, max(limit, most))
     for part in parts:
         made = torch.compile(_calling(part), backend=BACKEND, dynamic=False)
         part._compiled_call_impl = _refusing(made)
@@ -54,9 +62,12 @@ def compile_network(network: Network, start: int, sizes: int) -> str:
 
 
 def release(network: Network) -> None:
-    """All of it is as it was."""
+    """All of it is as it was, and so are the limits of how much is compiled, which are the whole
+    process's."""
     for part in [network, *_parts(network, 0)]:
         part._compiled_call_impl = None
+    for name, limit in _before.pop(network, {}).items():
+        setattr(torch._dynamo.config, name, limit)
 
 
 def as_it_is(*, when: bool) -> AbstractContextManager[Any]:
