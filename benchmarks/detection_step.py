@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinue.models.registry import create_model
+from retinue.models.timm import library
+from retinue.processor import cpu_features
 from retinue.tasks.detection.anchors import PUBLISHED
 from retinue.tasks.detection.objective import DetectionObjective, LossOptions
 from retinue.training.losses import portion_loss
-from training_step import alternated, amx, bootstrap, import_timm, stepper
+from retinue.training.mixed import on_cpu
+from retinue.turns import timed
+from training_step import alternated, bootstrap
 
 SIDE, CLASSES, STRIDES = 416, 20, (8, 16, 32)
 ANCHORS = torch.tensor([pair for level in PUBLISHED for pair in level])
@@ -56,9 +60,7 @@ class Plain(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        self.backbone = import_timm().create_model(
-            backbone, features_only=True, out_indices=(2, 3, 4)
-        )
+        self.backbone = library().create_model(backbone, features_only=True, out_indices=(2, 3, 4))
         c3, c4, c5 = self.backbone.feature_info.channels()
         out = 3 * (5 + CLASSES)
         self.five5, self.five4, self.five3 = five(c5, c5), five(2 * c4, c4), five(2 * c3, c3)
@@ -181,6 +183,24 @@ def own_loss(objective: DetectionObjective, maps: Any, targets: Any, batch: int)
     return loss
 
 
+def stepper(
+    network: nn.Module, loss_of: Callable[[], Tensor], *, bfloat16: bool
+) -> Callable[[], float]:
+    """A function that takes one training step and gives its seconds; `loss_of` does the forward
+    pass, too."""
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    network.train()
+
+    def step() -> None:
+        with on_cpu("bf16" if bfloat16 else "fp32"):
+            loss = loss_of()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return timed(step)
+
+
 def measure(backbone: str, *, batch: int, rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     images, listed, targets = scene(batch)
@@ -227,7 +247,7 @@ def measure(backbone: str, *, batch: int, rounds: int) -> dict[str, Any]:
         "batch": batch,
         "rounds": rounds,
         "threads": torch.get_num_threads(),
-        "amx": amx(),
+        "amx": "amx_bf16" in cpu_features(),
     }
 
 

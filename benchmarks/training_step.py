@@ -17,7 +17,6 @@ the figure is the median over rounds of timm's time through ours, with a bootstr
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import multiprocessing
 import statistics
@@ -25,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from results import add_json, leave
-from retinue.training.mixed import DepthwiseInFloat32
+from retinue.training.mixed import on_cpu
+from retinue.turns import turns
 
 TOLERANCE = 1e-3
 """Of the losses, relative, in float32, where rounding does not move them further."""
@@ -122,10 +123,7 @@ def stepper(
         x, y = sets[done % 2], labels[done % 2]
         done += 1
         began = clock()
-        with contextlib.ExitStack() as precision:
-            if bfloat16:  # as `retinue.training.mixed.autocast` does
-                precision.enter_context(torch.autocast("cpu", torch.bfloat16))
-                precision.enter_context(DepthwiseInFloat32())
+        with on_cpu("bf16" if bfloat16 else "fp32"):
             loss = loss_of(network, x, y)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -135,30 +133,38 @@ def stepper(
     return step
 
 
-def side(
-    ours: bool,
-    name: str,
-    weights: Path,
-    batch: int,
-    size: int,
-    clock: str,
-    order: str,
-    asked: Connection,
-) -> None:
+@dataclass(frozen=True)
+class Work:
+    """What a side's steps are of."""
+
+    name: str
+    """Of the network."""
+    weights: Path
+    batch: int
+    size: int
+    clock: str
+    """Of `CLOCKS`."""
+    ours: bool = False
+    order: str = "as it is"
+    """Of `ORDERS`."""
+
+
+def side(work: Work, asked: Connection) -> None:
     """A process: a step for every question, whose content is whether it is in bfloat16."""
     cross_entropy = nn.functional.cross_entropy
-    how: dict[str, Any] = {"batch": batch, "size": size, "clock": CLOCKS[clock]}
-    how |= {"fused": ours, "order": ORDERS[order]}  # ours as retinue.training.optim has it
-    if ours:
+    how: dict[str, Any] = {"batch": work.batch, "size": work.size, "clock": CLOCKS[work.clock]}
+    # Ours as retinue.training.optim has it.
+    how |= {"fused": work.ours, "order": ORDERS[work.order]}
+    if work.ours:
         from retinue.inference.devices import fit_threads
         from retinue.inference.memory import keep_freed
 
         fit_threads()
         keep_freed()
-        network = build_ours(name, weights)
+        network = build_ours(work.name, work.weights)
         step = stepper(network, loss_of=lambda n, x, y: cross_entropy(n(x)["logits"], y), **how)
     else:
-        network = build_theirs(name)
+        network = build_theirs(work.name)
         step = stepper(network, loss_of=lambda n, x, y: cross_entropy(n(x), y), **how)
     asked.send(torch.get_num_threads())
     while (question := asked.recv()) is not None:
@@ -168,21 +174,10 @@ def side(
 class Side:
     """The process of a side, to be asked for steps."""
 
-    def __init__(
-        self,
-        ours: bool,
-        name: str,
-        weights: Path,
-        batch: int,
-        size: int,
-        clock: str,
-        *,
-        order: str = "as it is",
-    ) -> None:
+    def __init__(self, work: Work) -> None:
         context = multiprocessing.get_context("spawn")
         self._asked, other = context.Pipe()
-        arguments = (ours, name, weights, batch, size, clock, order, other)
-        self._process = context.Process(target=side, args=arguments, daemon=True)
+        self._process = context.Process(target=side, args=(work, other), daemon=True)
         self._process.start()
         self.threads: int = self._asked.recv()
         self.losses: list[float] = []
@@ -204,14 +199,8 @@ def alternated(
     theirs: Callable[[], float], ours: Callable[[], float], rounds: int
 ) -> list[tuple[float, float]]:
     """Seconds of both in each round, who begins in turn."""
-    pairs = []
-    for k in range(rounds):
-        if k % 2:
-            mine = ours()
-            pairs.append((theirs(), mine))
-        else:
-            pairs.append((theirs(), ours()))
-    return pairs
+    both = turns({"theirs": theirs, "ours": ours}, least=0)
+    return [(*taken["theirs"], *taken["ours"]) for taken in itertools.islice(both, rounds)]
 
 
 def bootstrap(ratios: list[float], draws: int = 2000) -> tuple[float, float]:
@@ -251,7 +240,8 @@ def measure(
         weights = Path(folder) / "timm.safetensors"
         state = {k: v.contiguous().clone() for k, v in build_theirs(name).state_dict().items()}
         save_file(state, weights)
-        theirs, ours = (Side(k, name, weights, batch, size, clock) for k in (False, True))
+        work = Work(name, weights, batch, size, clock)
+        theirs, ours = (Side(replace(work, ours=k)) for k in (False, True))
     for _ in range(WARM):
         theirs.step()
         ours.step(bfloat16=bfloat16)
@@ -264,7 +254,7 @@ def measure(
     rounding = None
     if difference > TOLERANCE and not bfloat16:
         for order in list(ORDERS)[1:]:
-            again = Side(False, name, weights, batch, size, clock, order=order)
+            again = Side(replace(work, order=order))
             for _ in theirs.losses:
                 again.step()
             again.close()
