@@ -1,8 +1,8 @@
 """What cached features are kept as: float32, float16 or int8, and what that loses.
 
 In int8 every channel of every image has a scale of its own: 256 steps from its least value to its
-largest, so that a value that is read back is at most half a step away. Offset and step are kept in
-float16, rounded so that the range holds all values.
+largest, so that a value that is read back is at most half a step away, float32's rounding aside.
+Offset and step are kept in float16, rounded so that the range holds all values.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ rounds by 2⁻¹¹ unless values are as small as 1e-7 or above 65504; in int8 a 
 1.9 % where each of its channels is a single spike, and features of real networks about 0.6 %."""
 _FINER: Mapping[CacheDtype, CacheDtype] = {"int8": "float16", "float16": "float32"}
 _LEVELS = 255
+_ROUNDED = 1 + 2**-22
+"""A difference of two float32, times this, is not below what it would be without rounding."""
 
 Fields = Mapping[str, npt.NDArray[Any]]
 
@@ -35,7 +37,8 @@ class Loss(NamedTuple):
     relative: Tensor
     """‖kept − x‖ / ‖x‖, 0 for x = 0; NaN or infinite where it cannot be told."""
     bound: Tensor
-    """No value is further from the one that was kept: half of the largest step."""
+    """No value is further from the one that was kept: half of the largest step, or, where float32
+    rounds by more, what that comes to."""
 
 
 class Storage(Protocol):
@@ -115,7 +118,10 @@ class _Int8:
             f"{name}.step": step.numpy(),
         }
         widened = _widened(levels, offset, step)
-        return kept, Loss(_relative(values, widened), step.float().amax(1) / 2)
+        # float32's rounding may carry a value a little beyond half of its step.
+        furthest = (values - widened).abs().flatten(1).amax(1) * _ROUNDED
+        bound = torch.fmax(step.float().amax(1) / 2, furthest)
+        return kept, Loss(_relative(values, widened), bound)
 
     def back(self, name: str, fields: Fields, device: torch.device) -> Tensor:
         levels, offset, step = (
