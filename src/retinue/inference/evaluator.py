@@ -12,7 +12,7 @@ import pyarrow as pa
 from retinue.data.loader import Loader
 from retinue.errors import BadImageError, RetinueError
 from retinue.figures import refuse_not_finite
-from retinue.inference.predictor import COMPILE_FROM, MEND, Predictor
+from retinue.inference.predictor import MEND, Predictor
 from retinue.sample import Sample
 from retinue.tasks.task import Finding
 
@@ -45,15 +45,13 @@ def evaluate(
 
     Every image counts once, whatever its weight in training. Bad images are left out and named in
     `skipped`, or raise BadImageError (`stop`). `images_per_second` is over everything: reading,
-    decoding, all views of the test-time augmentation. With `engine=auto` fewer than `COMPILE_FROM`
-    are answered by what answers at once. RetinueError for a figure that is not finite;
+    decoding, all views of the test-time augmentation. With `engine=auto` few are answered by what
+    answers at once (`Predictor.compile_if_worth`). RetinueError for a figure that is not finite;
     `split` is what the samples are called there.
     """
     if not samples:
         raise RetinueError("there are no images to evaluate")
-    # Fewer are answered before engines would be compiled and timed, as in a stream.
-    if len(samples) >= COMPILE_FROM or not predictor._in_time:
-        predictor.compile(samples)
+    predictor.compile_if_worth(samples)
     meter = predictor.task.meter(tables=True)
     start = time.perf_counter()
     skipped = take_in(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from retinue.inference.devices import compute_threads
 from retinue.inference.engine import Engine, Precision, Way
-from retinue.inference.engine_cache import Choice, EngineCache, Graph
+from retinue.inference.engine_cache import ONCE, Choice, EngineCache, Graph
 from retinue.inference.engine_keys import choice_key, facts, key_of, of_model
 from retinue.inference.names import EngineName
 from retinue.inference.racing import NEAR
@@ -96,7 +96,7 @@ def _tell(name: str, choice: Choice | None, settled: bool) -> None:
     """Which engine answers where any may, and why."""
     timed = "nobody has timed it" if choice is None else f"as timed before: {choice.recalled()}"
     if settled:
-        log.info("engine, %s", timed)
+        log.info("engine, %s", timed, extra=ONCE)
     else:
         log.info("engine: %s answers few images, as its graph is kept; %s", name, timed)
 

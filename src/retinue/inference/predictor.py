@@ -247,6 +247,12 @@ class Predictor:
             example = torch.randn((ENOUGH - 1, 3, *self.preprocessing.size), generator=generator)
         self._compile(example)
 
+    def compile_if_worth(self, samples: Sequence[Sample]) -> None:
+        """`compile` for answering all of `samples`, but not with `auto` for fewer than
+        `COMPILE_FROM`: they are answered before engines would be compiled and timed."""
+        if len(samples) >= COMPILE_FROM or not self._in_time:
+            self.compile(samples)
+
     def _compile(self, example: Tensor) -> None:
         """`example`: normalised real images, float32 (n, 3, height, width)."""
         self._compiled = [

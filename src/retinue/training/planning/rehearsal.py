@@ -20,6 +20,7 @@ from torch import Tensor
 from retinue import nested
 from retinue.data.loader import collate
 from retinue.inference.devices import wait
+from retinue.inference.predictor import COMPILE_FROM
 from retinue.inference.tracing import evaluating
 from retinue.inference.tta import views as orientations
 from retinue.models.network import State
@@ -191,7 +192,9 @@ class Rehearsal:
         whole = FrozenPart(network, len(network.units()), self.device)
         chunk, load = self.load("final", data.validation, data.judged)
         seconds, _ = self.run_frozen(whole, chunk)
-        ready, each = self.faster(whole, chunk, len(samples), seconds)
+        ready, each = 0.0, seconds
+        if len(samples) >= COMPILE_FROM:
+            ready, each = self.faster(whole, chunk, len(samples), seconds)
         count = len(orientations(recipe.evaluation.tta))
         plain = self.together(load, seconds * count)
         return Judging(ready, self.together(load, each * count), plain)
