@@ -41,6 +41,7 @@ ALL = {"trainable": "all", "views": None}
         ([LAST, HEAD, MIDDLE], 2),  # nothing before `middle` has learnt by then
         ([HEAD, ALL, LAST], None),  # all before it has learnt by then
         ([MIDDLE, LAST, HEAD], None),
+        ([HEAD, LAST | {"from_best": True}], 1),
         ([HEAD, ALL], None),
         ([HEAD], None),
         ([HEAD, LAST | {"views": 5}], 1),
@@ -55,6 +56,22 @@ ALL = {"trainable": "all", "views": None}
 )
 def test_the_next_stage_on_the_way(stages: list[dict[str, Any]], wanted: int | None) -> None:
     assert _next(*stages) == wanted
+
+
+@pytest.mark.parametrize(
+    ("stages", "wanted"),
+    [
+        ([ALL, HEAD, LAST], 2),
+        ([ALL, HEAD, LAST | {"from_best": True}], None),  # maybe that of an epoch of the first
+        ([ALL, HEAD, HEAD | {"from_best": True}, LAST], None),
+        ([ALL | {"from_best": True}, HEAD | {"from_best": True}, LAST], 2),
+        ([LAST, HEAD, MIDDLE | {"from_best": True}], 2),  # which has not learnt until then, either
+    ],
+)
+def test_the_best_weights_may_be_those_of_an_earlier_stage(
+    stages: list[dict[str, Any]], wanted: int | None
+) -> None:
+    assert _next(*stages, index=1) == wanted
 
 
 def test_the_way_goes_via_every_stage_that_is_on_it() -> None:

@@ -1,5 +1,5 @@
-"""Which stages of a training have a way in common: the frozen part of one goes on where that of
-another ends, and is made of what that one keeps anyway."""
+"""Which stages of a training have a part of the way in common: the frozen part of one goes on where
+that of a later one ends, and is made of what that one keeps anyway."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from retinue.training.stage import cut_before, first_to_learn
 def next_on_the_way(
     stages: Sequence[StageOptions], index: int, network: Network, firsts: Sequence[int]
 ) -> int | None:
-    """The first of the `stages` after `index` whose frozen part is a part of that one's, with the
-    same weights, and that caches the same views of it; None: there is none. `firsts`: the first
+    """The first of the `stages` after `index` whose frozen part is the beginning of that one's,
+    with the same weights, and that caches the same views; None: there is none. `firsts`: the first
     unit of `network` that learns in each.
 
     What is kept as int8 is nothing to go on with: that would lose as much again.
@@ -25,6 +25,8 @@ def next_on_the_way(
     if unwanted(stage) is not None or stage.cache_dtype == "int8":
         return None
     for number in range(index + 1, len(stages)):
+        if stages[number].from_best:  # weights of before stage `index`, maybe
+            first = min([first, *firsts[:index]])
         earlier = cut_before(network, firsts[number])
         # What has learnt by then lies behind `first`.
         if 0 < earlier < cut and earlier <= first and _alike(stage, stages[number]):
