@@ -231,16 +231,26 @@ def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
         views_of(tmp_path, frozen=FrozenPart(spoilt, 3, CPU, via=[2]))
 
 
-def test_the_time_is_told_of_one_way(tmp_path: Path, data: Path, only_torch: None) -> None:
-    recipe = _recipe(data, tmp_path / "cache", "head", "last")
-    recipe["stages"][1] |= {"views": 5, "epochs": 5}
+@pytest.mark.parametrize(
+    ("views", "absent"),
+    [
+        ({"head": 2, "last": 5}, [1.0, 1 - 2 / 5]),
+        ({"head": 5, "head-again": 1, "last": 5}, [1.0, 1.0, 0.0]),
+    ],
+)
+def test_the_time_is_told_of_one_way(
+    tmp_path: Path, data: Path, only_torch: None, views: dict[str, int], absent: list[float]
+) -> None:
+    recipe = _recipe(data, tmp_path / "cache", *views)
+    for stage, count in zip(recipe["stages"], views.values(), strict=True):
+        stage |= {"views": count, "epochs": 5, "trainable": stage["name"].removesuffix("-again")}
     loaded, dataset, settings = session.opened(recipe, {}, [], quiet=True)
     with session.console(None, quiet=True) as bar:
         training = session.prepared(
             RunFolder(tmp_path / "run"), loaded, dataset, settings, bar, session.Clock()
         )
     rates = Rehearsal(training).rates(load_recipe(recipe))
-    assert [rate.absent for rate in rates] == pytest.approx([1.0, 1 - 2 / 5])
+    assert [rate.absent for rate in rates] == pytest.approx(absent)
 
 
 class Pooled(tiny.Tiny):

@@ -42,7 +42,7 @@ from retinue.training.planning.stepping import (
     untouched,
 )
 from retinue.training.recipe import Recipe
-from retinue.training.stage import cut_before, first_to_learn, freeze
+from retinue.training.stage import cut_before, freeze
 from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker
 from retinue.training.training import Training
 
@@ -156,7 +156,8 @@ class Rehearsal:
                 after = next_on_the_way(recipe.stages, index, network, firsts)
                 if after is not None and rates.absent:
                     views = (stage.views or 1) / (recipe.stages[after].views or 1)
-                    passed[after] = min(views, 1.0) * rates.absent
+                    share = min(views, 1.0) * rates.absent
+                    passed[after] = max(share, passed.get(after, 0.0))  # of several the same views
                 found.append(replace(rates, absent=rates.absent * (1 - passed.get(index, 0.0))))
                 moved = min(moved, first)
         return found
@@ -169,8 +170,7 @@ class Rehearsal:
         seconds and its loss (not finite where the weights after it are not). A step of more than
         `MOST_ROWS` images is one of so many."""
         stage = recipe.stages[index]
-        where = f"key stages.{index}.trainable"
-        first = first_to_learn(self.learner.network, stage.trainable, where)
+        first = firsts_to_learn(recipe.stages[: index + 1], self.learner.network)[index]
         cut = cut_before(self.learner.network, first)
         *_, samples = islice(samples_of_stages(recipe, self.training.splits), index + 1)
         with untouched(self.device):
