@@ -21,9 +21,9 @@ HOW = Preprocessing(size=(32, 32), crop_fraction=1.0)
 
 
 class Reads:
-    """JPEGs in memory, and how often each was read and decoded, at which scale."""
+    """Pictures in memory, and how often each was read and decoded, at which scale."""
 
-    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch, side: int = 200) -> None:
+    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch, kind: str = "JPEG") -> None:
         rng = np.random.default_rng(0)
         self.read: Counter[str] = Counter()
         self.decoded: Counter[tuple[str, int]] = Counter()
@@ -31,7 +31,7 @@ class Reads:
         for k in range(count):
             small = Image.fromarray(rng.integers(0, 256, (20, 20, 3)).astype(np.uint8))
             file = io.BytesIO()
-            small.resize((side, side)).save(file, "JPEG")
+            small.resize((200, 200)).save(file, kind, quality=20)
             self.samples.append(Sample(f"{k}", self._reader(f"{k}", file.getvalue()), None))
         real = Encoded.decode
 
@@ -90,12 +90,25 @@ def test_no_more_are_kept_than_was_said(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_large_is_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 100)
+    monkeypatch.setattr(module, "LARGEST", 7_000)  # less than of 50 × 50 pixels, a quarter's
     reads, view = Reads(1, monkeypatch), _view()
     with reopening(view, 3):
         _rendered(view, reads, 8)
     assert set(reads.read.values()) == {1}
     assert sum(reads.decoded.values()) == 8
+
+
+def test_what_takes_much_memory_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a PNG does, whose pixels are there once it is open."""
+    reads, view = Reads(1, monkeypatch, kind="PNG"), _view()
+    with reopening(view, 3):
+        _rendered(view, reads, 4)
+    assert reads.read == {"0": 1}
+    reads.read.clear()
+    monkeypatch.setattr(module, "LARGEST", 3 * 200 * 200)
+    with reopening(view, 3):
+        _rendered(view, reads, 4)
+    assert reads.read == {"0": 4}
 
 
 def test_a_view_that_varies_nothing_is_left_as_it_is() -> None:

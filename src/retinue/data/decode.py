@@ -115,6 +115,13 @@ class Encoded:
             return None
         return int(np.asarray(self._pillow).max(initial=0))
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory, about: a JPEG's bytes; of what Pillow opens, pixels, too."""
+        held = self._source.nbytes if isinstance(self._source, np.ndarray) else len(self._source)
+        width, height = self.stored_size
+        return held if self._pillow is None else held + 4 * width * height
+
     def decode(self, at_least: Size | None = None) -> Decoded:
         """The pixels. `at_least` (height, width) of the upright image is all that is needed: a JPEG
         is then decoded at the smallest of the scales 1, ½, ¼, ⅛ that covers it."""
@@ -136,7 +143,7 @@ class Encoded:
         return Decoded(image, to_original, self.size)
 
     def scale(self, at_least: Size | None) -> int:
-        """What `decode` divides the sides by."""
+        """What `decode` divides the sides by: 1, 2, 4 or 8."""
         if at_least is None or self._jpeg is None:
             return 1
         need_h, need_w = at_least[::-1] if self.orientation >= 5 else at_least

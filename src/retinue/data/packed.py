@@ -61,6 +61,11 @@ class Small:
     image: Pixels
     """uint8 (height, width, 3), upright."""
 
+    @property
+    def nbytes(self) -> int:
+        """See `data.views.Source`."""
+        return self.image.nbytes
+
     def scale(self, at_least: Size | None) -> int:
         """See `data.views.Source`."""
         return 1

@@ -13,8 +13,8 @@ from retinue.data.views import Opening, Source, TrainView, View
 from retinue.sample import ImageSize, Matrix, Preprocessing, Sample, Size
 
 LARGEST = 6_000_000
-"""Bytes of decoded pixels that are worth keeping: what is larger is decoded again, so that all that
-is kept has a bound."""
+"""Bytes that an image, and its pixels at a scale, may take to be kept: what is larger is read or
+decoded again, so that all that is kept has a bound."""
 
 
 @contextmanager
@@ -32,7 +32,8 @@ def reopening(view: View, most: int) -> Iterator[None]:
 
 
 class _Reopening(Opening):
-    """Opens as `opening` does. Called from several threads at once."""
+    """Opens as `opening` does. Called from several threads at once: two of them may read the same
+    image, and either's is as good."""
 
     def __init__(self, opening: Opening, most: int) -> None:
         self._opening = opening
@@ -47,8 +48,11 @@ class _Reopening(Opening):
             if found is not None:
                 self._kept.move_to_end(id(sample))
                 return found[1]
-        opened = _Kept(self._opening.open(sample, how))
-        with self._turn:  # which is held, or another one might come by its identity
+        source = self._opening.open(sample, how)
+        if source.nbytes > LARGEST:
+            return source
+        opened = _Kept(source)
+        with self._turn:  # the sample is held, too, or another one might come by its identity
             self._kept[id(sample)] = sample, opened
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
@@ -70,6 +74,11 @@ class _Kept:
     def size(self) -> ImageSize:
         """See `Source`."""
         return self._source.size
+
+    @property
+    def nbytes(self) -> int:
+        """See `Source`."""
+        return self._source.nbytes + sum(d.image.nbytes for d in list(self._decoded.values()))
 
     def scale(self, at_least: Size | None) -> int:
         """See `Source`."""

@@ -72,8 +72,14 @@ class Source(Protocol):
         """Width and height of the upright original."""
         ...
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory, about."""
+        ...
+
     def scale(self, at_least: Size | None) -> int:
-        """What `decode` divides the sides by: the same pixels for the same number."""
+        """What `decode` divides the sides by (1, 2, 4 or 8): the same pixels for the same
+        number."""
         ...
 
     def decode(self, at_least: Size | None = None) -> Decoded:

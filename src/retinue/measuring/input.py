@@ -52,7 +52,7 @@ class _TimedSource:
     def __init__(self, inner: Source, spent: dict[str, float]) -> None:
         self._inner = inner
         self._spent = spent
-        self.size = inner.size
+        self.size, self.nbytes = inner.size, inner.nbytes
         self.scale = inner.scale
 
     def decode(self, at_least: Size | None = None) -> Decoded:
