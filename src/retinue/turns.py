@@ -1,6 +1,6 @@
 """Timing by turns, so that whatever else the machine does meets all alike.
 
-Who does so says how long it goes on, and what of it counts: `retinue.inference.racing` looks for
+The caller says how long it goes on, and what of it counts: `retinue.inference.racing` looks for
 the fastest of several in little time, others for how many times as fast one is as another.
 """
 
@@ -12,7 +12,8 @@ from itertools import count
 from typing import TypeVar
 
 TURN = 0.01
-"""Seconds that a turn takes at least: threads of the one before still look for work for a while."""
+"""Seconds that a turn takes at least: for a while, threads of the turn before still look for
+work."""
 
 Name = TypeVar("Name")
 
@@ -20,10 +21,10 @@ Name = TypeVar("Name")
 def turns(
     runs: Mapping[Name, Callable[[], float]], *, least: float = TURN
 ) -> Iterator[dict[Name, list[float]]]:
-    """Rounds without end. In each, every one of `runs` has a turn, in which it is called once and
-    again until that came to `least` seconds; a call gives its seconds (`timed`). Gives those of
-    each call, by the names of `runs`. Whose turn comes first, changes from round to round; what is
-    taken out of `runs` between two rounds has no more turns."""
+    """Rounds without end. In each, every one of `runs` has a turn: it is called until its calls
+    have come to `least` seconds, at least once; a call gives its seconds (`timed`). Yields those of
+    each call, by the names of `runs`. The order is reversed from round to round; what is taken out
+    of `runs` between two rounds has no more turns."""
     for number in count():
         names = list(runs)
         yield {name: _turn(runs[name], least) for name in names[:: -1 if number % 2 else 1]}

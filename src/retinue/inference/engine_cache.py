@@ -410,8 +410,8 @@ def _slice(content: memoryview, offset: int, length: int) -> memoryview:
 
 
 def _checked(proof: dict[str, Any]) -> dict[str, Any]:
-    """`proof`; ValueError for what says not on how many images it was, how far off, or which
-    ways."""
+    """`proof`, with what it lacks as of no images; ValueError where the number of images, the error
+    or the ways are not of the kind that they should be."""
     images, error, ways = proof.get("images", 0), proof.get("error", 0.0), proof.get("ways", [])
     if not (
         isinstance(images, int)

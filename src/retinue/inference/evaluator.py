@@ -45,9 +45,9 @@ def evaluate(
 
     Every image counts once, whatever its weight in training. Bad images are left out and named in
     `skipped`, or raise BadImageError (`stop`). `images_per_second` is over everything: reading,
-    decoding, all views of the test-time augmentation. With `engine=auto` few are answered by what
-    answers at once (`Predictor.compile_if_worth`). RetinueError for a figure that is not finite;
-    `split` is what the samples are called there.
+    decoding, all views of the test-time augmentation. With `engine=auto` few images are answered
+    by what answers at once (`Predictor.compile_if_worth`). RetinueError for a figure that is not
+    finite; `split` is what the samples are called there.
     """
     if not samples:
         raise RetinueError("there are no images to evaluate")

@@ -123,8 +123,8 @@ class Answer:
 
 class Seen:
     """The readable images of a stream so far: how many, and a few of them, spread evenly, no two of
-    them the same: pictures that come again, and a camera that stands still, prove no more than
-    once."""
+    them the same: a picture that comes again, as of a camera that stands still, proves nothing
+    more."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -40,9 +40,9 @@ class Spread:
 
 
 def typical(rounds: Sequence[Mapping[str, float]], seconds: float) -> dict[str, float]:
-    """Where the time goes in a round like the one in the middle, which takes `seconds`: the means
-    of each part over the half of the `rounds` around that, which add up to it. What happened in a
-    few of them alone, is as little in it as in a median."""
+    """Where the time goes in a round like the one in the middle, which takes `seconds`: the mean of
+    each part over the half of the `rounds` around it, scaled so that they add up to that. What
+    happened in a few of the rounds alone does not count, as in a median. IndexError without any."""
     ordered = sorted(rounds, key=lambda parts: sum(parts.values()))
     quarter = len(ordered) // 4
     middle = ordered[quarter : len(ordered) - quarter]

@@ -184,8 +184,8 @@ class DropPath(nn.Module):
 
 
 class Pooling(nn.Module):
-    """What a head does first, and what makes a state far smaller: what is pooled already passes as
-    it is, so that it may be kept instead (`models.network.Network.pooling`)."""
+    """What a head does first, as its `pool`, and what makes a state far smaller. What is pooled
+    already passes as it is, so that it may be kept instead (`models.network.Network.pooling`)."""
 
 
 class GlobalPool(Pooling):

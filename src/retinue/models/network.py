@@ -151,8 +151,8 @@ class Network(nn.Module):
 
     @property
     def pooling(self) -> Pooling | None:
-        """What the head begins with, and may be given in place of the last units' output; None: it
-        takes that as it is."""
+        """What the head begins with: what it gives may be handed to the head in place of the last
+        unit's output. None: the head takes nothing but that."""
         first = getattr(self.head, "pool", None)
         return first if isinstance(first, Pooling) else None
 

@@ -144,7 +144,7 @@ def epoch_line(named: str, row: Mapping[str, Any], metric: str, *, best: bool, l
 
 
 class _Once(logging.Filter):
-    """Lets a line that is to be said once (`retinue.inference.engine_cache.ONCE`) through once."""
+    """Lets through once what is to be said once (`retinue.inference.engine_cache.ONCE`)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,7 +35,8 @@ from retinue.training.features.shown import Place, Shown, Views
 from retinue.transfer import on_device
 
 REOPENED = 4 * CHUNK
-"""Images that are held for their other views: of so many are those that are read ahead."""
+"""Images that are held for their next view, which comes a chunk later: with room for threads that
+are ahead of others."""
 _ATTEMPTS = 3
 """How often damaged rows are computed anew before that ends the training."""
 
@@ -76,8 +77,9 @@ def together(parts: Sequence[Kept]) -> Kept:
 class CachedViews:
     """Batches whose `inputs` are what the frozen part gave for `views`.
 
-    `engine` is settled by what is there already, or by computing what is missing. `shown`: what
-    another one of the same views knows of them.
+    `engine` is settled by what is there already, or by computing what is missing. Where the frozen
+    part goes on from an earlier one, that one's rows are a `CachedViews` of their own, made only
+    when they are needed. `shown`: what another one of the same `views` knows of them.
     """
 
     def __init__(
@@ -156,8 +158,8 @@ class CachedViews:
 
     def compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
         """Compute what is missing. `each_chunk` is called with (views done, of how many) and may
-        raise to interrupt; the work so far is kept. Views of which the first part of the way is
-        done count as a part.
+        raise to interrupt; the work so far is kept. A view that has gone a part of the way, through
+        what the frozen part goes on from, counts as that part of a view.
 
         Raises:
             TooCoarseError: what would be kept of a view is too far from it.
@@ -169,21 +171,21 @@ class CachedViews:
     def _compute(self, each_chunk: Callable[[int, int], None], say: Callable[[str], None]) -> None:
         """See `compute`."""
         engines: dict[Size, Engine] = {}  # what is compiled takes one size alone
-        total, before_these = len(self), 0.0
-        before: tuple[int, int] | None = None
+        total, share = len(self), 0.0  # of the whole way, where the frozen part goes on from
+        last: tuple[int, int] | None = None
         # A bad image that is met on the way puts others in its place: then there is a next round.
         while lacking := sum(len(self.missing(size)) for size in self.sizes):
-            if before == (lacking, len(self.skipped)):
+            if last == (lacking, len(self.skipped)):
                 raise RetinueError(
                     "the cached features that were written are not found again",
                     where=str(self._cache.root),
                     mend="take another place (cache.folder=FOLDER)",
                     resumable=True,
                 )
-            before = lacking, len(self.skipped)
+            last = lacking, len(self.skipped)
             if (source := self._opened_source()) is not None:
-                before_these = source._units() / self._units()
-                self._compute_source(source, before_these, each_chunk, say)
+                share = source._units() / self._units()
+                self._compute_source(source, share, each_chunk, say)
             done = len(self) - sum(len(self.missing(size)) for size in self.sizes)
             for size in self.sizes:
                 absent = self.missing(size)
@@ -202,8 +204,7 @@ class CachedViews:
                         if keys:
                             writer.append(keys, fields)
                         done = min(done + count, total)
-                        part = before_these * total + (1 - before_these) * done
-                        each_chunk(round(part), total)
+                        each_chunk(round(share * total + (1 - share) * done), total)
             self.refresh()
 
     def _made(

@@ -1,8 +1,8 @@
 """The frozen part of a network: what is the same for a view of an image in every epoch.
 
 The trunk is in eval mode and carries no dropout, so what it gives depends on the pixels alone. Its
-whole state (every tap that later units need; of what the head alone takes, what that makes of it
-first), and what a teacher says of the same pixels, become rows, as a stage's `cache_dtype` says. A
+whole state (every tap that later units need; where the head comes next, what it pools of the last
+map), and what a teacher says of the same pixels, become rows, as a stage's `cache_dtype` says. A
 trunk may also go on from the rows of a shorter one.
 """
 
@@ -67,8 +67,8 @@ class TooCoarseError(Exception):
 
 
 class Trunk(nn.Module):
-    """The units of `network` from `start` on and before `cut`; if these are the last ones, what the
-    head pools of their output."""
+    """The units of `network` from `start` on and before `cut`; where the head comes next, with the
+    pooling that it begins with."""
 
     def __init__(self, network: Network, cut: int, start: int = 0) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class FrozenPart:
 
     @property
     def units(self) -> int:
-        """How many units run to fill a row."""
+        """How many units run to fill a row, from where it goes on."""
         return self.cut - self._start
 
     def trunk(self) -> Trunk:

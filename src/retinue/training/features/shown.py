@@ -47,9 +47,11 @@ class Views:
 
 
 class Shown:
-    """What is known of `views`, `contents` knowing the images of many files."""
+    """What `views` show, and what they are found by."""
 
     def __init__(self, views: Views, contents: Contents) -> None:
+        """`contents`: tells images by what is in them. Raises `BadImageError` where one cannot be
+        read and bad images are to stop the training."""
         self.samples = list(views.loader.samples)  # held: they are told apart by identity
         self._loader = views.loader
         self._draws = views.draws
@@ -64,7 +66,8 @@ class Shown:
         return self._position[id(sample)]
 
     def row(self, place: Place) -> Row:
-        """The view, to be rendered: readable images in place of those that are known to be bad."""
+        """The view, to be rendered: readable images in place of those that are known to be bad.
+        Raises `BadImageError` if none is left."""
         view, position = place
         key = int.from_bytes(self._contents[position][:7], "little")
         cast = self._loader.view.cast(position, key=key, epoch=view)
@@ -72,9 +75,9 @@ class Shown:
         return Row(key, self._loader.readable(samples, key))
 
     def seen(self, row: Row, place: Place, sizes: Any, size: Size) -> tuple[Row, Seen]:
-        """`row` with the samples that the view shows in fact, and what was seen of them where their
-        upright originals are of `sizes` (width, height); of at most `MOST_REMEMBERED` it is worked
-        out once."""
+        """`row` with the samples that the view in fact shows, and what is seen of them, whose
+        upright originals are of `sizes`, (sources, 2) of (width, height); for up to
+        `MOST_REMEMBERED` views it is worked out once."""
         known = self._remembered.get((place, size))
         if known is None:
             key, shown, _ = self.row(place)
@@ -96,7 +99,7 @@ class Shown:
         return view_key(contents, [self._draws, row.key, view], size)
 
     def wanted(self, size: Size) -> list[bytes]:
-        """The keys of all views, view after view."""
+        """The keys of all views, view after view: position p of view v at v × samples + p."""
         bad, keys = self._keys
         if bad != self._loader.skipped.keys():  # others are shown in the place of bad ones
             bad, keys = frozenset(self._loader.skipped), {}
