@@ -109,7 +109,7 @@ def test_an_override_is_refused_by_the_same_rule_with_a_command_that_works(
     with pytest.raises(UsageError) as refused:
         _resume(run, stages__0__optimizer__lr=0.5, seed=3)
     assert "stages.0.optimizer.lr was 0.01, is 0.5; seed was 0, is 3" in refused.value.what
-    assert "cannot change what its weights come of" in refused.value.what
+    assert "cannot change what its weights come from" in refused.value.what
     assert (run / "recipe.yaml").read_bytes() == before
     command = str(refused.value.mend).split(": retinue train ")[1].split()
     assert command[0] == str(run / "recipe.yaml")

@@ -93,6 +93,8 @@ def test_every_image_runs_once_through_the_units_that_stages_have_in_common(
     ways.clear()
     again = _train(recipe, tmp_path / "again").folder
     assert ways == []
+    for name, stage in trunk.items():
+        assert _trunk(again)[name]["spaces"] == stage["spaces"], "nor is less the run's own"
     for name, value in tiny.last_network(run).items():
         assert value.equal(tiny.last_network(again)[name]), name
 

@@ -273,7 +273,7 @@ def _refusal(run: RunFolder, recipe: Recipe, forbidden: Sequence[Change]) -> Ret
     place = "given as an override" if given else f"{run.path / RECIPE}"
     kind: type[RetinueError] = UsageError if given else RetinueError
     return kind(
-        f"a training that is under way cannot change what its weights come of: {what}",
+        f"a training that is under way cannot change what its weights come from: {what}",
         where=f"{place}, key{'s' * (len(forbidden) > 1)} {keys}",
         mend=f"{'leave it out' if given else 'put it back'}, or start a new training"
         f"{' from these weights' if begins_here else ''}:"

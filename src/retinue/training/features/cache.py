@@ -199,7 +199,11 @@ class FeatureCache:
 
     def space(self, key: str, layout: Layout) -> Space:
         """The rows of what computes them (`space_key`); nothing is written by that."""
-        return Space(self.root / f"{segments.FORMAT}-{key}", layout, self._lock)
+        return Space(self.root / self.name_of(key), layout, self._lock)
+
+    def name_of(self, key: str) -> str:
+        """What the folder of a space is called, whether it is there or not."""
+        return f"{segments.FORMAT}-{key}"
 
     def tidy(self) -> None:
         """Remove the temporary files that killed processes have left."""

@@ -425,9 +425,14 @@ class CachedViews:
 
     @property
     def spaces(self) -> list[str]:
-        """The names of the folders in the cache where they lie, and what they are made of."""
-        names = {s.name for (engine, _), s in self._spaces.items() if engine == self.engine}
-        return sorted(names | set(self._source.spaces if self._source is not None else ()))
+        """The names of the folders in the cache where they lie, and what they are made of, whether
+        that was needed this time or not."""
+        names: set[str] = set()
+        part: FrozenPart | None = self._frozen
+        while part is not None:
+            names |= {self._cache.name_of(part.key(size, self.engine)) for size in self.sizes}
+            part = part.before()
+        return sorted(names)
 
     def _space(self, engine: str, size: Size) -> Space:
         if (engine, size) not in self._spaces:
