@@ -157,6 +157,24 @@ def test_without_room_for_both_each_stage_has_its_own(
     assert asked[0] == asked[1] + asked[2]
 
 
+def test_where_the_engine_cannot_go_on_the_frozen_part_is_computed_as_a_whole(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None, ways: list[Any]
+) -> None:
+    real = FrozenPart.compile
+
+    def compiled(self: FrozenPart, *arguments: Any) -> Any:
+        if self.via:
+            raise RetinueError("torch disagrees with itself")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(FrozenPart, "compile", compiled)
+    run = _train(_recipe(data, tmp_path / "cache", "head", "last"), tmp_path / "run").folder
+    assert [_trunk(run)[name]["via"] for name in ("head", "last")] == [[], []]
+    assert _counted(ways) == {(3,): 30, (2,): 30}
+    log = (run / "train.log").read_text(encoding="utf-8")
+    assert "torch disagrees with itself; the frozen part is computed as a whole" in log
+
+
 def test_what_is_made_of_rows_is_near_what_images_give(tmp_path: Path) -> None:
     """And the rows of both lie apart."""
     direct = views_of(tmp_path, frozen=FrozenPart(network(), 3, CPU))

@@ -29,11 +29,11 @@ from retinue.run.log import LOGGER, Bar
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
 from retinue.text import counted
 from retinue.training.features.cache import FeatureCache, root_of
-from retinue.training.features.cached_views import CachedViews, together
+from retinue.training.features.cached_views import CachedViews, NoWayOnError, together
 from retinue.training.features.frozen import FrozenPart, Size, TooCoarseError
 from retinue.training.features.keys import pixel_code
 from retinue.training.features.packed_images import PackedImages
-from retinue.training.features.sharing import cuts_on_the_way
+from retinue.training.features.sharing import cuts_on_the_way, firsts_to_learn
 from retinue.training.features.shown import Views
 from retinue.training.features.wanted import not_cached, unwanted
 from retinue.training.options import CacheDtype, StageOptions
@@ -199,7 +199,7 @@ class StageDataMaker:
         if (stage.name in decided and before is None) or cut == 0:
             return data
         sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
-        via = self.via(stage, network) if before is None else before.get("via", [])
+        via = self._via(stage, network) if before is None else before.get("via", [])
         self._cache(data, _Cut(stage, network, cut, via, sizes, before, check, tell))
         return data
 
@@ -241,23 +241,31 @@ class StageDataMaker:
         unseen = not any(sample.key in known for sample in samples)
         return StageData(train, plans, validation, judged, None, loaders, unseen)
 
-    def absent(self, stage: StageOptions, data: StageData, network: Network, cut: int) -> float:
-        """The share of the views of `data`, the stage's images, that the cache does not hold."""
+    def absent(
+        self,
+        stage: StageOptions,
+        data: StageData,
+        network: Network,
+        cut: int,
+        via: Sequence[int] = (),
+    ) -> float:
+        """The share of the views of `data`, the stage's images, that the cache does not hold; they
+        are computed `via` these cuts."""
         cache = self._store()
         sizes = stage.input_sizes(self.preprocessing.size, self.recipe.seed)[1]
         if not os.path.isdir(cache.root):
             return 1.0
         with ExitStack() as stack:
-            via = self.via(stage, network)
             probe = _Cut(stage, network, cut, via, sizes, None, lambda: None, lambda done: None)
             made = self._views(data, probe, cache, stack, stage.cache_dtype)
             missing = sum(len(views.missing(size)) for views in made for size in views.sizes)
             return missing / max(sum(map(len, made)), 1)
 
-    def via(self, stage: StageOptions, network: Network) -> list[int]:
+    def _via(self, stage: StageOptions, network: Network) -> list[int]:
         """Where what is computed for the stage goes on from: earlier cuts, descending."""
-        names = [each.name for each in self.recipe.stages]
-        return cuts_on_the_way(self.recipe.stages, names.index(stage.name), network)
+        stages = self.recipe.stages
+        index = [each.name for each in stages].index(stage.name)
+        return cuts_on_the_way(stages, index, network, firsts_to_learn(stages, network))
 
     def _store(self) -> FeatureCache:
         asked = self.recipe.cache
@@ -311,6 +319,12 @@ class StageDataMaker:
             except TooCoarseError as error:
                 dtype = error.finer
                 LOGGER.warning("%s: all are kept as %s", error, dtype)
+                continue
+            except NoWayOnError as error:
+                if cut.before is not None:
+                    raise RetinueError(str(error), where=f"stage {cut.stage.name}") from error
+                LOGGER.warning("%s; the frozen part is computed as a whole", error)
+                cut = replace(cut, via=[])
                 continue
             if why is None or not cut.via:
                 return why
@@ -434,15 +448,16 @@ class StageDataMaker:
 
         self.bar.begin(text, len(views))
         # One process computes; the others find it computed. The cache is shared.
-        failed: RetinueError | TooCoarseError | None = None
+        failed: RetinueError | TooCoarseError | NoWayOnError | None = None
         if self.accelerator.is_main_process:
             try:
                 views.compute(each_chunk, LOGGER.info)
-            except (RetinueError, TooCoarseError) as error:
+            except (RetinueError, TooCoarseError, NoWayOnError) as error:
                 failed = error
         why = (failed.what, failed.where, failed.mend) if isinstance(failed, RetinueError) else None
         coarse = failed.dtype if isinstance(failed, TooCoarseError) else None
-        told: list[Any] = [why, coarse, views.engine, views.skipped.copy()]
+        no_way = str(failed) if isinstance(failed, NoWayOnError) else None
+        told: list[Any] = [why, coarse, no_way, views.engine, views.skipped.copy()]
         broadcast_object_list(told)
         if failed is not None:
             raise failed
@@ -451,8 +466,10 @@ class StageDataMaker:
             raise RetinueError(what, where=where, mend=mend)
         if told[1] is not None:
             raise TooCoarseError(told[1])
+        if told[2] is not None:
+            raise NoWayOnError(told[2])
         if not alone:
-            views.take_over(*told[2:])
+            views.take_over(*told[3:])
 
 
 def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sampler[Any]:

@@ -51,6 +51,9 @@ ALL = {"trainable": "all", "views": None}
         ([HEAD, LAST | {"sizes": [32, 64]}], None),
         ([HEAD | {"sizes": [32, 64]}, LAST | {"sizes": [32, 64]}], 1),
         ([HEAD, LAST | {"cache_dtype": "float32"}], None),
+        ([HEAD, LAST | {"data": {"name": "labelled"}}], 1),
+        ([HEAD, LAST | {"data": {"name": "tiles", "whole": False}}], None),
+        ([HEAD, HEAD | {"data": {"name": "tiles"}}, LAST], None),
         ([HEAD | {"cache_dtype": "int8"}, LAST | {"cache_dtype": "int8"}], None),
     ],
 )
@@ -78,4 +81,5 @@ def test_the_way_goes_via_every_stage_that_is_on_it() -> None:
     torch.manual_seed(0)
     network = tiny.Tiny(num_classes=3)
     stages = _stages(HEAD, LAST, MIDDLE)
-    assert [cuts_on_the_way(stages, k, network) for k in range(3)] == [[2, 1], [1], []]
+    firsts = firsts_to_learn(stages, network)
+    assert [cuts_on_the_way(stages, k, network, firsts) for k in range(3)] == [[2, 1], [1], []]

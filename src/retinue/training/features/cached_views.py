@@ -74,6 +74,10 @@ def together(parts: Sequence[Kept]) -> Kept:
     )
 
 
+class NoWayOnError(Exception):
+    """Why the engine that computed the beginning of a way cannot compute the rest."""
+
+
 class CachedViews:
     """Batches whose `inputs` are what the frozen part gave for `views`.
 
@@ -163,6 +167,7 @@ class CachedViews:
 
         Raises:
             TooCoarseError: what would be kept of a view is too far from it.
+            NoWayOnError: the engine cannot compute what goes on from other rows.
         """
         several = self.views > 1 and self._frozen.before() is None
         with reopening(self._loader.view, REOPENED) if several else nullcontext():
@@ -392,7 +397,10 @@ class CachedViews:
         """The engine, judged on real images if these can be read."""
         if (source := self._opened_source()) is not None:
             rows = source._all_of(self._where(absent[:CHUNK]), size)
-            return self._frozen.compile(source._frozen.state(rows, size), self.engine)
+            try:
+                return self._frozen.compile(source._frozen.state(rows, size), self.engine)
+            except RetinueError as error:
+                raise NoWayOnError(error.what) from error
         batch = next(iter(self._loader.batches([next(self._chunks(absent, size))])))
         return self._frozen.compile(self._inputs(batch), self.engine)
 

@@ -9,6 +9,7 @@ from retinue.models.network import Network
 from retinue.training.features.wanted import unwanted
 from retinue.training.options import StageOptions
 from retinue.training.stage import cut_before, first_to_learn
+from retinue.training.stage_samples import Tiles
 
 
 def next_on_the_way(
@@ -25,6 +26,8 @@ def next_on_the_way(
     if unwanted(stage) is not None or stage.cache_dtype == "int8":
         return None
     for number in range(index + 1, len(stages)):
+        if isinstance(stages[number].data, Tiles):  # other images from there on
+            return None
         if stages[number].from_best:  # weights of before stage `index`, maybe
             first = min([first, *firsts[:index]])
         earlier = cut_before(network, firsts[number])
@@ -35,10 +38,11 @@ def next_on_the_way(
     return None
 
 
-def cuts_on_the_way(stages: Sequence[StageOptions], index: int, network: Network) -> list[int]:
+def cuts_on_the_way(
+    stages: Sequence[StageOptions], index: int, network: Network, firsts: Sequence[int]
+) -> list[int]:
     """Where the frozen part of stage `index` can be computed via, descending: the cuts of the later
-    stages that are on its way, one after the other."""
-    firsts = firsts_to_learn(stages, network)
+    stages that are on its way, one after the other. `firsts`: see `next_on_the_way`."""
     found: list[int] = []
     while (number := next_on_the_way(stages, index, network, firsts)) is not None:
         found.append(cut_before(network, firsts[number]))

@@ -29,7 +29,11 @@ from retinue.sample import Batch, BatchPlan, Row, Sample
 from retinue.tasks.learner import TAUGHT, Learner
 from retinue.training.environment import build_accelerator
 from retinue.training.features.frozen import CHUNK, FrozenPart, whole_chunk
-from retinue.training.features.sharing import firsts_to_learn, next_on_the_way
+from retinue.training.features.sharing import (
+    cuts_on_the_way,
+    firsts_to_learn,
+    next_on_the_way,
+)
 from retinue.training.features.wanted import unwanted
 from retinue.training.mixed import autocast
 from retinue.training.options import ScheduleOptions, StageOptions
@@ -152,7 +156,8 @@ class Rehearsal:
                 like = stage.model_copy(update=_free(stage)).model_dump_json()
                 if like not in self._stages:
                     self._stages[like] = _Stage(self, recipe, stage, samples, first, cut)
-                rates = self._stages[like].rates(stage.views, probe=moved >= cut)
+                via = cuts_on_the_way(recipe.stages, index, network, firsts)
+                rates = self._stages[like].rates(stage.views, via, probe=moved >= cut)
                 after = next_on_the_way(recipe.stages, index, network, firsts)
                 if after is not None and rates.absent:
                     views = (stage.views or 1) / (recipe.stages[after].views or 1)
@@ -327,11 +332,11 @@ class _Stage:
         self._judged = _spread(rehearsal.training.splits.get("val", ()))
         self._maker = rehearsal.maker(recipe, self._judged)
         self._timed: _Timed | None = None
-        self._absent: dict[int | None, float] = {}
+        self._absent: dict[tuple[int | None, tuple[int, ...]], float] = {}
 
-    def rates(self, views: int | None, *, probe: bool) -> Rates:
-        """With so many views of each image. `probe`: the frozen part is as it is now, so that the
-        cache may hold some of it."""
+    def rates(self, views: int | None, via: Sequence[int], *, probe: bool) -> Rates:
+        """With so many views of each image, computed via these cuts. `probe`: the frozen part is as
+        it is now, so that the cache may hold some of it."""
         if self._timed is None:
             self._timed = self._measure()
         timed, fed = self._timed, self._timed.fed
@@ -339,8 +344,10 @@ class _Stage:
         if fed.frozen is not None:
             count = self._count * (views or 1)
             with evaluating(self.learner.network):
-                ready, each = self._by.faster(self._from_images(), fed.batch, count, fed.plain)
-                absent = self._lacking(views) if probe else 1.0
+                # Of the part that will take the images, so that its engine is known then.
+                part = self._part(min(via, default=self._cut))
+                ready, each = self._by.faster(part, fed.batch, count, fed.plain)
+                absent = self._lacking(views, via) if probe else 1.0
             view = self._by.together(fed.load, each)
             judged_view = self._by.together(timed.read, each) if timed.read else 0.0
         return Rates(
@@ -353,22 +360,18 @@ class _Stage:
             timed.judged,
         )
 
-    def _from_images(self) -> FrozenPart:
-        """That of the frozen part which will take the images, so that its engine is known then."""
-        via = self._maker.via(self._stage, self.learner.network)
-        return self._part(min(via, default=self._cut))
-
     def _part(self, cut: int) -> FrozenPart:
         teacher, taught_by = self.learner.teacher, self._by.training.taught_by
         return FrozenPart(self.learner.network, cut, self._by.device, teacher, taught_by)
 
-    def _lacking(self, views: int | None) -> float:
-        if views not in self._absent:
+    def _lacking(self, views: int | None, via: Sequence[int]) -> float:
+        of = views, tuple(via)
+        if of not in self._absent:
             stage = self._stage.model_copy(update={"views": views})
             data = self._maker.images(stage, self._shown)
             network = self.learner.network
-            self._absent[views] = self._maker.absent(stage, data, network, self._cut)
-        return self._absent[views]
+            self._absent[of] = self._maker.absent(stage, data, network, self._cut, via)
+        return self._absent[of]
 
     def stepping(self, ways: Sequence[Computing]) -> list[Callable[[], tuple[float, float]]]:
         """See `Rehearsal.stepping`."""
