@@ -105,6 +105,26 @@ def test_where_pytorch_is_the_fastest_a_graph_is_kept_beside_it(
         assert graph.proof["ways"] == ["apart", "together"]
 
 
+def test_a_graph_that_cannot_be_had_beside_pytorch_is_not_tried_again(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, cache: EngineCache
+) -> None:
+    """Of these weights, though others have one; nor one that would be too large to be kept."""
+    need("openvino")
+    x, computed = torch.randn(8, 3, 16, 16), {"network": "mnist_cnn"}
+    timed(monkeypatch, openvino_apart=4000, openvino_together=3000, torch=5000)
+    assert compile_engine(tiny, x, computed=computed).name == "torch"
+    monkeypatch.setattr(making, "openvino_model", refusing := Refusing())
+    torch.manual_seed(7)
+    other = Tiny()
+    for _ in range(2):
+        assert compile_engine(other, x, computed=computed).name == "torch"
+        assert refusing.asked == 2, "in each of its ways, once"
+    monkeypatch.setattr(EngineCache, "takes", lambda self, size: size < 10)
+    torch.manual_seed(8)
+    assert compile_engine(Tiny(), x, computed=computed).name == "torch"
+    assert refusing.asked == 2
+
+
 def test_a_network_that_an_engine_cannot_run_is_not_converted_for_it_again(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, cache: EngineCache
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from small_views import COUNT, CPU, VIEWS, network, plan_of, samples_of, views_of
+from small_views import COUNT, CPU, VIEWS, network, pixels, plan_of, samples_of, views_of
 from torch import Tensor, nn
 
 import retinue
@@ -23,7 +23,7 @@ from retinue.run.folder import RunFolder
 from retinue.training import session
 from retinue.training.features.cache import FeatureCache
 from retinue.training.features.cached_views import CachedViews
-from retinue.training.features.frozen import FrozenPart
+from retinue.training.features.frozen import FrozenPart, TooCoarseError
 from retinue.training.planning.rehearsal import Rehearsal
 from retinue.training.recipe import load_recipe
 from retinue.training.session import Run
@@ -113,6 +113,15 @@ def test_it_learns_as_without_a_cache(tmp_path: Path, data: Path) -> None:
     assert (ours - theirs).norm() < 0.05 * theirs.norm()
 
 
+def test_a_later_stage_goes_on_from_what_an_earlier_one_has(
+    tmp_path: Path, data: Path, ways: list[Any], only_torch: None
+) -> None:
+    """Though what lies behind has learnt since."""
+    run = _train(_recipe(data, tmp_path / "cache", "last", "head"), tmp_path / "run").folder
+    assert _counted(ways) == {(2,): 30, (3, 2): 30}
+    assert [_trunk(run)[name]["via"] for name in ("last", "head")] == [[], [2]]
+
+
 @pytest.mark.parametrize("cleared", [False, True])
 def test_it_goes_on_bit_for_bit(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None, cleared: bool
@@ -173,6 +182,60 @@ def test_where_the_engine_cannot_go_on_the_frozen_part_is_computed_as_a_whole(
     assert _counted(ways) == {(3,): 30, (2,): 30}
     log = (run / "train.log").read_text(encoding="utf-8")
     assert "torch disagrees with itself; the frozen part is computed as a whole" in log
+
+
+def test_what_is_kept_finer_than_a_later_stage_has_it_is_computed_as_a_whole(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, only_torch: None, ways: list[Any]
+) -> None:
+    """That keeps what is before it as it says."""
+    real = FrozenPart.fields
+
+    def fields(self: FrozenPart, engine: Any, inputs: Any, *taught: Any) -> Any:
+        if self.cut == 3 and self.dtype == "float16":
+            raise TooCoarseError("float16")
+        return real(self, engine, inputs, *taught)
+
+    monkeypatch.setattr(FrozenPart, "fields", fields)
+    run = _train(_recipe(data, tmp_path / "cache", "head", "last"), tmp_path / "run").folder
+    trunk = _trunk(run)
+    assert [trunk[name]["via"] for name in ("head", "last")] == [[], []]
+    assert [trunk[name]["dtype"] for name in ("head", "last")] == ["float32", "float16"]
+    assert _counted(ways) == {(2,): 30, (3,): 30}  # the train split's were made before that
+
+
+def test_what_goes_on_from_rows_that_were_made_anew_is_found_by_what_they_show(
+    tmp_path: Path,
+) -> None:
+    """Where an image cannot be read any more by then, another stands in for it."""
+    samples, there = samples_of(), [True]
+
+    def fading() -> Any:
+        return pixels(2) if there else b"broken"
+
+    samples[2] = replace(samples[2], read=fading)
+    part = FrozenPart(network(), 3, CPU, via=[2])
+    made = views_of(tmp_path, samples, bad_images="substitute", frozen=part, compute=False)
+    real = made._compiled
+
+    def late(*arguments: Any) -> Any:
+        engine = real(*arguments)
+        there.clear()
+        for path in tmp_path.rglob("*.rows"):
+            content = bytearray(path.read_bytes())
+            content[::64] = bytes(255 - byte for byte in content[::64])
+            with path.open("r+b") as file:
+                file.write(content)
+        return engine
+
+    made._compiled = late  # type: ignore[method-assign]
+    made.compute(lambda done, total: None, lambda line: None)
+    assert made.skipped.keys() == {"2"}
+    there.append(True)
+    again = views_of(tmp_path, samples, bad_images="substitute", frozen=part)
+    fresh = views_of(tmp_path / "fresh", samples, bad_images="substitute", frozen=part)
+    one, other = (next(each.batches([plan_of(each, 0)])) for each in (again, fresh))
+    assert not again.skipped
+    assert torch.equal(one.inputs, other.inputs)
 
 
 def test_what_is_made_of_rows_is_near_what_images_give(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ _FEWEST = 10
 
 
 def of_mean(values: npt.NDArray[np.floating[Any]]) -> Interval | None:
-    """Of the mean of `values` (n,), by Student's t; None for fewer than 10."""
+    """Of the mean of `values` (n,), by Student's t; None for fewer than 10. Where none of them is
+    below 0, as no loss is, it does not reach below that."""
     n = len(values)
     if n < _FEWEST:
         return None
@@ -31,7 +32,8 @@ def of_mean(values: npt.NDArray[np.floating[Any]]) -> Interval | None:
     z, v = Z, n - 1
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
     t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    return mean - t * error, mean + t * error
+    low = mean - t * error
+    return (low if values.min() < 0 else max(low, 0.0)), mean + t * error
 
 
 def of_mean_share(counted: Sequence[tuple[float, float]]) -> Interval | None:

@@ -198,10 +198,14 @@ class EngineCache:
         _used(path)
         return found
 
+    def takes(self, size: int) -> bool:
+        """Whether a graph of so many bytes is kept at all."""
+        return size <= self.limit // 2
+
     def keep_graph(self, key: str, graph: Graph) -> bool:
         """Keep it. False where it is too large, or cannot be written, which is told."""
         buffers = list(graph.parts.values())
-        if sum(map(len, buffers)) > self.limit // 2:
+        if not self.takes(sum(map(len, buffers))):
             log.info("the graph of %s is too large to be kept", graph.engine)
             return False
         sums = [one.hex() for one in checksums(buffers)]

@@ -174,10 +174,14 @@ class _Entry:
 
     def _keep_beside(self, name: str) -> None:
         """A graph of these weights, too, where PyTorch is the fastest: few images are answered by
-        it before that is imported. Of ONNX Runtime it would take many seconds to convert."""
-        if not self._steady and self._making.lacks(name):
-            log.info("engine: a graph for %s is made, too, which answers few images sooner", name)
-            self._enter(name, auto=True)
+        it before that is imported. Of ONNX Runtime it would take many seconds to convert. Where it
+        cannot be had, that is kept instead, so that nobody tries again."""
+        making = self._making
+        if self._steady or not making.lacks(name) or name in making.refused():
+            return
+        log.info("engine: a graph for %s is made, too, which answers few images sooner", name)
+        if not self._enter(name, auto=True):
+            making.keep_refused(self.problems)
 
     def fastest(self, names: Sequence[str]) -> Engine | None:
         """The fastest of them, which is told and kept; None where none can be had."""

@@ -122,7 +122,8 @@ class Making:
 
     def lacks(self, name: str) -> bool:
         """Whether a graph for that engine could be kept, and none is that has been proven."""
-        if self._key is None:
+        weights = self.module.state_dict().values()
+        if self._key is None or not self._cache.takes(sum(one.nbytes for one in weights)):
             return False
         graph = self._cache.graph(self._key, name)
         return graph is None or not graph.proven

@@ -319,6 +319,8 @@ class StageDataMaker:
             except TooCoarseError as error:
                 dtype = error.finer
                 LOGGER.warning("%s: all are kept as %s", error, dtype)
+                if cut.before is None:  # no later stage keeps them so
+                    cut = replace(cut, via=[])
                 continue
             except NoWayOnError as error:
                 if cut.before is not None:
@@ -348,7 +350,7 @@ class StageDataMaker:
                 views.settle(made[0].engine)  # one for both, once the first has come to it
                 self._compute(
                     views,
-                    f"{cut.stage.name}: frozen part, {split}",
+                    f"{cut.stage.name}, {split}",
                     cut.check,
                     lambda done, before=before: cut.tell((before + done) / whole),  # type: ignore[misc]
                 )
@@ -446,12 +448,12 @@ class StageDataMaker:
             if alone:  # the check is a collective operation
                 check()
 
-        self.bar.begin(text, len(views))
+        self.bar.begin(f"{text}: frozen part", len(views))
         # One process computes; the others find it computed. The cache is shared.
         failed: RetinueError | TooCoarseError | NoWayOnError | None = None
         if self.accelerator.is_main_process:
             try:
-                views.compute(each_chunk, LOGGER.info)
+                views.compute(each_chunk, lambda line: LOGGER.info("%s: %s", text, line))
             except (RetinueError, TooCoarseError, NoWayOnError) as error:
                 failed = error
         why = (failed.what, failed.where, failed.mend) if isinstance(failed, RetinueError) else None

@@ -64,6 +64,26 @@ def test_the_next_stage_on_the_way(stages: list[dict[str, Any]], wanted: int | N
 @pytest.mark.parametrize(
     ("stages", "wanted"),
     [
+        ([LAST, HEAD], 0),
+        ([MIDDLE, HEAD], 0),
+        ([MIDDLE, LAST, HEAD], 1),
+        ([LAST, MIDDLE, HEAD], 1),  # what is behind `middle` has learnt since
+        ([LAST, ALL, HEAD], None),
+        ([LAST, HEAD | {"from_best": True}], 0),
+        ([ALL, LAST, HEAD | {"from_best": True}], None),
+        ([LAST, HEAD | {"data": {"name": "tiles"}}], None),
+        ([LAST | {"augment": {"crop_scale": [0.6, 1.0]}}, HEAD], None),
+    ],
+)
+def test_an_earlier_stage_may_be_on_the_way_of_the_last_one(
+    stages: list[dict[str, Any]], wanted: int | None
+) -> None:
+    assert _next(*stages, index=len(stages) - 1) == wanted
+
+
+@pytest.mark.parametrize(
+    ("stages", "wanted"),
+    [
         ([ALL, HEAD, LAST], 2),
         ([ALL, HEAD, LAST | {"from_best": True}], None),  # maybe that of an epoch of the first
         ([ALL, HEAD, HEAD | {"from_best": True}, LAST], None),
@@ -83,3 +103,5 @@ def test_the_way_goes_via_every_stage_that_is_on_it() -> None:
     stages = _stages(HEAD, LAST, MIDDLE)
     firsts = firsts_to_learn(stages, network)
     assert [cuts_on_the_way(stages, k, network, firsts) for k in range(3)] == [[2, 1], [1], []]
+    back, learn = stages[::-1], firsts[::-1]
+    assert [cuts_on_the_way(back, k, network, learn) for k in range(3)] == [[], [1], [2, 1]]

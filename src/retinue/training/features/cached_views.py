@@ -199,18 +199,29 @@ class CachedViews:
                 if size not in engines:
                     engines[size] = self._compiled(absent, size)
                     self.engine = engines[size].name  # type: ignore[assignment]
-                said = counted(len(absent), "view")
-                if source is None:
-                    say(f"computing the frozen part once for {said} with {self.engine}")
-                else:
-                    say(f"going on from there for {said} with {self.engine}")
-                with self._space(self.engine, size).writer(len(absent)) as writer:
+                say(self._told(len(absent), len(self._rows[size])))
+                space = self._space(self.engine, size)
+                with space.writer(len(absent)) as writer:
                     for keys, fields, count in self._made(absent, size, engines[size]):
-                        if keys:
-                            writer.append(keys, fields)
+                        # What stands in for a bad image may be there.
+                        new = np.flatnonzero(space.find(keys) < 0) if keys else np.zeros(0, int)
+                        if len(new):
+                            own = {name: value[new] for name, value in fields.items()}
+                            writer.append([keys[k] for k in new], own)
                         done = min(done + count, total)
                         each_chunk(round(share * total + (1 - share) * done), total)
             self.refresh()
+
+    def _told(self, absent: int, count: int) -> str:
+        """What is computed of `count` views, of which so many are `absent`."""
+        views = counted(count, "view")
+        if absent < count:
+            views = f"{absent:,} of {views}, as the others are there"
+        part = f"units {self.cut - self._frozen.units + 1} to {self.cut}"
+        if self._frozen.units == 1:
+            part = f"unit {self.cut}"
+        on = " on from there," if self._frozen.via else ""
+        return f"the frozen part, {part},{on} once for {views}, with {self.engine}"
 
     def _made(
         self, absent: Sequence[Place], size: Size, engine: Engine
@@ -230,7 +241,7 @@ class CachedViews:
         self, source: CachedViews, absent: Sequence[Place], size: Size, engine: Engine
     ) -> Iterator[tuple[list[bytes], dict[str, npt.NDArray[Any]], int]]:
         """See `_made`: of what `source` holds."""
-        wanted, frozen = self._shown.wanted(size), source._frozen
+        frozen = source._frozen
         for start in range(0, len(absent), CHUNK):
             where = self._where(absent[start : start + CHUNK])
             rows = source._all_of(where, size)
@@ -240,6 +251,8 @@ class CachedViews:
             except NotFiniteError as error:
                 shown = [self._samples[where[k] % len(self._samples)].key for k in error.rows]
                 raise NotFiniteError(error.rows, list(dict.fromkeys(shown))) from None
+            # Only now, as rows that were made anew may show others in the place of bad images.
+            wanted = self._shown.wanted(size)
             keys = [wanted[k] for k in where.tolist()]
             yield keys, {**fields, "sizes": np.ascontiguousarray(rows["sizes"])}, len(where)
 

@@ -1,5 +1,5 @@
 """Which stages of a training have a part of the way in common: the frozen part of one goes on where
-that of a later one ends, and is made of what that one keeps anyway."""
+that of another ends, and is made of what that one keeps anyway."""
 
 from __future__ import annotations
 
@@ -15,33 +15,46 @@ from retinue.training.stage_samples import Tiles
 def next_on_the_way(
     stages: Sequence[StageOptions], index: int, network: Network, firsts: Sequence[int]
 ) -> int | None:
-    """The first of the `stages` after `index` whose frozen part is the beginning of that one's,
-    with the same weights, and that caches the same views; None: there is none. `firsts`: the first
-    unit of `network` that learns in each.
+    """Another one of the `stages` whose frozen part is the beginning of that of stage `index`, with
+    the same weights, and that caches the same views: the first of the later ones, or else the last
+    of the earlier ones; None: there is none. `firsts`: the first unit of `network` that learns in
+    each.
 
     What is kept as int8 is nothing to go on with: that would lose as much again.
     """
-    stage, first = stages[index], firsts[index]
-    cut = cut_before(network, first)
-    if unwanted(stage) is not None or stage.cache_dtype == "int8":
+    if unwanted(stages[index]) is not None or stages[index].cache_dtype == "int8":
         return None
-    for number in range(index + 1, len(stages)):
-        if isinstance(stages[number].data, Tiles):  # other images from there on
-            return None
-        if stages[number].from_best:  # weights of before stage `index`, maybe
-            first = min([first, *firsts[:index]])
-        earlier = cut_before(network, firsts[number])
-        # What has learnt by then lies behind `first`.
-        if 0 < earlier < cut and earlier <= first and _alike(stage, stages[number]):
-            return number
-        first = min(first, firsts[number])
-    return None
+    each = [*range(index + 1, len(stages)), *range(index - 1, -1, -1)]
+    cuts = [cut_before(network, first) for first in firsts]
+    return next(
+        (
+            number
+            for number in each
+            if 0 < cuts[number] < cuts[index]
+            and _alike(stages[index], stages[number])
+            and cuts[number] <= _learnt_between(stages, *sorted((index, number)), firsts)
+        ),
+        None,
+    )
+
+
+def _learnt_between(
+    stages: Sequence[StageOptions], start: int, end: int, firsts: Sequence[int]
+) -> int:
+    """The first unit whose weights may be others, or whose images are, when stage `end` begins than
+    when stage `start` did."""
+    between = stages[start + 1 : end + 1]
+    if any(isinstance(stage.data, Tiles) for stage in between):
+        return 0
+    # The best weights so far may be of before stage `start`.
+    since = 0 if any(stage.from_best for stage in between) else start
+    return min(firsts[since:end])
 
 
 def cuts_on_the_way(
     stages: Sequence[StageOptions], index: int, network: Network, firsts: Sequence[int]
 ) -> list[int]:
-    """Where the frozen part of stage `index` can be computed via, descending: the cuts of the later
+    """Where the frozen part of stage `index` can be computed via, descending: the cuts of the
     stages that are on its way, one after the other. `firsts`: see `next_on_the_way`."""
     found: list[int] = []
     while (number := next_on_the_way(stages, index, network, firsts)) is not None:

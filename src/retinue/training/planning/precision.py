@@ -29,7 +29,7 @@ from retinue.inference.engine_cache import Choice, EngineCache
 from retinue.inference.engine_keys import key_of
 from retinue.models.anatomy import unit_macs
 from retinue.processor import cpu_flags, cpu_name, without_bfloat16
-from retinue.text import first_line
+from retinue.text import counted, first_line
 from retinue.training.environment import OPEN, STEPS, is_main, versions
 from retinue.training.features.wanted import unwanted
 from retinue.training.mixed import on_cpu
@@ -105,7 +105,8 @@ def _without_measuring(training: Training, index: int, kept: Choice | None) -> S
         return Settled("fp32", "as steps of a compiled network are not timed beforehand")
     steps = recipe.stages[index].total_steps(training.epoch_steps[index])
     if recipe.budget is None and steps < LEAST_STEPS:
-        few = f"as {steps} steps are too few to find out whether bfloat16 is faster"
+        name, length = recipe.stages[index].name, counted(steps, "step")
+        few = f"as stage {name}, of {length}, is too short to find out whether bfloat16 is faster"
         return Settled("fp32", few)
     if kept is None or kept.way != STEPS or kept.engine not in NAMES:
         return None
