@@ -32,7 +32,8 @@ def next_on_the_way(
             for number in each
             if 0 < cuts[number] < cuts[index]
             and _alike(stages[index], stages[number])
-            and cuts[number] <= _learnt_between(stages, *sorted((index, number)), firsts)
+            and cuts[number]
+            <= _learnt_between(stages, min(index, number), max(index, number), firsts)
         ),
         None,
     )
