@@ -1,12 +1,17 @@
 """retinue: image recognition you can trust, from a folder of photographs to a served model.
 
 Everything public is imported lazily, so that `import retinue` and `retinue --help` stay quick.
+Imported before PyTorch, it settles how that one's threads wait (`retinue.openmp`).
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from retinue.openmp import spin_less
+
+spin_less()
 
 __version__ = "0.1.0"
 
