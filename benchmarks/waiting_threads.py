@@ -11,6 +11,7 @@ beside it, of the same kind. The figures: the median ratio, with the least and t
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -28,12 +29,10 @@ BATCH = 16
 
 def images_a_second(work: str, network: str, seconds: float) -> float:
     """What this process does, whose environment says how its threads wait."""
+    create_model = importlib.import_module("retinue").create_model  # before PyTorch
     import torch
 
-    import retinue  # before PyTorch
     from retinue.inference.eager import TorchEngine
-
-    create_model = retinue.create_model
 
     torch.manual_seed(0)
     model = create_model(network, num_classes=10)
