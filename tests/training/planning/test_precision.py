@@ -185,7 +185,7 @@ def test_a_short_training_is_float32_also_once_a_long_one_has_been_measured(
     monkeypatch.setattr(precision, "LEAST_STEPS", steps + 1)
     training, (line,) = settled(training)
     assert training.settings.precision == "fp32"
-    assert line.startswith(f"precision: float32, as {steps} steps are too few")
+    assert line.startswith(f"precision: float32, as stage train, of {steps} steps, is too short")
 
 
 def test_a_compiled_training_is_float32(
