@@ -27,9 +27,9 @@ from retinue.data.targets.one_class import OneClass
 from retinue.data.targets.several_labels import SeveralLabels
 from retinue.data.views import EvalView, TrainView
 from retinue.sample import Batch, BatchPlan, Preprocessing, Row, Sample, Target
+from retinue.training.feeds import ImageFeed, image_feed
 from retinue.training.options import StageOptions
 from retinue.training.recipe import load_recipe
-from retinue.training.stage_data import ImageFeed, image_feed
 from retinue.training.trainer import Trainer
 from retinue.transfer import on_device
 

@@ -17,9 +17,9 @@ from retinue.measuring.figures import Measured, Spread, typical
 from retinue.measuring.machine import peak_memory
 from retinue.measuring.training import SECONDS, Measuring, tried
 from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
+from retinue.training.feeds import ImageFeed
 from retinue.training.options import StageOptions
 from retinue.training.session import RecipeLike
-from retinue.training.stage_data import ImageFeed
 from retinue.training.trial import TrialOver
 
 PARTS = ("read", "decode", "render", "colour")

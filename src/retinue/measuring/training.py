@@ -18,10 +18,10 @@ from retinue.measuring.machine import TURNS, matrix_product, peak_memory
 from retinue.models.anatomy import unit_macs
 from retinue.sample import Batch, Sample
 from retinue.training import session
+from retinue.training.feeds import ImageFeed
 from retinue.training.options import StageOptions
 from retinue.training.request import asked
 from retinue.training.session import RecipeLike
-from retinue.training.stage_data import ImageFeed
 from retinue.training.trainer import Trainer
 from retinue.training.trial import TrialOver, chosen_stage, trial
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from retinue.files import replacing
 from retinue.run.folder import RunFolder
 from retinue.sample import BatchPlan, Preprocessing, Row, Sample
+from retinue.training.feeds import image_feed
 from retinue.training.recipe import Recipe
-from retinue.training.stage_data import image_feed
 
 COLUMNS, ROWS, SIDE, GAP = 6, 3, 160, 4
 

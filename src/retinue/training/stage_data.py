@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from retinue.data.colour import Colour
 from retinue.data.loader import BadImages, Loader
-from retinue.data.mixing import Mixing
 from retinue.data.packed import SmallImages
 from retinue.data.population import Population
 from retinue.data.samplers import Sampler, make_sampler
 from retinue.data.views import EvalView, TrainView
-from retinue.data.work import Work
 from retinue.errors import RetinueError, UsageError
 from retinue.inference.names import EngineName
 from retinue.models.network import Network
 from retinue.run.log import LOGGER, Bar
-from retinue.sample import Batch, BatchPlan, Preprocessing, Sample
+from retinue.sample import BatchPlan, Preprocessing, Sample
 from retinue.text import counted
 from retinue.training.features.cache import FeatureCache, root_of
 from retinue.training.features.cached_views import CachedViews, NoWayOnError, together
@@ -36,11 +33,11 @@ from retinue.training.features.packed_images import PackedImages
 from retinue.training.features.sharing import cuts_on_the_way, firsts_to_learn
 from retinue.training.features.shown import Views
 from retinue.training.features.wanted import not_cached, unwanted
+from retinue.training.feeds import Feed, ImageFeed, image_feed
 from retinue.training.options import CacheDtype, StageOptions
 from retinue.training.packing import pack, small_images
 from retinue.training.plans import StepPlans, in_turn
 from retinue.training.recipe import Recipe
-from retinue.transfer import beside, on_device
 
 NOT_PIXELS = {
     *("path", "format", "images", "pool", "columns", "features", "label_separator", "classes"),
@@ -48,55 +45,6 @@ NOT_PIXELS = {
 }
 """Options of the data that no pixel depends on; what else there may be is part of a cached view's
 key."""
-
-
-class Feed(Protocol):
-    """Batches with `inputs` for the network's unit `cut`."""
-
-    cut: int
-
-    @property
-    def work(self) -> Work:
-        """What was done for its batches so far."""
-
-    def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
-        """A batch for each plan, on the device."""
-
-
-class ImageFeed:
-    """Reads and renders in the loader's threads; colour and mixing on the device."""
-
-    cut = 0
-
-    def __init__(
-        self, loader: Loader, colour: Colour, device: torch.device, mixing: Mixing | None = None
-    ) -> None:
-        self.loader = loader
-        self.colour = colour
-        self.device = device
-        self.mixing = mixing
-        self._stream = beside(device)
-
-    @property
-    def work(self) -> Work:
-        """See `Feed`."""
-        return self.loader.work
-
-    def batches(self, plans: Iterable[BatchPlan]) -> Iterator[Batch]:
-        """See `Feed`."""
-        for batch in self.loader.batches(plans):
-            usable = batch.weight.numpy() > 0  # before it lies on the device
-            height, width = batch.images.shape[2:]
-            batch = on_device(batch, self.device, self._stream)
-            batch.inputs = self.colour.varied(batch.images, batch.keys, batch.epoch)
-            if self.mixing is not None:
-                plan = self.mixing.plan(batch.keys, batch.epoch, usable, (height, width))
-                batch.inputs = self.mixing.apply(batch.inputs, plan)
-                kind = next((type(s.target) for s in batch.samples if s.target is not None), None)
-                if kind is not None:
-                    there = plan.on(batch.inputs.device)
-                    batch.targets = kind.mix_batch(batch.targets, there.partner, there.share)
-            yield batch
 
 
 @dataclass
@@ -483,25 +431,3 @@ def sampler_of(stage: StageOptions, samples: Sequence[Sample], seed: int) -> Sam
         seed=seed,
         epoch_steps=stage.epoch_steps,
     )
-
-
-def image_feed(
-    recipe: Recipe,
-    stage: StageOptions,
-    samples: Sequence[Sample],
-    preprocessing: Preprocessing,
-    device: torch.device,
-    *,
-    workers: int | Literal["auto"],
-) -> ImageFeed:
-    """A stage's training images, varied as its options say."""
-    augment = stage.augment
-    population = Population.of_samples(samples)
-    opening = small_images(recipe, preprocessing)
-    view = TrainView(augment, preprocessing, recipe.seed, population, opening)
-    bad: BadImages = "stop" if recipe.data.on_bad_image == "stop" else "substitute"
-    pinned = device.type == "cuda"
-    loader = Loader(view, samples, workers=workers, bad_images=bad, pinned=pinned)
-    colour = Colour(preprocessing, augment.colour, recipe.seed, augment.policy)
-    mixing = Mixing(augment.mixing, recipe.seed) if augment.mixes_pixels else None
-    return ImageFeed(loader, colour, device, mixing)

@@ -17,8 +17,9 @@ from retinue.data.cpus import Idleness, own_cpus
 from retinue.data.growth import IDLE, to_spare
 from retinue.run.log import LOGGER
 from retinue.run.progress import Progress
+from retinue.training.feeds import ImageFeed
 from retinue.training.options import StageOptions
-from retinue.training.stage_data import ImageFeed, StageData
+from retinue.training.stage_data import StageData
 
 MATTERS = 0.2
 """The share of a stage's time from which on it is said."""

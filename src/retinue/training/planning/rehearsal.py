@@ -35,6 +35,7 @@ from retinue.training.features.sharing import (
     next_on_the_way,
 )
 from retinue.training.features.wanted import unwanted
+from retinue.training.feeds import ImageFeed
 from retinue.training.mixed import autocast
 from retinue.training.options import ScheduleOptions, StageOptions
 from retinue.training.planning.lengths import samples_of_stages
@@ -47,7 +48,7 @@ from retinue.training.planning.stepping import (
 )
 from retinue.training.recipe import Recipe
 from retinue.training.stage import cut_before, freeze
-from retinue.training.stage_data import ImageFeed, StageData, StageDataMaker
+from retinue.training.stage_data import StageData, StageDataMaker
 from retinue.training.training import Training
 
 MOST_ROWS = 64
